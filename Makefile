@@ -1,0 +1,40 @@
+# `make run` and `make test` do all the set-up themselves.
+# CROSSPATCH_DATA names the data directory; see README.md.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= results
+PYTEST_ARGS ?=
+
+.PHONY: run test lint bench clean
+
+run: $(VENV)/.run
+	$(BIN)/crosspatch run --protocol quick --out $(OUT)
+
+test: lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/training.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Installs repeat: every version is pinned in constraints.txt.
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info

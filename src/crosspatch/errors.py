@@ -1,0 +1,25 @@
+"""Errors a user can meet. The command line prints them in one line and exits with 2."""
+
+
+class CrosspatchError(Exception):
+    """Something the user can put right; the message says what, where and how."""
+
+
+class CohortError(CrosspatchError):
+    """A data directory, source file or cohort table is not as expected."""
+
+
+class TaxonomyError(CohortError):
+    """A cell type label that the taxonomy does not know."""
+
+
+class LayoutError(CrosspatchError):
+    """An unknown feature layout, or features that do not fit it."""
+
+
+class ModelError(CrosspatchError):
+    """A model cannot be built or fitted as asked."""
+
+
+class EvaluationError(CrosspatchError):
+    """A cohort cannot be evaluated under the protocol asked for."""

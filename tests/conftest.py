@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The data directory with the real tables; tests that need it skip where it is absent."""
+    folder = os.environ.get("CROSSPATCH_DATA", "")
+    if folder and (Path(folder) / "allen_human_gaba").is_dir():
+        return Path(folder)
+    reason = "the real tables are not here; name their directory in CROSSPATCH_DATA"
+    if os.environ.get("CROSSPATCH_REQUIRE_DATA"):
+        pytest.fail(reason)
+    pytest.skip(reason)
