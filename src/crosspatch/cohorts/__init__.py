@@ -1,0 +1,1 @@
+"""Cells in a table: whose they are, what was measured, which subclass they belong to."""

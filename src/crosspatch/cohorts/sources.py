@@ -1,0 +1,187 @@
+"""The files of a data directory: where they lie, what they must contain, where they come from."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import platformdirs
+
+from crosspatch.errors import CohortError
+
+#: Environment variable that names the data directory.
+DATA_VARIABLE = "CROSSPATCH_DATA"
+
+
+# What pandas and its decompressors raise for a file that is damaged or something else.
+_UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A public table that a cohort is built from.
+
+    Attributes
+    ----------
+    path : str
+        Where it lies in the data directory.
+    sha256 : str
+        Checksum of the pinned version.
+    address : str
+        Page it can be downloaded from.
+    """
+
+    path: str
+    sha256: str
+    address: str
+
+
+@cache
+def source_files() -> Mapping[str, SourceFile]:
+    """Every known source file, by its path in the data directory."""
+    text = (files("crosspatch.cohorts") / "data" / "sources.csv").read_text(encoding="utf-8")
+    sources = {}
+    for row in csv.DictReader(text.splitlines()):
+        name = row["path"].rsplit("/", 1)[-1]
+        inside = "/".join(part for part in (row["folder"], name) if part)
+        address = f"https://github.com/{row['repository']}/blob/{row['commit']}/{inside}"
+        sources[row["path"]] = SourceFile(row["path"], row["sha256"], address)
+    return sources
+
+
+def data_directory(explicit: str | Path | None = None) -> Path:
+    """Choose the data directory: the one given, else ``CROSSPATCH_DATA``, else the user's cache.
+
+    Raises
+    ------
+    CohortError
+        If the directory does not exist; the message says how to get the data.
+    """
+    if explicit is not None:
+        directory, origin = Path(explicit), "--data-dir"
+    elif os.environ.get(DATA_VARIABLE):
+        directory, origin = Path(os.environ[DATA_VARIABLE]), DATA_VARIABLE
+    else:
+        directory, origin = platformdirs.user_cache_path("crosspatch") / "data", "the user's cache"
+    if not directory.is_dir():
+        raise CohortError(
+            f"data directory {directory} (from {origin}) does not exist; give one with --data-dir "
+            f"or {DATA_VARIABLE}. {how_to_get_data()}"
+        )
+    return directory
+
+
+def how_to_get_data() -> str:
+    """Say in one sentence how a data directory is filled."""
+    return (
+        "It must hold allen_mouse_visp/ and allen_human_gaba/; `crosspatch cohort sources` lists "
+        "every file with its address"
+    )
+
+
+def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, str]:
+    """Find a source file and check that it is the pinned version.
+
+    Parameters
+    ----------
+    directory : Path
+        The data directory.
+    path : str
+        The file's place in it.
+    verify : bool
+        Whether another version is refused.
+
+    Returns
+    -------
+    file : Path
+    sha256 : str
+        Checksum of what was found.
+
+    Raises
+    ------
+    CohortError
+        If the file is missing, cannot be read or, with `verify`, has another checksum.
+    """
+    source = source_files()[path]
+    file = directory / path
+    if not file.is_file():
+        raise CohortError(f"{file} is missing; get it from {source.address}")
+    try:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CohortError(f"{file} cannot be read: {error.strerror}") from error
+    if verify and found != source.sha256:
+        raise CohortError(
+            f"{file} is not the pinned version: sha256 {found[:12]}…, expected "
+            f"{source.sha256[:12]}…; get it again from {source.address}, or use --unverified to "
+            "go on with the file as it is"
+        )
+    return file, found
+
+
+def read_table(file: Path, columns: Sequence[str], *, encoding: str = "utf-8-sig") -> pd.DataFrame:
+    """Read some columns of a csv file as text.
+
+    Parameters
+    ----------
+    file : Path
+    columns : sequence of str
+        The columns that must be there.
+    encoding : str
+
+    Returns
+    -------
+    DataFrame of str
+        One column each, missing where the cell is empty, ``NA`` or ``NULL``.
+
+    Raises
+    ------
+    CohortError
+        If the file is no csv, has no rows, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, encoding=encoding)
+    except _UNREADABLE as error:
+        raise CohortError(f"{file}: cannot be read as csv ({error})") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        near = difflib.get_close_matches(missing[0], [str(c) for c in table.columns], n=1)
+        hint = f"; the nearest is '{near[0]}'" if near else ""
+        raise CohortError(
+            f"{file}: column '{missing[0]}' is missing{hint}"
+            + (f" ({len(missing)} columns are missing)" if len(missing) > 1 else "")
+            + "; rename it back or get the file again"
+        )
+    if table.empty:
+        raise CohortError(f"{file}: the table has no rows; get the file again")
+    return table[list(dict.fromkeys(columns))]
+
+
+def numeric(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
+    """Turn a column of text into numbers.
+
+    Raises
+    ------
+    CohortError
+        If a cell is neither empty nor a number; the message names the line.
+    """
+    values = pd.to_numeric(table[column], errors="coerce")
+    bad = table.index[values.isna() & table[column].notna()]
+    if len(bad):
+        line = int(np.flatnonzero(table.index == bad[0])[0]) + 2
+        raise CohortError(
+            f"{file}, line {line}, column '{column}': '{table[column][bad[0]]}' is not a number; "
+            "correct it or leave it empty"
+        )
+    return values

@@ -1,0 +1,312 @@
+"""The cohort table: one AnnData a cohort, built, checked, read and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.errors import CohortError
+from crosspatch.features.layouts import Feature, Layout, load_layout
+
+#: Version of the table's schema, kept in ``uns["crosspatch"]["schema_version"]``.
+SCHEMA_VERSION = 1
+
+#: Columns every cohort table has in ``obs``.
+REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
+
+SPECIES = ("mouse", "human")
+
+
+def build(
+    X: NDArray[np.floating],
+    cells: pd.DataFrame,
+    layout: Layout,
+    *,
+    sources: Mapping[str, str],
+    verified: bool = True,
+    joined: Mapping[str, int] | None = None,
+    dropped: Mapping[str, int] | None = None,
+) -> anndata.AnnData:
+    """Build a cohort table.
+
+    Parameters
+    ----------
+    X : array, shape (cells, features)
+        Feature values in the layout's units, NaN where missing.
+    cells : DataFrame
+        Index: cell id; columns: `REQUIRED_OBS`, then whatever the source gives.
+    layout : Layout
+        What the columns of `X` are.
+    sources : mapping
+        Source file to its sha256.
+    verified : bool
+        Whether every source file is the pinned version.
+    joined : mapping, optional
+        Subclass to the number of labelled cells before those without features were left out.
+    dropped : mapping, optional
+        Reason to the number of cells left out.
+
+    Raises
+    ------
+    CohortError
+        If the result is not a valid table.
+    """
+    var = pd.DataFrame(
+        {
+            "family": [feature.family for feature in layout.features],
+            "unit": [feature.unit for feature in layout.features],
+        },
+        index=pd.Index(layout.feature_names, name="feature"),
+    )
+    # Text as categories: a column that is missing throughout could not be written otherwise.
+    text = cells.select_dtypes("object").columns
+    cells = cells.astype(dict.fromkeys(text, "category"))
+    table = anndata.AnnData(X=np.asarray(X, dtype=np.float32), obs=cells, var=var)
+    table.uns["crosspatch"] = {
+        "schema_version": SCHEMA_VERSION,
+        "layout": layout.name,
+        # A "/" in a key would become a group in the file, so these are rows, not keys.
+        "source_files": np.array(list(sources), dtype=object),
+        "source_sha256": np.array(list(sources.values()), dtype=object),
+        "verified": verified,
+        "joined": {name: int(count) for name, count in (joined or {}).items()},
+        "dropped": {reason: int(count) for reason, count in (dropped or {}).items()},
+    }
+    require_valid(table, "the table just built")
+    return table
+
+
+def validate(table: anndata.AnnData) -> list[str]:
+    """Explain in words what is wrong with a cohort table.
+
+    Returns
+    -------
+    list of str
+        One sentence a problem; empty if the table is valid.
+    """
+    problems = []
+    head = table.uns.get("crosspatch")
+    if not isinstance(head, Mapping):
+        problems.append('uns has no "crosspatch" entry: build the table with `crosspatch cohort`')
+    elif int(head.get("schema_version", 0)) != SCHEMA_VERSION:
+        found = head.get("schema_version")
+        problems.append(f"schema version is {found}, this program reads {SCHEMA_VERSION}")
+    if table.n_obs == 0:
+        problems.append("there are no cells")
+    if table.n_vars == 0:
+        problems.append("there are no features")
+    problems += [f"obs has no column '{name}'" for name in REQUIRED_OBS if name not in table.obs]
+    problems += [
+        f"var has no column '{name}'" for name in ("family", "unit") if name not in table.var
+    ]
+    if not table.obs_names.is_unique:
+        twice = table.obs_names[table.obs_names.duplicated()][0]
+        problems.append(f"cell id '{twice}' stands for more than one cell")
+    if not table.var_names.is_unique:
+        twice = table.var_names[table.var_names.duplicated()][0]
+        problems.append(f"feature '{twice}' stands for more than one column")
+    if table.n_obs and table.n_vars:
+        problems += _problems_of_values(table)
+    if "species" in table.obs:
+        for name in sorted(set(table.obs["species"].astype(str)) - set(SPECIES)):
+            problems.append(f"species '{name}' is unknown; use {' or '.join(SPECIES)}")
+    if "subclass" in table.obs:
+        known = load_taxonomy().subclasses
+        for name in sorted(set(table.obs["subclass"].dropna().astype(str)) - set(known)):
+            problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
+    for name in ("subclass", "donor"):
+        if name in table.obs and table.obs[name].isna().any():
+            count = int(table.obs[name].isna().sum())
+            problems.append(f"{count} cells have no {name}")
+    return problems
+
+
+def _problems_of_values(table: anndata.AnnData) -> list[str]:
+    values = table.X
+    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
+        kind = getattr(values, "dtype", type(values).__name__)
+        return [f"X must be a dense array of floats, it is {kind}"]
+    problems = []
+    infinite = np.argwhere(np.isinf(values))
+    if len(infinite):
+        cell, feature = infinite[0]
+        problems.append(
+            f"cell '{table.obs_names[cell]}' has an infinite '{table.var_names[feature]}'; "
+            "write NaN where a value is missing"
+        )
+    empty = np.flatnonzero(np.isnan(values).all(axis=1))
+    if len(empty):
+        problems.append(
+            f"{len(empty)} cells have no feature at all, the first is "
+            f"'{table.obs_names[empty[0]]}'; leave them out"
+        )
+    return problems
+
+
+def require_valid(table: anndata.AnnData, name: str) -> None:
+    """Raise what `validate` finds.
+
+    Raises
+    ------
+    CohortError
+        If the table is not valid; the message has every problem.
+    """
+    problems = validate(table)
+    if problems:
+        raise CohortError(f"{name} is not a valid cohort table: {'; '.join(problems)}")
+
+
+def layout_of(table: anndata.AnnData) -> Layout:
+    """The layout of a table's columns, from its ``var``."""
+    features = tuple(
+        Feature(str(name), str(row["family"]), str(row["unit"]))
+        for name, row in table.var.iterrows()
+    )
+    return Layout(str(table.uns["crosspatch"]["layout"]), features)
+
+
+def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
+    """The table with the features of a named layout only.
+
+    Cells that have none of these features are left out.
+
+    Raises
+    ------
+    CohortError
+        If the table lacks features of the layout.
+    """
+    if table.uns["crosspatch"]["layout"] == name:
+        return table
+    layout = load_layout(name)
+    lacking = [feature for feature in layout.feature_names if feature not in table.var_names]
+    if lacking:
+        raise CohortError(
+            f"the table has layout '{table.uns['crosspatch']['layout']}' and lacks "
+            f"{len(lacking)} features of '{name}', the first is '{lacking[0]}'; build it again "
+            f"with --layout {name}"
+        )
+    chosen = table[:, list(layout.feature_names)]
+    chosen = chosen[np.isfinite(chosen.X).any(axis=1)].copy()
+    chosen.var["family"] = [feature.family for feature in layout.features]
+    chosen.var["unit"] = [feature.unit for feature in layout.features]
+    chosen.uns["crosspatch"] = {**table.uns["crosspatch"], "layout": name}
+    return chosen
+
+
+def write(table: anndata.AnnData, file: str | Path) -> None:
+    """Write a table as ``.h5ad``, under a temporary name first.
+
+    Raises
+    ------
+    CohortError
+        If the table is not valid or the file cannot be written.
+    """
+    file = Path(file)
+    require_valid(table, str(file))
+    if file.suffix != ".h5ad":
+        raise CohortError(f"{file}: a cohort table is written as .h5ad; change the file name")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table.write_h5ad(temporary)
+        temporary.replace(file)
+    except OSError as error:
+        raise CohortError(f"{file} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(file: str | Path) -> anndata.AnnData:
+    """Read a table written by `write`, and check it.
+
+    Raises
+    ------
+    CohortError
+        If the file is missing, is no h5ad file, or holds no valid cohort table.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise CohortError(f"{file} is missing; build it with `crosspatch cohort build`")
+    try:
+        is_hdf5 = h5py.is_hdf5(file)
+        table = anndata.read_h5ad(file) if is_hdf5 else None
+    except Exception as error:  # anndata raises many kinds for files that are not its own
+        raise CohortError(f"{file} cannot be read as h5ad: {error}") from error
+    if table is None:
+        raise CohortError(f"{file} is not an h5ad file; build it with `crosspatch cohort build`")
+    require_valid(table, str(file))
+    return table
+
+
+def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
+    """Summarise a cohort.
+
+    Returns
+    -------
+    dict of DataFrame
+        ``cells``: a row a species and subclass, with cells, donors and cells of a donor;
+        ``missing``: a row a species and family, with the share of cells in which the family is
+        absent, and in which some of its features are missing;
+        ``ranges``: a row a species and feature, with its unit, share missing and quantiles.
+    """
+    layout = layout_of(table)
+    cells, missing, ranges = [], [], []
+    order = load_taxonomy().subclasses
+    for species in sorted(set(table.obs["species"].astype(str))):
+        part = table[(table.obs["species"] == species).to_numpy()]
+        values = np.asarray(part.X)
+        donors = part.obs["donor"].astype(str)
+        names = [name for name in order if (part.obs["subclass"] == name).any()]
+        for name in [*names, "all"]:
+            chosen = np.ones(part.n_obs, bool) if name == "all" else part.obs["subclass"] == name
+            of_donor = donors[chosen].value_counts()
+            cells.append(
+                {
+                    "species": species,
+                    "subclass": name,
+                    "cells": int(np.sum(chosen)),
+                    "donors": len(of_donor),
+                    "cells_per_donor_median": float(of_donor.median()),
+                    "cells_per_donor_max": int(of_donor.max()),
+                }
+            )
+        for family, columns in layout.columns.items():
+            finite = np.isfinite(values[:, columns])
+            absent = ~finite.any(axis=1)
+            missing.append(
+                {
+                    "species": species,
+                    "family": family,
+                    "features": len(columns),
+                    "absent": float(absent.mean()),
+                    "partly_missing": float((~absent & ~finite.all(axis=1)).mean()),
+                }
+            )
+        for column, feature in enumerate(layout.features):
+            ranges.append(
+                {"species": species, "feature": feature.name, "unit": feature.unit}
+                | _range(values[:, column])
+            )
+    return {
+        "cells": pd.DataFrame(cells),
+        "missing": pd.DataFrame(missing),
+        "ranges": pd.DataFrame(ranges),
+    }
+
+
+def _range(values: NDArray[np.floating]) -> dict[str, Any]:
+    finite = values[np.isfinite(values)]
+    quantiles = {"min": 0.0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1.0}
+    return {"missing": 1 - len(finite) / len(values)} | {
+        name: float(np.quantile(finite, q)) if len(finite) else float("nan")
+        for name, q in quantiles.items()
+    }
