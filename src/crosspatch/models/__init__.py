@@ -1,0 +1,1 @@
+"""From features to class probabilities: scikit-learn estimators, by name in one registry."""

@@ -1,0 +1,144 @@
+"""A soft vote whose members and weights are chosen on inner folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.metrics import f1_score
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from crosspatch.models.validation import inner_folds
+
+
+class SoftVote(ClassifierMixin, BaseEstimator):
+    """Weighted mean of class probabilities.
+
+    Members vote on inner folds of the training cells. Starting from none, the member whose vote
+    raises macro-F1 most is added, again and again, a member as often as it helps; the weights are
+    the shares of the best set met. Ties go to the lower log loss.
+
+    Parameters
+    ----------
+    members : sequence of (name, classifier)
+    n_folds : int
+        Inner folds, stratified and grouped by donor where donors are given.
+    rounds : int
+        How often a member is added at most.
+    random_state : int, optional
+        Seed of the inner folds.
+
+    Attributes
+    ----------
+    classes_ : array
+    weights_ : dict
+        Member to its weight.
+    inner_scores_ : dict
+        Member to its macro-F1 on the inner folds; ``vote`` for the weighted mean.
+
+    References
+    ----------
+    Caruana et al.: Ensemble selection from libraries of models. ICML 2004.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[tuple[str, Any]],
+        *,
+        n_folds: int = 5,
+        rounds: int = 20,
+        random_state: int | None = None,
+    ):
+        self.members = members
+        self.n_folds = n_folds
+        self.rounds = rounds
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> SoftVote:
+        """Choose the weights on inner folds, then fit the chosen members on all cells.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+            NaN where missing.
+        y : array, shape (cells,)
+        groups : array, shape (cells,), optional
+            Donors.
+        """
+        X, y = np.asarray(X), np.asarray(y)
+        groups = None if groups is None else np.asarray(groups)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        votes = np.full((len(self.members), len(y), len(self.classes_)), np.nan)
+        for chosen, held in inner_folds(codes, groups, self.n_folds, self.random_state):
+            inner = None if groups is None else groups[chosen]
+            for member, (_, model) in enumerate(self.members):
+                fitted = _fit(clone(model), X[chosen], y[chosen], inner)
+                votes[member, held] = fitted.predict_proba(X[held])
+        seen = np.isfinite(votes).all(axis=(0, 2))
+        weights, score = _select(votes[:, seen], codes[seen], self.rounds)
+        names = [name for name, _ in self.members]
+        self.inner_scores_ = {
+            name: _macro_f1(votes[member][seen], codes[seen]) for member, name in enumerate(names)
+        } | {"vote": score}
+        self.weights_ = dict(zip(names, weights.tolist(), strict=True))
+        self.fitted_ = [
+            (weight, _fit(clone(model), X, y, groups))
+            for weight, (_, model) in zip(weights, self.members, strict=True)
+            if weight > 0
+        ]
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities, shape (cells, classes)."""
+        check_is_fitted(self, "fitted_")
+        return np.sum([weight * model.predict_proba(X) for weight, model in self.fitted_], axis=0)
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """The most probable class of each cell."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+def _fit(model: Any, X: NDArray, y: NDArray, groups: NDArray | None) -> Any:
+    if groups is not None and has_fit_parameter(model, "groups"):
+        return model.fit(X, y, groups=groups)
+    return model.fit(X, y)
+
+
+def _macro_f1(votes: NDArray, codes: NDArray) -> float:
+    return float(f1_score(codes, votes.argmax(axis=1), average="macro"))
+
+
+def _select(votes: NDArray, codes: NDArray, rounds: int) -> tuple[NDArray[np.float64], float]:
+    """Greedy selection with replacement.
+
+    Parameters
+    ----------
+    votes : array, shape (members, cells, classes)
+    codes : array of int, shape (cells,)
+
+    Returns
+    -------
+    weights : array, shape (members,)
+    score : float
+        Macro-F1 of the weighted mean.
+    """
+
+    def quality(sum_of_votes: NDArray, count: int) -> tuple[float, float]:
+        mean = sum_of_votes / count
+        likelihood = np.log(np.clip(mean[np.arange(len(codes)), codes], 1e-12, None)).mean()
+        return _macro_f1(mean, codes), float(likelihood)
+
+    counts = np.zeros(len(votes))
+    total = np.zeros(votes.shape[1:])
+    best, best_counts = (-1.0, -np.inf), counts
+    for size in range(1, rounds + 1):
+        qualities = [quality(total + vote, size) for vote in votes]
+        winner = max(range(len(votes)), key=lambda member: qualities[member])
+        counts = counts + (np.arange(len(votes)) == winner)
+        total = total + votes[winner]
+        if qualities[winner] > best:
+            best, best_counts = qualities[winner], counts
+    return best_counts / best_counts.sum(), best[0]

@@ -1,0 +1,80 @@
+"""Random forests: on the features as they are, and on sparse principal components."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import Pipeline
+
+from crosspatch.features.layouts import Layout
+from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
+
+
+@dataclass(frozen=True)
+class ForestSettings:
+    """A class-balanced random forest (Gouwens et al. 2020)."""
+
+    trees: int = 500
+    min_samples_leaf: int = 1
+
+
+#: Components and non-zero loadings of Gouwens et al. 2020 (method paper, table of families).
+GOUWENS_2020 = {
+    "first_ap_v": FamilyComponents((267, 233, 267, 233, 233, 250, 233)),
+    "first_ap_dv": FamilyComponents((150, 117, 150, 167, 100, 100, 100, 87, 87)),
+    "isi_shape": FamilyComponents((100, 90, 80, 80)),
+    "step_subthresh": FamilyComponents(n_components=3),
+    "subthresh_norm": FamilyComponents((120, 100, 90, 50, 45, 40)),
+    "inst_freq": FamilyComponents((150, 137, 112, 137, 125, 112)),
+    "spiking_upstroke_downstroke_ratio": FamilyComponents((150, 137, 125)),
+    "spiking_peak_v": FamilyComponents((150, 137, 125)),
+    "spiking_fast_trough_v": FamilyComponents((150, 137, 112)),
+    "spiking_threshold_v": FamilyComponents((150, 137, 125, 112, 125)),
+    "spiking_width": FamilyComponents((150, 100, 112)),
+    "inst_freq_norm": FamilyComponents((150, 145, 125, 120, 110, 100, 90)),
+}
+
+
+def build_forest(
+    random_state: int | None = None, settings: ForestSettings | None = None
+) -> RandomForestClassifier:
+    """A class-balanced random forest; missing values go the way that splits best.
+
+    Parameters
+    ----------
+    random_state : int, optional
+    settings : ForestSettings, optional
+    """
+    settings = settings or ForestSettings()
+    return RandomForestClassifier(
+        n_estimators=settings.trees,
+        min_samples_leaf=settings.min_samples_leaf,
+        class_weight="balanced",
+        random_state=random_state,
+        n_jobs=1,
+    )
+
+
+def build_spca_forest(
+    layout: Layout,
+    random_state: int | None = None,
+    components: SparsePCASettings | None = None,
+    settings: ForestSettings | None = None,
+) -> Pipeline:
+    """Sparse PCA by family, then a class-balanced random forest: the published baseline.
+
+    Parameters
+    ----------
+    layout : Layout
+    random_state : int, optional
+    components : SparsePCASettings, optional
+    settings : ForestSettings, optional
+    """
+    components = components or SparsePCASettings(families=GOUWENS_2020)
+    return Pipeline(
+        [
+            ("components", FamilySparsePCA(layout, components)),
+            ("forest", build_forest(random_state, settings)),
+        ]
+    )

@@ -1,0 +1,101 @@
+"""From a 2-D feature array to what the sequence models eat, fitted on training cells only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from crosspatch.features.layouts import Layout
+
+
+class Sequences(NamedTuple):
+    """Cells as sequences of families.
+
+    Attributes
+    ----------
+    values : array of float32, shape (cells, families, width)
+        Standardised; zero where a family is absent and in the padding behind a narrow family.
+    present : array of bool, shape (cells, families)
+    """
+
+    values: NDArray[np.float32]
+    present: NDArray[np.bool_]
+
+
+class SequenceInputs(BaseEstimator):
+    """Standardise, impute single missing features, and lay families out as a sequence.
+
+    Parameters
+    ----------
+    layout : Layout
+    clip : float
+        Standardised values beyond this are set to it: a failed fit (an input resistance of
+        -800 MΩ) must not outweigh every other feature.
+
+    Attributes
+    ----------
+    mean_, scale_, median_ : array, shape (features,)
+        Of the finite values of the training cells; `median_` is in standard deviations.
+    """
+
+    def __init__(self, layout: Layout, clip: float = 5.0):
+        self.layout = layout
+        self.clip = clip
+
+    def fit(self, X: ArrayLike) -> SequenceInputs:
+        """Learn mean, scale and median of every feature.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+            NaN where missing.
+        """
+        X = np.asarray(X, dtype=np.float64)
+        finite = np.isfinite(X)
+        known = finite.any(axis=0)
+        self.mean_ = np.zeros(X.shape[1])
+        self.scale_ = np.ones(X.shape[1])
+        self.median_ = np.zeros(X.shape[1])
+        values = np.where(finite, X, np.nan)[:, known]
+        self.mean_[known] = np.nanmean(values, axis=0)
+        deviation = np.nanstd(values, axis=0)
+        self.scale_[known] = np.where(deviation > 0, deviation, 1.0)
+        standard = np.clip((values - self.mean_[known]) / self.scale_[known], -self.clip, self.clip)
+        self.median_[known] = np.nanmedian(standard, axis=0)
+        return self
+
+    def transform(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Standardise and impute.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+
+        Returns
+        -------
+        values : array of float32, shape (cells, features)
+            Zero in the features of an absent family.
+        present : array of bool, shape (cells, families)
+        """
+        check_is_fitted(self, "mean_")
+        X = np.asarray(X, dtype=np.float64)
+        present = self.layout.present(X)
+        values = np.clip((X - self.mean_) / self.scale_, -self.clip, self.clip)
+        values = np.where(np.isfinite(X), values, self.median_)
+        for family, columns in enumerate(self.layout.columns.values()):
+            values[np.ix_(~present[:, family], columns)] = 0.0
+        return values.astype(np.float32), present
+
+
+def as_sequences(
+    layout: Layout, values: NDArray[np.float32], present: NDArray[np.bool_]
+) -> Sequences:
+    """Lay the output of `SequenceInputs` out family by family, padded to the widest."""
+    sequences = np.zeros((len(values), len(layout.families), layout.width), dtype=np.float32)
+    for family, columns in enumerate(layout.columns.values()):
+        sequences[:, family, : len(columns)] = values[:, columns]
+    return Sequences(sequences, present)

@@ -1,0 +1,138 @@
+"""Models by name: what each is, whether it learns from a second species, how it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from crosspatch.errors import ModelError
+from crosspatch.features.layouts import Layout
+
+#: Builds a fresh, unfitted classifier from a layout, a seed and a device.
+Builder = Callable[[Layout, int | None, str], Any]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that can be asked for by name.
+
+    Attributes
+    ----------
+    name : str
+    about : str
+        What it is, in a line.
+    build : callable
+    needs_source : bool
+        Whether `fit` takes the cells of a second species.
+    """
+
+    name: str
+    about: str
+    build: Builder
+    needs_source: bool = False
+
+
+# torch, LightGBM and the rest are imported when a model is built, not when models are listed.
+
+
+def _forest(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.forest import build_forest
+
+    return build_forest(seed)
+
+
+def _spca_forest(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.forest import build_spca_forest
+
+    return build_spca_forest(layout, seed)
+
+
+def _boosting(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.boosting import build_boosting
+
+    return build_boosting(seed)
+
+
+def _linear(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.kernel import build_logistic
+
+    return build_logistic(layout, seed)
+
+
+def _svm(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.kernel import build_svm
+
+    return build_svm(layout, seed)
+
+
+def _sequence(**options: Any) -> Builder:
+    def build(layout: Layout, seed: int | None, device: str) -> Any:
+        from crosspatch.models.sequence import SequenceSettings
+        from crosspatch.models.sequence_classifier import SequenceClassifier
+
+        network = SequenceSettings(attention=options.get("attention", True))
+        more = {name: value for name, value in options.items() if name != "attention"}
+        return SequenceClassifier(layout, network=network, random_state=seed, device=device, **more)
+
+    return build
+
+
+def _finetune(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.transfer import FinetuneClassifier
+
+    return FinetuneClassifier(layout, random_state=seed, device=device)
+
+
+def _joint(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.transfer import JointClassifier
+
+    return JointClassifier(layout, random_state=seed, device=device)
+
+
+def _ensemble(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.ensemble import SoftVote
+
+    members = ("forest", "boosting", "spca-forest", "logistic", "svm")
+    built = [(name, _MODELS[name].build(layout, seed, device)) for name in members]
+    return SoftVote(built, random_state=seed)
+
+
+_MODELS = {
+    entry.name: entry
+    for entry in (
+        ModelEntry("spca-forest", "sparse PCA by family, then a random forest", _spca_forest),
+        ModelEntry("forest", "random forest on the features", _forest),
+        ModelEntry("boosting", "gradient-boosted trees (LightGBM)", _boosting),
+        ModelEntry("logistic", "multinomial logistic regression", _linear),
+        ModelEntry("svm", "support vector machine, radial kernel", _svm),
+        ModelEntry("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),
+        ModelEntry("bilstm-attention", "BiLSTM with attention", _sequence()),
+        ModelEntry(
+            "bilstm-attention-smote", "BiLSTM with attention, SMOTE", _sequence(oversample=True)
+        ),
+        ModelEntry(
+            "arcface",
+            "BiLSTM with attention, SMOTE, ArcFace",
+            _sequence(oversample=True, arcface=True),
+        ),
+        ModelEntry("finetune", "pretrained on mouse, then fine-tuned", _finetune, True),
+        ModelEntry("joint", "mouse and human jointly, then fine-tuned", _joint, True),
+        ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
+    )
+}
+
+MODEL_NAMES = tuple(_MODELS)
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Look a model up.
+
+    Raises
+    ------
+    ModelError
+        If there is none of this name.
+    """
+    if name not in _MODELS:
+        raise ModelError(f"no model '{name}'; choose from: {', '.join(MODEL_NAMES)}")
+    return _MODELS[name]
