@@ -1,0 +1,1 @@
+"""How good is a model: folds, metrics, comparisons, and the benchmark that owns them."""

@@ -1,0 +1,419 @@
+"""Cohorts × models × protocol → results. It owns the folds, so that no model can leak."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, parallel_config
+from numpy.typing import NDArray
+from sklearn.utils.validation import has_fit_parameter
+from threadpoolctl import threadpool_limits
+
+from crosspatch.cohorts import table
+from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
+from crosspatch.errors import EvaluationError
+from crosspatch.evaluation import metrics
+from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
+from crosspatch.evaluation.results import BenchmarkResult, ResultFolder, assemble
+from crosspatch.evaluation.splits import Fold, make_folds
+from crosspatch.features.layouts import Layout
+from crosspatch.models.registry import ModelEntry, model_entry
+
+#: Tells how many folds are done, of how many.
+Progress = Callable[[int, int], None]
+
+#: Models of a first look, by task: one of each kind that tells most.
+DEFAULT_MODELS = {
+    "mouse": ("spca-forest", "forest", "boosting", "bilstm-attention"),
+    "human": ("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
+    "transfer": ("bilstm-attention", "finetune", "joint"),
+}
+
+# What the numbers depend on besides our own code.
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "imbalanced-learn", "lightgbm", "torch")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Labelled cells of one species, as models take them."""
+
+    X: NDArray[np.float32]
+    y: NDArray[np.str_]
+    donors: NDArray[np.str_]
+    cell_ids: NDArray[np.str_]
+    layout: Layout
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes in the order of the taxonomy."""
+        return tuple(name for name in load_taxonomy().subclasses if name in set(self.y))
+
+    @property
+    def digest(self) -> str:
+        """Checksum of everything in it."""
+        parts: list[bytes] = [np.ascontiguousarray(self.X).tobytes()]
+        parts += ["\0".join(part).encode() for part in (self.y, self.donors, self.cell_ids)]
+        parts.append(repr(self.layout.features).encode())
+        return hashlib.sha256(b"\1".join(parts)).hexdigest()
+
+
+def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
+    """Take the arrays out of a cohort table.
+
+    Parameters
+    ----------
+    cohort : AnnData
+    alignment : str or None
+        Reading of the taxonomy that maps subclasses across species; None leaves them.
+    """
+    y = cohort.obs["subclass"].to_numpy().astype(str)
+    return Cells(
+        X=np.asarray(cohort.X, dtype=np.float32),
+        y=y if alignment is None else load_taxonomy().align(y, alignment),
+        donors=cohort.obs["donor"].to_numpy().astype(str),
+        cell_ids=cohort.obs_names.to_numpy().astype(str),
+        layout=table.layout_of(cohort),
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One model on one fold."""
+
+    task: Task
+    entry: ModelEntry
+    protocol: Protocol
+    fold: Fold
+    target: Cells
+    source: Cells | None
+    device: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """What the fold's file is called."""
+        place = f"{self.entry.name}-{self.protocol.name}-r{self.fold.run:02d}-f{self.fold.number}"
+        return f"{self.task.species}-{place}-{self.key[:12]}"
+
+
+def benchmark(
+    cohorts: Mapping[str, anndata.AnnData],
+    *,
+    tasks: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    protocol: str = "donor",
+    alignment: str = DEFAULT_ALIGNMENT,
+    seed: int = 0,
+    jobs: int = 1,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> BenchmarkResult:
+    """Evaluate models on cohorts.
+
+    Every fold is stored as it is done; called again with the same settings, what is stored is
+    taken over and the rest computed. The numbers do not depend on `jobs`.
+
+    Parameters
+    ----------
+    cohorts : mapping
+        Species (``mouse``, ``human``) to its cohort table, all in one layout.
+    tasks : sequence of str, optional
+        Of ``mouse``, ``human`` and ``transfer``; by default all that the cohorts allow.
+    models : sequence of str, optional
+        Names from the registry; by default a choice for each task. A model that learns from a
+        second species is used in the ``transfer`` task only.
+    protocol : str
+        ``donor``, ``published`` or ``quick``.
+    alignment : str
+        Reading of which mouse subclass counts as which shared one.
+    seed : int
+    jobs : int
+        Worker processes.
+    device : str
+        Where the sequence models train, ``cpu`` or ``cuda``.
+    out : path, optional
+        Folder for the results; without it nothing is stored.
+    progress : callable, optional
+
+    Returns
+    -------
+    BenchmarkResult
+
+    Raises
+    ------
+    EvaluationError, ModelError, CohortError
+        If something that is asked for does not exist or cannot be done with these cohorts.
+
+    Examples
+    --------
+    >>> human = crosspatch.load_cohort("allen-human", layout="shared")  # doctest: +SKIP
+    >>> result = crosspatch.benchmark({"human": human}, models=["forest"])  # doctest: +SKIP
+    >>> result.summary  # doctest: +SKIP
+    """
+    if jobs < 1:
+        raise EvaluationError(f"--jobs must be at least 1, not {jobs}")
+    chosen_protocol = protocol_named(protocol)
+    chosen_tasks = _tasks(tasks, cohorts)
+    work = list(_work(cohorts, chosen_tasks, models, chosen_protocol, alignment, seed, device))
+    layout = work[0].target.layout.name
+    settings = {
+        "crosspatch": version("crosspatch"),
+        "tasks": [task.name for task in chosen_tasks],
+        "models": list(dict.fromkeys(job.entry.name for job in work)),
+        "protocol": chosen_protocol.name,
+        "protocol_about": chosen_protocol.about,
+        "features": layout,
+        "alignment": alignment,
+        "seed": seed,
+        "jobs": jobs,
+        "device": device,
+        "cohorts": {name: _provenance(cohort) for name, cohort in cohorts.items()},
+        "libraries": _versions(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    folder = ResultFolder(Path(out)) if out is not None else None
+    if folder is not None:
+        folder.begin(settings)
+    outcomes = _run(work, jobs, folder, progress)
+    rows = [_row(job, layout, outcomes[job.name]) for job in work]
+    confusions = [
+        record for job in work for record in _confusion_records(job, layout, outcomes[job.name])
+    ]
+    result = assemble(pd.DataFrame(rows), pd.DataFrame(confusions), settings)
+    if folder is not None:
+        folder.finish(result)
+    return result
+
+
+def _tasks(names: Sequence[str] | None, cohorts: Mapping[str, anndata.AnnData]) -> list[Task]:
+    def lacking(task: Task) -> list[str]:
+        needed = [task.species] + ([task.source] if task.source else [])
+        return [species for species in needed if species not in cohorts]
+
+    if names is None:
+        possible = [task for task in TASKS.values() if not lacking(task)]
+        if not possible:
+            raise EvaluationError("there is no cohort of mouse or human cells to evaluate on")
+        return possible
+    chosen = [task_named(name) for name in dict.fromkeys(names)]
+    for task in chosen:
+        if lacking(task):
+            raise EvaluationError(
+                f"task '{task.name}' needs a {lacking(task)[0]} cohort, and there is none in these "
+                "features; use --features shared or give the cohort"
+            )
+    return chosen
+
+
+def _work(
+    cohorts: Mapping[str, anndata.AnnData],
+    tasks: Sequence[Task],
+    models: Sequence[str] | None,
+    protocol: Protocol,
+    alignment: str,
+    seed: int,
+    device: str,
+) -> Iterator[_Job]:
+    entries = None if models is None else [model_entry(name) for name in dict.fromkeys(models)]
+    idle = {entry.name for entry in entries or ()}
+    for task in tasks:
+        here = entries or [model_entry(name) for name in DEFAULT_MODELS[task.name]]
+        here = [entry for entry in here if task.source or not entry.needs_source]
+        idle -= {entry.name for entry in here}
+        if not here:
+            raise EvaluationError(
+                f"none of the models chosen can do task '{task.name}': "
+                f"{', '.join(models or ())} learn from a second species; use --task transfer"
+            )
+        reading = alignment if task.aligned else None
+        target = cells_of(cohorts[task.species], reading)
+        source = cells_of(cohorts[task.source], reading) if task.source else None
+        if source is not None and source.layout.features != target.layout.features:
+            raise EvaluationError(
+                f"{task.species} and {task.source} cohorts have different features; build both "
+                "with --layout shared"
+            )
+        digests = target.digest, source.digest if source is not None else ""
+        for run in range(protocol.runs):
+            folds = make_folds(target.y, target.donors, protocol, task, run, seed)
+            for fold in folds:
+                for entry in here:
+                    theirs = source if entry.needs_source else None
+                    key = _key(entry, fold, digests[0], digests[1] if theirs else "", device)
+                    yield _Job(task, entry, protocol, fold, target, theirs, device, key)
+    if idle:
+        raise EvaluationError(
+            f"model '{sorted(idle)[0]}' learns from a second species and is used in task "
+            "'transfer' only; add --task transfer"
+        )
+
+
+def _key(entry: ModelEntry, fold: Fold, target: str, source: str, device: str) -> str:
+    """Checksum of everything a fold's result depends on."""
+    rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
+    parts = (entry.name, fold.seed, rows, target, source, device, _code_digest(), _versions())
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code_digest() -> str:
+    """Checksum of the rooms that numbers come from: edited code is never served old results."""
+    digest = hashlib.sha256()
+    for room in ("features", "cohorts", "models", "evaluation"):
+        for path, content in _contents(files("crosspatch") / room, room):
+            digest.update(path.encode() + b"\0" + content)
+    return digest.hexdigest()
+
+
+def _contents(folder: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        if item.is_dir():
+            yield from _contents(item, f"{path}/{item.name}")
+        elif item.name.endswith((".py", ".csv", ".toml")):
+            yield f"{path}/{item.name}", item.read_bytes()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def _provenance(cohort: anndata.AnnData) -> dict[str, Any]:
+    head = cohort.uns["crosspatch"]
+    hashes = zip(head["source_files"], head["source_sha256"], strict=True)
+    return {
+        "dataset": sorted(set(cohort.obs["dataset"].astype(str))),
+        "cells": cohort.n_obs,
+        "donors": int(cohort.obs["donor"].nunique()),
+        "subclasses": {k: int(v) for k, v in cohort.obs["subclass"].value_counts().items()},
+        "dropped": {k: int(v) for k, v in head["dropped"].items()},
+        "verified": bool(head["verified"]),
+        "sha256": {str(file): str(sha) for file, sha in hashes},
+    }
+
+
+def _run(
+    work: Sequence[_Job], jobs: int, folder: ResultFolder | None, progress: Progress | None
+) -> dict[str, dict[str, Any]]:
+    """Results of all jobs by name; one that two tasks share is done once."""
+    todo = {job.name: job for job in work}
+    total = len(todo)
+    outcomes: dict[str, dict[str, Any]] = {}
+    if folder is not None:
+        outcomes = {name: stored for name in todo if (stored := folder.load(name)) is not None}
+        todo = {name: job for name, job in todo.items() if name not in outcomes}
+    if progress is not None:
+        progress(len(outcomes), total)
+    # Long ones first, so that the last worker is not left with one.
+    ordered = sorted(todo.values(), key=lambda job: not job.entry.needs_source)
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        for name, outcome in parallel(delayed(_evaluate)(job, folder) for job in ordered):
+            outcomes[name] = outcome
+            if progress is not None:
+                progress(len(outcomes), total)
+    return outcomes
+
+
+def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, Any]]:
+    """Fit a fresh model on a fold's training cells and test it; on one core."""
+    started = time.perf_counter()
+    fold, target = job.fold, job.target
+    model = job.entry.build(target.layout, fold.seed, job.device)
+    with _one_core():
+        more: dict[str, Any] = {}
+        if job.protocol.by_donor and has_fit_parameter(model, "groups"):
+            more["groups"] = target.donors[fold.train]
+        if job.source is not None:
+            more |= {"X_source": job.source.X, "y_source": job.source.y}
+            if job.protocol.by_donor:
+                more["groups_source"] = job.source.donors
+        model.fit(target.X[fold.train], target.y[fold.train], **more)
+        probabilities = model.predict_proba(target.X[fold.test])
+    outcome = {
+        "classes": [str(name) for name in model.classes_],
+        "cell_ids": target.cell_ids[fold.test].tolist(),
+        "y": target.y[fold.test].tolist(),
+        "probabilities": np.asarray(probabilities, dtype=float).tolist(),
+        "n_train": len(fold.train),
+        "seconds": time.perf_counter() - started,
+    }
+    if folder is not None:
+        folder.store(job.name, outcome)
+    return job.name, outcome
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep every library that is loaded, torch too, on one core."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else 1
+    with threadpool_limits(1):
+        if torch is not None:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch is not None:
+                torch.set_num_threads(threads)
+
+
+def _predicted(outcome: Mapping[str, Any]) -> NDArray[np.str_]:
+    best = np.asarray(outcome["probabilities"]).argmax(axis=1)
+    return np.asarray(outcome["classes"])[best]
+
+
+def _place(job: _Job, layout: str) -> dict[str, Any]:
+    return {
+        "task": job.task.name,
+        "features": layout,
+        "model": job.entry.name,
+        "protocol": job.protocol.name,
+        "run": job.fold.run,
+        "fold": job.fold.number,
+    }
+
+
+def _row(job: _Job, layout: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    scores = metrics.scores(outcome["y"], _predicted(outcome), job.target.classes)
+    return (
+        _place(job, layout)
+        | {"n_train": outcome["n_train"], "n_test": len(outcome["y"])}
+        | scores
+        | {"seconds": outcome["seconds"]}
+    )
+
+
+def _confusion_records(
+    job: _Job, layout: str, outcome: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    classes = job.target.classes
+    counts = metrics.confusion(outcome["y"], _predicted(outcome), classes)
+    for i, true in enumerate(classes):
+        for j, predicted in enumerate(classes):
+            yield _place(job, layout) | {
+                "true": true,
+                "predicted": predicted,
+                "cells": int(counts[i, j]),
+            }

@@ -1,0 +1,67 @@
+"""Compare two models on the same folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from crosspatch.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean difference of two models on the same folds, with its 95 % interval."""
+
+    delta: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+
+
+def corrected_resampled_t(
+    a: ArrayLike, b: ArrayLike, test_share: float, confidence: float = 0.95
+) -> PairedDifference:
+    """Corrected resampled t-test.
+
+    Training sets of the folds overlap, so that the usual variance of the mean is too small. It is
+    enlarged from 1/n to 1/n + test cells / training cells.
+
+    Parameters
+    ----------
+    a, b : array, shape (folds,)
+        Scores of both models, one a fold, over all runs.
+    test_share : float
+        Test cells divided by training cells of a fold.
+    confidence : float
+
+    Returns
+    -------
+    PairedDifference
+        Of `a` minus `b`.
+
+    Raises
+    ------
+    EvaluationError
+        If the models were not scored on the same, at least two folds.
+
+    References
+    ----------
+    Nadeau and Bengio: Inference for the generalization error. Machine Learning 52 (2003).
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape or a.size < 2:
+        raise EvaluationError(
+            f"a paired test needs the same folds, at least two; got {a.size} and {b.size} scores"
+        )
+    difference = a - b
+    n = len(difference)
+    delta = float(difference.mean())
+    error = float(np.sqrt((1 / n + test_share) * difference.var(ddof=1)))
+    if error == 0:
+        return PairedDifference(delta, delta, delta, 1.0 if delta == 0 else 0.0)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    p_value = float(2 * stats.t.sf(abs(delta) / error, n - 1))
+    return PairedDifference(delta, delta - half, delta + half, p_value)

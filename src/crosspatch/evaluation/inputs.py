@@ -1,0 +1,81 @@
+"""Which cohorts a benchmark runs on: the Allen tables, or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata
+
+from crosspatch.cohorts import table
+from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
+from crosspatch.errors import CohortError
+from crosspatch.evaluation.protocols import TASKS, task_named
+
+#: Name of a set of cohorts to (species to dataset).
+COHORTS = {"allen": {"mouse": "allen-mouse", "human": "allen-human"}}
+
+
+def load_cohorts(
+    names: Sequence[str],
+    features: str | None = None,
+    tasks: Sequence[str] | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    verify: bool = True,
+) -> dict[str, anndata.AnnData]:
+    """Load the cohorts that some tasks need.
+
+    Parameters
+    ----------
+    names : sequence of str
+        ``allen``, or files of cohort tables, one a species.
+    features : str, optional
+        Layout; ``shared`` by default, and whatever a cohort table has.
+    tasks : sequence of str, optional
+        All by default.
+    data_dir : path, optional
+    verify : bool
+        Whether source files other than the pinned ones are refused.
+
+    Returns
+    -------
+    dict
+        Species to cohort table. A species whose dataset cannot give the features is left out.
+
+    Raises
+    ------
+    CohortError
+        If a name is unknown, two tables are of one species, or nothing can give the features.
+    """
+    if len(names) == 1 and names[0] in COHORTS:
+        datasets = COHORTS[names[0]]
+        needed = {
+            species
+            for task in (map(task_named, tasks) if tasks else TASKS.values())
+            for species in (task.species, task.source)
+        }
+        layout = features or "shared"
+        cohorts = {
+            species: load_allen(dataset, layout, data_dir, verify=verify)
+            for species, dataset in datasets.items()
+            if species in needed and layout in LAYOUTS_OF[dataset]
+        }
+        if not cohorts:
+            # Let the loader say which layouts there are.
+            load_allen(next(iter(datasets.values())), layout, data_dir, verify=verify)
+        return cohorts
+    cohorts = {}
+    for name in names:
+        if Path(name).suffix != ".h5ad":
+            raise CohortError(
+                f"no cohort '{name}'; give {', '.join(COHORTS)} or the name of an .h5ad file"
+            )
+        cohort = table.read(name)
+        if features is not None:
+            cohort = table.in_layout(cohort, features)
+        for species in sorted(set(cohort.obs["species"].astype(str))):
+            if species in cohorts:
+                raise CohortError(f"{name}: there is already a table of {species} cells; give one")
+            cohorts[species] = cohort[(cohort.obs["species"] == species).to_numpy()].copy()
+    return cohorts

@@ -1,0 +1,40 @@
+"""Scores of one fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+
+def scores(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> dict[str, float]:
+    """Macro-F1, accuracy, balanced accuracy and the F1 of every class.
+
+    Parameters
+    ----------
+    y, predicted : array of str, shape (cells,)
+    classes : sequence of str
+
+    Returns
+    -------
+    dict
+        ``macro_f1``, ``accuracy``, ``balanced_accuracy`` (mean recall), and ``f1_`` and the name
+        of every class.
+    """
+    labels = list(classes)
+    of_class = f1_score(y, predicted, labels=labels, average=None, zero_division=0)
+    counts = confusion(y, predicted, classes)
+    recall = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
+    return {
+        "macro_f1": float(np.mean(of_class)),
+        "accuracy": float(accuracy_score(y, predicted)),
+        "balanced_accuracy": float(np.mean(recall[counts.sum(axis=1) > 0])),
+    } | {f"f1_{name}": float(value) for name, value in zip(labels, of_class, strict=True)}
+
+
+def confusion(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Cells of every true class (rows) by predicted class (columns)."""
+    counts: NDArray[np.int64] = confusion_matrix(y, predicted, labels=list(classes))
+    return counts

@@ -1,0 +1,223 @@
+"""Results as tidy tables, and the folder they are kept in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crosspatch.errors import EvaluationError
+from crosspatch.evaluation.comparison import corrected_resampled_t
+
+#: What identifies a model's results within a table.
+WHO = ["task", "features", "model", "protocol"]
+
+#: Tables of a result folder, each a csv file.
+TABLES = ("results", "summary", "comparisons", "confusion")
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What came out of a benchmark.
+
+    Attributes
+    ----------
+    results : DataFrame
+        A row a task, model, run and fold, with every score.
+    summary : DataFrame
+        A row a task and model: mean and standard deviation over runs, a run being the mean of its
+        folds, beside the published numbers.
+    comparisons : DataFrame
+        A row a task and pair of models: paired difference in macro-F1 (a minus b) with its 95 %
+        interval and p-value, corrected for overlapping training sets.
+    confusion : DataFrame
+        A row a task, model, run, fold, true and predicted class.
+    settings : dict
+        What it was run with.
+    """
+
+    results: pd.DataFrame
+    summary: pd.DataFrame
+    comparisons: pd.DataFrame
+    confusion: pd.DataFrame
+    settings: Mapping[str, Any]
+
+
+def assemble(
+    results: pd.DataFrame, confusion: pd.DataFrame, settings: Mapping[str, Any]
+) -> BenchmarkResult:
+    """Make every table from the results of the folds."""
+    return BenchmarkResult(results, summarize(results), compare(results), confusion, settings)
+
+
+@cache
+def published() -> pd.DataFrame:
+    """Numbers of arXiv 2603.11000: a row a task and model, with macro-F1, accuracy and their SD."""
+    text = files("crosspatch.evaluation") / "data" / "published.csv"
+    with text.open(encoding="utf-8") as stream:
+        return pd.read_csv(stream)
+
+
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over runs, beside the published numbers."""
+    scores = ["macro_f1", "accuracy", "balanced_accuracy"]
+    scores += [name for name in results.columns if name.startswith("f1_")]
+    runs = results.groupby([*WHO, "run"], sort=False)[[*scores, "seconds"]].mean()
+    of_model = runs.groupby(WHO, sort=False)
+    mean, deviation = of_model[scores].mean(), of_model[scores].std(ddof=1)
+    ours = pd.concat(
+        {
+            f"{name}_{kind}": frame[name]
+            for name in scores
+            for kind, frame in (("mean", mean), ("sd", deviation))
+        },
+        axis=1,
+    )
+    # A class that a task does not have has no score.
+    ours = ours.dropna(axis="columns", how="all") if len(ours) else ours
+    ours.insert(0, "runs", of_model.size())
+    ours["seconds_per_fold"] = of_model["seconds"].mean()
+    theirs = published()[["task", "model", "macro_f1", "accuracy"]].rename(
+        columns={"macro_f1": "published_macro_f1", "accuracy": "published_accuracy"}
+    )
+    merged = ours.reset_index().merge(theirs, on=["task", "model"], how="left")
+    first = [
+        *WHO,
+        "macro_f1_mean",
+        "macro_f1_sd",
+        "accuracy_mean",
+        "accuracy_sd",
+        "published_macro_f1",
+        "published_accuracy",
+    ]
+    for name in first:
+        if name not in merged:  # one run has no standard deviation
+            merged[name] = np.nan
+    return merged[first + [name for name in merged.columns if name not in first]]
+
+
+def compare(results: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences in macro-F1 of every two models of a task, on the same folds."""
+    columns = [
+        "task",
+        "model_a",
+        "model_b",
+        "delta_macro_f1",
+        "ci_low",
+        "ci_high",
+        "p_value",
+        "features",
+        "protocol",
+        "folds",
+    ]
+    rows = []
+    for (task, features, protocol), part in results.groupby(
+        ["task", "features", "protocol"], sort=False
+    ):
+        wide = part.pivot_table(
+            index=["run", "fold"], columns="model", values="macro_f1", sort=False
+        )
+        share = float((part["n_test"] / part["n_train"]).mean())
+        for a, b in combinations(dict.fromkeys(part["model"]), 2):
+            if len(wide) < 2:
+                continue
+            test = corrected_resampled_t(wide[b], wide[a], share)
+            interval = (test.delta, test.ci_low, test.ci_high, test.p_value)
+            rows.append((task, b, a, *interval, features, protocol, len(wide)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder that results are written to, fold by fold.
+
+    ``settings.json`` says whether it is whole (``"status": "complete"``); the tables are there
+    only when it is.
+    """
+
+    path: Path
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Mark the folder as under way and take away tables of an earlier run.
+
+        Raises
+        ------
+        EvaluationError
+            If the folder cannot be written to.
+        """
+        try:
+            self._folds.mkdir(parents=True, exist_ok=True)
+            self._write("settings.json", _json({"status": "running", **settings}))
+            for name in TABLES:
+                (self.path / f"{name}.csv").unlink(missing_ok=True)
+            for left in self.path.rglob("*.part"):
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.path}: results cannot be written here ({error.strerror}); choose another "
+                "--out"
+            ) from error
+
+    def finish(self, result: BenchmarkResult) -> None:
+        """Write the tables, then mark the folder as whole."""
+        for name in TABLES:
+            self._write(f"{name}.csv", getattr(result, name).to_csv(index=False))
+        self._write("settings.json", _json({"status": "complete", **result.settings}))
+
+    def store(self, name: str, outcome: Mapping[str, Any]) -> None:
+        """Keep the result of a fold."""
+        self._write(f"folds/{name}.json", json.dumps(outcome))
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """The stored result of a fold; None if there is none, or it is damaged."""
+        try:
+            outcome: dict[str, Any] = json.loads((self._folds / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return outcome
+
+    @property
+    def _folds(self) -> Path:
+        return self.path / "folds"
+
+    def _write(self, name: str, text: str) -> None:
+        file = self.path / name
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def read_results(path: str | Path) -> BenchmarkResult:
+    """Read a result folder.
+
+    Raises
+    ------
+    EvaluationError
+        If the folder is not there or its run was not finished.
+    """
+    folder = Path(path)
+    file = folder / "settings.json"
+    if not file.is_file():
+        raise EvaluationError(f"{folder} is not a result folder: it has no settings.json")
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if settings.pop("status", None) != "complete":
+        raise EvaluationError(
+            f"{folder}: the run was stopped before its end; give the same `crosspatch run` command "
+            "again to go on"
+        )
+    return BenchmarkResult(
+        **{name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}, settings=settings
+    )

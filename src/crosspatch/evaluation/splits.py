@@ -1,0 +1,117 @@
+"""Outer folds: which cells a model is tested on. Models never see how these are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import (
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+)
+
+from crosspatch.errors import EvaluationError
+from crosspatch.evaluation.protocols import N_FOLDS, Protocol, Task
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the cells.
+
+    Attributes
+    ----------
+    run, number : int
+        Counted from zero.
+    train, test : array of int
+        Row numbers.
+    seed : int
+        Seed of every model fitted on this fold.
+    """
+
+    run: int
+    number: int
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+    seed: int
+
+
+def make_folds(
+    y: ArrayLike, donors: ArrayLike, protocol: Protocol, task: Task, run: int, seed: int
+) -> list[Fold]:
+    """The folds of one run.
+
+    Parameters
+    ----------
+    y : array of str, shape (cells,)
+    donors : array of str, shape (cells,)
+    protocol : Protocol
+    task : Task
+    run : int
+    seed : int
+        Seed of the whole evaluation; runs derive theirs from it.
+
+    Raises
+    ------
+    EvaluationError
+        If a class has too few cells or donors for every fold to have it on both sides.
+    """
+    y, donors = np.asarray(y), np.asarray(donors)
+    require_enough(y, donors, protocol)
+    run_seed = derived_seed(seed, run)
+    if protocol.by_donor:
+        splits = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=run_seed).split(
+            y, y, donors
+        )
+    elif task.published_hold_out:
+        splits = StratifiedShuffleSplit(1, test_size=1 / N_FOLDS, random_state=run_seed).split(y, y)
+    else:
+        splits = StratifiedKFold(N_FOLDS, shuffle=True, random_state=run_seed).split(y, y)
+    folds = [
+        Fold(run, number, train, test, derived_seed(seed, run, number))
+        for number, (train, test) in enumerate(splits)
+    ]
+    for fold in folds:
+        for side, rows in (("training", fold.train), ("test", fold.test)):
+            missing = sorted(set(y) - set(y[rows]))
+            if missing:
+                raise EvaluationError(
+                    f"class '{missing[0]}' is missing from the {side} side of fold {fold.number} "
+                    f"in run {run}: its {np.sum(y == missing[0])} cells come from too few donors "
+                    "to be stratified; merge or leave out the class, or use another --seed"
+                )
+    return folds
+
+
+def require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:
+    """Check that every class can be on both sides of every fold.
+
+    Raises
+    ------
+    EvaluationError
+        If there are fewer than two classes, or a class has fewer cells or donors than folds.
+    """
+    classes, counts = np.unique(y, return_counts=True)
+    if len(classes) < 2:
+        raise EvaluationError(
+            f"the cohort has {len(classes)} class ({', '.join(classes) or 'no cells'}); "
+            "two are needed"
+        )
+    for name, count in zip(classes, counts, strict=True):
+        if count < N_FOLDS:
+            raise EvaluationError(
+                f"class '{name}' has {count} cells, fewer than the {N_FOLDS} folds; merge or "
+                "leave out the class"
+            )
+        n_donors = len(np.unique(donors[y == name]))
+        if protocol.by_donor and n_donors < N_FOLDS:
+            raise EvaluationError(
+                f"class '{name}' has cells of {n_donors} donors, fewer than the {N_FOLDS} folds; "
+                "merge or leave out the class, or use --protocol published, which ignores donors"
+            )
+
+
+def derived_seed(*numbers: int) -> int:
+    """A seed from several numbers, unlike that of any other numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)
