@@ -1,0 +1,5 @@
+"""`python -m crosspatch`."""
+
+from crosspatch.cli import main
+
+main()

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crosspatch.cohorts import table
+from crosspatch.evaluation.results import read_results
+from tests import made
+
+
+def crosspatch(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k != "CROSSPATCH_DATA"}
+    return subprocess.run(
+        [sys.executable, "-m", "crosspatch", *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=kept | environment,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.data_directory(tmp_path_factory.mktemp("data"))
+
+
+def test_help_and_version_import_nothing_heavy():
+    code = (
+        "import sys; from crosspatch.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'pandas', 'matplotlib', 'sklearn', 'anndata', 'lightgbm'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    for flag in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, flag], capture_output=True, text=True, check=True
+        )
+        assert "HEAVY []" in done.stdout
+    assert crosspatch("--version").stdout.startswith("crosspatch 0.")
+
+
+def test_build_and_describe(directory: Path, tmp_path: Path):
+    out = tmp_path / "human.h5ad"
+    built = crosspatch(
+        *("cohort", "build", "--dataset", "allen-human", "--layout", "full", "-o", out),
+        *("--data-dir", directory, "--unverified"),
+    )
+    assert built.returncode == 0, built.stderr
+    assert "12 cells, 93 features" in built.stdout
+    assert "not the pinned versions" in built.stdout
+    assert table.read(out).shape == (12, 93)
+    told = crosspatch("cohort", "describe", out).stdout
+    for word in ("Lamp5", "chirp", "input_resistance", "MOhm", "median"):
+        assert word in told
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2
+    assert done.stderr.startswith("crosspatch: ")
+    assert done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr
+
+
+def test_errors_of_the_user_are_one_line_and_exit_code_2(directory: Path, tmp_path: Path):
+    missing = crosspatch("run", "--data-dir", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert_one_line(missing, "does not exist", "crosspatch cohort sources")
+    variable = crosspatch("run", CROSSPATCH_DATA=str(tmp_path / "elsewhere"))
+    assert_one_line(variable, "elsewhere", "CROSSPATCH_DATA")
+    changed = crosspatch("run", "--data-dir", directory, "--out", tmp_path / "out")
+    assert_one_line(changed, "not the pinned version", "--unverified")
+    unknown = crosspatch(
+        "run", "--data-dir", directory, "--unverified", "--protocol", "loo", "--out", tmp_path
+    )
+    assert_one_line(unknown, "no protocol 'loo'", "donor")
+    few = crosspatch(
+        *("run", "--data-dir", directory, "--unverified", "--task", "human"),
+        *("--models", "forest", "--out", tmp_path / "out"),
+    )
+    assert_one_line(few, "class 'Lamp5' has 3 cells", "5 folds")
+    no_table = crosspatch("cohort", "describe", tmp_path / "no.h5ad")
+    assert_one_line(no_table, "no.h5ad is missing")
+    assert not list(tmp_path.glob("out/*.csv"))
+
+
+def test_unknown_options_exit_with_2():
+    assert crosspatch("run", "--colour", "blue").returncode == 2
+
+
+def test_run_takes_several_models_goes_on_after_a_kill_and_repeats_itself(tmp_path: Path):
+    table.write(made.cohort("human"), tmp_path / "human.h5ad")
+
+    def command(out: str) -> list[str | Path]:
+        return [
+            *("run", "--cohort", tmp_path / "human.h5ad", "--protocol", "quick"),
+            *("--models", "logistic", "svm", "forest", "--jobs", "2", "--seed", "3"),
+            *("--task", "human", "--out", tmp_path / out),
+        ]
+
+    whole = crosspatch(*command("whole"))
+    assert whole.returncode == 0, whole.stderr
+    for word in ("logistic", "svm", "forest", "macro-F1", "published", "Paired differences"):
+        assert word in whole.stdout
+
+    folds = tmp_path / "killed" / "folds"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crosspatch", *map(str, command("killed"))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while len(list(folds.glob("*.json"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, 9)
+    process.wait()
+    stored = {file: file.stat().st_mtime_ns for file in folds.glob("*.json")}
+    assert len(stored) >= 5
+    assert crosspatch(*command("killed")).returncode == 0
+    for file, written in stored.items():
+        assert file.stat().st_mtime_ns == written
+    one, two = (read_results(tmp_path / name).results for name in ("whole", "killed"))
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"))
+
+
+def test_the_floors_of_the_fast_models_on_real_tables(real_data: Path, tmp_path: Path):
+    """Far below these something is broken; benchmarks/ holds the numbers themselves."""
+    done = crosspatch(
+        *("run", "--data-dir", real_data, "--protocol", "quick", "--task", "human"),
+        *("--features", "full", "--models", "forest", "boosting", "--out", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    scores = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("model")["macro_f1_mean"]
+    assert scores["forest"] > 0.72
+    assert scores["boosting"] > 0.72
