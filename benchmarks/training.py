@@ -73,7 +73,7 @@ class PlainNetwork(nn.Module):
 
     def __init__(self, widths: list[int], n_classes: int, attention: bool):
         super().__init__()
-        settings = SequenceSettings(attention=attention, norm=False)
+        settings = SequenceSettings(attention=attention)
         self.encoder = FamilyEncoder(widths, settings)
         self.head = linear_head(self.encoder.size, n_classes, settings)
 
@@ -87,7 +87,7 @@ def plain_data(
     cells: Cells, codes: np.ndarray, rows: np.ndarray, seed: int
 ) -> tuple[SequenceInputs, TensorDataset, TensorDataset]:
     """Standardised training and validation cells."""
-    train, held = validation_split(codes[rows], cells.donors[rows], 0.25, seed)
+    train, held = validation_split(codes[rows], cells.donors[rows], 0.2, seed)
     inputs = SequenceInputs(cells.layout).fit(cells.X[rows[train]])
     sets = []
     for part in (rows[train], rows[held]):

@@ -16,9 +16,9 @@ from crosspatch.features.layouts import Feature, Layout, load_layout
 SMALL = Layout(
     "small",
     tuple(
-        Feature(f"{family}_{k}", family, unit)
-        for family, n in (("subthreshold", 4), ("spike", 3), ("train", 2))
-        for k, unit in zip(range(n), ("mV", "ms", "pA", "ratio"), strict=False)
+        Feature(f"{family}_{k}", family, ("mV", "ms", "pA", "ratio")[k % 4])
+        for family, n in (("subthreshold", 8), ("spike", 7), ("train", 6))
+        for k in range(n)
     ),
 )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -101,7 +102,7 @@ def test_run_takes_several_models_goes_on_after_a_kill_and_repeats_itself(tmp_pa
     def command(out: str) -> list[str | Path]:
         return [
             *("run", "--cohort", tmp_path / "human.h5ad", "--protocol", "quick"),
-            *("--models", "logistic", "svm", "forest", "--jobs", "2", "--seed", "3"),
+            *("--models=logistic", "svm", "forest", "--jobs", "2", "--seed", "3"),
             *("--task", "human", "--out", tmp_path / out),
         ]
 
@@ -111,19 +112,30 @@ def test_run_takes_several_models_goes_on_after_a_kill_and_repeats_itself(tmp_pa
         assert word in whole.stdout
 
     folds = tmp_path / "killed" / "folds"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "crosspatch", *map(str, command("killed"))],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 300
-    while len(list(folds.glob("*.json"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, 9)
-    process.wait()
+
+    def started(n_folds: int) -> subprocess.Popen[str]:
+        """The same command, with at least so many folds stored."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "crosspatch", *map(str, command("killed"))],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 300
+        while len(list(folds.glob("*.json"))) < n_folds and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return process
+
+    process = started(5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    process = started(10)
+    os.kill(process.pid, signal.SIGINT)
+    assert "stopped; give the same command again to go on" in process.communicate()[1]
+    assert process.returncode == 130
     stored = {file: file.stat().st_mtime_ns for file in folds.glob("*.json")}
-    assert len(stored) >= 5
+    assert len(stored) >= 10
     assert crosspatch(*command("killed")).returncode == 0
     for file, written in stored.items():
         assert file.stat().st_mtime_ns == written

@@ -45,8 +45,9 @@ class _ManyValues(TyperCommand):
         current = None
         for arg in args:
             if arg.startswith("-"):
-                current = arg if arg in many else None
-                fresh = True
+                option, _, value = arg.partition("=")
+                current = option if option in many else None
+                fresh = not value
             elif current is not None and not fresh:
                 spread.append(current)
             else:
@@ -108,8 +109,8 @@ def cohort_describe(
     from crosspatch.cohorts import table
 
     cohort = table.read(file)
-    head = cohort.uns["crosspatch"]
-    print(f"{file}: {cohort.n_obs:,} cells, {cohort.n_vars} features, layout {head['layout']}")
+    layout = table.layout_of(cohort).name
+    print(f"{file}: {cohort.n_obs:,} cells, {cohort.n_vars} features, layout {layout}")
     _print_joined(cohort)
     parts = table.describe(cohort)
     _print_table("Cells", parts["cells"])
@@ -202,6 +203,9 @@ def run(
             out=out,
             progress=progress,
         )
+    except KeyboardInterrupt:
+        print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
     finally:
         if bar.live.is_started:
             bar.stop()
@@ -210,15 +214,16 @@ def run(
 
 
 def _print_joined(cohort: anndata.AnnData) -> None:
-    head = cohort.uns["crosspatch"]
+    from crosspatch.cohorts.table import head_of
+
+    head = head_of(cohort)
     name = ", ".join(sorted(set(cohort.obs["dataset"].astype(str))))
-    joined = head["joined"]
-    if joined:
-        counts = ", ".join(f"{key} {value:,}" for key, value in joined.items())
-        print(f"{name}: {sum(joined.values()):,} labelled cells joined ({counts})")
-    dropped = [f"{count} {reason}" for reason, count in head["dropped"].items() if count]
+    if head.joined:
+        counts = ", ".join(f"{key} {value:,}" for key, value in head.joined.items())
+        print(f"{name}: {sum(head.joined.values()):,} labelled cells joined ({counts})")
+    dropped = [f"{count} {reason}" for reason, count in head.dropped.items() if count]
     print(f"{name}: {cohort.n_obs:,} cells kept; left out: {', '.join(dropped) or 'none'}")
-    if not head["verified"]:
+    if head.sources and not head.verified:
         print(f"{name}: built from files that are not the pinned versions (--unverified)")
 
 
@@ -236,6 +241,7 @@ def _print_result(result: BenchmarkResult) -> None:
     rows = [
         (
             row["task"],
+            row["features"],
             row["model"],
             spread(row, "macro_f1"),
             theirs(row, "macro_f1"),
@@ -244,10 +250,8 @@ def _print_result(result: BenchmarkResult) -> None:
         )
         for _, row in summary.iterrows()
     ]
-    header = ("task", "model", "macro-F1", "published", "accuracy", "published")
-    _print_rows(
-        f"Results, {result.settings['features']} features (mean ± SD over runs)", header, rows
-    )
+    header = ("task", "features", "model", "macro-F1", "published", "accuracy", "published")
+    _print_rows("Results (mean ± SD over runs)", header, rows, n_text=3)
     print(
         "published: arXiv 2603.11000, other cells (after its own QC of recordings) and features, "
         "folds that ignore the donor; for orientation, not a like-for-like comparison"
@@ -284,14 +288,16 @@ def _print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) ->
     _print_rows(title, header, rows)
 
 
-def _print_rows(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+def _print_rows(
+    title: str, header: Iterable[str], rows: Iterable[Iterable[str]], n_text: int = 2
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if number < n_text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     # Into a pipe or file, as wide as it needs to be.
@@ -306,6 +312,3 @@ def main() -> None:
     except CrosspatchError as error:
         print(f"crosspatch: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
-        sys.exit(130)

@@ -162,6 +162,17 @@ def test_bad_input_is_one_line_that_says_where(
     assert "\n" not in str(raised.value)
 
 
+def test_lines_are_counted_in_the_file(directory: Path):
+    def change(t: pd.DataFrame) -> pd.DataFrame:
+        t = pd.concat([t.iloc[[0]], t], ignore_index=True)  # one more line, which counts once
+        t.loc[3, "Days_In_culture"] = "three"
+        return t
+
+    edit(directory, METADATA, change)
+    with pytest.raises(CohortError, match="line 5, column 'Days_In_culture': 'three'"):
+        load("allen-human", directory)
+
+
 def test_missing_file_says_where_to_get_it(directory: Path):
     (directory / FEATURES).unlink()
     with pytest.raises(CohortError, match=r"ephys_fx\.csv is missing; get it from https://"):

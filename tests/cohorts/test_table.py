@@ -35,6 +35,8 @@ def test_a_table_survives_the_file(tmp_path: Path):
     [
         (lambda t: t.uns.pop("crosspatch"), 'no "crosspatch" entry'),
         (lambda t: t.uns["crosspatch"].update(schema_version=99), "schema version is 99"),
+        (lambda t: t.uns["crosspatch"].update(schema_version="v1"), "schema version is v1"),
+        (lambda t: t.uns["crosspatch"].pop("layout"), "does not name its layout"),
         (lambda t: t.obs.drop(columns="donor", inplace=True), "no column 'donor'"),
         (lambda t: t.var.drop(columns="unit", inplace=True), "no column 'unit'"),
         (lambda t: t.X.__setitem__((3, 2), np.inf), "'human-3' has an infinite 'tau'"),
@@ -57,6 +59,26 @@ def test_validate_says_what_is_wrong(damage, message: str):
         table.require_valid(cohort, "it")
 
 
+def test_a_table_that_says_nothing_of_its_origin_can_be_described():
+    cohort = made.cohort()
+    cohort.uns["crosspatch"] = {"schema_version": 1, "layout": "shared"}
+    table.require_valid(cohort, "it")
+    assert table.head_of(cohort) == table.Head({}, False, {}, {})
+
+
+def test_features_in_other_units_are_refused_and_cells_left_out_are_counted():
+    full = made.cohort(layout=load_layout("full"))
+    shared = load_layout("shared").feature_names
+    full.X[:3, [name in shared for name in full.var_names]] = np.nan
+    full.X[:3, -1] = 1.0
+    chosen = table.in_layout(full, "shared")
+    assert table.head_of(chosen).dropped == {"without a feature of shared": 3}
+    assert chosen.n_obs == full.n_obs - 3
+    full.var.loc["tau", "unit"] = "s"
+    with pytest.raises(CohortError, match="'tau' is in s, layout 'shared' has it in ms"):
+        table.in_layout(full, "shared")
+
+
 def test_an_empty_table_is_not_valid():
     assert "there are no cells" in table.validate(made.cohort()[:0].copy())
 
@@ -70,6 +92,8 @@ def test_files_that_are_no_table(tmp_path: Path):
     anndata.AnnData(np.zeros((2, 2), np.float32)).write_h5ad(tmp_path / "other.h5ad")
     with pytest.raises(CohortError, match="not a valid cohort table"):
         table.read(tmp_path / "other.h5ad")
+    with pytest.raises(CohortError, match="cannot be written"):
+        table.write(made.cohort(), tmp_path / "text.h5ad" / "x.h5ad")
     with pytest.raises(CohortError, match=r"written as \.h5ad"):
         table.write(made.cohort(), tmp_path / "x.csv")
 

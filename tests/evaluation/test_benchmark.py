@@ -10,12 +10,19 @@ import pytest
 
 import crosspatch
 from crosspatch.cohorts import table
-from crosspatch.errors import CohortError, EvaluationError, LayoutError, ModelError
+from crosspatch.errors import (
+    CohortError,
+    EvaluationError,
+    LayoutError,
+    ModelError,
+    TaxonomyError,
+)
 from crosspatch.evaluation import benchmark as module
 from crosspatch.evaluation.inputs import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.results import TABLES, published, read_results
 from crosspatch.evaluation.splits import make_folds
+from crosspatch.features.layouts import load_layout
 from crosspatch.models.registry import model_entry
 from tests import made
 
@@ -127,11 +134,14 @@ def test_a_damaged_fold_is_computed_again(human, tmp_path: Path):
     first = run({"human": human}, out=tmp_path)
     damaged = next(iter((tmp_path / "folds").iterdir()))
     damaged.write_text(damaged.read_text()[:100])
+    other = sorted((tmp_path / "folds").iterdir())[3]
+    other.write_text("{}")
     second = run({"human": human}, out=tmp_path)
     pd.testing.assert_frame_equal(
         first.results.drop(columns="seconds"), second.results.drop(columns="seconds")
     )
-    json.loads(damaged.read_text())
+    assert "y" in json.loads(damaged.read_text())
+    assert "y" in json.loads(other.read_text())
 
 
 def test_other_data_never_get_stored_results(human, tmp_path: Path):
@@ -242,6 +252,52 @@ def test_what_cannot_be_done_is_said(human, mouse, tmp_path: Path):
     with pytest.raises(EvaluationError, match="choose another --out"):
         run({"human": human}, out=tmp_path / "file")
     with pytest.raises(EvaluationError, match=r"no settings\.json"):
+        read_results(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_said_where_it_is_used(human):
+    for device in ("cuda:99", "gpu"):
+        with pytest.raises(EvaluationError, match=f"no device '{device}'"):
+            run({"human": human}, models=["bilstm"], device=device)
+    run({"human": human}, models=["logistic"], device="cuda:99")
+
+
+def test_settings_that_mean_nothing_are_refused(human, mouse):
+    with pytest.raises(TaxonomyError, match="no alignment 'bogus'"):
+        run({"mouse": mouse}, tasks=["mouse"], alignment="bogus")
+    with pytest.raises(EvaluationError, match="--seed"):
+        run({"human": human}, seed=-1)
+    with pytest.raises(EvaluationError, match="'Lamp5' is in one only"):
+        few = mouse[mouse.obs["subclass"] != "Lamp5"].copy()
+        run({"human": human, "mouse": few}, tasks=["transfer"], models=["joint"])
+
+
+def test_each_task_names_its_own_features(mouse):
+    full = made.cohort("human", layout=load_layout("full"))
+    result = run({"human": full, "mouse": mouse}, tasks=["mouse", "human"], models=["logistic"])
+    named = dict(zip(result.summary["task"], result.summary["features"], strict=True))
+    assert named == {"mouse": "shared", "human": "full"} == result.settings["features"]
+
+
+def test_only_what_is_ours_is_touched(human, tmp_path: Path):
+    (tmp_path / "movie.mkv.part").write_text("half")
+    (tmp_path / "results.csv").write_text("mine")
+    with pytest.raises(EvaluationError, match=r"results\.csv in it would be lost"):
+        run({"human": human}, out=tmp_path)
+    assert (tmp_path / "results.csv").read_text() == "mine"
+    (tmp_path / "results.csv").rename(tmp_path / "mine.csv")
+    run({"human": human}, models=["logistic"], out=tmp_path)
+    assert (tmp_path / "movie.mkv.part").read_text() == "half"
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
+def test_a_damaged_result_folder_is_said(human, tmp_path: Path):
+    run({"human": human}, models=["logistic"], out=tmp_path)
+    (tmp_path / "summary.csv").unlink()
+    with pytest.raises(EvaluationError, match=r"summary\.csv"):
+        read_results(tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(EvaluationError, match="is damaged"):
         read_results(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_columns_cover_every_feature_once():
 
 def test_a_family_is_present_with_one_finite_value():
     X = np.full((3, len(SMALL.features)), np.nan)
-    X[0, 4] = 1.0
+    X[0, 8] = 1.0
     X[1] = 0.0
     assert SMALL.present(X).tolist() == [[False, True, False], [True] * 3, [False] * 3]
 

@@ -20,11 +20,11 @@ from tests.made import SMALL, features, labels
 torch.set_num_threads(1)
 
 Y = labels({"a": 60, "b": 30, "c": 20})
-X = features(SMALL, Y, spread=0.7)
+X = features(SMALL, Y, spread=0.4)
 DONORS = np.random.default_rng(3).integers(12, size=len(Y))
 TRAIN, TEST = np.arange(80), np.arange(80, len(Y))
 Y_SOURCE = labels({"a": 80, "b": 80, "c": 80}, seed=1)
-X_SOURCE = features(SMALL, Y_SOURCE, seed=1, spread=0.7) + 3.0
+X_SOURCE = features(SMALL, Y_SOURCE, seed=1, spread=0.4) + 3.0
 
 
 def fit(model, rows=TRAIN, y=Y):
@@ -57,7 +57,7 @@ def test_a_model_learns_and_keeps_scikit_learns_contract(name: str):
     assert (probabilities >= 0).all()
     predicted = model.predict(X[TEST])
     np.testing.assert_array_equal(predicted, model.classes_[probabilities.argmax(axis=1)])
-    assert (predicted == Y[TEST]).mean() > 0.75
+    assert (predicted == Y[TEST]).mean() > 0.75  # the largest class is 0.55
     again = fit(clone(model)).predict_proba(X[TEST])
     np.testing.assert_array_equal(again, probabilities)
 
@@ -93,7 +93,7 @@ def test_scaling_does_not_see_cells_held_back():
     model = fit(sequence())
     from crosspatch.models.validation import validation_split
 
-    _, held = validation_split(np.unique(Y[TRAIN], return_inverse=True)[1], DONORS[TRAIN], 0.25, 0)
+    _, held = validation_split(np.unique(Y[TRAIN], return_inverse=True)[1], DONORS[TRAIN], 0.2, 0)
     assert len(held) > 0
     changed = X.copy()
     changed[TRAIN[held]] *= 1000
@@ -141,7 +141,7 @@ def test_smote_balances_and_makes_no_family_up():
 
 def test_wrong_number_of_columns_is_refused():
     model = fit(sequence())
-    with pytest.raises(ModelError, match=r"shape \(2, 3\).*'small' has 9 columns"):
+    with pytest.raises(ModelError, match=r"shape \(2, 3\).*'small' has 21 columns"):
         model.predict_proba(np.zeros((2, 3)))
 
 
@@ -164,10 +164,10 @@ def test_source_and_target_must_have_the_same_classes():
 def test_transfer_helps_where_the_target_is_scarce_and_the_same_holds_in_both(kind):
     few = np.concatenate([np.flatnonzero(name == Y)[:8] for name in "abc"])
     rest = np.setdiff1d(np.arange(len(Y)), few)
-    noisy = features(SMALL, Y, seed=7, spread=1.5)
+    noisy = features(SMALL, Y, seed=7, spread=0.8)
     alone = SequenceClassifier(SMALL, random_state=0).fit(noisy[few], Y[few])
     moved = kind(SMALL, random_state=0).fit(
-        noisy[few], Y[few], features(SMALL, Y_SOURCE, seed=8, spread=1.5) * 2 + 5, Y_SOURCE
+        noisy[few], Y[few], features(SMALL, Y_SOURCE, seed=8, spread=0.8) * 2 + 5, Y_SOURCE
     )
 
     def accuracy(model) -> float:

@@ -54,7 +54,7 @@ def test_an_absent_family_leaves_no_trace_in_the_sequence(attention: bool):
     values = cells()[0][:1]
     present = torch.tensor([[True, False, True]])
     encoding, weights = model(values, present)
-    outputs = model.lstm(values[:, [0, 2]])[0]
+    outputs = model.lstm(model.norm(values)[:, [0, 2]])[0]
     if attention:
         expected = torch.softmax(model.score(outputs).squeeze(-1), dim=1)
     else:
@@ -87,6 +87,11 @@ def test_the_norm_leaves_padding_out():
     )
     torch.testing.assert_close(normed[2], torch.tensor([-1.0, 1.0, 0.0, 0.0]), atol=1e-4, rtol=0)
     assert normed[1, 3] == 0
+
+
+def test_a_family_of_one_feature_is_not_erased_by_the_norm():
+    normed = FamilyNorm([1, 2])(torch.tensor([[[2.0, 0.0], [1.0, 3.0]], [[-7.0, 0.0], [1.0, 3.0]]]))
+    torch.testing.assert_close(normed[:, 0, 0], torch.tensor([2.0, -7.0]), atol=1e-4, rtol=1e-4)
 
 
 def test_arcface_adds_the_margin_to_the_true_angle():

@@ -149,11 +149,10 @@ class _Key:
     def of(self, source: pd.DataFrame, file: Path) -> pd.Index:
         ids = source[self.column].str.extract(self.pattern, expand=False)
         if ids.isna().any():
-            row = int(np.flatnonzero(ids.isna())[0])
+            row = source[ids.isna()].iloc[0]
             raise CohortError(
-                f"{file}, line {row + 2}, column '{self.column}': "
-                f"'{source[self.column].iloc[row]}' holds no cell id; correct it or get the file "
-                "again"
+                f"{file}, line {row[sources.LINE]}, column '{self.column}': '{row[self.column]}' "
+                "holds no cell id; correct it or get the file again"
             )
         if self.translate is not None:
             ids = ids.map(self.translate).fillna("unknown id " + ids)
@@ -238,7 +237,8 @@ def load_allen(
 
 def _unique_cells(rows: pd.DataFrame, file: Path, column: str) -> pd.DataFrame:
     """Index rows by cell; identical rows of one cell count once, contradicting ones are refused."""
-    rows = rows.drop_duplicates().set_index(column)
+    content = [name for name in rows.columns if name != sources.LINE]
+    rows = rows.drop_duplicates(content).set_index(column)
     if rows.index.hasnans:
         raise CohortError(f"{file}: a row has no '{column}'; remove it or get the file again")
     if rows.index.duplicated().any():
@@ -293,7 +293,7 @@ def _human(reader: _Reader, layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]
     rows = _unique_cells(rows, file, key)
     cells = _obs(rows, _HUMAN_OBS)
     cells["species"] = "human"
-    # One donor is written in both cases (h19.03.002 and H19.03.002).
+    # h19.03.002 is the only one in lower case; a second spelling must never split a donor.
     cells["donor"] = rows["Donor"].str.upper().to_numpy()
     _require_donors(cells, file)
     cells["days_in_culture"] = sources.numeric(rows, "Days_In_culture", file).to_numpy()

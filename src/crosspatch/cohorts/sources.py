@@ -22,6 +22,9 @@ from crosspatch.errors import CohortError
 #: Environment variable that names the data directory.
 DATA_VARIABLE = "CROSSPATCH_DATA"
 
+#: Column that `read_table` adds: the line of the file a row stands on.
+LINE = "line of the file"
+
 
 # What pandas and its decompressors raise for a file that is damaged or something else.
 _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
@@ -143,7 +146,7 @@ def read_table(file: Path, columns: Sequence[str], *, encoding: str = "utf-8-sig
     Returns
     -------
     DataFrame of str
-        One column each, missing where the cell is empty, ``NA`` or ``NULL``.
+        One column each, missing where the cell is empty, ``NA`` or ``NULL``; and `LINE`.
 
     Raises
     ------
@@ -151,7 +154,7 @@ def read_table(file: Path, columns: Sequence[str], *, encoding: str = "utf-8-sig
         If the file is no csv, has no rows, or lacks a column.
     """
     try:
-        table = pd.read_csv(file, dtype=str, encoding=encoding)
+        table = pd.read_csv(file, dtype=str, encoding=encoding, skip_blank_lines=False)
     except _UNREADABLE as error:
         raise CohortError(f"{file}: cannot be read as csv ({error})") from error
     missing = [column for column in columns if column not in table.columns]
@@ -165,7 +168,8 @@ def read_table(file: Path, columns: Sequence[str], *, encoding: str = "utf-8-sig
         )
     if table.empty:
         raise CohortError(f"{file}: the table has no rows; get the file again")
-    return table[list(dict.fromkeys(columns))]
+    table = table[list(dict.fromkeys(columns))].assign(**{LINE: np.arange(len(table)) + 2})
+    return table.dropna(how="all", subset=list(dict.fromkeys(columns)))
 
 
 def numeric(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
@@ -179,9 +183,9 @@ def numeric(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
     values = pd.to_numeric(table[column], errors="coerce")
     bad = table.index[values.isna() & table[column].notna()]
     if len(bad):
-        line = int(np.flatnonzero(table.index == bad[0])[0]) + 2
+        cell = table.loc[bad[0]]
         raise CohortError(
-            f"{file}, line {line}, column '{column}': '{table[column][bad[0]]}' is not a number; "
+            f"{file}, line {cell[LINE]}, column '{column}': '{cell[column]}' is not a number; "
             "correct it or leave it empty"
         )
     return values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,11 @@ def build(
     CohortError
         If the result is not a valid table.
     """
+    if np.shape(X) != (len(cells), len(layout.features)):
+        raise CohortError(
+            f"the features have shape {np.shape(X)}, expected {len(cells)} cells and "
+            f"{len(layout.features)} features of layout '{layout.name}'"
+        )
     var = pd.DataFrame(
         {
             "family": [feature.family for feature in layout.features],
@@ -97,9 +104,12 @@ def validate(table: anndata.AnnData) -> list[str]:
     head = table.uns.get("crosspatch")
     if not isinstance(head, Mapping):
         problems.append('uns has no "crosspatch" entry: build the table with `crosspatch cohort`')
-    elif int(head.get("schema_version", 0)) != SCHEMA_VERSION:
+    else:
         found = head.get("schema_version")
-        problems.append(f"schema version is {found}, this program reads {SCHEMA_VERSION}")
+        if str(found) != str(SCHEMA_VERSION):
+            problems.append(f"schema version is {found}, this program reads {SCHEMA_VERSION}")
+        if not isinstance(head.get("layout"), str):
+            problems.append('uns["crosspatch"] does not name its layout')
     if table.n_obs == 0:
         problems.append("there are no cells")
     if table.n_vars == 0:
@@ -133,8 +143,10 @@ def validate(table: anndata.AnnData) -> list[str]:
 def _problems_of_values(table: anndata.AnnData) -> list[str]:
     values = table.X
     if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
-        kind = getattr(values, "dtype", type(values).__name__)
-        return [f"X must be a dense array of floats, it is {kind}"]
+        kind = f"{type(values).__name__} of {getattr(values, 'dtype', 'unknown type')}"
+        return [
+            f"X must be a dense array of floats with NaN where a value is missing, it is {kind}"
+        ]
     problems = []
     infinite = np.argwhere(np.isinf(values))
     if len(infinite):
@@ -165,6 +177,42 @@ def require_valid(table: anndata.AnnData, name: str) -> None:
         raise CohortError(f"{name} is not a valid cohort table: {'; '.join(problems)}")
 
 
+@dataclass(frozen=True)
+class Head:
+    """Where a table comes from; empty where a table does not say.
+
+    Attributes
+    ----------
+    sources : dict
+        Source file to its sha256.
+    verified : bool
+        Whether every source file is the pinned version.
+    joined : dict
+        Subclass to the labelled cells before those without features were left out.
+    dropped : dict
+        Reason to the cells left out.
+    """
+
+    sources: dict[str, str]
+    verified: bool
+    joined: dict[str, int]
+    dropped: dict[str, int]
+
+
+def head_of(table: anndata.AnnData) -> Head:
+    """What ``uns["crosspatch"]`` says of a table's origin."""
+    head = table.uns["crosspatch"]
+    files, hashes = (
+        [str(item) for item in head.get(name, ())] for name in ("source_files", "source_sha256")
+    )
+    joined, dropped = (
+        {str(key): int(count) for key, count in dict(head.get(name, {})).items()}
+        for name in ("joined", "dropped")
+    )
+    verified = bool(head.get("verified", False))
+    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped)
+
+
 def layout_of(table: anndata.AnnData) -> Layout:
     """The layout of a table's columns, from its ``var``."""
     features = tuple(
@@ -182,11 +230,11 @@ def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
     Raises
     ------
     CohortError
-        If the table lacks features of the layout.
+        If the table lacks features of the layout or has them in other units.
     """
-    if table.uns["crosspatch"]["layout"] == name:
-        return table
     layout = load_layout(name)
+    if layout_of(table).features == layout.features:
+        return table
     lacking = [feature for feature in layout.feature_names if feature not in table.var_names]
     if lacking:
         raise CohortError(
@@ -195,10 +243,18 @@ def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
             f"with --layout {name}"
         )
     chosen = table[:, list(layout.feature_names)]
-    chosen = chosen[np.isfinite(chosen.X).any(axis=1)].copy()
+    for feature, unit in zip(layout.features, chosen.var["unit"], strict=True):
+        if unit != feature.unit:
+            raise CohortError(
+                f"feature '{feature.name}' is in {unit}, layout '{name}' has it in {feature.unit}; "
+                "convert it"
+            )
+    measured = np.isfinite(chosen.X).any(axis=1)
+    chosen = chosen[measured].copy()
     chosen.var["family"] = [feature.family for feature in layout.features]
-    chosen.var["unit"] = [feature.unit for feature in layout.features]
-    chosen.uns["crosspatch"] = {**table.uns["crosspatch"], "layout": name}
+    dropped = head_of(table).dropped
+    dropped[f"without a feature of {name}"] = int(np.sum(~measured))
+    chosen.uns["crosspatch"] = {**table.uns["crosspatch"], "layout": name, "dropped": dropped}
     return chosen
 
 
@@ -222,7 +278,8 @@ def write(table: anndata.AnnData, file: str | Path) -> None:
     except OSError as error:
         raise CohortError(f"{file} cannot be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def read(file: str | Path) -> anndata.AnnData:

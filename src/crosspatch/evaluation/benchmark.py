@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,9 +43,9 @@ Progress = Callable[[int, int], None]
 
 #: Models of a first look, by task: one of each kind that tells most.
 DEFAULT_MODELS = {
-    "mouse": ("spca-forest", "forest", "boosting", "bilstm-attention"),
+    "mouse": ("spca-forest", "boosting", "bilstm-attention"),
     "human": ("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
-    "transfer": ("bilstm-attention", "finetune", "joint"),
+    "transfer": ("bilstm-attention", "finetune"),
 }
 
 # What the numbers depend on besides our own code.
@@ -171,17 +172,32 @@ def benchmark(
     """
     if jobs < 1:
         raise EvaluationError(f"--jobs must be at least 1, not {jobs}")
+    if seed < 0:
+        raise EvaluationError(f"--seed must be at least 0, not {seed}")
+    load_taxonomy().align([], alignment)  # raises if there is no such reading
     chosen_protocol = protocol_named(protocol)
     chosen_tasks = _tasks(tasks, cohorts)
-    work = list(_work(cohorts, chosen_tasks, models, chosen_protocol, alignment, seed, device))
-    layout = work[0].target.layout.name
+    work = list(
+        _work(
+            cohorts,
+            chosen_tasks,
+            models,
+            chosen_protocol,
+            alignment,
+            seed,
+            device,
+            tasks_given=tasks is not None,
+        )
+    )
+    if any(job.entry.uses_device for job in work):
+        require_device(device)
     settings = {
         "crosspatch": version("crosspatch"),
-        "tasks": [task.name for task in chosen_tasks],
+        "tasks": list(dict.fromkeys(job.task.name for job in work)),
         "models": list(dict.fromkeys(job.entry.name for job in work)),
         "protocol": chosen_protocol.name,
         "protocol_about": chosen_protocol.about,
-        "features": layout,
+        "features": {job.task.name: job.target.layout.name for job in work},
         "alignment": alignment,
         "seed": seed,
         "jobs": jobs,
@@ -196,10 +212,8 @@ def benchmark(
     if folder is not None:
         folder.begin(settings)
     outcomes = _run(work, jobs, folder, progress)
-    rows = [_row(job, layout, outcomes[job.name]) for job in work]
-    confusions = [
-        record for job in work for record in _confusion_records(job, layout, outcomes[job.name])
-    ]
+    rows = [_row(job, outcomes[job.name]) for job in work]
+    confusions = [record for job in work for record in _confusion_records(job, outcomes[job.name])]
     result = assemble(pd.DataFrame(rows), pd.DataFrame(confusions), settings)
     if folder is not None:
         folder.finish(result)
@@ -234,12 +248,16 @@ def _work(
     alignment: str,
     seed: int,
     device: str,
+    *,
+    tasks_given: bool,
 ) -> Iterator[_Job]:
     entries = None if models is None else [model_entry(name) for name in dict.fromkeys(models)]
     idle = {entry.name for entry in entries or ()}
     for task in tasks:
         here = entries or [model_entry(name) for name in DEFAULT_MODELS[task.name]]
         here = [entry for entry in here if task.source or not entry.needs_source]
+        if not here and not tasks_given:
+            continue
         idle -= {entry.name for entry in here}
         if not here:
             raise EvaluationError(
@@ -254,13 +272,21 @@ def _work(
                 f"{task.species} and {task.source} cohorts have different features; build both "
                 "with --layout shared"
             )
+        if source is not None and set(source.y) != set(target.y):
+            odd = sorted(set(source.y) ^ set(target.y))[0]
+            raise EvaluationError(
+                f"{task.species} and {task.source} cells must have the same classes; '{odd}' is in "
+                "one only; use another --alignment or leave the class out"
+            )
         digests = target.digest, source.digest if source is not None else ""
         for run in range(protocol.runs):
             folds = make_folds(target.y, target.donors, protocol, task, run, seed)
             for fold in folds:
                 for entry in here:
                     theirs = source if entry.needs_source else None
-                    key = _key(entry, fold, digests[0], digests[1] if theirs else "", device)
+                    key = _key(
+                        entry, protocol, fold, digests[0], digests[1] if theirs else "", device
+                    )
                     yield _Job(task, entry, protocol, fold, target, theirs, device, key)
     if idle:
         raise EvaluationError(
@@ -269,10 +295,33 @@ def _work(
         )
 
 
-def _key(entry: ModelEntry, fold: Fold, target: str, source: str, device: str) -> str:
+def require_device(device: str) -> None:
+    """Check that torch can use a device.
+
+    Raises
+    ------
+    EvaluationError
+        If it cannot.
+    """
+    import torch
+
+    if device == "cpu" or (
+        re.fullmatch(r"cuda(:\d+)?", device)
+        and torch.cuda.is_available()
+        and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
+    ):
+        return
+    raise EvaluationError(f"torch has no device '{device}' here; use --device cpu")
+
+
+def _key(
+    entry: ModelEntry, protocol: Protocol, fold: Fold, target: str, source: str, device: str
+) -> str:
     """Checksum of everything a fold's result depends on."""
     rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
-    parts = (entry.name, fold.seed, rows, target, source, device, _code_digest(), _versions())
+    where = device if entry.uses_device else ""
+    who = (entry.name, protocol.name, fold.seed, rows, target, source, where)
+    parts = (*who, _code_digest(), _versions())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -300,16 +349,15 @@ def _versions() -> dict[str, str]:
 
 
 def _provenance(cohort: anndata.AnnData) -> dict[str, Any]:
-    head = cohort.uns["crosspatch"]
-    hashes = zip(head["source_files"], head["source_sha256"], strict=True)
+    head = table.head_of(cohort)
     return {
         "dataset": sorted(set(cohort.obs["dataset"].astype(str))),
         "cells": cohort.n_obs,
         "donors": int(cohort.obs["donor"].nunique()),
         "subclasses": {k: int(v) for k, v in cohort.obs["subclass"].value_counts().items()},
-        "dropped": {k: int(v) for k, v in head["dropped"].items()},
-        "verified": bool(head["verified"]),
-        "sha256": {str(file): str(sha) for file, sha in hashes},
+        "dropped": dict(head.dropped),
+        "verified": head.verified,
+        "sha256": dict(head.sources),
     }
 
 
@@ -341,6 +389,8 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
     started = time.perf_counter()
     fold, target = job.fold, job.target
     model = job.entry.build(target.layout, fold.seed, job.device)
+    if "validation_fraction" in model.get_params(deep=False):
+        model.set_params(validation_fraction=job.protocol.validation)
     with _one_core():
         more: dict[str, Any] = {}
         if job.protocol.by_donor and has_fit_parameter(model, "groups"):
@@ -384,10 +434,10 @@ def _predicted(outcome: Mapping[str, Any]) -> NDArray[np.str_]:
     return np.asarray(outcome["classes"])[best]
 
 
-def _place(job: _Job, layout: str) -> dict[str, Any]:
+def _place(job: _Job) -> dict[str, Any]:
     return {
         "task": job.task.name,
-        "features": layout,
+        "features": job.target.layout.name,
         "model": job.entry.name,
         "protocol": job.protocol.name,
         "run": job.fold.run,
@@ -395,24 +445,22 @@ def _place(job: _Job, layout: str) -> dict[str, Any]:
     }
 
 
-def _row(job: _Job, layout: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+def _row(job: _Job, outcome: Mapping[str, Any]) -> dict[str, Any]:
     scores = metrics.scores(outcome["y"], _predicted(outcome), job.target.classes)
     return (
-        _place(job, layout)
+        _place(job)
         | {"n_train": outcome["n_train"], "n_test": len(outcome["y"])}
         | scores
         | {"seconds": outcome["seconds"]}
     )
 
 
-def _confusion_records(
-    job: _Job, layout: str, outcome: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _confusion_records(job: _Job, outcome: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     classes = job.target.classes
     counts = metrics.confusion(outcome["y"], _predicted(outcome), classes)
     for i, true in enumerate(classes):
         for j, predicted in enumerate(classes):
-            yield _place(job, layout) | {
+            yield _place(job) | {
                 "true": true,
                 "predicted": predicted,
                 "cells": int(counts[i, j]),

@@ -65,16 +65,22 @@ def load_cohorts(
             # Let the loader say which layouts there are.
             load_allen(next(iter(datasets.values())), layout, data_dir, verify=verify)
         return cohorts
+    if data_dir is not None or not verify:
+        raise CohortError("--data-dir and --unverified have no meaning for .h5ad files; omit them")
     cohorts = {}
     for name in names:
         if Path(name).suffix != ".h5ad":
             raise CohortError(
-                f"no cohort '{name}'; give {', '.join(COHORTS)} or the name of an .h5ad file"
+                f"no cohort '{name}'; give {', '.join(COHORTS)} alone, or names of .h5ad files"
             )
         cohort = table.read(name)
         if features is not None:
             cohort = table.in_layout(cohort, features)
-        for species in sorted(set(cohort.obs["species"].astype(str))):
+        there = sorted(set(cohort.obs["species"].astype(str)))
+        if len(there) > 1:  # counts of what was joined and left out are of both together
+            head = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
+            cohort.uns["crosspatch"] = head
+        for species in there:
             if species in cohorts:
                 raise CohortError(f"{name}: there is already a table of {species} cells; give one")
             cohorts[species] = cohort[(cohort.obs["species"] == species).to_numpy()].copy()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -140,8 +141,7 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
 class ResultFolder:
     """A folder that results are written to, fold by fold.
 
-    ``settings.json`` says whether it is whole (``"status": "complete"``); the tables are there
-    only when it is.
+    ``settings.json`` says whether it is whole (``"status": "complete"``); that is written last.
     """
 
     path: Path
@@ -152,23 +152,30 @@ class ResultFolder:
         Raises
         ------
         EvaluationError
-            If the folder cannot be written to.
+            If the folder cannot be written to, or holds tables that are not ours.
         """
-        try:
-            self._folds.mkdir(parents=True, exist_ok=True)
-            self._write("settings.json", _json({"status": "running", **settings}))
-            for name in TABLES:
-                (self.path / f"{name}.csv").unlink(missing_ok=True)
-            for left in self.path.rglob("*.part"):
-                left.unlink(missing_ok=True)
-        except OSError as error:
+        tables = [self.path / f"{name}.csv" for name in TABLES]
+        foreign = [file for file in tables if file.exists()]
+        if foreign and not (self.path / "settings.json").is_file():
             raise EvaluationError(
-                f"{self.path}: results cannot be written here ({error.strerror}); choose another "
-                "--out"
-            ) from error
+                f"{self.path} is not a result folder, and {foreign[0].name} in it would be lost; "
+                "choose another --out"
+            )
+        with self._writing():
+            self._folds.mkdir(parents=True, exist_ok=True)
+        self._write("settings.json", _json({"status": "running", **settings}))
+        with self._writing():
+            for file in tables:
+                file.unlink(missing_ok=True)
 
     def finish(self, result: BenchmarkResult) -> None:
-        """Write the tables, then mark the folder as whole."""
+        """Write the tables, then mark the folder as whole.
+
+        Raises
+        ------
+        EvaluationError
+            If the folder cannot be written to.
+        """
         for name in TABLES:
             self._write(f"{name}.csv", getattr(result, name).to_csv(index=False))
         self._write("settings.json", _json({"status": "complete", **result.settings}))
@@ -183,7 +190,14 @@ class ResultFolder:
             outcome: dict[str, Any] = json.loads((self._folds / f"{name}.json").read_text())
         except (OSError, ValueError):
             return None
-        return outcome
+        whole = isinstance(outcome, dict) and outcome.keys() >= {
+            "classes",
+            "y",
+            "probabilities",
+            "n_train",
+            "seconds",
+        }
+        return outcome if whole and len(outcome["y"]) == len(outcome["probabilities"]) else None
 
     @property
     def _folds(self) -> Path:
@@ -192,8 +206,19 @@ class ResultFolder:
     def _write(self, name: str, text: str) -> None:
         file = self.path / name
         temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        with self._writing():
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(file)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.path}: results cannot be written here ({error.strerror}); choose another "
+                "--out"
+            ) from error
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -206,18 +231,23 @@ def read_results(path: str | Path) -> BenchmarkResult:
     Raises
     ------
     EvaluationError
-        If the folder is not there or its run was not finished.
+        If the folder is not there, is damaged, or its run was not finished.
     """
     folder = Path(path)
     file = folder / "settings.json"
     if not file.is_file():
         raise EvaluationError(f"{folder} is not a result folder: it has no settings.json")
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EvaluationError(f"{file} is damaged ({error}); run the evaluation again") from error
     if settings.pop("status", None) != "complete":
         raise EvaluationError(
             f"{folder}: the run was stopped before its end; give the same `crosspatch run` command "
             "again to go on"
         )
-    return BenchmarkResult(
-        **{name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}, settings=settings
-    )
+    try:
+        tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{folder}: {error}; run the evaluation again") from error
+    return BenchmarkResult(**tables, settings=settings)

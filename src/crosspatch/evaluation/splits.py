@@ -113,5 +113,5 @@ def require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed from several numbers, unlike that of any other numbers."""
+    """A seed from several numbers; trailing zeros do not count."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)

@@ -73,12 +73,6 @@ class Layout:
         """Number of features in the largest family."""
         return max(len(columns) for columns in self.columns.values())
 
-    @property
-    def mixes_units(self) -> bool:
-        """Whether a family has features of unlike units: scalars rather than a vector."""
-        units = {(feature.family, feature.unit) for feature in self.features}
-        return len(units) > len(self.families)
-
     def present(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which families a cell has: those with at least one finite value.
 

@@ -48,7 +48,7 @@ class SoftVote(ClassifierMixin, BaseEstimator):
         self,
         members: Sequence[tuple[str, Any]],
         *,
-        n_folds: int = 5,
+        n_folds: int = 3,
         rounds: int = 20,
         random_state: int | None = None,
     ):

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
+from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.inputs import SequenceInputs
+from crosspatch.models.validation import inner_folds
 
 
 class StandardInputs(TransformerMixin, BaseEstimator):
@@ -38,6 +40,56 @@ class StandardInputs(TransformerMixin, BaseEstimator):
         return np.hstack([values, present]).astype(np.float64)
 
 
+class CalibratedSVC(ClassifierMixin, BaseEstimator):
+    """Support vector machine with a radial kernel, class-balanced, with probabilities.
+
+    Platt scaling is fitted on inner folds of the training cells, grouped by donor where donors
+    are given.
+
+    Parameters
+    ----------
+    layout : Layout
+    C : float
+    random_state : int, optional
+        Seed of the inner folds.
+    """
+
+    def __init__(self, layout: Layout, C: float = 3.0, random_state: int | None = None):
+        self.layout = layout
+        self.C = C
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> CalibratedSVC:
+        """Fit machine and scaling.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+            NaN where missing.
+        y : array, shape (cells,)
+        groups : array, shape (cells,), optional
+            Donors.
+        """
+        folds = list(inner_folds(y, groups, 5, self.random_state))
+        all_held = sum(len(held) for _, held in folds) == len(np.asarray(y))
+        machine = _on_standard_inputs(self.layout, SVC(C=self.C, class_weight="balanced"))
+        # Scores of a single machine can be calibrated only if every cell was held back once.
+        self.model_ = CalibratedClassifierCV(machine, cv=folds, ensemble=not all_held)
+        self.model_.fit(np.asarray(X, dtype=np.float64), np.asarray(y))
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities, shape (cells, classes)."""
+        check_is_fitted(self, "model_")
+        probabilities: NDArray[np.float64] = self.model_.predict_proba(np.asarray(X, np.float64))
+        return probabilities
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """The most probable class of each cell."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
 def build_logistic(layout: Layout, random_state: int | None = None) -> Pipeline:
     """Multinomial logistic regression, class-balanced."""
     return _on_standard_inputs(
@@ -46,15 +98,6 @@ def build_logistic(layout: Layout, random_state: int | None = None) -> Pipeline:
             C=0.1, class_weight="balanced", max_iter=2000, random_state=random_state
         ),
     )
-
-
-def build_svm(layout: Layout, random_state: int | None = None) -> Pipeline:
-    """Support vector machine with a radial kernel, class-balanced.
-
-    Probabilities by Platt scaling, fitted on inner folds of the training cells.
-    """
-    machine = SVC(C=3.0, class_weight="balanced", random_state=random_state)
-    return _on_standard_inputs(layout, CalibratedClassifierCV(machine, ensemble=False))
 
 
 def _on_standard_inputs(layout: Layout, classifier: Any) -> Pipeline:

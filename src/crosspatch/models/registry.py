@@ -25,12 +25,15 @@ class ModelEntry:
     build : callable
     needs_source : bool
         Whether `fit` takes the cells of a second species.
+    uses_device : bool
+        Whether it trains on the device that is chosen.
     """
 
     name: str
     about: str
     build: Builder
     needs_source: bool = False
+    uses_device: bool = False
 
 
 # torch, LightGBM and the rest are imported when a model is built, not when models are listed.
@@ -54,16 +57,16 @@ def _boosting(layout: Layout, seed: int | None, device: str) -> Any:
     return build_boosting(seed)
 
 
-def _linear(layout: Layout, seed: int | None, device: str) -> Any:
+def _logistic(layout: Layout, seed: int | None, device: str) -> Any:
     from crosspatch.models.kernel import build_logistic
 
     return build_logistic(layout, seed)
 
 
 def _svm(layout: Layout, seed: int | None, device: str) -> Any:
-    from crosspatch.models.kernel import build_svm
+    from crosspatch.models.kernel import CalibratedSVC
 
-    return build_svm(layout, seed)
+    return CalibratedSVC(layout, random_state=seed)
 
 
 def _sequence(**options: Any) -> Builder:
@@ -93,7 +96,7 @@ def _joint(layout: Layout, seed: int | None, device: str) -> Any:
 def _ensemble(layout: Layout, seed: int | None, device: str) -> Any:
     from crosspatch.models.ensemble import SoftVote
 
-    members = ("forest", "boosting", "spca-forest", "logistic", "svm")
+    members = ("spca-forest", "boosting", "logistic", "svm")
     built = [(name, _MODELS[name].build(layout, seed, device)) for name in members]
     return SoftVote(built, random_state=seed)
 
@@ -104,20 +107,41 @@ _MODELS = {
         ModelEntry("spca-forest", "sparse PCA by family, then a random forest", _spca_forest),
         ModelEntry("forest", "random forest on the features", _forest),
         ModelEntry("boosting", "gradient-boosted trees (LightGBM)", _boosting),
-        ModelEntry("logistic", "multinomial logistic regression", _linear),
+        ModelEntry("logistic", "multinomial logistic regression", _logistic),
         ModelEntry("svm", "support vector machine, radial kernel", _svm),
-        ModelEntry("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),
-        ModelEntry("bilstm-attention", "BiLSTM with attention", _sequence()),
         ModelEntry(
-            "bilstm-attention-smote", "BiLSTM with attention, SMOTE", _sequence(oversample=True)
+            "bilstm",
+            "BiLSTM over families, last step",
+            _sequence(attention=False),
+            uses_device=True,
+        ),
+        ModelEntry("bilstm-attention", "BiLSTM with attention", _sequence(), uses_device=True),
+        ModelEntry(
+            "bilstm-attention-smote",
+            "BiLSTM with attention, SMOTE",
+            _sequence(oversample=True),
+            uses_device=True,
         ),
         ModelEntry(
             "arcface",
             "BiLSTM with attention, SMOTE, ArcFace",
             _sequence(oversample=True, arcface=True),
+            uses_device=True,
         ),
-        ModelEntry("finetune", "pretrained on mouse, then fine-tuned", _finetune, True),
-        ModelEntry("joint", "mouse and human jointly, then fine-tuned", _joint, True),
+        ModelEntry(
+            "finetune",
+            "pretrained on mouse, then fine-tuned",
+            _finetune,
+            needs_source=True,
+            uses_device=True,
+        ),
+        ModelEntry(
+            "joint",
+            "mouse and human jointly, then fine-tuned",
+            _joint,
+            needs_source=True,
+            uses_device=True,
+        ),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )
 }

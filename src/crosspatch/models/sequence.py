@@ -18,9 +18,7 @@ class SequenceSettings:
     hidden: int = 128  # units a direction
     attention_hidden: int = 128
     dropout: float = 0.2  # before the last linear layer
-    # LayerNorm over a family, as published. None: only where every family has a single unit; over
-    # features of unlike units it costs 0.02 macro-F1 on mouse (docs/choices.md).
-    norm: bool | None = None
+    norm: bool = True  # LayerNorm over a family; docs/choices.md has what it does to scalars
 
 
 class FamilyNorm(nn.Module):
@@ -51,6 +49,9 @@ class FamilyNorm(nn.Module):
         mean = (values * self.real).sum(-1, keepdim=True) / self.width
         centred = (values - mean) * self.real
         variance = centred.square().sum(-1, keepdim=True) / self.width
+        # A single feature is its own mean: it is let through as it is.
+        centred = torch.where(self.width > 1, centred, values * self.real)
+        variance = torch.where(self.width > 1, variance, torch.ones_like(variance))
         normed: Tensor = centred / (variance + self.eps).sqrt() * self.weight + self.bias
         return normed * self.real
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +27,8 @@ from crosspatch.models.validation import validation_split
 
 Progress = Callable[[int, Epoch], None]
 
-#: 20 % of all cells where a fifth of them is the test fold, as in the published protocol.
-VALIDATION_FRACTION = 0.25
+#: Of the cells given to `fit`.
+VALIDATION_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,7 @@ class SequenceClassifierBase(ClassifierMixin, BaseEstimator):
 
     def _encoder(self, settings: SequenceSettings | None) -> FamilyEncoder:
         widths = [len(columns) for columns in self.layout.columns.values()]
-        settings = settings or SequenceSettings()
-        if settings.norm is None:
-            settings = replace(settings, norm=not self.layout.mixes_units)
-        return FamilyEncoder(widths, settings)
+        return FamilyEncoder(widths, settings or SequenceSettings())
 
     @contextmanager
     def _seeded(self) -> Iterator[torch.Generator]:
@@ -150,7 +147,8 @@ class SequenceClassifier(SequenceClassifierBase):
         ArcFace head and class-balanced focal loss in place of a linear head and cross-entropy.
     prior_strength : float
         With ArcFace: this times the log frequency of the classes is added to the logits at test
-        time. The default is that of the published code.
+        time. The default is that of the published code for mouse; for human that code subtracts
+        the whole log frequency instead.
     validation_fraction : float
         Share of the cells given to `fit` held back for early stopping.
     random_state : int, optional
@@ -204,7 +202,7 @@ class SequenceClassifier(SequenceClassifierBase):
         """
         with self._seeded() as generator:
             codes = self._encode(y)
-            data = prepare(self, X, codes, groups)
+            data = prepare(self, X, codes, groups, self.validation_fraction)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
             encoder = self._encoder(self.network)
             n_classes = len(self.classes_)
@@ -219,7 +217,7 @@ class SequenceClassifier(SequenceClassifierBase):
             self.history_ = train(
                 network,
                 batches=lambda: shuffled(len(cells.y), settings.batch_size, generator),
-                loss=self._loss(network, cells, data.counts),
+                loss=self._loss(network, cells, n_classes),
                 score=lambda: macro_f1(network, data.validation),
                 settings=settings,
                 progress=self.progress,
@@ -227,8 +225,8 @@ class SequenceClassifier(SequenceClassifierBase):
         self.inputs_, self.network_ = data.inputs, network
         return self
 
-    def _loss(self, network: Network, cells: Cells, natural: Tensor) -> Callable[[Tensor], Tensor]:
-        counts = torch.bincount(cells.y, minlength=len(natural))
+    def _loss(self, network: Network, cells: Cells, n_classes: int) -> Callable[[Tensor], Tensor]:
+        counts = torch.bincount(cells.y, minlength=n_classes)
         weight = None if self.oversample else inverse_frequency(counts)
 
         def arcface(index: Tensor) -> Tensor:
@@ -265,11 +263,14 @@ def check_width(X: ArrayLike, layout: Layout) -> NDArray[np.float64]:
 
 
 def prepare(
-    model: SequenceClassifierBase, X: ArrayLike, codes: NDArray[np.int64], groups: ArrayLike | None
+    model: SequenceClassifierBase,
+    X: ArrayLike,
+    codes: NDArray[np.int64],
+    groups: ArrayLike | None,
+    fraction: float,
 ) -> Prepared:
     """Split off validation cells, fit the inputs on the rest, and lay both out."""
     X = check_width(X, model.layout)
-    fraction = getattr(model, "validation_fraction", VALIDATION_FRACTION)
     chosen, held = validation_split(codes, groups, fraction, model.random_state)
     inputs = SequenceInputs(model.layout).fit(X[chosen])
     parts = [

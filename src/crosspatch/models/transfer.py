@@ -28,6 +28,9 @@ from crosspatch.models.sequence_classifier import (
 )
 from crosspatch.models.training import Epoch, TrainingSettings, shuffled, train
 
+#: The published split of the source is 80/20.
+SOURCE_VALIDATION_FRACTION = 0.2
+
 
 class _Pair(NamedTuple):
     """Batches of both species."""
@@ -109,7 +112,7 @@ class TransferClassifier(SequenceClassifierBase):
         with self._seeded() as generator:
             codes = self._encode(y)
             source = self._source(X_source, y_source, groups_source)
-            target = prepare(self, X, codes, groups)
+            target = prepare(self, X, codes, groups, self.validation_fraction)
             encoder = self._encoder(self.network).to(self.device)
             self.history_: dict[str, list[Epoch]] = {}
             self.network_ = self._train(encoder, target, source, generator)
@@ -129,7 +132,7 @@ class TransferClassifier(SequenceClassifierBase):
                 f"source and target must have the same classes; '{odd[0]}' is in one only"
             )
         codes: NDArray[np.int64] = np.searchsorted(self.classes_, y).astype(np.int64)
-        return prepare(self, X, codes, groups)
+        return prepare(self, X, codes, groups, SOURCE_VALIDATION_FRACTION)
 
     def _settings(self, learning_rate: float, **changes: int) -> TrainingSettings:
         settings = self.training or TrainingSettings()
@@ -151,6 +154,7 @@ class TransferClassifier(SequenceClassifierBase):
     ) -> None:
         """Train on the cells of one species."""
         weight = inverse_frequency(data.counts)
+        network.encoder.requires_grad_(not head_only)
 
         def loss(index: Tensor) -> Tensor:
             batch = data.train[index]

@@ -40,7 +40,7 @@ def inner_folds(
     y = np.asarray(y)
     classes, counts = np.unique(y, return_counts=True)
     if groups is None:
-        n_folds = min(n_folds, int(counts.max()))
+        n_folds = min(n_folds, int(counts.min()))
         splitter = StratifiedKFold(max(2, n_folds), shuffle=True, random_state=random_state)
     else:
         n_folds = min(n_folds, len(np.unique(np.asarray(groups))))
