@@ -72,7 +72,6 @@ def main() -> None:
         "diamond: published, on other cells, with donors on both sides"
     )
     figure.savefig(chosen.out)
-    figure.savefig(chosen.out.with_suffix(".png"), dpi=150)
 
 
 if __name__ == "__main__":
