@@ -79,17 +79,10 @@ def data_directory(explicit: str | Path | None = None) -> Path:
     if not directory.is_dir():
         raise CohortError(
             f"data directory {directory} (from {origin}) does not exist; give one with --data-dir "
-            f"or {DATA_VARIABLE}. {how_to_get_data()}"
+            f"or {DATA_VARIABLE}. It must hold allen_mouse_visp/ and allen_human_gaba/; "
+            "`crosspatch cohort sources` lists every file with its address"
         )
     return directory
-
-
-def how_to_get_data() -> str:
-    """Say in one sentence how a data directory is filled."""
-    return (
-        "It must hold allen_mouse_visp/ and allen_human_gaba/; `crosspatch cohort sources` lists "
-        "every file with its address"
-    )
 
 
 def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, str]:

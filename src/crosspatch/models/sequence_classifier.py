@@ -234,12 +234,7 @@ class SequenceClassifier(SequenceClassifierBase):
             encoding = network.encoder(batch.values, batch.present)[0]
             return class_balanced_focal_loss(network.head(encoding, batch.y), batch.y, counts)
 
-        def entropy(index: Tensor) -> Tensor:
-            batch = cells[index]
-            logits = network(batch.values, batch.present)
-            return functional.cross_entropy(logits, batch.y, weight=weight)
-
-        return arcface if self.arcface else entropy
+        return arcface if self.arcface else cross_entropy(network, cells, weight)
 
     def _adjust(self, logits: Tensor) -> Tensor:
         return logits + self.prior_strength * self.log_prior_ if self.arcface else logits
@@ -311,6 +306,19 @@ def oversampled(cells: Cells, random_state: int | None) -> Cells:
         torch.from_numpy(present).to(device),
         torch.from_numpy(y).to(device),
     )
+
+
+def cross_entropy(
+    network: Network, cells: Cells, weight: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """The loss of a batch, given the indices of its cells; classes weighted if asked."""
+
+    def loss(index: Tensor) -> Tensor:
+        batch = cells[index]
+        logits = network(batch.values, batch.present)
+        return functional.cross_entropy(logits, batch.y, weight=weight)
+
+    return loss
 
 
 def macro_f1(network: Network, cells: Cells) -> float:

@@ -23,6 +23,7 @@ from crosspatch.models.sequence_classifier import (
     Prepared,
     Progress,
     SequenceClassifierBase,
+    cross_entropy,
     macro_f1,
     prepare,
 )
@@ -153,18 +154,11 @@ class TransferClassifier(SequenceClassifierBase):
         head_only: bool = False,
     ) -> None:
         """Train on the cells of one species."""
-        weight = inverse_frequency(data.counts)
         network.encoder.requires_grad_(not head_only)
-
-        def loss(index: Tensor) -> Tensor:
-            batch = data.train[index]
-            logits = network(batch.values, batch.present)
-            return functional.cross_entropy(logits, batch.y, weight=weight)
-
         self.history_[name] = train(
             network,
             batches=lambda: shuffled(len(data.train.y), settings.batch_size, generator),
-            loss=loss,
+            loss=cross_entropy(network, data.train, inverse_frequency(data.counts)),
             score=lambda: macro_f1(network, data.validation),
             settings=settings,
             parameters=network.head.parameters() if head_only else None,
