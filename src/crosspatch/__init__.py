@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crosspatch.cohorts.allen import load_allen as load_cohort
     from crosspatch.evaluation.benchmark import benchmark
+    from crosspatch.recordings.opening import open_recording
 
 __version__ = version("crosspatch")
-__all__ = ["__version__", "benchmark", "load_cohort"]
+__all__ = ["__version__", "benchmark", "load_cohort", "open_recording"]
 
 # Imported on first use, so that `import crosspatch` and the command line start fast.
 _LAZY = {
     "load_cohort": ("crosspatch.cohorts.allen", "load_allen"),
     "benchmark": ("crosspatch.evaluation.benchmark", "benchmark"),
+    "open_recording": ("crosspatch.recordings.opening", "open_recording"),
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,6 +131,283 @@ def cohort_sources() -> None:
         print(f"{source.path}\n    {source.address}\n    sha256 {source.sha256}")
 
 
+StepStart = Annotated[
+    float | None,
+    typer.Option(help="Start of the step in s, where files have no command waveform."),
+]
+StepEnd = Annotated[float | None, typer.Option(help="End of the step in s.")]
+Amplitudes = Annotated[
+    str | None,
+    typer.Option(
+        help="Amplitudes in pA, one a sweep, or one for all: -100,-50,0,50 or -100:300:20."
+    ),
+]
+Quality = Annotated[str, typer.Option(help="Thresholds: default, allen or any.")]
+
+
+@app.command("inspect")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Recording, NWB 2 or ABF.")],
+    png: Annotated[
+        Path | None, typer.Option(help="Picture to write. (default: FILE's name with .png, here)")
+    ] = None,
+    no_png: Annotated[bool, typer.Option("--no-png", help="Print only.")] = False,
+    step_start: StepStart = None,
+    step_end: StepEnd = None,
+    amplitudes: Amplitudes = None,
+    quality: Quality = "default",
+) -> None:
+    """Print a recording's sweeps, stimuli, quality and features, and draw them."""
+    from crosspatch.features.extraction import ExtractionSettings, step_described
+    from crosspatch.features.layouts import load_layout
+    from crosspatch.features.protocols import analyse
+    from crosspatch.features.scalars import scalar_features
+    from crosspatch.recordings.opening import open_recording
+    from crosspatch.recordings.quality import QUALITIES
+
+    settings = ExtractionSettings(
+        quality=quality, step=step_described(step_start, step_end, amplitudes)
+    )
+    with open_recording(file) as recording:
+        if settings.step is not None:
+            step = settings.step
+            recording = recording.with_steps(step.start, step.end, step.amplitudes)
+        protocols = analyse(recording, QUALITIES[quality])
+        said = recording.recorded
+        about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
+        about += [f"species {said.species}"] if said.species else []
+        about += [f"donor {said.donor}"] if said.donor else []
+        about += ["SIMULATED"] if said.simulated else []
+        print(f"{file}: {recording.format}, {', '.join(about)}")
+        _print_sweeps(recording, protocols)
+        values = scalar_features(protocols)
+        rows = [
+            (feature.name, f"{values[feature.name]:.4g}", feature.unit)
+            for feature in load_layout("full").features
+            if feature.name in values
+        ]
+        if rows:
+            _print_rows("Features", ("feature", "value", "unit"), rows, n_text=1)
+        cell = protocols.cell
+        print(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}")
+        for note in dict.fromkeys(protocols.notes):
+            print(f"  {note}")
+        if not no_png:
+            from crosspatch.reporting.figures import recording_figure, save_figure
+
+            out = png or Path(f"{recording.cell_id}.png")
+            save_figure(recording_figure(recording, protocols), out)
+            print(f"wrote {out}")
+
+
+def _print_sweeps(recording: Any, protocols: Any) -> None:
+    def number(value: float, digits: int = 1) -> str:
+        return "" if value != value else f"{value:.{digits}f}"
+
+    spikes: dict[int, int] = {}
+    for analysis in (protocols.long_square, protocols.short_square, protocols.ramp):
+        if analysis is not None:
+            spikes |= dict(
+                zip(analysis.numbers, map(len, analysis.features["spikes_set"]), strict=False)
+            )
+    rows = []
+    for sweep in recording.current_clamp:
+        stimulus, quality = protocols.stimuli.get(sweep.number), protocols.qualities[sweep.number]
+        there = stimulus is not None and stimulus.kind != "none"
+        rows.append(
+            (
+                str(sweep.number),
+                stimulus.kind if stimulus is not None else "unknown",
+                sweep.description + (" (!)" if stimulus is not None and stimulus.disagrees else ""),
+                number(stimulus.amplitude) if there else "",
+                number(stimulus.start, 4) if there else "",
+                number(stimulus.duration, 4) if there else "",
+                f"{sweep.rate / 1e3:g}",
+                number(quality.baseline),
+                number(quality.drift, 2),
+                number(quality.fast_noise, 3),
+                str(spikes.get(sweep.number, "")),
+                "passed" if quality.passed else "; ".join(quality.reasons),
+            )
+        )
+    measures = ("pA", "start s", "lasts s", "kHz", "baseline mV", "drift mV", "noise mV", "spikes")
+    _print_rows("Sweeps", ("sweep", "stimulus", "name", *measures, "quality"), rows, n_text=3)
+
+
+@app.command("simulate")
+def simulate(
+    species: Annotated[str, typer.Option(help="mouse or human.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the recordings.")],
+    cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of cells and noise.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes. (default: the number of cores)")
+    ] = None,
+) -> None:
+    """Write simulated recordings (NWB) and their labels (cells.csv)."""
+    from joblib import cpu_count
+
+    from crosspatch.recordings.simulated import simulate_cells
+
+    with _progress() as tell:
+        labels = simulate_cells(
+            out,
+            cells,
+            species,
+            seed=seed,
+            jobs=jobs or cpu_count(),
+            progress=lambda done, total: tell(f"simulate {species} cells", done, total),
+        )
+    print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
+
+
+@app.command("extract")
+def extract(
+    paths: Annotated[list[str], typer.Argument(help="Recordings, folders or patterns.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Cohort table to write, .h5ad.")],
+    layout: Annotated[str, typer.Option(help="gouwens, paper, shared or full.")] = "gouwens",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="csv with a column file and any of species, subclass, t_type, donor, dataset; "
+            "or allen-mouse, allen-human. (default: cells.csv beside the recordings)"
+        ),
+    ] = None,
+    species: Annotated[
+        str | None, typer.Option(help="mouse or human, for files that do not say.")
+    ] = None,
+    quality: Quality = "default",
+    drop_failed: Annotated[
+        bool, typer.Option("--drop-failed", help="Leave out cells that fail quality control.")
+    ] = False,
+    step_start: StepStart = None,
+    step_end: StepEnd = None,
+    amplitudes: Amplitudes = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Files at a time. (default: the number of cores)")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler to use, tcp://HOST:PORT.")
+    ] = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")] = (
+        300.0
+    ),
+    data_dir: DataDir = None,
+) -> None:
+    """Compute the features of recordings and write them as a cohort table.
+
+    Finished cells are kept beside OUT (.cells.sqlite): given again, the command does only what is
+    new or changed. Files that give no cell are listed in failures.csv beside OUT.
+    """
+    from joblib import cpu_count
+
+    from crosspatch.cohorts import extracted, table
+    from crosspatch.features.extraction import (
+        ExtractionSettings,
+        extract_many,
+        find_recordings,
+        step_described,
+        store_beside,
+    )
+
+    table.require_name(out)
+    extracted.require_species(species)
+    known = None if labels is None else extracted.read_labels(labels, data_dir)
+    step = step_described(step_start, step_end, amplitudes)
+    settings = ExtractionSettings(layout, quality, step)
+    store = store_beside(out)
+    try:
+        with _progress() as tell:
+            state = extract_many(
+                paths,
+                store,
+                settings,
+                jobs=jobs or cpu_count(),
+                scheduler=scheduler,
+                limit=limit,
+                progress=lambda state: tell(
+                    f"recordings ({state.failed} failed)", state.done, state.total
+                ),
+            )
+    except KeyboardInterrupt:
+        print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    files = find_recordings(paths)
+    result = extracted.assemble(
+        files, store, settings, labels=known, species=species, drop_failed=drop_failed
+    )
+    failures = out.with_name("failures.csv")
+    extracted.write_failures(result.failures, failures)
+    print(f"{state.total} recordings, {state.kept} of them done before")
+    for _, row in result.failures.head(5).iterrows():
+        print(f"  {row['file']}: {row['reason']}")
+    if len(result.failures):
+        print(f"{len(result.failures)} gave no cell: {failures}")
+    if result.cohort is None:
+        print(f"crosspatch: no cell in {len(files)} recordings; see {failures}", file=sys.stderr)
+        raise typer.Exit(2)
+    table.write(result.cohort, out)
+    _print_extracted(result.cohort)
+    print(f"wrote {out}: {result.cohort.n_obs:,} cells, {result.cohort.n_vars} features")
+
+
+def _print_extracted(cohort: anndata.AnnData) -> None:
+    obs = cohort.obs
+    labelled = int(obs["subclass"].notna().sum())
+    print(f"{labelled} cells have a label, {cohort.n_obs - labelled} have none")
+    failed = obs[~obs["qc_passed"].astype(bool)]
+    if len(failed):
+        print(f"{len(failed)} cells fail quality control (qc_passed, qc_reasons), the first:")
+        for name, reason in failed["qc_reasons"].head(3).items():
+            print(f"  {name}: {reason}")
+    if obs["simulated"].astype(bool).any():
+        print(f"{int(obs['simulated'].sum())} cells are SIMULATED")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr with rate and remaining time; shown once there is something to show."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    lines: dict[str, TaskID] = {}
+    started: dict[str, tuple[float, int]] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        bar.start()
+        name = what.split(" (")[0]
+        if name not in lines:
+            lines[name] = bar.add_task(what, total=total, rate="")
+            started[name] = (time.monotonic(), done)
+        begun, before = started[name]
+        passed = time.monotonic() - begun
+        rate = f"{(done - before) / passed:.2f}/s" if done > before and passed > 0 else ""
+        bar.update(lines[name], description=what, completed=done, total=total, rate=rate)
+
+    try:
+        yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
 @app.command("models")
 def models() -> None:
     """List the models."""
@@ -142,7 +421,10 @@ def models() -> None:
 def run(
     cohort: Annotated[
         list[str] | None,
-        typer.Option(help="allen, or cohort tables (.h5ad), one a species. (default: allen)"),
+        typer.Option(
+            help="allen, simulated, auto (allen if the data directory has it, else simulated), or "
+            "cohort tables (.h5ad), one a species. (default: auto)"
+        ),
     ] = None,
     data_dir: DataDir = None,
     task: Annotated[
@@ -150,7 +432,11 @@ def run(
         typer.Option(help="mouse, human, transfer. (default: all that the features allow)"),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="shared, or full (human only). (default: shared)")
+        str | None,
+        typer.Option(
+            help="shared, or full (allen-human only); gouwens or paper for simulated cohorts. "
+            "(default: shared; gouwens for simulated)"
+        ),
     ] = None,
     models: Annotated[
         list[str] | None,
@@ -173,44 +459,59 @@ def run(
     A run that was stopped goes on where it was when the same command is given again.
     """
     from joblib import cpu_count
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     from crosspatch.evaluation.benchmark import benchmark
-    from crosspatch.evaluation.inputs import load_cohorts
+    from crosspatch.evaluation.inputs import choose_cohorts, load_cohorts, warning_about
 
-    cohorts = load_cohorts(cohort or ["allen"], features, task, data_dir, verify=not unverified)
-    for each in cohorts.values():
-        _print_joined(each)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
-    line = bar.add_task("folds", total=None)
-
-    def progress(done: int, total: int) -> None:
-        bar.start()  # not before there is something to show
-        bar.update(line, completed=done, total=total)
-
-    try:
-        result = benchmark(
-            cohorts,
-            tasks=task,
-            models=models,
-            protocol=protocol,
-            alignment=alignment,
-            seed=seed,
-            jobs=jobs or cpu_count(),
-            device=device,
-            out=out,
-            progress=progress,
+    jobs = jobs or cpu_count()
+    given = cohort or ["auto"]
+    chosen = choose_cohorts(given, data_dir)
+    if chosen != given and chosen == ["simulated"]:
+        print(
+            "No Allen tables in the data directory (`crosspatch cohort sources` lists the files; "
+            "--data-dir or CROSSPATCH_DATA names the directory)."
         )
+        _print_warning("Running on SIMULATED recordings instead")
+    try:
+        with _progress() as tell:
+            cohorts = load_cohorts(
+                chosen,
+                features,
+                task,
+                data_dir,
+                verify=not unverified,
+                simulate_in=out / "simulated",
+                seed=seed,
+                jobs=jobs,
+                progress=tell,
+            )
+        for each in cohorts.values():
+            _print_joined(each)
+        _print_warning(warning_about(cohorts))
+        with _progress() as tell:
+            result = benchmark(
+                cohorts,
+                tasks=task,
+                models=models,
+                protocol=protocol,
+                alignment=alignment,
+                seed=seed,
+                jobs=jobs,
+                device=device,
+                out=out,
+                progress=lambda done, total: tell("folds", done, total),
+            )
     except KeyboardInterrupt:
         print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
         raise typer.Exit(130) from None
-    finally:
-        if bar.live.is_started:
-            bar.stop()
     _print_result(result)
+    _print_warning(warning_about(cohorts))
     print(f"wrote {out}/: results.csv, summary.csv, comparisons.csv, confusion.csv, settings.json")
+
+
+def _print_warning(text: str) -> None:
+    if text:
+        print(f"\n*** {text} ***\n")
 
 
 def _print_joined(cohort: anndata.AnnData) -> None:
@@ -252,10 +553,11 @@ def _print_result(result: BenchmarkResult) -> None:
     ]
     header = ("task", "features", "model", "macro-F1", "published", "accuracy", "published")
     _print_rows("Results (mean ± SD over runs)", header, rows, n_text=3)
-    print(
-        "published: arXiv 2603.11000, other cells (after its own QC of recordings) and features, "
-        "folds that ignore the donor; for orientation, not a like-for-like comparison"
-    )
+    if summary["published_macro_f1"].notna().any():
+        print(
+            "published: arXiv 2603.11000, other cells (after its own QC of recordings) and "
+            "features, folds that ignore the donor; for orientation, not a like-for-like comparison"
+        )
     if len(result.comparisons):
         differences = [
             (

@@ -23,3 +23,7 @@ class ModelError(CrosspatchError):
 
 class EvaluationError(CrosspatchError):
     """A cohort cannot be evaluated under the protocol asked for."""
+
+
+class RecordingError(CrosspatchError):
+    """A recording cannot be read or written as asked."""

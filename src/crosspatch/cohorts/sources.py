@@ -126,7 +126,13 @@ def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, st
     return file, found
 
 
-def read_table(file: Path, columns: Sequence[str], *, encoding: str = "utf-8-sig") -> pd.DataFrame:
+def read_table(
+    file: Path,
+    columns: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    encoding: str = "utf-8-sig",
+) -> pd.DataFrame:
     """Read some columns of a csv file as text.
 
     Parameters
@@ -134,6 +140,8 @@ def read_table(file: Path, columns: Sequence[str], *, encoding: str = "utf-8-sig
     file : Path
     columns : sequence of str
         The columns that must be there.
+    optional : sequence of str
+        Columns that are read if they are there.
     encoding : str
 
     Returns
@@ -161,6 +169,7 @@ def read_table(file: Path, columns: Sequence[str], *, encoding: str = "utf-8-sig
         )
     if table.empty:
         raise CohortError(f"{file}: the table has no rows; get the file again")
+    columns = [*columns, *(column for column in optional if column in table.columns)]
     table = table[list(dict.fromkeys(columns))].assign(**{LINE: np.arange(len(table)) + 2})
     return table.dropna(how="all", subset=list(dict.fromkeys(columns)))
 

@@ -37,6 +37,7 @@ def build(
     verified: bool = True,
     joined: Mapping[str, int] | None = None,
     dropped: Mapping[str, int] | None = None,
+    extraction: str | None = None,
 ) -> anndata.AnnData:
     """Build a cohort table.
 
@@ -56,6 +57,8 @@ def build(
         Subclass to the number of labelled cells before those without features were left out.
     dropped : mapping, optional
         Reason to the number of cells left out.
+    extraction : str, optional
+        Settings and versions with which features were computed from recordings, as JSON.
 
     Raises
     ------
@@ -88,6 +91,8 @@ def build(
         "joined": {name: int(count) for name, count in (joined or {}).items()},
         "dropped": {reason: int(count) for reason, count in (dropped or {}).items()},
     }
+    if extraction is not None:
+        table.uns["crosspatch"]["extraction"] = extraction
     require_valid(table, "the table just built")
     return table
 
@@ -133,10 +138,6 @@ def validate(table: anndata.AnnData) -> list[str]:
         known = load_taxonomy().subclasses
         for name in sorted(set(table.obs["subclass"].dropna().astype(str)) - set(known)):
             problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
-    for name in ("subclass", "donor"):
-        if name in table.obs and table.obs[name].isna().any():
-            count = int(table.obs[name].isna().sum())
-            problems.append(f"{count} cells have no {name}")
     return problems
 
 
@@ -222,6 +223,11 @@ def layout_of(table: anndata.AnnData) -> Layout:
     return Layout(str(table.uns["crosspatch"]["layout"]), features)
 
 
+def is_simulated(table: anndata.AnnData) -> bool:
+    """Whether any cell of a table was simulated."""
+    return "simulated" in table.obs and bool(table.obs["simulated"].astype(bool).any())
+
+
 def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
     """The table with the features of a named layout only.
 
@@ -258,6 +264,18 @@ def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
     return chosen
 
 
+def require_name(file: str | Path) -> None:
+    """Check the name of a table to be written.
+
+    Raises
+    ------
+    CohortError
+        If it does not end in ``.h5ad``.
+    """
+    if Path(file).suffix != ".h5ad":
+        raise CohortError(f"{file}: a cohort table is written as .h5ad; change the file name")
+
+
 def write(table: anndata.AnnData, file: str | Path) -> None:
     """Write a table as ``.h5ad``, under a temporary name first.
 
@@ -268,8 +286,7 @@ def write(table: anndata.AnnData, file: str | Path) -> None:
     """
     file = Path(file)
     require_valid(table, str(file))
-    if file.suffix != ".h5ad":
-        raise CohortError(f"{file}: a cohort table is written as .h5ad; change the file name")
+    require_name(file)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,12 @@ class Cells:
     donors: NDArray[np.str_]
     cell_ids: NDArray[np.str_]
     layout: Layout
+    simulated: bool = False
+
+    @property
+    def features(self) -> str:
+        """Name of the layout; it says so where the cells are simulated."""
+        return f"{self.layout.name} (simulated)" if self.simulated else self.layout.name
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +90,20 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
     cohort : AnnData
     alignment : str or None
         Reading of the taxonomy that maps subclasses across species; None leaves them.
+
+    Raises
+    ------
+    EvaluationError
+        If a cell has no subclass or no donor.
     """
+    for name in ("subclass", "donor"):
+        missing = int(cohort.obs[name].isna().sum())
+        if missing:
+            species = ", ".join(sorted(set(cohort.obs["species"].astype(str))))
+            raise EvaluationError(
+                f"{missing} of {cohort.n_obs} {species} cells have no {name}, so models cannot be "
+                "evaluated on them; give labels to `crosspatch extract --labels`"
+            )
     y = cohort.obs["subclass"].to_numpy().astype(str)
     return Cells(
         X=np.asarray(cohort.X, dtype=np.float32),
@@ -92,6 +111,7 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
         donors=cohort.obs["donor"].to_numpy().astype(str),
         cell_ids=cohort.obs_names.to_numpy().astype(str),
         layout=table.layout_of(cohort),
+        simulated=table.is_simulated(cohort),
     )
 
 
@@ -197,7 +217,7 @@ def benchmark(
         "models": list(dict.fromkeys(job.entry.name for job in work)),
         "protocol": chosen_protocol.name,
         "protocol_about": chosen_protocol.about,
-        "features": {job.task.name: job.target.layout.name for job in work},
+        "features": {job.task.name: job.target.features for job in work},
         "alignment": alignment,
         "seed": seed,
         "jobs": jobs,
@@ -352,6 +372,7 @@ def _provenance(cohort: anndata.AnnData) -> dict[str, Any]:
     head = table.head_of(cohort)
     return {
         "dataset": sorted(set(cohort.obs["dataset"].astype(str))),
+        "simulated": table.is_simulated(cohort),
         "cells": cohort.n_obs,
         "donors": int(cohort.obs["donor"].nunique()),
         "subclasses": {k: int(v) for k, v in cohort.obs["subclass"].value_counts().items()},
@@ -437,7 +458,7 @@ def _predicted(outcome: Mapping[str, Any]) -> NDArray[np.str_]:
 def _place(job: _Job) -> dict[str, Any]:
     return {
         "task": job.task.name,
-        "features": job.target.layout.name,
+        "features": job.target.features,
         "model": job.entry.name,
         "protocol": job.protocol.name,
         "run": job.fold.run,

@@ -1,19 +1,47 @@
-"""Which cohorts a benchmark runs on: the Allen tables, or the user's own."""
+"""Which cohorts a benchmark runs on: the Allen tables, simulated ones, or the user's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
+from crosspatch.cohorts.simulated import Told, load_simulated
+from crosspatch.cohorts.sources import data_directory, source_files
 from crosspatch.errors import CohortError
 from crosspatch.evaluation.protocols import TASKS, task_named
 
 #: Name of a set of cohorts to (species to dataset).
 COHORTS = {"allen": {"mouse": "allen-mouse", "human": "allen-human"}}
+
+
+SIMULATED = "simulated"
+AUTO = "auto"
+
+
+def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> list[str]:
+    """Turn ``auto`` into ``allen`` if the data directory has any of its files, else ``simulated``.
+
+    Parameters
+    ----------
+    names : sequence of str
+    data_dir : path, optional
+    """
+    if list(names) != [AUTO]:
+        return list(names)
+    directory = data_directory(data_dir)
+    return ["allen" if any((directory / path).is_file() for path in source_files()) else SIMULATED]
+
+
+def warning_about(cohorts: Mapping[str, anndata.AnnData]) -> str:
+    """What must be said loudly of cohorts: that they are simulated. Empty for real data."""
+    made_up = [species for species, cohort in cohorts.items() if table.is_simulated(cohort)]
+    if not made_up:
+        return ""
+    return f"{' and '.join(made_up)}: SIMULATED recordings; results say nothing about real neurons"
 
 
 def load_cohorts(
@@ -23,20 +51,31 @@ def load_cohorts(
     data_dir: str | Path | None = None,
     *,
     verify: bool = True,
+    simulate_in: str | Path = "simulated",
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Told | None = None,
 ) -> dict[str, anndata.AnnData]:
     """Load the cohorts that some tasks need.
 
     Parameters
     ----------
     names : sequence of str
-        ``allen``, or files of cohort tables, one a species.
+        ``allen``; ``simulated``; or files of cohort tables, one a species.
     features : str, optional
-        Layout; ``shared`` by default, and whatever a cohort table has.
+        Layout; by default ``shared``, ``gouwens`` for simulated cohorts, and whatever a cohort
+        table has.
     tasks : sequence of str, optional
         All by default.
     data_dir : path, optional
     verify : bool
         Whether source files other than the pinned ones are refused.
+    simulate_in : path
+        Folder for simulated recordings.
+    seed, jobs : int
+        Of the simulation.
+    progress : callable, optional
+        Told of the simulation.
 
     Returns
     -------
@@ -48,30 +87,56 @@ def load_cohorts(
     CohortError
         If a name is unknown, two tables are of one species, or nothing can give the features.
     """
+    if list(names) == [SIMULATED]:
+        layout = features or "gouwens"
+        return {
+            species: load_simulated(
+                species, layout, simulate_in, seed=seed, jobs=jobs, progress=progress
+            )
+            for species in _needed(tasks)
+        }
     if len(names) == 1 and names[0] in COHORTS:
-        datasets = COHORTS[names[0]]
-        needed = {
-            species
-            for task in (map(task_named, tasks) if tasks else TASKS.values())
-            for species in (task.species, task.source)
-        }
-        layout = features or "shared"
-        cohorts = {
-            species: load_allen(dataset, layout, data_dir, verify=verify)
-            for species, dataset in datasets.items()
-            if species in needed and layout in LAYOUTS_OF[dataset]
-        }
-        if not cohorts:
-            # Let the loader say which layouts there are.
-            load_allen(next(iter(datasets.values())), layout, data_dir, verify=verify)
-        return cohorts
+        return _load_named(names[0], features, tasks, data_dir, verify)
     if data_dir is not None or not verify:
         raise CohortError("--data-dir and --unverified have no meaning for .h5ad files; omit them")
-    cohorts = {}
+    return _load_files(names, features)
+
+
+def _needed(tasks: Sequence[str] | None) -> list[str]:
+    """Species that some tasks need, or all."""
+    wanted = map(task_named, tasks) if tasks else TASKS.values()
+    species = [name for task in wanted for name in (task.species, task.source) if name]
+    return list(dict.fromkeys(species))
+
+
+def _load_named(
+    name: str,
+    features: str | None,
+    tasks: Sequence[str] | None,
+    data_dir: str | Path | None,
+    verify: bool,
+) -> dict[str, anndata.AnnData]:
+    datasets = COHORTS[name]
+    needed = _needed(tasks)
+    layout = features or "shared"
+    cohorts = {
+        species: load_allen(dataset, layout, data_dir, verify=verify)
+        for species, dataset in datasets.items()
+        if species in needed and layout in LAYOUTS_OF[dataset]
+    }
+    if not cohorts:
+        # Let the loader say which layouts there are.
+        load_allen(next(iter(datasets.values())), layout, data_dir, verify=verify)
+    return cohorts
+
+
+def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:
+    cohorts: dict[str, anndata.AnnData] = {}
     for name in names:
         if Path(name).suffix != ".h5ad":
             raise CohortError(
-                f"no cohort '{name}'; give {', '.join(COHORTS)} alone, or names of .h5ad files"
+                f"no cohort '{name}'; give {', '.join((*COHORTS, SIMULATED, AUTO))} alone, or "
+                "names of .h5ad files"
             )
         cohort = table.read(name)
         if features is not None:

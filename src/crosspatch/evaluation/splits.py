@@ -15,6 +15,9 @@ from sklearn.model_selection import (
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import N_FOLDS, Protocol, Task
 
+#: Shuffles tried until every class is on both sides of every fold.
+_ATTEMPTS = 100
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -59,29 +62,36 @@ def make_folds(
     """
     y, donors = np.asarray(y), np.asarray(donors)
     require_enough(y, donors, protocol)
-    run_seed = derived_seed(seed, run)
-    if protocol.by_donor:
-        splits = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=run_seed).split(
-            y, y, donors
-        )
-    elif task.published_hold_out:
-        splits = StratifiedShuffleSplit(1, test_size=1 / N_FOLDS, random_state=run_seed).split(y, y)
-    else:
-        splits = StratifiedKFold(N_FOLDS, shuffle=True, random_state=run_seed).split(y, y)
-    folds = [
-        Fold(run, number, train, test, derived_seed(seed, run, number))
-        for number, (train, test) in enumerate(splits)
-    ]
-    for fold in folds:
-        for side, rows in (("training", fold.train), ("test", fold.test)):
-            missing = sorted(set(y) - set(y[rows]))
-            if missing:
-                raise EvaluationError(
-                    f"class '{missing[0]}' is missing from the {side} side of fold {fold.number} "
-                    f"in run {run}: its {np.sum(y == missing[0])} cells come from too few donors "
-                    "to be stratified; merge or leave out the class, or use another --seed"
-                )
-    return folds
+    for attempt in range(_ATTEMPTS):
+        # The first seed is the run's own; donors with many cells can spoil a shuffle.
+        shuffle = derived_seed(seed, run) if not attempt else derived_seed(seed, run, 0, attempt)
+        if protocol.by_donor:
+            splits = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=shuffle).split(
+                y, y, donors
+            )
+        elif task.published_hold_out:
+            share = 1 / N_FOLDS
+            splits = StratifiedShuffleSplit(1, test_size=share, random_state=shuffle).split(y, y)
+        else:
+            splits = StratifiedKFold(N_FOLDS, shuffle=True, random_state=shuffle).split(y, y)
+        folds = [
+            Fold(run, number, train, test, derived_seed(seed, run, number))
+            for number, (train, test) in enumerate(splits)
+        ]
+        lacking = [
+            (name, side, fold)
+            for fold in folds
+            for side, rows in (("training", fold.train), ("test", fold.test))
+            for name in sorted(set(y) - set(y[rows]))
+        ]
+        if not lacking:
+            return folds
+    name, side, fold = lacking[0]
+    raise EvaluationError(
+        f"class '{name}' is missing from the {side} side of fold {fold.number} in run {run}, "
+        f"however donors are shuffled: its {np.sum(y == name)} cells come from too few of them; "
+        "merge or leave out the class, or use another --seed"
+    )
 
 
 def require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:

@@ -12,8 +12,113 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import LayoutError
 
-#: Layouts shipped with the package: the features both species share, and the human table's own.
-LAYOUT_NAMES = ("shared", "full")
+#: Layouts of single numbers: the features both species share, and the human table's own.
+SCALAR_LAYOUTS = ("shared", "full")
+
+
+@dataclass(frozen=True)
+class VectorSettings:
+    """The twelve families of feature vectors and how they are binned.
+
+    Families and lengths follow IPFX 2.1.2, ``run_feature_vector_extraction``.
+    """
+
+    name: str
+    #: Steps whose subthreshold responses are joined, pA.
+    subthreshold: tuple[int, ...]
+    #: Amplitude nearest to which the normalised response is taken, pA.
+    normalised_at: float
+    #: Steps above rheobase whose spikes are binned, pA.
+    above_rheobase: tuple[int, ...]
+    #: How far a step may be from one of these, pA.
+    tolerance: float
+    #: Shift tried where fewer than two steps match, pA; None for no shift.
+    shift: float | None
+    #: Bin of the spike rate, ms.
+    rate_bin: int
+    #: Whether first action potentials of the three stimuli are averaged, or joined.
+    average_first_ap: bool
+    #: Bin of the other spike features, ms.
+    spike_bin: int = 20
+    #: Bin of the subthreshold responses, s.
+    subthreshold_bin: float = 0.01
+    #: Shown before and after a step, s.
+    around_step: float = 0.2
+    #: Steps of the reference, s.
+    step: float = 1.0
+    #: First action potential: s from threshold, and Hz.
+    ap_window: float = 0.003
+    ap_rate: float = 50_000.0
+    #: Points of the mean interspike trajectory.
+    isi_points: int = 100
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Family to its number of positions."""
+        ap = round(self.ap_window * self.ap_rate)
+        stimuli = 1 if self.average_first_ap else 3
+        response = round((self.step + 2 * self.around_step) / self.subthreshold_bin)
+        levels = len(self.above_rheobase)
+        spikes = levels * round(self.step * 1000 / self.spike_bin)
+        return {
+            "first_ap_v": stimuli * ap,
+            "first_ap_dv": stimuli * (ap - 1),
+            "isi_shape": self.isi_points,
+            "step_subthresh": len(self.subthreshold) * response,
+            "subthresh_norm": response,
+            "psth": levels * round(self.step * 1000 / self.rate_bin),
+            "inst_freq": spikes,
+            "spiking_threshold_v": spikes,
+            "spiking_peak_v": spikes,
+            "spiking_width": spikes,
+            "spiking_fast_trough_v": spikes,
+            "spiking_upstroke_downstroke_ratio": spikes,
+        }
+
+
+#: Layouts of feature vectors, by name.
+VECTOR_LAYOUTS = {
+    # Gouwens et al. 2020, as IPFX 2.1.2 computes it.
+    "gouwens": VectorSettings(
+        name="gouwens",
+        subthreshold=(-90, -70, -50, -30, -10),
+        normalised_at=-101.0,
+        above_rheobase=(0, 20, 40, 60, 80, 100),
+        tolerance=0.0,
+        shift=10.0,
+        rate_bin=50,
+        average_first_ap=False,
+    ),
+    # Schwider and Ramezani, arXiv 2603.11000 (2026).
+    "paper": VectorSettings(
+        name="paper",
+        subthreshold=(-90, -50, -30),
+        normalised_at=-110.0,
+        above_rheobase=(0, 40, 80),
+        tolerance=5.0,
+        shift=None,
+        rate_bin=20,
+        average_first_ap=True,
+    ),
+}
+
+#: All layouts shipped with the package.
+LAYOUT_NAMES = (*SCALAR_LAYOUTS, *VECTOR_LAYOUTS)
+
+_VECTOR_UNITS = {
+    "first_ap_v": "mV",
+    "first_ap_dv": "mV/sample",
+    "isi_shape": "mV",
+    "step_subthresh": "mV",
+    "subthresh_norm": "ratio",
+    "psth": "spikes/s",
+    "inst_freq": "spikes/s",
+    "spiking_threshold_v": "mV",
+    "spiking_peak_v": "mV",
+    "spiking_width": "s",
+    "spiking_fast_trough_v": "mV",
+    "spiking_upstroke_downstroke_ratio": "ratio",
+}
 
 
 @dataclass(frozen=True)
@@ -106,6 +211,16 @@ def load_layout(name: str) -> Layout:
     """
     if name not in LAYOUT_NAMES:
         raise LayoutError(f"no layout '{name}'; choose from: {', '.join(LAYOUT_NAMES)}")
+    if name in VECTOR_LAYOUTS:
+        lengths = VECTOR_LAYOUTS[name].lengths
+        return Layout(
+            name,
+            tuple(
+                Feature(f"{family}[{position}]", family, _VECTOR_UNITS[family])
+                for family, length in lengths.items()
+                for position in range(length)
+            ),
+        )
     text = (files("crosspatch.features") / "data" / f"{name}.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
     return Layout(name, tuple(Feature(r["feature"], r["family"], r["unit"]) for r in rows))

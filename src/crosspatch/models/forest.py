@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import Pipeline
 
-from crosspatch.features.layouts import Layout
+from crosspatch.features.layouts import VECTOR_LAYOUTS, Layout
 from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
 
 
@@ -19,20 +19,26 @@ class ForestSettings:
     min_samples_leaf: int = 1
 
 
-#: Components and non-zero loadings of Gouwens et al. 2020 (method paper, table of families).
+#: Bins at rheobase, 40 and 80 pA above it, of six steps of 50 bins.
+_STEPS = ((0, 50), (100, 150), (200, 250))
+
+#: Components, non-zero loadings and positions of Gouwens et al. 2020 (method paper, table of
+#: families).
 GOUWENS_2020 = {
-    "first_ap_v": FamilyComponents((267, 233, 267, 233, 233, 250, 233)),
-    "first_ap_dv": FamilyComponents((150, 117, 150, 167, 100, 100, 100, 87, 87)),
+    "first_ap_v": FamilyComponents((267, 233, 267, 233, 233, 250, 233), uses=((0, 300),)),
+    "first_ap_dv": FamilyComponents((150, 117, 150, 167, 100, 100, 100, 87, 87), uses=((0, 298),)),
     "isi_shape": FamilyComponents((100, 90, 80, 80)),
     "step_subthresh": FamilyComponents(n_components=3),
     "subthresh_norm": FamilyComponents((120, 100, 90, 50, 45, 40)),
-    "inst_freq": FamilyComponents((150, 137, 112, 137, 125, 112)),
-    "spiking_upstroke_downstroke_ratio": FamilyComponents((150, 137, 125)),
-    "spiking_peak_v": FamilyComponents((150, 137, 125)),
-    "spiking_fast_trough_v": FamilyComponents((150, 137, 112)),
-    "spiking_threshold_v": FamilyComponents((150, 137, 125, 112, 125)),
-    "spiking_width": FamilyComponents((150, 100, 112)),
-    "inst_freq_norm": FamilyComponents((150, 145, 125, 120, 110, 100, 90)),
+    "inst_freq": FamilyComponents((150, 137, 112, 137, 125, 112), uses=_STEPS),
+    "spiking_upstroke_downstroke_ratio": FamilyComponents((150, 137, 125), uses=_STEPS),
+    "spiking_peak_v": FamilyComponents((150, 137, 125), uses=_STEPS),
+    "spiking_fast_trough_v": FamilyComponents((150, 137, 112), uses=_STEPS),
+    "spiking_threshold_v": FamilyComponents((150, 137, 125, 112, 125), uses=_STEPS),
+    "spiking_width": FamilyComponents((150, 100, 112), uses=_STEPS),
+    "inst_freq_norm": FamilyComponents(
+        (150, 145, 125, 120, 110, 100, 90), of="inst_freq", per_step=50
+    ),
 }
 
 
@@ -71,7 +77,9 @@ def build_spca_forest(
     components : SparsePCASettings, optional
     settings : ForestSettings, optional
     """
-    components = components or SparsePCASettings(families=GOUWENS_2020)
+    if components is None:
+        vectors = layout.name in VECTOR_LAYOUTS  # the published table leaves psth out
+        components = SparsePCASettings(families=GOUWENS_2020, listed_only=vectors)
     return Pipeline(
         [
             ("components", FamilySparsePCA(layout, components)),

@@ -38,7 +38,9 @@ class SparsePCA(TransformerMixin, BaseEstimator):
     scale : bool
         Whether features are divided by their standard deviation, as for features of unlike units.
     ridge : float
-        λ; the default is that of the R package elasticnet 1.3, which the Cell paper used.
+        λ; the default is that of the R package elasticnet 1.3, which the Cell paper used. Infinite
+        gives the paper's way for data with more features than cells (section 4.2): loadings are
+        soft-thresholded, no regression is solved.
     max_iter : int
     tol : float
         Largest change of a normalised loading at which the iteration stops.
@@ -139,6 +141,11 @@ class SparsePCA(TransformerMixin, BaseEstimator):
 
     def _regress(self, gram: NDArray, alpha: NDArray) -> NDArray[np.float64]:
         """Elastic net of every component, shape (features, components)."""
+        if np.isinf(self.ridge):
+            wanted = np.minimum(self.n_nonzero, len(gram))
+            return np.stack(
+                [_thresholded(gram @ alpha[:, k], n) for k, n in enumerate(wanted)], axis=1
+            )
         ridged = gram + self.ridge * np.eye(len(gram))
         loadings = [
             _first_with(ridged, gram @ alpha[:, k], wanted)
@@ -150,6 +157,13 @@ class SparsePCA(TransformerMixin, BaseEstimator):
 def _unit_length(beta: NDArray) -> NDArray[np.float64]:
     length = np.linalg.norm(beta, axis=0)
     return beta / np.where(length > 0, length, 1.0)
+
+
+def _thresholded(target: NDArray, n_nonzero: int) -> NDArray[np.float64]:
+    """Soft-threshold so that this many coefficients stay."""
+    size = np.sort(np.abs(target))[::-1]
+    limit = size[n_nonzero] if n_nonzero < len(size) else 0.0
+    return np.sign(target) * np.maximum(np.abs(target) - limit, 0.0)
 
 
 def _first_with(gram: NDArray, target: NDArray, n_nonzero: int) -> NDArray[np.float64]:
@@ -182,10 +196,31 @@ class FamilyComponents:
         Non-zero loadings of each component; empty for ordinary PCA.
     n_components : int
         Number of components of an ordinary PCA; otherwise ignored.
+    uses : tuple of (int, int)
+        Positions of the family that are used, as half-open ranges; all where it is empty or the
+        family is too short to have them.
+    of : str
+        Family that this one is derived from; empty if it is in the layout itself.
+    per_step : int
+        Positions of a step: each step of a derived family is divided by its maximum.
     """
 
     n_nonzero: tuple[int, ...] = ()
     n_components: int = 0
+    uses: tuple[tuple[int, int], ...] = ()
+    of: str = ""
+    per_step: int = 0
+
+    def take(self, part: NDArray) -> NDArray:
+        """The used positions of a family, shape (cells, positions)."""
+        if self.per_step:
+            steps = part.reshape(len(part), -1, self.per_step)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                part = (steps / steps.max(axis=2, keepdims=True)).reshape(part.shape)
+            part = np.where(np.isfinite(part), part, np.nan)
+        if self.uses and part.shape[1] >= self.uses[-1][1]:
+            part = part[:, np.concatenate([np.arange(*span) for span in self.uses])]
+        return part
 
 
 @dataclass(frozen=True)
@@ -198,13 +233,19 @@ class SparsePCASettings:
         Family to its components; families that are not listed are treated as scalars of unlike
         units: features scaled, as many components as ordinary PCA has above `min_variance`,
         `scalar_nonzero` of all loadings non-zero.
+    listed_only : bool
+        Whether families that are not listed are left out instead.
     """
 
     families: Mapping[str, FamilyComponents] = field(default_factory=dict)
+    listed_only: bool = False
     # Chosen on mouse: 0.5 is better than 1 (docs/choices.md).
     scalar_nonzero: float = 0.5
     # Scalars converge slowly and gain nothing after this (docs/choices.md).
     scalar_max_iter: int = 30
+    # R's elasticnet 1.3. Families with more features than cells have an infinite one: regressions
+    # would pass through thousands of steps among features that the cells cannot tell apart.
+    ridge: float = 1e-6
     # Components that explain less are left out (Gouwens et al. 2020).
     min_variance: float = 0.01
 
@@ -242,8 +283,8 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         X = np.asarray(X, dtype=np.float64)
         settings = self.settings or SparsePCASettings()
         self.fits_: dict[str, _FamilyFit] = {}
-        for family, columns in self.layout.columns.items():
-            part = X[:, columns]
+        for family in self._families(settings):
+            part = self._part(X, family)
             part = part[np.isfinite(part).any(axis=1)]
             if len(part) < 2:
                 continue
@@ -261,9 +302,25 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         """Joined, z-scored components, shape (cells, components); NaN for absent families."""
         check_is_fitted(self, "fits_")
         X = np.asarray(X, dtype=np.float64)
-        return np.hstack(
-            [fit.scores(X[:, self.layout.columns[family]]) for family, fit in self.fits_.items()]
-        )
+        return np.hstack([fit.scores(self._part(X, family)) for family, fit in self.fits_.items()])
+
+    def _families(self, settings: SparsePCASettings) -> list[str]:
+        """Families of the layout, then those derived from them."""
+        here = [
+            family
+            for family in self.layout.families
+            if family in settings.families or not settings.listed_only
+        ]
+        derived = [
+            family
+            for family, given in settings.families.items()
+            if given.of in self.layout.families and family not in here
+        ]
+        return here + derived
+
+    def _part(self, X: NDArray, family: str) -> NDArray:
+        given = (self.settings or SparsePCASettings()).families.get(family, FamilyComponents())
+        return given.take(X[:, self.layout.columns[given.of or family]])
 
 
 @dataclass
@@ -308,7 +365,8 @@ def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> _Fam
         n_nonzero = (width,) * min(limit, given.n_components)
     scalar = given is None
     max_iter = settings.scalar_max_iter if scalar else 200
-    pca = SparsePCA(n_nonzero, scale=scalar, max_iter=max_iter).fit(filled)
+    ridge = np.inf if given is not None and len(filled) < width else SparsePCASettings.ridge
+    pca = SparsePCA(n_nonzero, scale=scalar, ridge=ridge, max_iter=max_iter).fit(filled)
     kept = pca.adjusted_variance_ratio_ >= settings.min_variance
     if not kept.any():
         return None

@@ -1,0 +1,242 @@
+"""A cohort table of recordings: features from files, labels from beside them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from crosspatch.cohorts import sources, table
+from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
+from crosspatch.errors import CohortError
+from crosspatch.features.extraction import ExtractionSettings
+from crosspatch.features.layouts import load_layout
+from crosspatch.features.outcome import CellFeatures, Failure
+from crosspatch.features.store import CellStore
+
+#: Labels in a folder of recordings, found without being named.
+LABELS_FILE = "cells.csv"
+
+_LABELS = ("species", "subclass", "t_type", "donor", "dataset")
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A cohort and the files that gave no cell.
+
+    Attributes
+    ----------
+    cohort : AnnData or None
+        None if no file gave a cell.
+    failures : DataFrame
+        Columns ``file`` and ``reason``.
+    """
+
+    cohort: anndata.AnnData | None
+    failures: pd.DataFrame
+
+
+def assemble(
+    files: Sequence[Path],
+    store_file: str | Path,
+    settings: ExtractionSettings,
+    *,
+    labels: pd.DataFrame | None = None,
+    species: str | None = None,
+    drop_failed: bool = False,
+) -> Extracted:
+    """Put the cells of a store into a cohort table.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        The recordings, as `crosspatch.features.extraction.find_recordings` gives them.
+    store_file : path
+        Filled by `crosspatch.features.extraction.extract_many`.
+    settings : ExtractionSettings
+    labels : DataFrame, optional
+        From `read_labels`; else from the files named ``cells.csv`` beside the recordings.
+    species : str, optional
+        ``mouse`` or ``human``, for files that do not say.
+    drop_failed : bool
+        Whether cells that fail quality control are left out and listed as failures.
+
+    Raises
+    ------
+    CohortError
+        If a file's species is not known, or labels cannot be read.
+    """
+    layout = load_layout(settings.layout)
+    values, rows, ids, failures, hashes = [], [], [], [], {}
+    beside: dict[Path, pd.DataFrame | None] = {}
+    with CellStore(store_file) as store:
+        for path, outcome in store.cells(files, settings.key):
+            if isinstance(outcome, Failure):
+                failures.append({"file": str(path), "reason": outcome.reason})
+                continue
+            if drop_failed and not outcome.head["qc_passed"]:
+                reason = f"quality control: {outcome.head['qc_reasons']}"
+                failures.append({"file": str(path), "reason": reason})
+                continue
+            known = labels
+            if known is None:
+                if path.parent not in beside:
+                    file = path.parent / LABELS_FILE
+                    beside[path.parent] = read_labels(file) if file.is_file() else None
+                known = beside[path.parent]
+            rows.append(_row(path, outcome, known, species))
+            values.append(outcome.values)
+            ids.append(outcome.cell_id)
+            hashes[str(path)] = outcome.head["sha256"]
+    failed = pd.DataFrame(failures, columns=["file", "reason"])
+    if not rows:
+        return Extracted(None, failed)
+    cells = pd.DataFrame(rows, index=pd.Index(_unique(ids), name="cell_id"))
+    # A column that is empty throughout says nothing.
+    cells = cells.drop(columns=[name for name in cells if _is_empty(cells[name], name)])
+    cohort = table.build(
+        np.stack(values),
+        cells,
+        layout,
+        sources=hashes,
+        joined=_joined(cells),
+        dropped={"gave no features": len(failed)},
+        extraction=json.dumps(settings.described(), sort_keys=True),
+    )
+    return Extracted(cohort, failed)
+
+
+def _is_empty(column: pd.Series, name: object) -> bool:
+    return name not in table.REQUIRED_OBS and bool(column.isna().all())
+
+
+def _joined(cells: pd.DataFrame) -> dict[str, int]:
+    counts = cells["subclass"].dropna().value_counts()
+    return {str(name): int(count) for name, count in counts.items()}
+
+
+def _row(
+    path: Path, cell: CellFeatures, labels: pd.DataFrame | None, species: str | None
+) -> dict[str, Any]:
+    head = dict(cell.head)
+    row: dict[str, Any] = dict.fromkeys(_LABELS)
+    row["species"] = head.pop("species", None)
+    row["donor"] = head.pop("donor", None)
+    row["dataset"] = "simulated recordings" if head["simulated"] else "recordings"
+    key = None if labels is None else _match(path, labels)
+    if labels is not None and key is not None:
+        for name, value in labels.loc[key].items():
+            if pd.notna(value):
+                row[str(name)] = value
+    row["species"] = row["species"] or species
+    if row["species"] not in table.SPECIES:
+        raise CohortError(
+            f"{path} does not say the species of the cell; give --species "
+            f"{' or '.join(table.SPECIES)}"
+        )
+    row["recording_file"] = path.name
+    return row | head
+
+
+def _match(path: Path, labels: pd.DataFrame) -> str | None:
+    """The row of a recording: by file name, by name without ending, or by DANDI session."""
+    session = re.search(r"ses-([A-Za-z0-9]+)", path.name)
+    for key in (path.name, path.stem, session.group(1) if session else None):
+        if key is not None and key in labels.index:
+            return key
+    return None
+
+
+def _unique(ids: list[str]) -> list[str]:
+    """Cell ids; where two folders have a file of one name, a number tells them apart."""
+    seen: dict[str, int] = {}
+    result = []
+    for cell_id in ids:
+        seen[cell_id] = seen.get(cell_id, 0) + 1
+        result.append(cell_id if seen[cell_id] == 1 else f"{cell_id}#{seen[cell_id]}")
+    return result
+
+
+def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.DataFrame:
+    """Read labels of recordings.
+
+    Parameters
+    ----------
+    name : str or path
+        A csv file with a column ``file`` (file name, with or without ending, or DANDI session)
+        and any of ``species``, ``subclass``, ``t_type``, ``donor``, ``dataset``; or
+        ``allen-mouse`` or ``allen-human`` for the recordings of DANDI 000020 and 000636.
+    data_dir : path, optional
+        For the Allen tables.
+
+    Returns
+    -------
+    DataFrame
+        Index: the key of a recording.
+
+    Raises
+    ------
+    CohortError
+        If the file cannot be read or has no column ``file``.
+    """
+    if str(name) in LAYOUTS_OF:
+        cohort = load_allen(str(name), "shared", data_dir)
+        session = "ephys_session_id" if str(name) == "allen-mouse" else "nwb_id"
+        frame = cohort.obs[[*_LABELS, session]].astype(object)
+        frame = frame[frame[session].notna()]
+        keys = frame[session].astype(str).str.replace(r"\.0$", "", regex=True)
+        return frame.drop(columns=session).set_index(keys)
+    path = Path(name)
+    if not path.is_file():
+        raise CohortError(
+            f"no labels in {name}: give a csv file, or one of {', '.join(LAYOUTS_OF)}"
+        )
+    frame = sources.read_table(path, ["file"], optional=_LABELS).drop(columns=sources.LINE)
+    twice = frame["file"][frame["file"].duplicated()]
+    if len(twice):
+        raise CohortError(f"{path}: file '{twice.iloc[0]}' stands in more than one row; keep one")
+    return frame.set_index("file")
+
+
+def require_species(species: str | None) -> None:
+    """Check a species given by the user.
+
+    Raises
+    ------
+    CohortError
+        If it is not known.
+    """
+    if species is not None and species not in table.SPECIES:
+        raise CohortError(f"no species '{species}'; use {' or '.join(table.SPECIES)}")
+
+
+def write_failures(failures: pd.DataFrame, file: Path) -> None:
+    """Write ``failures.csv``, under a temporary name first; none if there are no failures.
+
+    Raises
+    ------
+    CohortError
+        If it cannot be written.
+    """
+    if failures.empty:
+        file.unlink(missing_ok=True)
+        return
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        failures.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
+        temporary.replace(file)
+    except OSError as error:
+        raise CohortError(f"{file} cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,395 @@
+"""The twelve families of feature vectors (Gouwens et al. 2020), computed by IPFX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosspatch.features.layouts import VectorSettings
+from crosspatch.features.protocols import IPFX_ERRORS, Analysis, Protocols, quiet
+
+Vector = NDArray[np.float64]
+
+#: Family of a binned spike feature to IPFX's name for the feature.
+_SPIKE_FEATURES = {
+    "spiking_threshold_v": "threshold_v",
+    "spiking_peak_v": "peak_v",
+    "spiking_width": "width",
+    "spiking_fast_trough_v": "fast_trough_v",
+    "spiking_upstroke_downstroke_ratio": "upstroke_downstroke_ratio",
+}
+
+
+def vector_families(
+    protocols: Protocols, settings: VectorSettings
+) -> tuple[dict[str, Vector], list[str]]:
+    """Compute the families that the recording allows.
+
+    Parameters
+    ----------
+    protocols : Protocols
+        From `crosspatch.features.protocols.analyse`.
+    settings : VectorSettings
+        One of `crosspatch.features.layouts.VECTOR_LAYOUTS`.
+
+    Returns
+    -------
+    families : dict
+        Family to its vector, of the length in ``settings.lengths``; NaN where a part of it was
+        not recorded. A family without any value is not in it.
+    notes : list of str
+        Why families or parts of them are missing.
+    """
+    lengths = settings.lengths
+    computed: dict[str, Vector] = {}
+    notes: list[str] = []
+
+    def attempt(name: str, compute: Callable[[], Vector | None]) -> None:
+        try:
+            vector = compute()
+        except IPFX_ERRORS as error:
+            notes.append(f"{name}: {str(error) or type(error).__name__}")
+            return
+        if vector is None or not np.isfinite(vector).any():
+            return
+        vector = np.where(np.isfinite(vector), vector, np.nan)
+        if len(vector) != lengths[name]:
+            raise ValueError(f"{name} has {len(vector)} positions, expected {lengths[name]}")
+        computed[name] = vector
+
+    with quiet():
+        waveforms = _first_ap(protocols, settings, notes)
+        for name, vector in waveforms.items():
+            attempt(name, lambda vector=vector: vector)  # type: ignore[misc]
+        long = protocols.long_square
+        if long is not None:
+            attempt("isi_shape", lambda: _isi_shape(long, settings))
+            attempt("step_subthresh", lambda: _step_subthresh(long, settings))
+            attempt("subthresh_norm", lambda: _subthresh_norm(long, settings))
+            if "rheobase_i" in long.features:
+                trains = _Trains(long, settings, notes)
+                attempt("psth", trains.psth)
+                attempt("inst_freq", trains.inst_freq)
+                for name, feature in _SPIKE_FEATURES.items():
+                    attempt(name, lambda feature=feature: trains.spike(feature))  # type: ignore[misc]
+    ordered = {name: computed[name] for name in lengths if name in computed}
+    return ordered, notes
+
+
+def _first_ap(
+    protocols: Protocols, settings: VectorSettings, notes: list[str]
+) -> dict[str, Vector]:
+    """First action potential in short squares, at rheobase, and in ramps."""
+    points = round(settings.ap_window * settings.ap_rate)
+    potentials = []
+    for name, analysis, choose in (
+        ("short squares", protocols.short_square, _short_square_spikes),
+        ("rheobase", protocols.long_square, _rheobase_spikes),
+        ("ramps", protocols.ramp, _ramp_spikes),
+    ):
+        potential = np.full(points, np.nan)
+        if analysis is not None:
+            try:
+                sweeps, spikes, skip_clipped = choose(analysis)
+                if sweeps:
+                    potential = _waveform(sweeps, spikes, skip_clipped, settings)
+            except IPFX_ERRORS as error:
+                notes.append(f"first_ap_v, {name}: {str(error) or type(error).__name__}")
+        potentials.append(potential)
+    slopes = [np.diff(potential) for potential in potentials]
+    if settings.average_first_ap:
+        return {"first_ap_v": _mean(potentials), "first_ap_dv": _mean(slopes)}
+    return {"first_ap_v": np.hstack(potentials), "first_ap_dv": np.hstack(slopes)}
+
+
+def _mean(parts: list[Vector]) -> Vector:
+    there = [part for part in parts if np.isfinite(part).any()]
+    return np.mean(there, axis=0) if there else parts[0]
+
+
+_Chosen = tuple[list[Any], list[pd.DataFrame], bool]
+
+
+def _short_square_spikes(analysis: Analysis) -> _Chosen:
+    chosen = analysis.features["common_amp_sweeps"].index
+    return *_picked(analysis, chosen), True
+
+
+def _rheobase_spikes(analysis: Analysis) -> _Chosen:
+    if "rheobase_sweep" not in analysis.features:
+        return [], [], False
+    return *_picked(analysis, [analysis.features["rheobase_sweep"].name]), False
+
+
+def _ramp_spikes(analysis: Analysis) -> _Chosen:
+    chosen = analysis.features["spiking_sweeps"].index
+    return *_picked(analysis, chosen), True
+
+
+def _picked(analysis: Analysis, indices: Any) -> tuple[list[Any], list[pd.DataFrame]]:
+    spikes = analysis.features["spikes_set"]
+    return [analysis.sweeps[k] for k in indices], [spikes[k] for k in indices]
+
+
+def _waveform(
+    sweeps: list[Any], spikes: list[pd.DataFrame], skip_clipped: bool, settings: VectorSettings
+) -> Vector:
+    from ipfx import feature_vectors
+
+    points = round(settings.ap_window * settings.ap_rate)
+    if skip_clipped:
+        whole = [not bool(each["clipped"].to_numpy()[0]) for each in spikes]
+        sweeps = [sweep for sweep, keep in zip(sweeps, whole, strict=True) if keep]
+        spikes = [each for each, keep in zip(spikes, whole, strict=True) if keep]
+        if not sweeps:  # IPFX would give zeros
+            return np.full(points, np.nan)
+    rate = float(sweeps[0].sampling_rate)
+    factor = rate / settings.ap_rate
+    native = factor >= 1 and abs(factor - round(factor)) < 1e-6
+    window = settings.ap_window if native else settings.ap_window + 2 / rate
+    potential, _ = feature_vectors.first_ap_vectors(
+        sweeps,
+        spikes,
+        target_sampling_rate=settings.ap_rate if native else rate,
+        window_length=window,
+    )
+    if native:
+        return np.asarray(potential, dtype=np.float64)
+    from scipy.interpolate import CubicSpline
+
+    at = np.arange(points) / settings.ap_rate
+    return np.asarray(CubicSpline(np.arange(len(potential)) / rate, potential)(at))
+
+
+def _isi_shape(long: Analysis, settings: VectorSettings) -> Vector | None:
+    from ipfx import feature_vectors
+    from ipfx.sweep import SweepSet
+
+    if "rheobase_i" not in long.features:
+        return None
+    sweep, spikes = feature_vectors.identify_sweep_for_isi_shape(
+        SweepSet(long.sweeps), long.features, long.end - long.start
+    )
+    return np.asarray(
+        feature_vectors.isi_shape(sweep, spikes, long.end, n_points=settings.isi_points)
+    )
+
+
+def _step_subthresh(long: Analysis, settings: VectorSettings) -> Vector | None:
+    from ipfx import feature_vectors
+
+    steps = _subthreshold(long)
+    if not steps:
+        return None
+    padded = {amplitude: _Padded(long, sweep, settings) for amplitude, (sweep, _) in steps.items()}
+    vector = feature_vectors.step_subthreshold(
+        padded,
+        list(settings.subthreshold),
+        long.start,
+        _binned_end(long, settings),
+        extend_duration=settings.around_step,
+        subsample_interval=settings.subthreshold_bin,
+        amp_tolerance=5,
+    )
+    parts = np.asarray(vector).reshape(len(settings.subthreshold), -1)
+    return _on_reference(parts, list(padded.values()), long, settings)
+
+
+def _subthresh_norm(long: Analysis, settings: VectorSettings) -> Vector | None:
+    from ipfx import feature_vectors
+
+    steps = _subthreshold(long)
+    if not steps:
+        return None
+    padded = {amplitude: _Padded(long, sweep, settings) for amplitude, (sweep, _) in steps.items()}
+    vector = feature_vectors.subthresh_norm(
+        padded,
+        {amplitude: deflection for amplitude, (_, deflection) in steps.items()},
+        long.start,
+        _binned_end(long, settings),
+        target_amp=settings.normalised_at,
+        extend_duration=settings.around_step,
+        subsample_interval=settings.subthreshold_bin,
+    )
+    return _on_reference(np.asarray(vector)[None], list(padded.values()), long, settings)
+
+
+def _binned_end(long: Analysis, settings: VectorSettings) -> float:
+    """End of the step as a whole number of bins."""
+    width = settings.subthreshold_bin
+    return long.start + round((long.end - long.start) / width) * width
+
+
+def _subthreshold(long: Analysis) -> dict[float, tuple[Any, tuple[float, float]]]:
+    """Amplitude of a hyperpolarising step to its sweep, and (baseline, deflection)."""
+    from ipfx import feature_vectors
+    from ipfx.sweep import SweepSet
+
+    if "subthreshold_sweeps" not in long.features:
+        return {}
+    sweeps, deflections = feature_vectors.identify_subthreshold_hyperpol_with_amplitudes(
+        long.features, SweepSet(long.sweeps)
+    )
+    return {amplitude: (sweeps[amplitude], deflections[amplitude]) for amplitude in sweeps}
+
+
+class _Padded:
+    """A sweep that reaches over the whole window, for IPFX to average into bins.
+
+    Attributes
+    ----------
+    t, v : array
+        s and mV; where nothing was recorded, the baseline stands in.
+    recorded : array of bool
+        Which bins of the window were recorded.
+    """
+
+    def __init__(self, long: Analysis, sweep: Any, settings: VectorSettings):
+        voltage, rate = np.asarray(sweep.v), float(sweep.sampling_rate)
+        onset = (long.start - float(sweep.t[0])) * rate
+        width = round(settings.subthreshold_bin * rate)
+        if abs(width / settings.subthreshold_bin - rate) > 1e-6 * rate:
+            # Bins that are no whole number of samples: onto the nearest rate that has whole ones.
+            fitting = width / settings.subthreshold_bin
+            points = int(len(voltage) / rate * fitting)
+            voltage = np.interp(
+                np.arange(points) / fitting, np.arange(len(voltage)) / rate, voltage
+            )
+            onset, rate = onset * fitting / rate, fitting
+        begin = round(onset)
+        around = round(settings.around_step * rate)
+        points = round((long.end - long.start) / settings.subthreshold_bin) * width
+        # Two samples more on both sides: IPFX looks for the samples nearest to the window's ends.
+        first, last = begin - around - 2, begin + points + around + 2
+        lead, tail = max(-first, 0), max(last - len(voltage), 0)
+        baseline = voltage[max(begin - round(0.1 * rate), 0) : begin].mean()
+        padded = np.pad(voltage, (lead, tail), constant_values=baseline)
+        self.v = padded[first + lead : last + lead]
+        self.t = long.start + (np.arange(len(self.v)) - around - 2) / rate
+        there = np.zeros(len(padded), dtype=bool)
+        there[lead : len(padded) - tail] = True
+        there = there[first + lead + 2 : last + lead - 2]
+        bins = len(there) // width
+        self.recorded = there[: bins * width].reshape(bins, width).all(axis=1)
+
+
+def _on_reference(
+    parts: Vector, sweeps: list[_Padded], long: Analysis, settings: VectorSettings
+) -> Vector:
+    """Put bins where the reference's steps have them; what was not recorded is missing.
+
+    Parameters
+    ----------
+    parts : array, shape (amplitudes, bins)
+    """
+    recorded = np.all([sweep.recorded for sweep in sweeps], axis=0)
+    parts = np.where(recorded, parts, np.nan)
+    around = round(settings.around_step / settings.subthreshold_bin)
+    step = round(settings.step / settings.subthreshold_bin)
+    measured = parts.shape[1] - 2 * around
+    result = np.full((len(parts), step + 2 * around), np.nan)
+    result[:, : around + measured] = parts[:, : around + measured]
+    if abs(long.duration - settings.step) < settings.subthreshold_bin:
+        # Only then does what follows follow the same step.
+        result[:, around + step :] = parts[:, around + measured :]
+    return result.ravel()
+
+
+def _origin(long: Analysis) -> float:
+    """A start of the step at which IPFX counts its milliseconds right.
+
+    IPFX divides a duration that it rounded by 0.001 and cuts off decimals: by the last bit of a
+    number, a step of 1 s may have 999 ms, and its vectors a bin too few.
+    """
+    duration = long.end - long.start
+    for start in (long.start, *map(float, range(16))):
+        rounded = np.round(start + duration, decimals=3) - np.round(start, decimals=3)
+        if int(rounded / 0.001) == round(duration * 1000):
+            return start
+    return long.start
+
+
+class _Trains:
+    """Spikes of the sweeps at given steps above rheobase, binned."""
+
+    def __init__(self, long: Analysis, settings: VectorSettings, notes: list[str]):
+        from ipfx import feature_vectors
+        from ipfx.error import FeatureError
+
+        self.long = long
+        self.settings = settings
+        targets = np.array(settings.above_rheobase)
+        self.levels = len(targets)
+
+        def find(tolerance: float, shift: float | None) -> list[pd.DataFrame | None]:
+            return list(
+                feature_vectors.identify_suprathreshold_spike_info(
+                    long.features, targets, shift=shift, amp_tolerance=tolerance
+                )
+            )
+
+        try:
+            spikes = find(settings.tolerance, settings.shift)
+        except FeatureError:
+            # Steps of another size: the nearest within half a spacing will do.
+            tolerance = float(np.diff(targets).min()) / 2
+            try:
+                spikes = find(tolerance, None)
+                notes.append(f"spike trains: steps within {tolerance:g} pA of those of the layout")
+            except FeatureError:
+                spikes = [long.features["spikes_set"][long.features["rheobase_sweep"].name]]
+                notes.append("spike trains: only the step at rheobase, the others are missing")
+        self.start = _origin(long)
+        self.end = self.start + long.end - long.start
+        moved = self.start - long.start
+        self.spikes = [
+            None if each is None else each.assign(threshold_t=each["threshold_t"] + moved)
+            for each in spikes
+        ]
+
+    def psth(self) -> Vector:
+        from ipfx import feature_vectors
+
+        vector = feature_vectors.psth_vector(
+            self.spikes, self.start, self.end, width=self.settings.rate_bin
+        )
+        return self._on_reference(vector, self.settings.rate_bin)
+
+    def inst_freq(self) -> Vector:
+        from ipfx import feature_vectors
+
+        vector = feature_vectors.inst_freq_vector(
+            self.spikes, self.start, self.end, width=self.settings.spike_bin
+        )
+        return self._on_reference(vector, self.settings.spike_bin)
+
+    def spike(self, feature: str) -> Vector | None:
+        from ipfx import feature_vectors
+
+        usable: list[pd.DataFrame | None] = []
+        for spikes in self.spikes:
+            if spikes is not None:
+                missing = ~np.isfinite(spikes[feature].to_numpy(dtype=float))
+                if missing.any():  # neither they nor clipped ones can be averaged
+                    spikes = spikes.assign(clipped=spikes["clipped"].to_numpy(bool) | missing)
+                if spikes["clipped"].all():
+                    spikes = None
+            usable.append(spikes)
+        if all(spikes is None for spikes in usable):
+            return None
+        vector = feature_vectors.spike_feature_vector(
+            feature, usable, self.start, self.end, width=self.settings.spike_bin
+        )
+        return self._on_reference(vector, self.settings.spike_bin)
+
+    def _on_reference(self, vector: Vector, width: int) -> Vector:
+        """Bins of a shorter step, or of fewer steps, at their place; the others are missing."""
+        parts = np.asarray(vector, dtype=np.float64).reshape(len(self.spikes), -1)
+        result = np.full((self.levels, round(self.settings.step * 1000 / width)), np.nan)
+        bins = min(parts.shape[1], result.shape[1])
+        result[: len(parts), :bins] = parts[:, :bins]
+        return result.ravel()

@@ -1,0 +1,259 @@
+"""What a recording is: sweeps of voltage and current, in mV, pA, s and Hz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import RecordingError
+
+CURRENT_CLAMP = "current clamp"
+VOLTAGE_CLAMP = "voltage clamp"
+
+Samples = NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """One sweep; its samples are read when they are asked for, each time.
+
+    Attributes
+    ----------
+    number : int
+        The sweep's number in its file.
+    rate : float
+        Sampling rate, Hz.
+    points : int
+        Number of samples.
+    clamp : str
+        ``current clamp`` or ``voltage clamp``.
+    description : str
+        What the file calls the stimulus; empty if it says nothing.
+    bridge_balance : float
+        Bridge balance in MOhm, NaN where the file does not say.
+    bias_current : float
+        Bias (holding) current in pA that the command leaves out, NaN where the file does not say.
+    read_voltage, read_current : callable
+        Read the samples: mV and pA. ``read_current`` is None where a file has no command.
+    """
+
+    number: int
+    rate: float
+    points: int
+    clamp: str
+    description: str
+    read_voltage: Callable[[], Samples] = field(repr=False)
+    read_current: Callable[[], Samples] | None = field(repr=False)
+    bridge_balance: float = float("nan")
+    bias_current: float = float("nan")
+
+    @property
+    def duration(self) -> float:
+        """Length in s."""
+        return self.points / self.rate
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        """Time of every sample in s, shape (points,)."""
+        return np.arange(self.points) / self.rate
+
+    @property
+    def voltage(self) -> Samples:
+        """Membrane potential in mV, shape (points,).
+
+        Raises
+        ------
+        RecordingError
+            If the file cannot be read.
+        """
+        return self.read_voltage()
+
+    @property
+    def current(self) -> Samples:
+        """Current in pA, shape (points,); in current clamp this is the command.
+
+        Raises
+        ------
+        RecordingError
+            If the file cannot be read or has no command for this sweep.
+        """
+        if self.read_current is None:
+            raise RecordingError(
+                f"sweep {self.number} has no command waveform; describe the step with "
+                "--step-start, --step-end and --amplitudes"
+            )
+        return self.read_current()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a file says about the cell; None where it says nothing.
+
+    Attributes
+    ----------
+    species : str or None
+        ``mouse`` or ``human``.
+    donor : str or None
+    session : str or None
+        Start of the session, as the file writes it.
+    seal : float or None
+        Seal resistance noted for the electrode, GOhm.
+    access_resistance : float or None
+        Initial access resistance noted for the electrode, MOhm.
+    simulated : bool
+        Whether the file says it was simulated.
+    """
+
+    species: str | None = None
+    donor: str | None = None
+    session: str | None = None
+    seal: float | None = None
+    access_resistance: float | None = None
+    simulated: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A cell's sweeps, read lazily from a file that stays open until `close`.
+
+    Attributes
+    ----------
+    name : str
+        Path or name of the file.
+    cell_id : str
+        The file's name without its ending.
+    format : str
+        For example ``NWB 2.8.0`` or ``ABF 2.6``.
+    sweeps : tuple of Sweep
+        In the file's order.
+    unreadable : dict
+        Sweep or series to the reason why it is left out.
+    recorded : Recorded
+    """
+
+    name: str
+    cell_id: str
+    format: str
+    sweeps: tuple[Sweep, ...]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    recorded: Recorded = field(default_factory=Recorded)
+    close_file: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    @cached_property
+    def current_clamp(self) -> tuple[Sweep, ...]:
+        """The sweeps in current clamp."""
+        return tuple(sweep for sweep in self.sweeps if sweep.clamp == CURRENT_CLAMP)
+
+    def sweep(self, number: int) -> Sweep:
+        """The current-clamp sweep of this number.
+
+        Raises
+        ------
+        RecordingError
+            If there is none.
+        """
+        for sweep in self.current_clamp:
+            if sweep.number == number:
+                return sweep
+        numbers = [sweep.number for sweep in self.current_clamp]
+        raise RecordingError(
+            f"{self.name} has no current-clamp sweep {number}; its numbers are "
+            f"{min(numbers)} to {max(numbers)}"
+        )
+
+    def with_steps(self, start: float, end: float, amplitudes: Sequence[float]) -> Recording:
+        """The same recording with a command that the user describes.
+
+        Parameters
+        ----------
+        start, end : float
+            The step in s from the start of a sweep.
+        amplitudes : sequence of float
+            The step's amplitude in pA, one a current-clamp sweep, or a single one for all.
+
+        Raises
+        ------
+        RecordingError
+            If the step does not lie inside a sweep, or the number of amplitudes does not fit.
+        """
+        sweeps = self.current_clamp
+        if len(amplitudes) == 1:
+            amplitudes = list(amplitudes) * len(sweeps)
+        if len(amplitudes) != len(sweeps):
+            raise RecordingError(
+                f"{self.name} has {len(sweeps)} current-clamp sweeps, but {len(amplitudes)} "
+                "amplitudes are given; give one a sweep, or one for all"
+            )
+        described = []
+        for sweep, amplitude in zip(sweeps, amplitudes, strict=True):
+            if not 0 <= start < end <= sweep.duration:
+                raise RecordingError(
+                    f"{self.name}, sweep {sweep.number}: a step from {start:g} to {end:g} s does "
+                    f"not lie inside the sweep of {sweep.duration:g} s; give both in seconds"
+                )
+            described.append(replace(sweep, read_current=_step(sweep, start, end, amplitude)))
+        return replace(self, sweeps=tuple(described))
+
+    def close(self) -> None:
+        """Close the file; sweeps cannot be read afterwards."""
+        self.close_file()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _step(sweep: Sweep, start: float, end: float, amplitude: float) -> Callable[[], Samples]:
+    def read() -> Samples:
+        current = np.zeros(sweep.points)
+        current[round(start * sweep.rate) : round(end * sweep.rate)] = amplitude
+        return current
+
+    return read
+
+
+#: Factors from a unit, as files write it, to mV and to pA.
+_MILLIVOLTS = {"volts": 1e3, "volt": 1e3, "v": 1e3, "mv": 1.0, "millivolts": 1.0, "uv": 1e-3}
+_PICOAMPERES = {
+    "amperes": 1e12,
+    "ampere": 1e12,
+    "amps": 1e12,
+    "amp": 1e12,
+    "a": 1e12,
+    "ma": 1e9,
+    "ua": 1e6,
+    "na": 1e3,
+    "pa": 1.0,
+    "picoamperes": 1.0,
+}
+
+
+def to_millivolts(unit: str) -> float | None:
+    """Factor from a unit of voltage to mV, None if it is no unit of voltage."""
+    return _MILLIVOLTS.get(_plain(unit))
+
+
+def to_picoamperes(unit: str) -> float | None:
+    """Factor from a unit of current to pA, None if it is no unit of current."""
+    return _PICOAMPERES.get(_plain(unit))
+
+
+def _plain(unit: str) -> str:
+    return (
+        unit.strip()
+        .replace("\N{MICRO SIGN}", "u")
+        .replace("\N{GREEK SMALL LETTER MU}", "u")
+        .lower()
+    )

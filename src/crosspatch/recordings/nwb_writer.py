@@ -1,0 +1,315 @@
+"""Current-clamp recordings as NWB 2 files, in the layout of the DANDI archive's Patch-seq sets.
+
+Series are named as MIES names them, and the sweep table, deprecated in NWB but what IPFX reads, is
+the one those files have. pynwb writes the head of the file. The series go through h5py, which is
+several times faster, and so does the sweep table, which pynwb 3 no longer writes; the tests hold
+the result to pynwb's validator.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pynwb import NWBHDF5IO, NWBFile
+from pynwb.file import Subject
+
+from crosspatch.errors import RecordingError
+
+#: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
+VOLTAGE_STEP = 1e-5
+
+#: Samples a chunk; a sweep of two seconds is read in two.
+_CHUNK = 65_536
+
+_ELECTRODE = "electrode_0"
+
+LATIN_NAMES = {"mouse": "Mus musculus", "human": "Homo sapiens"}
+
+
+@dataclass(frozen=True)
+class WrittenSweep:
+    """One sweep to write.
+
+    Attributes
+    ----------
+    stimulus_code : str
+        Code in the Allen stimulus ontology, such as C1LSCOARSE150216.
+    current : array
+        Injected current, pA.
+    voltage : array
+        Response, mV, as long as the current; zeros from where the acquisition was stopped.
+    rate : float
+        Samples a second.
+    start : float
+        Start within the session, s.
+    bridge_balance : float
+        MOhm.
+    bias_current : float
+        pA.
+    """
+
+    stimulus_code: str
+    current: NDArray[np.float32]
+    voltage: NDArray[np.float32]
+    rate: float
+    start: float
+    bridge_balance: float
+    bias_current: float
+
+
+@dataclass(frozen=True)
+class SessionNotes:
+    """What is known of a recording besides its samples.
+
+    Attributes
+    ----------
+    identifier, description, experiment : str
+        Of the session.
+    keywords : tuple of str
+    start : datetime
+        With time zone.
+    species : str
+        Mouse or human.
+    donor, donor_description, sex, age : str
+        Sex as M, F or U; age as ISO 8601 duration.
+    institution, lab : str
+    seal : float
+        GOhm.
+    access_resistance : float
+        MOhm.
+    """
+
+    identifier: str
+    description: str
+    experiment: str
+    keywords: tuple[str, ...]
+    start: datetime
+    species: str
+    donor: str
+    donor_description: str
+    sex: str
+    age: str
+    institution: str
+    lab: str
+    seal: float
+    access_resistance: float
+
+
+def write_nwb(path: str | Path, notes: SessionNotes, sweeps: Sequence[WrittenSweep]) -> None:
+    """Write a current-clamp recording as NWB 2, under a temporary name first.
+
+    Parameters
+    ----------
+    path : path
+        Where to; an existing file is replaced.
+    notes : SessionNotes
+    sweeps : sequence of WrittenSweep
+
+    Raises
+    ------
+    RecordingError
+        If there are no sweeps, a sweep's current and voltage differ in length, or the file cannot
+        be written; nothing is left behind then.
+    """
+    path = Path(path)
+    if not sweeps:
+        raise RecordingError(f"{path}: a recording needs at least one sweep")
+    for number, sweep in enumerate(sweeps):
+        if len(sweep.current) != len(sweep.voltage):
+            raise RecordingError(
+                f"{path}: sweep {number} has {len(sweep.current)} samples of current and "
+                f"{len(sweep.voltage)} of voltage"
+            )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_header(temporary, notes)
+        with h5py.File(temporary, "r+") as file:
+            for number, sweep in enumerate(sweeps):
+                _add_series(file, number, sweep)
+            _add_sweep_table(file, len(sweeps))
+            _add_specifications(file)
+        temporary.replace(path)
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def series_names(sweep: int) -> tuple[str, str]:
+    """Names of the response and of the stimulus series of a sweep."""
+    return f"data_{sweep:05d}_AD0", f"data_{sweep:05d}_DA0"
+
+
+def _write_header(path: Path, notes: SessionNotes) -> None:
+    file = NWBFile(
+        session_description=notes.description,
+        identifier=notes.identifier,
+        session_start_time=notes.start,
+        file_create_date=notes.start,
+        experiment_description=notes.experiment,
+        keywords=list(notes.keywords),
+        institution=notes.institution,
+        lab=notes.lab,
+        experimenter=["Crosspatch, Simulation"],
+        session_id=notes.identifier,
+        subject=Subject(
+            subject_id=notes.donor,
+            description=notes.donor_description,
+            species=LATIN_NAMES[notes.species],
+            sex=notes.sex,
+            age=notes.age,
+        ),
+    )
+    device = file.create_device(name="amplifier", description="a simulated patch-clamp amplifier")
+    file.create_icephys_electrode(
+        name=_ELECTRODE,
+        description="a simulated whole-cell electrode",
+        device=device,
+        cell_id=notes.identifier,
+        seal=f"{notes.seal:.3f} GOhm",
+        initial_access_resistance=f"{notes.access_resistance:.2f} MOhm",
+    )
+    with _names_allowed(), NWBHDF5IO(str(path), "w") as io:
+        io.write(file, cache_spec=False)
+
+
+@contextmanager
+def _names_allowed() -> Iterator[None]:
+    """No warning of pynwb about a temporary name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not end in '.nwb'")
+        yield
+
+
+def _as_integers(voltage: NDArray[np.float32]) -> NDArray[np.int16]:
+    limits = np.iinfo(np.int16)
+    steps = np.rint(np.asarray(voltage) * np.float32(1e-3 / VOLTAGE_STEP))
+    return np.clip(steps, limits.min, limits.max).astype(np.int16)
+
+
+def _add_series(file: h5py.File, number: int, sweep: WrittenSweep) -> None:
+    response, stimulus = series_names(number)
+    group = file["acquisition"].create_group(response)
+    _describe(group, "core", "CurrentClampSeries")
+    group.attrs["description"] = "membrane potential"
+    _fill(group, number, sweep, _as_integers(sweep.voltage), "volts", VOLTAGE_STEP)
+    group["bias_current"] = np.float32(sweep.bias_current * 1e-12)
+    group["bias_current"].attrs["unit"] = "amperes"
+    group["bridge_balance"] = np.float32(sweep.bridge_balance * 1e6)
+    group["bridge_balance"].attrs["unit"] = "ohms"
+    group["capacitance_compensation"] = np.float32(0.0)
+    group["capacitance_compensation"].attrs["unit"] = "farads"
+
+    group = file["stimulus/presentation"].create_group(stimulus)
+    _describe(group, "core", "CurrentClampStimulusSeries")
+    group.attrs["description"] = "injected current"
+    _fill(group, number, sweep, np.asarray(sweep.current, np.float32), "amperes", 1e-12)
+
+
+def _fill(
+    group: h5py.Group,
+    number: int,
+    sweep: WrittenSweep,
+    samples: NDArray[Any],
+    unit: str,
+    conversion: float,
+) -> None:
+    """Add what every series has."""
+    group.attrs["comments"] = "no comments"
+    group.attrs["stimulus_description"] = f"{sweep.stimulus_code}_DA_0"
+    group.attrs["sweep_number"] = np.uint32(number)
+    group["electrode"] = h5py.SoftLink(f"/general/intracellular_ephys/{_ELECTRODE}")
+    group["gain"] = np.float32(1.0)
+    data = group.create_dataset(
+        "data",
+        data=samples,
+        chunks=(min(len(samples), _CHUNK),),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+    )
+    data.attrs["conversion"] = conversion
+    data.attrs["offset"] = 0.0
+    data.attrs["resolution"] = -1.0
+    data.attrs["unit"] = unit
+    group["starting_time"] = float(sweep.start)
+    group["starting_time"].attrs["rate"] = float(sweep.rate)
+    group["starting_time"].attrs["unit"] = "seconds"
+
+
+def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
+    """Add the table in the layout of pynwb 2: a row a series, with its sweep number."""
+    rows = [
+        (number, file[f"{folder}/{name}"].ref)
+        for number in range(sweeps)
+        for folder, name in zip(
+            ("acquisition", "stimulus/presentation"), series_names(number), strict=True
+        )
+    ]
+    table = file["general/intracellular_ephys"].create_group("sweep_table")
+    _describe(table, "core", "SweepTable")
+    table.attrs["description"] = "Sweep number of each series"
+    table.attrs["colnames"] = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
+    identifiers = table.create_dataset("id", data=np.arange(len(rows), dtype=np.int64))
+    _describe(identifiers, "hdmf-common", "ElementIdentifiers")
+    numbers = table.create_dataset(
+        "sweep_number", data=np.array([number for number, _ in rows], dtype=np.uint32)
+    )
+    _describe(numbers, "hdmf-common", "VectorData")
+    numbers.attrs["description"] = "Sweep number of the series in the row"
+    series = table.create_dataset("series", (len(rows),), dtype=h5py.ref_dtype)
+    series[:] = [reference for _, reference in rows]
+    _describe(series, "hdmf-common", "VectorData")
+    series.attrs["description"] = "The series with the sweep number of the row"
+    index = table.create_dataset("series_index", data=np.arange(1, len(rows) + 1, dtype=np.uint32))
+    _describe(index, "hdmf-common", "VectorIndex")
+    index.attrs["description"] = "Index for series"
+    index.attrs["target"] = series.ref
+
+
+def _add_specifications(file: h5py.File) -> None:
+    """Add the schema the file follows, as pynwb does but without building it for every file."""
+    group = file.create_group("specifications")
+    for name, text in _specifications().items():
+        group.create_dataset(name, data=text, dtype=h5py.string_dtype())
+    file.attrs[".specloc"] = group.ref
+
+
+@cache
+def _specifications() -> dict[str, str]:
+    """What pynwb writes into an empty file, by path."""
+    empty = NWBFile("empty", "empty", datetime(2020, 1, 1, tzinfo=UTC))
+    found: dict[str, str] = {}
+
+    def keep(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item.asstr()[()]
+
+    with (
+        h5py.File("empty", "w", driver="core", backing_store=False) as file,
+        _names_allowed(),
+        NWBHDF5IO(file=file, mode="w") as io,
+    ):
+        io.write(empty)
+        file["specifications"].visititems(keep)
+    return found
+
+
+def _describe(item: h5py.Group | h5py.Dataset, namespace: str, kind: str) -> None:
+    item.attrs["namespace"] = namespace
+    item.attrs["neurodata_type"] = kind
+    item.attrs["object_id"] = str(uuid.uuid4())

@@ -1,0 +1,352 @@
+"""Which sweeps and cells are fit to be measured, and why the others are not."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from crosspatch.errors import RecordingError
+from crosspatch.recordings.model import VOLTAGE_CLAMP, Recording, Samples, Sweep
+from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, RAMP, SHORT_SQUARE, Stimulus
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """Thresholds; a sweep or cell beyond one of them is rejected with its reason.
+
+    The Allen Institute's criteria (IPFX 2.1.2, defaults/qc_criteria.json) are `ALLEN`. Its limits
+    on drift and noise within a sweep are for its own rigs and reject most sweeps of others, so the
+    defaults here are wider; those for seal and resistances are the Allen's.
+    """
+
+    #: Difference of the potential before and after the stimulus, mV (Allen: 1).
+    drift: float = 10.0
+    #: Root mean square over the baseline, mV (Allen: 0.5).
+    slow_noise: float = 2.0
+    #: Root mean square in 1.5 ms of the baseline, mV (Allen: 0.07).
+    fast_noise: float = 1.0
+    #: Resting potential, mV; outside, the cell is not healthy or not a neuron.
+    baseline_low: float = -110.0
+    baseline_high: float = -35.0
+    #: Samples at one extreme value for this long are a saturated amplifier, s.
+    clipped: float = 0.001
+    #: … if that value is above or below, mV.
+    clipped_above: float = 15.0
+    clipped_below: float = -120.0
+    #: Recorded after a square, s; IPFX needs it to see how a step ends.
+    after_square: float = 0.2
+    #: Seal resistance, GOhm.
+    seal: float = 1.0
+    #: Access resistance, MOhm.
+    access_low: float = 1.0
+    access_high: float = 20.0
+    #: Access as a share of input resistance.
+    access_share: float = 0.15
+    #: Jump of the potential at the edge of a step, MOhm: the bridge was not balanced.
+    bridge: float = 20.0
+
+
+#: The Allen Institute's limits on sweeps.
+ALLEN = QualitySettings(drift=1.0, slow_noise=0.5, fast_noise=0.07)
+#: Every sweep is used that can be.
+ANY = replace(
+    QualitySettings(),
+    drift=math.inf,
+    slow_noise=math.inf,
+    fast_noise=math.inf,
+    baseline_low=-math.inf,
+    baseline_high=math.inf,
+    clipped=math.inf,
+    seal=0.0,
+    access_low=0.0,
+    access_high=math.inf,
+    access_share=math.inf,
+    bridge=math.inf,
+)
+
+QUALITIES = {"default": QualitySettings(), "allen": ALLEN, "any": ANY}
+
+
+#: mV; amplifiers and digitisers end far below.
+_MAX_VOLTAGE = 2_000.0
+#: No neuron spikes twice within this time, s; …
+_REFRACTORY = 0.0008
+#: … more often than so, it is noise, on which detecting spikes takes long and means nothing.
+_MAX_CLOSE = 5
+
+
+@dataclass(frozen=True)
+class SweepQuality:
+    """What was measured on a sweep, and why it is rejected.
+
+    Attributes
+    ----------
+    baseline : float
+        Mean potential before the stimulus, mV.
+    drift, slow_noise, fast_noise : float
+        mV; NaN where the sweep is too short to say.
+    bridge : float
+        Jump at the edges of the step, MOhm; NaN without a step.
+    reasons : tuple of str
+        Empty if the sweep is used.
+    """
+
+    baseline: float = float("nan")
+    drift: float = float("nan")
+    slow_noise: float = float("nan")
+    fast_noise: float = float("nan")
+    bridge: float = float("nan")
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the sweep is used."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class CellQuality:
+    """What was measured on the whole cell, and why it is rejected.
+
+    Attributes
+    ----------
+    seal : float
+        GOhm, NaN where not recorded.
+    access_resistance, input_resistance : float
+        From the voltage-clamp test after break-in, else from the file's notes; MOhm.
+    bridge : float
+        Median jump at the edges of steps, MOhm.
+    reasons : tuple of str
+        Empty if the cell passes.
+    """
+
+    seal: float = float("nan")
+    access_resistance: float = float("nan")
+    input_resistance: float = float("nan")
+    bridge: float = float("nan")
+    reasons: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the cell passes."""
+        return not self.reasons
+
+
+def recorded_points(voltage: Samples) -> int:
+    """Samples until the recording stopped.
+
+    Acquisition programs fill the rest of a sweep that was stopped with zeros, others with NaN.
+    """
+    used = np.flatnonzero((voltage != 0) & ~np.isnan(voltage))
+    return int(used[-1]) + 1 if len(used) else 0
+
+
+def assess_sweep(
+    sweep: Sweep, voltage: Samples, stimulus: Stimulus, settings: QualitySettings | None = None
+) -> SweepQuality:
+    """Measure a sweep and say why it cannot be used.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    voltage : array, shape (points,)
+        Its samples, mV.
+    stimulus : Stimulus
+    settings : QualitySettings, optional
+    """
+    settings = settings or QualitySettings()
+    rate = sweep.rate
+    end = recorded_points(voltage)
+    if not end:
+        return SweepQuality(reasons=("no samples: the voltage is zero or missing throughout",))
+    used = voltage[:end]
+    if not np.isfinite(used).all():
+        count = int(np.sum(~np.isfinite(used)))
+        return SweepQuality(reasons=(f"{count} samples are not finite",))
+    largest = float(np.max(np.abs(used)))
+    if largest > _MAX_VOLTAGE:
+        reason = f"it reaches {largest:.3g} mV, which no amplifier does: a wrong unit, or damage"
+        return SweepQuality(reasons=(reason,))
+    close = _close_spikes(used, rate)
+    if close > _MAX_CLOSE:
+        reason = f"{close} spikes follow another within {_REFRACTORY * 1e3:g} ms: it is noise"
+        return SweepQuality(reasons=(reason,))
+    if stimulus.kind == NONE:
+        return SweepQuality(baseline=float(np.mean(used)))
+    reasons = []
+    if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
+        missing = stimulus.end + settings.after_square - end / rate
+        if end / rate < stimulus.end:
+            reasons.append(f"stopped at {end / rate:.3g} s, before the stimulus ended")
+        elif missing > 1.5 / rate and end < len(voltage):
+            reasons.append(
+                f"stopped {end / rate - stimulus.end:.3g} s after the stimulus, "
+                f"{settings.after_square:g} s are needed"
+            )
+    elif end / rate < stimulus.start:
+        reasons.append(f"stopped at {end / rate:.3g} s, before the stimulus began")
+    before = _before(used, stimulus, rate)
+    if not len(before):
+        return SweepQuality(reasons=(*reasons, "nothing was recorded before the stimulus"))
+    baseline = float(np.mean(before))
+    slow = float(np.std(before))
+    short = max(round(0.0015 * rate), 2)
+    blocks = before[: len(before) // short * short].reshape(-1, short)
+    fast = float(np.median(np.std(blocks, axis=1))) if len(blocks) else float("nan")
+    drift = float("nan")
+    after = _after(used, stimulus, rate)
+    if stimulus.kind != RAMP and len(after):  # after a ramp there is no time to recover
+        drift = abs(float(np.median(after)) - baseline)
+    bridge = _bridge(used, stimulus, rate)
+    if not settings.baseline_low <= baseline <= settings.baseline_high:
+        reasons.append(
+            f"baseline {baseline:.1f} mV, outside {settings.baseline_low:g} to "
+            f"{settings.baseline_high:g} mV"
+        )
+    for name, value, limit in (
+        ("drift", drift, settings.drift),
+        ("slow noise", slow, settings.slow_noise),
+        ("fast noise", fast, settings.fast_noise),
+    ):
+        if value > limit:
+            reasons.append(f"{name} {value:.2f} mV above {limit:g} mV")
+    longest, level = _flat_extreme(used, settings)
+    if longest / rate >= settings.clipped:
+        reasons.append(f"saturated: {longest / rate * 1e3:.1f} ms at {level:.0f} mV")
+    return SweepQuality(baseline, drift, slow, fast, bridge, tuple(reasons))
+
+
+def _close_spikes(voltage: Samples, rate: float) -> int:
+    """How many rises through -20 mV, from below -30 mV, come too soon after another."""
+    sides = np.where(voltage > -20, 1, np.where(voltage < -30, -1, 0))
+    at = np.flatnonzero(sides)
+    rises = at[1:][np.diff(sides[at]) > 0]
+    return int(np.count_nonzero(np.diff(rises) < _REFRACTORY * rate))
+
+
+def _before(voltage: Samples, stimulus: Stimulus, rate: float) -> Samples:
+    """Up to 0.5 s before the stimulus, after the test pulse has died away."""
+    first = max(stimulus.start - 0.5, 0.0)
+    if stimulus.test_pulse:
+        start, end, _ = stimulus.test_pulse
+        first = max(first, min(end + max(end - start, 0.05), stimulus.start - 0.1))
+    return voltage[round(max(first, 0.0) * rate) : round(stimulus.start * rate)]
+
+
+def _after(voltage: Samples, stimulus: Stimulus, rate: float) -> Samples:
+    """The last 0.5 s before the next pulse, if the cell had 0.3 s to recover."""
+    last = min(len(voltage), round(min(stimulus.next_start, 1e6) * rate))
+    first = max(round((stimulus.end + 0.3) * rate), last - round(0.5 * rate))
+    return voltage[first:last] if last - first >= 0.02 * rate else voltage[:0]
+
+
+def _bridge(voltage: Samples, stimulus: Stimulus, rate: float) -> float:
+    """Jump of the potential within 0.2 ms of the end of a hyperpolarising step, MOhm."""
+    if stimulus.kind != LONG_SQUARE or stimulus.amplitude > -10:
+        return float("nan")
+    edge, wait = round(stimulus.end * rate), max(round(0.0002 * rate), 2)
+    span = max(round(0.001 * rate), 4)
+    if edge - span < 0 or edge + wait + 3 * span > len(voltage):
+        return float("nan")
+    # Where the potential would be right after the edge, from straight lines on both sides.
+    left = float(np.mean(voltage[edge - span : edge]))
+    t = np.arange(edge + wait, edge + wait + 3 * span)
+    slope, there = np.polyfit(t - edge, voltage[t[0] : t[-1] + 1], 1)
+    del slope
+    return (left - float(there)) / stimulus.amplitude * 1e3
+
+
+def _flat_extreme(voltage: Samples, settings: QualitySettings) -> tuple[int, float]:
+    """The longest run at the sweep's highest or lowest value, where that is out of range."""
+    longest, level = 0, float("nan")
+    for extreme, beyond in (
+        (voltage.max(), voltage.max() > settings.clipped_above),
+        (voltage.min(), voltage.min() < settings.clipped_below),
+    ):
+        if beyond:
+            edges = np.flatnonzero(np.diff(np.r_[0, voltage == extreme, 0]))
+            run = int(np.max(edges[1::2] - edges[::2]))
+            if run > longest:
+                longest, level = run, float(extreme)
+    return longest, level
+
+
+def assess_cell(
+    recording: Recording,
+    sweeps: dict[int, SweepQuality],
+    input_resistance: float = float("nan"),
+    settings: QualitySettings | None = None,
+) -> CellQuality:
+    """Judge the cell: seal, access and bridge.
+
+    Parameters
+    ----------
+    recording : Recording
+    sweeps : dict
+        What `assess_sweep` said, by sweep number.
+    input_resistance : float
+        From current clamp, MOhm; stands in where no voltage-clamp test was recorded.
+    settings : QualitySettings, optional
+    """
+    settings = settings or QualitySettings()
+    seal = _clamp_test(recording, "seal")
+    if math.isnan(seal) and recording.recorded.seal is not None:
+        seal = recording.recorded.seal
+    access = _clamp_test(recording, "access")
+    if math.isnan(access) and recording.recorded.access_resistance is not None:
+        access = recording.recorded.access_resistance
+    resistance = _clamp_test(recording, "input")
+    if math.isnan(resistance):
+        resistance = input_resistance
+    jumps = [quality.bridge for quality in sweeps.values() if not math.isnan(quality.bridge)]
+    bridge = float(np.median(jumps)) if jumps else float("nan")
+    reasons = []
+    if seal < settings.seal:
+        reasons.append(f"seal {seal:.2f} GOhm below {settings.seal:g} GOhm")
+    if not (math.isnan(access) or settings.access_low <= access <= settings.access_high):
+        reasons.append(
+            f"access resistance {access:.1f} MOhm outside {settings.access_low:g} to "
+            f"{settings.access_high:g} MOhm"
+        )
+    if access / resistance > settings.access_share:
+        reasons.append(
+            f"access resistance is {access / resistance:.0%} of the input resistance, "
+            f"above {settings.access_share:.0%}"
+        )
+    if abs(bridge) > settings.bridge:
+        reasons.append(f"bridge off by {bridge:.1f} MOhm, above {settings.bridge:g} MOhm")
+    if not any(quality.passed for quality in sweeps.values()):
+        reasons.append("no sweep passed quality control")
+    return CellQuality(seal, access, resistance, bridge, tuple(reasons))
+
+
+#: Allen stimulus codes of the voltage-clamp tests (IPFX 2.1.2, stimulus.py).
+_TESTS = {"seal": "EXTPCLLATT", "access": "EXTPBREAKN", "input": "EXTPBREAKN"}
+
+
+def _clamp_test(recording: Recording, test: str) -> float:
+    """A resistance from the last voltage-clamp test of its kind, by IPFX; NaN without one."""
+    from ipfx import qc_features
+
+    measure = {
+        "seal": qc_features.measure_seal,
+        "access": qc_features.measure_initial_access_resistance,
+        "input": qc_features.measure_input_resistance,
+    }[test]
+    tests = [
+        sweep
+        for sweep in recording.sweeps
+        if sweep.clamp == VOLTAGE_CLAMP and sweep.description.upper().startswith(_TESTS[test])
+    ]
+    for sweep in reversed(tests):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # numpy's, on samples that make no sense
+                value = float(measure(sweep.voltage, sweep.current, sweep.time))
+        except (RecordingError, AssertionError, ValueError, IndexError, ZeroDivisionError):
+            continue
+        if math.isfinite(value):
+            return value
+    return float("nan")

@@ -1,0 +1,380 @@
+"""What was injected, recognised from the command waveform itself."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import RecordingError
+from crosspatch.recordings.model import Recording, Samples, Sweep
+
+LONG_SQUARE = "long square"
+SHORT_SQUARE = "short square"
+RAMP = "ramp"
+OTHER = "other"
+NONE = "none"
+
+#: pA; amplifiers end far below.
+_MAX_CURRENT = 1e6
+
+
+@dataclass(frozen=True)
+class StimulusSettings:
+    """How stimuli are told apart. The Allen set has steps of 1 s, pulses of 3 ms, ramps of s."""
+
+    #: A step at least this long is a long square, s.
+    long_square: float = 0.2
+    #: A step at most this long is a short square, s.
+    short_square: float = 0.01
+    #: A ramp rises for at least this long, s.
+    ramp: float = 0.1
+    #: Departure of a ramp from a straight line, as a share of its height.
+    straight: float = 0.03
+    #: A test pulse ends before this time, s (IPFX 2.1.2, epochs.TEST_PULSE_MAX_TIME).
+    test_pulse_before: float = 0.4
+    #: Smallest pulse, pA; a command measured through an input is noisy.
+    smallest: float = 0.5
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """The stimulus of one sweep.
+
+    Attributes
+    ----------
+    kind : str
+        ``long square``, ``short square``, ``ramp``, ``other`` or ``none``.
+    start, end : float
+        First sample of the stimulus, and the first after it, in s from the start of the sweep.
+    amplitude : float
+        Height above the holding current in pA; of a ramp, its last value.
+    holding : float
+        Command outside the stimulus, pA.
+    test_pulse : tuple of float or None
+        Start and end in s, and amplitude in pA, of a pulse before the stimulus.
+    next_start : float
+        When the next pulse of the sweep begins, s; infinite if there is none.
+    named : str or None
+        The kind that the file's name for the stimulus stands for, in the Allen stimulus ontology.
+    """
+
+    kind: str
+    start: float = float("nan")
+    end: float = float("nan")
+    amplitude: float = 0.0
+    holding: float = 0.0
+    test_pulse: tuple[float, float, float] | None = None
+    next_start: float = float("inf")
+    named: str | None = None
+
+    @property
+    def duration(self) -> float:
+        """Length in s."""
+        return self.end - self.start
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the file calls it something other than what the command shows."""
+        return self.named is not None and self.kind not in (self.named, NONE)
+
+
+@dataclass(frozen=True)
+class _Pulse:
+    """A departure from the holding current: samples [first, last), and its shape."""
+
+    first: int
+    last: int
+    level: float
+    shape: str  # "flat", "ramp" or "other"
+    alone: bool = True
+
+    def same(self, rate: float, other: _Pulse, rate_of_other: float) -> bool:
+        """Whether two pulses are alike: times to 0.2 ms, levels to 2 % or 0.5 pA."""
+        starts = self.first / rate - other.first / rate_of_other
+        ends = self.last / rate - other.last / rate_of_other
+        near = max(0.5, 0.02 * abs(self.level))
+        return max(abs(starts), abs(ends)) < 2e-4 and abs(self.level - other.level) <= near
+
+
+def recognise(
+    recording: Recording, settings: StimulusSettings | None = None
+) -> dict[int, Stimulus]:
+    """Recognise the stimulus of every current-clamp sweep.
+
+    A pulse is taken for a test pulse if it is the first of several in a sweep, ends early, and
+    is the same in most sweeps. Of the remaining pulses the first that stands alone counts.
+
+    Parameters
+    ----------
+    recording : Recording
+    settings : StimulusSettings, optional
+
+    Returns
+    -------
+    dict
+        Sweep number to stimulus. A sweep whose command cannot be read is not in it.
+
+    Raises
+    ------
+    RecordingError
+        If no sweep has a command waveform.
+    """
+    settings = settings or StimulusSettings()
+    found: dict[int, tuple[Sweep, list[_Pulse], float]] = {}
+    reason = None
+    for sweep in recording.current_clamp:
+        try:
+            current = command_of(sweep)
+        except RecordingError as error:
+            reason = reason or str(error)
+            continue
+        found[sweep.number] = (sweep, *_pulses(current, sweep.rate, settings))
+    if not found:
+        raise RecordingError(
+            f"{recording.name} has no command waveform ({reason}); describe the step with "
+            "--step-start, --step-end and --amplitudes"
+        )
+    holding = Counter(round(level, 1) for _, _, level in found.values()).most_common(1)[0][0]
+    tests = _test_pulses(found, settings)
+    return {
+        number: _stimulus(sweep, pulses, level, holding, tests, settings)
+        for number, (sweep, pulses, level) in found.items()
+    }
+
+
+def command_of(sweep: Sweep) -> Samples:
+    """The command of a sweep in pA, with noise taken off where it was measured.
+
+    Raises
+    ------
+    RecordingError
+        If there is none, or it has values that are not finite or cannot be.
+    """
+    current = np.asarray(sweep.current)
+    finite = np.isfinite(current)
+    if not finite.all():
+        valid = np.flatnonzero(finite)
+        if not len(valid) or not finite[: valid[-1] + 1].all():
+            raise RecordingError(f"sweep {sweep.number} has a command that is not finite")
+        current = np.where(finite, current, current[valid[-1]])
+    largest = float(np.max(np.abs(current)))
+    if largest > _MAX_CURRENT:
+        raise RecordingError(
+            f"sweep {sweep.number} has a command that reaches {largest:.3g} pA, which no amplifier "
+            "does: a wrong unit, or damage"
+        )
+    return _without_noise(current, sweep.rate)
+
+
+def _without_noise(current: Samples, rate: float) -> Samples:
+    """A measured command flickers around its level; a digital one is left untouched."""
+    steps = np.diff(current)
+    turns = np.count_nonzero(steps[1:] * steps[:-1] < 0)
+    if turns < 0.2 * len(current):
+        return current
+    noise = 1.4826 * float(np.median(np.abs(steps))) / np.sqrt(2)
+    width = max(round(0.0005 * rate), 2)
+    if len(current) < 4 * width:
+        return current
+    sums = np.cumsum(np.concatenate([[0.0], current]))
+    means = (sums[width:] - sums[:-width]) / width
+    # An edge is where the means on both sides differ by more than noise can.
+    jumps = np.abs(means[width:] - means[:-width])
+    over = np.flatnonzero(jumps > max(8 * noise / np.sqrt(width), 1.0))
+    clusters = np.split(over, np.flatnonzero(np.diff(over) > width) + 1) if len(over) else []
+    edges = [int(cluster[np.argmax(jumps[cluster])]) + width for cluster in clusters]
+    result = np.empty(len(current))
+    for first, last in pairwise([0, *edges, len(current)]):
+        part = current[first:last]
+        slope, level = np.polyfit(np.arange(last - first), part, 1) if last - first > 2 else (0, 0)
+        if last - first > 2 and abs(slope) * (last - first) > max(2 * noise, 2.0):
+            result[first:last] = level + slope * np.arange(last - first)
+        else:
+            result[first:last] = np.median(part)
+    return result
+
+
+def _pulses(
+    current: Samples, rate: float, settings: StimulusSettings
+) -> tuple[list[_Pulse], float]:
+    """The pulses of a command, and its level at the start."""
+    holding = float(current[0])
+    changes = np.flatnonzero(np.diff(current)) + 1
+    pulses: list[_Pulse] = []
+    if not len(changes):
+        return pulses, holding
+    gap = round(0.05 * rate)
+    clusters = np.split(changes, np.flatnonzero(np.diff(changes) > gap) + 1)
+    edges: list[int] = []
+    waves: list[tuple[int, int]] = []
+    for cluster in clusters:
+        if len(cluster) > 8:
+            waves.append((int(cluster[0]), int(cluster[-1])))
+        else:
+            edges += [int(edge) for edge in cluster]
+    for first, last in waves:
+        pulses.append(_wave(current, first, last, rate, settings))
+    # Constant runs between the edges that lie outside waves.
+    bounds = [0, *edges, len(current)]
+    runs = []
+    for first, last in pairwise(bounds):
+        inside = any(first < stop and start < last for start, stop in waves)
+        level = float(current[first]) - holding
+        if not inside and abs(level) >= settings.smallest:
+            runs.append((first, last, level))
+    for number, (first, last, level) in enumerate(runs):
+        before = number > 0 and runs[number - 1][1] == first
+        after = number + 1 < len(runs) and runs[number + 1][0] == last
+        ends = last < len(current)
+        pulses.append(_Pulse(first, last, level, "flat", not before and not after and ends))
+    return sorted(pulses, key=lambda pulse: pulse.first), holding
+
+
+def _wave(
+    current: Samples, first: int, last: int, rate: float, settings: StimulusSettings
+) -> _Pulse:
+    """A stretch in which the command keeps changing: a ramp if it rises in a straight line."""
+    part = np.asarray(current[first - 1 : last], dtype=np.float64)
+    level = float(part[-1] - part[0])
+    height = float(np.ptp(part))
+    shape = "other"
+    if len(part) >= settings.ramp * rate and height >= settings.smallest:
+        line = np.linspace(part[0], part[-1], len(part))
+        # Digitised finely or coarsely, a ramp stays within a step of the line.
+        grain = float(np.max(np.abs(np.diff(part))))
+        if np.max(np.abs(part - line)) <= settings.straight * abs(level) + grain and level:
+            shape = "ramp"
+    if shape == "other":
+        level = float(part[np.argmax(np.abs(part - part[0]))] - part[0])
+    return _Pulse(first, last, level, shape)
+
+
+def _test_pulses(
+    found: dict[int, tuple[Sweep, list[_Pulse], float]], settings: StimulusSettings
+) -> list[tuple[_Pulse, float]]:
+    """The test pulses of this recording, each with its sampling rate."""
+    kinds: list[tuple[_Pulse, float]] = []
+    seen: Counter[int] = Counter()
+    followed: Counter[int] = Counter()
+    stimulated = 0
+    for sweep, pulses, _ in found.values():
+        stimulated += bool(pulses)
+        first = pulses[0] if pulses else None
+        if first is None or first.shape != "flat" or not first.alone:
+            continue
+        if first.last / sweep.rate > settings.test_pulse_before:
+            continue
+        kind = next((k for k, each in enumerate(kinds) if first.same(sweep.rate, *each)), None)
+        if kind is None:
+            kind = len(kinds)
+            kinds.append((first, sweep.rate))
+        seen[kind] += 1
+        followed[kind] += len(pulses) > 1
+    return [kinds[k] for k, count in seen.items() if followed[k] and count >= 0.5 * stimulated]
+
+
+def _stimulus(
+    sweep: Sweep,
+    pulses: Sequence[_Pulse],
+    level: float,
+    holding: float,
+    tests: list[tuple[_Pulse, float]],
+    settings: StimulusSettings,
+) -> Stimulus:
+    named = ontology_kind(sweep.description)
+    test = None
+    if pulses and any(pulses[0].same(sweep.rate, *each) for each in tests):
+        first = pulses[0]
+        test = (first.first / sweep.rate, first.last / sweep.rate, first.level)
+        pulses = pulses[1:]
+    empty = Stimulus(NONE, holding=level, test_pulse=test, named=named)
+    if not pulses:
+        return empty
+    chosen = next((pulse for pulse in pulses if pulse.alone), pulses[0])
+    later = [pulse.first for pulse in pulses if pulse.first >= chosen.last]
+    duration = (chosen.last - chosen.first) / sweep.rate
+    kind = OTHER
+    if chosen.shape == "ramp":
+        kind = RAMP
+    elif chosen.shape == "flat" and chosen.alone:
+        if duration >= settings.long_square:
+            kind = LONG_SQUARE
+        elif duration <= settings.short_square:
+            kind = SHORT_SQUARE
+    amplitude = chosen.level
+    if kind == RAMP:  # sweeps that go on where the last one ended start above the holding
+        amplitude, level = chosen.level + level - holding, holding
+    return replace(
+        empty,
+        kind=kind,
+        start=chosen.first / sweep.rate,
+        end=chosen.last / sweep.rate,
+        amplitude=amplitude,
+        holding=level,
+        next_start=min(later, default=np.inf) / sweep.rate,
+    )
+
+
+@cache
+def _ontology() -> dict[str, str]:
+    """Allen stimulus code to kind, from the ontology that IPFX ships."""
+    from ipfx.stimulus import StimulusOntology
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ontology = StimulusOntology.default()
+    kinds = {}
+    for names, kind in (
+        (ontology.long_square_names, LONG_SQUARE),
+        (ontology.short_square_names, SHORT_SQUARE),
+        (ontology.ramp_names, RAMP),
+    ):
+        for stimulus in ontology.stimuli:
+            if any(stimulus.has_tag(name, tag_type="name") for name in names):
+                for tags in stimulus.tags(tag_type="code"):
+                    kinds.update(dict.fromkeys(tags[1:], kind))
+                kinds.update(dict.fromkeys(names, kind))
+    return kinds
+
+
+def ontology_kind(description: str) -> str | None:
+    """The kind that a stimulus name stands for in the Allen ontology, None if it says nothing.
+
+    Parameters
+    ----------
+    description : str
+        As files write it: ``C1LSCOARSE150216_DA_0``, ``Long Square`` …
+    """
+    code = re.sub(r"_DA_\d+$", "", description.strip()).split("[")[0].strip()
+    return _ontology().get(code) if code else None
+
+
+def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
+    """The stimulus alone: no holding current, test pulse or later pulse.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    stimulus : Stimulus
+        Of this sweep.
+
+    Returns
+    -------
+    array, shape (points,)
+        pA.
+    """
+    first, last = round(stimulus.start * sweep.rate), round(stimulus.end * sweep.rate)
+    result = np.zeros(sweep.points)
+    if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
+        result[first:last] = stimulus.amplitude
+    else:
+        result[first:last] = command_of(sweep)[first:last] - stimulus.holding
+    return result

@@ -1,0 +1,175 @@
+"""Figures, as functions that return matplotlib figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import CrosspatchError, RecordingError
+from crosspatch.features.protocols import Protocols
+from crosspatch.recordings.model import Recording
+from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MAX_SWEEPS = 40
+_POINTS = 4000
+
+
+def save_figure(figure: Figure, file: str | Path) -> None:
+    """Write a figure, under a temporary name first.
+
+    Parameters
+    ----------
+    figure : Figure
+    file : path
+        Its ending is the format: ``.png``, ``.svg``, ``.pdf``.
+
+    Raises
+    ------
+    CrosspatchError
+        If it cannot be written.
+    """
+    file = Path(file)
+    temporary = file.with_name(f".{file.stem}.part{file.suffix}")
+    try:
+        figure.savefig(temporary, dpi=150)
+        temporary.replace(file)
+    except (OSError, ValueError) as error:
+        raise CrosspatchError(f"{file} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
+    """A recording's sweeps by stimulus, its first spikes and its rate-current curve.
+
+    Sweeps that quality control rejected are grey.
+
+    Parameters
+    ----------
+    recording : Recording
+        Open.
+    protocols : Protocols
+        From `crosspatch.features.protocols.analyse`.
+    """
+    from matplotlib.figure import Figure
+
+    kinds = [
+        kind
+        for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP, OTHER, NONE)
+        if any(stimulus.kind == kind for stimulus in protocols.stimuli.values())
+    ]
+    columns = max(len(kinds), 2)
+    figure = Figure(figsize=(3.6 * columns, 8.0), layout="constrained")
+    grid = figure.add_gridspec(3, 2 * columns, height_ratios=[3, 1, 2.4])
+    for position, kind in enumerate(kinds):
+        place = slice(2 * position, 2 * position + 2)
+        above = figure.add_subplot(grid[0, place])
+        below = figure.add_subplot(grid[1, place], sharex=above)
+        _draw_sweeps(recording, protocols, kind, above, below)
+    half = columns
+    _draw_first_spikes(protocols, figure.add_subplot(grid[2, :half]))
+    _draw_rates(protocols, figure.add_subplot(grid[2, half:]))
+    label = ", SIMULATED" if recording.recorded.simulated else ""
+    figure.suptitle(f"{recording.cell_id} ({recording.format}{label})", fontsize=11)
+    return figure
+
+
+def _draw_sweeps(
+    recording: Recording, protocols: Protocols, kind: str, above: Axes, below: Axes
+) -> None:
+    from matplotlib import colormaps
+
+    numbers = [n for n, stimulus in protocols.stimuli.items() if stimulus.kind == kind]
+    chosen = numbers[:: max(1, -(-len(numbers) // _MAX_SWEEPS))]
+    passed = [n for n in chosen if protocols.qualities[n].passed]
+    colours = colormaps["viridis"](np.linspace(0, 0.9, max(len(passed), 1)))
+    ranked = sorted(passed, key=lambda n: protocols.stimuli[n].amplitude)
+    for number in chosen:
+        sweep = recording.sweep(number)
+        colour = colours[ranked.index(number)] if number in passed else "0.8"
+        try:
+            voltage, current = sweep.voltage, sweep.current
+        except RecordingError:
+            continue
+        for axes, values in ((above, voltage), (below, current)):
+            axes.plot(*_thinned(values, sweep.rate), color=colour, linewidth=0.6)
+    rejected = len(chosen) - len(passed)
+    shown = f"{len(chosen)} of {len(numbers)}" if len(chosen) < len(numbers) else str(len(numbers))
+    grey = f", {rejected} rejected (grey)" if rejected else ""
+    above.set_title(f"{kind}: {shown} sweep{'s' * (len(numbers) > 1)}{grey}", fontsize=9)
+    above.set_ylabel("potential (mV)")
+    below.set_ylabel("command (pA)")
+    below.set_xlabel("time (s)")
+    above.tick_params(labelbottom=False)
+    _plain(above)
+    _plain(below)
+
+
+def _thinned(values: NDArray[np.floating], rate: float) -> tuple[NDArray, NDArray]:
+    """Lowest and highest value of every stretch, so that no spike is lost."""
+    values = np.asarray(values, dtype=np.float64)
+    used = np.flatnonzero(np.isfinite(values))
+    values = values[: used[-1] + 1] if len(used) else values[:0]
+    width = max(1, len(values) // _POINTS)
+    whole = values[: len(values) // width * width].reshape(-1, width)
+    if width == 1:
+        return np.arange(len(values)) / rate, values
+    ends = np.stack([whole.min(axis=1), whole.max(axis=1)], axis=1).ravel()
+    times = np.repeat((np.arange(len(whole)) + 0.5) * width / rate, 2)
+    return times, ends
+
+
+def _draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
+    drawn = False
+    for name, analysis, colour in (
+        ("rheobase", protocols.long_square, "#0072b2"),
+        ("short square", protocols.short_square, "#d55e00"),
+        ("ramp", protocols.ramp, "#009e73"),
+    ):
+        if analysis is None:
+            continue
+        spikes = analysis.features["spikes_set"]
+        first = next((k for k, each in enumerate(spikes) if len(each)), None)
+        if name == "rheobase" and "rheobase_sweep" in analysis.features:
+            first = analysis.features["rheobase_sweep"].name
+        if first is None:
+            continue
+        sweep = analysis.sweeps[first]
+        start = int(spikes[first]["threshold_index"].iloc[0])
+        rate = sweep.sampling_rate
+        span = slice(max(start - round(0.001 * rate), 0), start + round(0.005 * rate))
+        time = (np.arange(len(sweep.v))[span] - start) / rate * 1e3
+        axes.plot(time, sweep.v[span], color=colour, label=name, linewidth=1.2)
+        drawn = True
+    axes.set_title("first spike, from threshold", fontsize=9)
+    axes.set_xlabel("time (ms)")
+    axes.set_ylabel("potential (mV)")
+    if drawn:
+        axes.legend(frameon=False, fontsize=8)
+    else:
+        axes.text(0.5, 0.5, "no spike", ha="center", transform=axes.transAxes, color="0.4")
+    _plain(axes)
+
+
+def _draw_rates(protocols: Protocols, axes: Axes) -> None:
+    axes.set_title("rate and current, long squares", fontsize=9)
+    axes.set_xlabel("step (pA)")
+    axes.set_ylabel("rate (spikes/s)")
+    _plain(axes)
+    if protocols.long_square is None:
+        axes.text(0.5, 0.5, "no long square", ha="center", transform=axes.transAxes, color="0.4")
+        return
+    table = protocols.long_square.features["sweeps"].sort_values("stim_amp")
+    axes.plot(table["stim_amp"], table["avg_rate"], "o-", color="#0072b2", markersize=3)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)

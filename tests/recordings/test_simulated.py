@@ -1,0 +1,319 @@
+"""Simulated cells: what is planted comes back, and other people's readers open the files."""
+
+import logging
+import os
+import warnings
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from crosspatch.errors import RecordingError
+from crosspatch.recordings import nwb_writer, simulated
+from crosspatch.recordings.point_neuron import PointNeuron, SpikeShape, simulate
+from crosspatch.recordings.simulated import (
+    SPECIES,
+    SUBCLASSES,
+    plan_cells,
+    record,
+    simulate_cells,
+    simulated_neuron,
+)
+
+RATE = 50_000
+STEP = slice(31_000, 81_000)
+
+
+def step(amplitude):
+    current = np.zeros(111_000)
+    current[STEP] = amplitude
+    return current
+
+
+def spikes_in_step(neuron, amplitude, seed=0):
+    _, spikes = simulate(neuron, step(amplitude), RATE, rng=seed)
+    return spikes[(spikes >= 0.62) & (spikes < 1.62)] - 0.62
+
+
+def rheobase(neuron):
+    amplitude = 10.0
+    while not len(spikes_in_step(neuron, amplitude)) and amplitude < 700:
+        amplitude += 10.0
+    return amplitude
+
+
+@pytest.mark.parametrize(("leak", "capacitance"), [(4.0, 90.0), (10.0, 60.0)])
+def test_without_ih_resistance_and_time_constant_are_those_of_the_membrane(leak, capacitance):
+    neuron = PointNeuron(leak=leak, capacitance=capacitance)
+    voltage, spikes = simulate(neuron, step(-50.0), RATE)
+    assert len(spikes) == 0
+    assert voltage[STEP.start - 1] == pytest.approx(neuron.rest, abs=1e-6)
+    settled = voltage[STEP.stop - 1]
+    assert (settled - neuron.rest) / -50.0 == pytest.approx(1 / leak, rel=1e-4)
+    charging = np.log(voltage[31_000:33_000] - settled)
+    tau = -1 / np.polyfit(np.arange(2000) * 0.02, charging, 1)[0]
+    assert tau == pytest.approx(capacitance / leak, rel=1e-3)
+
+
+@pytest.mark.parametrize("rate", [10_000, 20_000, 200_000])
+def test_the_sampling_rate_does_not_change_the_response(rate):
+    neuron = PointNeuron()
+    current = np.zeros(rate // 2)
+    current[rate // 10 :] = 120.0
+    _, spikes = simulate(neuron, current, rate)
+    fine = np.zeros(RATE // 2)
+    fine[RATE // 10 :] = 120.0
+    _, expected = simulate(neuron, fine, RATE)
+    assert len(spikes) == len(expected)
+    assert spikes == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        SpikeShape(-38.0, 53.0, 23.0, 0.42, 310.0, 1.4),
+        SpikeShape(-36.0, 59.0, 15.0, 1.04, 221.0, 3.5),
+        SpikeShape(-40.0, 70.0, 9.0, 0.70, 300.0, 3.1),
+    ],
+)
+def test_the_spike_comes_back_in_the_shape_asked_for(shape):
+    extractor = pytest.importorskip("ipfx.feature_extractor")
+    current = step(160.0)
+    voltage, times = simulate(PointNeuron(spike=shape), current, RATE)
+    time = np.arange(len(voltage)) / RATE
+    found = extractor.SpikeFeatureExtractor(start=0.62, end=1.62).process(time, voltage, current)
+    assert len(found) == len(times)
+    assert found["threshold_t"].to_numpy() == pytest.approx(times, abs=2e-4)
+    middle = found.iloc[1]
+    assert middle["threshold_v"] == pytest.approx(shape.threshold, abs=1.0)
+    assert middle["peak_v"] - middle["threshold_v"] == pytest.approx(shape.height, abs=1.0)
+    assert middle["threshold_v"] - middle["fast_trough_v"] == pytest.approx(shape.trough, abs=1.0)
+    assert middle["width"] * 1e3 == pytest.approx(shape.width, abs=0.041)
+    assert middle["upstroke"] == pytest.approx(shape.upstroke, rel=0.06)
+    ratio = middle["upstroke_downstroke_ratio"]
+    assert ratio == pytest.approx(shape.upstroke_downstroke_ratio, rel=0.06)
+
+
+@pytest.fixture(scope="module")
+def groups():
+    """Nine neurons of each subclass and species."""
+    return {
+        (species, subclass): [simulated_neuron(species, subclass, seed) for seed in range(9)]
+        for species in SPECIES
+        for subclass in SUBCLASSES
+    }
+
+
+@pytest.mark.parametrize("species", SPECIES)
+def test_subclasses_have_their_hallmarks(groups, species):
+    rows = []
+    for subclass in SUBCLASSES:
+        for neuron in groups[species, subclass]:
+            voltage, _ = simulate(neuron, step(-100.0), RATE)
+            peak, steady = voltage[STEP].min(), voltage[STEP.stop - 1]
+            lowest = rheobase(neuron)
+            first = spikes_in_step(neuron, lowest)
+            rows.append(
+                {
+                    "subclass": subclass,
+                    "resistance": (neuron.rest - peak) / 100.0,
+                    "sag": (steady - peak) / (neuron.rest - peak),
+                    "latency": first[0],
+                    "rate": len(spikes_in_step(neuron, lowest + 100.0)),
+                    "width": neuron.spike.width,
+                }
+            )
+    table = pd.DataFrame(rows)
+    middle = {
+        subclass: table[table["subclass"] == subclass].median(numeric_only=True).to_dict()
+        for subclass in SUBCLASSES
+    }
+    assert middle["Pvalb"]["rate"] > middle["Sst"]["rate"]
+    assert middle["Sst"]["sag"] > middle["Pvalb"]["sag"]
+    assert max(SUBCLASSES, key=lambda name: middle[name]["resistance"]) == "Vip"
+    assert max(SUBCLASSES, key=lambda name: middle[name]["latency"]) == "Lamp5"
+    assert min(SUBCLASSES, key=lambda name: middle[name]["width"]) == "Pvalb"
+
+
+def test_human_cells_sag_more_and_fire_at_less_current(groups):
+    for subclass in SUBCLASSES:
+        mouse, human = groups["mouse", subclass], groups["human", subclass]
+        assert np.median([n.h_conductance / n.leak for n in human]) > np.median(
+            [n.h_conductance / n.leak for n in mouse]
+        )
+        assert np.median([rheobase(n) for n in human]) < np.median([rheobase(n) for n in mouse])
+
+
+def test_donors_are_shared_between_subclasses_and_cells_do_not_depend_on_their_number():
+    plan = plan_cells(60, "human", seed=3)
+    assert plan_cells(25, "human", seed=3) == plan[:25]
+    assert {cell.subclass for cell in plan} == set(SUBCLASSES)
+    donors = {cell.donor for cell in plan}
+    assert 60 / 7 <= len(donors) < 60
+    subclasses = {(cell.donor, cell.subclass) for cell in plan}
+    assert len(subclasses) > len(donors)
+    # A donor makes its cells alike: the same cell with another donor is another cell.
+    alike = simulated_neuron("mouse", "Sst", 1, donor=5)
+    assert alike == simulated_neuron("mouse", "Sst", 1, donor=5)
+    assert alike != simulated_neuron("mouse", "Sst", 1, donor=6)
+
+
+def test_the_stimulus_set_is_the_one_asked_for():
+    sweeps = record(simulated_neuron("mouse", "Vip", 4), 4)
+    codes = [sweep.stimulus_code for sweep in sweeps]
+    assert codes.count(simulated.RAMP) == 2
+    assert codes.count(simulated.SHORT_SQUARE_FINE) == 3
+    coarse = [s.current[31_000] for s in sweeps if s.stimulus_code == simulated.LONG_SQUARE_COARSE]
+    assert coarse == [-110.0 + 20.0 * place for place in range(len(coarse))]
+    for sweep in sweeps:
+        changes = np.flatnonzero(np.diff(sweep.current))
+        assert list(changes[:3]) == [999, 1499, 30_999]
+        assert len(sweep.current) == len(sweep.voltage)
+        assert np.isfinite(sweep.voltage).all()
+    ramp = sweeps[codes.index(simulated.RAMP)]
+    end = np.flatnonzero(ramp.voltage)[-1]
+    assert len(ramp.voltage) - end > 25_000
+    assert np.diff(ramp.current[31_000:end]) == pytest.approx(25 / RATE, rel=0.2)
+
+
+def samples(path):
+    with h5py.File(path) as file:
+        return {
+            f"{folder}/{name}": file[folder][name]["data"][:]
+            for folder in ("acquisition", "stimulus/presentation")
+            for name in file[folder]
+        }
+
+
+def test_the_same_seed_gives_the_same_samples(tmp_path):
+    calls = []
+    table = simulate_cells(
+        tmp_path / "a", 3, "mouse", seed=2, jobs=2, progress=lambda *args: calls.append(args)
+    )
+    assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    simulate_cells(tmp_path / "b", 2, "mouse", seed=2, jobs=1)
+    for name in ("sim-mouse-0001.nwb", "sim-mouse-0002.nwb"):
+        one, other = samples(tmp_path / "a" / name), samples(tmp_path / "b" / name)
+        assert list(one) == list(other)
+        assert all(np.array_equal(one[key], other[key]) for key in one)
+    cells = pd.read_csv(table)
+    assert list(cells.columns) == ["file", "species", "subclass", "t_type", "donor", "dataset"]
+    assert set(cells["t_type"]) == {"simulated"}
+    assert set(cells["dataset"]) == {"simulated-mouse"}
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "cells.csv",
+        *cells["file"],
+    ]
+    # Again: only what is missing is written.
+    (tmp_path / "a" / "sim-mouse-0002.nwb").unlink()
+    kept = os.stat(tmp_path / "a" / "sim-mouse-0001.nwb").st_mtime_ns
+    calls.clear()
+    simulate_cells(
+        tmp_path / "a", 3, "mouse", seed=2, jobs=1, progress=lambda *args: calls.append(args)
+    )
+    assert calls == [(2, 3), (3, 3)]
+    assert os.stat(tmp_path / "a" / "sim-mouse-0001.nwb").st_mtime_ns == kept
+    with pytest.raises(RecordingError, match="choose another folder or seed"):
+        simulate_cells(tmp_path / "a", 3, "mouse", seed=3)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A file of each species and subclass, with the whole protocol and nothing wrong."""
+    folder = tmp_path_factory.mktemp("cells")
+    paths = {}
+    for species in SPECIES:
+        for number, subclass in enumerate(SUBCLASSES, start=1):
+            cell = simulated.PlannedCell(number, species, subclass, donor=1, seed=0)
+            paths[species, subclass] = simulated.write_cell(cell, folder, simulated.NO_TROUBLE)
+    return paths
+
+
+def test_files_are_valid_and_say_that_they_are_simulated(written):
+    pynwb = pytest.importorskip("pynwb")
+    for path in list(written.values())[::4]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert pynwb.validate(path=str(path)) == []
+        with pynwb.NWBHDF5IO(str(path), "r") as io:
+            file = io.read()
+            assert "imulated" in file.session_description
+            assert "imulated" in file.experiment_description
+            assert "simulated" in list(file.keywords)
+            assert "imulated" in file.subject.description
+            assert file.subject.subject_id.startswith("sim-")
+            series = file.acquisition["data_00000_AD0"]
+            assert series.conversion == 1e-5
+            assert len(file.acquisition) == len(file.stimulus)
+
+
+def test_ipfx_reads_every_family(written):
+    extraction = pytest.importorskip("ipfx.bin.run_feature_vector_extraction")
+    stimulus = pytest.importorskip("ipfx.stimulus")
+    ontology = stimulus.StimulusOntology.default()
+    logging.disable(logging.CRITICAL)
+    try:
+        for cell, path in written.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                families = extraction.data_for_specimen_id(
+                    0, "none", "filesystem", ontology, ap_window_length=0.003, file_list=[str(path)]
+                )
+            assert "error" not in families, (cell, families)
+            lengths = {name: len(values) for name, values in families.items()}
+            assert lengths["first_ap_v"] == 450
+            assert lengths["step_subthresh"] == 700
+            assert lengths["psth"] == 120
+            assert lengths["spiking_width"] == 300
+            # IPFX leaves this family empty where the lowest depolarising step fires.
+            families.pop("subthresh_depol_norm")
+            assert all(np.isfinite(values).all() for values in families.values()), cell
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"species": "rat"}, "species 'rat' is unknown"),
+        ({"cells": 0}, "cells must be"),
+        ({"cells": 2.5}, "cells must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"jobs": 0}, "jobs must be"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, arguments, message):
+    with pytest.raises(RecordingError, match=message):
+        simulate_cells(tmp_path / "new", **{"cells": 1, "species": "mouse", **arguments})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stranger_in_the_folder_and_a_file_as_folder_are_refused(tmp_path):
+    (tmp_path / "sim-mouse-0001.nwb").write_text("no recording")
+    with pytest.raises(RecordingError, match="no simulated recording"):
+        simulate_cells(tmp_path, 1, "mouse")
+    with pytest.raises(RecordingError, match="cannot be made a folder"):
+        simulate_cells(tmp_path / "sim-mouse-0001.nwb", 1, "mouse")
+
+
+def test_bad_currents_and_neurons_are_refused():
+    with pytest.raises(RecordingError, match="finite"):
+        simulate(PointNeuron(), np.array([0.0, np.nan]))
+    with pytest.raises(RecordingError, match="rate"):
+        simulate(PointNeuron(), np.zeros(5), 0.0)
+    with pytest.raises(RecordingError, match="leak"):
+        simulate(replace(PointNeuron(), leak=0.0), np.zeros(5))
+    with pytest.raises(RecordingError, match="subclass 'Sncg' is unknown"):
+        simulated_neuron("mouse", "Sncg", 0)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nwb_writer, "_add_sweep_table", full)
+    with pytest.raises(RecordingError, match="No space left on device"):
+        simulate_cells(tmp_path, 1, "mouse", jobs=1)
+    assert list(tmp_path.iterdir()) == []
