@@ -8,7 +8,7 @@ import json
 import os
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -207,31 +207,33 @@ def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for each in paths:
-        path = Path(each)
-        if path.is_dir():
-            inside: Iterable[Path] = sorted(path.rglob("*"))
-        elif path.exists():
-            found[path.resolve()] = None
-            continue
-        else:
-            matches = sorted(Path(name) for name in glob.glob(str(each), recursive=True))
-            if not matches:
-                raise RecordingError(f"{each} does not exist")
-            inside = [
-                below
-                for match in matches
-                for below in (sorted(match.rglob("*")) if match.is_dir() else [match])
-            ]
-        for file in inside:
-            hidden = any(part.startswith(".") for part in file.relative_to(file.anchor).parts[-1:])
-            if file.suffix.lower() in RECORDING_SUFFIXES and file.is_file() and not hidden:
+        try:
+            for file in _below(each):
                 found[file.resolve()] = None
+        except OSError as error:
+            raise RecordingError(f"{each} cannot be searched: {error}") from error
     if not found:
         names = ", ".join(str(each) for each in paths)
         raise RecordingError(
             f"no recording in {names}; looked for files ending in {', '.join(RECORDING_SUFFIXES)}"
         )
     return list(found)
+
+
+def _below(each: str | Path) -> Iterator[Path]:
+    """A file; or the recordings in a folder, or in what a pattern matches."""
+    path = Path(each)
+    if path.exists() and not path.is_dir():
+        yield path
+        return
+    matches = [path] if path.is_dir() else sorted(map(Path, glob.glob(str(each), recursive=True)))
+    if not matches:
+        raise RecordingError(f"{each} does not exist")
+    for match in matches:
+        for file in sorted(match.rglob("*")) if match.is_dir() else [match]:
+            wanted = file.suffix.lower() in RECORDING_SUFFIXES and not file.name.startswith(".")
+            if wanted and file.is_file():
+                yield file
 
 
 @dataclass(frozen=True)

@@ -161,8 +161,8 @@ def analyse(
             continue
         if stimulus.disagrees:
             notes.append(
-                f"sweep {sweep.number}: the command is a {stimulus.kind}, the file calls it "
-                f"'{sweep.description}', a {stimulus.named}; the command counts"
+                f"sweep {sweep.number}: the command shows: {stimulus.kind}; the file's name "
+                f"'{sweep.description}' stands for: {stimulus.named}; the command counts"
             )
         try:
             voltage = sweep.voltage

@@ -45,8 +45,9 @@ _SHARES = {
 #: Part of the variance of a parameter that cells of one donor share.
 _DONOR_SHARE = 0.15
 
-#: Most cells of a donor; the Allen sets have a median of 4 a mouse and 3 a person.
-_MOST_OF_DONOR = 7
+#: Most cells of a donor: fewer than in the Allen sets (median 4 a mouse, 3 a person), so that a
+#: small cohort has donors enough for folds.
+_MOST_OF_DONOR = 3
 
 #: Parameters that vary together: the weights of others and of the cell's own. Within subclasses of
 #: Gouwens et al. 2020 and Lee, Dalley et al. 2023 the correlations are about 0.6 (time constant and
