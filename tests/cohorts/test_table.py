@@ -43,7 +43,6 @@ def test_a_table_survives_the_file(tmp_path: Path):
         (lambda t: t.X.__setitem__(7, np.nan), "1 cells have no feature at all.*'human-7'"),
         (replace_obs(species="rat"), "species 'rat' is unknown"),
         (replace_obs(subclass="Basket"), "subclass 'Basket' is unknown"),
-        (replace_obs(donor=None), "145 cells have no donor"),
         (lambda t: setattr(t, "obs_names", ["same"] * t.n_obs), "'same' stands for more than one"),
         (
             lambda t: setattr(t, "X", np.nan_to_num(t.X).astype(int)),

@@ -18,7 +18,7 @@ from crosspatch.errors import (
     TaxonomyError,
 )
 from crosspatch.evaluation import benchmark as module
-from crosspatch.evaluation.inputs import load_cohorts
+from crosspatch.evaluation.inputs import choose_cohorts, load_cohorts, warning_about
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.results import TABLES, published, read_results
 from crosspatch.evaluation.splits import make_folds
@@ -318,3 +318,33 @@ def test_full_features_are_human_only(real_data: Path):
     assert set(load_cohorts(["allen"], None, ["transfer"], real_data)) == {"human", "mouse"}
     with pytest.raises(LayoutError, match="no layout 'half'"):
         load_cohorts(["allen"], "half", data_dir=real_data)
+
+
+@pytest.mark.parametrize("name", ["subclass", "donor"])
+def test_cells_without_a_label_are_a_table_but_cannot_be_evaluated(name, tmp_path):
+    cohort = made.cohort()
+    values = cohort.obs[name].astype(object)
+    values.iloc[:7] = None
+    cohort.obs[name] = values.astype("category")
+    table.write(cohort, tmp_path / "cells.h5ad")
+    assert table.read(tmp_path / "cells.h5ad").n_obs == cohort.n_obs
+    with pytest.raises(EvaluationError, match=f"7 of 145 human cells have no {name}"):
+        crosspatch.benchmark({"human": cohort}, models=["logistic"], protocol="quick")
+
+
+def test_results_on_simulated_cells_say_so():
+    cohort = made.cohort()
+    cohort.obs["simulated"] = True
+    result = crosspatch.benchmark({"human": cohort}, models=["logistic"], protocol="quick")
+    for frame in (result.results, result.summary, result.confusion):
+        assert set(frame["features"]) == {"shared (simulated)"}
+    assert result.summary["published_macro_f1"].isna().all()
+    assert result.settings["cohorts"]["human"]["simulated"]
+    assert "SIMULATED" in warning_about({"human": cohort})
+    assert warning_about({"human": made.cohort()}) == ""
+
+
+def test_auto_takes_the_allen_tables_if_they_are_there(tmp_path, real_data):
+    assert choose_cohorts(["auto"], real_data) == ["allen"]
+    assert choose_cohorts(["auto"], tmp_path) == ["simulated"]
+    assert choose_cohorts(["allen"], tmp_path) == ["allen"]

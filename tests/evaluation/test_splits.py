@@ -103,3 +103,13 @@ def test_unknown_names_list_the_known_ones():
 
 def test_derived_seeds_fit_every_library():
     assert all(0 <= derived_seed(0, k) < 2**31 for k in range(200))
+
+
+def test_small_cohorts_are_shuffled_until_every_class_is_everywhere():
+    y = labels({"Lamp5": 12, "Pvalb": 21, "Sst": 15, "Vip": 12})
+    rng = np.random.default_rng(1)
+    for seed in range(10):
+        donors = rng.integers(22, size=len(y)).astype(str)
+        for fold in make_folds(y, donors, PROTOCOLS["donor"], TASKS["human"], 0, seed):
+            assert set(y[fold.test]) == set(y[fold.train]) == set(y)
+            assert not set(donors[fold.train]) & set(donors[fold.test])

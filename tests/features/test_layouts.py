@@ -56,3 +56,17 @@ def test_unknown_layout_names_the_known_ones():
 def test_a_feature_named_twice_is_refused():
     with pytest.raises(LayoutError, match="twice: a"):
         Layout("odd", (Feature("a", "f", "mV"), Feature("a", "g", "mV")))
+
+
+def test_vector_layouts_have_the_published_lengths():
+    gouwens, paper = load_layout("gouwens"), load_layout("paper")
+    assert len(gouwens.families) == len(paper.families) == 12
+    lengths = {family: len(columns) for family, columns in gouwens.columns.items()}
+    assert lengths["first_ap_v"] == 450
+    assert lengths["first_ap_dv"] == 447
+    assert lengths["step_subthresh"] == 700
+    assert lengths["psth"] == 120
+    assert lengths["inst_freq"] == lengths["spiking_width"] == 300
+    assert len(paper.columns["first_ap_v"]) == 150
+    assert len(paper.columns["psth"]) == 150
+    assert gouwens.feature_names[0] == "first_ap_v[0]"

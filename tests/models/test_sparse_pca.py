@@ -71,3 +71,38 @@ def test_constant_and_unmeasured_features_do_no_harm():
     model = FamilySparsePCA(SMALL).fit(X)
     assert not any(name.startswith("train") for name in model.names_)
     assert np.isfinite(model.transform(X)[SMALL.present(X)[:, :2].all(axis=1)]).all()
+
+
+def test_positions_of_a_family_and_families_derived_from_it():
+    layout = Layout(
+        "vectors",
+        tuple(Feature(f"{name}[{k}]", name, "mV") for name in ("rate", "other") for k in range(20)),
+    )
+    X = np.random.default_rng(0).gamma(2.0, size=(60, 40))
+    families = {
+        "rate": FamilyComponents((4, 4), uses=((0, 5), (10, 15))),
+        "normed": FamilyComponents((4,), of="rate", per_step=10),
+    }
+    settings = SparsePCASettings(families=families, listed_only=True, min_variance=0.0)
+    model = FamilySparsePCA(layout, settings).fit(X)
+    assert {name.split("[")[0] for name in model.names_} == {"rate", "normed"}
+    before = model.transform(X)
+    changed = X.copy()
+    changed[:, [7, 16, 25]] += 5  # unused by rate, and of a family that is not listed
+    changed[:, 10:20] *= 3  # a step's scale is taken out by its maximum
+    normed = np.array([name.startswith("normed") for name in model.names_])
+    changed[:, [7, 16]] = X[:, [7, 16]] * [1, 3]
+    np.testing.assert_allclose(model.transform(changed)[:, normed], before[:, normed])
+    unused = X.copy()
+    unused[:, [7, 17, 30]] += 5
+    np.testing.assert_allclose(model.transform(unused)[:, ~normed], before[:, ~normed])
+    assert not np.allclose(model.transform(unused)[:, normed], before[:, normed])
+
+
+def test_an_infinite_ridge_keeps_the_wanted_loadings_where_cells_are_few():
+    X = np.random.default_rng(0).normal(size=(20, 80)) @ np.diag(np.linspace(3, 1, 80))
+    model = SparsePCA((10, 30), ridge=np.inf).fit(X)
+    assert list((model.components_ != 0).sum(axis=1)) == [10, 30]
+    whole = SparsePCA((80,), ridge=np.inf).fit(X)
+    first = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)[2][0]
+    assert abs(whole.components_[0] @ first) == pytest.approx(1, abs=1e-6)

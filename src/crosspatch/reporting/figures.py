@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import CrosspatchError, RecordingError
 from crosspatch.features.protocols import Protocols
 from crosspatch.recordings.model import Recording
+from crosspatch.recordings.quality import recorded_points
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def _draw_sweeps(
             voltage, current = sweep.voltage, sweep.current
         except RecordingError:
             continue
-        for axes, values in ((above, voltage), (below, current)):
+        recorded = voltage[: recorded_points(voltage)]
+        for axes, values in ((above, recorded), (below, current)):
             axes.plot(*_thinned(values, sweep.rate), color=colour, linewidth=0.6)
     rejected = len(chosen) - len(passed)
     shown = f"{len(chosen)} of {len(numbers)}" if len(chosen) < len(numbers) else str(len(numbers))
