@@ -18,7 +18,7 @@ from crosspatch.features.extraction import (
 from crosspatch.recordings.simulated import simulate_cells
 
 #: Cells of each species: enough to train on, few enough to wait for.
-CELLS = {"mouse": 100, "human": 60}
+CELLS = {"mouse": 80, "human": 60}
 
 #: Told what is being done, how far it is, and how far it has to go.
 Told = Callable[[str, int, int], None]
