@@ -339,7 +339,7 @@ class _Pool:
                     n_workers=1,
                     threads_per_worker=self.jobs,
                     processes=False,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # a free port, seen from here only
                     silence_logs=logging.CRITICAL,
                 )
             )
