@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
@@ -260,9 +261,12 @@ def _written(missing: list[PlannedCell], out: Path, jobs: int | None) -> Iterato
         return
     # Compiled here, the processes find the machine code in numba's cache.
     simulate(PointNeuron(), np.zeros(10))
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(write_cell)(cell, out) for cell in missing
-    )
+    try:
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            delayed(write_cell)(cell, out) for cell in missing
+        )
+    finally:
+        get_reusable_executor().shutdown(wait=True)  # what comes next needs the memory
 
 
 def _is_written(path: Path, cell: PlannedCell) -> bool:
