@@ -316,23 +316,19 @@ def extract(
     step = step_described(step_start, step_end, amplitudes)
     settings = ExtractionSettings(layout, quality, step)
     store = store_beside(out)
-    try:
-        with _progress() as tell:
-            state = extract_many(
-                paths,
-                store,
-                settings,
-                jobs=jobs or cpu_count(),
-                scheduler=scheduler,
-                limit=limit,
-                progress=lambda state: tell(
-                    f"recordings ({state.failed} failed)", state.done, state.total
-                ),
-            )
-    except KeyboardInterrupt:
-        print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
     files = find_recordings(paths)
+    with _progress() as tell:
+        state = extract_many(
+            files,
+            store,
+            settings,
+            jobs=jobs or cpu_count(),
+            scheduler=scheduler,
+            limit=limit,
+            progress=lambda state: tell(
+                f"recordings ({state.failed} failed)", state.done, state.total
+            ),
+        )
     result = extracted.assemble(
         files, store, settings, labels=known, species=species, drop_failed=drop_failed
     )
@@ -366,7 +362,7 @@ def _print_extracted(cohort: anndata.AnnData) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr with rate and remaining time; shown once there is something to show."""
+    """A bar on stderr with rate and remaining time, for work that goes on after a stop."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -403,6 +399,10 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
     try:
         yield tell
+    except KeyboardInterrupt:
+        bar.stop()
+        print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
     finally:
         if bar.live.is_started:
             bar.stop()
@@ -472,38 +472,34 @@ def run(
             "--data-dir or CROSSPATCH_DATA names the directory)."
         )
         _print_warning("Running on SIMULATED recordings instead")
-    try:
-        with _progress() as tell:
-            cohorts = load_cohorts(
-                chosen,
-                features,
-                task,
-                data_dir,
-                verify=not unverified,
-                simulate_in=out / "simulated",
-                seed=seed,
-                jobs=jobs,
-                progress=tell,
-            )
-        for each in cohorts.values():
-            _print_joined(each)
-        _print_warning(warning_about(cohorts))
-        with _progress() as tell:
-            result = benchmark(
-                cohorts,
-                tasks=task,
-                models=models,
-                protocol=protocol,
-                alignment=alignment,
-                seed=seed,
-                jobs=jobs,
-                device=device,
-                out=out,
-                progress=lambda done, total: tell("folds", done, total),
-            )
-    except KeyboardInterrupt:
-        print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with _progress() as tell:
+        cohorts = load_cohorts(
+            chosen,
+            features,
+            task,
+            data_dir,
+            verify=not unverified,
+            simulate_in=out / "simulated",
+            seed=seed,
+            jobs=jobs,
+            progress=tell,
+        )
+    for each in cohorts.values():
+        _print_joined(each)
+    _print_warning(warning_about(cohorts))
+    with _progress() as tell:
+        result = benchmark(
+            cohorts,
+            tasks=task,
+            models=models,
+            protocol=protocol,
+            alignment=alignment,
+            seed=seed,
+            jobs=jobs,
+            device=device,
+            out=out,
+            progress=lambda done, total: tell("folds", done, total),
+        )
     _print_result(result)
     _print_warning(warning_about(cohorts))
     print(f"wrote {out}/: results.csv, summary.csv, comparisons.csv, confusion.csv, settings.json")

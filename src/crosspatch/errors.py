@@ -27,3 +27,8 @@ class EvaluationError(CrosspatchError):
 
 class RecordingError(CrosspatchError):
     """A recording cannot be read or written as asked."""
+
+
+def in_words(error: BaseException) -> str:
+    """What a library's error says, short and in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.writing import replacing
 
 #: Labels in a folder of recordings, found without being named.
 LABELS_FILE = "cells.csv"
@@ -231,12 +229,5 @@ def write_failures(failures: pd.DataFrame, file: Path) -> None:
     if failures.empty:
         file.unlink(missing_ok=True)
         return
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        failures.to_csv(temporary, index=False, quoting=csv.QUOTE_MINIMAL)
-        temporary.replace(file)
-    except OSError as error:
-        raise CohortError(f"{file} cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with replacing(file, CohortError) as temporary:
+        failures.to_csv(temporary, index=False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Feature, Layout, load_layout
+from crosspatch.writing import replacing
 
 #: Version of the table's schema, kept in ``uns["crosspatch"]["schema_version"]``.
 SCHEMA_VERSION = 1
@@ -287,16 +286,9 @@ def write(table: anndata.AnnData, file: str | Path) -> None:
     file = Path(file)
     require_valid(table, str(file))
     require_name(file)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with replacing(file, CohortError) as temporary:
         file.parent.mkdir(parents=True, exist_ok=True)
         table.write_h5ad(temporary)
-        temporary.replace(file)
-    except OSError as error:
-        raise CohortError(f"{file} cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def read(file: str | Path) -> anndata.AnnData:

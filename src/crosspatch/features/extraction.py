@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -290,9 +289,10 @@ def extract_many(
     files = find_recordings(paths)
     with ExitStack() as stack:
         store = stack.enter_context(CellStore(store_file))
-        todo = [file for file in files if not store.has(file, settings.key)]
+        key = settings.key
+        todo = [file for file in files if not store.has(file, key)]
         kept = len(files) - len(todo)
-        failed = store.failures(files, settings.key)
+        failed = store.failures(files, key)
         state = Progress(kept, len(files), failed, kept)
         if progress is not None:
             progress(state)
@@ -300,7 +300,7 @@ def extract_many(
             return state
         work = stack.enter_context(_Pool(jobs, scheduler))
         for path, outcome in work.map(todo, settings, limit):
-            store.put(path, settings.key, outcome)
+            store.put(path, key, outcome)
             wrong = isinstance(outcome, Failure)
             state = Progress(state.done + 1, len(files), state.failed + wrong, kept)
             if progress is not None:
@@ -409,5 +409,4 @@ class _Pool:
 
 def store_beside(out: str | Path) -> Path:
     """The store that belongs to a cohort table: ``cohort.cells.sqlite`` beside ``cohort.h5ad``."""
-    out = Path(out)
-    return Path(os.fspath(out.with_suffix(".cells.sqlite")))
+    return Path(out).with_suffix(".cells.sqlite")

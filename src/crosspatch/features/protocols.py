@@ -265,11 +265,15 @@ def _alike(cuts: list[_Cut], name: str, notes: list[str]) -> list[_Cut]:
     return [cut for cut in cuts if kind(cut) == common]
 
 
+def _common_onset(cuts: list[_Cut]) -> int:
+    return Counter(cut.onset for cut in cuts).most_common(1)[0][0]
+
+
 def _as_ipfx(cuts: list[_Cut]) -> list[Any]:
     """IPFX's sweeps, on one time axis: where onsets differ, the later sweeps are shifted."""
     from ipfx.sweep import Sweep as IpfxSweep
 
-    onset = Counter(cut.onset for cut in cuts).most_common(1)[0][0]
+    onset = _common_onset(cuts)
     sweeps = []
     for cut in cuts:
         points = len(cut.voltage)
@@ -298,7 +302,7 @@ def _as_ipfx(cuts: list[_Cut]) -> list[Any]:
 
 
 def _interval(cuts: list[_Cut]) -> tuple[float, float]:
-    onset = Counter(cut.onset for cut in cuts).most_common(1)[0][0]
+    onset = _common_onset(cuts)
     rate = cuts[0].rate
     points = round(cuts[0].stimulus.duration * rate)
     return onset / rate, (onset + points) / rate

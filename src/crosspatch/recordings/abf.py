@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from crosspatch.errors import RecordingError
+from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
+    MAX_RATE,
+    MIN_RATE,
     VOLTAGE_CLAMP,
     Recorded,
     Recording,
@@ -37,8 +39,6 @@ _MAX_ENTRIES = 50_000
 _MAX_TEXT = 1 << 20
 #: Where an output's waveform comes from.
 _FROM_EPOCHS, _FROM_FILE = 1, 2
-_MIN_RATE = 100.0
-_MAX_RATE = 5e6
 
 _Reader = Callable[[], Samples]
 
@@ -66,13 +66,13 @@ def read_abf(path: Path) -> Recording:
             warnings.simplefilter("ignore")
             header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
     except Exception as error:  # pyabf raises whatever its parsing meets
-        raise RecordingError(f"{path} is a damaged ABF file: {_words(error)}") from error
+        raise RecordingError(f"{path} is a damaged ABF file: {in_words(error)}") from error
     try:
         return _recording(path, header)
     except RecordingError:
         raise
     except Exception as error:  # fields of a damaged header may be anything
-        raise RecordingError(f"{path} is a damaged ABF file: {_words(error)}") from error
+        raise RecordingError(f"{path} is a damaged ABF file: {in_words(error)}") from error
 
 
 def _check_header(path: Path) -> None:
@@ -127,7 +127,7 @@ def _problem_of_1(head: bytes, size: int) -> str | None:
 def _recording(path: Path, header: Any) -> Recording:
     rate = float(header.dataRate)
     channels = int(header.channelCount)
-    if not _MIN_RATE <= rate <= _MAX_RATE or not 0 < channels <= 64:
+    if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= 64:
         raise RecordingError(
             f"{path} is a damaged ABF file: {channels} channels at {rate:g} Hz cannot be"
         )
@@ -219,7 +219,7 @@ class _Channel:
             try:
                 raw = np.fromfile(self.path, self.dtype, points * self.channels, offset=at)
             except OSError as error:
-                raise RecordingError(f"{self.path}, sweep {number}: {_words(error)}") from error
+                raise RecordingError(f"{self.path}, sweep {number}: {in_words(error)}") from error
             if len(raw) != points * self.channels:
                 raise RecordingError(
                     f"{self.path}, sweep {number}: expected {points * self.channels:,} samples, "
@@ -263,7 +263,7 @@ class _Command:
             except Exception as error:  # pyabf raises whatever its parsing meets
                 raise RecordingError(
                     f"{self.path}, sweep {number}: the command waveform cannot be read: "
-                    f"{_words(error)}; describe it with --step-start, --step-end and --amplitudes"
+                    f"{in_words(error)}; describe it with --step-start, --step-end and --amplitudes"
                 ) from error
             waveform = np.asarray(waveform, dtype=np.float64)[: self.points] * self.factor
             if len(waveform) < self.points:
@@ -316,7 +316,3 @@ def _missing(path: Path, number: int) -> _Reader:
         raise RecordingError(f"{path}, sweep {number}: voltage clamp, there is no voltage to read")
 
     return read
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

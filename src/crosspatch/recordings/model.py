@@ -15,6 +15,10 @@ from crosspatch.errors import RecordingError
 CURRENT_CLAMP = "current clamp"
 VOLTAGE_CLAMP = "voltage clamp"
 
+#: Sampling rates outside are damage, Hz.
+MIN_RATE = 100.0
+MAX_RATE = 5e6
+
 Samples = NDArray[np.floating]
 
 

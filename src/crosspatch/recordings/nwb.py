@@ -17,10 +17,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from crosspatch.errors import RecordingError
+from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.hdf5 import GuardedFile
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
+    MAX_RATE,
+    MIN_RATE,
     VOLTAGE_CLAMP,
     Recorded,
     Recording,
@@ -46,8 +48,6 @@ _SPECIES = {
     "human": "human",
 }
 _ICEPHYS = "general/intracellular_ephys"
-_MIN_RATE = 100.0
-_MAX_RATE = 5e6
 _MAX_POINTS = 200_000_000
 #: Samples that take more room than this are more than the file's bytes can hold if they take that
 #: many times as much (deflate reaches 1032).
@@ -99,14 +99,14 @@ def read_nwb(path: Path) -> Recording:
             file = opened.enter_context(h5py.File(source, "r"))
         except (OSError, RuntimeError, ValueError) as error:
             raise RecordingError(
-                f"{path} is a damaged HDF5 file: {_words(error)}; copy it again from its source"
+                f"{path} is a damaged HDF5 file: {in_words(error)}; copy it again from its source"
             ) from error
         try:
             recording = _recording(path, file)
         except RecordingError:
             raise
         except Exception as error:  # h5py raises many kinds for damaged groups
-            raise RecordingError(f"{path} is a damaged NWB file: {_words(error)}") from error
+            raise RecordingError(f"{path} is a damaged NWB file: {in_words(error)}") from error
         return replace(recording, close_file=opened.pop_all().close)
 
 
@@ -192,7 +192,7 @@ def _all_series(file: h5py.File, unreadable: dict[str, str]) -> Iterator[_Series
             except _UnreadableError as error:
                 unreadable[path] = str(error)
             except Exception as error:  # a damaged group must not hide the others
-                unreadable[path] = f"damaged: {_words(error)}"
+                unreadable[path] = f"damaged: {in_words(error)}"
 
 
 class _UnreadableError(Exception):
@@ -307,7 +307,7 @@ def _timing(group: h5py.Group) -> tuple[float, float]:
         start = first
     else:
         raise _UnreadableError("it has neither a starting time nor time stamps")
-    if not _MIN_RATE <= rate <= _MAX_RATE:
+    if not MIN_RATE <= rate <= MAX_RATE:
         raise _UnreadableError(f"its sampling rate is {rate:g} Hz")
     return start, rate
 
@@ -435,7 +435,7 @@ def _reader(path: Path, file: h5py.File, series: _Series, number: int) -> Callab
             raw = data[()]
             conversion = float(_attribute(data, "conversion", 1.0))
         except Exception as error:  # damaged chunks and compression raise many kinds
-            what = "the file was closed" if not file.id.valid else _words(error)
+            what = "the file was closed" if not file.id.valid else in_words(error)
             raise RecordingError(f"{path}, sweep {number}: cannot be read: {what}") from error
         with np.errstate(all="ignore"):  # what a damaged conversion makes is judged later
             values = raw * conversion
@@ -501,7 +501,3 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return None if value is None else str(value)
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -8,11 +8,10 @@ the result to pynwb's validator.
 
 from __future__ import annotations
 
-import os
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -26,6 +25,7 @@ from pynwb import NWBHDF5IO, NWBFile
 from pynwb.file import Subject
 
 from crosspatch.errors import RecordingError
+from crosspatch.writing import replacing
 
 #: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
 VOLTAGE_STEP = 1e-5
@@ -132,8 +132,7 @@ def write_nwb(path: str | Path, notes: SessionNotes, sweeps: Sequence[WrittenSwe
                 f"{path}: sweep {number} has {len(sweep.current)} samples of current and "
                 f"{len(sweep.voltage)} of voltage"
             )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path, RecordingError) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_header(temporary, notes)
         with h5py.File(temporary, "r+") as file:
@@ -141,12 +140,6 @@ def write_nwb(path: str | Path, notes: SessionNotes, sweeps: Sequence[WrittenSwe
                 _add_series(file, number, sweep)
             _add_sweep_table(file, len(sweeps))
             _add_specifications(file)
-        temporary.replace(path)
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def series_names(sweep: int) -> tuple[str, str]:

@@ -9,9 +9,7 @@ fitted to them.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.nwb_writer import SessionNotes, WrittenSweep, write_nwb
 from crosspatch.recordings.point_neuron import PointNeuron, SpikeShape, simulate
+from crosspatch.writing import replacing
 
 SPECIES = ("mouse", "human")
 SUBCLASSES = ("Lamp5", "Pvalb", "Sst", "Vip")
@@ -240,15 +239,8 @@ def simulate_cells(
         }
     )
     path = out / CELLS_FILE
-    temporary = out / f".{CELLS_FILE}.{os.getpid()}.part"
-    try:
+    with replacing(path, RecordingError) as temporary:
         table.to_csv(temporary, index=False)
-        temporary.replace(path)
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path
 
 
