@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crosspatch.cohorts.allen import load_allen as load_cohort
     from crosspatch.evaluation.benchmark import benchmark
+    from crosspatch.prediction.predictor import predict
     from crosspatch.recordings.opening import open_recording
 
 __version__ = version("crosspatch")
-__all__ = ["__version__", "benchmark", "load_cohort", "open_recording"]
+__all__ = ["__version__", "benchmark", "load_cohort", "open_recording", "predict"]
 
 # Imported on first use, so that `import crosspatch` and the command line start fast.
 _LAZY = {
     "load_cohort": ("crosspatch.cohorts.allen", "load_allen"),
     "benchmark": ("crosspatch.evaluation.benchmark", "benchmark"),
     "open_recording": ("crosspatch.recordings.opening", "open_recording"),
+    "predict": ("crosspatch.prediction.predictor", "predict"),
 }
 
 

@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 cohort_app = typer.Typer(help="Build and describe cohort tables.", no_args_is_help=True)
 app.add_typer(cohort_app, name="cohort")
+model_app = typer.Typer(help="Look at trained models.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
 
 
 class _ManyValues(TyperCommand):
@@ -142,6 +144,8 @@ Amplitudes = Annotated[
         help="Amplitudes in pA, one a sweep, or one for all: -100,-50,0,50 or -100:300:20."
     ),
 ]
+Device = Annotated[str, typer.Option(help="cpu or cuda, for the sequence models.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes. (default: the number of cores)")]
 Quality = Annotated[str, typer.Option(help="Thresholds: default, allen or any.")]
 
 
@@ -450,7 +454,15 @@ def run(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Worker processes. (default: the number of cores)")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda, for the sequence models.")] = "cpu",
+    device: Device = "cpu",
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Evaluate models as `crosspatch train` makes them, with calibration, prediction "
+            "sets, and scores by which families are present.",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
     unverified: Unverified = False,
 ) -> None:
@@ -497,12 +509,245 @@ def run(
             seed=seed,
             jobs=jobs,
             device=device,
+            calibration=calibration,
             out=out,
             progress=lambda done, total: tell("folds", done, total),
         )
     _print_result(result)
+    written = [f"{name}.csv" for name in result.tables]
+    if result.calibration is not None:
+        from crosspatch.reporting.figures import reliability_figure, save_figure
+
+        _print_calibration(result)
+        save_figure(reliability_figure(result.calibration.reliability), out / "reliability.png")
+        written.append("reliability.png")
     _print_warning(warning_about(cohorts))
-    print(f"wrote {out}/: results.csv, summary.csv, comparisons.csv, confusion.csv, settings.json")
+    print(f"wrote {out}/: {', '.join(written)}, settings.json")
+
+
+@app.command("train")
+def train(
+    target: Annotated[
+        str, typer.Option(help="allen-human, allen-mouse, or a cohort table (.h5ad).")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
+    source: Annotated[
+        str | None,
+        typer.Option(help="Second species, for models that learn from it: allen-mouse, or .h5ad."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name (`crosspatch models`). (default: what measured best)"),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="shared, or full (allen-human). (default: shared)")
+    ] = None,
+    alignment: Annotated[
+        str | None,
+        typer.Option(
+            help="Reading of mouse subclasses, hodge2019 or published-code. (default: hodge2019, "
+            "and none for mouse alone)"
+        ),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN:FOLD",
+            help="Leave out the test cells of this fold of `crosspatch run --calibration`, to "
+            "predict them.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of folds and models.")] = 0,
+    jobs: Jobs = None,
+    device: Device = "cpu",
+    data_dir: DataDir = None,
+    unverified: Unverified = False,
+) -> None:
+    """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
+    from joblib import cpu_count
+
+    from crosspatch.evaluation.inputs import load_cohort_named
+    from crosspatch.prediction.training import left_out
+    from crosspatch.prediction.training import train as train_model
+
+    fold = left_out(leave_out)
+    cohorts = [
+        None if name is None else load_cohort_named(name, features, data_dir, not unverified)
+        for name in (target, source)
+    ]
+    assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
+    print(f"training on {cohorts[0].n_obs:,} cells", file=sys.stderr)
+    trained = train_model(
+        cohorts[0],
+        cohorts[1],
+        model=model,
+        alignment=alignment,
+        seed=seed,
+        jobs=jobs or cpu_count(),
+        device=device,
+        leave_out=fold,
+        out=out,
+    )
+    print((out / "card.md").read_text(encoding="utf-8"))
+    print(f"wrote {out}/: {', '.join([*trained.about['files'], 'model.json'])}")
+
+
+@model_app.command("show")
+def model_show(
+    folder: Annotated[Path, typer.Argument(help="Model folder, from `crosspatch train`.")],
+) -> None:
+    """Check a model and print its card."""
+    from crosspatch.models.artifact import CARD_FILE, load, other_versions
+
+    model = load(folder)
+    print((folder / CARD_FILE).read_text(encoding="utf-8"))
+    print(f"sha256 {model.digest}")
+    for each in other_versions(model.about):
+        print(f"note: {each}; its predictions were checked and are the same")
+
+
+@app.command("predict", cls=_ManyValues)
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Recordings (NWB, ABF), folders of them, tables (csv, Excel, parquet, h5ad)."
+        ),
+    ],
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Model folders, one a species. (default: trained once from the data directory)"
+        ),
+    ] = None,
+    species: Annotated[
+        str | None,
+        typer.Option(help="human or mouse, for cells whose file does not say. (default: both)"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="YAML file that says which column of a table is what.")
+    ] = None,
+    sets: Annotated[
+        str,
+        typer.Option(
+            help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."
+        ),
+    ] = "all-cells",
+    adapt: Annotated[
+        bool,
+        typer.Option("--adapt", help="Align each batch to the reference before it is judged."),
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the probabilities, .png.")] = None,
+    quality: Quality = "default",
+    step_start: StepStart = None,
+    step_end: StepEnd = None,
+    amplitudes: Amplitudes = None,
+    jobs: Jobs = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")] = (
+        300.0
+    ),
+    data_dir: DataDir = None,
+) -> None:
+    """Predict the transcriptomic subclass of cells, with its uncertainty.
+
+    Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
+    outside reference (unlike the cells the model knows), insufficient data.
+    """
+    from joblib import cpu_count
+
+    from crosspatch.cohorts.columns import read_mapping
+    from crosspatch.features.extraction import step_described
+    from crosspatch.prediction.inputs import ReadSettings, read_inputs
+    from crosspatch.prediction.output import open_output
+    from crosspatch.prediction.predictor import load_predictor, predict_batches
+
+    def say(line: str) -> None:
+        print(f"crosspatch: {line}", file=sys.stderr)
+
+    def ask(column: str, candidates: Any) -> str | None:
+        shown = ", ".join(f"{k} {name}" for k, name in enumerate(candidates, 1))
+        answer = typer.prompt(f"Column '{column}' is: {shown}, 0 none of these", type=int)
+        return candidates[answer - 1] if 1 <= answer <= len(candidates) else None
+
+    mapping = None if columns is None else read_mapping(columns)
+    step = step_described(step_start, step_end, amplitudes)
+    with open_output(out) as output:
+        predictor = load_predictor(
+            model or (),
+            species,
+            sets=sets,
+            adapt=adapt,
+            data_dir=data_dir,
+            jobs=jobs or cpu_count(),
+            say=say,
+        )
+        settings = ReadSettings(
+            predictor.layout, species, mapping, quality, step, jobs or cpu_count(), limit
+        )
+        with _progress() as tell:
+            batches = read_inputs(
+                inputs,
+                settings,
+                say,
+                ask=ask if sys.stdin.isatty() else None,
+                progress=lambda state: tell(
+                    f"recordings ({state.failed} failed)", state.done, state.total
+                ),
+            )
+            for part in predict_batches(predictor, batches, say):
+                output.add(part)
+    if not output.rows:
+        print("crosspatch: no cell could be read; nothing was predicted", file=sys.stderr)
+        raise typer.Exit(2)
+    _print_predictions(output)
+    if plot is not None:
+        from crosspatch.reporting.figures import save_figure
+
+        save_figure(output.first.plot(), plot)
+        print(f"wrote {plot}")
+    if out is not None:
+        print(f"wrote {out}: {output.rows:,} rows")
+
+
+def _print_predictions(output: Any) -> None:
+    shown = output.first.to_table().head(40)
+
+    def number(value: float, digits: int = 2) -> str:
+        return "" if value != value else f"{value:.{digits}f}"
+
+    rows = [
+        (
+            str(row["cell_id"]),
+            row["species"] + ("" if row["species_known"] else " (assumed)"),
+            str(row["subclass"]),
+            number(row["probability"]),
+            str(row["prediction_set"]).replace("|", ", "),
+            str(row["verdict"]),
+            number(row["p_reference"], 3),
+            f"{row['completeness']:.0%}",
+        )
+        for _, row in shown.iterrows()
+    ]
+    header = ("cell", "species", "subclass", "p", "90 % set", "verdict", "p reference", "measured")
+    _print_rows("Predictions", header, rows, n_text=3)
+    for _, row in shown.drop_duplicates("cell_id").iterrows():
+        for kind in ("quality", "notes"):
+            if row[kind]:
+                print(
+                    f"  {row['cell_id']}: {'fails quality control: ' * (kind == 'quality')}"
+                    f"{row[kind]}"
+                )
+    if not shown["species_known"].all():
+        print("species unknown: judged by both references; give --species human or mouse")
+    if output.rows > len(shown):
+        print(f"{output.rows:,} rows in all, the first {len(shown)} are shown; --out keeps all")
+    counts = ", ".join(f"{name} {count:,}" for name, count in output.verdicts.most_common())
+    print(f"verdicts: {counts}")
+    if any(model["simulated"] for model in output.first.header["models"]):
+        _print_warning("The model was trained on SIMULATED recordings")
 
 
 def _print_warning(text: str) -> None:
@@ -570,6 +815,46 @@ def _print_result(result: BenchmarkResult) -> None:
             ("task", "difference", "macro-F1", "95 % interval", "p"),
             differences,
         )
+
+
+def _print_calibration(result: BenchmarkResult) -> None:
+    found = result.calibration
+    assert found is not None  # noqa: S101, for the type checker
+
+    def spread(row: Any, name: str) -> str:
+        mean, deviation = row[f"{name}_mean"], row[f"{name}_sd"]
+        return f"{mean:.3f}" + ("" if deviation != deviation else f" ± {deviation:.3f}")
+
+    who = ("task", "model")
+    names: tuple[str, ...] = ("ece", "confident", "accuracy_confident", "outside", "refused")
+    _print_rows(
+        "Calibration (expected calibration error; shares of cells)",
+        (*who, *(name.replace("_", " ") for name in names)),
+        [
+            (*(row[name] for name in who), *(spread(row, name) for name in names))
+            for _, row in found.calibration.iterrows()
+        ],
+    )
+    names = ("coverage", "set_size", "one_class", "empty")
+    _print_rows(
+        "90 % prediction sets",
+        (*who, "sets", "class", *(name.replace("_", " ") for name in names)),
+        [
+            (*(row[n] for n in (*who, "sets", "class")), *(spread(row, name) for name in names))
+            for _, row in found.coverage.iterrows()
+        ],
+        n_text=4,
+    )
+    names = ("macro_f1", "accuracy", "coverage", "set_size", "refused")
+    _print_rows(
+        "By what is present",
+        (*who, "present", *(name.replace("_", " ") for name in names)),
+        [
+            (*(row[n] for n in (*who, "present")), *(spread(row, name) for name in names))
+            for _, row in found.families.iterrows()
+        ],
+        n_text=3,
+    )
 
 
 def _print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) -> None:

@@ -166,8 +166,13 @@ def test_tables_of_an_earlier_run_are_gone_while_a_new_one_is_under_way(human, t
     assert (tmp_path / "summary.csv").is_file()
 
 
-@pytest.mark.parametrize("name", ["svm", "spca-forest", "bilstm-attention"])
-def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(human, name: str):
+@pytest.mark.parametrize(
+    ("name", "calibrated"),
+    [("svm", False), ("spca-forest", False), ("bilstm-attention", False), ("logistic", True)],
+)
+def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(
+    human, name: str, calibrated: bool
+):
     """Labels and donors of test cells, and the other test cells, are unseen by the model."""
     cells = module.cells_of(human, None)
     fold = make_folds(cells.y, cells.donors, PROTOCOLS["quick"], TASKS["human"], 0, 0)[0]
@@ -181,6 +186,7 @@ def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(human, n
             target,
             None,
             "cpu",
+            calibrated,
             "",
         )
         return np.array(module._evaluate(job, None)[1]["probabilities"])

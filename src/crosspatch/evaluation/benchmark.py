@@ -31,12 +31,18 @@ from threadpoolctl import threadpool_limits
 from crosspatch.cohorts import table
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
+from crosspatch.evaluation import calibration as honesty
 from crosspatch.evaluation import metrics
 from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
-from crosspatch.evaluation.results import BenchmarkResult, ResultFolder, assemble
+from crosspatch.evaluation.results import (
+    BenchmarkResult,
+    CalibrationTables,
+    ResultFolder,
+    assemble,
+)
 from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.features.layouts import Layout
-from crosspatch.models.registry import ModelEntry, model_entry
+from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
 
 #: Tells how many folds are done, of how many.
 Progress = Callable[[int, int], None]
@@ -126,12 +132,14 @@ class _Job:
     target: Cells
     source: Cells | None
     device: str
+    calibrated: bool
     key: str
 
     @property
     def name(self) -> str:
         """What the fold's file is called."""
         place = f"{self.entry.name}-{self.protocol.name}-r{self.fold.run:02d}-f{self.fold.number}"
+        place += "-calibrated" if self.calibrated else ""
         return f"{self.task.species}-{place}-{self.key[:12]}"
 
 
@@ -145,6 +153,7 @@ def benchmark(
     seed: int = 0,
     jobs: int = 1,
     device: str = "cpu",
+    calibration: bool = False,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> BenchmarkResult:
@@ -171,6 +180,9 @@ def benchmark(
         Worker processes.
     device : str
         Where the sequence models train, ``cpu`` or ``cuda``.
+    calibration : bool
+        Evaluate models as `crosspatch train` makes them: able to do without families, settings
+        chosen on inner folds, calibrated, with prediction sets and a test for strangers.
     out : path, optional
         Folder for the results; without it nothing is stored.
     progress : callable, optional
@@ -206,6 +218,7 @@ def benchmark(
             alignment,
             seed,
             device,
+            calibration,
             tasks_given=tasks is not None,
         )
     )
@@ -222,8 +235,9 @@ def benchmark(
         "seed": seed,
         "jobs": jobs,
         "device": device,
-        "cohorts": {name: _provenance(cohort) for name, cohort in cohorts.items()},
-        "libraries": _versions(),
+        "calibration": calibration,
+        "cohorts": {name: provenance(cohort) for name, cohort in cohorts.items()},
+        "libraries": library_versions(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -234,10 +248,35 @@ def benchmark(
     outcomes = _run(work, jobs, folder, progress)
     rows = [_row(job, outcomes[job.name]) for job in work]
     confusions = [record for job in work for record in _confusion_records(job, outcomes[job.name])]
-    result = assemble(pd.DataFrame(rows), pd.DataFrame(confusions), settings)
+    tables = _calibration_tables(work, outcomes) if calibration else None
+    result = assemble(pd.DataFrame(rows), pd.DataFrame(confusions), settings, tables)
     if folder is not None:
         folder.finish(result)
     return result
+
+
+def _calibration_tables(
+    work: Sequence[_Job], outcomes: Mapping[str, Mapping[str, Any]]
+) -> CalibrationTables:
+    classes = [
+        name
+        for name in load_taxonomy().subclasses
+        if any(name in job.target.classes for job in work)
+    ]
+    predictions: list[dict[str, Any]] = []
+    by_fold: list[dict[str, Any]] = []
+    for job in work:
+        place, outcome = _place(job), outcomes[job.name]
+        predictions += honesty.prediction_rows(place, outcome, classes)
+        by_fold += honesty.condition_rows(place, outcome, job.target.classes)
+    frame = pd.DataFrame(predictions)
+    return CalibrationTables(
+        predictions=frame,
+        calibration=honesty.calibration_table(frame),
+        coverage=honesty.coverage_table(frame),
+        reliability=honesty.reliability_table(frame),
+        families=honesty.families_table(pd.DataFrame(by_fold)),
+    )
 
 
 def _tasks(names: Sequence[str] | None, cohorts: Mapping[str, anndata.AnnData]) -> list[Task]:
@@ -268,6 +307,7 @@ def _work(
     alignment: str,
     seed: int,
     device: str,
+    calibration: bool,
     *,
     tasks_given: bool,
 ) -> Iterator[_Job]:
@@ -307,7 +347,9 @@ def _work(
                     key = _key(
                         entry, protocol, fold, digests[0], digests[1] if theirs else "", device
                     )
-                    yield _Job(task, entry, protocol, fold, target, theirs, device, key)
+                    yield _Job(
+                        task, entry, protocol, fold, target, theirs, device, calibration, key
+                    )
     if idle:
         raise EvaluationError(
             f"model '{sorted(idle)[0]}' learns from a second species and is used in task "
@@ -341,12 +383,12 @@ def _key(
     rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
     where = device if entry.uses_device else ""
     who = (entry.name, protocol.name, fold.seed, rows, target, source, where)
-    parts = (*who, _code_digest(), _versions())
+    parts = (*who, code_digest(), library_versions())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @cache
-def _code_digest() -> str:
+def code_digest() -> str:
     """Checksum of the rooms that numbers come from: edited code is never served old results."""
     digest = hashlib.sha256()
     for room in ("features", "cohorts", "models", "evaluation"):
@@ -364,11 +406,13 @@ def _contents(folder: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that numbers depend on."""
     return {name: version(name) for name in _LIBRARIES}
 
 
-def _provenance(cohort: anndata.AnnData) -> dict[str, Any]:
+def provenance(cohort: anndata.AnnData) -> dict[str, Any]:
+    """Where a cohort comes from, for settings and models: counts, checksums, what was left out."""
     head = table.head_of(cohort)
     return {
         "dataset": sorted(set(cohort.obs["dataset"].astype(str))),
@@ -409,9 +453,12 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
     """Fit a fresh model on a fold's training cells and test it; on one core."""
     started = time.perf_counter()
     fold, target = job.fold, job.target
-    model = job.entry.build(target.layout, fold.seed, job.device)
-    if "validation_fraction" in model.get_params(deep=False):
-        model.set_params(validation_fraction=job.protocol.validation)
+    if job.calibrated:
+        model = build_calibrated(job.entry, target.layout, fold.seed, job.device)
+    else:
+        model = job.entry.build(target.layout, fold.seed, job.device)
+        if "validation_fraction" in model.get_params(deep=False):
+            model.set_params(validation_fraction=job.protocol.validation)
     with _one_core():
         more: dict[str, Any] = {}
         if job.protocol.by_donor and has_fit_parameter(model, "groups"):
@@ -422,12 +469,14 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
                 more["groups_source"] = job.source.donors
         model.fit(target.X[fold.train], target.y[fold.train], **more)
         probabilities = model.predict_proba(target.X[fold.test])
+        judged = honesty.judge(model, target.X[fold.test]) if job.calibrated else None
     outcome = {
         "classes": [str(name) for name in model.classes_],
         "cell_ids": target.cell_ids[fold.test].tolist(),
         "y": target.y[fold.test].tolist(),
         "probabilities": np.asarray(probabilities, dtype=float).tolist(),
         "n_train": len(fold.train),
+        "judged": judged,
         "seconds": time.perf_counter() - started,
     }
     if folder is not None:
@@ -451,8 +500,10 @@ def _one_core() -> Iterator[None]:
 
 
 def _predicted(outcome: Mapping[str, Any]) -> NDArray[np.str_]:
-    best = np.asarray(outcome["probabilities"]).argmax(axis=1)
-    return np.asarray(outcome["classes"])[best]
+    p = np.asarray(outcome["probabilities"], dtype=float)
+    refused = np.isnan(p).any(axis=1)  # a class that is not given is a wrong one
+    best = np.asarray(outcome["classes"])[np.nan_to_num(p).argmax(axis=1)]
+    return np.where(refused, honesty.REFUSED, best)
 
 
 def _place(job: _Job) -> dict[str, Any]:

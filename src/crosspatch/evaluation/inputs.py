@@ -102,6 +102,36 @@ def load_cohorts(
     return _load_files(names, features)
 
 
+def load_cohort_named(
+    name: str,
+    features: str | None = None,
+    data_dir: str | Path | None = None,
+    verify: bool = True,
+) -> anndata.AnnData:
+    """One cohort: an Allen dataset by name, or a cohort table.
+
+    Parameters
+    ----------
+    name : str
+        ``allen-mouse``, ``allen-human``, or a file.
+    features : str, optional
+        Layout; by default ``shared``, and whatever a cohort table has.
+    data_dir : path, optional
+    verify : bool
+
+    Raises
+    ------
+    CohortError
+        If there is none of this name, or it cannot give the features.
+    """
+    if name in LAYOUTS_OF:
+        return load_allen(name, features or "shared", data_dir, verify=verify)
+    if Path(name).suffix != ".h5ad":
+        raise CohortError(f"no cohort '{name}'; give {', '.join(LAYOUTS_OF)}, or a .h5ad file")
+    cohort = table.read(name)
+    return cohort if features is None else table.in_layout(cohort, features)
+
+
 def _needed(tasks: Sequence[str] | None) -> list[str]:
     """Species that some tasks need, or all."""
     wanted = map(task_named, tasks) if tasks else TASKS.values()

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from itertools import combinations
@@ -27,6 +27,30 @@ TABLES = ("results", "summary", "comparisons", "confusion")
 
 
 @dataclass(frozen=True)
+class CalibrationTables:
+    """How honest models are about their uncertainty; see `crosspatch.evaluation.calibration`.
+
+    Attributes
+    ----------
+    predictions : DataFrame
+        A row a test cell, with probabilities, prediction sets and p-value.
+    calibration, coverage, reliability, families : DataFrame
+        Calibration error; coverage and size of the sets; confidence and accuracy by bin; scores
+        by which families are present.
+    """
+
+    predictions: pd.DataFrame
+    calibration: pd.DataFrame
+    coverage: pd.DataFrame
+    reliability: pd.DataFrame
+    families: pd.DataFrame
+
+
+#: Further tables of a run with calibration.
+CALIBRATION_TABLES = tuple(field.name for field in fields(CalibrationTables))
+
+
+@dataclass(frozen=True)
 class BenchmarkResult:
     """What came out of a benchmark.
 
@@ -44,6 +68,7 @@ class BenchmarkResult:
         A row a task, model, run, fold, true and predicted class.
     settings : dict
         What it was run with.
+    calibration : CalibrationTables or None
     """
 
     results: pd.DataFrame
@@ -51,13 +76,25 @@ class BenchmarkResult:
     comparisons: pd.DataFrame
     confusion: pd.DataFrame
     settings: Mapping[str, Any]
+    calibration: CalibrationTables | None = None
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by its name."""
+        more = {} if self.calibration is None else vars(self.calibration)
+        return {name: getattr(self, name) for name in TABLES} | dict(more)
 
 
 def assemble(
-    results: pd.DataFrame, confusion: pd.DataFrame, settings: Mapping[str, Any]
+    results: pd.DataFrame,
+    confusion: pd.DataFrame,
+    settings: Mapping[str, Any],
+    calibration: CalibrationTables | None = None,
 ) -> BenchmarkResult:
     """Make every table from the results of the folds."""
-    return BenchmarkResult(results, summarize(results), compare(results), confusion, settings)
+    return BenchmarkResult(
+        results, summarize(results), compare(results), confusion, settings, calibration
+    )
 
 
 @cache
@@ -156,7 +193,7 @@ class ResultFolder:
         EvaluationError
             If the folder cannot be written to, or holds tables that are not ours.
         """
-        tables = [self.path / f"{name}.csv" for name in TABLES]
+        tables = [self.path / f"{name}.csv" for name in (*TABLES, *CALIBRATION_TABLES)]
         foreign = [file for file in tables if file.exists()]
         if foreign and not (self.path / "settings.json").is_file():
             raise EvaluationError(
@@ -178,8 +215,8 @@ class ResultFolder:
         EvaluationError
             If the folder cannot be written to.
         """
-        for name in TABLES:
-            self._write(f"{name}.csv", getattr(result, name).to_csv(index=False))
+        for name, table in result.tables.items():
+            self._write(f"{name}.csv", table.to_csv(index=False))
         self._write("settings.json", _json({"status": "complete", **result.settings}))
 
     def store(self, name: str, outcome: Mapping[str, Any]) -> None:
@@ -250,6 +287,11 @@ def read_results(path: str | Path) -> BenchmarkResult:
         )
     try:
         tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
+        more = None
+        if settings.get("calibration"):
+            more = CalibrationTables(
+                **{name: pd.read_csv(folder / f"{name}.csv") for name in CALIBRATION_TABLES}
+            )
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{folder}: {error}; run the evaluation again") from error
-    return BenchmarkResult(**tables, settings=settings)
+    return BenchmarkResult(**tables, settings=settings, calibration=more)

@@ -102,6 +102,9 @@ VECTOR_LAYOUTS = {
     ),
 }
 
+#: A family with more positions than this is a trace: its positions are measured together.
+TRACE = 20
+
 #: All layouts shipped with the package.
 LAYOUT_NAMES = (*SCALAR_LAYOUTS, *VECTOR_LAYOUTS)
 
@@ -173,6 +176,11 @@ class Layout:
             for family in self.families
         }
 
+    @cached_property
+    def traces(self) -> tuple[str, ...]:
+        """Families that are traces: more than `TRACE` positions, measured together."""
+        return tuple(name for name, columns in self.columns.items() if len(columns) > TRACE)
+
     @property
     def width(self) -> int:
         """Number of features in the largest family."""
@@ -193,6 +201,30 @@ class Layout:
         finite = np.isfinite(X)
         columns = self.columns.values()
         return np.stack([finite[:, family].any(axis=1) for family in columns], axis=1)
+
+    def completeness(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How much of the layout a cell has: the share of features present, mean over families.
+
+        A trace counts as present where any of its positions is.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+            Feature values, NaN where missing.
+
+        Returns
+        -------
+        array, shape (cells,)
+            From 0 to 1.
+        """
+        finite = np.isfinite(X)
+        shares = [
+            finite[:, columns].any(axis=1)
+            if family in self.traces
+            else finite[:, columns].mean(axis=1)
+            for family, columns in self.columns.items()
+        ]
+        return np.mean(np.stack(shares, axis=1), axis=1, dtype=np.float64)
 
 
 @cache

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
+
+if TYPE_CHECKING:
+    from crosspatch.models.calibrated import CalibratedClassifier
 
 #: Builds a fresh, unfitted classifier from a layout, a seed and a device.
 Builder = Callable[[Layout, int | None, str], Any]
@@ -27,6 +30,9 @@ class ModelEntry:
         Whether `fit` takes the cells of a second species.
     uses_device : bool
         Whether it trains on the device that is chosen.
+    settings : tuple of (name, callable)
+        Builders with other settings, from which inner folds choose when a model is trained to be
+        used (`build_calibrated`); empty where there is nothing to choose.
     """
 
     name: str
@@ -34,6 +40,7 @@ class ModelEntry:
     build: Builder
     needs_source: bool = False
     uses_device: bool = False
+    settings: tuple[tuple[str, Builder], ...] = ()
 
 
 # torch, LightGBM and the rest are imported when a model is built, not when models are listed.
@@ -51,10 +58,33 @@ def _spca_forest(layout: Layout, seed: int | None, device: str) -> Any:
     return build_spca_forest(layout, seed)
 
 
-def _boosting(layout: Layout, seed: int | None, device: str) -> Any:
-    from crosspatch.models.boosting import build_boosting
+def _boosting(**settings: Any) -> Builder:
+    def build(layout: Layout, seed: int | None, device: str) -> Any:
+        from crosspatch.models.boosting import BoostingSettings, build_boosting
 
-    return build_boosting(seed)
+        return build_boosting(seed, BoostingSettings(**settings))
+
+    return build
+
+
+def _vote(**settings: Any) -> Builder:
+    def build(layout: Layout, seed: int | None, device: str) -> Any:
+        from sklearn.ensemble import VotingClassifier
+
+        members = [
+            ("boosting", _boosting(**settings)(layout, seed, device)),
+            ("logistic", _logistic(layout, seed, device)),
+        ]
+        return VotingClassifier(members, voting="soft")
+
+    return build
+
+
+#: LightGBM's own settings, and a slower learner with smaller trees (docs/choices.md).
+_BOOSTING_SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("31 leaves", {}),
+    ("15 leaves", {"trees": 200, "learning_rate": 0.05, "leaves": 15, "min_cells_in_leaf": 40}),
+)
 
 
 def _logistic(layout: Layout, seed: int | None, device: str) -> Any:
@@ -106,7 +136,12 @@ _MODELS = {
     for entry in (
         ModelEntry("spca-forest", "sparse PCA by family, then a random forest", _spca_forest),
         ModelEntry("forest", "random forest on the features", _forest),
-        ModelEntry("boosting", "gradient-boosted trees (LightGBM)", _boosting),
+        ModelEntry(
+            "boosting",
+            "gradient-boosted trees (LightGBM)",
+            _boosting(),
+            settings=tuple((name, _boosting(**given)) for name, given in _BOOSTING_SETTINGS),
+        ),
         ModelEntry("logistic", "multinomial logistic regression", _logistic),
         ModelEntry("svm", "support vector machine, radial kernel", _svm),
         ModelEntry(
@@ -142,6 +177,12 @@ _MODELS = {
             needs_source=True,
             uses_device=True,
         ),
+        ModelEntry(
+            "vote",
+            "equal vote of boosting and logistic regression",
+            _vote(),
+            settings=tuple((name, _vote(**given)) for name, given in _BOOSTING_SETTINGS),
+        ),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )
 }
@@ -160,3 +201,36 @@ def model_entry(name: str) -> ModelEntry:
     if name not in _MODELS:
         raise ModelError(f"no model '{name}'; choose from: {', '.join(MODEL_NAMES)}")
     return _MODELS[name]
+
+
+def build_calibrated(
+    entry: ModelEntry, layout: Layout, seed: int | None, device: str = "cpu", jobs: int = 1
+) -> CalibratedClassifier:
+    """The model as it is trained to be used on new cells.
+
+    It learns to do without families, its settings are chosen on inner folds, and its
+    probabilities are calibrated.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+    layout : Layout
+    seed : int, optional
+    device : str
+    jobs : int
+        Inner fits at a time.
+    """
+    from crosspatch.models.absence import FamilyDropout
+    from crosspatch.models.calibrated import CalibratedClassifier
+
+    # Copies cost time: networks and traces get by with fewer.
+    copies = 2 if entry.uses_device or layout.traces else 6
+    builders = entry.settings or (("default", entry.build),)
+    candidates = [
+        (
+            name,
+            FamilyDropout(build(layout, seed, device), layout, copies=copies, random_state=seed),
+        )
+        for name, build in builders
+    ]
+    return CalibratedClassifier(candidates, layout, random_state=seed, jobs=jobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ class SequenceClassifierBase(ClassifierMixin, BaseEstimator):
     """
 
     layout: Layout
+    network: SequenceSettings | None
     device: str
     random_state: int | None
 
@@ -102,6 +103,33 @@ class SequenceClassifierBase(ClassifierMixin, BaseEstimator):
                 self.network_.encoder(cells.values, cells.present)[1].cpu().numpy()
             )
         return weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state in arrays and plain values, so that it can be stored without a pickle."""
+        state = dict(super().__getstate__())
+        if "network_" in state:
+            weights = state["network_"].state_dict().items()
+            state["network_"] = {name: value.cpu().numpy() for name, value in weights}
+            state.pop("history_", None)
+        if "log_prior_" in state:
+            state["log_prior_"] = state["log_prior_"].cpu().numpy()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the network again around its weights, on the CPU."""
+        super().__setstate__(dict(state))
+        if "network_" in state:
+            self.device = "cpu"
+            encoder = self._encoder(self.network)
+            self.network_ = Network(encoder, self._head(encoder))
+            weights = {name: torch.as_tensor(v) for name, v in state["network_"].items()}
+            self.network_.load_state_dict(weights)
+            self.network_.eval()
+        if "log_prior_" in state:
+            self.log_prior_ = torch.as_tensor(state["log_prior_"])
+
+    def _head(self, encoder: FamilyEncoder) -> nn.Module:
+        return linear_head(encoder.size, len(self.classes_), encoder.settings)
 
     def _adjust(self, logits: Tensor) -> Tensor:
         return logits
@@ -205,25 +233,26 @@ class SequenceClassifier(SequenceClassifierBase):
             data = prepare(self, X, codes, groups, self.validation_fraction)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
             encoder = self._encoder(self.network)
-            n_classes = len(self.classes_)
-            head: nn.Module
-            if self.arcface:
-                head = ArcFaceHead(encoder.size, n_classes)
-            else:
-                head = linear_head(encoder.size, n_classes, encoder.settings)
-            network = Network(encoder, head).to(self.device)
+            network = Network(encoder, self._head(encoder)).to(self.device)
             self.log_prior_ = torch.log(data.counts / data.counts.sum())
             settings = self.training or TrainingSettings()
             self.history_ = train(
                 network,
                 batches=lambda: shuffled(len(cells.y), settings.batch_size, generator),
-                loss=self._loss(network, cells, n_classes),
+                loss=self._loss(network, cells, len(self.classes_)),
                 score=lambda: macro_f1(network, data.validation),
                 settings=settings,
                 progress=self.progress,
             )
         self.inputs_, self.network_ = data.inputs, network
         return self
+
+    def _head(self, encoder: FamilyEncoder) -> nn.Module:
+        return (
+            ArcFaceHead(encoder.size, len(self.classes_))
+            if self.arcface
+            else super()._head(encoder)
+        )
 
     def _loss(self, network: Network, cells: Cells, n_classes: int) -> Callable[[Tensor], Tensor]:
         counts = torch.bincount(cells.y, minlength=n_classes)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 from crosspatch.models.losses import inverse_frequency
-from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
+from crosspatch.models.sequence import FamilyEncoder, SequenceSettings
 from crosspatch.models.sequence_classifier import (
     VALIDATION_FRACTION,
     Network,
@@ -140,8 +140,7 @@ class TransferClassifier(SequenceClassifierBase):
         return replace(settings, learning_rate=learning_rate, **changes)
 
     def _with_new_head(self, encoder: FamilyEncoder) -> Network:
-        head = linear_head(encoder.size, len(self.classes_), encoder.settings)
-        return Network(encoder, head).to(self.device)
+        return Network(encoder, self._head(encoder)).to(self.device)
 
     def _stage(
         self,

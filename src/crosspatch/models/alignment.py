@@ -1,0 +1,259 @@
+"""Cells of another laboratory, moved onto the reference without labels.
+
+Another amplifier, temperature or liquid junction potential moves the means of a batch. So does
+recording one class only. Here the classes of the reference may have any proportions, and only what
+these do not explain counts as a shift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from crosspatch.errors import ModelError
+from crosspatch.models.reference import Reference
+
+#: Fewest cells that are aligned or judged.
+MIN_CELLS = 10
+
+# Chosen on mouse cells and simulated shifts; see benchmarks/adaptation.py.
+_PRIOR_CELLS = 20.0
+_FREEDOM = 10.0
+#: What batches of one laboratory differ by anyway (donors, days), SD within a class.
+_USUAL = 0.15
+_LEVEL = 0.05
+_ITERATIONS = 200
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A feature in which a batch differs from the reference.
+
+    Attributes
+    ----------
+    feature, unit : str
+    shift : float
+        Batch minus reference for cells of the same class, in `unit`, drawn towards 0.
+    in_sd : float
+        The shift in standard deviations of the reference's cells about their class.
+    p : float
+        Two-sided, times the number of features measured (Bonferroni), at most 1.
+    """
+
+    feature: str
+    unit: str
+    shift: float
+    in_sd: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What `align` did to a batch.
+
+    Attributes
+    ----------
+    shift : array, shape (features,)
+        What was subtracted from every cell, in the units of the layout; 0 if nothing was.
+    differences : tuple of Difference
+        As `differs` gives them.
+    proportions : dict
+        Class to its estimated share of the batch; empty if the batch is too small.
+    cells : int
+        Cells with at least one value.
+    why_not : str
+        Why the batch was left as it is; empty if it was aligned.
+    """
+
+    shift: NDArray[np.float64]
+    differences: tuple[Difference, ...]
+    proportions: dict[str, float]
+    cells: int
+    why_not: str
+
+    @property
+    def aligned(self) -> bool:
+        """Whether anything was subtracted."""
+        return not self.why_not
+
+
+def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alignment]:
+    """Subtract from a batch of cells what sets it apart from the reference.
+
+    The cells are taken as a mixture of the reference's classes with free proportions and one shift
+    per feature, fitted by expectation maximisation. The classes are t distributions with 10 degrees
+    of freedom, so that odd cells count less (Peel and McLachlan 2000). The shift is drawn to zero
+    as by 20 cells without one. A batch in which no feature `differs`, or of fewer than `MIN_CELLS`
+    cells, is left as it is.
+
+    The batch should be of one laboratory and one species. A shift along the difference between two
+    classes cannot be told from other proportions; it stays.
+
+    Parameters
+    ----------
+    X : array, shape (cells, features)
+        In the units of the layout, NaN where missing.
+    reference : Reference
+        Fitted, on a layout of single numbers.
+
+    Returns
+    -------
+    X : array of float64, shape (cells, features)
+        A copy; NaN where it was NaN.
+    alignment : Alignment
+
+    Raises
+    ------
+    ModelError
+        If the layout has traces, or `X` has another number of features.
+
+    References
+    ----------
+    Peel D, McLachlan GJ (2000) Robust mixture modelling using the t distribution. Statistics and
+    Computing 10:339-348.
+    Saerens M, Latinne P, Decaestecker C (2002) Adjusting the outputs of a classifier to new a
+    priori probabilities. Neural Computation 14:21-41. (Proportions of classes by expectation
+    maximisation.)
+    """
+    X = np.array(X, dtype=np.float64)
+    Z = _coordinates(X, reference)
+    cells = int(np.isfinite(Z).any(axis=1).sum())
+    still = np.zeros(X.shape[1])
+    if cells < MIN_CELLS:
+        why = f"it has {cells} cells with values, fewer than {MIN_CELLS}"
+        return X, Alignment(still, (), {}, cells, why)
+    shift, error, proportions = _fit(Z, reference)
+    found = tuple(_differences(Z, shift, error, reference))
+    shares = {
+        str(name): float(share) for name, share in zip(reference.classes_, proportions, strict=True)
+    }
+    if not found:
+        why = "no feature differs from the reference"
+        return X, Alignment(still, found, shares, cells, why)
+    known = np.isfinite(reference.scale_)
+    still[_order(reference)] = np.where(known, shift * reference.scale_, 0.0)
+    return X - still, Alignment(still, found, shares, cells, "")
+
+
+def differs(X: ArrayLike, reference: Reference) -> list[Difference]:
+    """The features in which a batch differs from the reference, whatever its classes.
+
+    A feature is named where its shift (see `align`) is more than chance and a standard deviation of
+    0.15 between batches of one laboratory explain, at 5 % over all features together.
+
+    Parameters
+    ----------
+    X : array, shape (cells, features)
+        In the units of the layout, NaN where missing.
+    reference : Reference
+        Fitted, on a layout of single numbers.
+
+    Returns
+    -------
+    list of Difference
+        Largest first; empty for fewer than `MIN_CELLS` cells.
+
+    Raises
+    ------
+    ModelError
+        If the layout has traces, or `X` has another number of features.
+    """
+    return list(align(X, reference)[1].differences)
+
+
+def _order(reference: Reference) -> NDArray[np.intp]:
+    """The feature that each coordinate is of."""
+    return np.concatenate(list(reference.layout.columns.values()))
+
+
+def _coordinates(X: NDArray[np.float64], reference: Reference) -> NDArray[np.float64]:
+    layout = reference.layout
+    if reference.traces_ or len(reference.scale_) != len(layout.features):
+        raise ModelError(
+            f"layout '{layout.name}' has traces, and only layouts of single numbers can be "
+            "aligned; use the features of --layout shared or full, or do not align"
+        )
+    if X.ndim != 2 or X.shape[1] != len(layout.features):
+        raise ModelError(
+            f"cells to align must be an array of {len(layout.features)} features (layout "
+            f"'{layout.name}'), not of shape {X.shape}"
+        )
+    return reference.coordinates(np.where(np.isfinite(X), X, np.nan))
+
+
+def _fit(
+    Z: NDArray[np.float64], reference: Reference
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Shift and its standard error in coordinates, and class proportions."""
+    measured = np.isfinite(Z)
+    patterns, which = np.unique(measured[measured.any(axis=1)], axis=0, return_inverse=True)
+    Z = Z[measured.any(axis=1)]
+    which = np.ravel(which)
+    groups = [
+        (np.flatnonzero(which == number), pattern, _precision(reference.covariance_, pattern))
+        for number, pattern in enumerate(patterns)
+    ]
+    counts = patterns.sum(axis=1)[which][:, None]
+    classes = len(reference.means_)
+    apart = np.where(np.isfinite(Z), Z, 0.0)[:, None, :] - reference.means_
+    distance = np.empty((len(Z), classes))
+    prior = np.diag(_PRIOR_CELLS / np.diag(reference.covariance_))
+    shift: NDArray[np.float64] = np.zeros(Z.shape[1])
+    proportions = np.asarray(reference.priors_, dtype=np.float64)
+    for _ in range(_ITERATIONS):
+        for rows, _pattern, precision in groups:
+            rest = apart[rows] - shift
+            distance[rows] = ((rest @ precision) * rest).sum(axis=-1)
+        score = np.log(proportions) - (_FREEDOM + counts) / 2 * np.log1p(distance / _FREEDOM)
+        share = np.exp(score - score.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        # One made-up cell of every class, so that no class is ruled out.
+        proportions = (share.sum(axis=0) + 1) / (len(Z) + classes)
+        weight = share * (_FREEDOM + counts) / (_FREEDOM + distance)
+        information, pull = prior.copy(), np.zeros(Z.shape[1])
+        for rows, _pattern, precision in groups:
+            information += weight[rows].sum() * precision
+            pull += precision @ np.einsum("ic,icf->f", weight[rows], apart[rows])
+        before = shift
+        shift = np.asarray(np.linalg.solve(information, pull), dtype=np.float64)
+        if np.abs(shift - before).max() < _TOLERANCE:
+            break
+    inverse = np.linalg.inv(information)
+    error = np.sqrt(np.diag(inverse @ (information - prior) @ inverse))
+    return shift, error, proportions
+
+
+def _precision(covariance: NDArray[np.float64], pattern: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Inverse of the covariance of what was measured, zero elsewhere."""
+    precision = np.zeros_like(covariance)
+    here = np.ix_(pattern, pattern)
+    precision[here] = np.linalg.inv(covariance[here])
+    return precision
+
+
+def _differences(
+    Z: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    error: NDArray[np.float64],
+    reference: Reference,
+) -> list[Difference]:
+    spread = np.sqrt(np.diag(reference.covariance_))
+    measured = np.isfinite(Z).any(axis=0)
+    score = np.abs(shift / spread) / np.hypot(error / spread, _USUAL)
+    p = np.minimum(2 * norm.sf(score) * measured.sum(), 1.0)
+    features = [reference.layout.features[column] for column in _order(reference)]
+    found = [
+        Difference(
+            features[k].name,
+            features[k].unit,
+            float(shift[k] * reference.scale_[k]),
+            float(shift[k] / spread[k]),
+            float(p[k]),
+        )
+        for k in np.flatnonzero(measured & (p < _LEVEL))
+    ]
+    return sorted(found, key=lambda difference: -abs(difference.in_sd))

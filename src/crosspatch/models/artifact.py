@@ -1,0 +1,316 @@
+"""A trained model on disk: a folder with weights, what they are, and a card in words."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import ModelError, in_words
+from crosspatch.features.layouts import Layout
+from crosspatch.models.calibrated import CalibratedClassifier
+
+#: Version of the folder's format; a newer one is refused.
+FORMAT = 1
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.skops"
+CARD_FILE = "card.md"
+
+#: Libraries whose objects are in the weights.
+_LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "torch", "skops")
+
+# model.json is small; weights unpack to less than this. More is no model of ours.
+_MAX_JSON = 32 * 2**20
+_MAX_WEIGHTS = 4 * 2**30
+
+#: Everything in the weights besides plain values and what skops itself trusts. skops builds these
+#: and nothing else, so that loading a stranger's model runs no code of theirs.
+_TYPES = (
+    "collections.OrderedDict",
+    "crosspatch.features.layouts.Feature",
+    "crosspatch.features.layouts.Layout",
+    "crosspatch.models.absence.FamilyDropout",
+    "crosspatch.models.calibrated.CalibratedClassifier",
+    "crosspatch.models.calibrated.Calibration",
+    "crosspatch.models.ensemble.SoftVote",
+    "crosspatch.models.inputs.SequenceInputs",
+    "crosspatch.models.kernel.CalibratedSVC",
+    "crosspatch.models.kernel.StandardInputs",
+    "crosspatch.models.reference.Reference",
+    "crosspatch.models.sequence.SequenceSettings",
+    "crosspatch.models.sequence_classifier.SequenceClassifier",
+    "crosspatch.models.sparse_pca.FamilyComponents",
+    "crosspatch.models.sparse_pca.FamilySparsePCA",
+    "crosspatch.models.sparse_pca.SparsePCA",
+    "crosspatch.models.sparse_pca.SparsePCASettings",
+    "crosspatch.models.sparse_pca._FamilyFit",
+    "crosspatch.models.training.TrainingSettings",
+    "crosspatch.models.transfer.FinetuneClassifier",
+    "crosspatch.models.transfer.JointClassifier",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained model.
+
+    Attributes
+    ----------
+    classifier : CalibratedClassifier
+        Fitted.
+    about : dict
+        What ``model.json`` says: species, classes, layout, training cohort, scores, versions.
+    digest : str
+        sha256 of all of it; two models with the same digest give the same predictions.
+    """
+
+    classifier: CalibratedClassifier
+    about: Mapping[str, Any]
+    digest: str
+
+    @property
+    def layout(self) -> Layout:
+        """What the model measures a cell by."""
+        return self.classifier.layout
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The subclasses it tells apart."""
+        return tuple(str(name) for name in self.classifier.classes_)
+
+    @property
+    def species(self) -> str:
+        """The species of its reference."""
+        return str(self.about["species"])
+
+
+def save(
+    folder: str | Path, classifier: CalibratedClassifier, about: Mapping[str, Any], card: str
+) -> Artifact:
+    """Write a model folder, under a temporary name first.
+
+    Parameters
+    ----------
+    folder : path
+        New, empty, or an earlier model, which is replaced.
+    classifier : CalibratedClassifier
+        Fitted. What it said of single cells is not kept.
+    about : mapping
+        For ``model.json``.
+    card : str
+        For ``card.md``.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds something else, or cannot be written.
+    """
+    import skops.io
+
+    folder = Path(folder)
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / MODEL_FILE).is_file())
+    ):
+        raise ModelError(f"{folder} is there and is not a model; choose another --out")
+    kept = copy.copy(classifier)
+    kept.__dict__.pop("held_", None)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as part:
+            temporary = Path(part) / "model"
+            temporary.mkdir()
+            skops.io.dump(kept, temporary / WEIGHTS_FILE, compression=zipfile.ZIP_DEFLATED)
+            (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+            content = {
+                "format": FORMAT,
+                **about,
+                "libraries": {name: _version(name) for name in _LIBRARIES},
+                "probe": _probe(classifier).tolist(),
+                "files": {name: _sha256(temporary / name) for name in (WEIGHTS_FILE, CARD_FILE)},
+            }
+            content["digest"] = _digest(content)
+            text = json.dumps(content, indent=1) + "\n"
+            (temporary / MODEL_FILE).write_text(text, encoding="utf-8")
+            if folder.exists():
+                shutil.move(folder, Path(part) / "old")
+            temporary.rename(folder)
+    except OSError as error:
+        raise ModelError(
+            f"{folder} cannot be written: {error.strerror or error}; choose another --out"
+        ) from error
+    return Artifact(kept, json.loads(text), content["digest"])
+
+
+def load(folder: str | Path) -> Artifact:
+    """Read a model folder and check it: format, checksums, types, and that it still predicts alike.
+
+    Raises
+    ------
+    ModelError
+        If the folder is no model, is from a newer version, was changed or cut short, holds
+        anything but a model, or predicts other numbers with the libraries that are installed.
+    """
+    import skops.io
+
+    folder = Path(folder)
+    about = read_about(folder)
+    for name, wanted in about["files"].items():
+        file = folder / str(name)
+        if file.parent != folder or not file.is_file():
+            raise ModelError(f"{folder}: {name} is missing; get the model again, or train it again")
+        if _sha256(file) != wanted:
+            raise ModelError(
+                f"{file} was changed or cut short after training (its checksum differs from "
+                f"{MODEL_FILE}); get the model again, or train it again"
+            )
+    weights = folder / WEIGHTS_FILE
+    _require_archive(weights)
+    try:
+        foreign = sorted(set(skops.io.get_untrusted_types(file=weights)) - set(_TYPES))
+        if foreign:
+            raise ModelError(
+                f"{weights} holds {foreign[0]}, which no model of crosspatch has; it is not "
+                "loaded, because that could run code"
+            )
+        classifier = skops.io.load(weights, trusted=list(_TYPES))
+    except ModelError:
+        raise
+    except Exception as error:  # damaged archives raise many kinds
+        raise ModelError(f"{weights} cannot be read: {in_words(error)}; train it again") from error
+    if not isinstance(classifier, CalibratedClassifier):
+        raise ModelError(f"{weights} holds a {type(classifier).__name__}, not a trained model")
+    _require_alike(folder, classifier, about)
+    return Artifact(classifier, about, str(about["digest"]))
+
+
+def read_about(folder: str | Path) -> dict[str, Any]:
+    """What ``model.json`` of a model folder says, its own checksum checked.
+
+    Raises
+    ------
+    ModelError
+        If the folder is no model, or the file is damaged, changed, or from a newer version.
+    """
+    folder = Path(folder)
+    file = folder / MODEL_FILE
+    if not file.is_file():
+        raise ModelError(
+            f"{folder} is not a model: it has no {MODEL_FILE}; make one with `crosspatch train`"
+        )
+    try:
+        if file.stat().st_size > _MAX_JSON:
+            raise ValueError("it is far too large")
+        about = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file} is damaged: {in_words(error)}; train the model again") from error
+    found = about.get("format")
+    if not isinstance(found, int):
+        raise ModelError(f"{file} does not say its format; it is not a model of crosspatch")
+    if found > FORMAT:
+        raise ModelError(
+            f"{folder} was made by a newer crosspatch (format {found}, this one reads up to "
+            f"{FORMAT}); update crosspatch, or train the model again"
+        )
+    if about.get("digest") != _digest(about):
+        raise ModelError(
+            f"{file} was changed after training (its checksum differs); get the model again, or "
+            "train it again"
+        )
+    lacking = {"species", "classes", "layout", "files", "probe", "libraries"} - about.keys()
+    if lacking or not isinstance(about["files"], dict) or WEIGHTS_FILE not in about["files"]:
+        raise ModelError(f"{file} is not whole: {', '.join(sorted(lacking)) or 'files'} is missing")
+    return about
+
+
+def other_versions(about: Mapping[str, Any]) -> list[str]:
+    """Libraries that are installed in another version than a model was trained with, in words."""
+    return [
+        f"{name} {now or 'missing'} (trained with {then})"
+        for name, then in dict(about["libraries"]).items()
+        if (now := _version(str(name))) != then
+    ]
+
+
+def _require_archive(file: Path) -> None:
+    """Only a zip archive of sensible size; a pickle under this name is not opened."""
+    if not zipfile.is_zipfile(file):
+        raise ModelError(
+            f"{file} is not a skops file; a pickle would run code and is never read. Train the "
+            "model again"
+        )
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ModelError(f"{file} is damaged: {in_words(error)}; train the model again") from error
+    if size > _MAX_WEIGHTS:
+        raise ModelError(f"{file} would unpack to {size / 2**30:.0f} GiB; it is not loaded")
+
+
+def _require_alike(
+    folder: Path, classifier: CalibratedClassifier, about: Mapping[str, Any]
+) -> None:
+    try:
+        now, then = _probe(classifier), np.asarray(about["probe"], dtype=float)
+        alike = now.shape == then.shape and np.allclose(now, then, atol=1e-6, equal_nan=True)
+        same_classes = [str(name) for name in classifier.classes_] == list(about["classes"])
+    except Exception as error:  # an object put together of damaged parts
+        raise ModelError(f"{folder} cannot predict: {in_words(error)}; train it again") from error
+    if not same_classes:
+        raise ModelError(f"{folder}: weights and {MODEL_FILE} have other classes; train it again")
+    if not alike:
+        raise ModelError(
+            f"{folder} gives other predictions here than when it was trained: "
+            f"{', '.join(other_versions(about)) or 'another processor or build'}; install those "
+            "versions, or train it again"
+        )
+
+
+def _probe(classifier: CalibratedClassifier) -> NDArray[np.float64]:
+    """Predictions for made-up cells, whole and with gaps: they must stay what they were."""
+    layout = classifier.layout
+    rng = np.random.default_rng(0)
+    center, scale = classifier.feature_center_, classifier.feature_scale_
+    cells = center + scale * rng.normal(size=(8, len(layout.features)))
+    cells[4:][rng.random((4, cells.shape[1])) < 0.3] = np.nan
+    return classifier.predict_proba(cells.astype(np.float32))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""What the cells of a reference look like, and how far a cell is from all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
+from sklearn.utils.validation import check_is_fitted
+
+from crosspatch.features.layouts import Layout
+
+
+class Reference(BaseEstimator):
+    """Normal distributions of the classes, with one covariance.
+
+    A missing value takes no part: the distribution of the other values is that of the classes
+    without it, so that any set of features can be judged. Features enter in robust standard
+    deviations; traces enter by the first principal components of each family.
+
+    Parameters
+    ----------
+    layout : Layout
+    components : int
+        Principal components of a family of traces.
+    clip : float
+        Robust standard deviations beyond which a value counts as this far.
+
+    Attributes
+    ----------
+    classes_ : array
+    means_ : array, shape (classes, coordinates)
+    covariance_ : array, shape (coordinates, coordinates)
+        Of cells about the mean of their class, shrunk (Ledoit and Wolf 2004).
+    priors_ : array, shape (classes,)
+    middle_ : array, shape (classes, 2, coordinates)
+        Ends of the middle 95 % of each class.
+    """
+
+    def __init__(self, layout: Layout, components: int = 5, clip: float = 8.0):
+        self.layout = layout
+        self.components = components
+        self.clip = clip
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Reference:
+        """Learn the distributions.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+            NaN where missing.
+        y : array, shape (cells,)
+        """
+        X, y = np.asarray(X, dtype=np.float64), np.asarray(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.traces_: dict[str, tuple[NDArray, PCA]] = {}
+        for family, columns in self.layout.columns.items():
+            if family in self.layout.traces:
+                self._fit_trace(family, X[:, columns])
+        raw = self._raw(X)
+        known = np.isfinite(raw).any(axis=0)
+        self.center_ = np.zeros(raw.shape[1])
+        self.scale_ = np.full(raw.shape[1], np.nan)  # NaN: never measured, so never judged
+        quartiles = np.nanquantile(raw[:, known], (0.25, 0.5, 0.75), axis=0)
+        self.center_[known] = quartiles[1]
+        spread = (quartiles[2] - quartiles[0]) / 1.349
+        deviation = np.nanstd(raw[:, known], axis=0)
+        spread = np.where(spread > 0, spread, deviation)
+        self.scale_[known] = np.where(spread > 0, spread, np.nan)
+        Z = self.coordinates(X)
+        self.means_ = np.zeros((len(self.classes_), Z.shape[1]))
+        self.middle_ = np.zeros((len(self.classes_), 2, Z.shape[1]))
+        filled = np.zeros_like(Z)
+        for code in range(len(self.classes_)):
+            here = Z[codes == code]
+            measured = np.isfinite(here)
+            count = np.maximum(measured.sum(axis=0), 1)
+            self.means_[code] = np.where(measured, here, 0).sum(axis=0) / count
+            there = measured.any(axis=0)
+            ends = np.nanquantile(here[:, there], (0.025, 0.975), axis=0)
+            self.middle_[code][:, there] = ends
+            filled[codes == code] = np.where(measured, here - self.means_[code], 0)
+        self.covariance_ = LedoitWolf(assume_centered=True).fit(filled).covariance_
+        # Filling with the mean makes the spread too small.
+        share = np.maximum(np.isfinite(Z).mean(axis=0), 0.05)
+        self.covariance_ = self.covariance_ / np.sqrt(np.outer(share, share))
+        self.priors_ = np.bincount(codes) / len(codes)
+        return self
+
+    def _fit_trace(self, family: str, part: NDArray) -> None:
+        part = part[np.isfinite(part).any(axis=1)]
+        measured = np.isfinite(part).any(axis=0)
+        if len(part) < 2:
+            return
+        median = np.zeros(part.shape[1])
+        median[measured] = np.nanmedian(part[:, measured], axis=0)
+        count = min(self.components, len(part) - 1)
+        pca = PCA(count, svd_solver="full").fit(np.where(np.isfinite(part), part, median))
+        self.traces_[family] = (median, pca)
+
+    def _raw(self, X: NDArray) -> NDArray[np.float64]:
+        parts = []
+        for family, columns in self.layout.columns.items():
+            part = X[:, columns]
+            if family not in self.layout.traces:
+                parts.append(part)
+            elif family in self.traces_:
+                median, pca = self.traces_[family]
+                scores = pca.transform(np.where(np.isfinite(part), part, median))
+                scores[~np.isfinite(part).any(axis=1)] = np.nan
+                parts.append(scores)
+        return np.hstack(parts)
+
+    def coordinates(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Cells in robust standard deviations, shape (cells, coordinates); NaN where missing."""
+        check_is_fitted(self, "scale_")
+        raw = self._raw(np.asarray(X, dtype=np.float64))
+        standard: NDArray[np.float64] = np.clip(
+            (raw - self.center_) / self.scale_, -self.clip, self.clip
+        )
+        return standard
+
+    def unusual(self, x: ArrayLike, name: str, most: int = 3) -> list[str]:
+        """What sets one cell apart from a class, in words.
+
+        Parameters
+        ----------
+        x : array, shape (features,)
+        name : str
+            Class.
+        most : int
+            Features named at most.
+
+        Returns
+        -------
+        list of str
+            Features more than 2.5 standard deviations from the class's mean and outside its middle
+            95 %, farthest first, with that range. Empty for traces, and where only the combination
+            is unusual.
+        """
+        if self.traces_:
+            return []
+        x = np.asarray(x, dtype=np.float64)
+        z = self.coordinates(x[None])[0]
+        code = int(np.flatnonzero(self.classes_ == name)[0])
+        score = np.abs(z - self.means_[code]) / np.sqrt(np.diag(self.covariance_))
+        low, high = self.middle_[code]
+        odd = (score > 2.5) & ((z < low) | (z > high))
+        columns = np.concatenate(list(self.layout.columns.values()))
+        said = []
+        for place in np.argsort(-np.where(odd, score, 0))[: min(most, int(odd.sum()))]:
+            feature = self.layout.features[columns[place]]
+            ends = self.center_[place] + self.scale_[place] * np.array([low[place], high[place]])
+            said.append(
+                f"{feature.name} {x[columns[place]]:.3g} {feature.unit} "
+                f"({name} {ends[0]:.3g} to {ends[1]:.3g})"
+            )
+        return said
+
+    def distance(self, X: ArrayLike) -> NDArray[np.float64]:
+        """How far each cell is from the nearest class.
+
+        The squared Mahalanobis distance over what was measured, as a standard normal score
+        (Wilson and Hilferty 1931), so that cells with few and many values can be compared.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+
+        Returns
+        -------
+        array, shape (cells,)
+            NaN where a cell has no value.
+        """
+        Z = self.coordinates(X)
+        far = np.full(len(Z), np.nan)
+        patterns, which = np.unique(np.isfinite(Z), axis=0, return_inverse=True)
+        which = np.ravel(which)
+        order = np.argsort(which, kind="stable")
+        starts = np.searchsorted(which[order], np.arange(len(patterns) + 1))
+        for number, pattern in enumerate(patterns):
+            count = int(pattern.sum())
+            if not count:
+                continue
+            rows = order[starts[number] : starts[number + 1]]
+            factor = np.linalg.cholesky(self.covariance_[np.ix_(pattern, pattern)])
+            nearest = np.full(len(rows), np.inf)
+            for mean in self.means_[:, pattern]:
+                white = np.linalg.solve(factor, (Z[np.ix_(rows, pattern)] - mean).T)
+                nearest = np.minimum(nearest, (white**2).sum(axis=0))
+            width = 2 / (9 * count)
+            far[rows] = (np.cbrt(nearest / count) - (1 - width)) / np.sqrt(width)
+        return far

@@ -1,0 +1,1 @@
+"""A new cell: trained models, and what they say of it."""

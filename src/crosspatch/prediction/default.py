@@ -1,0 +1,63 @@
+"""The model that is used when none is given: trained once from the Allen tables, then kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import platformdirs
+
+from crosspatch.cohorts.allen import load_allen
+from crosspatch.cohorts.sources import source_files
+from crosspatch.errors import ModelError
+from crosspatch.evaluation.benchmark import code_digest, library_versions
+from crosspatch.evaluation.inputs import COHORTS
+from crosspatch.models import artifact
+from crosspatch.models.artifact import Artifact
+from crosspatch.prediction.inputs import Say
+from crosspatch.prediction.training import BEST_MODEL, train
+
+#: Layout of the default models: the features both species have.
+LAYOUT = "shared"
+
+
+def default_model(
+    species: str, say: Say, *, data_dir: str | Path | None = None, jobs: int = 1
+) -> Artifact:
+    """The default model of a species, from the user's cache or trained now.
+
+    Another version of crosspatch, of its libraries or of the tables means another model.
+
+    Parameters
+    ----------
+    species : str
+        ``mouse`` or ``human``.
+    say : callable
+        Told when training begins.
+    data_dir : path, optional
+        Data directory with the Allen tables.
+    jobs : int
+
+    Raises
+    ------
+    CohortError
+        If it must be trained and the tables are not there.
+    ModelError
+        If the cache cannot be written.
+    """
+    pinned = {name: source.sha256 for name, source in source_files().items()}
+    parts = (BEST_MODEL[species], LAYOUT, pinned, code_digest())
+    key = hashlib.sha256(json.dumps([*parts, library_versions()]).encode()).hexdigest()[:12]
+    folder = platformdirs.user_cache_path("crosspatch") / "models" / f"{species}-{key}"
+    if folder.is_dir():
+        try:
+            return artifact.load(folder)
+        except ModelError as error:
+            say(f"{error}; training it again")
+    cohort = load_allen(COHORTS["allen"][species], LAYOUT, data_dir)
+    say(
+        f"no {species} model was given: training '{BEST_MODEL[species]}' on {cohort.n_obs:,} Allen "
+        f"cells, once; it is kept in {folder}"
+    )
+    return train(cohort, jobs=jobs, out=folder)

@@ -1,0 +1,539 @@
+"""What users give: recordings and tables, in batches of cells that a model can take."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosspatch.cohorts import table
+from crosspatch.cohorts.columns import ColumnMap, Counted, Override, Overrides, map_columns
+from crosspatch.errors import CohortError, CrosspatchError, RecordingError, in_words
+from crosspatch.features.extraction import (
+    ExtractionSettings,
+    Progress,
+    StepDescription,
+    extract_many,
+    find_recordings,
+)
+from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
+from crosspatch.features.outcome import Failure
+from crosspatch.features.store import CellStore
+from crosspatch.recordings.opening import RECORDING_SUFFIXES
+
+#: Rows of a table that are in memory at a time.
+CHUNK = 20_000
+
+#: Endings of tables that can be read.
+TABLE_SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".csv.gz",
+    ".tsv.gz",
+    ".xlsx",
+    ".xlsm",
+    ".parquet",
+    ".h5ad",
+)
+
+#: Told a line that the user should read.
+Say = Callable[[str], None]
+
+#: Asked which feature an ambiguous column is: the column and the candidates; None to leave it out.
+Ask = Callable[[str, Sequence[str]], str | None]
+
+_SPECIES = {
+    "mouse": "mouse",
+    "mus musculus": "mouse",
+    "mus_musculus": "mouse",
+    "m. musculus": "mouse",
+    "human": "human",
+    "homo sapiens": "human",
+    "homo_sapiens": "human",
+    "h. sapiens": "human",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cells to be predicted.
+
+    Attributes
+    ----------
+    source : str
+        The file they are from, or ``recordings``.
+    cell_ids : list of str
+    species : list of str or None
+        ``mouse``, ``human``, what else a table says, or None where nothing says it.
+    X : array, shape (cells, features)
+        In the layout's units, NaN where missing.
+    quality : list of str
+        What quality control found wrong with a cell; empty if nothing.
+    notes : list of str
+    """
+
+    source: str
+    cell_ids: list[str]
+    species: list[str | None]
+    X: NDArray[np.float32]
+    quality: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How inputs are read.
+
+    Attributes
+    ----------
+    layout : Layout
+        What the model measures a cell by.
+    species : str or None
+        Of cells whose file does not say.
+    columns : Overrides or None
+        From `crosspatch.cohorts.columns.read_mapping`.
+    quality : str
+        Thresholds for recordings.
+    step : StepDescription or None
+        For recordings without a command waveform.
+    jobs : int
+        Recordings at a time.
+    limit : float
+        Seconds after which a recording is given up.
+    """
+
+    layout: Layout
+    species: str | None = None
+    columns: Overrides | None = None
+    quality: str = "default"
+    step: StepDescription | None = None
+    jobs: int = 1
+    limit: float = 300.0
+
+
+def read_inputs(
+    paths: Sequence[str | Path],
+    settings: ReadSettings,
+    say: Say,
+    *,
+    ask: Ask | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Iterator[Batch]:
+    """Cells of recordings, folders of recordings, and tables.
+
+    An input that cannot be read costs a line, not the others. A recording that gives no feature
+    is a cell without values, with the reason in its notes.
+
+    Parameters
+    ----------
+    paths : sequence of path
+    settings : ReadSettings
+    say : callable
+        Told what was taken for what, and what went wrong.
+    ask : callable, optional
+        Asked about ambiguous columns; without it they are left out.
+    progress : callable, optional
+        Told of recordings.
+    """
+    tables, recordings = [], []
+    for each in paths:
+        path = Path(each)
+        kind = suffix_of(path)
+        if kind in TABLE_SUFFIXES and not path.is_dir():
+            tables.append(path)
+            continue
+        try:
+            if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
+                raise RecordingError(
+                    f"{path}: not a file that can be read; give recordings "
+                    f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
+                )
+            recordings += find_recordings([path])
+        except CrosspatchError as error:
+            say(in_words_of(error))
+    seen: Counter[str] = Counter()
+    if recordings:
+        yield _unique(_recordings(recordings, settings, say, progress), seen, say)
+    for path in tables:
+        try:
+            for batch in _table(path, settings, say, ask):
+                yield _unique(batch, seen, say)
+        except CrosspatchError as error:
+            say(in_words_of(error))
+
+
+def in_words_of(error: CrosspatchError) -> str:
+    """An error's message in one line."""
+    return " ".join(str(error).split())
+
+
+def suffix_of(path: Path) -> str:
+    """The ending of a table's name, with that of its compression."""
+    ending = path.suffix.lower()
+    return "".join(path.suffixes[-2:]).lower() if ending == ".gz" else ending
+
+
+def _unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
+    """Cell ids that stand once: a second one gets a number."""
+    ids, notes, twice = [], list(batch.notes), []
+    for row, cell_id in enumerate(batch.cell_ids):
+        seen[cell_id] += 1
+        if seen[cell_id] > 1:
+            twice.append(cell_id)
+            notes[row] = _and(notes[row], f"cell id '{cell_id}' stands more than once")
+            cell_id = f"{cell_id}#{seen[cell_id]}"
+        ids.append(cell_id)
+    if twice:
+        say(
+            f"{batch.source}: cell id '{twice[0]}' stands more than once ({len(twice)} such rows); "
+            f"they are kept apart as '{twice[0]}#2' and so on"
+        )
+    return Batch(batch.source, ids, batch.species, batch.X, batch.quality, notes)
+
+
+def _and(text: str, more: str) -> str:
+    return "; ".join(part for part in (text, more) if part)
+
+
+# Recordings
+
+
+def _recordings(
+    files: Sequence[Path],
+    settings: ReadSettings,
+    say: Say,
+    progress: Callable[[Progress], None] | None,
+) -> Batch:
+    layout = settings.layout
+    if layout.name not in LAYOUT_NAMES or load_layout(layout.name).features != layout.features:
+        raise RecordingError(
+            f"the model's layout '{layout.name}' cannot be measured on recordings; give a table, "
+            f"or train a model in one of: {', '.join(LAYOUT_NAMES)}"
+        )
+    how = ExtractionSettings(layout.name, settings.quality, settings.step)
+    ids, species, values, quality, notes = [], [], [], [], []
+    with tempfile.TemporaryDirectory(prefix="crosspatch-") as folder:
+        store_file = Path(folder) / "cells.sqlite"
+        extract_many(
+            files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
+        )
+        with CellStore(store_file) as store:
+            for path, outcome in store.cells(files, how.key):
+                if isinstance(outcome, Failure):
+                    ids.append(path.stem)
+                    species.append(settings.species)
+                    values.append(np.full(len(layout.features), np.nan, dtype=np.float32))
+                    quality.append("")
+                    reason = outcome.reason.replace(f"{path}: ", "").replace(str(path), "")
+                    notes.append(f"not read: {reason.strip()}")
+                    say(f"{path.name}: {reason.strip()}")
+                    continue
+                head = outcome.head
+                ids.append(outcome.cell_id)
+                species.append(_species(head.get("species")) or settings.species)
+                values.append(outcome.values)
+                quality.append(str(head["qc_reasons"] or ""))
+                rejected = int(head["sweeps_rejected"])
+                note = f"{rejected} of {head['sweeps']} sweeps rejected" if rejected else ""
+                note = _and("SIMULATED" if head["simulated"] else "", note)
+                notes.append(_and(note, str(head["notes"] or "")))
+    return Batch("recordings", ids, species, np.stack(values), quality, notes)
+
+
+# Tables
+
+
+def _table(path: Path, settings: ReadSettings, say: Say, ask: Ask | None) -> Iterator[Batch]:
+    if not path.is_file():
+        raise CohortError(f"{path} does not exist")
+    kind = suffix_of(path)
+    if kind == ".h5ad":
+        yield from _h5ad(path, settings, say, ask)
+        return
+    if kind in (".xlsx", ".xlsm"):
+        chunks = _excel(path, say)
+    elif kind == ".parquet":
+        chunks = _parquet(path)
+    else:
+        chunks = _text(path, say)
+    yield from _mapped(path, chunks, settings, say, ask)
+
+
+def _mapped(
+    path: Path,
+    chunks: Iterator[pd.DataFrame],
+    settings: ReadSettings,
+    say: Say,
+    ask: Ask | None,
+) -> Iterator[Batch]:
+    first = next(chunks, None)
+    if first is None or first.empty:
+        raise CohortError(f"{path}: the table has no rows")
+    columns = map_columns(first, settings.layout, settings.columns)
+    if ask is not None and columns.ambiguous:
+        given = settings.columns or Overrides("what was answered", {})
+        answers = {
+            each.column: Override(ask(each.column, each.candidates) or "ignore")
+            for each in columns.ambiguous
+        }
+        overrides = Overrides(given.name, given.columns | answers)
+        columns = map_columns(first, settings.layout, overrides)
+    for line in columns.lines():
+        say(f"{path.name}: {line}")
+    if not columns.taken:
+        raise CohortError(
+            f"{path}: no column is a feature of layout '{settings.layout.name}'; name them with "
+            "--columns mapping.yaml"
+        )
+    counted: dict[str, Counted] = {}
+    number = 0
+    for chunk in itertools.chain([first], chunks):
+        values, odd = columns.values(chunk)
+        for name, count in odd.items():
+            counted[name] = counted.get(name, Counted()) + count
+        yield _batch(path, chunk, values, columns, settings, number)
+        number += len(chunk)
+    for name, count in counted.items():
+        say(f"{path.name}: column '{name}', taken as missing: {count}")
+
+
+def _batch(
+    path: Path,
+    chunk: pd.DataFrame,
+    values: NDArray[np.float32],
+    columns: ColumnMap,
+    settings: ReadSettings,
+    before: int,
+) -> Batch:
+    n = len(chunk)
+    ids = [f"row {before + k + 1}" for k in range(n)]
+    if columns.cell_id is not None:
+        given = chunk[columns.cell_id]
+        ids = [
+            str(value).strip() if pd.notna(value) and str(value).strip() else ids[k]
+            for k, value in enumerate(given)
+        ]
+    species: list[str | None] = [settings.species] * n
+    if columns.species is not None:
+        species = [_species(value) or settings.species for value in chunk[columns.species]]
+    notes = [""] * n
+    if "__problem__" in chunk.attrs:
+        for row, problem in chunk.attrs["__problem__"].items():
+            notes[row] = problem
+            values[row] = np.nan
+    return Batch(path.name, ids, species, values, [""] * n, notes)
+
+
+def _species(value: Any) -> str | None:
+    """The species a table or recording names; another one stays as it is written."""
+    if value is None or pd.isna(value) or not str(value).strip():
+        return None
+    text = str(value).strip()
+    return _SPECIES.get(text.lower(), text)
+
+
+def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
+    """A csv or tsv file, chunk by chunk as text."""
+    stream: Any
+    try:
+        opener = gzip.open if path.suffix.lower() == ".gz" else open
+        with opener(path, "rb") as start:
+            head = start.read(2**20)
+        encoding = _encoding(head)
+        with opener(path, "rb") as raw:
+            stream = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
+            yield from _rows(path, stream, _delimiter(head.decode(encoding, "replace")), say)
+    except (OSError, EOFError, csv.Error, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        raise CohortError(f"{path} cannot be read as a table: {in_words(error)}") from error
+
+
+def _encoding(head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    try:
+        head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # A character cut at the end of what was looked at is no sign of another encoding.
+        if error.start < len(head) - 4:
+            return "cp1252"
+    return "utf-8-sig"
+
+
+def _delimiter(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    header = lines[0] if lines else ""
+    return max(",;\t", key=header.count)
+
+
+def _rows(path: Path, stream: Iterable[str], delimiter: str, say: Say) -> Iterator[pd.DataFrame]:
+    reader = csv.reader(stream, delimiter=delimiter)
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    problems: dict[int, str] = {}
+    ragged = 0
+    for row in reader:
+        if not any(field.strip() for field in row) or (header is None and row[0].startswith("#")):
+            continue
+        if header is None:
+            header = [field.strip() for field in row]
+            continue
+        if len(row) != len(header):
+            # A trailing delimiter or left-out empty fields at the end are harmless.
+            surplus = row[len(header) :]
+            if any(field.strip() for field in surplus):
+                ragged += 1
+                problem = f"line {reader.line_num} has {len(row)} fields, the header {len(header)}"
+                problems[len(rows)] = f"{problem}; not read"
+                if ragged == 1:
+                    say(f"{path.name}: {problem}; this row is not predicted")
+            row = (row + [""] * len(header))[: len(header)]
+        rows.append(row)
+        if len(rows) == CHUNK:
+            yield _frame(header, rows, problems)
+            rows, problems = [], {}
+    if ragged > 1:
+        say(f"{path.name}: {ragged} rows in all have more fields than the header")
+    if header is not None and rows:
+        yield _frame(header, rows, problems)
+
+
+def _frame(header: list[str], rows: list[list[Any]], problems: dict[int, str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=header, dtype=object)
+    if problems:
+        frame.attrs["__problem__"] = problems
+    return frame
+
+
+def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
+    """The first sheet of a workbook; formulas by the values that were saved with them."""
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except Exception as error:  # openpyxl raises many kinds for files that are not its own
+        raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
+    try:
+        sheet = book.worksheets[0] if book.worksheets else None
+        if sheet is None:
+            raise CohortError(f"{path}: the workbook has no sheet")
+        if len(book.worksheets) > 1:
+            say(f"{path.name}: the first of {len(book.worksheets)} sheets is read, '{sheet.title}'")
+        header: list[str] | None = None
+        rows: list[list[Any]] = []
+        for row in sheet.iter_rows(values_only=True):
+            if all(value is None for value in row):
+                continue
+            if header is None:
+                header = ["" if value is None else str(value).strip() for value in row]
+                continue
+            rows.append((list(row) + [None] * len(header))[: len(header)])
+            if len(rows) == CHUNK:
+                yield _frame(header, rows, {})
+                rows = []
+        if header is not None and rows:
+            yield _frame(header, rows, {})
+    except (KeyError, ValueError, OSError, SyntaxError) as error:
+        raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
+    finally:
+        book.close()
+
+
+def _parquet(path: Path) -> Iterator[pd.DataFrame]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=CHUNK):
+                frame = batch.to_pandas()
+                if frame.index.name is not None:
+                    frame = frame.reset_index()
+                yield frame
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CohortError(f"{path} cannot be read as parquet: {in_words(error)}") from error
+
+
+def _h5ad(path: Path, settings: ReadSettings, say: Say, ask: Ask | None) -> Iterator[Batch]:
+    """A cohort table in the model's own features, or any AnnData with columns to be mapped."""
+    import anndata
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise CohortError(f"{path} is not an h5ad file")
+    try:
+        cells = anndata.read_h5ad(path, backed="r")
+        ours = isinstance(cells.uns.get("crosspatch"), Mapping) and {"family", "unit"} <= set(
+            cells.var.columns
+        )
+        if ours:
+            yield from _cohort(path, cells, settings, say)
+        else:
+            yield from _mapped(path, _annotated(cells), settings, say, ask)
+    except CrosspatchError:
+        raise
+    except Exception as error:  # anndata raises many kinds for files that are not its own
+        raise CohortError(f"{path} cannot be read as h5ad: {in_words(error)}") from error
+
+
+def _cohort(path: Path, cells: Any, settings: ReadSettings, say: Say) -> Iterator[Batch]:
+    layout = settings.layout
+    units = dict(zip(cells.var_names.astype(str), cells.var["unit"].astype(str), strict=True))
+    there = {f.name: units.get(f.name) for f in layout.features}
+    for feature in layout.features:
+        if there[feature.name] not in (None, feature.unit):
+            raise CohortError(
+                f"{path}: feature '{feature.name}' is in {there[feature.name]}, the model has it "
+                f"in {feature.unit}; convert it"
+            )
+    lacking = [name for name, unit in there.items() if unit is None]
+    if len(lacking) == len(there):
+        raise CohortError(
+            f"{path}: a table of layout '{cells.uns['crosspatch'].get('layout')}' has no feature "
+            f"of the model's layout '{layout.name}'"
+        )
+    if lacking:
+        say(f"{path.name}: {len(lacking)} features are missing, the first is '{lacking[0]}'")
+    place = {str(name): column for column, name in enumerate(cells.var_names)}
+    simulated = table.is_simulated(cells)
+    for start in range(0, cells.n_obs, CHUNK):
+        part = cells[start : start + CHUNK].to_memory()
+        values = np.full((part.n_obs, len(layout.features)), np.nan, dtype=np.float32)
+        full = np.asarray(part.X, dtype=np.float32)
+        for column, feature in enumerate(layout.features):
+            if feature.name in place:
+                values[:, column] = full[:, place[feature.name]]
+        values[~np.isfinite(values)] = np.nan
+        species: list[str | None] = [settings.species] * part.n_obs
+        if "species" in part.obs:
+            species = [_species(value) or settings.species for value in part.obs["species"]]
+        quality = [""] * part.n_obs
+        if "qc_reasons" in part.obs:
+            quality = ["" if pd.isna(v) else str(v) for v in part.obs["qc_reasons"]]
+        note = "SIMULATED" if simulated else ""
+        ids = part.obs_names.astype(str).tolist()
+        yield Batch(path.name, ids, species, values, quality, [note] * part.n_obs)
+
+
+def _annotated(cells: Any) -> Iterator[pd.DataFrame]:
+    """Any AnnData as a table: its variables, and its observations' own columns."""
+    for start in range(0, cells.n_obs, CHUNK):
+        part = cells[start : start + CHUNK].to_memory()
+        frame = part.to_df()
+        for name in part.obs:
+            if name not in frame:
+                frame[name] = part.obs[name].astype(object)
+        if "cell_id" not in frame:
+            frame.insert(0, "cell_id", part.obs_names.astype(str))
+        yield frame.reset_index(drop=True)

@@ -1,0 +1,396 @@
+"""From cells to predictions: each by the model of its species."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from crosspatch.cohorts.columns import Overrides, read_mapping
+from crosspatch.cohorts.table import SPECIES
+from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.errors import CohortError, ModelError
+from crosspatch.evaluation.calibration import OUTSIDE as OUTSIDE_P
+from crosspatch.evaluation.calibration import joined as as_text
+from crosspatch.features.layouts import Layout
+from crosspatch.models.alignment import Alignment, align, differs
+from crosspatch.models.artifact import Artifact, load
+from crosspatch.models.calibrated import Judgement
+from crosspatch.prediction.default import default_model
+from crosspatch.prediction.inputs import Batch, ReadSettings, Say, read_inputs
+from crosspatch.prediction.prediction import (
+    AMBIGUOUS,
+    CONFIDENT,
+    INSUFFICIENT,
+    OUTSIDE,
+    Prediction,
+    joined,
+)
+
+#: Kinds of prediction sets: coverage over all cells, or for every class.
+SETS = ("all-cells", "by-class")
+
+#: Cells of a batch that are compared with the reference.
+_ENOUGH_TO_COMPARE = 2000
+
+
+class Predictor:
+    """Models in memory, one a species.
+
+    Parameters
+    ----------
+    models : sequence of Artifact
+    sets : str
+        ``all-cells``: 90 % of all cells have their class in the set; ``by-class``: 90 % of the
+        cells of every class, whatever the composition of a batch; these sets are larger.
+    adapt : bool
+        Align each batch to the reference before it is judged.
+
+    Raises
+    ------
+    ModelError
+        If there are two models of one species, or models of different layouts.
+    """
+
+    def __init__(self, models: Sequence[Artifact], *, sets: str = "all-cells", adapt: bool = False):
+        if sets not in SETS:
+            raise ModelError(f"no prediction sets '{sets}'; choose from: {', '.join(SETS)}")
+        self.models: dict[str, Artifact] = {}
+        for model in models:
+            if model.species in self.models:
+                raise ModelError(f"there are two models of {model.species} cells; give one")
+            self.models[model.species] = model
+        layouts = {model.layout.features for model in models}
+        if len(layouts) != 1:
+            raise ModelError("the models have different features; give models of one layout")
+        self.layout: Layout = models[0].layout
+        self.sets = sets
+        self.adapt = adapt
+        self._warned: set[tuple[str, str]] = set()
+        named = {name for model in models for name in model.classes}
+        order = load_taxonomy().subclasses
+        self.classes = tuple(n for n in order if n in named) + tuple(sorted(named - set(order)))
+        self.header: dict[str, Any] = {
+            "crosspatch": version("crosspatch"),
+            "models": [
+                {
+                    "species": model.species,
+                    "model": model.about["model"],
+                    "layout": model.layout.name,
+                    "classes": list(model.classes),
+                    "taxonomy": model.about["alignment"] or "as the source has it",
+                    "simulated": bool(model.about["simulated"]),
+                    "digest": model.digest,
+                }
+                for model in self.models.values()
+            ],
+            "parameters": {"sets": sets, "adapt": adapt, "coverage": 0.9, "outside_p": OUTSIDE_P},
+        }
+
+    def predict(self, batch: Batch, say: Say = lambda line: None) -> Prediction:
+        """Judge cells, each by the model of its species; by every model where that is unknown.
+
+        Parameters
+        ----------
+        batch : Batch
+        say : callable
+            Told where a batch differs from the reference.
+        """
+        parts = []
+        for species, model in self.models.items():
+            rows = np.array(
+                [k for k, name in enumerate(batch.species) if name in (None, species)], dtype=int
+            )
+            if len(rows):
+                parts.append(self._judged(batch, rows, species, model, say))
+        others = [
+            k
+            for k, name in enumerate(batch.species)
+            if name is not None and name not in self.models
+        ]
+        if others:
+            parts.append(self._foreign(batch, np.array(others), say))
+        cells = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        order = np.lexsort((cells["species"].astype(str), cells["row"]))
+        cells = cells.iloc[order].reset_index(drop=True)
+        rows = cells.pop("row").to_numpy(dtype=int)
+        return Prediction(cells, batch.X[rows], self.layout, self.header)
+
+    def _judged(
+        self, batch: Batch, rows: NDArray[np.intp], species: str, model: Artifact, say: Say
+    ) -> pd.DataFrame:
+        X = batch.X[rows]
+        known = np.array([batch.species[k] is not None for k in rows])
+        found = model.classifier.judge(X)
+        self._warn(batch.source, species, model, X, found, say)
+        notes = [batch.notes[k] for k in rows]
+        if self.adapt:
+            aligned, how = align(X, model.classifier.reference_)
+            say(f"{batch.source}: {_aligned_in_words(how, species)}")
+            found = model.classifier.judge(aligned.astype(np.float32))
+        frame = self._frame(batch, rows, X, notes)
+        frame["species"], frame["species_known"] = species, known
+        best = found.probabilities[found.enough].argmax(axis=1)
+        names = np.asarray(model.classes)
+        subclass = np.full(len(rows), "", dtype=object)
+        subclass[found.enough] = names[best]
+        frame["subclass"] = subclass
+        frame["probability"] = np.nan
+        frame.loc[found.enough, "probability"] = found.probabilities[found.enough].max(axis=1)
+        for k, name in enumerate(names):
+            frame[f"probability_{name}"] = found.probabilities[:, k]
+        sets = found.class_sets if self.sets == "by-class" else found.sets
+        frame["prediction_set"] = [as_text(model.classes, row) for row in sets]
+        size = sets.sum(axis=1)
+        frame["p_reference"] = found.p_reference
+        frame["verdict"] = np.select(
+            [~found.enough, found.p_reference < OUTSIDE_P, size == 1],
+            [INSUFFICIENT, OUTSIDE, CONFIDENT],
+            AMBIGUOUS,
+        )
+        reference = model.classifier.reference_
+        for row in np.flatnonzero(frame["verdict"] == OUTSIDE):
+            why = ", ".join(reference.unusual(X[row], subclass[row])) or "an unusual combination"
+            notes[row] = "; ".join(
+                part for part in (notes[row], f"unlike {species}: {why}") if part
+            )
+        frame["notes"] = notes
+        return frame[self._columns]
+
+    def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pd.DataFrame:
+        """Cells of a species that no model is of."""
+        there = ", ".join(self.models)
+        names = sorted({str(batch.species[k]) for k in rows})
+        say(
+            f"{batch.source}: {len(rows)} cells are of '{names[0]}', and the model is of {there}; "
+            f"they are called outside the reference"
+        )
+        notes = [
+            "; ".join(p for p in (batch.notes[k], f"the reference is of {there} cells") if p)
+            for k in rows
+        ]
+        frame = self._frame(batch, rows, batch.X[rows], notes)
+        frame["species"] = [batch.species[k] for k in rows]
+        frame["species_known"] = True
+        frame["subclass"], frame["prediction_set"], frame["verdict"] = "", "", OUTSIDE
+        for name in ("probability", "p_reference"):
+            frame[name] = np.nan
+        return frame.reindex(columns=self._columns)
+
+    @property
+    def _columns(self) -> list[str]:
+        return [
+            "cell_id",
+            "species",
+            "species_known",
+            "subclass",
+            "probability",
+            *(f"probability_{name}" for name in self.classes),
+            "prediction_set",
+            "verdict",
+            "p_reference",
+            "completeness",
+            "families",
+            "quality",
+            "notes",
+            "source",
+            "row",
+        ]
+
+    def _frame(
+        self, batch: Batch, rows: NDArray[np.intp], X: NDArray[np.float32], notes: Sequence[str]
+    ) -> pd.DataFrame:
+        families = np.asarray(self.layout.families, dtype=object)
+        frame = pd.DataFrame({"row": rows})
+        frame["cell_id"] = [batch.cell_ids[k] for k in rows]
+        frame["completeness"] = self.layout.completeness(X)
+        patterns, which = np.unique(self.layout.present(X), axis=0, return_inverse=True)
+        texts = ["|".join(families[pattern]) for pattern in patterns]
+        frame["families"] = [texts[k] for k in np.ravel(which)]
+        frame["quality"] = [batch.quality[k] for k in rows]
+        frame["notes"] = list(notes)
+        frame["source"] = batch.source
+        for name in self.classes:
+            frame[f"probability_{name}"] = np.nan
+        return frame
+
+    def _warn(
+        self,
+        source: str,
+        species: str,
+        model: Artifact,
+        X: NDArray[np.float32],
+        found: Judgement,
+        say: Say,
+    ) -> None:
+        """Say, once a file, where its cells as a whole are unlike the reference."""
+        if (source, species) in self._warned:
+            return
+        self._warned.add((source, species))
+        judged = found.p_reference[np.isfinite(found.p_reference)]
+        outside = int(np.sum(judged < OUTSIDE_P))
+        if len(judged) and binomtest(outside, len(judged), OUTSIDE_P, "greater").pvalue < 0.01:
+            say(
+                f"{source}: {outside} of {len(judged)} cells are outside the {species} reference "
+                f"({OUTSIDE_P:.0%} expected); another cell type, protocol or laboratory?"
+            )
+        if self.layout.traces or self.adapt:
+            return
+        different = differs(X[found.enough][:_ENOUGH_TO_COMPARE], model.classifier.reference_)
+        if different:
+            first = ", ".join(
+                f"{each.feature} {each.shift:+.3g} {each.unit}" for each in different[:4]
+            )
+            say(
+                f"{source}: {len(different)} features differ from the {species} reference ({first}"
+                f"{', …' if len(different) > 4 else ''}); another rig, temperature or age? "
+                "--adapt aligns them"
+            )
+
+
+def _aligned_in_words(how: Alignment, species: str) -> str:
+    if not how.aligned:
+        return f"not aligned to the {species} reference: {how.why_not}"
+    first = ", ".join(f"{d.feature} {-d.shift:+.3g} {d.unit}" for d in how.differences[:4])
+    more = ", …" if len(how.differences) > 4 else ""
+    return f"{how.cells} cells aligned to the {species} reference ({first}{more})"
+
+
+def load_predictor(
+    models: Sequence[str | Path] = (),
+    species: str | None = None,
+    *,
+    sets: str = "all-cells",
+    adapt: bool = False,
+    data_dir: str | Path | None = None,
+    jobs: int = 1,
+    say: Say = lambda line: None,
+) -> Predictor:
+    """Load models, or the default ones.
+
+    Parameters
+    ----------
+    models : sequence of path
+        Model folders, one a species; none for the defaults.
+    species : str, optional
+        Of all cells whose file does not say; only its default model is loaded.
+    sets, adapt
+        See `Predictor`.
+    data_dir, jobs
+        For training the default models, once.
+    say : callable
+
+    Raises
+    ------
+    ModelError, CohortError
+        If a model cannot be loaded, or the species is unknown.
+    """
+    if species is not None and species not in SPECIES:
+        raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
+    if models:
+        found = [load(folder) for folder in models]
+    else:
+        wanted = SPECIES if species is None else (species,)
+        found = [default_model(name, say, data_dir=data_dir, jobs=jobs) for name in wanted]
+    return Predictor(found, sets=sets, adapt=adapt)
+
+
+def predict_batches(
+    predictor: Predictor, batches: Iterable[Batch], say: Say = lambda line: None
+) -> Iterator[Prediction]:
+    """Predict batch by batch; a source is aligned as a whole where that is asked for."""
+    if predictor.adapt and predictor.layout.traces:
+        raise ModelError(
+            f"--adapt is for layouts of single numbers; the model has traces (layout "
+            f"'{predictor.layout.name}'): leave it out"
+        )
+    if not predictor.adapt:
+        for batch in batches:
+            yield predictor.predict(batch, say)
+        return
+    waiting: list[Batch] = []
+    for batch in batches:
+        if waiting and batch.source != waiting[0].source:
+            yield predictor.predict(_whole(waiting), say)
+            waiting = []
+        waiting.append(batch)
+    if waiting:
+        yield predictor.predict(_whole(waiting), say)
+
+
+def _whole(batches: Sequence[Batch]) -> Batch:
+    return Batch(
+        batches[0].source,
+        [cell for batch in batches for cell in batch.cell_ids],
+        [name for batch in batches for name in batch.species],
+        np.vstack([batch.X for batch in batches]),
+        [text for batch in batches for text in batch.quality],
+        [text for batch in batches for text in batch.notes],
+    )
+
+
+def predict(
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    model: str | Path | Sequence[str | Path] = (),
+    species: str | None = None,
+    columns: str | Path | Overrides | None = None,
+    sets: str = "all-cells",
+    adapt: bool = False,
+    quality: str = "default",
+    data_dir: str | Path | None = None,
+    jobs: int = 1,
+    say: Say = print,
+) -> Prediction:
+    """Predict the subclass of cells.
+
+    Parameters
+    ----------
+    inputs : path or sequence of path
+        Recordings (NWB, ABF), folders of them, tables (csv, Excel, parquet, h5ad).
+    model : path or sequence of path
+        Model folders, one a species; by default models trained once from the data directory.
+    species : str, optional
+        Of cells whose file does not say; without it such cells are judged by both.
+    columns : path or Overrides, optional
+        Which column of a table is what; see `crosspatch.cohorts.columns.read_mapping`.
+    sets, adapt
+        See `Predictor`.
+    quality : str
+        Thresholds for recordings.
+    data_dir, jobs
+        For training the default models, and recordings at a time.
+    say : callable
+        Told what was taken for what, and what went wrong; by default printed.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    CrosspatchError
+        If a model cannot be loaded or no input can be read.
+
+    Examples
+    --------
+    >>> prediction = crosspatch.predict("cells.csv", species="mouse")  # doctest: +SKIP
+    >>> prediction.to_table()  # doctest: +SKIP
+    """
+    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    folders = [model] if isinstance(model, str | Path) else list(model)
+    mapping = read_mapping(columns) if isinstance(columns, str | Path) else columns
+    predictor = load_predictor(
+        folders, species, sets=sets, adapt=adapt, data_dir=data_dir, jobs=jobs, say=say
+    )
+    settings = ReadSettings(predictor.layout, species, mapping, quality, jobs=jobs)
+    parts = list(predict_batches(predictor, read_inputs(paths, settings, say), say))
+    if not parts:
+        raise CohortError(f"no cell could be read from {', '.join(map(str, paths))}")
+    return joined(parts)
