@@ -576,18 +576,19 @@ def train(
         for name in (target, source)
     ]
     assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
-    print(f"training on {cohorts[0].n_obs:,} cells", file=sys.stderr)
-    trained = train_model(
-        cohorts[0],
-        cohorts[1],
-        model=model,
-        alignment=alignment,
-        seed=seed,
-        jobs=jobs or cpu_count(),
-        device=device,
-        leave_out=fold,
-        out=out,
-    )
+    with _progress() as tell:
+        trained = train_model(
+            cohorts[0],
+            cohorts[1],
+            model=model,
+            alignment=alignment,
+            seed=seed,
+            jobs=jobs or cpu_count(),
+            device=device,
+            leave_out=fold,
+            progress=lambda done, total: tell("train", done, total),
+            out=out,
+        )
     print((out / "card.md").read_text(encoding="utf-8"))
     print(f"wrote {out}/: {', '.join([*trained.about['files'], 'model.json'])}")
 
@@ -658,7 +659,7 @@ def predict(
     """
     from joblib import cpu_count
 
-    from crosspatch.cohorts.columns import read_mapping
+    from crosspatch.cohorts.column_overrides import read_mapping
     from crosspatch.features.extraction import step_described
     from crosspatch.prediction.inputs import ReadSettings, read_inputs
     from crosspatch.prediction.output import open_output
@@ -675,15 +676,17 @@ def predict(
     mapping = None if columns is None else read_mapping(columns)
     step = step_described(step_start, step_end, amplitudes)
     with open_output(out) as output:
-        predictor = load_predictor(
-            model or (),
-            species,
-            sets=sets,
-            adapt=adapt,
-            data_dir=data_dir,
-            jobs=jobs or cpu_count(),
-            say=say,
-        )
+        with _progress() as tell:
+            predictor = load_predictor(
+                model or (),
+                species,
+                sets=sets,
+                adapt=adapt,
+                data_dir=data_dir,
+                jobs=jobs or cpu_count(),
+                say=say,
+                progress=tell,
+            )
         settings = ReadSettings(
             predictor.layout, species, mapping, quality, step, jobs or cpu_count(), limit
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crosspatch
-from crosspatch.cohorts import columns
-from crosspatch.cohorts.columns import Override, Overrides, map_columns, read_mapping
+from crosspatch.cohorts.column_meanings import feature_at
+from crosspatch.cohorts.column_names import features, names, range_of
+from crosspatch.cohorts.column_overrides import Override, Overrides, read_mapping
+from crosspatch.cohorts.column_units import dimension_of
+from crosspatch.cohorts.columns import Ambiguity, ColumnMap, map_columns
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import load_layout
 
@@ -179,10 +183,9 @@ def test_names_and_units(header: str, value: float, feature: str, unit: str, exp
 
 def test_every_unit_can_be_told_from_the_values():
     # Two units of one dimension never both make a median plausible.
-    names = columns._features()
-    for feature in names:
-        allowed = columns._range_of(feature)
-        dimension = columns._dimension(names[feature].unit)
+    for feature, ours in features().items():
+        allowed = range_of(feature)
+        dimension = dimension_of(ours.unit)
         if dimension in ("ratio", "angle", "area"):
             continue
         sizes = [abs(edge) for edge in (allowed.low, allowed.high)]
@@ -192,7 +195,7 @@ def test_every_unit_can_be_told_from_the_values():
 
 @pytest.mark.parametrize("feature", FULL.feature_names)
 def test_every_feature_of_the_full_layout_is_read_by_its_own_name(feature: str):
-    allowed = columns._range_of(feature)
+    allowed = range_of(feature)
     # Not in the middle, which is 0 where both signs occur.
     value = 0.4 * allowed.low + 0.6 * allowed.high
     mapped = one(feature, [value], FULL)
@@ -256,7 +259,7 @@ def test_sag_given_as_steady_state_over_peak_is_refused_and_can_be_mapped():
 def test_bare_latency_is_ambiguous_but_not_beside_the_allen_institutes_names():
     mapped = one("Latency", [0.025])
     assert mapped.taken == ()
-    assert mapped.ambiguous == (columns.Ambiguity("Latency", ("latency_hero", "latency_rheo")),)
+    assert mapped.ambiguous == (Ambiguity("Latency", ("latency_hero", "latency_rheo")),)
     why = reason(mapped.refused, "Latency")
     assert """write '"Latency": latency_hero' or '"Latency": latency_rheo' in the mapping""" in why
     for header in ("first spike latency", "time_to_first_spike", "AP latency (ms)"):
@@ -733,15 +736,20 @@ def test_the_report_names_every_column_and_feature():
 
 def test_names_mean_one_thing():
     # Two rows of the table of names must not claim the same name for different features.
-    for key, meanings in columns._names().name.items():
-        placed = {columns._placed(name, None, None) for name in meanings}
-        features = {found.features for found in placed if found is not None and found.features}
-        assert len(features) <= 1, key
-        assert key not in columns._names().unlike, key
-        assert key not in columns._names().either, key
+    for key, meanings in names().name.items():
+        placed = {feature_at(name, None, None) for name in meanings}
+        meant = {found.features for found in placed if found is not None and found.features}
+        assert len(meant) <= 1, key
+        assert key not in names().unlike, key
+        assert key not in names().either, key
 
 
-def real(real_data: Path, path: str) -> tuple[pd.DataFrame, columns.ColumnMap, pd.DataFrame]:
+@cache
+def shared_cohort(name: str, real_data: Path):
+    return crosspatch.load_cohort(name, "shared", real_data)
+
+
+def real(real_data: Path, path: str) -> tuple[pd.DataFrame, ColumnMap, pd.DataFrame]:
     frame = pd.read_csv(real_data / path, dtype=str, encoding="latin-1")
     mapped = map_columns(frame, SHARED)
     X, _ = mapped.values(frame)
@@ -755,7 +763,7 @@ def test_the_challenge_table_gives_our_mouse_cohort(real_data: Path):
     assert mapped.refused == ()
     assert len(mapped.taken) >= 24
     assert {"Subclass", "T type assignment probability", "Cortical layer"} <= set(mapped.labels)
-    cohort = crosspatch.load_cohort("allen-mouse", "shared", real_data)
+    cohort = shared_cohort("allen-mouse", real_data)
     ours = pd.DataFrame(cohort.X, index=cohort.obs_names, columns=cohort.var_names)
     values.index = pd.Index(frame["cell_id"].str.extract(r"#(\d+)$", expand=False))
     values = values.reindex(ours.index)
@@ -785,7 +793,7 @@ def test_the_tables_of_our_cohorts_give_them(real_data: Path, path: str, cohort:
     _, mapped, values = real(real_data, path)
     assert len(mapped.taken) >= least
     assert mapped.refused == ()
-    table = crosspatch.load_cohort(cohort, "shared", real_data)
+    table = shared_cohort(cohort, real_data)
     ours = pd.DataFrame(table.X, columns=table.var_names)
     for taken in mapped.taken:
         # The files have cells that the cohorts leave out.
@@ -839,3 +847,23 @@ def test_every_column_has_exactly_one_fate_and_nothing_fails(data: st.DataObject
     assert {item.column for item in mapped.ambiguous} <= set(dict(mapped.refused))
     assert set(counted) <= used
     assert all("\n" not in line for line in mapped.lines())
+
+
+@pytest.mark.parametrize(
+    ("header", "feature"),
+    [
+        ("threshold ramp (mV)", "threshold_v_ramp"),
+        ("threshold ramp (pA)", "threshold_i_ramp"),
+        ("threshold (mV)", "threshold_v_rheo"),
+    ],
+)
+def test_a_threshold_is_that_of_its_stimulus(header: str, feature: str):
+    value = 120.0 if "pA" in header else -38.0
+    mapped = map_columns(pd.DataFrame({header: [value] * 5}), SHARED)
+    assert [taken.feature for taken in mapped.taken] == [feature]
+
+
+def test_a_mapping_names_one_feature(tmp_path: Path):
+    (tmp_path / "m.yaml").write_text('"Rin": {feature: [tau]}')
+    with pytest.raises(CohortError, match="one feature"):
+        read_mapping(tmp_path / "m.yaml")

@@ -131,7 +131,8 @@ def save(
     ):
         raise ModelError(f"{folder} is there and is not a model; choose another --out")
     kept = copy.copy(classifier)
-    kept.__dict__.pop("held_", None)
+    for name in ("held_", "progress_"):
+        kept.__dict__.pop(name, None)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as part:

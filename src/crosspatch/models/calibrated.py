@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -311,6 +311,9 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         Predictions of the chosen candidate for cells held back.
     """
 
+    #: Told of every fit; set it before `fit`. It is not kept.
+    progress_: Callable[[int, int], None] | None = None
+
     def __init__(
         self,
         candidates: Sequence[tuple[str, Any]],
@@ -360,12 +363,17 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
             for number, (train, held) in enumerate(folds)
         ]
         models = dict(self.candidates)
-        tried = Parallel(n_jobs=self.jobs)(
+        progress, self.progress_ = self.progress_, None  # a callback cannot go to the workers
+        tried = []
+        for part in Parallel(n_jobs=self.jobs, return_as="generator")(
             delayed(self._hold_back)(
                 models[name], X, y, codes, groups, donors, number, *split, source
             )
             for name, number, *split in work
-        )
+        ):
+            tried.append(part)
+            if progress is not None:
+                progress(len(tried), len(work) + 1)
         found: dict[str, Held] = {}
         for name, _ in self.candidates:
             parts = [part for (of, *_), part in zip(work, tried, strict=True) if of == name]
@@ -377,6 +385,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         self.reference_ = Reference(self.layout).fit(X, y)
         self.feature_center_, self.feature_scale_ = _spread(X)
         self.model_ = _fitted(models[self.chosen_], X, y, groups, source)
+        if progress is not None:
+            progress(len(work) + 1, len(work) + 1)
         return self
 
     def _hold_back(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -23,7 +24,12 @@ LAYOUT = "shared"
 
 
 def default_model(
-    species: str, say: Say, *, data_dir: str | Path | None = None, jobs: int = 1
+    species: str,
+    say: Say,
+    *,
+    data_dir: str | Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Artifact:
     """The default model of a species, from the user's cache or trained now.
 
@@ -38,6 +44,8 @@ def default_model(
     data_dir : path, optional
         Data directory with the Allen tables.
     jobs : int
+    progress : callable, optional
+        Told what is being done, how many fits are done, of how many.
 
     Raises
     ------
@@ -60,4 +68,9 @@ def default_model(
         f"no {species} model was given: training '{BEST_MODEL[species]}' on {cohort.n_obs:,} Allen "
         f"cells, once; it is kept in {folder}"
     )
-    return train(cohort, jobs=jobs, out=folder)
+
+    def tell(done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"train {species} model", done, total)
+
+    return train(cohort, jobs=jobs, progress=tell, out=folder)

@@ -18,7 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.columns import ColumnMap, Counted, Override, Overrides, map_columns
+from crosspatch.cohorts.column_overrides import Override, Overrides
+from crosspatch.cohorts.column_values import Counted
+from crosspatch.cohorts.columns import ColumnMap, map_columns
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, in_words
 from crosspatch.features.extraction import (
     ExtractionSettings,
@@ -103,7 +105,7 @@ class ReadSettings:
     species : str or None
         Of cells whose file does not say.
     columns : Overrides or None
-        From `crosspatch.cohorts.columns.read_mapping`.
+        From `crosspatch.cohorts.column_overrides.read_mapping`.
     quality : str
         Thresholds for recordings.
     step : StepDescription or None
@@ -165,7 +167,10 @@ def read_inputs(
             say(in_words_of(error))
     seen: Counter[str] = Counter()
     if recordings:
-        yield _unique(_recordings(recordings, settings, say, progress), seen, say)
+        try:
+            yield _unique(_recordings(recordings, settings, say, progress), seen, say)
+        except CrosspatchError as error:
+            say(in_words_of(error))
     for path in tables:
         try:
             for batch in _table(path, settings, say, ask):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from crosspatch.cohorts.columns import Overrides, read_mapping
+from crosspatch.cohorts.column_overrides import Overrides, read_mapping
 from crosspatch.cohorts.table import SPECIES
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, ModelError
@@ -22,7 +22,6 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.calibrated import Judgement
-from crosspatch.prediction.default import default_model
 from crosspatch.prediction.inputs import Batch, ReadSettings, Say, read_inputs
 from crosspatch.prediction.prediction import (
     AMBIGUOUS,
@@ -249,8 +248,8 @@ class Predictor:
             )
             say(
                 f"{source}: {len(different)} features differ from the {species} reference ({first}"
-                f"{', …' if len(different) > 4 else ''}); another rig, temperature or age? "
-                "--adapt aligns them"
+                f"{', …' if len(different) > 4 else ''}); another rig, temperature, age or "
+                "condition? Where it is the rig or temperature, --adapt helps"
             )
 
 
@@ -271,6 +270,7 @@ def load_predictor(
     data_dir: str | Path | None = None,
     jobs: int = 1,
     say: Say = lambda line: None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Predictor:
     """Load models, or the default ones.
 
@@ -282,7 +282,7 @@ def load_predictor(
         Of all cells whose file does not say; only its default model is loaded.
     sets, adapt
         See `Predictor`.
-    data_dir, jobs
+    data_dir, jobs, progress
         For training the default models, once.
     say : callable
 
@@ -296,8 +296,14 @@ def load_predictor(
     if models:
         found = [load(folder) for folder in models]
     else:
+        # Training needs much that predicting does not.
+        from crosspatch.prediction.default import default_model
+
         wanted = SPECIES if species is None else (species,)
-        found = [default_model(name, say, data_dir=data_dir, jobs=jobs) for name in wanted]
+        found = [
+            default_model(name, say, data_dir=data_dir, jobs=jobs, progress=progress)
+            for name in wanted
+        ]
     return Predictor(found, sets=sets, adapt=adapt)
 
 
@@ -359,7 +365,7 @@ def predict(
     species : str, optional
         Of cells whose file does not say; without it such cells are judged by both.
     columns : path or Overrides, optional
-        Which column of a table is what; see `crosspatch.cohorts.columns.read_mapping`.
+        Which column of a table is what; see `crosspatch.cohorts.column_overrides.read_mapping`.
     sets, adapt
         See `Predictor`.
     quality : str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -63,6 +63,7 @@ def train(
     jobs: int = 1,
     device: str = "cpu",
     leave_out: LeftOut | None = None,
+    progress: Callable[[int, int], None] | None = None,
     out: str | Path,
 ) -> Artifact:
     """Train a model on a cohort and write it.
@@ -84,6 +85,8 @@ def train(
         ``cpu`` or ``cuda``.
     leave_out : LeftOut, optional
         Train as `crosspatch run --calibration` does for this fold: without its test cells.
+    progress : callable, optional
+        Told how many fits are done, of how many.
     out : path
         Folder to write.
 
@@ -116,6 +119,7 @@ def train(
             raise ModelError("source and target have different features; use --features shared")
         more = {"X_source": theirs.X, "y_source": theirs.y, "groups_source": theirs.donors}
     classifier = build_calibrated(entry, cells.layout, seed, device, jobs)
+    classifier.progress_ = progress
     classifier.fit(cells.X[rows], cells.y[rows], groups=cells.donors[rows], **more)
     about = {
         "crosspatch": version("crosspatch"),
@@ -228,7 +232,8 @@ def card(about: Mapping[str, Any]) -> str:
     if about["simulated"]:
         lines += ["**Trained on SIMULATED recordings. It says nothing about real neurons.**", ""]
     lines += [
-        f"{about['model_about'].capitalize()}, trained by crosspatch {about['crosspatch']} on "
+        f"{about['model_about'][:1].upper()}{about['model_about'][1:]}, trained by crosspatch "
+        f"{about['crosspatch']} on "
         f"{target['cells']:,} cells of {target['donors']:,} donors "
         f"({', '.join(target['dataset'])}): {counts}.",
     ]

@@ -1,0 +1,215 @@
+"""Numbers from a column of text: decimal commas, marks of missing values, and what was refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+#: Share of a column's filled cells that must be numbers.
+NUMERIC_SHARE = 0.5
+
+# Share of impossible zeros from which a table is taken to write 0 for missing.
+_ZEROS_FOR_MISSING = 0.01
+
+_MISSING = {
+    "",
+    "na",
+    "n/a",
+    "n.a",
+    "n.a.",
+    "nan",
+    "-",
+    "--",
+    ".",
+    "null",
+    "none",
+    "<na>",
+    "nat",
+    "#n/a",
+}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_NOT_A_NUMBER = "not a number"
+
+#: How a column uses commas; an unclear one may be of thousands.
+Commas = Literal["none", "decimal", "unclear"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Values of a column that were taken as missing.
+
+    Attributes
+    ----------
+    reasons : tuple of (str, int, str)
+        Why, how many, and the first of them as it stands in the table.
+    """
+
+    reasons: tuple[tuple[str, int, str], ...] = ()
+
+    @property
+    def total(self) -> int:
+        """How many values."""
+        return sum(count for _, count, _ in self.reasons)
+
+    def __add__(self, other: Counted) -> Counted:
+        """Both together, as for two chunks of one table."""
+        reasons = {why: (count, example) for why, count, example in self.reasons}
+        for why, count, example in other.reasons:
+            before, first = reasons.get(why, (0, example))
+            reasons[why] = (before + count, first)
+        return Counted(tuple((why, *found) for why, found in reasons.items()))
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{count} {why}" + ("" if why.startswith("exactly 0") else f", such as '{example}'")
+            for why, count, example in self.reasons
+        )
+
+
+def count_cells(why: str, cells: NDArray[np.bool_], series: pd.Series) -> Counted:
+    """The cells of a column that are taken as missing for one reason."""
+    if not cells.any():
+        return Counted()
+    return Counted(((why, int(cells.sum()), _shown(series.iloc[int(np.argmax(cells))])),))
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 30 else f"{text[:29]}…"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as numbers.
+
+    Attributes
+    ----------
+    numbers : array of float, NaN where missing
+    counted : Counted
+        What was taken as missing.
+    filled : int
+        Cells that hold anything.
+    commas : str
+        How it uses commas.
+    """
+
+    numbers: NDArray[np.float64]
+    counted: Counted
+    filled: int
+    commas: Commas = "none"
+
+    @property
+    def share(self) -> float:
+        """Share of the filled cells that are numbers."""
+        bad = sum(count for why, count, _ in self.counted.reasons if why == _NOT_A_NUMBER)
+        return (self.filled - bad) / self.filled if self.filled else 0.0
+
+
+def read_column(
+    series: pd.Series, *, commas: Commas | None = None, no_zero: bool = False
+) -> Column:
+    """The numbers of a column of text or numbers.
+
+    Parameters
+    ----------
+    series : Series
+    commas : str, optional
+        How it uses commas; found out from the values if not given.
+    no_zero : bool
+        Whether an exact 0 stands for a missing value.
+
+    Returns
+    -------
+    Column
+    """
+    counted = Counted()
+    if pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_bool_dtype(series.dtype):
+        numbers = series.to_numpy(dtype=float, na_value=np.nan).copy()
+        filled = int(np.sum(~np.isnan(numbers)))
+        commas = "none"
+    else:
+        texts = [
+            "" if missing else str(value).strip()
+            for value, missing in zip(series, series.isna(), strict=True)
+        ]
+        commas = commas or _comma_style(texts)
+        numbers, filled, bad = _from_text(texts, commas)
+        counted += count_cells(_NOT_A_NUMBER, bad, series)
+    infinite = np.isinf(numbers)
+    counted += count_cells("infinite", infinite, series)
+    numbers[infinite] = np.nan
+    if no_zero:
+        zero = numbers == 0
+        counted += count_cells("exactly 0, which stands for a missing value", zero, series)
+        numbers[zero] = np.nan
+    return Column(numbers, counted, filled, commas)
+
+
+def _from_text(
+    texts: list[str], commas: Commas
+) -> tuple[NDArray[np.float64], int, NDArray[np.bool_]]:
+    """Numbers, how many cells are filled, and which of them are no numbers."""
+    numbers = np.full(len(texts), np.nan)
+    bad = np.zeros(len(texts), dtype=bool)
+    filled = 0
+    pattern = _COMMA if commas == "decimal" else _NUMBER
+    for index, text in enumerate(texts):
+        if text.lower().rstrip(".") in _MISSING:
+            continue
+        filled += 1
+        text = text.replace("\u2212", "-")
+        if pattern.fullmatch(text):
+            numbers[index] = float(text.replace(",", "."))
+        elif _INFINITE.fullmatch(text):
+            numbers[index] = np.inf
+        else:
+            bad[index] = True
+    return numbers, filled, bad
+
+
+def _comma_style(texts: list[str]) -> Commas:
+    texts = [text.replace("\u2212", "-") for text in texts]
+    with_comma = [text for text in texts if "," in text]
+    if not with_comma:
+        return "none"
+    if all(_THOUSANDS.fullmatch(text) for text in with_comma):
+        return "unclear"
+    decimal = all(_COMMA.fullmatch(text) for text in texts if text.lower() not in _MISSING)
+    return "decimal" if decimal else "none"
+
+
+class FirstRows:
+    """The first rows of a table; every column is read once."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.headers = [str(name) for name in frame.columns]
+        #: Whether the table writes 0 where a value is missing.
+        self.zeros_for_missing = False
+        self._frame = frame
+        self._place = {name: place for place, name in enumerate(self.headers)}
+        self._read: dict[str, Column] = {}
+
+    def series(self, column: str) -> pd.Series:
+        """A column as it stands."""
+        return self._frame.iloc[:, self._place[column]]
+
+    def read(self, column: str) -> Column:
+        """A column as numbers."""
+        if column not in self._read:
+            self._read[column] = read_column(self.series(column))
+        return self._read[column]
+
+    def settle_zeros(self, columns: Iterable[str]) -> None:
+        """Look for zeros in columns that cannot be 0: there 0 stands for missing everywhere."""
+        least = max(1, _ZEROS_FOR_MISSING * len(self._frame))
+        zeros = [np.sum(self.read(column).numbers == 0) for column in columns]
+        self.zeros_for_missing = sum(count >= least for count in zeros) >= 2

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crosspatch.models.artifact import Artifact
+from crosspatch.prediction.training import train
+from tests import made
+
+COUNTS = {"Lamp5": 60, "Pvalb": 120, "Sst": 100, "Vip": 80}
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory) -> dict[str, Path]:
+    """Small models of made-up cells, a species each."""
+    folder = tmp_path_factory.mktemp("trained")
+    for species in ("human", "mouse"):
+        cohort = made.cohort(species, COUNTS, donors=50, spread=1.5)
+        train(cohort, model="logistic", out=folder / species)
+    return {species: folder / species for species in ("human", "mouse")}
+
+
+@pytest.fixture(scope="session")
+def models(model_folders) -> dict[str, Artifact]:
+    from crosspatch.models.artifact import load
+
+    return {species: load(folder) for species, folder in model_folders.items()}

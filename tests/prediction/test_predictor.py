@@ -1,0 +1,220 @@
+"""Verdicts, species, files written."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import crosspatch
+from crosspatch.cohorts import table
+from crosspatch.errors import CrosspatchError, ModelError
+from crosspatch.features.layouts import load_layout
+from crosspatch.prediction.inputs import Batch
+from crosspatch.prediction.output import Output, open_output
+from crosspatch.prediction.prediction import CsvWriter
+from crosspatch.prediction.predictor import Predictor, predict_batches
+from tests import made
+from tests.prediction.conftest import COUNTS
+
+SHARED = load_layout("shared")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return made.cohort("human", COUNTS, donors=50, spread=1.5, seed=1)
+
+
+def batch_of(cohort, species=None, ids=None) -> Batch:
+    n = cohort.n_obs
+    species = ["human"] * n if species is None else species
+    ids = cohort.obs_names.tolist() if ids is None else ids
+    return Batch("cells", ids, species, np.asarray(cohort.X).copy(), [""] * n, [""] * n)
+
+
+def test_verdicts(models, cohort):
+    batch = batch_of(cohort)
+    batch.X[0] = np.nan
+    batch.X[1] += 40 * np.random.default_rng(0).normal(size=batch.X.shape[1])
+    found = Predictor([models["human"]]).predict(batch).to_table()
+    assert found["cell_id"].tolist() == batch.cell_ids
+    first = found.iloc[0]
+    assert first["verdict"] == "insufficient data"
+    assert first["subclass"] == ""
+    assert np.isnan(first["probability"])
+    assert found.iloc[1]["verdict"] == "outside reference"
+    assert "unlike human: " in found.iloc[1]["notes"]
+    sizes = np.array([len(text.split("|")) if text else 0 for text in found["prediction_set"]])
+    judged = found["verdict"].isin(["confident", "ambiguous"])
+    assert ((sizes == 1) == (found["verdict"] == "confident"))[judged].all()
+    assert (found["p_reference"] >= 0.05)[judged].all()
+    right = found["subclass"] == cohort.obs["subclass"].to_numpy()
+    assert right[found["verdict"] == "confident"].mean() > 0.85
+    p = found[[f"probability_{name}" for name in models["human"].classes]]
+    np.testing.assert_allclose(p[1:].sum(axis=1), 1)
+    np.testing.assert_allclose(p[1:].max(axis=1), found["probability"][1:])
+
+
+def test_a_cell_is_predicted_alike_in_any_company(models, cohort):
+    predictor = Predictor([models["human"]])
+    whole = predictor.predict(batch_of(cohort)).to_table()
+    alone = predictor.predict(batch_of(cohort[5:6])).to_table()
+    assert alone["subclass"][0] == whole["subclass"][5]
+    assert alone["probability"][0] == pytest.approx(whole["probability"][5], abs=1e-9)
+
+
+def test_without_a_species_cells_are_judged_by_both(models, cohort):
+    species = [None, "mouse", "human"] + [None] * (cohort.n_obs - 3)
+    found = Predictor(list(models.values())).predict(batch_of(cohort, species)).to_table()
+    assert found["cell_id"].tolist()[:4] == ["human-0", "human-0", "human-1", "human-2"]
+    assert found["species"].tolist()[:4] == ["human", "mouse", "mouse", "human"]
+    assert found["species_known"].tolist()[:4] == [False, False, True, True]
+
+
+def test_a_cell_of_a_species_without_a_model_is_not_given_a_class(models, cohort):
+    said: list[str] = []
+    species = ["mouse", "Rat"] + ["human"] * (cohort.n_obs - 2)
+    found = Predictor([models["human"]]).predict(batch_of(cohort, species), said.append).to_table()
+    assert found["verdict"].tolist()[:2] == ["outside reference"] * 2
+    assert found["subclass"].tolist()[:2] == ["", ""]
+    assert "the reference is of human cells" in found["notes"][0]
+    assert any("2 cells" in line for line in said)
+
+
+def test_a_batch_unlike_the_reference_is_warned_about_and_one_like_it_is_not(models, cohort):
+    said: list[str] = []
+    predictor = Predictor([models["human"]])
+    predictor.predict(batch_of(cohort), said.append)
+    assert not said
+    shifted = batch_of(cohort)
+    shifted.X[:, 0] += 6
+    predictor = Predictor([models["human"]])
+    predictor.predict(shifted, said.append)
+    predictor.predict(shifted, said.append)
+    assert sum("v_baseline +" in line for line in said) == 1
+    assert sum("outside the human reference" in line for line in said) == 1
+
+
+def test_adapting_takes_a_shift_back(models, cohort):
+    shifted = batch_of(cohort)
+    shifted.X[:, :6] += 4
+    said: list[str] = []
+    plain = Predictor([models["human"]]).predict(shifted).to_table()
+    (moved,) = predict_batches(Predictor([models["human"]], adapt=True), [shifted], said.append)
+    truth = cohort.obs["subclass"].to_numpy()
+    assert (moved.to_table()["subclass"] == truth).mean() > (plain["subclass"] == truth).mean()
+    assert (moved.to_table()["verdict"] == "outside reference").mean() < 0.15
+    np.testing.assert_array_equal(moved.X, shifted.X)
+    assert any("aligned to the human reference" in line for line in said)
+
+
+def test_adapting_takes_a_file_as_a_whole(models, cohort):
+    shifted = batch_of(cohort)
+    shifted.X[:, :6] += 4
+    halves = [
+        Batch("cells", b.cell_ids, b.species, b.X, b.quality, b.notes)
+        for b in (batch_of(cohort[:180]), batch_of(cohort[180:]))
+    ]
+    for half in halves:
+        half.X[:, :6] += 4
+    predictor = Predictor([models["human"]], adapt=True)
+    (whole,) = predict_batches(predictor, [shifted])
+    (joined,) = predict_batches(predictor, halves)
+    assert joined.to_table()["probability"].equals(whole.to_table()["probability"])
+
+
+def test_sets_by_class_are_larger(models, cohort):
+    plain, by_class = (
+        Predictor([models["human"]], sets=sets).predict(batch_of(cohort)).to_table()
+        for sets in ("all-cells", "by-class")
+    )
+    assert not plain["prediction_set"].equals(by_class["prediction_set"])
+    with pytest.raises(ModelError, match="by-class"):
+        Predictor([models["human"]], sets="none")
+
+
+def test_two_models_of_one_species_are_refused(models):
+    with pytest.raises(ModelError, match="two models of human"):
+        Predictor([models["human"], models["human"]])
+
+
+def test_a_csv_explains_itself_and_is_no_formula(models, cohort, tmp_path):
+    ids = ["=HYPERLINK(1)", "@x", "-12", "Cell #7", 'say "hi", you']
+    prediction = Predictor([models["human"]]).predict(batch_of(cohort[:5], ids=ids))
+    with CsvWriter(tmp_path / "p.csv") as writer:
+        writer.write(prediction)
+        writer.write(prediction)
+    text = (tmp_path / "p.csv").read_text()
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    assert any(models["human"].digest in line for line in head)
+    assert any("taxonomy" in line for line in head)
+    assert any("parameters" in line for line in head)
+    found = pd.read_csv(tmp_path / "p.csv", comment="#")
+    assert found["cell_id"].tolist()[:5] == ["'=HYPERLINK(1)", "'@x", "-12", "Cell #7", ids[4]]
+    assert len(found) == 10
+    np.testing.assert_allclose(
+        found["probability_Sst"][:5], prediction.to_table()["probability_Sst"], atol=1e-6
+    )
+    rows = list(csv.reader(line for line in text.splitlines() if not line.startswith("#")))
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_nothing_is_written_where_nothing_was_predicted(models, cohort, tmp_path):
+    prediction = Predictor([models["human"]]).predict(batch_of(cohort[:5]))
+    with Output(tmp_path / "none.csv"):
+        pass
+    with pytest.raises(RuntimeError), Output(tmp_path / "half.csv") as output:
+        output.add(prediction)
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(CrosspatchError, match="change the name"):
+        open_output(tmp_path / "p.docx")
+
+
+def test_h5ad_keeps_features_and_predictions(models, cohort, tmp_path):
+    species = [None] + ["human"] * (cohort.n_obs - 1)
+    prediction = Predictor(list(models.values())).predict(batch_of(cohort, species))
+    with Output(tmp_path / "p.h5ad") as output:
+        output.add(prediction)
+    found = anndata.read_h5ad(tmp_path / "p.h5ad")
+    assert found.obs_names.tolist()[:3] == ["human-0 (human)", "human-0 (mouse)", "human-1"]
+    assert found.obs["verdict"].astype(str).tolist() == prediction.to_table()["verdict"].tolist()
+    np.testing.assert_array_equal(found.X, prediction.X)
+
+
+def test_the_python_call_gives_all_of_it(model_folders, cohort, tmp_path):
+    table.write(cohort, tmp_path / "cells.h5ad")
+    prediction = crosspatch.predict(
+        tmp_path / "cells.h5ad", model=model_folders["human"], say=lambda line: None
+    )
+    assert len(prediction) == cohort.n_obs
+    figure = prediction.plot(most=10)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels[0] == "human-0 (human)"
+    assert len(labels) == 10
+    with pytest.raises(CrosspatchError, match="no cell could be read"):
+        crosspatch.predict(tmp_path / "no.csv", model=model_folders["human"], say=lambda line: None)
+
+
+def test_recordings_are_measured_and_failures_kept(model_folders, real_data: Path):
+    said: list[str] = []
+    prediction = crosspatch.predict(
+        sorted((real_data / "recordings").glob("*.abf")),
+        model=list(model_folders.values()),
+        species="mouse",
+        say=said.append,
+    )
+    found = prediction.to_table().set_index("cell_id")
+    assert len(found) == 6
+    steps = ["18713001", "171116sh_0018", "190619B_0003"]
+    assert (found.loc[steps, "subclass"] != "").all()
+    assert (found.loc[steps, "completeness"] > 0.5).all()
+    voltage_clamp = found.loc["171116sh_0013_voltage_clamp"]
+    assert voltage_clamp["verdict"] == "insufficient data"
+    assert "voltage clamp" in voltage_clamp["notes"]
+    assert any("voltage clamp" in line for line in said)
+    assert found.loc["17o05027_ic_ramp", "verdict"] == "insufficient data"

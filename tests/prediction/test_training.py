@@ -1,0 +1,99 @@
+"""Models trained on all cells of a cohort."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crosspatch.errors import CrosspatchError, ModelError
+from crosspatch.evaluation.benchmark import benchmark
+from crosspatch.models import artifact
+from crosspatch.models.registry import MODEL_NAMES
+from crosspatch.prediction.inputs import Batch
+from crosspatch.prediction.predictor import Predictor
+from crosspatch.prediction.training import BEST_MODEL, LeftOut, left_out, train
+from tests import made
+
+
+@pytest.fixture(scope="module")
+def human():
+    return made.cohort(counts={"Lamp5": 50, "Pvalb": 90, "Sst": 70, "Vip": 60}, donors=40)
+
+
+def test_predictions_for_unseen_donors_are_those_of_the_evaluation(human, tmp_path):
+    """To the last digit: what is measured is what is used."""
+    result = benchmark({"human": human}, models=["logistic"], protocol="quick", calibration=True)
+    assert result.calibration is not None
+    told = result.calibration.predictions.query("run == 1 and fold == 3")
+    leave_out = LeftOut(1, 3, "quick")
+    model = train(human, model="logistic", leave_out=leave_out, out=tmp_path / "m")
+    part = human[told["cell_id"].tolist()]
+    assert not set(part.obs["donor"]) & set(
+        human[~human.obs_names.isin(part.obs_names)].obs["donor"]
+    )
+    X = np.asarray(part.X)
+    n = part.n_obs
+    batch = Batch("cells", part.obs_names.tolist(), ["human"] * n, X, [""] * n, [""] * n)
+    found = Predictor([artifact.load(tmp_path / "m")]).predict(batch).to_table()
+    for name in model.classes:
+        ours, theirs = found[f"probability_{name}"], told[f"p_{name}"].to_numpy()
+        np.testing.assert_array_equal(np.round(ours, 12), np.round(theirs, 12))
+    assert found["prediction_set"].tolist() == told["set"].tolist()
+    np.testing.assert_array_equal(found["p_reference"], told["p_reference"])
+    enough = found["verdict"] != "insufficient data"
+    assert found["subclass"][enough].tolist() == told["predicted"][enough.to_numpy()].tolist()
+
+
+def test_the_number_of_jobs_changes_nothing(human, tmp_path):
+    one = train(human, model="logistic", jobs=1, out=tmp_path / "a")
+    two = train(human, model="logistic", jobs=2, out=tmp_path / "b")
+    assert one.about["probe"] == two.about["probe"]
+
+
+def test_model_json_says_what_a_stranger_must_know(human, tmp_path):
+    found = train(human, model="logistic", seed=3, out=tmp_path / "m").about
+    assert found["classes"] == ["Lamp5", "Pvalb", "Sst", "Vip"]
+    assert found["cohorts"]["target"]["cells"] == 270
+    assert found["cohorts"]["target"]["subclasses"]["Pvalb"] == 90
+    assert len(found["cohorts"]["target"]["cells_sha256"]) == 64
+    assert found["settings"]["seed"] == 3
+    assert len(found["scaling"]["center"]) == len(found["layout"]["features"]) == 32
+    assert 0 < found["scores"]["macro_f1"] <= 1
+    assert {"ece", "confident", "outside", "sets"} <= found["scores"].keys()
+    card = (tmp_path / "m" / "card.md").read_text()
+    assert "270 cells of 40 donors" in card
+    assert f"{found['scores']['macro_f1']:.3f}" in card
+
+
+def test_simulated_cells_make_a_model_that_says_so(human, tmp_path):
+    simulated = human.copy()
+    simulated.obs["simulated"] = True
+    found = train(simulated, model="logistic", out=tmp_path / "m")
+    assert found.about["simulated"]
+    assert "SIMULATED" in (tmp_path / "m" / "card.md").read_text()
+
+
+def test_a_transfer_model_needs_a_source_and_uses_it(human, tmp_path):
+    with pytest.raises(ModelError, match="--source"):
+        train(human, model="finetune", out=tmp_path / "m")
+    both = human.copy()
+    both.obs["species"] = ["mouse" if k % 2 else "human" for k in range(both.n_obs)]
+    with pytest.raises(ModelError, match="a model for each species"):
+        train(both, model="logistic", out=tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_default_models_exist():
+    assert set(BEST_MODEL.values()) <= set(MODEL_NAMES)
+
+
+@pytest.mark.parametrize("text", ["1", "a:b", "1:2:3", "-1:0", ":"])
+def test_what_is_left_out_must_be_a_run_and_a_fold(text: str):
+    with pytest.raises(ModelError, match="--leave-out"):
+        left_out(text)
+
+
+def test_a_fold_that_does_not_exist(human, tmp_path):
+    for leave_out in (LeftOut(99, 0), LeftOut(0, 9), LeftOut(0, 0, "nothing")):
+        with pytest.raises(CrosspatchError):
+            train(human, model="logistic", leave_out=leave_out, out=tmp_path / "m")

@@ -1,0 +1,98 @@
+"""From a cohort to a model to predictions, on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crosspatch.cohorts import table
+from tests import made
+from tests.test_cli import crosspatch
+
+COUNTS = {"Lamp5": 60, "Pvalb": 120, "Sst": 100, "Vip": 80}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prediction")
+    table.write(made.cohort("human", COUNTS, donors=50), folder / "train.h5ad")
+    table.write(made.cohort("human", COUNTS, donors=50, seed=1), folder / "new.h5ad")
+    done = crosspatch(
+        "train", "--target", folder / "train.h5ad", "--model", "logistic", "--out", folder / "m"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Macro-F1" in done.stdout
+    return folder
+
+
+def test_a_model_is_shown(folder: Path):
+    done = crosspatch("model", "show", folder / "m")
+    assert done.returncode == 0
+    assert "360 cells of 50 donors" in done.stdout
+    assert "sha256" in done.stdout
+
+
+def test_cells_are_predicted_and_written(folder: Path):
+    out = folder / "p.csv"
+    done = crosspatch(
+        "predict",
+        folder / "new.h5ad",
+        "--model",
+        folder / "m",
+        "--out",
+        out,
+        "--plot",
+        folder / "p.png",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "verdicts: " in done.stdout
+    assert "320 rows in all" in done.stdout or "360 rows in all" in done.stdout
+    found = pd.read_csv(out, comment="#")
+    assert len(found) == 360
+    truth = table.read(folder / "new.h5ad").obs["subclass"].to_numpy()
+    assert (found["subclass"] == truth).mean() > 0.8
+    assert (folder / "p.png").stat().st_size > 10_000
+
+
+def test_bad_inputs_cost_a_line_each_and_the_rest_is_predicted(folder: Path):
+    (folder / "bad.csv").write_text("a,b\nx,y\n")
+    done = crosspatch(
+        "predict",
+        folder / "bad.csv",
+        folder / "no.nwb",
+        folder / "new.h5ad",
+        "--model",
+        folder / "m",
+    )
+    assert done.returncode == 0
+    assert "bad.csv" in done.stderr
+    assert "no.nwb does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = crosspatch("predict", folder / "bad.csv", "--model", folder / "m")
+    assert done.returncode == 2
+    assert "nothing was predicted" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict", "x.csv", "--model", "nowhere"], "is not a model"),
+        (["predict", "x.csv", "--model", "M", "--out", "x.docx"], "change the name"),
+        (["predict", "x.csv", "--model", "M", "--sets", "none"], "choose from"),
+        (["predict", "x.csv", "--model", "M", "--columns", "no.yaml"], "cannot be read"),
+        (["predict", "x.csv", "--species", "rat"], "no species 'rat'"),
+        (["predict", "x.csv", "--data-dir", "nowhere"], "data directory nowhere"),
+        (["train", "--target", "allen-rat", "--out", "m2"], "no cohort 'allen-rat'"),
+        (["train", "--target", "T", "--model", "magic", "--out", "m2"], "no model 'magic'"),
+        (["train", "--target", "T", "--leave-out", "x", "--out", "m2"], "--leave-out"),
+        (["model", "show", "nowhere"], "is not a model"),
+    ],
+)
+def test_mistakes_are_one_line(folder: Path, tmp_path: Path, arguments: list[str], says: str):
+    places = {"M": folder / "m", "T": folder / "train.h5ad"}
+    done = crosspatch(*(places.get(each, each) for each in arguments), XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
