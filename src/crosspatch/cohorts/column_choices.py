@@ -69,7 +69,7 @@ class Choice:
         """Why a potential that is understood gives nothing."""
         stem, stimulus = split_stimulus(name)
         if stem not in ABSOLUTE:
-            return f"{name}, which layout '{self.layout.name}' does not have"
+            return f"not in layout '{self.layout.name}'"
         delta = f"{ABSOLUTE[stem]}_{stimulus}"
         if delta in taken:
             return f"{taken[delta].source} gives {delta} more exactly"

@@ -164,7 +164,10 @@ class ColumnMap:
             unit = taken.unit if same else f"{taken.unit}, taken as {taken.our_unit}"
             rows.append(("taken", taken.feature, f"{taken.source} in {unit} ({taken.how})"))
         rows += [("refused", column, why) for column, why in self.refused]
-        rows += [("unused", column, why) for column, why in self.unused]
+        together: dict[str, list[str]] = {}  # the same reason is said once
+        for column, why in self.unused:
+            together.setdefault(why, []).append(column)
+        rows += [("unused", ", ".join(names), why) for why, names in together.items()]
         if self.labels:
             rows.append(("never features", ", ".join(self.labels), ""))
         rows += [
@@ -324,8 +327,7 @@ class _Mapper:
                 more = f"; to take it all the same, write {entry(column, meaning.features[0])}"
             self.unused[column] = meaning.note + more
         elif not set(meaning.features) & self.wanted:
-            names = " or ".join(meaning.features)
-            self.unused[column] = f"{names}, which layout '{self.layout.name}' does not have"
+            self.unused[column] = f"not in layout '{self.layout.name}'"
         elif meaning.kind == "either":
             self.either[column] = tuple(n for n in meaning.features if n in self.wanted)
             options = " or ".join(meaning.features)
@@ -345,7 +347,7 @@ class _Mapper:
             self.unused[column] = "the mapping file says to ignore it"
             return
         if feature not in self.wanted:
-            self.unused[column] = f"{feature}, which layout '{self.layout.name}' does not have"
+            self.unused[column] = f"not in layout '{self.layout.name}'"
             return
         operation = override.operation
         if operation is None:
