@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.features.layouts import Layout
 from crosspatch.models.calibrated import CalibratedClassifier, Calibration
 
@@ -254,7 +255,8 @@ def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
             inside = np.array(
                 [t in s.split("|") for t, s in zip(judged["true"], judged[column], strict=True)]
             )
-            for name in ["all", *dict.fromkeys(judged["true"])]:
+            there = set(judged["true"])
+            for name in ["all", *(n for n in load_taxonomy().subclasses if n in there)]:
                 of = np.ones(len(judged), bool) if name == "all" else judged["true"] == name
                 rows.append(
                     dict(zip(_WHO, who, strict=True))

@@ -73,4 +73,10 @@ def default_model(
         if progress is not None:
             progress(f"train {species} model", done, total)
 
-    return train(cohort, jobs=jobs, progress=tell, out=folder)
+    try:
+        return train(cohort, jobs=jobs, progress=tell, out=folder)
+    except ModelError as error:
+        raise ModelError(
+            f"the default model could not be kept: {error}; or train one with `crosspatch train` "
+            "and give it with --model"
+        ) from error

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from crosspatch.prediction.prediction import OUTSIDE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -37,10 +39,12 @@ def prediction_figure(cells: pd.DataFrame, n_all: int) -> Figure:
     axes = figure.add_subplot()
     rows = np.arange(len(cells))
     left = np.zeros(len(cells))
+    # Pale where the probabilities are those of a model that does not know such cells.
+    outside = (cells["verdict"] == OUTSIDE).to_numpy()
     for column in columns:
         name = str(column).removeprefix("probability_")
         p = cells[column].to_numpy(dtype=float)
-        axes.barh(
+        bars = axes.barh(
             rows,
             np.nan_to_num(p),
             left=left,
@@ -48,6 +52,8 @@ def prediction_figure(cells: pd.DataFrame, n_all: int) -> Figure:
             color=SUBCLASS_COLOURS.get(name, "0.6"),
             label=name,
         )
+        for bar, stranger in zip(bars, outside, strict=True):
+            bar.set_alpha(0.35 if stranger else 1.0)
         left += np.nan_to_num(p)
     for row, (_, cell) in zip(rows, cells.iterrows(), strict=True):
         chosen = str(cell["prediction_set"]).replace("|", " or ")
@@ -69,7 +75,6 @@ def prediction_figure(cells: pd.DataFrame, n_all: int) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     shown = f" (first {len(cells)} of {n_all} rows)" if len(cells) < n_all else ""
     axes.set_title(f"Predicted subclass{shown}", fontsize=10, loc="left")
-    axes.legend(
-        ncols=len(columns), frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1)
-    )
+    if columns:
+        figure.legend(loc="outside lower center", ncols=len(columns), frameon=False, fontsize=8)
     return figure
