@@ -16,3 +16,9 @@ def real_data() -> Path:
     if os.environ.get("CROSSPATCH_REQUIRE_DATA"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A user's cache of our own: tests neither read nor fill the real one."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

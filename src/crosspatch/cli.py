@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -365,8 +365,11 @@ def _print_extracted(cohort: anndata.AnnData) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr with rate and remaining time, for work that goes on after a stop."""
+def _progress(*, goes_on: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr with rate and remaining time.
+
+    `goes_on` says whether the same command, given again after a stop, goes on where it was.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -405,7 +408,8 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
     except KeyboardInterrupt:
         bar.stop()
-        print("crosspatch: stopped; give the same command again to go on", file=sys.stderr)
+        again = "; give the same command again to go on" if goes_on else ""
+        print(f"crosspatch: stopped{again}", file=sys.stderr)
         raise typer.Exit(130) from None
     finally:
         if bar.live.is_started:
@@ -576,7 +580,7 @@ def train(
         for name in (target, source)
     ]
     assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
-    with _progress() as tell:
+    with _progress(goes_on=False) as tell:
         trained = train_model(
             cohorts[0],
             cohorts[1],
@@ -607,7 +611,7 @@ def model_show(
         print(f"note: {each}; its predictions were checked and are the same")
 
 
-@app.command("predict", cls=_ManyValues)
+@app.command("predict")
 def predict(
     inputs: Annotated[
         list[str],
@@ -618,7 +622,8 @@ def predict(
     model: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Model folders, one a species. (default: trained once from the data directory)"
+            help="Model folder; repeat it for another species. (default: trained once from the "
+            "data directory)"
         ),
     ] = None,
     species: Annotated[
@@ -657,6 +662,7 @@ def predict(
     Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
     outside reference (unlike the cells the model knows), insufficient data.
     """
+    from click import IntRange
     from joblib import cpu_count
 
     from crosspatch.cohorts.column_overrides import read_mapping
@@ -670,13 +676,15 @@ def predict(
 
     def ask(column: str, candidates: Any) -> str | None:
         shown = ", ".join(f"{k} {name}" for k, name in enumerate(candidates, 1))
-        answer = typer.prompt(f"Column '{column}' is: {shown}, 0 none of these", type=int)
-        return candidates[answer - 1] if 1 <= answer <= len(candidates) else None
+        choice = IntRange(0, len(candidates))
+        answer = typer.prompt(f"Column '{column}' is: {shown}, 0 none of these", type=choice)
+        return candidates[answer - 1] if answer else None
 
     mapping = None if columns is None else read_mapping(columns)
     step = step_described(step_start, step_end, amplitudes)
-    with open_output(out) as output:
-        with _progress() as tell:
+    failed: list[str] = []
+    with open_output(out, inputs, plot) as output:
+        with _progress(goes_on=False) as tell:
             predictor = load_predictor(
                 model or (),
                 species,
@@ -699,6 +707,7 @@ def predict(
                 progress=lambda state: tell(
                     f"recordings ({state.failed} failed)", state.done, state.total
                 ),
+                failed=failed,
             )
             for part in predict_batches(predictor, batches, say):
                 output.add(part)
@@ -713,6 +722,9 @@ def predict(
         print(f"wrote {plot}")
     if out is not None:
         print(f"wrote {out}: {output.rows:,} rows")
+    if failed:
+        say(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
+        raise typer.Exit(1)
 
 
 def _print_predictions(output: Any) -> None:
@@ -735,8 +747,8 @@ def _print_predictions(output: Any) -> None:
         for _, row in shown.iterrows()
     ]
     header = ("cell", "species", "subclass", "p", "90 % set", "verdict", "p reference", "measured")
-    _print_rows("Predictions", header, rows, n_text=3)
-    for _, row in shown.drop_duplicates("cell_id").iterrows():
+    _print_rows("Predictions", header, rows, n_text=3, fold=(0, 1, 4, 5, 6, 7))
+    for _, row in shown.drop_duplicates(["cell_id", "notes"]).iterrows():
         for kind in ("quality", "notes"):
             if row[kind]:
                 print(
@@ -875,17 +887,24 @@ def _print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) ->
 
 
 def _print_rows(
-    title: str, header: Iterable[str], rows: Iterable[Iterable[str]], n_text: int = 2
+    title: str,
+    header: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    n_text: int = 2,
+    fold: tuple[int, ...] = (),
 ) -> None:
+    """Print a table; columns in `fold` are broken into lines where the terminal is narrow."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number < n_text else "right", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if number < n_text else "right"
+        table.add_column(name, justify=justify, no_wrap=number not in fold, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # not as markup: a cell may be called [/x]
     # Into a pipe or file, as wide as it needs to be.
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)

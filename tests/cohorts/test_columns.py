@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -237,9 +238,13 @@ def test_a_unit_of_another_dimension_is_refused():
 
 
 def test_a_value_plausible_in_no_unit_is_refused():
-    mapped = one("tau", [0.8])
+    name = "membrane time constant"
+    mapped = one(name, [0.8])
     assert mapped.taken == ()
-    assert "plausible for tau in none of s, ms, us" in reason(mapped.refused, "tau")
+    assert "plausible for tau in none of s, ms, us" in reason(mapped.refused, name)
+    # The line that is proposed makes the values no worse.
+    assert "unit: ms}" in reason(mapped.refused, name)
+    assert "unit:" not in reason(one(name, [1e9]).refused, name)
 
 
 def test_small_percentages_are_not_taken_for_fractions():
@@ -390,17 +395,25 @@ def test_exact_zeros_that_cannot_be_are_missing():
     assert "exactly 0" in str(counted["threshold_v_ramp"])
 
 
-def test_in_a_table_that_writes_0_for_missing_every_zero_is_missing():
+def test_a_zero_is_missing_in_rows_where_the_same_sweep_has_one_that_cannot_be():
     frame = pd.DataFrame(
         {
-            "threshold_v_ramp": [-32.0, 0.0, -31.0],
-            "avg_isi": [45.0, 0.0, 40.0],
-            "sag": [0.06, 0.0, 0.05],
+            "threshold_v_ramp": [-32.0, 0.0, -31.0, -30.0],
+            "mean_isi_hero": [0.045, 0.0, 0.04, 0.05],
+            "isi_cv_hero": [0.3, 0.0, 0.0, 0.2],
+            "sag": [0.06, 0.0, 0.05, 0.0],
+            "tau": [14.0, 13.0, 15.0, 0.0],
         }
     )
-    X, counted = map_columns(frame, SHARED).values(frame)
-    assert np.isnan(X[1]).all()
-    assert counted["sag"].total == 1
+    mapped = map_columns(frame, SHARED)
+    X, counted = mapped.values(frame)
+    result = pd.DataFrame(X, columns=SHARED.feature_names)
+    assert result["isi_cv_hero"].isna().tolist() == [False, True, False, False]
+    assert result["sag"].isna().tolist() == [False, False, False, True]
+    assert "exactly 0 beside" in str(counted["isi_cv_hero"])
+    # What a cell gives does not depend on the others.
+    for row in range(len(frame)):
+        np.testing.assert_array_equal(mapped.values(frame.iloc[[row]])[0][0], X[row])
 
 
 def test_impossible_values_are_missing_and_counted_but_do_not_stop_the_column():
@@ -490,6 +503,8 @@ def test_cell_id_species_and_labels():
             "T type assignment probability": [0.9],
             "Anything": ["text"],
             "Magic number": [3.0],
+            "Unnamed: 0": [4.0],
+            "": [5.0],
             "tau": [14.0],
         }
     )
@@ -502,6 +517,8 @@ def test_cell_id_species_and_labels():
         "Age (postnatal days)",
         "T type assignment probability",
         "Anything",
+        "Unnamed: 0",
+        "",
     }
     assert mapped.unknown == ("Magic number",)
     assert len(mapped.missing) == 31
@@ -648,7 +665,7 @@ def test_a_mapping_file_decides(tmp_path: Path):
     )
     assert (mapped.cell_id, mapped.species, mapped.labels) == ("Zelle", "Art", ("cell_id",))
     assert "mapping file" in taken_of(mapped, "width_rheo").how
-    assert "mapping file says" in reason(mapped.unused, "tau")
+    assert reason(mapped.unused, "tau") == f"{tmp_path / 'map.yaml'} says to ignore it"
     assert "AP threshold" in dict(mapped.unused)
 
 
@@ -657,7 +674,8 @@ def test_an_implausible_unit_in_the_mapping_file_is_taken_and_said():
     mapped = one("tau (ms)", [1.2, 1.5], overrides=override)
     assert "its median 1.35 ms is outside 2 to 150 ms" in taken_of(mapped, "tau").how
     # But not where hardly a value can be.
-    assert one("tau (ms)", [0.01, 0.02], overrides=override).taken == ()
+    with pytest.raises(CohortError, match=r"^m, column 'tau \(ms\)': most of its values are out"):
+        one("tau (ms)", [0.01, 0.02], overrides=override)
 
 
 def test_a_feature_of_another_layout_is_unused():
@@ -867,3 +885,177 @@ def test_a_mapping_names_one_feature(tmp_path: Path):
     (tmp_path / "m.yaml").write_text('"Rin": {feature: [tau]}')
     with pytest.raises(CohortError, match="one feature"):
         read_mapping(tmp_path / "m.yaml")
+
+
+def lines_in(why: str) -> list[Override]:
+    """What the mapping lines of a message say."""
+    found = []
+    for text in re.findall(r"""'("(?:[^"\\\\]|\\\\.)*": .*?)'(?= |,|;|$)""", why):
+        ((said),) = yaml.safe_load(text).values()
+        said = {"feature": said} if isinstance(said, str) else said
+        found.append(Override(said["feature"], said.get("unit"), said.get("operation")))
+    return found
+
+
+@pytest.mark.parametrize("header", ["Sag ratio", "sag index", "Sag ratio (%)"])
+def test_a_sag_ratio_that_may_be_steady_over_peak_is_refused(header: str):
+    size = 100 if "%" in header else 1
+    values = np.array([0.5, 0.6, 0.68])
+    why = reason(one(header, values * size).refused, header)
+    plain, one_minus = lines_in(why)
+    for override, expected in ((plain, values), (one_minus, 1 - values)):
+        frame = pd.DataFrame({header: values * size})
+        X, _ = map_columns(frame, SHARED, Overrides("m", {header: override})).values(frame)
+        np.testing.assert_allclose(X[:, SHARED.feature_names.index("sag")], expected, rtol=1e-5)
+    assert one(header, [0.2 * size, 0.34 * size]).taken
+    assert one("sag", values).taken
+
+
+def test_a_sag_ratio_just_above_1_is_not_taken_for_per_cent():
+    assert one("Sag ratio", [1.1, 1.2, 1.4]).taken == ()
+    assert taken_of(one("Sag ratio", [4.0, 6.0]), "sag").unit == "%"
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.45], [0.9, 1.0, 1.1], [1.2, 1.5], [3.0, 4.0]])
+@pytest.mark.parametrize("header", ["Adaptation index", "adaptation ratio"])
+def test_adaptation_of_another_definition_is_refused(header: str, values: list[float]):
+    why = reason(one(header, values).refused, header)
+    assert "another definition" in why
+    override = lines_in(why)[0]
+    assert one(header, values, overrides=Overrides("m", {header: override})).taken
+    assert one(header, [0.02, 0.1]).taken
+    assert one("hero_adapt", [0.3, 0.45]).taken
+
+
+def test_adaptation_in_the_allen_institutes_tables_is_taken():
+    beside = {"avg_isi": [45.0, 40.0]}
+    assert taken_of(one("adaptation", [0.3, 0.45], **beside), "adapt_hero")
+
+
+def test_an_amplitude_from_rest_is_refused():
+    name = "AP amplitude (mV)"
+    why = reason(one(name, [95.0, 105.0]).refused, name)
+    assert "measured from rest" in why
+    assert one(name, [95.0, 105.0], overrides=Overrides("m", {name: lines_in(why)[0]})).taken
+    assert one("AP amplitude", [0.095, 0.105]).taken == ()
+    assert one(name, [62.0, 85.0]).taken
+    assert one("peak_deltav_rheo", [95.0, 105.0]).taken
+
+
+def test_units_named_too_small_are_refused():
+    for values in ([0.06, 0.12, 0.3], [0.12]):
+        why = reason(one("sag (%)", values).refused, "sag (%)")
+        assert "unit: fraction}" in why
+        override = lines_in(why)[0]
+        assert one("sag (%)", values, overrides=Overrides("m", {"sag (%)": override})).taken
+    name = "peak_v_rheo (mV)"
+    assert "unit: V}" in reason(one(name, [0.03], threshold_v_rheo=[-35.0]).refused, name)
+    assert "says fraction" in reason(one("sag (fraction)", [6.0]).refused, "sag (fraction)")
+    assert one("sag (%)", [0.5, 6.0, 12.0]).taken
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("tau (ms)", 1.9),
+        ("AP half-width (ms)", 0.14),
+        ("tau", 1.9),
+        ("latency_hero", 0.0004),
+        ("sag", 0.8),
+    ],
+)
+def test_one_unusual_cell_is_taken_and_said(header: str, value: float):
+    (taken,) = one(header, [value]).taken
+    assert "unusual values" in taken.how
+    assert taken.factor == 1
+
+
+def test_unusual_potentials_give_a_difference_if_their_units_are_known():
+    mapped = one("peak_v_rheo", [-30.0], threshold_v_rheo=[-35.0])
+    assert "unusual values" in taken_of(mapped, "peak_deltav_rheo").how
+
+
+def test_a_latency_of_more_than_a_second_is_not_told():
+    for header in ("latency_hero", "hero_latency"):
+        assert one(header, [1.2]).taken == ()
+        assert "does not tell" in reason(one(header, [1.2]).refused, header)
+        assert taken_of(one(header, [9.04]), "latency_hero").unit == "ms"
+    assert taken_of(one("latency_hero (ms)", [1.2]), "latency_hero").unit == "ms"
+    frame = pd.DataFrame({"latency_hero": [0.02, 0.03, 9.04]})
+    assert np.isfinite(map_columns(frame, SHARED).values(frame)[0]).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "factor"),
+    [
+        ({"tau (ms)": [14.0, 15.0]}, 1e-3),
+        ({"tau": [0.014, 0.015]}, 1e3),
+        ({"sag": [0.06, 0.08] * 10}, 100),
+        ({"sag (%)": [6.0, 8.0] * 10}, 0.01),
+        ({"peak_v_rheo": [30.0, 31.0] * 9, "threshold_v_rheo": [-35.0, -36.0] * 9}, 1e-3),
+    ],
+)
+def test_a_unit_that_changes_in_later_rows_is_found(columns: dict[str, list[float]], factor: float):
+    frame = pd.DataFrame(columns)
+    mapped = map_columns(frame, SHARED)
+    X, counted = mapped.values(frame)
+    assert np.isfinite(X).any()
+    assert counted == {}
+    later = frame.copy()
+    later.iloc[:, 0] *= factor
+    X, counted = mapped.values(later)
+    assert not np.isfinite(X[:, SHARED.feature_names.index(mapped.taken[-1].feature)]).any()
+    ((why, count, _),) = counted[frame.columns[0]].reasons
+    assert why.startswith("the unit changes here: median ")
+    assert count == len(frame)
+
+
+def test_a_unit_that_the_user_insists_on_does_not_change():
+    frame = pd.DataFrame({"tau": [0.014]})
+    mapped = map_columns(frame, SHARED, Overrides("m", {"tau": Override("sag", "%")}))
+    assert np.isfinite(mapped.values(pd.DataFrame({"tau": [0.014] * 20}))[0]).sum() == 20
+
+
+def test_a_mapping_that_the_values_contradict_is_an_error_but_an_answer_is_refused():
+    with pytest.raises(CohortError, match=r"m.yaml, column 'x': most of its values are outside"):
+        one("x", [14.0], overrides=Overrides("m.yaml", {"x": Override("tau", "s")}))
+    answer = Override("tau", "s", source="the answer")
+    assert "outside" in reason(
+        one("x", [14.0], overrides=Overrides("m", {"x": answer})).refused, "x"
+    )
+    # A column without values contradicts nothing.
+    empty = one("x", [None], overrides=Overrides("m.yaml", {"x": Override("tau", "s")}))
+    assert "no values" in reason(empty.refused, "x")
+
+
+def test_an_answer_is_not_said_to_be_the_mapping_files():
+    overrides = Overrides("m.yaml", {"Latency": Override("ignore", source="the answer")})
+    mapped = one("Latency", [0.02], overrides=overrides)
+    assert reason(mapped.unused, "Latency") == "the answer says to ignore it"
+    overrides = Overrides("m.yaml", {"Latency": Override("latency_hero", source="the answer")})
+    assert "the answer" in taken_of(one("Latency", [0.02], overrides=overrides), "latency_hero").how
+
+
+def test_columns_of_the_mapping_may_be_absent_if_so_asked():
+    overrides = Overrides("m.yaml", {"Cell": Override("cell_id"), "Rin": Override("tau")})
+    frame = pd.DataFrame({"Rin": [14.0]})
+    with pytest.raises(CohortError, match="no such column"):
+        map_columns(frame, SHARED, overrides)
+    mapped = map_columns(frame, SHARED, overrides, absent_ok=True)
+    assert (mapped.absent, mapped.cell_id) == (("Cell",), None)
+    assert taken_of(mapped, "tau").columns == ("Rin",)
+
+
+def test_what_predictions_are_written_with_are_labels():
+    names = ["p_reference", "completeness", "quality", "notes", "verdict", "probability_Pvalb"]
+    names += ["probability", "prediction_set", "species_known", "families", "source"]
+    mapped = one("tau", [14.0], **{name: [1.0] for name in names})
+    assert mapped.labels == tuple(names)
+    assert mapped.unknown == ()
+
+
+def test_several_columns_without_a_name_are_labels():
+    frame = pd.DataFrame([[1.0, 14.0, 2.0]], columns=["", "tau", ""])
+    mapped = map_columns(frame, SHARED)
+    assert (mapped.labels, mapped.refused) == (("",), ())
+    assert [taken.feature for taken in mapped.taken] == ["tau"]

@@ -39,7 +39,14 @@ def fitted(name: str):
 
 def about(model) -> dict:
     classes = [str(name) for name in model.classes_]
-    return {"species": "human", "classes": classes, "layout": {"name": "shared"}}
+    return {
+        "model": "logistic",
+        "species": "human",
+        "simulated": False,
+        "alignment": None,
+        "classes": classes,
+        "layout": {"name": "shared"},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +225,10 @@ def test_a_model_that_predicts_otherwise_here_is_refused(folder: Path):
 def test_other_versions_are_named(folder: Path):
     rewrite(folder, libraries={"numpy": "0.1"})
     assert "0.1" in artifact.other_versions(artifact.load(folder).about)[0]
+
+
+@pytest.mark.parametrize("change", [{"species": "mouse"}, {"alignment": 3}, {"simulated": None}])
+def test_a_model_that_contradicts_itself_is_refused(folder: Path, change: dict):
+    rewrite(folder, **change)
+    with pytest.raises(ModelError):
+        artifact.load(folder)

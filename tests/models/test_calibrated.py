@@ -214,3 +214,12 @@ def test_what_is_unusual_of_a_cell_is_said_with_the_range_of_its_class(model):
     said = model.reference_.unusual(x, "Sst")
     assert said[0].startswith("tau 400 ms (Sst ")
     assert len(said) <= 3
+
+
+def test_few_cells_make_no_small_p_values():
+    X, y, donors = cells(0)
+    few = np.concatenate([np.flatnonzero(y == name)[:8] for name in COUNTS])
+    model = CalibratedClassifier(
+        [("logistic", model_entry("logistic").build(SHARED, 0, "cpu"))], SHARED, random_state=0
+    ).fit(X[few], y[few], groups=donors[few])
+    assert model.judge(X + 1e4).p_reference.min() >= 1 / 33

@@ -85,6 +85,10 @@ def test_duplicate_ids_are_kept_apart(tmp_path):
     frame = FRAME.assign(Cell=["a", "a", "b", "a", "", "b"])
     (batch,), said = read(write(tmp_path, ".csv", frame))
     assert batch.cell_ids == ["a", "a#2", "b", "a#3", "row 5", "b#2"]
+    frame = FRAME.assign(Cell=["a", "a", "a#2", "c", "d", "e"])
+    (batch,), _ = read(write(tmp_path, ".csv", frame))
+    assert len(set(batch.cell_ids)) == 6
+    (batch,), _ = read(write(tmp_path, ".csv", FRAME.assign(Cell=["a", "a", "b", "a", "", "b"])))
     assert "more than once" in batch.notes[1]
     assert sum("more than once" in line for line in said) == 1
 
@@ -127,7 +131,7 @@ def test_an_all_missing_column_is_no_feature(tmp_path):
 
 
 def test_species_are_read_and_other_words_kept(tmp_path):
-    species = ["Mus musculus", "human", "Rat", "", "HUMAN", "mouse"]
+    species = ["Mus musculus", "human", "Rat", "", "HUMAN", "Mouse (C57BL/6)"]
     (batch,), _ = read(write(tmp_path, ".csv", FRAME.assign(species=species)), species="human")
     assert batch.species == ["mouse", "human", "Rat", "human", "human", "mouse"]
 
@@ -233,3 +237,69 @@ def test_recordings_cannot_be_measured_in_a_foreign_layout(real_data: Path):
     batches, said = read(real_data / "recordings" / "18713001.abf", layout=made.SMALL)
     assert not batches
     assert any("cannot be measured on recordings" in line for line in said)
+
+
+def test_a_file_given_twice_is_read_once(tmp_path):
+    file = write(tmp_path, ".csv")
+    batches, said = read(file, tmp_path / "." / file.name)
+    assert len(batches) == 1
+    assert any("given twice" in line for line in said)
+
+
+def test_excel_formulas_without_a_saved_value_are_counted(tmp_path):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in [list(FRAME.columns), *FRAME.to_numpy().tolist()]:
+        book.active.append(row)
+    book.active["E2"] = "=B2*2"
+    book.save(tmp_path / "cells.xlsx")
+    (batch,), said = read(tmp_path / "cells.xlsx")
+    assert np.isnan(column(batch, "rheobase_i")).tolist() == [True] + [False] * 5
+    assert any("=B2*2" in line for line in said)
+
+
+def test_a_header_that_begins_with_a_hash(tmp_path):
+    text = "# by hand\n#" + FRAME.rename(columns={"Cell": ""}).to_csv(index=False)
+    (tmp_path / "cells.csv").write_text(text)
+    (batch,), _ = read(tmp_path / "cells.csv")
+    assert len(batch.cell_ids) == 6
+    np.testing.assert_allclose(column(batch, "v_baseline"), FRAME["Vrest (mV)"])
+
+
+def test_commas_in_a_tab_separated_header(tmp_path):
+    frame = FRAME.rename(columns={"Cell": "Cell, as in the book, page 3, 4, 5, 6, 7"})
+    for name in ("cells.tsv", "cells.txt"):
+        frame.to_csv(tmp_path / name, index=False, sep="\t")
+        (batch,), _ = read(tmp_path / name)
+        np.testing.assert_allclose(column(batch, "v_baseline"), FRAME["Vrest (mV)"])
+
+
+def test_a_row_of_units_under_the_header(tmp_path):
+    bare = FRAME.rename(columns=lambda name: name.split(" (")[0])
+    units = ["", "mV", "GOhm", "ms", "pA", "ms"]
+    lines = bare.to_csv(index=False).splitlines()
+    (tmp_path / "cells.csv").write_text("\n".join([lines[0], ",".join(units), *lines[1:]]))
+    book = pd.DataFrame([units, *bare.to_numpy().tolist()], columns=bare.columns)
+    book.to_excel(tmp_path / "cells.xlsx", index=False)
+    for name in ("cells.csv", "cells.xlsx"):
+        (batch,), said = read(tmp_path / name)
+        assert len(batch.cell_ids) == 6
+        np.testing.assert_allclose(column(batch, "input_resistance"), FRAME["Rin (GOhm)"] * 1000)
+        assert any("taken for the columns' units" in line for line in said)
+
+
+def test_whole_numbers_as_ids(tmp_path):
+    frame = FRAME.assign(Cell=np.arange(6) + 567737682.0)
+    (batch,), _ = read(write(tmp_path, ".parquet", frame))
+    assert batch.cell_ids[0] == "567737682"
+
+
+def test_recordings_that_were_measured_are_not_measured_again(real_data: Path, monkeypatch):
+    file = real_data / "recordings" / "18713001.abf"
+    (first,), _ = read(file)
+    from crosspatch.features import isolation
+
+    monkeypatch.setattr(isolation, "extract_isolated", None)
+    (again,), _ = read(file)
+    np.testing.assert_array_equal(first.X, again.X)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.column_fitting import Fitted, Taken, plausible
+from crosspatch.cohorts.column_fitting import Fitted, Taken, plausible, possible, unusual
 from crosspatch.cohorts.column_meanings import Exactness
 from crosspatch.cohorts.column_names import ABSOLUTE, features, range_of, split_stimulus
 from crosspatch.cohorts.column_overrides import entry
@@ -140,14 +140,17 @@ class Choice:
             return None
         allowed = range_of(feature)
         values = first.numbers - second.numbers
-        if np.isfinite(values).any() and not plausible(values, allowed):
+        how = dict.fromkeys(part for taken in (a, b) for part in taken.how.split("; "))
+        odd = bool(np.isfinite(values).any()) and not plausible(values, allowed)
+        if odd and first.sure and second.sure and possible(values, allowed):
+            how[unusual(values, allowed, "mV")] = None
+        elif odd:
             self.refused[first.column] = (
                 f"less '{second.column}' its median would be {np.nanmedian(values):g} mV of "
                 f"{feature}, outside {span(allowed.low, allowed.high, 'mV')}; correct the units, "
                 f"or write {entry(first.column, 'ignore')}"
             )
             return None
-        how = dict.fromkeys(part for taken in (a, b) for part in taken.how.split("; "))
         taken = replace(
             a,
             feature=feature,
@@ -160,6 +163,7 @@ class Choice:
             comma=a.comma + b.comma,
             no_zero=a.no_zero + b.no_zero,
             limits=(allowed.least, allowed.most),
+            parts=(a, b),
         )
         bare = first.level <= Exactness.BARE
         return Fitted(taken, values, Exactness.LOOSE if bare else Exactness.DIFFERENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from crosspatch.cohorts.column_names import (
@@ -32,6 +32,8 @@ _STIMULI = {
     ("rheobase",): "rheo",
     ("rheobasic",): "rheo",
 }
+# The vocabulary in which a name that may mean something else has our definition.
+_OURS_IN = {"adapt": "allen", "peak_deltav": "efel"}
 # Of a spike train, the sweep that is meant where none is named.
 _HERO = ("adapt", "avg_rate", "first_isi_inv", "isi_cv", "mean_isi", "median_isi")
 
@@ -63,6 +65,10 @@ class Meaning:
         The unit that the header names.
     note : str
         How it was understood; of ``unlike``, why it is no feature.
+    high : float or None
+        Greatest median, in our unit, with which it is not thought to mean something else.
+    own : bool
+        Whether it is our own name.
     """
 
     kind: str
@@ -71,6 +77,8 @@ class Meaning:
     level: Exactness = Exactness.NAMED
     unit: str | None = None
     note: str = ""
+    high: float | None = None
+    own: bool = False
 
 
 def meaning_of(header: str, vocabularies: set[str]) -> Meaning | None:
@@ -181,7 +189,7 @@ def _meaning(reading: _Reading, vocabularies: set[str]) -> Meaning | None:
         return Meaning("unlike", elsewhere, unit=reading.unit, note=there.note)
     own = own_names().get(whole)
     if own is not None:
-        return Meaning("feature", (own,), unit=reading.unit, note="our own name")
+        return Meaning("feature", (own,), unit=reading.unit, note="our own name", own=True)
     for rest, stimulus in _without_stimulus(reading.words):
         short = key(rest)
         if short in table.unlike:
@@ -190,7 +198,8 @@ def _meaning(reading: _Reading, vocabularies: set[str]) -> Meaning | None:
         for option in [*([Name(stem)] if stem else []), *table.name.get(short, [])]:
             found = feature_at(option, stimulus, reading.unit)
             if found is not None:
-                return found
+                ours = _OURS_IN.get(option.means) in vocabularies
+                return replace(found, high=None if ours else option.high)
         if short in table.either:
             return _either(table.either[short], stimulus, reading.unit, vocabularies)
     return None

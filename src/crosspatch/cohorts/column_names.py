@@ -44,6 +44,8 @@ class Name:
     operation: str = ""
     vocabulary: str = ""
     note: str = ""
+    #: Greatest median, in our unit, with which the name is not thought to mean something else.
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def names() -> Names:
     result = Names()
     for row in csv.DictReader(text.splitlines()):
         kind, name = row["kind"], row["name"]
-        meaning = Name(row["means"], row["operation"], row["vocabulary"], row["note"])
+        most = float(row["high"]) if kind == "name" and row["high"] else None
+        meaning = Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
         by_key = key(words(name))
         if kind == "range":
             low, high, least, most = (float(row[c]) for c in ("low", "high", "least", "most"))
@@ -119,6 +122,12 @@ def split_stimulus(feature: str) -> tuple[str, str]:
     """A feature's stem and stimulus; the stimulus is empty where it has none."""
     match = re.fullmatch(r"(.*)_(rheo|hero|ramp|short_square|mean|max|chirp)", feature)
     return (match[1], match[2]) if match else (feature, "")
+
+
+def family_of(feature: str) -> str:
+    """The sweep that a feature is measured in; empty for those below threshold."""
+    # Without a spike there is no rheobase sweep, and no slope.
+    return "rheo" if feature in ("rheobase_i", "fi_fit_slope") else split_stimulus(feature)[1]
 
 
 def range_of(feature: str) -> Range:

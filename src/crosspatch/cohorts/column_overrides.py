@@ -34,11 +34,15 @@ class Override:
         Unit of the column; taken from its name or its values if not given.
     operation : str, optional
         One of `OPERATIONS`.
+    source : str, optional
+        Who says so, where it is not the mapping: ``the answer``, of a question asked. If the
+        values contradict it, the column is refused; what a mapping says would be an error.
     """
 
     target: str
     unit: str | None = None
     operation: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
 
-# Share of impossible zeros from which a table is taken to write 0 for missing.
-_ZEROS_FOR_MISSING = 0.01
-
 _MISSING = {
     "",
     "na",
@@ -98,6 +95,8 @@ class Column:
         What was taken as missing.
     filled : int
         Cells that hold anything.
+    zeros : array of bool
+        The cells that are exactly 0.
     commas : str
         How it uses commas.
     """
@@ -105,6 +104,7 @@ class Column:
     numbers: NDArray[np.float64]
     counted: Counted
     filled: int
+    zeros: NDArray[np.bool_]
     commas: Commas = "none"
 
     @property
@@ -147,11 +147,19 @@ def read_column(
     infinite = np.isinf(numbers)
     counted += count_cells("infinite", infinite, series)
     numbers[infinite] = np.nan
+    zeros = numbers == 0
     if no_zero:
-        zero = numbers == 0
-        counted += count_cells("exactly 0, which stands for a missing value", zero, series)
-        numbers[zero] = np.nan
-    return Column(numbers, counted, filled, commas)
+        counted += count_cells("exactly 0, which stands for a missing value", zeros, series)
+        numbers[zeros] = np.nan
+    return Column(numbers, counted, filled, zeros, commas)
+
+
+def zero_rows(columns: Iterable[Column], rows: int) -> NDArray[np.bool_]:
+    """The rows in which any of some columns is exactly 0."""
+    found = np.zeros(rows, dtype=bool)
+    for column in columns:
+        found |= column.zeros
+    return found
 
 
 def _from_text(
@@ -192,8 +200,8 @@ class FirstRows:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.headers = [str(name) for name in frame.columns]
-        #: Whether the table writes 0 where a value is missing.
-        self.zeros_for_missing = False
+        # By family of features, the columns that cannot be 0.
+        self._never_zero: dict[str, list[str]] = {}
         self._frame = frame
         self._place = {name: place for place, name in enumerate(self.headers)}
         self._read: dict[str, Column] = {}
@@ -208,8 +216,11 @@ class FirstRows:
             self._read[column] = read_column(self.series(column))
         return self._read[column]
 
-    def settle_zeros(self, columns: Iterable[str]) -> None:
-        """Look for zeros in columns that cannot be 0: there 0 stands for missing everywhere."""
-        least = max(1, _ZEROS_FOR_MISSING * len(self._frame))
-        zeros = [np.sum(self.read(column).numbers == 0) for column in columns]
-        self.zeros_for_missing = sum(count >= least for count in zeros) >= 2
+    def never_zero(self, column: str, family: str) -> None:
+        """Note that a column cannot be 0: where it is, zeros of its family are missing too."""
+        self._never_zero.setdefault(family, []).append(column)
+
+    def beside(self, family: str) -> tuple[tuple[str, bool], ...]:
+        """The columns of a family that cannot be 0, and whether each has decimal commas."""
+        columns = self._never_zero.get(family, [])
+        return tuple((name, self.read(name).commas == "decimal") for name in columns)

@@ -7,13 +7,21 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from crosspatch.cohorts.column_choices import Choice
-from crosspatch.cohorts.column_fitting import Candidate, Fitted, RefusedError, Taken, fit
+from crosspatch.cohorts.column_fitting import (
+    Candidate,
+    EmptyError,
+    Fitted,
+    RefusedError,
+    Taken,
+    fit,
+)
 from crosspatch.cohorts.column_meanings import (
     Exactness,
     Meaning,
@@ -23,6 +31,7 @@ from crosspatch.cohorts.column_meanings import (
 )
 from crosspatch.cohorts.column_names import (
     ABSOLUTE,
+    family_of,
     features,
     key,
     names,
@@ -47,9 +56,12 @@ from crosspatch.cohorts.column_values import (
     FirstRows,
     count_cells,
     read_column,
+    zero_rows,
 )
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import SCALAR_LAYOUTS, Layout
+
+_ZERO_BESIDE = "exactly 0 beside another 0 of the same sweep, which stand for missing values"
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,8 @@ class ColumnMap:
         Columns that are never features.
     unknown : tuple of str
         Columns of numbers that were not understood.
+    absent : tuple of str
+        Columns of the mapping that the table does not have.
     """
 
     layout: Layout
@@ -92,6 +106,7 @@ class ColumnMap:
     unused: tuple[tuple[str, str], ...] = ()
     labels: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -135,11 +150,21 @@ class ColumnMap:
                     commas: Commas = "decimal" if comma else "none"
                     read[name] = read_column(frame[by_name[name]], commas=commas, no_zero=no_zero)
                     counted[name] = read[name].counted
-            values = taken.combine([read[name].numbers for name in taken.columns])
+            first = taken.columns[0]
+            columns = [read[name].numbers for name in taken.columns]
+            if taken.beside:
+                zero = read[first].zeros & _zeros_beside(taken, frame, by_name)
+                counted[first] += count_cells(_ZERO_BESIDE, zero, frame[by_name[first]])
+                columns[0] = np.where(zero, np.nan, columns[0])
+            values = taken.combine(columns)
+            change = taken.change_of_unit(columns)
+            if change is not None:
+                counted[first] += count_cells(change, np.isfinite(values), frame[by_name[first]])
+                continue
             outside = np.isfinite(values) & (
                 (values < taken.limits[0]) | (values > taken.limits[1])
             )
-            first, why = taken.columns[0], f"outside {span(*taken.limits, taken.our_unit)}"
+            why = f"outside {span(*taken.limits, taken.our_unit)}"
             counted[first] += count_cells(why, outside, frame[by_name[first]])
             result[:, place[taken.feature]] = np.where(outside, np.nan, values)
         return result, {name: found for name, found in counted.items() if found.total}
@@ -187,8 +212,22 @@ class ColumnMap:
         ]
 
 
+def _zeros_beside(taken: Taken, frame: pd.DataFrame, by_name: dict[str, Any]) -> NDArray[np.bool_]:
+    """The rows in which a column of the same sweep is 0 that cannot be."""
+    columns = (
+        read_column(frame[by_name[name]], commas="decimal" if comma else "none")
+        for name, comma in taken.beside
+        if name in by_name
+    )
+    return zero_rows(columns, len(frame))
+
+
 def map_columns(
-    frame: pd.DataFrame, layout: Layout, overrides: Overrides | None = None
+    frame: pd.DataFrame,
+    layout: Layout,
+    overrides: Overrides | None = None,
+    *,
+    absent_ok: bool = False,
 ) -> ColumnMap:
     """Find out which columns of a foreign table give which features, and in which units.
 
@@ -204,6 +243,9 @@ def map_columns(
         A layout of single numbers: ``shared`` or ``full``.
     overrides : Overrides, optional
         What the user says of some columns.
+    absent_ok : bool
+        Whether overrides may name columns that the table does not have, as where they are of
+        several tables.
 
     Returns
     -------
@@ -212,8 +254,9 @@ def map_columns(
     Raises
     ------
     CohortError
-        If an override names a column that does not exist or stands twice, a feature twice, or a
-        unit of another dimension; or if the layout is of feature vectors.
+        If an override names a column that does not exist or stands twice, a feature twice, a
+        unit of another dimension, or what the column's values cannot be; or if the layout is of
+        feature vectors.
     """
     unknown = [name for name in layout.feature_names if name not in features()]
     if unknown:
@@ -223,7 +266,7 @@ def map_columns(
         )
     mapping = overrides or Overrides("the mapping", {})
     require_once(mapping)
-    return _Mapper(FirstRows(frame), layout, mapping).map()
+    return _Mapper(FirstRows(frame), layout, mapping).map(absent_ok=absent_ok)
 
 
 class _Mapper:
@@ -244,8 +287,8 @@ class _Mapper:
         self.either: dict[str, tuple[str, ...]] = {}
         self.candidates: list[Candidate] = []
 
-    def map(self) -> ColumnMap:
-        self._check_overrides()
+    def map(self, *, absent_ok: bool) -> ColumnMap:
+        absent = self._check_overrides(absent_ok=absent_ok)
         once = self._refuse_duplicates()
         cell_id = self._special(once, "cell_id", names().cell_id)
         species = self._special(once, "species", names().species)
@@ -253,7 +296,6 @@ class _Mapper:
         for column in once:
             if column not in (cell_id, species):
                 self._sort(column, vocabularies)
-        self.table.settle_zeros(c.column for c in self.candidates if range_of(c.feature).no_zero)
         taken = Choice(self.layout, self._fitted(), self.refused, self.unused).choose()
         self._settle_either(taken)
         order = {column: place for place, column in enumerate(self.table.headers)}
@@ -271,12 +313,17 @@ class _Mapper:
             unused=tuple(sorted(self.unused.items(), key=place)),
             labels=tuple(self.labels),
             unknown=tuple(self.unknown),
+            absent=absent,
         )
 
     def _refuse_duplicates(self) -> list[str]:
         """The columns whose name no other column has."""
+        unnamed: set[str] = set()
         for header, count in Counter(self.table.headers).items():
-            if count > 1:
+            if count > 1 and not header.strip():
+                self.labels.append(header)
+                unnamed.add(header)
+            elif count > 1:
                 self.refused[header] = (
                     f"{count} columns have this name; give each its own or remove all but one"
                 )
@@ -293,23 +340,30 @@ class _Mapper:
                     f"'{base}' and '{header}' look like two columns of one name; write "
                     f"{entry(header, 'ignore')}, or map it"
                 )
-        return [header for header in self.table.headers if header not in self.refused]
+        skipped = unnamed | set(self.refused)
+        return [header for header in self.table.headers if header not in skipped]
 
-    def _check_overrides(self) -> None:
+    def _check_overrides(self, *, absent_ok: bool) -> tuple[str, ...]:
+        """Refuse overrides that cannot be; the columns that the table does not have."""
         headers = self.table.headers
+        absent = []
         for column, override in self.mapping.columns.items():
             where = f"{self.mapping.name}, column '{column}'"
-            if column not in headers:
+            if column not in headers and absent_ok:
+                absent.append(column)
+            elif column not in headers:
                 near = difflib.get_close_matches(column, headers, n=1)
                 hint = f"; the nearest is '{near[0]}'" if near else ""
                 raise CohortError(f"{where}: the table has no such column{hint}")
             if headers.count(column) > 1:
                 raise CohortError(f"{where}: the table has several such columns; rename them")
             require_known(override, where)
+        return tuple(absent)
 
     def _special(self, columns: list[str], what: str, keys: list[str]) -> str | None:
         """The column of cell ids or species: the one mapped, else the first of the known names."""
-        mapped = [c for c, override in self.mapping.columns.items() if override.target == what]
+        given = self.mapping.columns
+        mapped = [c for c in columns if c in given and given[c].target == what]
         free = {key(words(c)): c for c in reversed(columns) if c not in self.mapping.columns}
         return next(iter([*mapped, *(free[name] for name in keys if name in free)]), None)
 
@@ -338,13 +392,22 @@ class _Mapper:
         else:
             (feature,), operation, level = meaning.features, meaning.operation, meaning.level
             self.candidates.append(
-                Candidate(column, feature, operation, level, meaning.unit, meaning.note)
+                Candidate(
+                    column,
+                    feature,
+                    operation,
+                    level,
+                    meaning.unit,
+                    meaning.note,
+                    sure=meaning.own,
+                    high=meaning.high,
+                )
             )
 
     def _sort_mapped(self, column: str, override: Override, meaning: Meaning | None) -> None:
         feature = override.target
         if feature == "ignore":
-            self.unused[column] = "the mapping file says to ignore it"
+            self.unused[column] = f"{override.source or self.mapping.name} says to ignore it"
             return
         if feature not in self.wanted:
             self.unused[column] = f"not in layout '{self.layout.name}'"
@@ -366,8 +429,9 @@ class _Mapper:
                 operation,
                 Exactness.MAPPED,
                 unit,
-                "mapping file",
+                override.source or "mapping file",
                 certain=override.unit is not None,
+                sure=True,
             )
         )
 
@@ -376,7 +440,8 @@ class _Mapper:
         found = words(unicodedata.normalize("NFKC", column))
         dtype, read = self.table.series(column).dtype, self.table.read(column)
         label = (
-            key(found) in (*names().cell_id, *names().species)
+            not column.strip()
+            or key(found) in (*names().cell_id, *names().species)
             or not names().label.isdisjoint(found)
             or pd.api.types.is_bool_dtype(dtype)
             or pd.api.types.is_datetime64_any_dtype(dtype)
@@ -387,16 +452,30 @@ class _Mapper:
     def _fitted(self) -> dict[str, list[Fitted]]:
         """By feature, the columns that give it, those that say so most exactly first."""
         fitted: dict[str, list[Fitted]] = {}
-        for candidate in self.candidates:
+        order = {candidate.column: place for place, candidate in enumerate(self.candidates)}
+        # Which zeros are missing is told by the columns that cannot be 0.
+        for candidate in sorted(self.candidates, key=lambda c: not range_of(c.feature).no_zero):
+            column, feature = candidate.column, candidate.feature
             try:
                 found = fit(candidate, self.table)
             except RefusedError as error:
-                self.refused[candidate.column] = str(error)
+                self._require_unmapped(candidate, error)
+                self.refused[column] = str(error)
             else:
-                fitted.setdefault(candidate.feature, []).append(found)
+                fitted.setdefault(feature, []).append(found)
+                if range_of(feature).no_zero:
+                    self.table.never_zero(column, family_of(feature))
         for options in fitted.values():
-            options.sort(key=lambda option: -option.level)
+            options.sort(key=lambda option: (-option.level, order[option.column]))
         return fitted
+
+    def _require_unmapped(self, candidate: Candidate, error: RefusedError) -> None:
+        """What a mapping says of a column, its values must not contradict."""
+        override = self.mapping.columns.get(candidate.column)
+        if override is not None and override.source is None and not isinstance(error, EmptyError):
+            raise CohortError(
+                f"{self.mapping.name}, column '{candidate.column}': {error}"
+            ) from error
 
     def _settle_either(self, taken: dict[str, Taken]) -> None:
         """An ambiguous column is not asked for where better ones give all it may be."""

@@ -10,13 +10,10 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,7 @@ from crosspatch.evaluation.results import (
 from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.features.layouts import Layout
 from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
+from crosspatch.versions import code_digest, library_versions
 
 #: Tells how many folds are done, of how many.
 Progress = Callable[[int, int], None]
@@ -54,8 +52,8 @@ DEFAULT_MODELS = {
     "transfer": ("bilstm-attention", "finetune"),
 }
 
-# What the numbers depend on besides our own code.
-_LIBRARIES = ("numpy", "scipy", "scikit-learn", "imbalanced-learn", "lightgbm", "torch")
+# Rooms that the numbers of a fold come from.
+_ROOMS = ("features", "cohorts", "models", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -383,32 +381,8 @@ def _key(
     rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
     where = device if entry.uses_device else ""
     who = (entry.name, protocol.name, fold.seed, rows, target, source, where)
-    parts = (*who, code_digest(), library_versions())
+    parts = (*who, code_digest(*_ROOMS), library_versions())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def code_digest() -> str:
-    """Checksum of the rooms that numbers come from: edited code is never served old results."""
-    digest = hashlib.sha256()
-    for room in ("features", "cohorts", "models", "evaluation"):
-        for path, content in _contents(files("crosspatch") / room, room):
-            digest.update(path.encode() + b"\0" + content)
-    return digest.hexdigest()
-
-
-def _contents(folder: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
-    for item in sorted(folder.iterdir(), key=lambda item: item.name):
-        if item.is_dir():
-            yield from _contents(item, f"{path}/{item.name}")
-        elif item.name.endswith((".py", ".csv", ".toml")):
-            yield f"{path}/{item.name}", item.read_bytes()
-
-
-@cache
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that numbers depend on."""
-    return {name: version(name) for name in _LIBRARIES}
 
 
 def provenance(cohort: anndata.AnnData) -> dict[str, Any]:

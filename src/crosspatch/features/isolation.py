@@ -37,6 +37,8 @@ class _Child:
             [sys.executable, "-m", "crosspatch.features.isolation", str(to_child), str(from_child)],
             pass_fds=(to_child, from_child),
             stdin=subprocess.DEVNULL,
+            # Ctrl-C is for us: it ends when we close its pipe.
+            start_new_session=True,
         )
         os.close(to_child)
         os.close(from_child)

@@ -35,6 +35,19 @@ _LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "torch", "skops")
 _MAX_JSON = 32 * 2**20
 _MAX_WEIGHTS = 4 * 2**30
 
+# What model.json must say, and as what.
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "species": str,
+    "simulated": bool,
+    "alignment": (str, type(None)),
+    "classes": list,
+    "layout": dict,
+    "files": dict,
+    "libraries": dict,
+    "probe": list,
+}
+
 #: Everything in the weights besides plain values and what skops itself trusts. skops builds these
 #: and nothing else, so that loading a stranger's model runs no code of theirs.
 _TYPES = (
@@ -131,6 +144,7 @@ def save(
     ):
         raise ModelError(f"{folder} is there and is not a model; choose another --out")
     kept = copy.copy(classifier)
+    kept.species_ = str(about["species"])  # in the weights too, so that the two must agree
     for name in ("held_", "progress_"):
         kept.__dict__.pop(name, None)
     try:
@@ -237,9 +251,9 @@ def read_about(folder: str | Path) -> dict[str, Any]:
             f"{file} was changed after training (its checksum differs); get the model again, or "
             "train it again"
         )
-    lacking = {"species", "classes", "layout", "files", "probe", "libraries"} - about.keys()
-    if lacking or not isinstance(about["files"], dict) or WEIGHTS_FILE not in about["files"]:
-        raise ModelError(f"{file} is not whole: {', '.join(sorted(lacking)) or 'files'} is missing")
+    wrong = [name for name, kinds in _FIELDS.items() if not isinstance(about.get(name), kinds)]
+    if wrong or WEIGHTS_FILE not in about["files"]:
+        raise ModelError(f"{file} is not whole: '{(wrong or ['files'])[0]}' is missing or wrong")
     return about
 
 
@@ -277,8 +291,10 @@ def _require_alike(
         same_classes = [str(name) for name in classifier.classes_] == list(about["classes"])
     except Exception as error:  # an object put together of damaged parts
         raise ModelError(f"{folder} cannot predict: {in_words(error)}; train it again") from error
-    if not same_classes:
-        raise ModelError(f"{folder}: weights and {MODEL_FILE} have other classes; train it again")
+    if not same_classes or getattr(classifier, "species_", "") != about["species"]:
+        raise ModelError(
+            f"{folder}: weights and {MODEL_FILE} are of other classes or species; train it again"
+        )
     if not alike:
         raise ModelError(
             f"{folder} gives other predictions here than when it was trained: "

@@ -88,6 +88,8 @@ class Calibration:
         composition of a batch; sets are larger.
     distances : array, shape (groups, quantiles)
         Quantiles of the distance of the reference's own cells.
+    size : array, shape (groups,)
+        Effective number of these cells, given the weights of their donors (Kish 1965).
     """
 
     temperature: NDArray[np.float64]
@@ -95,6 +97,7 @@ class Calibration:
     limit: NDArray[np.float64]
     class_limit: NDArray[np.float64]
     distances: NDArray[np.float64]
+    size: NDArray[np.float64]
 
     @classmethod
     def fit(cls, held: Held, coverage: float = COVERAGE) -> Calibration:
@@ -113,6 +116,7 @@ class Calibration:
             np.zeros((n_groups, n_classes)),
             np.zeros((n_groups, n_classes)),
             np.zeros((n_groups, _GRID)),
+            np.zeros(n_groups),
         )
         groups = group_of(held.completeness)
         # From the fullest: a group with few donors takes over what the fuller one has.
@@ -137,9 +141,11 @@ class Calibration:
                 true[of_class], held.donors[of_class], coverage
             )
         known = np.isfinite(held.distance)
-        self.distances[group] = _weighted_quantiles(
-            held.distance[known], donor_weights(held.donors[known]), _GRID
-        )
+        of_donor = donor_weights(held.donors[known])
+        self.distances[group] = _weighted_quantiles(held.distance[known], of_donor, _GRID)
+        # Copies of a cell are not cells more.
+        cells = np.unique(held.rows[known], return_index=True)[1]
+        self.size[group] = 1 / np.sum(donor_weights(held.donors[known][cells]) ** 2)
 
     def probabilities(
         self, log_p: NDArray[np.float64], completeness: NDArray[np.float64]
@@ -164,13 +170,16 @@ class Calibration:
     def p_values(
         self, distance: NDArray[np.float64], completeness: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Share of the reference's own cells that are as far from it, shape (cells,)."""
+        """Share of the reference's own cells that are as far from it, shape (cells,).
+
+        The cell itself counts as one more that is as far; so p is at least 1 / (n + 1).
+        """
         p = np.full(len(distance), np.nan)
         groups = group_of(completeness)
         for group, grid in enumerate(self.distances):
             here = (groups == group) & np.isfinite(distance)
-            nearer = np.searchsorted(grid, distance[here], side="left")
-            p[here] = (1 + len(grid) - nearer) / (1 + len(grid))
+            farther = 1 - np.searchsorted(grid, distance[here], side="left") / len(grid)
+            p[here] = (1 + self.size[group] * farther) / (1 + self.size[group])
         return p
 
 

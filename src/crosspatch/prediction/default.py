@@ -12,12 +12,12 @@ import platformdirs
 from crosspatch.cohorts.allen import load_allen
 from crosspatch.cohorts.sources import source_files
 from crosspatch.errors import ModelError
-from crosspatch.evaluation.benchmark import code_digest, library_versions
 from crosspatch.evaluation.inputs import COHORTS
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.inputs import Say
 from crosspatch.prediction.training import BEST_MODEL, train
+from crosspatch.versions import code_digest, library_versions
 
 #: Layout of the default models: the features both species have.
 LAYOUT = "shared"
@@ -55,7 +55,8 @@ def default_model(
         If the cache cannot be written.
     """
     pinned = {name: source.sha256 for name, source in source_files().items()}
-    parts = (BEST_MODEL[species], LAYOUT, pinned, code_digest())
+    code = code_digest("features", "cohorts", "models", "evaluation", "prediction")
+    parts = (BEST_MODEL[species], LAYOUT, pinned, code)
     key = hashlib.sha256(json.dumps([*parts, library_versions()]).encode()).hexdigest()[:12]
     folder = platformdirs.user_cache_path("crosspatch") / "models" / f"{species}-{key}"
     if folder.is_dir():

@@ -6,19 +6,23 @@ import csv
 import gzip
 import io
 import itertools
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import platformdirs
 from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.column_overrides import Override, Overrides
+from crosspatch.cohorts.column_units import parse_unit
 from crosspatch.cohorts.column_values import Counted
 from crosspatch.cohorts.columns import ColumnMap, map_columns
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, in_words
@@ -33,6 +37,7 @@ from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.outcome import Failure
 from crosspatch.features.store import CellStore
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.versions import code_digest
 
 #: Rows of a table that are in memory at a time.
 CHUNK = 20_000
@@ -57,14 +62,8 @@ Say = Callable[[str], None]
 Ask = Callable[[str, Sequence[str]], str | None]
 
 _SPECIES = {
-    "mouse": "mouse",
-    "mus musculus": "mouse",
-    "mus_musculus": "mouse",
-    "m. musculus": "mouse",
-    "human": "human",
-    "homo sapiens": "human",
-    "homo_sapiens": "human",
-    "h. sapiens": "human",
+    "mouse": re.compile(r"\b(mouse|mice|murine|mus[ _]musculus|m\. ?musculus)\b", re.IGNORECASE),
+    "human": re.compile(r"\b(humans?|homo[ _]sapiens|h\. ?sapiens)\b", re.IGNORECASE),
 }
 
 
@@ -132,6 +131,7 @@ def read_inputs(
     *,
     ask: Ask | None = None,
     progress: Callable[[Progress], None] | None = None,
+    failed: list[str] | None = None,
 ) -> Iterator[Batch]:
     """Cells of recordings, folders of recordings, and tables.
 
@@ -148,13 +148,19 @@ def read_inputs(
         Asked about ambiguous columns; without it they are left out.
     progress : callable, optional
         Told of recordings.
+    failed : list, optional
+        Inputs that could not be read are added to it.
     """
-    tables, recordings = [], []
+    failed = [] if failed is None else failed
+    tables: dict[Path, Path] = {}
+    recordings: dict[Path, None] = {}
     for each in paths:
         path = Path(each)
         kind = suffix_of(path)
         if kind in TABLE_SUFFIXES and not path.is_dir():
-            tables.append(path)
+            if path.resolve() in tables:
+                say(f"{path}: given twice, read once")
+            tables[path.resolve()] = path
             continue
         try:
             if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
@@ -162,21 +168,27 @@ def read_inputs(
                     f"{path}: not a file that can be read; give recordings "
                     f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
                 )
-            recordings += find_recordings([path])
+            for file in find_recordings([path]):
+                if file in recordings:
+                    say(f"{file}: given twice, read once")
+                recordings[file] = None
         except CrosspatchError as error:
             say(in_words_of(error))
+            failed.append(str(path))
     seen: Counter[str] = Counter()
     if recordings:
         try:
-            yield _unique(_recordings(recordings, settings, say, progress), seen, say)
+            yield _unique(_recordings(list(recordings), settings, say, progress), seen, say)
         except CrosspatchError as error:
             say(in_words_of(error))
-    for path in tables:
+            failed += [str(file) for file in recordings]
+    for path in tables.values():
         try:
             for batch in _table(path, settings, say, ask):
                 yield _unique(batch, seen, say)
         except CrosspatchError as error:
             say(in_words_of(error))
+            failed.append(str(path))
 
 
 def in_words_of(error: CrosspatchError) -> str:
@@ -194,12 +206,15 @@ def _unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
     """Cell ids that stand once: a second one gets a number."""
     ids, notes, twice = [], list(batch.notes), []
     for row, cell_id in enumerate(batch.cell_ids):
-        seen[cell_id] += 1
-        if seen[cell_id] > 1:
+        name = cell_id
+        while name in seen:
+            seen[cell_id] += 1
+            name = f"{cell_id}#{seen[cell_id]}"
+        if name != cell_id:
             twice.append(cell_id)
             notes[row] = _and(notes[row], f"cell id '{cell_id}' stands more than once")
-            cell_id = f"{cell_id}#{seen[cell_id]}"
-        ids.append(cell_id)
+        seen[name] = 1
+        ids.append(name)
     if twice:
         say(
             f"{batch.source}: cell id '{twice[0]}' stands more than once ({len(twice)} such rows); "
@@ -213,6 +228,24 @@ def _and(text: str, more: str) -> str:
 
 
 # Recordings
+
+
+@contextmanager
+def _store() -> Iterator[Path]:
+    """Where measured recordings are kept, so that a stopped command can go on: the user's cache.
+
+    Where that cannot be written, a temporary folder.
+    """
+    name = f"{code_digest('recordings', 'features')[:12]}.sqlite"
+    kept = platformdirs.user_cache_path("crosspatch") / "recordings" / name
+    try:
+        with CellStore(kept):
+            pass
+    except RecordingError:
+        with tempfile.TemporaryDirectory(prefix="crosspatch-") as folder:
+            yield Path(folder) / "cells.sqlite"
+        return
+    yield kept
 
 
 def _recordings(
@@ -229,8 +262,7 @@ def _recordings(
         )
     how = ExtractionSettings(layout.name, settings.quality, settings.step)
     ids, species, values, quality, notes = [], [], [], [], []
-    with tempfile.TemporaryDirectory(prefix="crosspatch-") as folder:
-        store_file = Path(folder) / "cells.sqlite"
+    with _store() as store_file:
         extract_many(
             files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
         )
@@ -286,15 +318,20 @@ def _mapped(
     first = next(chunks, None)
     if first is None or first.empty:
         raise CohortError(f"{path}: the table has no rows")
-    columns = map_columns(first, settings.layout, settings.columns)
+    # One mapping file may be for several tables.
+    columns = map_columns(first, settings.layout, settings.columns, absent_ok=True)
+    for name in columns.absent:
+        say(f"{path.name}: has no column '{name}', which {_mapping_name(settings)} names")
     if ask is not None and columns.ambiguous:
-        given = settings.columns or Overrides("what was answered", {})
+        given = {} if settings.columns is None else settings.columns.columns
         answers = {
-            each.column: Override(ask(each.column, each.candidates) or "ignore")
+            each.column: Override(
+                ask(each.column, each.candidates) or "ignore", source="the answer"
+            )
             for each in columns.ambiguous
         }
-        overrides = Overrides(given.name, given.columns | answers)
-        columns = map_columns(first, settings.layout, overrides)
+        overrides = Overrides(_mapping_name(settings), given | answers)
+        columns = map_columns(first, settings.layout, overrides, absent_ok=True)
     for line in columns.lines():
         say(f"{path.name}: {line}")
     if not columns.taken:
@@ -314,6 +351,10 @@ def _mapped(
         say(f"{path.name}: column '{name}', taken as missing: {count}")
 
 
+def _mapping_name(settings: ReadSettings) -> str:
+    return "the mapping" if settings.columns is None else settings.columns.name
+
+
 def _batch(
     path: Path,
     chunk: pd.DataFrame,
@@ -327,7 +368,7 @@ def _batch(
     if columns.cell_id is not None:
         given = chunk[columns.cell_id]
         ids = [
-            str(value).strip() if pd.notna(value) and str(value).strip() else ids[k]
+            _name(value) if pd.notna(value) and str(value).strip() else ids[k]
             for k, value in enumerate(given)
         ]
     species: list[str | None] = [settings.species] * n
@@ -341,12 +382,20 @@ def _batch(
     return Batch(path.name, ids, species, values, [""] * n, notes)
 
 
+def _name(value: Any) -> str:
+    """A cell id as text; a whole number that was stored as a float has no point."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
 def _species(value: Any) -> str | None:
     """The species a table or recording names; another one stays as it is written."""
     if value is None or pd.isna(value) or not str(value).strip():
         return None
     text = str(value).strip()
-    return _SPECIES.get(text.lower(), text)
+    named = [species for species, words in _SPECIES.items() if words.search(text)]
+    return named[0] if len(named) == 1 else text
 
 
 def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
@@ -359,7 +408,7 @@ def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
         encoding = _encoding(head)
         with opener(path, "rb") as raw:
             stream = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
-            yield from _rows(path, stream, _delimiter(head.decode(encoding, "replace")), say)
+            yield from _rows(path, stream, _delimiter(path, head.decode(encoding, "replace")), say)
     except (OSError, EOFError, csv.Error, gzip.zlib.error) as error:  # type: ignore[attr-defined]
         raise CohortError(f"{path} cannot be read as a table: {in_words(error)}") from error
 
@@ -376,23 +425,46 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
-def _delimiter(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    header = lines[0] if lines else ""
-    return max(",;\t", key=header.count)
+def _delimiter(path: Path, text: str) -> str:
+    """The delimiter that cuts the first lines into the same number of fields, the most."""
+    if ".tsv" in path.suffixes:
+        return "\t"
+    lines = [line for line in text.splitlines()[:20] if line.strip()]
+
+    def quality(delimiter: str) -> tuple[int, int]:
+        counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter))
+        width, alike = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
+        return (alike if width > 1 else 0), width
+
+    return max(",;\t|", key=quality)
 
 
 def _rows(path: Path, stream: Iterable[str], delimiter: str, say: Say) -> Iterator[pd.DataFrame]:
     reader = csv.reader(stream, delimiter=delimiter)
     header: list[str] | None = None
+    comment: list[str] | None = None
     rows: list[list[str]] = []
     problems: dict[int, str] = {}
     ragged = 0
     for row in reader:
-        if not any(field.strip() for field in row) or (header is None and row[0].startswith("#")):
+        if not any(field.strip() for field in row):
             continue
         if header is None:
-            header = [field.strip() for field in row]
+            # A "#" may begin a comment, or be the name of the first column.
+            if row[0].startswith("#") and comment is None:
+                comment = row
+                continue
+            if comment is not None and len(comment) == len(row) > 1:
+                header = _header(comment)
+            elif row[0].startswith("#"):
+                comment = row
+                continue
+            else:
+                header = _header(row)
+                continue
+        if not rows and not ragged and _are_units(row):
+            header = [_with_unit(n, u) for n, u in zip(header, row, strict=False)]
+            say(f"{path.name}: the row under the header is taken for the columns' units")
             continue
         if len(row) != len(header):
             # A trailing delimiter or left-out empty fields at the end are harmless.
@@ -414,6 +486,26 @@ def _rows(path: Path, stream: Iterable[str], delimiter: str, say: Say) -> Iterat
         yield _frame(header, rows, problems)
 
 
+def _header(row: list[str]) -> list[str]:
+    return [field.strip() for field in row]
+
+
+def _are_units(row: list[Any]) -> bool:
+    """Whether a row has units in place of values: no number, and three units or more."""
+    texts = [str(field).strip() for field in row if field is not None and str(field).strip()]
+    if any(re.search(r"\d", text) for text in texts):
+        return False
+    return sum(parse_unit(text.strip("()[]")) is not None for text in texts) >= 3
+
+
+def _with_unit(name: str, unit: str) -> str:
+    """A header with its unit, if the unit is one and the header has none yet."""
+    unit = unit.strip().strip("()[]")
+    if parse_unit(unit) is None or "(" in name or "[" in name:
+        return name
+    return f"{name} ({unit})"
+
+
 def _frame(header: list[str], rows: list[list[Any]], problems: dict[int, str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=header, dtype=object)
     if problems:
@@ -426,24 +518,37 @@ def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
     import openpyxl
 
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        books = [
+            openpyxl.load_workbook(path, read_only=True, data_only=values)
+            for values in (True, False)
+        ]
     except Exception as error:  # openpyxl raises many kinds for files that are not its own
         raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
     try:
-        sheet = book.worksheets[0] if book.worksheets else None
-        if sheet is None:
+        if not books[0].worksheets:
             raise CohortError(f"{path}: the workbook has no sheet")
-        if len(book.worksheets) > 1:
-            say(f"{path.name}: the first of {len(book.worksheets)} sheets is read, '{sheet.title}'")
+        sheets = [book.worksheets[0] for book in books]
+        if len(books[0].worksheets) > 1:
+            say(
+                f"{path.name}: the first of {len(books[0].worksheets)} sheets is read, "
+                f"'{sheets[0].title}'"
+            )
         header: list[str] | None = None
         rows: list[list[Any]] = []
-        for row in sheet.iter_rows(values_only=True):
+        for values, written in zip(*(s.iter_rows(values_only=True) for s in sheets), strict=True):
+            # A formula without a saved value stays as it is written, to be counted as no number.
+            row = [w if v is None else v for v, w in zip(values, written, strict=True)]
             if all(value is None for value in row):
                 continue
             if header is None:
                 header = ["" if value is None else str(value).strip() for value in row]
                 continue
-            rows.append((list(row) + [None] * len(header))[: len(header)])
+            if not rows and _are_units(row):
+                units = ["" if value is None else str(value) for value in row]
+                header = [_with_unit(n, u) for n, u in zip(header, units, strict=False)]
+                say(f"{path.name}: the row under the header is taken for the columns' units")
+                continue
+            rows.append((row + [None] * len(header))[: len(header)])
             if len(rows) == CHUNK:
                 yield _frame(header, rows, {})
                 rows = []
@@ -452,7 +557,8 @@ def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
     except (KeyError, ValueError, OSError, SyntaxError) as error:
         raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
     finally:
-        book.close()
+        for book in books:
+            book.close()
 
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,8 @@ from types import TracebackType
 from crosspatch.errors import CohortError
 from crosspatch.prediction.prediction import CsvWriter, Prediction, joined
 from crosspatch.writing import replacing
+
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 class Output:
@@ -64,13 +67,21 @@ class Output:
     ) -> None:
         if kind is None and self._parts and self.file is not None:
             with replacing(self.file, CohortError) as temporary:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
                 joined(self._parts).to_adata().write_h5ad(temporary)
         self._stack.__exit__(kind, error, trace)
 
 
-def open_output(file: Path | None) -> Output:
-    """Check the name of a file before anything is computed.
+def open_output(
+    file: Path | None, inputs: Sequence[str | Path] = (), picture: Path | None = None
+) -> Output:
+    """Check where predictions go before anything is computed.
+
+    Parameters
+    ----------
+    file : Path, optional
+    inputs : sequence of path
+        What is read; none of it may be written over.
+    picture : Path, optional
 
     Raises
     ------
@@ -79,4 +90,21 @@ def open_output(file: Path | None) -> Output:
     """
     if file is not None and file.suffix not in (".csv", ".h5ad"):
         raise CohortError(f"{file}: predictions are written as .csv or .h5ad; change the name")
+    if picture is not None and picture.suffix not in _PICTURES:
+        raise CohortError(f"{picture}: pictures are written as {', '.join(_PICTURES)}")
+    read = {Path(each).resolve() for each in inputs}
+    for each in (file, picture):
+        if each is None:
+            continue
+        if each.resolve() in read:
+            raise CohortError(f"{each} is an input and would be written over; choose another --out")
+        try:
+            each.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CohortError(f"{each.parent} cannot be made: {error.strerror}") from error
+        if each.is_dir():
+            raise CohortError(f"{each} is a folder; choose another name")
+        with replacing(each.with_name(f".{each.name}.try"), CohortError) as trial:
+            trial.touch()
+        each.with_name(f".{each.name}.try").unlink()
     return Output(file)

@@ -32,7 +32,7 @@ VERDICTS = {
     CONFIDENT: "one subclass in the 90 % prediction set",
     AMBIGUOUS: "several subclasses in the set, or none",
     OUTSIDE: "unlike the reference (p < 0.05; 5 % of true reference cells are called so)",
-    INSUFFICIENT: "too few of the features; no subclass is given",
+    INSUFFICIENT: "less than a quarter of the features; no subclass is given",
 }
 
 #: Columns of text that come from a user's file and go into ours.
@@ -147,7 +147,6 @@ class CsvWriter:
         self._replacing = replacing(self.file, CohortError)
         temporary = self._replacing.__enter__()
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
             self._stream = temporary.open("w", encoding="utf-8", newline="")
         except OSError as error:
             raise CohortError(f"{self.file} cannot be written: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +20,11 @@ from crosspatch.errors import CohortError, ModelError
 from crosspatch.evaluation.calibration import OUTSIDE as OUTSIDE_P
 from crosspatch.evaluation.calibration import joined as as_text
 from crosspatch.features.layouts import Layout
+from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.calibrated import Judgement
-from crosspatch.prediction.inputs import Batch, ReadSettings, Say, read_inputs
+from crosspatch.prediction.inputs import CHUNK, Batch, ReadSettings, Say, read_inputs
 from crosspatch.prediction.prediction import (
     AMBIGUOUS,
     CONFIDENT,
@@ -126,19 +128,21 @@ class Predictor:
     ) -> pd.DataFrame:
         X = batch.X[rows]
         known = np.array([batch.species[k] is not None for k in rows])
-        found = model.classifier.judge(X)
-        self._warn(batch.source, species, model, X, found, say)
-        notes = [batch.notes[k] for k in rows]
+        after = ""
         if self.adapt:
             aligned, how = align(X, model.classifier.reference_)
             say(f"{batch.source}: {_aligned_in_words(how, species)}")
-            found = model.classifier.judge(aligned.astype(np.float32))
+            X, after = aligned.astype(np.float32), " after alignment" if how.aligned else ""
+        found = model.classifier.judge(X)
+        self._warn(batch.source, species, model, X, found, say)
+        notes = [batch.notes[k] for k in rows]
         frame = self._frame(batch, rows, X, notes)
         frame["species"], frame["species_known"] = species, known
         best = found.probabilities[found.enough].argmax(axis=1)
         names = np.asarray(model.classes)
         subclass = np.full(len(rows), "", dtype=object)
         subclass[found.enough] = names[best]
+        chosen = np.zeros(len(rows), dtype=bool)
         frame["subclass"] = subclass
         frame["probability"] = np.nan
         frame.loc[found.enough, "probability"] = found.probabilities[found.enough].max(axis=1)
@@ -146,10 +150,11 @@ class Predictor:
             frame[f"probability_{name}"] = found.probabilities[:, k]
         sets = found.class_sets if self.sets == "by-class" else found.sets
         frame["prediction_set"] = [as_text(model.classes, row) for row in sets]
-        size = sets.sum(axis=1)
+        # With limits of their own a less probable subclass can be the only one in the set.
+        chosen[found.enough] = sets[np.flatnonzero(found.enough), best]
         frame["p_reference"] = found.p_reference
         frame["verdict"] = np.select(
-            [~found.enough, found.p_reference < OUTSIDE_P, size == 1],
+            [~found.enough, found.p_reference < OUTSIDE_P, chosen & (sets.sum(axis=1) == 1)],
             [INSUFFICIENT, OUTSIDE, CONFIDENT],
             AMBIGUOUS,
         )
@@ -157,18 +162,19 @@ class Predictor:
         for row in np.flatnonzero(frame["verdict"] == OUTSIDE):
             why = ", ".join(reference.unusual(X[row], subclass[row])) or "an unusual combination"
             notes[row] = "; ".join(
-                part for part in (notes[row], f"unlike {species}: {why}") if part
+                part for part in (notes[row], f"unlike {species}{after}: {why}") if part
             )
         frame["notes"] = notes
         return frame[self._columns]
 
     def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pd.DataFrame:
         """Cells of a species that no model is of."""
-        there = ", ".join(self.models)
-        names = sorted({str(batch.species[k]) for k in rows})
+        there = " and ".join(self.models)
+        counts = Counter(str(batch.species[k]) for k in rows)
+        named = ", ".join(f"{count:,} of '{name}'" for name, count in counts.most_common(5))
         say(
-            f"{batch.source}: {len(rows)} cells are of '{names[0]}', and the model is of {there}; "
-            f"they are called outside the reference"
+            f"{batch.source}: cells of another species than the reference, which is {there}: "
+            f"{named}; they are given no subclass"
         )
         notes = [
             "; ".join(p for p in (batch.notes[k], f"the reference is of {there} cells") if p)
@@ -177,7 +183,9 @@ class Predictor:
         frame = self._frame(batch, rows, batch.X[rows], notes)
         frame["species"] = [batch.species[k] for k in rows]
         frame["species_known"] = True
-        frame["subclass"], frame["prediction_set"], frame["verdict"] = "", "", OUTSIDE
+        frame["subclass"], frame["prediction_set"] = "", ""
+        enough = frame["completeness"] >= MINIMUM_COMPLETENESS
+        frame["verdict"] = np.where(enough, OUTSIDE, INSUFFICIENT)
         for name in ("probability", "p_reference"):
             frame[name] = np.nan
         return frame.reindex(columns=self._columns)
@@ -232,12 +240,14 @@ class Predictor:
         if (source, species) in self._warned:
             return
         self._warned.add((source, species))
+        first = f" (of its first {len(X):,} rows)" if len(X) >= CHUNK else ""
         judged = found.p_reference[np.isfinite(found.p_reference)]
         outside = int(np.sum(judged < OUTSIDE_P))
         if len(judged) and binomtest(outside, len(judged), OUTSIDE_P, "greater").pvalue < 0.01:
             say(
-                f"{source}: {outside} of {len(judged)} cells are outside the {species} reference "
-                f"({OUTSIDE_P:.0%} expected); another cell type, protocol or laboratory?"
+                f"{source}: {outside:,} of {len(judged):,} cells{first} are outside the {species} "
+                f"reference ({OUTSIDE_P:.0%} expected); another cell type, protocol, laboratory, "
+                "or definition of a feature?"
             )
         if self.layout.traces or self.adapt:
             return

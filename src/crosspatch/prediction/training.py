@@ -107,6 +107,10 @@ def train(
         require_device(device)
     if alignment is None and (species[0] == "human" or entry.needs_source):
         alignment = DEFAULT_ALIGNMENT
+    if leave_out is not None and alignment is not None and species[0] == "mouse":
+        raise ModelError(
+            "--leave-out gives a fold of task mouse, which has no alignment; leave --alignment out"
+        )
     cells = cells_of(target, alignment)
     rows = np.arange(len(cells.y))
     if leave_out is not None:
