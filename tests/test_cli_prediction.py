@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from crosspatch.cli import main
 from crosspatch.cohorts import table
 from tests import made
 from tests.test_cli import crosspatch
@@ -95,9 +97,18 @@ def test_bad_inputs_cost_a_line_each_and_the_rest_is_predicted(folder: Path):
         (["model", "show", "nowhere"], "is not a model"),
     ],
 )
-def test_mistakes_are_one_line(folder: Path, tmp_path: Path, arguments: list[str], says: str):
+def test_mistakes_are_one_line(
+    folder: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], says: str
+):
     places = {"M": folder / "m", "T": folder / "train.h5ad"}
-    done = crosspatch(*(places.get(each, each) for each in arguments), XDG_CACHE_HOME=str(tmp_path))
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    given = [str(places.get(each, each)) for each in arguments]
+    monkeypatch.setattr(sys, "argv", ["crosspatch", *given])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CROSSPATCH_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
