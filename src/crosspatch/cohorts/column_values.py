@@ -137,12 +137,17 @@ def read_column(
         filled = int(np.sum(~np.isnan(numbers)))
         commas = "none"
     else:
-        texts = [
-            "" if missing else str(value).strip()
-            for value, missing in zip(series, series.isna(), strict=True)
-        ]
+        # Nearly all of a column is plain numbers: only what is left is read one by one.
+        numbers = np.array(pd.to_numeric(series, errors="coerce"), dtype=float)
+        left = np.flatnonzero(np.isnan(numbers))
+        texts = _texts(series.iloc[left])
+        if commas == "decimal" or any("," in text for text in texts):
+            left, texts = np.arange(len(series)), _texts(series)
         commas = commas or _comma_style(texts)
-        numbers, filled, bad = _from_text(texts, commas)
+        numbers[left], filled, of_left = _from_text(texts, commas)
+        filled += len(series) - len(left)
+        bad = np.zeros(len(series), dtype=bool)
+        bad[left] = of_left
         counted += count_cells(_NOT_A_NUMBER, bad, series)
     infinite = np.isinf(numbers)
     counted += count_cells("infinite", infinite, series)
@@ -152,6 +157,13 @@ def read_column(
         counted += count_cells("exactly 0, which stands for a missing value", zeros, series)
         numbers[zeros] = np.nan
     return Column(numbers, counted, filled, zeros, commas)
+
+
+def _texts(series: pd.Series) -> list[str]:
+    return [
+        "" if missing else str(value).strip()
+        for value, missing in zip(series, series.isna(), strict=True)
+    ]
 
 
 def zero_rows(columns: Iterable[Column], rows: int) -> NDArray[np.bool_]:

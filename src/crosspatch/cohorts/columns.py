@@ -152,7 +152,7 @@ class ColumnMap:
                     counted[name] = read[name].counted
             first = taken.columns[0]
             columns = [read[name].numbers for name in taken.columns]
-            if taken.beside:
+            if taken.beside and read[first].zeros.any():
                 zero = read[first].zeros & _zeros_beside(taken, frame, by_name)
                 counted[first] += count_cells(_ZERO_BESIDE, zero, frame[by_name[first]])
                 columns[0] = np.where(zero, np.nan, columns[0])

@@ -121,41 +121,46 @@ class Reference(BaseEstimator):
         )
         return standard
 
-    def unusual(self, x: ArrayLike, name: str, most: int = 3) -> list[str]:
-        """What sets one cell apart from a class, in words.
+    def unusual(self, X: ArrayLike, names: ArrayLike, most: int = 3) -> list[list[str]]:
+        """What sets cells apart from the class they are given, in words.
 
         Parameters
         ----------
-        x : array, shape (features,)
-        name : str
-            Class.
+        X : array, shape (cells, features)
+        names : array of str, shape (cells,)
+            Class of each cell.
         most : int
             Features named at most.
 
         Returns
         -------
-        list of str
-            Features more than 2.5 standard deviations from the class's mean and outside its middle
-            95 %, farthest first, with that range. Empty for traces, and where only the combination
-            is unusual.
+        list of list of str
+            For every cell, features more than 2.5 standard deviations from the class's mean and
+            outside its middle 95 %, farthest first, with that range. Empty for traces, and where
+            only the combination is unusual.
         """
+        X, names = np.asarray(X, dtype=np.float64), np.asarray(names)
         if self.traces_:
-            return []
-        x = np.asarray(x, dtype=np.float64)
-        z = self.coordinates(x[None])[0]
-        code = int(np.flatnonzero(self.classes_ == name)[0])
-        score = np.abs(z - self.means_[code]) / np.sqrt(np.diag(self.covariance_))
-        low, high = self.middle_[code]
-        odd = (score > 2.5) & ((z < low) | (z > high))
+            return [[] for _ in X]
+        Z = self.coordinates(X)
+        codes = np.searchsorted(self.classes_, names.astype(self.classes_.dtype))
+        score = np.abs(Z - self.means_[codes]) / np.sqrt(np.diag(self.covariance_))
+        low, high = self.middle_[codes, 0], self.middle_[codes, 1]
+        score = np.where((score > 2.5) & ((low > Z) | (high < Z)), score, 0.0)
         columns = np.concatenate(list(self.layout.columns.values()))
-        said = []
-        for place in np.argsort(-np.where(odd, score, 0))[: min(most, int(odd.sum()))]:
-            feature = self.layout.features[columns[place]]
-            ends = self.center_[place] + self.scale_[place] * np.array([low[place], high[place]])
-            said.append(
-                f"{feature.name} {x[columns[place]]:.3g} {feature.unit} "
-                f"({name} {ends[0]:.3g} to {ends[1]:.3g})"
-            )
+        said: list[list[str]] = []
+        for row, order in enumerate(np.argsort(-score, axis=1, kind="stable")[:, :most]):
+            parts = []
+            for place in order[score[row, order] > 0]:
+                feature = self.layout.features[columns[place]]
+                ends = np.array([low[row, place], high[row, place]])
+                ends = self.center_[place] + self.scale_[place] * ends
+                unit = "" if feature.unit == "ratio" else f" {feature.unit}"
+                parts.append(
+                    f"{feature.name} {X[row, columns[place]]:.3g}{unit} "
+                    f"({names[row]} {ends[0]:.3g} to {ends[1]:.3g})"
+                )
+            said.append(parts)
         return said
 
     def distance(self, X: ArrayLike) -> NDArray[np.float64]:

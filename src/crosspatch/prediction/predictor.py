@@ -159,11 +159,11 @@ class Predictor:
             AMBIGUOUS,
         )
         reference = model.classifier.reference_
-        for row in np.flatnonzero(frame["verdict"] == OUTSIDE):
-            why = ", ".join(reference.unusual(X[row], subclass[row])) or "an unusual combination"
-            notes[row] = "; ".join(
-                part for part in (notes[row], f"unlike {species}{after}: {why}") if part
-            )
+        strange = np.flatnonzero(frame["verdict"] == OUTSIDE)
+        said = reference.unusual(X[strange], subclass[strange].astype(str))
+        for row, parts in zip(strange, said, strict=True):
+            why = f"unlike {species}{after}: {', '.join(parts) or 'an unusual combination'}"
+            notes[row] = "; ".join(part for part in (notes[row], why) if part)
         frame["notes"] = notes
         return frame[self._columns]
 
