@@ -122,6 +122,8 @@ def test_run_takes_several_models_goes_on_after_a_kill_and_repeats_itself(tmp_pa
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A job in the background has it ignored, and hands that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         deadline = time.monotonic() + 300
         while len(list(folds.glob("*.json"))) < wanted and time.monotonic() < deadline:
