@@ -31,12 +31,15 @@ class Taxonomy:
         Species to (source label to the reason why it is not part of the task).
     alignments : dict
         Name of a reading to (subclass to the subclass it counts as across species).
+    colours : dict
+        Subclass to its colour in every figure.
     """
 
     subclasses: tuple[str, ...]
     labels: dict[str, dict[str, str]]
     outside: dict[str, dict[str, str]]
     alignments: dict[str, dict[str, str]]
+    colours: dict[str, str]
 
     def subclass_of(self, labels: pd.Series, species: str, where: str) -> pd.Series:
         """Map the labels of a source to subclasses.
@@ -103,4 +106,5 @@ def load_taxonomy() -> Taxonomy:
         labels={name: data[name]["labels"] for name in species},
         outside={name: data[name]["outside"] for name in species},
         alignments=data["alignments"],
+        colours=data["colours"],
     )

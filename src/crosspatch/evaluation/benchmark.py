@@ -32,6 +32,7 @@ from crosspatch.evaluation import calibration as honesty
 from crosspatch.evaluation import metrics
 from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
 from crosspatch.evaluation.results import (
+    BENCHMARK,
     BenchmarkResult,
     CalibrationTables,
     ResultFolder,
@@ -223,6 +224,7 @@ def benchmark(
     if any(job.entry.uses_device for job in work):
         require_device(device)
     settings = {
+        "kind": BENCHMARK,
         "crosspatch": version("crosspatch"),
         "tasks": list(dict.fromkeys(job.task.name for job in work)),
         "models": list(dict.fromkeys(job.entry.name for job in work)),
@@ -249,7 +251,7 @@ def benchmark(
     tables = _calibration_tables(work, outcomes) if calibration else None
     result = assemble(pd.DataFrame(rows), pd.DataFrame(confusions), settings, tables)
     if folder is not None:
-        folder.finish(result)
+        folder.finish(result.tables, result.settings)
     return result
 
 

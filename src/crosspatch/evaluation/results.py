@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
@@ -22,7 +22,10 @@ from crosspatch.evaluation.comparison import corrected_resampled_t
 #: What identifies a model's results within a table.
 WHO = ["task", "features", "model", "protocol"]
 
-#: Tables of a result folder, each a csv file.
+#: ``kind`` in the settings of a result folder.
+BENCHMARK = "benchmark"
+
+#: Tables of a benchmark's folder, each a csv file.
 TABLES = ("results", "summary", "comparisons", "confusion")
 
 
@@ -178,12 +181,22 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """A folder that results are written to, fold by fold.
+    """A folder that results are written to, part by part.
 
     ``settings.json`` says whether it is whole (``"status": "complete"``); that is written last.
+
+    Attributes
+    ----------
+    path : Path
+    tables : tuple of str
+        Names of the tables that may be in it.
+    needs : frozenset of str
+        Keys that the stored outcome of a part must have.
     """
 
     path: Path
+    tables: tuple[str, ...] = (*TABLES, *CALIBRATION_TABLES)
+    needs: frozenset[str] = frozenset({"classes", "y", "probabilities", "n_train", "seconds"})
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Mark the folder as under way and take away tables of an earlier run.
@@ -193,7 +206,7 @@ class ResultFolder:
         EvaluationError
             If the folder cannot be written to, or holds tables that are not ours.
         """
-        tables = [self.path / f"{name}.csv" for name in (*TABLES, *CALIBRATION_TABLES)]
+        tables = [self.path / f"{name}.csv" for name in self.tables]
         foreign = [file for file in tables if file.exists()]
         if foreign and not (self.path / "settings.json").is_file():
             raise EvaluationError(
@@ -207,7 +220,7 @@ class ResultFolder:
             for file in tables:
                 file.unlink(missing_ok=True)
 
-    def finish(self, result: BenchmarkResult) -> None:
+    def finish(self, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> None:
         """Write the tables, then mark the folder as whole.
 
         Raises
@@ -215,28 +228,21 @@ class ResultFolder:
         EvaluationError
             If the folder cannot be written to.
         """
-        for name, table in result.tables.items():
+        for name, table in tables.items():
             self._write(f"{name}.csv", table.to_csv(index=False))
-        self._write("settings.json", _json({"status": "complete", **result.settings}))
+        self._write("settings.json", _json({"status": "complete", **settings}))
 
     def store(self, name: str, outcome: Mapping[str, Any]) -> None:
-        """Keep the result of a fold."""
+        """Keep the outcome of a part."""
         self._write(f"folds/{name}.json", json.dumps(outcome))
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """The stored result of a fold; None if there is none, or it is damaged."""
+        """The stored outcome of a part; None if there is none, or it is damaged."""
         try:
             outcome: dict[str, Any] = json.loads((self._folds / f"{name}.json").read_text())
         except (OSError, ValueError):
             return None
-        whole = isinstance(outcome, dict) and outcome.keys() >= {
-            "classes",
-            "y",
-            "probabilities",
-            "n_train",
-            "seconds",
-        }
-        return outcome if whole and len(outcome["y"]) == len(outcome["probabilities"]) else None
+        return outcome if isinstance(outcome, dict) and outcome.keys() >= self.needs else None
 
     @property
     def _folds(self) -> Path:
@@ -264,8 +270,8 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def read_results(path: str | Path) -> BenchmarkResult:
-    """Read a result folder.
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Settings of a result folder of any kind, without its status.
 
     Raises
     ------
@@ -277,21 +283,46 @@ def read_results(path: str | Path) -> BenchmarkResult:
     if not file.is_file():
         raise EvaluationError(f"{folder} is not a result folder: it has no settings.json")
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        status = settings.pop("status", None)
+    except (OSError, ValueError, AttributeError) as error:
         raise EvaluationError(f"{file} is damaged ({error}); run the evaluation again") from error
-    if settings.pop("status", None) != "complete":
+    if status != "complete":
         raise EvaluationError(
-            f"{folder}: the run was stopped before its end; give the same `crosspatch run` command "
-            "again to go on"
+            f"{folder}: the run was stopped before its end; give the same command again to go on"
         )
+    return settings
+
+
+def read_tables(path: str | Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Tables of a result folder by name.
+
+    Raises
+    ------
+    EvaluationError
+        If one is missing or damaged.
+    """
+    folder = Path(path)
     try:
-        tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
-        more = None
-        if settings.get("calibration"):
-            more = CalibrationTables(
-                **{name: pd.read_csv(folder / f"{name}.csv") for name in CALIBRATION_TABLES}
-            )
+        return {name: pd.read_csv(folder / f"{name}.csv") for name in names}
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{folder}: {error}; run the evaluation again") from error
+
+
+def read_results(path: str | Path) -> BenchmarkResult:
+    """Read a result folder of a benchmark.
+
+    Raises
+    ------
+    EvaluationError
+        If the folder is not there, is damaged, of another kind, or its run was not finished.
+    """
+    settings = read_settings(path)
+    kind = settings.get("kind", BENCHMARK)
+    if kind != BENCHMARK:
+        raise EvaluationError(f"{path} holds results of another kind: {kind}")
+    tables = read_tables(path, TABLES)
+    more = None
+    if settings.get("calibration"):
+        more = CalibrationTables(**read_tables(path, CALIBRATION_TABLES))
     return BenchmarkResult(**tables, settings=settings, calibration=more)

@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.prediction.prediction import OUTSIDE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-#: A subclass has the same colour everywhere (Okabe and Ito, safe for colour-blind readers).
-SUBCLASS_COLOURS = {
-    "Lamp5": "#cc79a7",
-    "Pvalb": "#0072b2",
-    "Sst": "#e69f00",
-    "Vip": "#009e73",
-    "Sncg": "#56b4e9",
-}
 
 
 def prediction_figure(cells: pd.DataFrame, n_all: int) -> Figure:
@@ -49,7 +41,7 @@ def prediction_figure(cells: pd.DataFrame, n_all: int) -> Figure:
             np.nan_to_num(p),
             left=left,
             height=0.7,
-            color=SUBCLASS_COLOURS.get(name, "0.6"),
+            color=load_taxonomy().colours.get(name, "0.6"),
             label=name,
         )
         for bar, stranger in zip(bars, outside, strict=True):

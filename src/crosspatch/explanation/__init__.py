@@ -1,0 +1,1 @@
+"""Why: what a model uses, whether attention says so, what is conserved across species."""
