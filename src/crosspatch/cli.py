@@ -197,7 +197,8 @@ def inspect(
         for note in dict.fromkeys(protocols.notes):
             print(f"  {note}")
         if not no_png:
-            from crosspatch.reporting.figures import recording_figure, save_figure
+            from crosspatch.reporting.recording_figures import recording_figure
+            from crosspatch.reporting.style import save_figure
 
             out = png or Path(f"{recording.cell_id}.png")
             save_figure(recording_figure(recording, protocols), out)
@@ -520,7 +521,8 @@ def run(
     _print_result(result)
     written = [f"{name}.csv" for name in result.tables]
     if result.calibration is not None:
-        from crosspatch.reporting.figures import reliability_figure, save_figure
+        from crosspatch.reporting.benchmark_figures import reliability_figure
+        from crosspatch.reporting.style import save_figure
 
         _print_calibration(result)
         save_figure(reliability_figure(result.calibration.reliability), out / "reliability.png")
@@ -716,7 +718,7 @@ def predict(
         raise typer.Exit(2)
     _print_predictions(output)
     if plot is not None:
-        from crosspatch.reporting.figures import save_figure
+        from crosspatch.reporting.style import save_figure
 
         save_figure(output.first.plot(), plot)
         print(f"wrote {plot}")

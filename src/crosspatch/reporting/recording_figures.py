@@ -1,19 +1,18 @@
-"""Figures, as functions that return matplotlib figures."""
+"""A recording, drawn."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from crosspatch.errors import CrosspatchError, RecordingError
+from crosspatch.errors import RecordingError
 from crosspatch.features.protocols import Protocols
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
+from crosspatch.reporting.style import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,31 +20,6 @@ if TYPE_CHECKING:
 
 _MAX_SWEEPS = 40
 _POINTS = 4000
-
-
-def save_figure(figure: Figure, file: str | Path) -> None:
-    """Write a figure, under a temporary name first.
-
-    Parameters
-    ----------
-    figure : Figure
-    file : path
-        Its ending is the format: ``.png``, ``.svg``, ``.pdf``.
-
-    Raises
-    ------
-    CrosspatchError
-        If it cannot be written.
-    """
-    file = Path(file)
-    temporary = file.with_name(f".{file.stem}.part{file.suffix}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(file)
-    except (OSError, ValueError) as error:
-        raise CrosspatchError(f"{file} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
@@ -83,46 +57,6 @@ def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
     return figure
 
 
-def reliability_figure(reliability: pd.DataFrame) -> Figure:
-    """Accuracy against confidence of the predicted class, a panel a task and model.
-
-    Parameters
-    ----------
-    reliability : DataFrame
-        From `crosspatch.evaluation.calibration.reliability_table`.
-    """
-    from matplotlib.figure import Figure
-
-    groups = list(reliability.groupby(["task", "model"], sort=False))
-    columns = min(3, max(len(groups), 1))
-    rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.6 * rows), layout="constrained")
-    for number, ((task, model), part) in enumerate(groups, 1):
-        axes = figure.add_subplot(rows, columns, number)
-        axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
-        width = (part["bin_high"] - part["bin_low"]).to_numpy()
-        share = (part["cells"] / part["cells"].sum()).to_numpy()
-        axes.bar(part["bin_low"], share, width, align="edge", color="0.88", label="share of cells")
-        axes.plot(
-            part["confidence"],
-            part["accuracy"],
-            "o-",
-            color="#0072b2",
-            markersize=4,
-            label="accuracy",
-        )
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        axes.set_aspect("equal")
-        axes.set_title(f"{task}, {model}", fontsize=9)
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
-        if number == 1:
-            axes.legend(frameon=False, fontsize=8, loc="upper left")
-        _plain(axes)
-    return figure
-
-
 def _draw_sweeps(
     recording: Recording, protocols: Protocols, kind: str, above: Axes, below: Axes
 ) -> None:
@@ -151,8 +85,8 @@ def _draw_sweeps(
     below.set_ylabel("command (pA)")
     below.set_xlabel("time (s)")
     above.tick_params(labelbottom=False)
-    _plain(above)
-    _plain(below)
+    plain(above)
+    plain(below)
 
 
 def _thinned(values: NDArray[np.floating], rate: float) -> tuple[NDArray, NDArray]:
@@ -198,21 +132,16 @@ def _draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
         axes.legend(frameon=False, fontsize=8)
     else:
         axes.text(0.5, 0.5, "no spike", ha="center", transform=axes.transAxes, color="0.4")
-    _plain(axes)
+    plain(axes)
 
 
 def _draw_rates(protocols: Protocols, axes: Axes) -> None:
     axes.set_title("rate and current, long squares", fontsize=9)
     axes.set_xlabel("step (pA)")
     axes.set_ylabel("rate (spikes/s)")
-    _plain(axes)
+    plain(axes)
     if protocols.long_square is None:
         axes.text(0.5, 0.5, "no long square", ha="center", transform=axes.transAxes, color="0.4")
         return
     table = protocols.long_square.features["sweeps"].sort_values("stim_amp")
     axes.plot(table["stim_amp"], table["avg_rate"], "o-", color="#0072b2", markersize=3)
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
