@@ -11,6 +11,11 @@ PYTEST_ARGS ?=
 
 run: $(VENV)/.run
 	$(BIN)/crosspatch run --protocol quick --out $(OUT)
+	$(BIN)/crosspatch explain --runs 1 --seeds 0 --no-removed --out $(OUT)/explanation
+	$(BIN)/crosspatch run --task learning-curve --protocol quick --models logistic-pooled \
+		--out $(OUT)/learning-curve
+	$(BIN)/crosspatch report $(OUT) $(OUT)/explanation $(OUT)/learning-curve \
+		--out $(OUT)/report.html
 
 test: lint
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,3 +24,16 @@ def real_data() -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A user's cache of our own: tests neither read nor fill the real one."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are hardly trained, for tests of what stands around them."""
+    from crosspatch.models import sequence_classifier, transfer
+    from crosspatch.models.training import TrainingSettings, train
+
+    def short(network: Any, *, settings: TrainingSettings, **more: Any) -> Any:
+        return train(network, settings=replace(settings, epochs=2), **more)
+
+    for module in (sequence_classifier, transfer):
+        monkeypatch.setattr(module, "train", short)

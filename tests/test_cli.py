@@ -13,18 +13,7 @@ import pytest
 from crosspatch.cohorts import table
 from crosspatch.evaluation.results import read_results
 from tests import made
-
-
-def crosspatch(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if k != "CROSSPATCH_DATA"}
-    return subprocess.run(
-        [sys.executable, "-m", "crosspatch", *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=kept | environment,
-        timeout=600,
-    )
+from tests.command import crosspatch, crosspatch_process
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +34,7 @@ def test_help_and_version_import_nothing_heavy():
             [sys.executable, "-c", code, flag], capture_output=True, text=True, check=True
         )
         assert "HEAVY []" in done.stdout
-    assert crosspatch("--version").stdout.startswith("crosspatch 0.")
+    assert crosspatch_process("--version").stdout.startswith("crosspatch 0.")
 
 
 def test_build_and_describe(directory: Path, tmp_path: Path):
@@ -72,7 +61,8 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
 
 
 def test_errors_of_the_user_are_one_line_and_exit_code_2(directory: Path, tmp_path: Path):
-    missing = crosspatch("run", "--data-dir", tmp_path / "nowhere", "--out", tmp_path / "out")
+    typed = "run", "--data-dir", tmp_path / "nowhere", "--out", tmp_path / "out"
+    missing = crosspatch_process(*typed)
     assert_one_line(missing, "does not exist", "crosspatch cohort sources")
     variable = crosspatch("run", CROSSPATCH_DATA=str(tmp_path / "elsewhere"))
     assert_one_line(variable, "elsewhere", "CROSSPATCH_DATA")
@@ -99,10 +89,10 @@ def test_unknown_options_exit_with_2():
 def test_run_takes_several_models_goes_on_after_a_kill_and_repeats_itself(tmp_path: Path):
     table.write(made.cohort("human"), tmp_path / "human.h5ad")
 
-    def command(out: str) -> list[str | Path]:
+    def command(out: str, jobs: int = 1) -> list[str | Path]:
         return [
             *("run", "--cohort", tmp_path / "human.h5ad", "--protocol", "quick"),
-            *("--models=logistic", "svm", "forest", "--jobs", "2", "--seed", "3"),
+            *("--models=logistic", "svm", "forest", "--jobs", str(jobs), "--seed", "3"),
             *("--task", "human", "--out", tmp_path / out),
         ]
 
@@ -117,7 +107,7 @@ def test_run_takes_several_models_goes_on_after_a_kill_and_repeats_itself(tmp_pa
         """The same command, with at least so many more folds stored."""
         wanted = len(list(folds.glob("*.json"))) + n_folds
         process = subprocess.Popen(
-            [sys.executable, "-m", "crosspatch", *map(str, command("killed"))],
+            [sys.executable, "-m", "crosspatch", *map(str, command("killed", 2))],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

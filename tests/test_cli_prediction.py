@@ -11,7 +11,7 @@ import pytest
 from crosspatch.cli import main
 from crosspatch.cohorts import table
 from tests import made
-from tests.test_cli import crosspatch
+from tests.command import crosspatch
 
 COUNTS = {"Lamp5": 60, "Pvalb": 120, "Sst": 100, "Vip": 80}
 

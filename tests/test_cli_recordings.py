@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-from crosspatch.cohorts import table
+from crosspatch.cohorts import simulated, table
+from tests.command import crosspatch, crosspatch_process
 from tests.features.made_files import folder_of, write_small
-
-
-def crosspatch(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "crosspatch", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
 
 
 def test_inspect_prints_and_draws(tmp_path):
     write_small(tmp_path / "cell.nwb")
-    done = crosspatch("inspect", "cell.nwb", cwd=tmp_path)
+    done = crosspatch_process("inspect", "cell.nwb", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "long square" in done.stdout
     assert "input_resistance" in done.stdout
@@ -80,18 +72,16 @@ def test_nothing_but_failures_is_an_error(tmp_path):
     assert (tmp_path / "failures.csv").exists()
 
 
-def test_without_tables_the_main_job_runs_on_simulated_cells(tmp_path):
+def test_without_tables_the_main_job_runs_on_simulated_cells(tmp_path, monkeypatch):
     """The embedded default, end to end, on few cells."""
-    script = (
-        "import crosspatch.cohorts.simulated as s; s.CELLS.update(mouse=40, human=40);"
-        "from crosspatch.cli import main; import sys; sys.argv[0] = 'crosspatch'; main()"
-    )
+    # With this seed, cells of five donors in every subclass.
+    monkeypatch.setitem(simulated.CELLS, "human", 24)
     empty = tmp_path / "data"
     empty.mkdir()
-    command = [sys.executable, "-c", script, "run", "--data-dir", str(empty), "--task", "human"]
-    command += ["--features", "shared", "--models", "forest", "--protocol", "quick"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "results")], capture_output=True, text=True, timeout=900
+    done = crosspatch(
+        *("run", "--data-dir", empty, "--task", "human", "--features", "shared"),
+        *("--models", "logistic", "--protocol", "quick", "--seed", 14),
+        *("--out", tmp_path / "results"),
     )
     assert done.returncode == 0, done.stderr
     assert "No Allen tables in the data directory" in done.stdout

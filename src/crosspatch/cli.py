@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from crosspatch.errors import CrosspatchError
+from crosspatch.errors import CrosspatchError, one_line
 
 # pandas, torch and the rest are imported by the commands that need them: `--help` must be quick.
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ Amplitudes = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda, for the sequence models.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes. (default: the number of cores)")]
+Limit = Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")]
 Quality = Annotated[str, typer.Option(help="Thresholds: default, allen or any.")]
 
 
@@ -205,10 +206,12 @@ def inspect(
             print(f"wrote {out}")
 
 
-def _print_sweeps(recording: Any, protocols: Any) -> None:
-    def number(value: float, digits: int = 1) -> str:
-        return "" if value != value else f"{value:.{digits}f}"
+def _number(value: float, digits: int = 1) -> str:
+    """Empty where it is missing."""
+    return "" if value != value else f"{value:.{digits}f}"
 
+
+def _print_sweeps(recording: Any, protocols: Any) -> None:
     spikes: dict[int, int] = {}
     for analysis in (protocols.long_square, protocols.short_square, protocols.ramp):
         if analysis is not None:
@@ -224,13 +227,13 @@ def _print_sweeps(recording: Any, protocols: Any) -> None:
                 str(sweep.number),
                 stimulus.kind if stimulus is not None else "unknown",
                 sweep.description + (" (!)" if stimulus is not None and stimulus.disagrees else ""),
-                number(stimulus.amplitude) if there else "",
-                number(stimulus.start, 4) if there else "",
-                number(stimulus.duration, 4) if there else "",
+                _number(stimulus.amplitude) if there else "",
+                _number(stimulus.start, 4) if there else "",
+                _number(stimulus.duration, 4) if there else "",
                 f"{sweep.rate / 1e3:g}",
-                number(quality.baseline),
-                number(quality.drift, 2),
-                number(quality.fast_noise, 3),
+                _number(quality.baseline),
+                _number(quality.drift, 2),
+                _number(quality.fast_noise, 3),
                 str(spikes.get(sweep.number, "")),
                 "passed" if quality.passed else "; ".join(quality.reasons),
             )
@@ -245,9 +248,7 @@ def simulate(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the recordings.")],
     cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of cells and noise.")] = 0,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes. (default: the number of cores)")
-    ] = None,
+    jobs: Jobs = None,
 ) -> None:
     """Write simulated recordings (NWB) and their labels (cells.csv)."""
     from joblib import cpu_count
@@ -288,15 +289,11 @@ def extract(
     step_start: StepStart = None,
     step_end: StepEnd = None,
     amplitudes: Amplitudes = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Files at a time. (default: the number of cores)")
-    ] = None,
+    jobs: Jobs = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler to use, tcp://HOST:PORT.")
     ] = None,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")] = (
-        300.0
-    ),
+    limit: Limit = 300.0,
     data_dir: DataDir = None,
 ) -> None:
     """Compute the features of recordings and write them as a cohort table.
@@ -330,9 +327,7 @@ def extract(
             jobs=jobs or cpu_count(),
             scheduler=scheduler,
             limit=limit,
-            progress=lambda state: tell(
-                f"recordings ({state.failed} failed)", state.done, state.total
-            ),
+            progress=_recordings(tell),
         )
     result = extracted.assemble(
         files, store, settings, labels=known, species=species, drop_failed=drop_failed
@@ -417,6 +412,11 @@ def _progress(*, goes_on: bool = True) -> Iterator[Callable[[str, int, int], Non
             bar.stop()
 
 
+def _recordings(tell: Callable[[str, int, int], None]) -> Callable[[Any], None]:
+    """Tells how many recordings are done, and how many failed."""
+    return lambda state: tell(f"recordings ({state.failed} failed)", state.done, state.total)
+
+
 @app.command("models")
 def models() -> None:
     """List the models."""
@@ -426,39 +426,47 @@ def models() -> None:
         print(f"{name:24s}{model_entry(name).about}")
 
 
+CohortOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="allen, simulated, auto (allen if the data directory has it, else simulated), or "
+        "cohort tables (.h5ad), one a species. (default: auto)"
+    ),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="shared, or full (allen-human only); gouwens or paper for simulated cohorts. "
+        "(default: shared; gouwens for simulated)"
+    ),
+]
+Protocol = Annotated[str, typer.Option(help="donor, published or quick.")]
+Alignment = Annotated[
+    str, typer.Option(help="Mouse Sncg counts as Vip (hodge2019) or Lamp5 (published-code).")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of folds and models.")]
+
+
 @app.command("run", cls=_ManyValues)
 def run(
-    cohort: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="allen, simulated, auto (allen if the data directory has it, else simulated), or "
-            "cohort tables (.h5ad), one a species. (default: auto)"
-        ),
-    ] = None,
+    cohort: CohortOption = None,
     data_dir: DataDir = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="mouse, human, transfer. (default: all that the features allow)"),
-    ] = None,
-    features: Annotated[
-        str | None,
         typer.Option(
-            help="shared, or full (allen-human only); gouwens or paper for simulated cohorts. "
-            "(default: shared; gouwens for simulated)"
+            help="mouse, human, transfer (default: all that the features allow); or "
+            "learning-curve, by itself: what mouse is worth with few labelled human cells."
         ),
     ] = None,
+    features: FeaturesOption = None,
     models: Annotated[
         list[str] | None,
         typer.Option(help="Models by name (`crosspatch models`). (default: a choice by task)"),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="donor, published or quick.")] = "donor",
-    alignment: Annotated[
-        str, typer.Option(help="Mouse Sncg counts as Vip (hodge2019) or Lamp5 (published-code).")
-    ] = "hodge2019",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of folds and models.")] = 0,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. (default: the number of cores)")
-    ] = None,
+    protocol: Protocol = "donor",
+    alignment: Alignment = "hodge2019",
+    seed: Seed = 0,
+    jobs: Jobs = None,
     device: Device = "cpu",
     calibration: Annotated[
         bool,
@@ -468,22 +476,94 @@ def run(
             "sets, and scores by which families are present.",
         ),
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path(
+        "results"
+    ),
     unverified: Unverified = False,
 ) -> None:
-    """Evaluate models on cohorts and print the results beside the published ones.
+    """Evaluate models on cohorts, print the results beside the published ones, write a report.
 
     A run that was stopped goes on where it was when the same command is given again.
     """
     from joblib import cpu_count
 
     from crosspatch.evaluation.benchmark import benchmark
-    from crosspatch.evaluation.inputs import choose_cohorts, load_cohorts, warning_about
+    from crosspatch.evaluation.inputs import warning_about
+    from crosspatch.evaluation.learning_curve import is_learning_curve, learning_curve
 
     jobs = jobs or cpu_count()
-    given = cohort or ["auto"]
-    chosen = choose_cohorts(given, data_dir)
-    if chosen != given and chosen == ["simulated"]:
+    curve = is_learning_curve(task, calibration)
+    cohorts = _load_cohorts(
+        cohort,
+        ["transfer"] if curve else task,
+        features,
+        data_dir,
+        unverified=unverified,
+        simulate_in=out / "simulated",
+        seed=seed,
+        jobs=jobs,
+    )
+    with _progress() as tell:
+
+        def folds(done: int, total: int) -> None:
+            tell("draws" if curve else "folds", done, total)
+
+        if curve:
+            found = learning_curve(
+                cohorts,
+                models=models,
+                protocol=protocol,
+                alignment=alignment,
+                seed=seed,
+                jobs=jobs,
+                device=device,
+                out=out,
+                progress=folds,
+            )
+        else:
+            result = benchmark(
+                cohorts,
+                tasks=task,
+                models=models,
+                protocol=protocol,
+                alignment=alignment,
+                seed=seed,
+                jobs=jobs,
+                device=device,
+                calibration=calibration,
+                out=out,
+                progress=folds,
+            )
+    if curve:
+        _print_curve(found)
+        tables = found.tables
+    else:
+        _print_result(result)
+        if result.calibration is not None:
+            _print_calibration(result)
+        tables = result.tables
+    _print_warning(warning_about(cohorts))
+    print(f"wrote {out}/: {', '.join(f'{name}.csv' for name in tables)}, settings.json")
+    _write_report([out], out / "report.html")
+
+
+def _load_cohorts(
+    given: list[str] | None,
+    tasks: list[str] | None,
+    features: str | None,
+    data_dir: Path | None,
+    *,
+    unverified: bool,
+    simulate_in: Path,
+    seed: int,
+    jobs: int,
+) -> dict[str, anndata.AnnData]:
+    """The cohorts of a command, with what must be said of them printed."""
+    from crosspatch.evaluation.inputs import choose_cohorts, load_cohorts, warning_about
+
+    names = given or ["auto"]
+    chosen = choose_cohorts(names, data_dir)
+    if chosen != names and chosen == ["simulated"]:
         print(
             "No Allen tables in the data directory (`crosspatch cohort sources` lists the files; "
             "--data-dir or CROSSPATCH_DATA names the directory)."
@@ -493,10 +573,10 @@ def run(
         cohorts = load_cohorts(
             chosen,
             features,
-            task,
+            tasks,
             data_dir,
             verify=not unverified,
-            simulate_in=out / "simulated",
+            simulate_in=simulate_in,
             seed=seed,
             jobs=jobs,
             progress=tell,
@@ -504,31 +584,32 @@ def run(
     for each in cohorts.values():
         _print_joined(each)
     _print_warning(warning_about(cohorts))
-    with _progress() as tell:
-        result = benchmark(
-            cohorts,
-            tasks=task,
-            models=models,
-            protocol=protocol,
-            alignment=alignment,
-            seed=seed,
-            jobs=jobs,
-            device=device,
-            calibration=calibration,
-            out=out,
-            progress=lambda done, total: tell("folds", done, total),
-        )
-    _print_result(result)
-    written = [f"{name}.csv" for name in result.tables]
-    if result.calibration is not None:
-        from crosspatch.reporting.benchmark_figures import reliability_figure
-        from crosspatch.reporting.style import save_figure
+    return cohorts
 
-        _print_calibration(result)
-        save_figure(reliability_figure(result.calibration.reliability), out / "reliability.png")
-        written.append("reliability.png")
-    _print_warning(warning_about(cohorts))
-    print(f"wrote {out}/: {', '.join(written)}, settings.json")
+
+def _write_report(folders: list[Path], out: Path) -> None:
+    from crosspatch.reporting.report import write_report
+
+    written = write_report(folders, out)
+    print(f"wrote {len(written) - 1} figures (PNG, SVG) to {written[-1].parent}/")
+    print(f"report: {out}")
+
+
+@app.command("report")
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Folders written by `crosspatch run` and `crosspatch explain`."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Page to write, .html.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Make one page of results: what was done, tables, figures, settings.
+
+    It needs no network. Every figure is saved beside it as PNG and SVG.
+    """
+    _write_report(results, out)
 
 
 @app.command("train")
@@ -563,7 +644,7 @@ def train(
             "predict them.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of folds and models.")] = 0,
+    seed: Seed = 0,
     jobs: Jobs = None,
     device: Device = "cpu",
     data_dir: DataDir = None,
@@ -654,9 +735,7 @@ def predict(
     step_end: StepEnd = None,
     amplitudes: Amplitudes = None,
     jobs: Jobs = None,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")] = (
-        300.0
-    ),
+    limit: Limit = 300.0,
     data_dir: DataDir = None,
 ) -> None:
     """Predict the transcriptomic subclass of cells, with its uncertainty.
@@ -664,7 +743,6 @@ def predict(
     Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
     outside reference (unlike the cells the model knows), insufficient data.
     """
-    from click import IntRange
     from joblib import cpu_count
 
     from crosspatch.cohorts.column_overrides import read_mapping
@@ -672,15 +750,6 @@ def predict(
     from crosspatch.prediction.inputs import ReadSettings, read_inputs
     from crosspatch.prediction.output import open_output
     from crosspatch.prediction.predictor import load_predictor, predict_batches
-
-    def say(line: str) -> None:
-        print(f"crosspatch: {line}", file=sys.stderr)
-
-    def ask(column: str, candidates: Any) -> str | None:
-        shown = ", ".join(f"{k} {name}" for k, name in enumerate(candidates, 1))
-        choice = IntRange(0, len(candidates))
-        answer = typer.prompt(f"Column '{column}' is: {shown}, 0 none of these", type=choice)
-        return candidates[answer - 1] if answer else None
 
     mapping = None if columns is None else read_mapping(columns)
     step = step_described(step_start, step_end, amplitudes)
@@ -694,7 +763,7 @@ def predict(
                 adapt=adapt,
                 data_dir=data_dir,
                 jobs=jobs or cpu_count(),
-                say=say,
+                say=_say,
                 progress=tell,
             )
         settings = ReadSettings(
@@ -704,14 +773,12 @@ def predict(
             batches = read_inputs(
                 inputs,
                 settings,
-                say,
-                ask=ask if sys.stdin.isatty() else None,
-                progress=lambda state: tell(
-                    f"recordings ({state.failed} failed)", state.done, state.total
-                ),
+                _say,
+                ask=_ask if sys.stdin.isatty() else None,
+                progress=_recordings(tell),
                 failed=failed,
             )
-            for part in predict_batches(predictor, batches, say):
+            for part in predict_batches(predictor, batches, _say):
                 output.add(part)
     if not output.rows:
         print("crosspatch: no cell could be read; nothing was predicted", file=sys.stderr)
@@ -725,25 +792,21 @@ def predict(
     if out is not None:
         print(f"wrote {out}: {output.rows:,} rows")
     if failed:
-        say(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
+        _say(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
         raise typer.Exit(1)
 
 
 def _print_predictions(output: Any) -> None:
     shown = output.first.to_table().head(40)
-
-    def number(value: float, digits: int = 2) -> str:
-        return "" if value != value else f"{value:.{digits}f}"
-
     rows = [
         (
             str(row["cell_id"]),
             row["species"] + ("" if row["species_known"] else " (assumed)"),
             str(row["subclass"]),
-            number(row["probability"]),
+            _number(row["probability"], 2),
             str(row["prediction_set"]).replace("|", ", "),
             str(row["verdict"]),
-            number(row["p_reference"], 3),
+            _number(row["p_reference"], 3),
             f"{row['completeness']:.0%}",
         )
         for _, row in shown.iterrows()
@@ -834,6 +897,325 @@ def _print_result(result: BenchmarkResult) -> None:
         )
 
 
+_ABOUT_MODELS, _ABOUT_CELLS = "Of models (no INPUTS)", "Of cells (INPUTS)"
+
+
+@app.command("explain", cls=_ManyValues)
+def explain(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Recordings or tables of which single cells are explained. (default: models are "
+            "explained, on cohorts)"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder. (default: explanation, or cells)"),
+    ] = None,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    data_dir: DataDir = None,
+    cohort: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="allen, simulated, auto, or cohort tables (.h5ad), one a species. (default: auto)",
+            rich_help_panel=_ABOUT_MODELS,
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="shared, or full (allen-human only); gouwens or paper for simulated cohorts.",
+            rich_help_panel=_ABOUT_MODELS,
+        ),
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Models by name. (default: bilstm-attention boosting)",
+            rich_help_panel=_ABOUT_MODELS,
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="donor, published or quick.", rich_help_panel=_ABOUT_MODELS)
+    ] = "quick",
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Runs of 5 folds, if not the protocol's.", rich_help_panel=_ABOUT_MODELS
+        ),
+    ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Further fits of each fold with other seeds, for the stability of attention.",
+            rich_help_panel=_ABOUT_MODELS,
+        ),
+    ] = 3,
+    no_removed: Annotated[
+        bool,
+        typer.Option(
+            "--no-removed",
+            help="Only permute families; do not fit again without each, the most of the time.",
+            rich_help_panel=_ABOUT_MODELS,
+        ),
+    ] = False,
+    alignment: Annotated[
+        str, typer.Option(help="hodge2019 or published-code.", rich_help_panel=_ABOUT_MODELS)
+    ] = "hodge2019",
+    device: Annotated[
+        str, typer.Option(help="cpu or cuda.", rich_help_panel=_ABOUT_MODELS)
+    ] = "cpu",
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--unverified",
+            help="Accept source files other than the pinned versions.",
+            rich_help_panel=_ABOUT_MODELS,
+        ),
+    ] = False,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Model folder; repeat it for another species. (default: trained once from the "
+            "data directory)",
+            rich_help_panel=_ABOUT_CELLS,
+        ),
+    ] = None,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ids of the cells. (default: the first 20)", rich_help_panel=_ABOUT_CELLS
+        ),
+    ] = None,
+    species: Annotated[
+        str | None,
+        typer.Option(
+            help="human or mouse, for cells whose file does not say.", rich_help_panel=_ABOUT_CELLS
+        ),
+    ] = None,
+    columns: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file that says which column of a table is what.",
+            rich_help_panel=_ABOUT_CELLS,
+        ),
+    ] = None,
+    quality: Annotated[
+        str,
+        typer.Option(help="Thresholds: default, allen or any.", rich_help_panel=_ABOUT_CELLS),
+    ] = "default",
+    step_start: StepStart = None,
+    step_end: StepEnd = None,
+    amplitudes: Amplitudes = None,
+    limit: Limit = 300.0,
+) -> None:
+    """Explain models, and check it; or explain single cells.
+
+    Without INPUTS: what models look at (attention) beside what happens without each family, on
+    held-out donors; which features mean the same in mouse and human; how far subclasses lie apart.
+    With INPUTS: a page a cell, with what spoke for and against its subclass.
+    """
+    from joblib import cpu_count
+
+    if inputs:
+        _explain_cells(
+            inputs,
+            out or Path("cells"),
+            model=model or (),
+            cells=cell or (),
+            species=species,
+            columns=columns,
+            quality=quality,
+            step=(step_start, step_end, amplitudes),
+            data_dir=data_dir,
+            jobs=jobs or cpu_count(),
+            limit=limit,
+            seed=seed,
+        )
+        return
+    for option, given in (("--model", model), ("--cell", cell), ("--columns", columns)):
+        if given:
+            raise CrosspatchError(f"{option} is for cells: name their recordings or table")
+    from crosspatch.evaluation.inputs import warning_about
+    from crosspatch.explanation.study import DEFAULT_MODELS
+    from crosspatch.explanation.study import explain as explain_models
+
+    out = out or Path("explanation")
+    cohorts = _load_cohorts(
+        cohort,
+        None,
+        features,
+        data_dir,
+        unverified=unverified,
+        simulate_in=out / "simulated",
+        seed=seed,
+        jobs=jobs or cpu_count(),
+    )
+    with _progress() as tell:
+        found = explain_models(
+            cohorts,
+            models=models or DEFAULT_MODELS,
+            protocol=protocol,
+            runs=runs,
+            alignment=alignment,
+            seeds=seeds,
+            removed=not no_removed,
+            seed=seed,
+            jobs=jobs or cpu_count(),
+            device=device,
+            out=out,
+            progress=lambda done, total: tell("explain", done, total),
+        )
+    _print_explanation(found)
+    _print_warning(warning_about(cohorts))
+    print(f"wrote {out}/: {', '.join(f'{name}.csv' for name in found.tables)}, settings.json")
+    _write_report([out], out / "report.html")
+
+
+def _explain_cells(inputs: list[str], out: Path, *, step: Any, **options: Any) -> None:
+    from crosspatch.features.extraction import step_described
+    from crosspatch.prediction.explained import explain_cells
+    from crosspatch.reporting.cell_page import write_pages
+
+    failed: list[str] = []
+    with _progress() as tell:
+        found = explain_cells(
+            inputs,
+            **options,
+            step=step_described(*step),
+            ask=_ask if sys.stdin.isatty() else None,
+            say=_say,
+            failed=failed,
+            training=tell,
+            progress=_recordings(tell),
+        )
+    written = write_pages(found, out, say=print)
+    print(f"wrote {len(found)} pages (PNG, SVG) and {written[-1]}")
+    if failed:
+        _say(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+def _ask(column: str, candidates: Any) -> str | None:
+    """Ask at the terminal what a column is."""
+    from click import IntRange
+
+    shown = ", ".join(f"{k} {name}" for k, name in enumerate(candidates, 1))
+    choice = IntRange(0, len(candidates))
+    answer = typer.prompt(f"Column '{column}' is: {shown}, 0 none of these", type=choice)
+    return candidates[answer - 1] if answer else None
+
+
+def _say(line: str) -> None:
+    print(f"crosspatch: {line}", file=sys.stderr)
+
+
+def _print_explanation(found: Any) -> None:
+    def interval(row: Any) -> str:
+        low, high = row["ci_low"], row["ci_high"]
+        return "" if low != low else f"[{low:+.3f}, {high:+.3f}]"
+
+    importance = found.tables["importance"]
+    every = importance[importance["scope"] == "macro_f1"]
+    _print_rows(
+        "Fall in macro-F1 without a family, on held-out donors",
+        ("species", "model", "family", "how", "fall", "95 % interval"),
+        [
+            (
+                *(str(row[n]) for n in ("species", "model", "family", "how")),
+                f"{row['drop']:+.3f}",
+                interval(row),
+            )
+            for _, row in every.iterrows()
+        ],
+        n_text=4,
+    )
+    _print_rows(
+        "Does attention say so? Rank correlation over families",
+        ("compared", "species", "model", "Spearman", "95 % interval", "verdict"),
+        [
+            (
+                *(str(row[n]) for n in ("what", "species", "model")),
+                _number(row["spearman"], 2),
+                interval(row),
+                str(row["verdict"]),
+            )
+            for _, row in found.tables["agreement"].iterrows()
+        ],
+        n_text=3,
+    )
+    conserved = found.tables["conserved"]
+    if len(conserved):
+        counts = conserved.groupby(["level", "group"], sort=False)["verdict"].value_counts()
+        kinds = ("same", "opposite", "mouse only", "human only", "neither")
+        _print_rows(
+            "Features that separate a group from the rest, in mouse and human",
+            ("level", "group", *kinds),
+            [
+                (
+                    str(level),
+                    str(group),
+                    *(str(counts.get((level, group, kind), 0)) for kind in kinds),
+                )
+                for level, group in dict.fromkeys((k[0], k[1]) for k in counts.index)
+            ],
+        )
+    separation = found.tables["separation"]
+    _print_rows(
+        "How far subclasses lie apart in the sparse-PCA space",
+        ("species", "measure", "a", "b", "value", "p"),
+        [
+            (
+                *(str(row[n]) for n in ("species", "metric", "a", "b")),
+                _number(row["value"], 2),
+                _number(row["p_value"], 3),
+            )
+            for _, row in separation.iterrows()
+        ],
+        n_text=4,
+    )
+
+
+def _print_curve(curve: Any) -> None:
+    def interval(row: Any) -> str:
+        low, high = row["ci_low"], row["ci_high"]
+        return "" if low != low else f"[{low:+.4f}, {high:+.4f}]"
+
+    print(f"\n{curve.settings['protocol']}: {curve.settings['protocol_about']}")
+    every = curve.summary[curve.summary["cut"] == "all"]
+    _print_rows(
+        "Macro-F1 by labelled human cells of each class (mean ± SD over draws)",
+        ("model", "mouse", "cells a class", "macro-F1"),
+        [
+            (
+                row["model"],
+                "with" if row["mouse"] else "without",
+                str(row["cells_per_class"]),
+                f"{row['macro_f1_mean']:.4f} ± {row['macro_f1_sd']:.4f}",
+            )
+            for _, row in every.iterrows()
+        ],
+    )
+    _print_rows(
+        "What mouse adds, corrected resampled t-test",
+        ("difference", "cut", "cells a class", "macro-F1", "95 % interval", "p"),
+        [
+            (
+                f"{row['model']} − {row['without']}",
+                row["cut"],
+                str(row["cells_per_class"]),
+                f"{row['delta_macro_f1']:+.4f}",
+                interval(row),
+                _number(row["p_value"], 3),
+            )
+            for _, row in curve.gains.iterrows()
+        ],
+    )
+
+
 def _print_calibration(result: BenchmarkResult) -> None:
     found = result.calibration
     assert found is not None  # noqa: S101, for the type checker
@@ -917,5 +1299,5 @@ def main() -> None:
     try:
         app()
     except CrosspatchError as error:
-        print(f"crosspatch: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"crosspatch: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

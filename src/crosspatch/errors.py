@@ -29,6 +29,11 @@ class RecordingError(CrosspatchError):
     """A recording cannot be read or written as asked."""
 
 
+def one_line(error: BaseException) -> str:
+    """The whole message of an error, in one line."""
+    return " ".join(str(error).split())
+
+
 def in_words(error: BaseException) -> str:
     """What a library's error says, short and in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error)[:200] or type(error).__name__

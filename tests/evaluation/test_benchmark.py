@@ -201,7 +201,7 @@ def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(
     np.testing.assert_allclose(found, expected[:1], atol=1e-6)
 
 
-def test_models_that_need_a_source_are_used_for_transfer_only(human, mouse):
+def test_models_that_need_a_source_are_used_for_transfer_only(human, mouse, few_epochs):
     result = run({"human": human, "mouse": mouse}, tasks=None, models=["logistic", "finetune"])
     who = set(zip(result.summary["task"], result.summary["model"], strict=True))
     assert who == {
@@ -231,7 +231,7 @@ def test_published_protocol_says_what_is_wrong_with_it(human):
     assert result.results["run"].nunique() == 10
 
 
-def test_published_numbers_stand_beside_ours(human):
+def test_published_numbers_stand_beside_ours(human, few_epochs):
     result = run({"human": human}, models=["bilstm-attention", "logistic"])
     row = result.summary.set_index("model").loc["bilstm-attention"]
     assert (row["published_macro_f1"], row["published_accuracy"]) == (0.6685, 0.7798)

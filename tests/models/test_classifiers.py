@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -43,13 +44,20 @@ def build(name: str, seed: int = 0):
     return model
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
-def test_a_model_learns_and_keeps_scikit_learns_contract(name: str):
+@cache
+def fitted(name: str):
+    """A model of the registry; several tests ask the same one."""
     model = build(name)
-    assert model_entry(name).needs_source == has_fit_parameter(model, "X_source")
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         assert fit(model) is model
+    return model
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_a_model_learns_and_keeps_scikit_learns_contract(name: str):
+    model = fitted(name)
+    assert model_entry(name).needs_source == has_fit_parameter(model, "X_source")
     assert model.classes_.tolist() == ["a", "b", "c"]
     probabilities = model.predict_proba(X[TEST])
     assert probabilities.shape == (len(TEST), 3)
@@ -64,7 +72,7 @@ def test_a_model_learns_and_keeps_scikit_learns_contract(name: str):
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_a_cell_with_one_family_gets_probabilities(name: str):
-    model = fit(build(name))
+    model = fitted(name)
     one = np.full((1, X.shape[1]), np.nan)
     one[0, SMALL.columns["spike"]] = X[0, SMALL.columns["spike"]]
     assert np.isfinite(model.predict_proba(one)).all()

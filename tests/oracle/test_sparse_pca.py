@@ -86,9 +86,12 @@ def test_each_loading_solves_its_elastic_net(seed: int):
     # only the direction is kept, so it is found again by regressing the directions once more.
     alpha = np.linalg.svd(X, full_matrices=False)[2][:3].T
     for _ in range(2000):
+        before = alpha
         beta = model._regress(gram, alpha)
         left, _, right = np.linalg.svd(gram @ beta, full_matrices=False)
         alpha = left @ right
+        if np.abs(alpha - before).max() < 1e-12:
+            break
     beta = model._regress(gram, alpha)
     for k, n_nonzero in enumerate(wanted):
         active = np.flatnonzero(beta[:, k])

@@ -369,6 +369,52 @@ def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
     }
 
 
+#: Columns of obs that say how tissue was treated and what the donor had, where a source has them.
+CONDITIONS = ("condition", "disease")
+
+
+def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
+    """What the cells of some cohorts are.
+
+    Parameters
+    ----------
+    cohorts : mapping
+        Species to cohort table.
+
+    Returns
+    -------
+    DataFrame
+        A row a species, ``group`` and ``name``, with ``cells``, ``donors`` and ``share`` of the
+        cells. Groups: ``all``; ``subclass``; ``condition`` and ``disease`` where obs has them;
+        ``missing family`` (cells without it); ``left out`` (cells of the source that are not in
+        the cohort, by reason; no donors, no share).
+    """
+    rows: list[tuple[str, str, str, int, float, float]] = []
+    for species, cohort in cohorts.items():
+        donors = cohort.obs["donor"].astype(str)
+        layout = layout_of(cohort)
+        groups = {("all", "all"): np.ones(cohort.n_obs, dtype=bool)}
+        for column in ("subclass", *CONDITIONS):
+            if column in cohort.obs:
+                values = cohort.obs[column].astype(str)
+                names = (
+                    [name for name in load_taxonomy().subclasses if (values == name).any()]
+                    if column == "subclass"
+                    else list(values.value_counts().index)
+                )
+                groups |= {(column, name): (values == name).to_numpy() for name in names}
+        present = layout.present(np.asarray(cohort.X))
+        for number, family in enumerate(layout.families):
+            groups["missing family", family] = ~present[:, number]
+        for (group, name), chosen in groups.items():
+            n_donors = donors[chosen].nunique()
+            rows.append((species, group, name, int(chosen.sum()), n_donors, float(chosen.mean())))
+        for reason, count in head_of(cohort).dropped.items():
+            rows.append((species, "left out", reason, count, np.nan, np.nan))
+    columns = ["species", "group", "name", "cells", "donors", "share"]
+    return pd.DataFrame(rows, columns=columns).astype({"donors": "Int64"})
+
+
 def _range(values: NDArray[np.floating]) -> dict[str, Any]:
     finite = values[np.isfinite(values)]
     quantiles = {"min": 0.0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1.0}

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from typing import Protocol as TypeProtocol
 
 import anndata
 import numpy as np
@@ -52,6 +53,17 @@ DEFAULT_MODELS = {
     "human": ("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
     "transfer": ("bilstm-attention", "finetune"),
 }
+
+
+class Part(TypeProtocol):
+    """What `run_parts` can do."""
+
+    @property
+    def name(self) -> str:
+        """What its file is called."""
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 # Rooms that the numbers of a fold come from.
 _ROOMS = ("features", "cohorts", "models", "evaluation")
@@ -223,25 +235,20 @@ def benchmark(
     )
     if any(job.entry.uses_device for job in work):
         require_device(device)
-    settings = {
-        "kind": BENCHMARK,
-        "crosspatch": version("crosspatch"),
-        "tasks": list(dict.fromkeys(job.task.name for job in work)),
-        "models": list(dict.fromkeys(job.entry.name for job in work)),
-        "protocol": chosen_protocol.name,
-        "protocol_about": chosen_protocol.about,
-        "features": {job.task.name: job.target.features for job in work},
-        "alignment": alignment,
-        "seed": seed,
-        "jobs": jobs,
-        "device": device,
-        "calibration": calibration,
-        "cohorts": {name: provenance(cohort) for name, cohort in cohorts.items()},
-        "libraries": library_versions(),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    settings = run_settings(
+        BENCHMARK,
+        cohorts,
+        tasks=list(dict.fromkeys(job.task.name for job in work)),
+        models=list(dict.fromkeys(job.entry.name for job in work)),
+        protocol=chosen_protocol.name,
+        protocol_about=chosen_protocol.about,
+        features={job.task.name: job.target.features for job in work},
+        alignment=alignment,
+        seed=seed,
+        jobs=jobs,
+        device=device,
+        calibration=calibration,
+    )
     folder = ResultFolder(Path(out)) if out is not None else None
     if folder is not None:
         folder.begin(settings)
@@ -249,7 +256,9 @@ def benchmark(
     rows = [_row(job, outcomes[job.name]) for job in work]
     confusions = [record for job in work for record in _confusion_records(job, outcomes[job.name])]
     tables = _calibration_tables(work, outcomes) if calibration else None
-    result = assemble(pd.DataFrame(rows), pd.DataFrame(confusions), settings, tables)
+    result = assemble(
+        pd.DataFrame(rows), pd.DataFrame(confusions), table.composition(cohorts), settings, tables
+    )
     if folder is not None:
         folder.finish(result.tables, result.settings)
     return result
@@ -344,7 +353,7 @@ def _work(
             for fold in folds:
                 for entry in here:
                     theirs = source if entry.needs_source else None
-                    key = _key(
+                    key = fold_key(
                         entry, protocol, fold, digests[0], digests[1] if theirs else "", device
                     )
                     yield _Job(
@@ -376,15 +385,36 @@ def require_device(device: str) -> None:
     raise EvaluationError(f"torch has no device '{device}' here; use --device cpu")
 
 
-def _key(
+def fold_key(
     entry: ModelEntry, protocol: Protocol, fold: Fold, target: str, source: str, device: str
 ) -> str:
     """Checksum of everything a fold's result depends on."""
     rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
     where = device if entry.uses_device else ""
     who = (entry.name, protocol.name, fold.seed, rows, target, source, where)
-    parts = (*who, code_digest(*_ROOMS), library_versions())
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return checksum(*who)
+
+
+def checksum(*parts: Any) -> str:
+    """Checksum of some values, of the code that numbers come from, and of the libraries."""
+    everything = (*parts, code_digest(*_ROOMS), library_versions())
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def run_settings(
+    kind: str, cohorts: Mapping[str, anndata.AnnData], **settings: Any
+) -> dict[str, Any]:
+    """Settings of a result folder: what was asked for, on which cells, with which versions."""
+    return {
+        "kind": kind,
+        "crosspatch": version("crosspatch"),
+        **settings,
+        "cohorts": {name: provenance(cohort) for name, cohort in cohorts.items()},
+        "libraries": library_versions(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def provenance(cohort: anndata.AnnData) -> dict[str, Any]:
@@ -406,19 +436,42 @@ def _run(
     work: Sequence[_Job], jobs: int, folder: ResultFolder | None, progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
     """Results of all jobs by name; one that two tasks share is done once."""
-    todo = {job.name: job for job in work}
+    # Long ones first, so that the last worker is not left with one.
+    ordered = sorted(work, key=lambda job: not job.entry.needs_source)
+    return run_parts(ordered, _evaluate, jobs, folder, progress)
+
+
+def run_parts(
+    parts: Sequence[AnyPart],
+    evaluate: Callable[[AnyPart, ResultFolder | None], tuple[str, dict[str, Any]]],
+    jobs: int,
+    folder: ResultFolder | None,
+    progress: Progress | None,
+) -> dict[str, dict[str, Any]]:
+    """Outcomes of all parts by name, on one core each; what is stored is taken over.
+
+    Parameters
+    ----------
+    parts : sequence
+        Each has a ``name`` that is unlike for everything its outcome depends on.
+    evaluate : callable
+        Takes a part and the folder, stores the outcome, and gives name and outcome.
+    jobs : int
+        Worker processes.
+    folder : ResultFolder, optional
+    progress : callable, optional
+    """
+    todo = {part.name: part for part in parts}
     total = len(todo)
     outcomes: dict[str, dict[str, Any]] = {}
     if folder is not None:
         outcomes = {name: stored for name in todo if (stored := folder.load(name)) is not None}
-        todo = {name: job for name, job in todo.items() if name not in outcomes}
+        todo = {name: part for name, part in todo.items() if name not in outcomes}
     if progress is not None:
         progress(len(outcomes), total)
-    # Long ones first, so that the last worker is not left with one.
-    ordered = sorted(todo.values(), key=lambda job: not job.entry.needs_source)
     with parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        for name, outcome in parallel(delayed(_evaluate)(job, folder) for job in ordered):
+        for name, outcome in parallel(delayed(evaluate)(part, folder) for part in todo.values()):
             outcomes[name] = outcome
             if progress is not None:
                 progress(len(outcomes), total)
@@ -432,10 +485,8 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
     if job.calibrated:
         model = build_calibrated(job.entry, target.layout, fold.seed, job.device)
     else:
-        model = job.entry.build(target.layout, fold.seed, job.device)
-        if "validation_fraction" in model.get_params(deep=False):
-            model.set_params(validation_fraction=job.protocol.validation)
-    with _one_core():
+        model = build_model(job.entry, target.layout, job.protocol, fold.seed, job.device)
+    with one_core():
         more: dict[str, Any] = {}
         if job.protocol.by_donor and has_fit_parameter(model, "groups"):
             more["groups"] = target.donors[fold.train]
@@ -460,8 +511,18 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
     return job.name, outcome
 
 
+def build_model(
+    entry: ModelEntry, layout: Layout, protocol: Protocol, seed: int, device: str
+) -> Any:
+    """A fresh model with the validation share of a protocol."""
+    model = entry.build(layout, seed, device)
+    if "validation_fraction" in model.get_params(deep=False):
+        model.set_params(validation_fraction=protocol.validation)
+    return model
+
+
 @contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """Keep every library that is loaded, torch too, on one core."""
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else 1
@@ -476,10 +537,7 @@ def _one_core() -> Iterator[None]:
 
 
 def _predicted(outcome: Mapping[str, Any]) -> NDArray[np.str_]:
-    p = np.asarray(outcome["probabilities"], dtype=float)
-    refused = np.isnan(p).any(axis=1)  # a class that is not given is a wrong one
-    best = np.asarray(outcome["classes"])[np.nan_to_num(p).argmax(axis=1)]
-    return np.where(refused, honesty.REFUSED, best)
+    return honesty.predicted_classes(outcome["probabilities"], outcome["classes"])
 
 
 def _place(job: _Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
@@ -88,9 +88,9 @@ def judge(model: CalibratedClassifier, X: NDArray, seed: int = 0) -> dict[str, A
     found = model.judge(X)
     less = {}
     for name, there in conditions(model.layout, seed).items():
-        part = model.judge(np.where(there, X, np.nan))
+        part = found if there.all() else model.judge(np.where(there, X, np.nan))
         less[name] = {
-            "predicted": _labels(model, part.probabilities, part.enough),
+            "predicted": predicted_classes(part.probabilities, model.classes_).tolist(),
             "sets": part.sets.astype(int).tolist(),
         }
     return {
@@ -103,11 +103,19 @@ def judge(model: CalibratedClassifier, X: NDArray, seed: int = 0) -> dict[str, A
     }
 
 
-def _labels(
-    model: CalibratedClassifier, probabilities: NDArray, enough: NDArray[np.bool_]
-) -> list[str]:
-    best = model.classes_[np.nan_to_num(probabilities).argmax(axis=1)]
-    return [str(name) for name in np.where(enough, best, REFUSED)]
+def predicted_classes(probabilities: ArrayLike, classes: ArrayLike) -> NDArray[np.str_]:
+    """The most probable class of each cell, shape (cells,).
+
+    Parameters
+    ----------
+    probabilities : array, shape (cells, classes)
+        NaN for cells with too little of the layout; `REFUSED` stands in place of their class, and
+        counts as a wrong one.
+    classes : array of str, shape (classes,)
+    """
+    p = np.asarray(probabilities, dtype=float)
+    best = np.asarray(classes, dtype=str)[np.nan_to_num(p).argmax(axis=1)]
+    return np.where(np.isnan(p).any(axis=1), REFUSED, best)
 
 
 def prediction_rows(
@@ -116,12 +124,12 @@ def prediction_rows(
     """A row a test cell of a fold: probabilities, prediction sets, p-value."""
     judged = outcome["judged"]
     names = outcome["classes"]
+    predicted = predicted_classes(outcome["probabilities"], names).tolist()
     for row, cell_id in enumerate(outcome["cell_ids"]):
         p = dict(zip(names, outcome["probabilities"][row], strict=True))
-        best = max(names, key=lambda name: p[name]) if judged["enough"][row] else REFUSED
         yield (
             dict(place)
-            | {"cell_id": cell_id, "true": outcome["y"][row], "predicted": best}
+            | {"cell_id": cell_id, "true": outcome["y"][row], "predicted": predicted[row]}
             | {f"p_{name}": p.get(name, np.nan) for name in classes}
             | {
                 kind: "|".join(

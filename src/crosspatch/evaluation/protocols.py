@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crosspatch.errors import EvaluationError
 
@@ -96,8 +96,14 @@ TASKS = {
 N_FOLDS = 5
 
 
-def protocol_named(name: str) -> Protocol:
+def protocol_named(name: str, runs: int | None = None) -> Protocol:
     """Look a protocol up.
+
+    Parameters
+    ----------
+    name : str
+    runs : int, optional
+        In place of the protocol's own number.
 
     Raises
     ------
@@ -106,7 +112,11 @@ def protocol_named(name: str) -> Protocol:
     """
     if name not in PROTOCOLS:
         raise EvaluationError(f"no protocol '{name}'; choose from: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+    found = PROTOCOLS[name]
+    if runs is None or runs == found.runs:
+        return found
+    about = found.about.replace(f"{found.runs} runs", f"{runs} run{'s' * (runs > 1)}")
+    return replace(found, runs=runs, about=about)
 
 
 def task_named(name: str) -> Task:

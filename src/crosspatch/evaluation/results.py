@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ import pandas as pd
 
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.comparison import corrected_resampled_t
+from crosspatch.writing import replacing
 
 #: What identifies a model's results within a table.
 WHO = ["task", "features", "model", "protocol"]
@@ -26,7 +26,7 @@ WHO = ["task", "features", "model", "protocol"]
 BENCHMARK = "benchmark"
 
 #: Tables of a benchmark's folder, each a csv file.
-TABLES = ("results", "summary", "comparisons", "confusion")
+TABLES = ("results", "summary", "comparisons", "confusion", "cohorts")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class BenchmarkResult:
         interval and p-value, corrected for overlapping training sets.
     confusion : DataFrame
         A row a task, model, run, fold, true and predicted class.
+    cohorts : DataFrame
+        What the cells are; see `crosspatch.cohorts.table.composition`.
     settings : dict
         What it was run with.
     calibration : CalibrationTables or None
@@ -78,6 +80,7 @@ class BenchmarkResult:
     summary: pd.DataFrame
     comparisons: pd.DataFrame
     confusion: pd.DataFrame
+    cohorts: pd.DataFrame
     settings: Mapping[str, Any]
     calibration: CalibrationTables | None = None
 
@@ -91,12 +94,13 @@ class BenchmarkResult:
 def assemble(
     results: pd.DataFrame,
     confusion: pd.DataFrame,
+    cohorts: pd.DataFrame,
     settings: Mapping[str, Any],
     calibration: CalibrationTables | None = None,
 ) -> BenchmarkResult:
     """Make every table from the results of the folds."""
     return BenchmarkResult(
-        results, summarize(results), compare(results), confusion, settings, calibration
+        results, summarize(results), compare(results), confusion, cohorts, settings, calibration
     )
 
 
@@ -249,11 +253,8 @@ class ResultFolder:
         return self.path / "folds"
 
     def _write(self, name: str, text: str) -> None:
-        file = self.path / name
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-        with self._writing():
+        with replacing(self.path / name, EvaluationError) as temporary:
             temporary.write_text(text, encoding="utf-8")
-            temporary.replace(file)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

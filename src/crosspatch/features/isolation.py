@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.errors import CrosspatchError
+from crosspatch.errors import CrosspatchError, one_line
 from crosspatch.features.outcome import CellFeatures, Failure
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _serve(receive: Connection, send: Connection) -> None:
             try:
                 outcome = extract_file(Path(path), settings)
             except CrosspatchError as error:
-                outcome = Failure(" ".join(str(error).split()))
+                outcome = Failure(one_line(error))
             except MemoryError:
                 outcome = Failure("not enough memory", again=True)
             except Exception as error:  # a bug of ours or a library's: the others must go on

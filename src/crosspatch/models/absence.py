@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
 
 #: A cell with less of its layout (`Layout.completeness`) is not given a class: with one family of
 #: six, macro-F1 is little more than half of what it is with all (docs/choices.md).
@@ -72,7 +72,7 @@ def without(
     return masked[kept], kept
 
 
-class FamilyDropout(ClassifierMixin, BaseEstimator):
+class FamilyDropout(ProbabilisticClassifier):
     """A classifier that also learns from copies of its cells with features taken away.
 
     Parameters
@@ -122,10 +122,8 @@ class FamilyDropout(ClassifierMixin, BaseEstimator):
             parts.append(masked)
             rows.append(kept)
         chosen = np.concatenate(rows)
-        self.model_ = clone(self.model)
-        if groups is not None and has_fit_parameter(self.model_, "groups"):
-            source["groups"] = np.asarray(groups)[chosen]
-        self.model_.fit(np.vstack(parts), y[chosen], **source)
+        donors = None if groups is None else np.asarray(groups)[chosen]
+        self.model_ = fit_copy(self.model, np.vstack(parts), y[chosen], donors, **source)
         self.classes_ = self.model_.classes_
         return self
 
@@ -134,7 +132,3 @@ class FamilyDropout(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         probabilities: NDArray[np.float64] = self.model_.predict_proba(np.asarray(X))
         return probabilities
-
-    def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of each cell."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]

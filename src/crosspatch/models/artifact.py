@@ -61,6 +61,7 @@ _TYPES = (
     "crosspatch.models.inputs.SequenceInputs",
     "crosspatch.models.kernel.CalibratedSVC",
     "crosspatch.models.kernel.StandardInputs",
+    "crosspatch.models.pooled.PooledClassifier",
     "crosspatch.models.reference.Reference",
     "crosspatch.models.sequence.SequenceSettings",
     "crosspatch.models.sequence_classifier.SequenceClassifier",

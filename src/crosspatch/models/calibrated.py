@@ -11,12 +11,12 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS, without
+from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
 from crosspatch.models.reference import Reference
 from crosspatch.models.validation import inner_folds
 
@@ -285,7 +285,7 @@ class Judgement(NamedTuple):
     enough: NDArray[np.bool_]
 
 
-class CalibratedClassifier(ClassifierMixin, BaseEstimator):
+class CalibratedClassifier(ProbabilisticClassifier):
     """A classifier with calibrated probabilities, prediction sets and a test for strangers.
 
     Candidates are fitted on inner folds, stratified and grouped by donor; the one with the lowest
@@ -393,7 +393,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         self.calibration_ = Calibration.fit(self.held_, self.coverage)
         self.reference_ = Reference(self.layout).fit(X, y)
         self.feature_center_, self.feature_scale_ = _spread(X)
-        self.model_ = _fitted(models[self.chosen_], X, y, groups, source)
+        self.model_ = fit_copy(models[self.chosen_], X, y, groups, **source)
         if progress is not None:
             progress(len(work) + 1, len(work) + 1)
         return self
@@ -412,7 +412,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         source: dict[str, Any],
     ) -> Held:
         inner = None if groups is None else np.asarray(groups)[train]
-        fitted = _fitted(model, X[train], y[train], inner, source)
+        fitted = fit_copy(model, X[train], y[train], inner, **source)
         reference = Reference(self.layout).fit(X[train], y[train])
         seed = 0 if self.random_state is None else self.random_state
         rng = np.random.default_rng([seed, number])
@@ -461,19 +461,6 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Calibrated class probabilities, shape (cells, classes); NaN for cells with too little."""
         return self.judge(X).probabilities
-
-    def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of each cell."""
-        return self.classes_[np.nan_to_num(self.predict_proba(X)).argmax(axis=1)]
-
-
-def _fitted(
-    model: Any, X: NDArray, y: NDArray, groups: ArrayLike | None, source: dict[str, Any]
-) -> Any:
-    more = dict(source)
-    if groups is not None and has_fit_parameter(model, "groups"):
-        more["groups"] = groups
-    return clone(model).fit(X, y, **more)
 
 
 def _spread(X: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

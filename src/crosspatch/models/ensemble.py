@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import f1_score
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
+from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
 from crosspatch.models.validation import inner_folds
 
 
-class SoftVote(ClassifierMixin, BaseEstimator):
+class SoftVote(ProbabilisticClassifier):
     """Weighted mean of class probabilities.
 
     Members vote on inner folds of the training cells. Starting from none, the member whose vote
@@ -75,7 +75,7 @@ class SoftVote(ClassifierMixin, BaseEstimator):
         for chosen, held in inner_folds(codes, groups, self.n_folds, self.random_state):
             inner = None if groups is None else groups[chosen]
             for member, (_, model) in enumerate(self.members):
-                fitted = _fit(clone(model), X[chosen], y[chosen], inner)
+                fitted = fit_copy(model, X[chosen], y[chosen], inner)
                 votes[member, held] = fitted.predict_proba(X[held])
         seen = np.isfinite(votes).all(axis=(0, 2))
         weights, score = _select(votes[:, seen], codes[seen], self.rounds)
@@ -85,7 +85,7 @@ class SoftVote(ClassifierMixin, BaseEstimator):
         } | {"vote": score}
         self.weights_ = dict(zip(names, weights.tolist(), strict=True))
         self.fitted_ = [
-            (weight, _fit(clone(model), X, y, groups))
+            (weight, fit_copy(model, X, y, groups))
             for weight, (_, model) in zip(weights, self.members, strict=True)
             if weight > 0
         ]
@@ -95,16 +95,6 @@ class SoftVote(ClassifierMixin, BaseEstimator):
         """Class probabilities, shape (cells, classes)."""
         check_is_fitted(self, "fitted_")
         return np.sum([weight * model.predict_proba(X) for weight, model in self.fitted_], axis=0)
-
-    def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of each cell."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
-
-
-def _fit(model: Any, X: NDArray, y: NDArray, groups: NDArray | None) -> Any:
-    if groups is not None and has_fit_parameter(model, "groups"):
-        return model.fit(X, y, groups=groups)
-    return model.fit(X, y)
 
 
 def _macro_f1(votes: NDArray, codes: NDArray) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
@@ -14,6 +14,7 @@ from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.classifier import ProbabilisticClassifier
 from crosspatch.models.inputs import SequenceInputs
 from crosspatch.models.validation import inner_folds
 
@@ -29,9 +30,11 @@ class StandardInputs(TransformerMixin, BaseEstimator):
     def __init__(self, layout: Layout):
         self.layout = layout
 
-    def fit(self, X: ArrayLike, y: object = None) -> StandardInputs:
-        """Learn the standardisation of training cells, shape (cells, features)."""
-        self.inputs_ = SequenceInputs(self.layout).fit(X)
+    def fit(
+        self, X: ArrayLike, y: object = None, unlabelled: ArrayLike | None = None
+    ) -> StandardInputs:
+        """Learn the standardisation of training cells, or of cells without labels if given."""
+        self.inputs_ = SequenceInputs(self.layout).fit(X if unlabelled is None else unlabelled)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -40,7 +43,7 @@ class StandardInputs(TransformerMixin, BaseEstimator):
         return np.hstack([values, present]).astype(np.float64)
 
 
-class CalibratedSVC(ClassifierMixin, BaseEstimator):
+class CalibratedSVC(ProbabilisticClassifier):
     """Support vector machine with a radial kernel, class-balanced, with probabilities.
 
     Platt scaling is fitted on inner folds of the training cells, grouped by donor where donors
@@ -85,17 +88,15 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         probabilities: NDArray[np.float64] = self.model_.predict_proba(np.asarray(X, np.float64))
         return probabilities
 
-    def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of each cell."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
-
-def build_logistic(layout: Layout, random_state: int | None = None) -> Pipeline:
-    """Multinomial logistic regression, class-balanced."""
+def build_logistic(
+    layout: Layout, random_state: int | None = None, class_weight: str | None = "balanced"
+) -> Pipeline:
+    """Multinomial logistic regression, class-balanced unless said otherwise."""
     return _on_standard_inputs(
         layout,
         LogisticRegression(
-            C=0.1, class_weight="balanced", max_iter=2000, random_state=random_state
+            C=0.1, class_weight=class_weight, max_iter=2000, random_state=random_state
         ),
     )
 

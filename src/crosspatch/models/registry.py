@@ -123,6 +123,22 @@ def _joint(layout: Layout, seed: int | None, device: str) -> Any:
     return JointClassifier(layout, random_state=seed, device=device)
 
 
+def _boosting_pooled(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.pooled import PooledClassifier
+
+    unweighted = _boosting(class_weight=None)(layout, seed, device)
+    # One weight, not a choice: inner folds on thousands of mouse cells would take ten times longer.
+    return PooledClassifier(unweighted, layout, weights=(10.0,), random_state=seed)
+
+
+def _logistic_pooled(layout: Layout, seed: int | None, device: str) -> Any:
+    from crosspatch.models.kernel import build_logistic
+    from crosspatch.models.pooled import PooledClassifier
+
+    unweighted = build_logistic(layout, seed, class_weight=None)
+    return PooledClassifier(unweighted, layout, random_state=seed)
+
+
 def _ensemble(layout: Layout, seed: int | None, device: str) -> Any:
     from crosspatch.models.ensemble import SoftVote
 
@@ -176,6 +192,18 @@ _MODELS = {
             _joint,
             needs_source=True,
             uses_device=True,
+        ),
+        ModelEntry(
+            "boosting-pooled",
+            "gradient-boosted trees on mouse and human together",
+            _boosting_pooled,
+            needs_source=True,
+        ),
+        ModelEntry(
+            "logistic-pooled",
+            "logistic regression on mouse and human together",
+            _logistic_pooled,
+            needs_source=True,
         ),
         ModelEntry(
             "vote",

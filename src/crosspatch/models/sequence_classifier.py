@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
+from crosspatch.models.classifier import ProbabilisticClassifier
 from crosspatch.models.inputs import SequenceInputs, Sequences, as_sequences
 from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
@@ -66,7 +66,7 @@ class Network(nn.Module):
         return logits
 
 
-class SequenceClassifierBase(ClassifierMixin, BaseEstimator):
+class SequenceClassifierBase(ProbabilisticClassifier):
     """What the sequence classifiers share: inputs, prediction, attention.
 
     Subclasses set ``classes_``, ``inputs_`` and ``network_`` in ``fit``.
@@ -90,10 +90,6 @@ class SequenceClassifierBase(ClassifierMixin, BaseEstimator):
             logits = self._adjust(self.network_(cells.values, cells.present))
         probabilities: NDArray[np.float64] = torch.softmax(logits.double(), 1).cpu().numpy()
         return probabilities
-
-    def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of each cell."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def attention(self, X: ArrayLike) -> NDArray[np.float32]:
         """Attention weights, shape (cells, families); exactly zero for absent families."""
@@ -216,7 +212,11 @@ class SequenceClassifier(SequenceClassifierBase):
         self.progress = progress
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        unlabelled: ArrayLike | None = None,
     ) -> SequenceClassifier:
         """Train.
 
@@ -227,10 +227,12 @@ class SequenceClassifier(SequenceClassifierBase):
         y : array, shape (cells,)
         groups : array, shape (cells,), optional
             Donors; cells of one donor are not split between training and validation.
+        unlabelled : array, shape (other cells, features), optional
+            Cells that standardise the features in place of the training cells.
         """
         with self._seeded() as generator:
             codes = self._encode(y)
-            data = prepare(self, X, codes, groups, self.validation_fraction)
+            data = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
             encoder = self._encoder(self.network)
             network = Network(encoder, self._head(encoder)).to(self.device)
@@ -292,11 +294,15 @@ def prepare(
     codes: NDArray[np.int64],
     groups: ArrayLike | None,
     fraction: float,
+    unlabelled: ArrayLike | None = None,
 ) -> Prepared:
-    """Split off validation cells, fit the inputs on the rest, and lay both out."""
+    """Split off validation cells, fit the inputs on the rest, and lay both out.
+
+    Where cells without labels are given, the inputs are fitted on them.
+    """
     X = check_width(X, model.layout)
     chosen, held = validation_split(codes, groups, fraction, model.random_state)
-    inputs = SequenceInputs(model.layout).fit(X[chosen])
+    inputs = SequenceInputs(model.layout).fit(X[chosen] if unlabelled is None else unlabelled)
     parts = [
         on_device(as_sequences(model.layout, *inputs.transform(X[rows])), codes[rows], model.device)
         for rows in (chosen, held)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
+from crosspatch.models.inputs import SequenceInputs
 from crosspatch.models.losses import inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings
 from crosspatch.models.sequence_classifier import (
@@ -23,6 +24,7 @@ from crosspatch.models.sequence_classifier import (
     Prepared,
     Progress,
     SequenceClassifierBase,
+    check_width,
     cross_entropy,
     macro_f1,
     prepare,
@@ -90,6 +92,8 @@ class TransferClassifier(SequenceClassifierBase):
         y_source: ArrayLike,
         groups: ArrayLike | None = None,
         groups_source: ArrayLike | None = None,
+        unlabelled: ArrayLike | None = None,
+        pretrained: Network | None = None,
     ) -> TransferClassifier:
         """Train on both species; each is standardised by its own training cells.
 
@@ -104,6 +108,10 @@ class TransferClassifier(SequenceClassifierBase):
             In the same classes.
         groups, groups_source : array, optional
             Donors.
+        unlabelled : array, shape (other cells, features), optional
+            Cells of the target that standardise it in place of its training cells.
+        pretrained : Network, optional
+            From `pretrain`, to be used again in place of training it on the source.
 
         Raises
         ------
@@ -113,15 +121,20 @@ class TransferClassifier(SequenceClassifierBase):
         with self._seeded() as generator:
             codes = self._encode(y)
             source = self._source(X_source, y_source, groups_source)
-            target = prepare(self, X, codes, groups, self.validation_fraction)
+            target = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
             encoder = self._encoder(self.network).to(self.device)
             self.history_: dict[str, list[Epoch]] = {}
-            self.network_ = self._train(encoder, target, source, generator)
+            self.network_ = self._train(encoder, target, source, generator, pretrained)
         self.inputs_ = target.inputs
         return self
 
     def _train(
-        self, encoder: FamilyEncoder, target: Prepared, source: Prepared, generator: torch.Generator
+        self,
+        encoder: FamilyEncoder,
+        target: Prepared,
+        source: Prepared,
+        generator: torch.Generator,
+        pretrained: Network | None,
     ) -> Network:
         raise NotImplementedError
 
@@ -172,16 +185,64 @@ class FinetuneClassifier(TransferClassifier):
     rest (arXiv 2603.11000). Parameters are those of `TransferClassifier`.
     """
 
-    def _train(
-        self, encoder: FamilyEncoder, target: Prepared, source: Prepared, generator: torch.Generator
+    def pretrain(
+        self, X_source: ArrayLike, y_source: ArrayLike, groups_source: ArrayLike | None = None
     ) -> Network:
-        self._stage(
-            "pretrain", self._with_new_head(encoder), source, self._settings(1e-3), generator
-        )
+        """Train on the source alone; the network can start several fits.
+
+        Parameters
+        ----------
+        X_source : array, shape (source cells, features)
+        y_source : array, shape (source cells,)
+        groups_source : array, optional
+        """
+        with self._seeded() as generator:
+            self._encode(y_source)
+            source = self._source(X_source, y_source, groups_source)
+            self.history_ = {}
+            return self._pretrained(self._encoder(self.network).to(self.device), source, generator)
+
+    def without_labels(
+        self, unlabelled: ArrayLike, classes: NDArray, pretrained: Network
+    ) -> FinetuneClassifier:
+        """Use the network of the source as it is; the target's cells only standardise.
+
+        Parameters
+        ----------
+        unlabelled : array, shape (cells, features)
+            Of the target.
+        classes : array of str
+            Of the source, sorted.
+        pretrained : Network
+        """
+        self.classes_ = np.asarray(classes)
+        self.inputs_ = SequenceInputs(self.layout).fit(check_width(unlabelled, self.layout))
+        self.network_ = pretrained
+        return self
+
+    def _train(
+        self,
+        encoder: FamilyEncoder,
+        target: Prepared,
+        source: Prepared,
+        generator: torch.Generator,
+        pretrained: Network | None,
+    ) -> Network:
+        if pretrained is None:
+            self._pretrained(encoder, source, generator)
+        else:
+            encoder.load_state_dict(pretrained.encoder.state_dict())
         network = self._with_new_head(encoder)
         warm = self._settings(1e-3, epochs=5)
         self._stage("head", network, target, warm, generator, head_only=True)
         self._stage("finetune", network, target, self._settings(5e-4), generator)
+        return network
+
+    def _pretrained(
+        self, encoder: FamilyEncoder, source: Prepared, generator: torch.Generator
+    ) -> Network:
+        network = self._with_new_head(encoder)
+        self._stage("pretrain", network, source, self._settings(1e-3), generator)
         return network
 
 
@@ -194,8 +255,15 @@ class JointClassifier(TransferClassifier):
     """
 
     def _train(
-        self, encoder: FamilyEncoder, target: Prepared, source: Prepared, generator: torch.Generator
+        self,
+        encoder: FamilyEncoder,
+        target: Prepared,
+        source: Prepared,
+        generator: torch.Generator,
+        pretrained: Network | None,
     ) -> Network:
+        if pretrained is not None:
+            raise ModelError("joint training cannot start from a pretrained network")
         network, other = self._with_new_head(encoder), self._with_new_head(encoder)
         both = torch.nn.ModuleDict({"target": network, "source": other})
         weights = inverse_frequency(target.counts), inverse_frequency(source.counts)

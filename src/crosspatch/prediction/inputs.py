@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from crosspatch.cohorts.column_overrides import Override, Overrides
 from crosspatch.cohorts.column_units import parse_unit
 from crosspatch.cohorts.column_values import Counted
 from crosspatch.cohorts.columns import ColumnMap, map_columns
-from crosspatch.errors import CohortError, CrosspatchError, RecordingError, in_words
+from crosspatch.errors import CohortError, CrosspatchError, RecordingError, in_words, one_line
 from crosspatch.features.extraction import (
     ExtractionSettings,
     Progress,
@@ -83,6 +83,8 @@ class Batch:
     quality : list of str
         What quality control found wrong with a cell; empty if nothing.
     notes : list of str
+    files : list of Path
+        The recording each cell is from; empty where they are rows of a table.
     """
 
     source: str
@@ -91,6 +93,7 @@ class Batch:
     X: NDArray[np.float32]
     quality: list[str]
     notes: list[str]
+    files: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -173,27 +176,22 @@ def read_inputs(
                     say(f"{file}: given twice, read once")
                 recordings[file] = None
         except CrosspatchError as error:
-            say(in_words_of(error))
+            say(one_line(error))
             failed.append(str(path))
     seen: Counter[str] = Counter()
     if recordings:
         try:
             yield _unique(_recordings(list(recordings), settings, say, progress), seen, say)
         except CrosspatchError as error:
-            say(in_words_of(error))
+            say(one_line(error))
             failed += [str(file) for file in recordings]
     for path in tables.values():
         try:
             for batch in _table(path, settings, say, ask):
                 yield _unique(batch, seen, say)
         except CrosspatchError as error:
-            say(in_words_of(error))
+            say(one_line(error))
             failed.append(str(path))
-
-
-def in_words_of(error: CrosspatchError) -> str:
-    """An error's message in one line."""
-    return " ".join(str(error).split())
 
 
 def suffix_of(path: Path) -> str:
@@ -212,7 +210,7 @@ def _unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
             name = f"{cell_id}#{seen[cell_id]}"
         if name != cell_id:
             twice.append(cell_id)
-            notes[row] = _and(notes[row], f"cell id '{cell_id}' stands more than once")
+            notes[row] = with_note(notes[row], f"cell id '{cell_id}' stands more than once")
         seen[name] = 1
         ids.append(name)
     if twice:
@@ -220,10 +218,11 @@ def _unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
             f"{batch.source}: cell id '{twice[0]}' stands more than once ({len(twice)} such rows); "
             f"they are kept apart as '{twice[0]}#2' and so on"
         )
-    return Batch(batch.source, ids, batch.species, batch.X, batch.quality, notes)
+    return replace(batch, cell_ids=ids, notes=notes)
 
 
-def _and(text: str, more: str) -> str:
+def with_note(text: str, more: str) -> str:
+    """A cell's notes and one more; either may be empty."""
     return "; ".join(part for part in (text, more) if part)
 
 
@@ -261,13 +260,14 @@ def _recordings(
             f"or train a model in one of: {', '.join(LAYOUT_NAMES)}"
         )
     how = ExtractionSettings(layout.name, settings.quality, settings.step)
-    ids, species, values, quality, notes = [], [], [], [], []
+    ids, species, values, quality, notes, measured = [], [], [], [], [], []
     with _store() as store_file:
         extract_many(
             files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
         )
         with CellStore(store_file) as store:
             for path, outcome in store.cells(files, how.key):
+                measured.append(path)
                 if isinstance(outcome, Failure):
                     ids.append(path.stem)
                     species.append(settings.species)
@@ -284,9 +284,9 @@ def _recordings(
                 quality.append(str(head["qc_reasons"] or ""))
                 rejected = int(head["sweeps_rejected"])
                 note = f"{rejected} of {head['sweeps']} sweeps rejected" if rejected else ""
-                note = _and("SIMULATED" if head["simulated"] else "", note)
-                notes.append(_and(note, str(head["notes"] or "")))
-    return Batch("recordings", ids, species, np.stack(values), quality, notes)
+                note = with_note("SIMULATED" if head["simulated"] else "", note)
+                notes.append(with_note(note, str(head["notes"] or "")))
+    return Batch("recordings", ids, species, np.stack(values), quality, notes, measured)
 
 
 # Tables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -104,7 +105,10 @@ def open_output(
             raise CohortError(f"{each.parent} cannot be made: {error.strerror}") from error
         if each.is_dir():
             raise CohortError(f"{each} is a folder; choose another name")
-        with replacing(each.with_name(f".{each.name}.try"), CohortError) as trial:
+        trial = each.with_name(f".{each.name}.{os.getpid()}.try")
+        try:
             trial.touch()
-        each.with_name(f".{each.name}.try").unlink()
+            trial.unlink()
+        except OSError as error:
+            raise CohortError(f"{each} cannot be written: {error.strerror}") from error
     return Output(file)

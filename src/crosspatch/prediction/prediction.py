@@ -167,7 +167,7 @@ class CsvWriter:
 def _csv(cells: pd.DataFrame, header: bool) -> str:
     safe = cells.copy()
     for name in _TEXT:
-        safe[name] = [_harmless(str(value)) for value in safe[name]]
+        safe[name] = [harmless(str(value)) for value in safe[name]]
     numbers = safe.select_dtypes("number").columns
     safe[numbers] = safe[numbers].round(6)
     buffer = io.StringIO()
@@ -178,7 +178,7 @@ def _csv(cells: pd.DataFrame, header: bool) -> str:
     return buffer.getvalue()
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if text[:1] in ("=", "+", "-", "@", "\t", "\r"):
         try:

@@ -23,8 +23,8 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
-from crosspatch.models.calibrated import Judgement
-from crosspatch.prediction.inputs import CHUNK, Batch, ReadSettings, Say, read_inputs
+from crosspatch.models.calibrated import COVERAGE, Judgement
+from crosspatch.prediction.inputs import CHUNK, Batch, ReadSettings, Say, read_inputs, with_note
 from crosspatch.prediction.prediction import (
     AMBIGUOUS,
     CONFIDENT,
@@ -91,7 +91,12 @@ class Predictor:
                 }
                 for model in self.models.values()
             ],
-            "parameters": {"sets": sets, "adapt": adapt, "coverage": 0.9, "outside_p": OUTSIDE_P},
+            "parameters": {
+                "sets": sets,
+                "adapt": adapt,
+                "coverage": COVERAGE,
+                "outside_p": OUTSIDE_P,
+            },
         }
 
     def predict(self, batch: Batch, say: Say = lambda line: None) -> Prediction:
@@ -163,7 +168,7 @@ class Predictor:
         said = reference.unusual(X[strange], subclass[strange].astype(str))
         for row, parts in zip(strange, said, strict=True):
             why = f"unlike {species}{after}: {', '.join(parts) or 'an unusual combination'}"
-            notes[row] = "; ".join(part for part in (notes[row], why) if part)
+            notes[row] = with_note(notes[row], why)
         frame["notes"] = notes
         return frame[self._columns]
 
@@ -176,10 +181,7 @@ class Predictor:
             f"{batch.source}: cells of another species than the reference, which is {there}: "
             f"{named}; they are given no subclass"
         )
-        notes = [
-            "; ".join(p for p in (batch.notes[k], f"the reference is of {there} cells") if p)
-            for k in rows
-        ]
+        notes = [with_note(batch.notes[k], f"the reference is of {there} cells") for k in rows]
         frame = self._frame(batch, rows, batch.X[rows], notes)
         frame["species"] = [batch.species[k] for k in rows]
         frame["species_known"] = True
@@ -253,22 +255,25 @@ class Predictor:
             return
         different = differs(X[found.enough][:_ENOUGH_TO_COMPARE], model.classifier.reference_)
         if different:
-            first = ", ".join(
-                f"{each.feature} {each.shift:+.3g} {each.unit}" for each in different[:4]
-            )
+            shifts = _first_shifts([(d.feature, d.shift, d.unit) for d in different])
             say(
-                f"{source}: {len(different)} features differ from the {species} reference ({first}"
-                f"{', …' if len(different) > 4 else ''}); another rig, temperature, age or "
-                "condition? Where it is the rig or temperature, --adapt helps"
+                f"{source}: {len(different)} features differ from the {species} reference "
+                f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
+                "temperature, --adapt helps"
             )
 
 
 def _aligned_in_words(how: Alignment, species: str) -> str:
     if not how.aligned:
         return f"not aligned to the {species} reference: {how.why_not}"
-    first = ", ".join(f"{d.feature} {-d.shift:+.3g} {d.unit}" for d in how.differences[:4])
-    more = ", …" if len(how.differences) > 4 else ""
-    return f"{how.cells} cells aligned to the {species} reference ({first}{more})"
+    shifts = _first_shifts([(d.feature, -d.shift, d.unit) for d in how.differences])
+    return f"{how.cells} cells aligned to the {species} reference ({shifts})"
+
+
+def _first_shifts(shifts: Sequence[tuple[str, float, str]]) -> str:
+    """The first four features, how far each is shifted, and its unit."""
+    first = ", ".join(f"{name} {shift:+.3g} {unit}" for name, shift, unit in shifts[:4])
+    return first + (", …" if len(shifts) > 4 else "")
 
 
 def load_predictor(

@@ -36,11 +36,7 @@ def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    kinds = [
-        kind
-        for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP, OTHER, NONE)
-        if any(stimulus.kind == kind for stimulus in protocols.stimuli.values())
-    ]
+    kinds = stimulus_kinds(protocols)
     columns = max(len(kinds), 2)
     figure = Figure(figsize=(3.6 * columns, 8.0), layout="constrained")
     grid = figure.add_gridspec(3, 2 * columns, height_ratios=[3, 1, 2.4])
@@ -48,18 +44,47 @@ def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
         place = slice(2 * position, 2 * position + 2)
         above = figure.add_subplot(grid[0, place])
         below = figure.add_subplot(grid[1, place], sharex=above)
-        _draw_sweeps(recording, protocols, kind, above, below)
+        draw_sweeps(recording, protocols, kind, above, below)
     half = columns
-    _draw_first_spikes(protocols, figure.add_subplot(grid[2, :half]))
-    _draw_rates(protocols, figure.add_subplot(grid[2, half:]))
+    draw_first_spikes(protocols, figure.add_subplot(grid[2, :half]))
+    draw_rates(protocols, figure.add_subplot(grid[2, half:]))
     label = ", SIMULATED" if recording.recorded.simulated else ""
     figure.suptitle(f"{recording.cell_id} ({recording.format}{label})", fontsize=11)
     return figure
 
 
-def _draw_sweeps(
-    recording: Recording, protocols: Protocols, kind: str, above: Axes, below: Axes
+def stimulus_kinds(protocols: Protocols) -> list[str]:
+    """The kinds of stimulus that there are, those that are measured first."""
+    there = {stimulus.kind for stimulus in protocols.stimuli.values()}
+    return [kind for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP, OTHER, NONE) if kind in there]
+
+
+def draw_sweeps(
+    recording: Recording,
+    protocols: Protocols,
+    kind: str,
+    above: Axes,
+    below: Axes,
+    *,
+    points: int = _POINTS,
+    close_up: bool = False,
 ) -> None:
+    """Draw the sweeps of one kind of stimulus, from the smallest step (dark) to the largest.
+
+    Parameters
+    ----------
+    recording : Recording
+        Open.
+    protocols : Protocols
+    kind : str
+        One of `stimulus_kinds`.
+    above, below : Axes
+        For potential and command.
+    points : int
+        Stretches of a sweep of which the lowest and highest value are drawn.
+    close_up : bool
+        Show only the surroundings of a short square, whose spike is but a line otherwise.
+    """
     from matplotlib import colormaps
 
     numbers = [n for n, stimulus in protocols.stimuli.items() if stimulus.kind == kind]
@@ -76,7 +101,13 @@ def _draw_sweeps(
             continue
         recorded = voltage[: recorded_points(voltage)]
         for axes, values in ((above, recorded), (below, current)):
-            axes.plot(*_thinned(values, sweep.rate), color=colour, linewidth=0.6)
+            axes.plot(
+                *_thinned(values, sweep.rate, points),
+                color=colour,
+                linewidth=0.6,
+                # Thousands of points a sweep: as paths they would make files of many megabytes.
+                rasterized=True,
+            )
     rejected = len(chosen) - len(passed)
     shown = f"{len(chosen)} of {len(numbers)}" if len(chosen) < len(numbers) else str(len(numbers))
     grey = f", {rejected} rejected (grey)" if rejected else ""
@@ -85,16 +116,22 @@ def _draw_sweeps(
     below.set_ylabel("command (pA)")
     below.set_xlabel("time (s)")
     above.tick_params(labelbottom=False)
+    if close_up and kind == SHORT_SQUARE:
+        shown_stimuli = [protocols.stimuli[number] for number in chosen]
+        above.set_xlim(
+            min(each.start for each in shown_stimuli) - 0.01,
+            max(each.end for each in shown_stimuli) + 0.04,
+        )
     plain(above)
     plain(below)
 
 
-def _thinned(values: NDArray[np.floating], rate: float) -> tuple[NDArray, NDArray]:
+def _thinned(values: NDArray[np.floating], rate: float, points: int) -> tuple[NDArray, NDArray]:
     """Lowest and highest value of every stretch, so that no spike is lost."""
     values = np.asarray(values, dtype=np.float64)
     used = np.flatnonzero(np.isfinite(values))
     values = values[: used[-1] + 1] if len(used) else values[:0]
-    width = max(1, len(values) // _POINTS)
+    width = max(1, len(values) // points)
     whole = values[: len(values) // width * width].reshape(-1, width)
     if width == 1:
         return np.arange(len(values)) / rate, values
@@ -103,7 +140,8 @@ def _thinned(values: NDArray[np.floating], rate: float) -> tuple[NDArray, NDArra
     return times, ends
 
 
-def _draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
+def draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
+    """Draw the first spike of each kind of stimulus, aligned at threshold."""
     drawn = False
     for name, analysis, colour in (
         ("rheobase", protocols.long_square, "#0072b2"),
@@ -135,7 +173,8 @@ def _draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
     plain(axes)
 
 
-def _draw_rates(protocols: Protocols, axes: Axes) -> None:
+def draw_rates(protocols: Protocols, axes: Axes) -> None:
+    """Draw the spike rate against the current of long squares."""
     axes.set_title("rate and current, long squares", fontsize=9)
     axes.set_xlabel("step (pA)")
     axes.set_ylabel("rate (spikes/s)")

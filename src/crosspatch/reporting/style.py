@@ -38,10 +38,18 @@ def save_figure(figure: Figure, file: str | Path, dpi: float = 150) -> None:
     CrosspatchError
         If it cannot be written.
     """
+    from matplotlib import rc_context
+
     file = Path(file)
+    kind = file.suffix.lstrip(".").lower() or "png"
+    # The same figure is the same file: no date, and names within it that do not change.
+    same = {"Date": None} if kind == "svg" else None
     try:
-        with replacing(file, CrosspatchError) as temporary:
-            figure.savefig(temporary, dpi=dpi, format=file.suffix.lstrip(".").lower() or "png")
+        with (
+            replacing(file, CrosspatchError) as temporary,
+            rc_context({"svg.hashsalt": "crosspatch"}),
+        ):
+            figure.savefig(temporary, dpi=dpi, format=kind, metadata=same)
     except ValueError as error:
         raise CrosspatchError(f"{file} cannot be written: {error}") from error
 

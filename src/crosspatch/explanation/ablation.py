@@ -1,0 +1,203 @@
+"""What really happens to a model's scores when it must do without a family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosspatch.errors import EvaluationError
+from crosspatch.evaluation import metrics
+from crosspatch.evaluation.calibration import predicted_classes
+from crosspatch.evaluation.comparison import corrected_resampled_t
+from crosspatch.evaluation.splits import derived_seed
+from crosspatch.features.layouts import Layout
+
+#: ``condition`` of the scores with every family as it was measured.
+ALL_PRESENT = "all present"
+
+#: Ways of taking a family away: exchanged among the cells that are tested, or never shown.
+PERMUTED, REMOVED = "permuted", "removed"
+
+#: Permutations of a family whose scores are averaged.
+REPEATS = 10
+
+IMPORTANCE_COLUMNS = (
+    "species",
+    "features",
+    "model",
+    "how",
+    "family",
+    "scope",
+    "drop",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "folds",
+)
+
+
+def condition_of(how: str, family: str) -> str:
+    """How the results name a condition: ``permuted: spike_train``."""
+    return f"{how}: {family}"
+
+
+def layout_without(layout: Layout, family: str) -> tuple[Layout, NDArray[np.intp]]:
+    """The layout without a family, and the columns that are left.
+
+    Parameters
+    ----------
+    layout : Layout
+    family : str
+
+    Raises
+    ------
+    EvaluationError
+        If there is no such family, or no other.
+    """
+    if family not in layout.families:
+        raise EvaluationError(
+            f"layout '{layout.name}' has no family '{family}'; choose from: "
+            f"{', '.join(layout.families)}"
+        )
+    if len(layout.families) == 1:
+        raise EvaluationError(
+            f"layout '{layout.name}' has the family '{family}' only, and nothing is left without "
+            "it; use features of several families"
+        )
+    kept = [k for k, feature in enumerate(layout.features) if feature.family != family]
+    smaller = Layout(layout.name, tuple(layout.features[k] for k in kept))
+    return smaller, np.array(kept, dtype=np.intp)
+
+
+def scores_of(
+    model: Any, layout: Layout, X: NDArray, y: NDArray[np.str_], classes: Sequence[str]
+) -> dict[str, float]:
+    """Scores of a fitted model.
+
+    A cell that has nothing of the layout is given no class, which counts as a wrong one, by every
+    model alike.
+
+    Parameters
+    ----------
+    model : classifier
+    layout : Layout
+    X : array, shape (cells, features)
+    y : array of str, shape (cells,)
+    classes : sequence of str
+    """
+    there = layout.present(X).any(axis=1)
+    probabilities = np.full((len(X), len(model.classes_)), np.nan)
+    if there.any():
+        probabilities[there] = model.predict_proba(X[there])
+    return metrics.scores(y, predicted_classes(probabilities, model.classes_), classes)
+
+
+def permuted_scores(
+    model: Any,
+    layout: Layout,
+    family: str,
+    X: NDArray,
+    y: NDArray[np.str_],
+    classes: Sequence[str],
+    seed: int,
+    repeats: int = REPEATS,
+) -> dict[str, float]:
+    """Mean scores of a fitted model when cells are given the family of another cell.
+
+    All columns of the family move together, and so does its being absent.
+
+    Parameters
+    ----------
+    model : classifier
+    layout : Layout
+    family : str
+    X : array, shape (cells, features)
+        Cells that the model has not seen.
+    y : array of str, shape (cells,)
+    classes : sequence of str
+    seed : int
+    repeats : int
+
+    References
+    ----------
+    Breiman: Random forests. Machine Learning 45 (2001).
+    """
+    columns = layout.columns[family]
+    each = []
+    for repeat in range(repeats):
+        # A seed of its own for every family and repeat, so that their order means nothing.
+        rng = np.random.default_rng(derived_seed(seed, 1 + layout.families.index(family), repeat))
+        shuffled = X.copy()
+        shuffled[:, columns] = X[rng.permutation(len(X))][:, columns]
+        each.append(scores_of(model, layout, shuffled, y, classes))
+    return {name: float(np.mean([scores[name] for scores in each])) for name in each[0]}
+
+
+def drops(results: pd.DataFrame, how: str, score: str = "macro_f1") -> pd.DataFrame:
+    """Fall in a score of one model, with every family taken away, fold by fold.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Rows of one species and model, as `crosspatch.explanation.study` makes them.
+    how : str
+        ``permuted`` or ``removed``.
+    score : str
+        ``macro_f1``, or ``f1_`` and the name of a class.
+
+    Returns
+    -------
+    DataFrame
+        Index: run and fold; columns: families, none where nothing was taken away in this way.
+        Positive where the score is lower without the family.
+    """
+    first = results[results["seed"] == 0]
+    wide = first.pivot_table(index=["run", "fold"], columns="condition", values=score, sort=False)
+    start = condition_of(how, "")
+    chosen = [name for name in wide.columns if str(name).startswith(start)]
+    fall = -wide[chosen].sub(wide[ALL_PRESENT], axis=0)
+    return fall.rename(columns={name: str(name).removeprefix(start) for name in chosen})
+
+
+def share_of_tests(results: pd.DataFrame) -> float:
+    """Test cells divided by training cells, mean over folds with all families."""
+    whole = results[results["condition"] == ALL_PRESENT]
+    return float((whole["n_test"] / whole["n_train"]).mean())
+
+
+def importance_table(results: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """What each family is worth to each model: the fall in F1 without it.
+
+    Parameters
+    ----------
+    results : DataFrame
+        A row a species, model, run, fold, seed and condition.
+    classes : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        A row a species, model, way of taking a family away, family and scope (``macro_f1``, or a
+        class: its F1). Intervals and p-values are of the corrected resampled t-test over folds
+        (`crosspatch.evaluation.comparison.corrected_resampled_t`), each row for itself.
+    """
+    rows = []
+    for (species, features, model), part in results.groupby(
+        ["species", "features", "model"], sort=False
+    ):
+        share = share_of_tests(part)
+        for how in (PERMUTED, REMOVED):
+            for scope in ("macro_f1", *classes):
+                score = scope if scope == "macro_f1" else f"f1_{scope}"
+                if score not in part or part[score].isna().all():
+                    continue
+                fall = drops(part, how, score)
+                for family in fall.columns:
+                    test = corrected_resampled_t(fall[family], np.zeros(len(fall)), share)
+                    found = (test.delta, test.ci_low, test.ci_high, test.p_value, len(fall))
+                    rows.append((species, features, model, how, family, scope, *found))
+    return pd.DataFrame(rows, columns=list(IMPORTANCE_COLUMNS))

@@ -1,0 +1,151 @@
+"""A map of both species: UMAP of the mouse cells, and the human cells laid over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anndata
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
+from crosspatch.errors import EvaluationError
+from crosspatch.evaluation.benchmark import Cells, cells_of
+from crosspatch.explanation.components import Space, spaces_of
+
+#: Columns of `map_table`.
+COLUMNS = ("cell_id", "species", "subclass", "x", "y")
+
+#: Cells with fewer of the components are left out of the map.
+MIN_SHARE = 0.5
+
+#: UMAP's own defaults (McInnes, Healy and Melville 2018).
+_NEIGHBORS = 15
+_MIN_DIST = 0.1
+#: Fewer cells than this have no neighbourhoods to speak of.
+_MIN_CELLS = 10
+
+
+def map_table(
+    cohorts: Mapping[str, anndata.AnnData],
+    *,
+    alignment: str = DEFAULT_ALIGNMENT,
+    seed: int = 0,
+    spaces: Mapping[str, Space] | None = None,
+) -> pd.DataFrame:
+    """Two coordinates for every cell of both species.
+
+    Sparse principal components and UMAP are fitted on mouse. Every feature of the human cells is
+    moved and scaled to the mean and standard deviation it has in mouse, so that each species is
+    standardised by its own cells, and the human cells are then laid over by UMAP's transform. What
+    sets the species apart as a whole is therefore not in the map, nor is the part of it that comes
+    from unlike shares of the subclasses. With one species only, everything is fitted on it.
+
+    UMAP is fitted on cells that have every family, if these are half of the cells or more, and the
+    others are laid over like those of the other species. There an absent family counts as average
+    (its components are 0), which draws such cells to the middle; cells with less than half of the
+    components are left out. Distances between groups far apart in
+    a UMAP mean little; `crosspatch.explanation.separation` measures them.
+
+    Parameters
+    ----------
+    cohorts : mapping
+        Species to cohort table, all in one layout.
+    alignment : str
+    seed : int
+        The same gives the same map.
+    spaces : mapping, optional
+        What `spaces_of` gives for the same cohorts and alignment, to save the time.
+
+    Returns
+    -------
+    DataFrame
+        A row a cell, with the columns `COLUMNS`.
+
+    Raises
+    ------
+    EvaluationError
+        If the species have different features, or there are fewer than 10 cells to fit on.
+
+    References
+    ----------
+    McInnes L, Healy J, Melville J (2018) UMAP: uniform manifold approximation and projection for
+    dimension reduction. arXiv 1802.03426.
+    """
+    from umap import UMAP
+
+    order = [name for name in ("mouse", "human") if name in cohorts]
+    first = {order[0]: cohorts[order[0]]}
+    base = (spaces or spaces_of(first, alignment=alignment))[order[0]]
+    kept = _enough(base.scores)
+    if kept.sum() < _MIN_CELLS:
+        raise EvaluationError(
+            f"a map needs at least {_MIN_CELLS} {order[0]} cells with half of their families, "
+            f"there are {int(kept.sum())}"
+        )
+    whole = kept & base.complete
+    if whole.sum() < max(_MIN_CELLS, kept.sum() / 2):
+        whole = kept
+    mapper = UMAP(
+        n_neighbors=min(_NEIGHBORS, int(whole.sum()) - 1),
+        min_dist=_MIN_DIST,
+        random_state=seed,
+        n_jobs=1,
+    )
+    places = np.empty((len(kept), 2))
+    places[whole] = mapper.fit_transform(np.nan_to_num(base.scores[whole]))
+    rest = kept & ~whole
+    if rest.any():
+        places[rest] = mapper.transform(np.nan_to_num(base.scores[rest]))
+    parts = [_rows(order[0], base.cells, kept, places[kept])]
+    for species in order[1:]:
+        if spaces is not None and species in spaces:
+            cells = spaces[species].cells
+        else:
+            cells = cells_of(cohorts[species], alignment)
+        if cells.layout.features != base.cells.layout.features:
+            raise EvaluationError(
+                f"{order[0]} and {species} cohorts have different features; build both with "
+                "--layout shared"
+            )
+        scores = base.place(_moved(cells.X, base.cells.X))
+        kept = _enough(scores)
+        if kept.any():
+            places = mapper.transform(np.nan_to_num(scores[kept]))
+            parts.append(_rows(species, cells, kept, places))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _moved(X: NDArray[np.float32], onto: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Features with the mean and standard deviation that they have in another species."""
+    mean, deviation = _moments(X)
+    new_mean, new_deviation = _moments(onto)
+    scale = np.divide(new_deviation, deviation, out=np.zeros(len(mean)), where=deviation > 0)
+    return (X.astype(np.float64) - mean) * scale + new_mean
+
+
+def _moments(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    known = np.isfinite(X).any(axis=0)
+    mean, deviation = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    values = X[:, known].astype(np.float64)
+    mean[known], deviation[known] = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    return mean, deviation
+
+
+def _enough(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.isfinite(scores).mean(axis=1) >= MIN_SHARE
+
+
+def _rows(
+    species: str, cells: Cells, kept: NDArray[np.bool_], places: NDArray[np.floating]
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "cell_id": cells.cell_ids[kept],
+            "species": species,
+            "subclass": cells.y[kept],
+            "x": places[:, 0].astype(np.float64),
+            "y": places[:, 1].astype(np.float64),
+        }
+    )[list(COLUMNS)]

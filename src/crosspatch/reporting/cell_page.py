@@ -1,0 +1,646 @@
+"""One cell on a page: what was recorded, what the model says of it, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import CohortError, RecordingError
+from crosspatch.explanation.discriminants import Plane, discriminant_plane
+from crosspatch.features.protocols import Protocols, analyse
+from crosspatch.models.artifact import Artifact
+from crosspatch.models.calibrated import group_of
+from crosspatch.models.reference import Reference
+from crosspatch.prediction.explained import CellExplanation, write_contributions
+from crosspatch.prediction.inputs import Say
+from crosspatch.prediction.prediction import INSUFFICIENT, OUTSIDE, VERDICTS
+from crosspatch.recordings.model import Recording
+from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.quality import QUALITIES
+from crosspatch.recordings.stimuli import LONG_SQUARE, NONE
+from crosspatch.reporting.labels import LINE, TEXT, colour_of, ordered, readable, wrapped
+from crosspatch.reporting.recording_figures import (
+    draw_first_spikes,
+    draw_rates,
+    draw_sweeps,
+    stimulus_kinds,
+)
+from crosspatch.reporting.style import SECOND, WIDE, plain, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+#: Points of an inch: a page is printed.
+_DPI = 200
+
+# Stretches of a sweep that are drawn; a panel is not wider than so many points of the page.
+_STRETCHES = 800
+# Sweeps of so many kinds of stimulus stand side by side.
+_SIDE_BY_SIDE = 3
+# Features shown beside the reference.
+_FEATURES = 11
+# Of them, those that are chosen because they are unlike all subclasses.
+_STRANGE = 4
+# Robust standard deviations from the reference's median beyond which a value is an arrow.
+_FAR = 6.0
+# Lines of notes; a recording can have a hundred.
+_NOTE_LINES = 9
+# Panels stand side by side on a page of at least this width, inches.
+_TWO_COLUMNS = 5.0
+_EDGE = "0.25"
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Something that is drawn in a part of the page: its height, its share of a row's width."""
+
+    height: float
+    draw: Callable[[SubFigure], None]
+    share: float = 1.0
+
+
+_Row = list[_Panel]
+
+
+def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
+    """Everything about one cell on a page.
+
+    From top to bottom: the answer; sweeps by stimulus, first spikes and the rate-current curve;
+    probabilities with the prediction set, and what each family adds to the two most probable
+    subclasses; the cell's values among those of the reference's subclasses, and where it lies
+    between them; quality, what is missing, what is unusual, notes. What there is not, a recording
+    for a row of a table or a class for a cell with too little, leaves no gap.
+
+    Parameters
+    ----------
+    explanation : CellExplanation
+        From `crosspatch.prediction.explained.explain_cells`. Its recording is opened again.
+    width : float
+        Inches; on a narrow page every panel has a row of its own.
+    """
+    from matplotlib.figure import Figure
+
+    with _opened(explanation) as (recording, protocols):
+        rows: list[_Row] = [[_head(explanation, width)]]
+        if recording is not None and protocols is not None:
+            rows += _recording_rows(recording, protocols, width)
+        rows += _answer_rows(explanation)
+        rows += _reference_rows(explanation)
+        rows.append([_notes(explanation, recording, width)])
+        if width < _TWO_COLUMNS:
+            rows = [[panel] for row in rows for panel in row]
+        heights = [max(panel.height for panel in row) for row in rows]
+        figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+        places = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False, hspace=0)
+        for row, place in zip(rows, places[:, 0], strict=True):
+            shares = [panel.share for panel in row]
+            columns = place.subfigures(1, len(row), width_ratios=shares, squeeze=False, wspace=0)
+            for panel, column in zip(row, columns[0], strict=True):
+                panel.draw(column)
+    return figure
+
+
+def write_pages(
+    explanations: Sequence[CellExplanation],
+    out: str | Path,
+    *,
+    width: float = WIDE,
+    say: Say = lambda line: None,
+) -> list[Path]:
+    """Write a page a cell, as PNG and SVG, and contributions.csv.
+
+    Parameters
+    ----------
+    explanations : sequence of CellExplanation
+    out : path
+        Folder; made if it is not there.
+    width : float
+        Inches.
+    say : callable
+        Told of every page.
+
+    Returns
+    -------
+    list of Path
+        What was written, contributions.csv last.
+
+    Raises
+    ------
+    CrosspatchError
+        If something cannot be written.
+    """
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CohortError(f"{out} cannot be made: {error.strerror}") from error
+    written: list[Path] = []
+    taken: set[str] = set()
+    for each in explanations:
+        name = _file_name(each, taken)
+        figure = cell_page(each, width=width)
+        for ending in (".png", ".svg"):
+            save_figure(figure, out / f"{name}{ending}", _DPI)
+            written.append(out / f"{name}{ending}")
+            figure.set_layout_engine("none")  # it has its layout, which takes most of the time
+        say(f"{each.cell['cell_id']}: {out / name}.png")
+    write_contributions(explanations, out / "contributions.csv")
+    return [*written, out / "contributions.csv"]
+
+
+def _file_name(explanation: CellExplanation, taken: set[str]) -> str:
+    """A name for files that any system takes, which no other cell has."""
+    cell = explanation.cell
+    plain_id = re.sub(r"[^\w.-]+", "_", str(cell["cell_id"])).strip("._")[:80] or "cell"
+    first = plain_id if cell["species_known"] else f"{plain_id}-{cell['species']}"
+    name, number = first, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{first}-{number}"
+    taken.add(name.lower())
+    return name
+
+
+@contextmanager
+def _opened(
+    explanation: CellExplanation,
+) -> Iterator[tuple[Recording | None, Protocols | None]]:
+    """The cell's recording and what was measured on it, None where there is none to be read."""
+    if explanation.recording is None:
+        yield None, None
+        return
+    try:
+        opened = open_recording(explanation.recording)
+    except RecordingError:
+        # It could not be read for the prediction either; the notes say why.
+        yield None, None
+        return
+    with opened:
+        try:
+            recording, step = opened, explanation.step
+            if step is not None:
+                recording = opened.with_steps(step.start, step.end, step.amplitudes)
+            protocols = analyse(recording, QUALITIES[explanation.quality])
+        except RecordingError:
+            yield None, None
+            return
+        yield recording, protocols
+
+
+# The answer, in words
+
+
+def _head(explanation: CellExplanation, width: float) -> _Panel:
+    cell, model = explanation.cell, explanation.model
+    known = "" if cell["species_known"] else ", assumed: the file does not say"
+    about = [f"{cell['species'] or 'unknown'} cell{known}"]
+    if explanation.recording is not None:
+        about.append(explanation.recording.name)
+    elif cell["source"]:
+        about.append(f"a row of {cell['source']}")
+    if model is not None:
+        about.append(
+            f"model {model.about['model']} of {model.species} cells, layout {model.layout.name}"
+        )
+    lines: list[tuple[str, dict[str, Any]]] = [
+        (str(cell["cell_id"]), {"fontsize": 13, "fontweight": "bold"}),
+        (" · ".join(about), {"color": "0.35"}),
+    ]
+    warnings = []
+    if _simulated(explanation):
+        warnings.append("SIMULATED recording: it says nothing about a real neuron")
+    if model is not None and model.about["simulated"]:
+        warnings.append("the model was trained on SIMULATED recordings")
+    if warnings:
+        lines.append(("; ".join(warnings), {"color": SECOND, "fontweight": "bold"}))
+    answer, meaning = _answer(explanation)
+    lines += [(answer, {"fontsize": 10, "fontweight": "bold"}), (meaning, {})]
+    return _text(lines, width)
+
+
+def _simulated(explanation: CellExplanation) -> bool:
+    return "SIMULATED" in str(explanation.cell["notes"]).split("; ")
+
+
+def _answer(explanation: CellExplanation) -> tuple[str, str]:
+    """The verdict in a line, and what it means."""
+    cell, verdict = explanation.cell, str(explanation.cell["verdict"])
+    meaning = VERDICTS[verdict]
+    if verdict == INSUFFICIENT:
+        return verdict, f"{cell['completeness']:.0%} of the layout was measured: {meaning}"
+    if not cell["subclass"]:
+        return verdict, "there is no model of its species; no subclass is given"
+    said = f"{cell['subclass']}, probability {cell['probability']:.2f}"
+    within = str(cell["prediction_set"]).replace("|", " or ") or "no subclass"
+    means = f"90 % prediction set: {within}. {verdict.capitalize()}: {meaning}"
+    if verdict == OUTSIDE:
+        return f"{verdict}; the model's answer would be {said}", means
+    return f"{said}: {verdict}", means
+
+
+def _text(lines: Sequence[tuple[str, dict[str, Any]]], width: float) -> _Panel:
+    """Lines of text, wrapped, each with the size and weight it is given."""
+    set_lines = []
+    for text, given in lines:
+        style = {"fontsize": TEXT} | given
+        scale = style["fontsize"] / TEXT
+        fitted = wrapped(text, (width - 0.2) / scale, style.get("fontweight") == "bold")
+        set_lines.append((fitted, style, LINE * scale * (fitted.count("\n") + 1) + 0.03))
+    height = sum(each for _, _, each in set_lines) + 0.1
+
+    def draw(place: SubFigure) -> None:
+        top = 0.05
+        for text, style, tall in set_lines:
+            place.text(0.1 / width, 1 - top / height, text, va="top", linespacing=1.2, **style)
+            top += tall
+
+    return _Panel(height, draw)
+
+
+def _notes(explanation: CellExplanation, recording: Recording | None, width: float) -> _Panel:
+    cell, model = explanation.cell, explanation.model
+    lines: list[tuple[str, dict[str, Any]]] = []
+    if cell["quality"]:
+        lines.append((f"Fails quality control: {cell['quality']}", {"color": SECOND}))
+    elif recording is not None:
+        lines.append(("Quality control found nothing wrong with the cell.", {}))
+    layout = None if model is None else model.layout
+    if layout is not None:
+        there = set(str(cell["families"]).split("|"))
+        absent = [readable(name) for name in layout.families if name not in there]
+        missing = f"; not measured: {', '.join(absent)}" if absent else ""
+        lines.append((f"Measured: {cell['completeness']:.0%} of the layout{missing}.", {}))
+    notes = [part for part in str(cell["notes"]).split("; ") if part and part != "SIMULATED"]
+    if model is not None and cell["subclass"]:
+        reference = model.classifier.reference_
+        unusual = reference.unusual(explanation.values[None], [cell["subclass"]], most=6)[0]
+        if unusual:
+            lines.append((f"Unusual for {cell['subclass']}: {', '.join(unusual)}.", {}))
+            notes = [part for part in notes if not part.startswith("unlike ")]
+    if notes:
+        fitted = wrapped(f"Notes: {'; '.join(notes)}.", width - 0.2).split("\n")
+        more = len(fitted) - _NOTE_LINES
+        shown = fitted[:_NOTE_LINES] + ([f"… {more} lines more"] if more > 0 else [])
+        lines.append(("\n".join(shown), {"color": "0.35"}))
+    return _text(lines, width)
+
+
+# The recording
+
+
+def _recording_rows(recording: Recording, protocols: Protocols, width: float) -> list[_Row]:
+    kinds = stimulus_kinds(protocols)
+    if len(kinds) > 1:
+        kinds = [kind for kind in kinds if kind != NONE]  # sweeps without a stimulus tell little
+
+    def sweeps(kind: str) -> _Panel:
+        def draw(place: SubFigure) -> None:
+            above, below = place.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+            draw_sweeps(recording, protocols, kind, above, below, points=_STRETCHES, close_up=True)
+            above.set_title(wrapped(above.get_title(), share_of(kind) - 0.3), fontsize=TEXT)
+            above.set_ylabel("mV")  # the panels are too low for more
+            below.set_ylabel("pA")
+            _small(above, below)
+            place.align_ylabels([above, below])
+
+        return _Panel(1.9, draw, 1.5 if kind == LONG_SQUARE else 1.0)
+
+    def share_of(kind: str) -> float:
+        """Width of a panel, inches."""
+        if width < _TWO_COLUMNS:
+            return width
+        row = next(row for row in grouped if kind in row)
+        shares = [1.5 if each == LONG_SQUARE else 1.0 for each in row]
+        return width * (1.5 if kind == LONG_SQUARE else 1.0) / sum(shares)
+
+    grouped = [kinds[k : k + _SIDE_BY_SIDE] for k in range(0, len(kinds), _SIDE_BY_SIDE)]
+    rows = [[sweeps(kind) for kind in row] for row in grouped]
+    measured = []
+    if any(_has_spikes(each) for each in (protocols.long_square, protocols.short_square)) or (
+        _has_spikes(protocols.ramp)
+    ):
+        measured.append(_Panel(1.6, lambda place: _drawn(draw_first_spikes, protocols, place)))
+    if protocols.long_square is not None:
+        measured.append(_Panel(1.6, lambda place: _drawn(draw_rates, protocols, place)))
+    return [*rows, measured] if measured else rows
+
+
+def _has_spikes(analysis: Any) -> bool:
+    return analysis is not None and any(len(each) for each in analysis.features["spikes_set"])
+
+
+def _drawn(draw: Callable[[Protocols, Axes], None], protocols: Protocols, place: SubFigure) -> None:
+    axes = place.subplots()
+    draw(protocols, axes)
+    _small(axes)
+
+
+def _small(*all_axes: Axes) -> None:
+    """Text of the page's size, whatever a panel was drawn with."""
+    for axes in all_axes:
+        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            text.set_fontsize(TEXT)
+
+
+# What the model says, and why
+
+
+def _answer_rows(explanation: CellExplanation) -> list[_Row]:
+    if explanation.model is None or not explanation.cell["subclass"]:
+        return []
+    model, families = explanation.model, explanation.model.layout.families
+    low = 0.7 + 0.26 * len(model.classes)
+    height = max(0.8 + 0.27 * len(families), low)
+
+    def probabilities(place: SubFigure) -> None:
+        # Few classes beside many families: bars stay as high as elsewhere.
+        inches = place.bbox.height / place.figure.dpi
+        if inches > 1.4 * low:
+            parts = place.subfigures(2, 1, height_ratios=[low, inches - low], squeeze=False)
+            place = parts[0, 0]
+        _draw_probabilities(explanation, model, place)
+
+    return [
+        [
+            _Panel(low, probabilities, 0.9),
+            _Panel(height, lambda place: _draw_contributions(explanation, model, place), 1.2),
+        ]
+    ]
+
+
+def _draw_probabilities(explanation: CellExplanation, model: Artifact, place: SubFigure) -> None:
+    cell, axes = explanation.cell, place.subplots()
+    names = ordered(model.classes)
+    p = np.array([float(cell[f"probability_{name}"]) for name in names])
+    pale = 0.4 if cell["verdict"] == OUTSIDE else 1.0
+    rows = np.arange(len(names))
+    colours = [colour_of(name) for name in names]
+    axes.barh(rows, p, 0.62, color=colours, alpha=pale)
+    axes.barh(rows, p, 0.62, facecolor="none", edgecolor=_EDGE, linewidth=0.6)
+    within = str(cell["prediction_set"]).split("|")
+    calibration = model.classifier.calibration_
+    by_class = explanation.header["parameters"]["sets"] == "by-class"
+    limits = calibration.class_limit if by_class else calibration.limit
+    limit = limits[group_of(np.array([float(cell["completeness"])]))[0]]
+    for row, name in enumerate(names):
+        needed = limit[model.classes.index(name)]
+        axes.plot([needed, needed], [row - 0.42, row + 0.42], color="black", linewidth=1.2)
+        inside = name in within
+        axes.text(
+            1.02,
+            row,
+            f"{p[row]:.2f}{' in set' if inside else ''}",
+            va="center",
+            fontsize=TEXT,
+            fontweight="bold" if inside else "normal",
+            transform=axes.get_yaxis_transform(),
+        )
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("probability; black: needed to be in the set", fontsize=TEXT)
+    axes.set_title("subclass", fontsize=TEXT)
+    plain(axes)
+
+
+def _draw_contributions(explanation: CellExplanation, model: Artifact, place: SubFigure) -> None:
+    from matplotlib.patches import Patch
+
+    table, families = explanation.contributions, model.layout.families
+    order = sorted(model.classes, key=lambda name: -explanation.cell[f"probability_{name}"])
+    axes = place.subplots()
+    handles = []
+    shown = order[:2]
+    reach = max(float(table.loc[table["class"].isin(shown), "contribution"].abs().max()), 0.02)
+    for number, name in enumerate(shown):
+        part = table[table["class"] == name].set_index("family")
+        rows = np.array([families.index(family) for family in part.index])
+        at = rows + (-0.2 if number == 0 else 0.2)
+        colour, values = colour_of(name), part["contribution"].to_numpy(dtype=float)
+        axes.barh(at, values, 0.36, color=colour, edgecolor=_EDGE, linewidth=0.6)
+        errors = part["error"].to_numpy(dtype=float)
+        if errors.any():
+            axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8)
+        for row, value, error in zip(at, values, errors, strict=True):
+            right = value >= 0
+            axes.text(
+                value + (error + 0.03 * reach) * (1 if right else -1),
+                row,
+                _signed(value),
+                va="center",
+                ha="left" if right else "right",
+                fontsize=TEXT - 1,
+            )
+        base, p = part["base"].iloc[0], part["probability"].iloc[0]
+        label = f"{name}: from {base:.2f} to {p:.2f}"
+        handles.append(Patch(facecolor=colour, edgecolor=_EDGE, linewidth=0.6, label=label))
+    there = set(table["family"])
+    for row, family in enumerate(families):
+        if family not in there:
+            axes.text(0.03 * reach, row, "not measured", va="center", fontsize=TEXT, color="0.45")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlim(-1.35 * reach, 1.35 * reach)
+    labels = [wrapped(readable(family), 1.2) for family in families]
+    axes.set_yticks(range(len(families)), labels)
+    axes.set_ylim(len(families) - 0.5, -0.5)
+    place.suptitle("what speaks against (left) and for (right)", fontsize=TEXT)
+    axes.set_xlabel("added to the probability by each family", fontsize=TEXT)
+    plain(axes)
+    wide = place.bbox.width / place.figure.dpi > 3.8
+    place.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=2 if wide else 1,
+        frameon=False,
+        fontsize=TEXT,
+    )
+
+
+def _signed(value: float) -> str:
+    rounded = round(value, 2)
+    return f"{rounded:+.2f}".replace("-", "−") if rounded else "0.00"
+
+
+# Among the reference
+
+
+def _reference_rows(explanation: CellExplanation) -> list[_Row]:
+    model = explanation.model
+    if model is None:
+        return []
+    reference = model.classifier.reference_
+    panels = []
+    places = _telling(reference, explanation)
+    if len(places):
+        height = 0.85 + 0.19 * len(places) + 0.05
+        panels.append(
+            _Panel(height, lambda place: _draw_values(explanation, reference, places, place), 1.15)
+        )
+    plane = None
+    if explanation.cell["verdict"] != INSUFFICIENT:
+        plane = discriminant_plane(reference, explanation.values)
+    if plane is not None:
+        panels.append(_Panel(3.0, lambda place: _draw_plane(explanation, plane, place), 0.85))
+    return [panels] if panels else []
+
+
+def _telling(reference: Reference, explanation: CellExplanation) -> NDArray[np.intp]:
+    """Coordinates to be shown, of those measured, in the layout's order; none of traces.
+
+    First those in which the cell lies outside the middle 95 % of every class; then those that tell
+    the classes apart best, for which families take turns, so that none of them fills the panel.
+    """
+    if reference.traces_:
+        return np.zeros(0, dtype=int)
+    z = reference.coordinates(explanation.values[None])[0]
+    apart = reference.means_.var(axis=0) / np.diag(reference.covariance_)
+    turns: list[tuple[int, float, int]] = []
+    before = 0
+    for columns in reference.layout.columns.values():
+        inside = np.arange(before, before + len(columns))
+        before += len(columns)
+        measured = inside[np.isfinite(z[inside])]
+        best = measured[np.argsort(-apart[measured], kind="stable")]
+        turns += [(turn, -apart[place], int(place)) for turn, place in enumerate(best)]
+    low, high = reference.middle_[:, 0].min(axis=0), reference.middle_[:, 1].max(axis=0)
+    beyond = np.nan_to_num(np.maximum(low - z, z - high), nan=-np.inf)
+    strange = [int(place) for place in np.argsort(-beyond, kind="stable") if beyond[place] > 0]
+    best_first = [place for _, _, place in sorted(turns)]
+    shown = dict.fromkeys([*strange[:_STRANGE], *best_first])
+    return np.array(sorted(list(shown)[:_FEATURES]), dtype=int)
+
+
+def _draw_values(
+    explanation: CellExplanation,
+    reference: Reference,
+    places: NDArray[np.intp],
+    place: SubFigure,
+) -> None:
+    layout = reference.layout
+    columns = np.concatenate(list(layout.columns.values()))[places]
+    names = ordered(str(name) for name in reference.classes_)
+    codes = [list(map(str, reference.classes_)).index(name) for name in names]
+    z = reference.coordinates(explanation.values[None])[0][places]
+    axes = place.subplots()
+    step = 0.76 / len(names)
+    for number, (name, code) in enumerate(zip(names, codes, strict=True)):
+        at = np.arange(len(places)) - 0.38 + step * (number + 0.5)
+        low, high = np.clip(reference.middle_[code][:, places], -_FAR, _FAR)
+        axes.barh(
+            at,
+            high - low,
+            step * 0.85,
+            left=low,
+            color=colour_of(name),
+            edgecolor=_EDGE,
+            linewidth=0.3,
+        )
+        means = np.clip(reference.means_[code, places], -_FAR, _FAR)
+        axes.plot(means, at, "|", color="black", markersize=2.5, markeredgewidth=0.8)
+    inside = np.abs(z) <= _FAR
+    for row, value in enumerate(z):
+        x = float(np.clip(value, -_FAR, _FAR))
+        axes.plot([x, x], [row - 0.45, row + 0.45], color="white", linewidth=2.6)
+        axes.plot([x, x], [row - 0.45, row + 0.45], color="black", linewidth=1.3)
+        if not inside[row]:
+            axes.plot(x, row, ">" if value > 0 else "<", color="black", markersize=5)
+    labels = [readable(layout.features[column].name) for column in columns]
+    axes.set_yticks(range(len(places)), labels)
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.margins(x=0.03)
+    for row, column in enumerate(columns):
+        unit = layout.features[column].unit
+        shown = "" if unit in ("ratio", "unspecified") else f" {unit}"
+        axes.text(
+            1.02,
+            row,
+            f"{explanation.values[column]:.3g}{shown}",
+            va="center",
+            fontsize=TEXT - 1,
+            transform=axes.get_yaxis_transform(),
+        )
+    axes.set_title("the cell (line) among the reference", fontsize=TEXT)
+    axes.set_xlabel(
+        "robust SD from the reference's median;\nbars: middle 95 % of each subclass", fontsize=TEXT
+    )
+    plain(axes)
+    axes.tick_params(axis="y", labelsize=TEXT - 1)
+    _class_legend(place, names)
+
+
+def _draw_plane(explanation: CellExplanation, plane: Plane, place: SubFigure) -> None:
+    from matplotlib.patches import Circle
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
+    from scipy.stats import chi2
+
+    axes = place.subplots()
+    inches = place.bbox.width / place.figure.dpi
+    half, most = np.sqrt(chi2.ppf([0.5, 0.9], 2))
+    outline: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground=_EDGE)]
+    for name, centre in zip(plane.classes, plane.centres, strict=True):
+        colour = colour_of(name)
+        axes.add_patch(Circle(tuple(centre), most, color=colour, alpha=0.18, linewidth=0))
+        for radius, dash in ((half, "-"), (most, "--")):
+            ring = Circle(tuple(centre), radius, fill=False, edgecolor=colour, linestyle=dash)
+            ring.set_linewidth(1.3)
+            if dash == "-":
+                ring.set_path_effects(outline)
+            axes.add_patch(ring)
+    low = plane.centres.min(axis=0) - most - 0.4
+    high = plane.centres.max(axis=0) + most + 0.4
+    room = 0.6 * (high - low).max()
+    at = np.clip(plane.cell, low - room, high + room)
+    beyond = not np.array_equal(at, plane.cell)
+    axes.plot(
+        *at,
+        "*",
+        markersize=14,
+        color="black",
+        markeredgecolor="white",
+        markeredgewidth=0.9,
+        zorder=5,
+        clip_on=False,
+    )
+    low, high = np.minimum(low, at - 0.6), np.maximum(high, at + 0.6)
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
+    axes.set_aspect("equal")
+    axes.set_xlabel(f"discriminant 1 ({plane.shares[0]:.0%} of what separates them)", fontsize=TEXT)
+    axes.set_ylabel(f"discriminant 2 ({plane.shares[1]:.0%})", fontsize=TEXT)
+    far = f"{100 * float(explanation.cell['p_reference']):.2g} % of its cells lie as far out"
+    said = (
+        f"the cell (star), and 50 and 90 % of each subclass of the reference; over all "
+        f"{plane.measured} values {far}"
+    )
+    if beyond:
+        said += "; the cell lies beyond the edge"
+    place.suptitle(wrapped(said, inches - 0.2), fontsize=TEXT)
+    plain(axes)
+    if explanation.model is not None and explanation.model.layout.traces:
+        _class_legend(place, ordered(plane.classes))
+
+
+def _class_legend(place: SubFigure, names: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor=colour_of(name), edgecolor=_EDGE, linewidth=0.6, label=name)
+        for name in names
+    ]
+    place.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(names),
+        frameon=False,
+        fontsize=TEXT,
+        columnspacing=1.0,
+        handlelength=1.2,
+    )

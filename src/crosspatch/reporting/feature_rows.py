@@ -1,0 +1,120 @@
+"""Features as rows under the headings of their families, placed in inches.
+
+Dozens of rows with long names overlap or get lost if axes stretch them to a given height: here
+the height of a row follows from the lines of its name, and the height of the figure from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crosspatch.reporting.labels import LINE, TEXT, readable, width_of, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_GAP = 0.06
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Where each feature and each family's heading is, in inches from the top of the rows.
+
+    Attributes
+    ----------
+    features : dict
+        Feature to top, height and label.
+    headings : dict
+        Family to the middle of its heading, and its lines.
+    label_width, height : float
+        Inches.
+    """
+
+    features: dict[str, tuple[float, float, str]]
+    headings: dict[str, tuple[float, str]]
+    label_width: float
+    height: float
+
+    def middle(self, feature: str) -> float:
+        """Middle of a feature's row."""
+        top, height, _ = self.features[feature]
+        return top + height / 2
+
+    def write(self, axes: Axes, left: float, top: float) -> None:
+        """Write names and headings into axes whose units are inches, y downwards."""
+        for _, (above, height, label) in self.features.items():
+            axes.text(
+                left + self.label_width,
+                top + above + height / 2,
+                label,
+                ha="right",
+                va="center",
+                fontsize=TEXT,
+                linespacing=1.0,
+            )
+        for middle, heading in self.headings.values():
+            axes.text(
+                left,
+                top + middle,
+                heading,
+                linespacing=1.0,
+                va="center",
+                fontsize=TEXT,
+                fontweight="bold",
+            )
+
+
+def feature_rows(families: Mapping[str, str], widest: float, least: float) -> FeatureRows:
+    """Place features.
+
+    Parameters
+    ----------
+    families : mapping
+        Feature to its family, in the order in which they are drawn.
+    widest : float
+        Inches that names may take; longer ones are broken into lines.
+    least : float
+        Least height of a row, inches.
+    """
+    labels = {feature: wrapped(readable(feature), widest) for feature in families}
+    features: dict[str, tuple[float, float, str]] = {}
+    headings: dict[str, tuple[float, str]] = {}
+    longest = max(
+        (width_of(line) for label in labels.values() for line in label.split("\n")), default=0.0
+    )
+    longest = max(longest + 0.02, min(widest, 1.3))
+    at = 0.0
+    for family in dict.fromkeys(families.values()):
+        at += _GAP if headings else 0.0
+        heading = wrapped(readable(family), longest, bold=True)
+        tall = LINE * (1 + heading.count("\n"))
+        headings[family] = (at + tall / 2 + 0.02, heading)
+        at += tall + 0.05
+        for feature in (name for name, its in families.items() if its == family):
+            height = max(least, LINE * (1 + labels[feature].count("\n")) + 0.03)
+            features[feature] = (at, height, labels[feature])
+            at += height
+    return FeatureRows(features, headings, longest, at)
+
+
+def sheet(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure and axes over all of it, in inches from its upper left corner."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    return figure, axes
+
+
+def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes at so many inches from the upper left corner."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes(
+        (left / across, 1 - (top + height) / down, width / across, height / down)
+    )

@@ -1,0 +1,134 @@
+"""The main findings, in sentences that are made from the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from markupsafe import Markup
+
+from crosspatch.reporting.benchmark_sections import (
+    TASKS,
+    against_best,
+    best_by_task,
+    gain_in_words,
+    learns_from_mouse,
+    spread,
+    transfer_rows,
+)
+from crosspatch.reporting.explanation_sections import gains_in_words, verdicts_in_words
+from crosspatch.reporting.numbers import (
+    Cell,
+    Content,
+    Rows,
+    Source,
+    first_by,
+    listed,
+    name_in,
+    rows_of,
+    say,
+)
+
+
+def findings(
+    benchmarks: Sequence[Source], curves: Sequence[Source], explanations: Sequence[Source]
+) -> Iterator[Content]:
+    """What a reader should take home; each finding only where there are results for it."""
+    for source in benchmarks:
+        where = say(" (folder {name})", name=_code(source.label)) if len(benchmarks) > 1 else ""
+        sentences = [_best(source, task) for task in best_by_task(source)]
+        yield _about(say("Best models, mean ± SD over runs{where}", where=where), sentences)
+    gains: list[Content] = []
+    for source in benchmarks:
+        rows = transfer_rows(source)
+        models = dict.fromkeys([*rows["model_a"], *rows["model_b"]]) if len(rows) else {}
+        gains += [gain_in_words(source, name) for name in models if learns_from_mouse(name)]
+    for source in curves:
+        gains += gains_in_words(source)
+    if gains:
+        yield _about("What mouse is worth", gains)
+    for source in benchmarks:
+        yield from _coverage(source)
+    for source in explanations:
+        verdicts = verdicts_in_words(source, "attention and")
+        if verdicts:
+            yield _about("Attention and what really matters", verdicts)
+        alike = verdicts_in_words(source, "mouse and human")
+        if alike:
+            yield _about("Do families matter alike in both species", alike)
+        yield from _conserved(source)
+
+
+def _code(text: str) -> Markup:
+    return Markup("<code>{}</code>").format(text)
+
+
+def _about(title: Content, sentences: Sequence[Content]) -> Markup:
+    return say(
+        "<strong>{title}:</strong><br>{text}", title=title, text=Markup("<br>").join(sentences)
+    )
+
+
+def _best(source: Source, task: str) -> Markup:
+    row = best_by_task(source)[task]
+    best, worse, tied = against_best(source, task)
+    parts: list[Content] = []
+    if worse:
+        parts.append(say("clearly better than {models}", models=listed(list(worse))))
+    if tied:
+        parts.append(say("not to be told from {models}", models=listed(list(tied), "or")))
+    return say(
+        "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
+        task=TASKS.get(task, task).capitalize(),
+        best=best,
+        score=spread(source, "summary", row, "macro_f1"),
+        accuracy=spread(source, "summary", row, "accuracy"),
+        rest=say("; {parts}", parts=listed(parts)) if parts else "",
+    )
+
+
+def _coverage(source: Source) -> Iterator[Content]:
+    coverage = source.table("coverage")
+    if not len(coverage):
+        return
+    sentences = []
+    for (task, model), part in coverage[coverage["sets"] == coverage["sets"].iloc[0]].groupby(
+        ["task", "model"], sort=False
+    ):
+        whole = rows_of(part[part["class"] == "all"])
+        classes = part[part["class"] != "all"]
+        if not len(whole) or not len(classes):
+            continue
+        least = first_by(classes, "coverage_mean", lowest=True)
+        sentences.append(
+            say(
+                "Sets of {model} hold the true subclass of {share} of {task}, with {size} classes "
+                "in a set on average; of {name} they hold it least often, {low}.",
+                model=str(model),
+                share=spread(source, "coverage", whole[0], "coverage"),
+                task=TASKS.get(str(task), str(task)),
+                size=Cell(source, "coverage", whole[0], "set_size_mean", 2),
+                name=name_in(classes, least, "class"),
+                low=spread(source, "coverage", least, "coverage"),
+            )
+        )
+    if sentences:
+        yield _about("Prediction sets that aim at 90 %", sentences)
+
+
+def _conserved(source: Source) -> Iterator[Content]:
+    conserved = source.table("conserved")
+    if not len(conserved):
+        return
+    part = conserved[conserved["level"] == "subclass"]
+    sentences = []
+    for group in dict.fromkeys(part["group"].astype(str)):
+        count = {
+            verdict: Rows(
+                source, "conserved", {"level": "subclass", "group": group, "verdict": verdict}
+            )
+            for verdict in ("same", "opposite")
+        }
+        sentences.append(
+            say("{group}: {same} the same, {opposite} opposite.", group=group, **count)
+        )
+    yield _about("Features that mean the same in mouse and human, by subclass", sentences)

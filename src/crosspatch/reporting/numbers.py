@@ -1,0 +1,353 @@
+"""Numbers in a report: each is a reference to a cell of a result table, never a bare number.
+
+A number that is typed into a report, or computed on the way, cannot be checked by a reader. Here a
+number knows where it is from, and writes that beside itself:
+``<data value="0.7401404" data-from="run/summary.csv:0:macro_f1_mean">0.740</data>``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+
+from crosspatch.errors import EvaluationError
+from crosspatch.evaluation.learning_curve import LEARNING_CURVE
+from crosspatch.evaluation.results import BENCHMARK, read_settings
+from crosspatch.explanation.study import EXPLANATION
+
+#: Columns that a report needs of each table, by kind of folder.
+COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    BENCHMARK: {
+        "results": ("task", "features", "model", "protocol", "run", "fold", "macro_f1"),
+        "summary": ("task", "model", "runs", "macro_f1_mean", "macro_f1_sd", "accuracy_mean"),
+        "comparisons": ("task", "model_a", "model_b", "delta_macro_f1", "ci_low", "ci_high"),
+        "confusion": ("task", "model", "run", "true", "predicted", "cells"),
+        "calibration": ("task", "model", "ece_mean", "confident_mean", "outside_mean"),
+        "coverage": ("task", "model", "sets", "class", "coverage_mean", "set_size_mean"),
+        "reliability": ("task", "model", "bin_low", "bin_high", "cells", "confidence", "accuracy"),
+        "families": ("task", "model", "present", "macro_f1_mean", "coverage_mean"),
+        "cohorts": ("species", "group", "name", "cells", "donors", "share"),
+    },
+    LEARNING_CURVE: {
+        "summary": ("model", "mouse", "cells_per_class", "cut", "macro_f1_mean", "ci_low"),
+        "gains": ("model", "without", "cells_per_class", "cut", "delta_macro_f1", "ci_low"),
+        "cohorts": ("species", "group", "name", "cells", "donors", "share"),
+    },
+    EXPLANATION: {
+        "results": ("species", "model", "condition", "macro_f1"),
+        "importance": ("species", "model", "how", "family", "scope", "drop", "ci_low", "ci_high"),
+        "attention": ("species", "model", "subclass", "family", "weight"),
+        "agreement": ("what", "species", "model", "spearman", "verdict"),
+        "conserved": ("level", "group", "feature", "family", "mouse_auc", "human_auc", "verdict"),
+        "separation": ("species", "metric", "a", "b", "value", "p_value"),
+        "map": ("species", "subclass", "x", "y"),
+        "loadings": ("species", "family", "component", "feature", "loading"),
+        "examples": ("species", "subclass", "family", "feature", "example", "median"),
+        "cohorts": ("species", "group", "name", "cells", "donors", "share"),
+    },
+}
+
+#: How a number is written.
+Form = Literal["plain", "signed", "p", "count"]
+
+
+class Shown(Protocol):
+    """Something that writes itself as HTML."""
+
+    def __html__(self) -> Markup: ...
+
+
+#: What may stand in a text or a table.
+Content = str | Shown
+
+
+@dataclass(frozen=True)
+class Source:
+    """A result folder that a report is made from.
+
+    Attributes
+    ----------
+    path : Path
+    label : str
+        What the report calls it; no two of a report are the same.
+    settings : dict
+    """
+
+    path: Path
+    label: str
+    settings: Mapping[str, Any]
+    _tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """``benchmark``, ``learning-curve`` or ``explanation``."""
+        return str(self.settings.get("kind", BENCHMARK))
+
+    @property
+    def name(self) -> str:
+        """The label as part of a file's name."""
+        return re.sub(r"\W+", "_", self.label)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of its cohorts is made up."""
+        return any(each.get("simulated") for each in self.settings.get("cohorts", {}).values())
+
+    @property
+    def files(self) -> list[Path]:
+        """The tables that were read, and the settings."""
+        return [*(self.path / f"{name}.csv" for name in self._tables), self.path / "settings.json"]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table by name; empty where the folder has none.
+
+        Raises
+        ------
+        EvaluationError
+            If it is damaged.
+        """
+        if name not in self._tables:
+            file = self.path / f"{name}.csv"
+            if not file.is_file():
+                return pd.DataFrame()
+            self._tables[name] = self._read(file, COLUMNS[self.kind].get(name, ()))
+        return self._tables[name]
+
+    def _read(self, file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+        try:
+            # As precise as it was written, so that a reader finds the same digits in the file.
+            frame = pd.read_csv(file, float_precision="round_trip")
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"{file} is damaged ({error}); run it again") from error
+        lacking = [name for name in columns if name not in frame]
+        if lacking:
+            raise EvaluationError(f"{file} has no column '{lacking[0]}'; run it again")
+        return frame
+
+
+def read_source(path: Path, label: str) -> Source:
+    """Open a result folder.
+
+    Raises
+    ------
+    EvaluationError
+        If it is none, of an unknown kind, or its run was not finished.
+    """
+    source = Source(path, label, read_settings(path))
+    if source.kind not in COLUMNS:
+        raise EvaluationError(f"{path} holds results of a kind that is not known: {source.kind}")
+    return source
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes
+    ----------
+    source : Source
+    table : str
+    row : int
+        From 0, as in the file.
+    column : str
+    digits : int
+        After the point.
+    form : str
+        ``plain``, ``signed``, ``p`` (below 0.001 it says so) or ``count``.
+    """
+
+    source: Source
+    table: str
+    row: int
+    column: str
+    digits: int = 3
+    form: Form = "plain"
+
+    @property
+    def value(self) -> Any:
+        """The number or text itself."""
+        return self.source.table(self.table)[self.column].iloc[self.row]
+
+    def __bool__(self) -> bool:
+        return not _missing(self.value)
+
+    def __html__(self) -> Markup:
+        where = f"{self.source.label}/{self.table}.csv:{self.row}:{self.column}"
+        return _data(self.value, where, self.digits, self.form)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many rows of a table have certain values.
+
+    Attributes
+    ----------
+    source : Source
+    table : str
+    where : dict
+        Column to value.
+    """
+
+    source: Source
+    table: str
+    where: Mapping[str, str]
+
+    @property
+    def value(self) -> int:
+        """Their number."""
+        frame = self.source.table(self.table)
+        kept = np.ones(len(frame), dtype=bool)
+        for column, value in self.where.items():
+            kept &= (frame[column].astype(str) == value).to_numpy()
+        return int(kept.sum())
+
+    def __html__(self) -> Markup:
+        chosen = "&".join(f"{column}={value}" for column, value in self.where.items())
+        where = f"{self.source.label}/{self.table}.csv:rows:{chosen}"
+        return _data(self.value, where, 0, "count")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value of a folder's settings.
+
+    Attributes
+    ----------
+    source : Source
+    path : tuple of str
+        Keys from the top.
+    """
+
+    source: Source
+    path: tuple[str, ...]
+
+    @property
+    def value(self) -> Any:
+        """The value itself."""
+        value: Any = self.source.settings
+        for key in self.path:
+            value = value[key]
+        return value
+
+    def __html__(self) -> Markup:
+        # RFC 6901: a pointer into a JSON file.
+        pointer = "".join(
+            "/" + key.replace("~", "~0").replace("/", "~1") for key in map(str, self.path)
+        )
+        return _data(self.value, f"{self.source.label}/settings.json#{pointer}", 3, "count")
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+
+
+def _data(value: Any, where: str, digits: int, form: Form) -> Markup:
+    if _missing(value):
+        return Markup("–")
+    if not isinstance(value, bool | np.bool_ | int | float | np.number):
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if not any(sign.isdigit() for sign in text):
+            return escape(text)
+        return Markup('<data value="{0}" data-from="{1}">{0}</data>').format(text, where)
+    exact = value.item() if isinstance(value, np.generic) else value
+    return Markup('<data value="{0}" data-from="{1}" title="{0} ({1})">{2}</data>').format(
+        str(exact), where, written(exact, digits, form)
+    )
+
+
+def rows_of(table: pd.DataFrame) -> list[int]:
+    """Row numbers of a part of a table, as they are in its file."""
+    return [int(row) for row in table.index.tolist()]
+
+
+def name_in(table: pd.DataFrame, row: int, column: str) -> str:
+    """The name that stands in a table."""
+    return str(table[column].loc[row])
+
+
+def first_by(table: pd.DataFrame, column: str, *, lowest: bool = False) -> int:
+    """Row with the highest (or lowest) value of a column."""
+    values = table[column].astype(float)
+    return int(str(values.idxmin() if lowest else values.idxmax()))
+
+
+def written(value: float, digits: int = 3, form: Form = "plain") -> str:
+    """A number as it is shown: rounded, with a true minus sign.
+
+    Parameters
+    ----------
+    value : float
+    digits : int
+    form : str
+        See `Cell`.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if form == "count":
+        text = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}f}"
+    elif form == "p" and value < 0.001:
+        text = "< 0.001"
+    else:
+        text = f"{value:{'+' if form == 'signed' else ''}.{digits}f}"
+        if not float(text):
+            text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def say(text: str, /, **parts: Content) -> Markup:
+    """A sentence, with numbers and names put in.
+
+    Parameters
+    ----------
+    text : str
+        With fields in braces. It must not have numbers of its own.
+    **parts : str, Cell, Rows, Setting or Markup
+
+    Raises
+    ------
+    TypeError
+        If a part is a bare number.
+
+    Examples
+    --------
+    >>> str(say("{model} is best.", model="forest"))
+    'forest is best.'
+    """
+    for name, part in parts.items():
+        refuse_bare(part, name)
+    return Markup(text).format(**parts)  # noqa: S704, the texts are our own
+
+
+def refuse_bare(part: Any, name: str = "it") -> Any:
+    """Give back what may stand in a report.
+
+    Raises
+    ------
+    TypeError
+        If it is a number that does not say where it is from.
+    """
+    if isinstance(part, bool | int | float | np.number):
+        raise TypeError(f"{name} is a bare number, {part}: give the cell of the table it is from")
+    return part
+
+
+def listed(parts: list[Content], last: str = "and") -> Markup:
+    """Names or numbers as words: a, b and c."""
+    if len(parts) < 2:
+        return Markup("").join(parts)
+    return Markup("{} {} {}").format(Markup(", ").join(parts[:-1]), last, parts[-1])
+
+
+def checksum(file: Path) -> str:
+    """Sha256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,297 @@
+"""A report as one page: what a section may consist of, and how it becomes HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import jinja2
+from markupsafe import Markup
+
+from crosspatch.errors import CrosspatchError
+from crosspatch.reporting.numbers import Content, refuse_bare
+from crosspatch.reporting.style import NARROW, WIDE, save_figure
+from crosspatch.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+#: The largest page, bytes.
+MOST_BYTES = 5_000_000
+
+# A drawing of more bytes than this goes into the page as points, not as lines.
+_MOST_LINES = 100_000
+
+# Points of an inch, as it is saved and in the page.
+_PRINT, _SCREEN = 300, 170
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: Content
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph; `style` is ``plain``, ``verdict`` or ``warning``."""
+
+    text: Content
+    style: str = "plain"
+    kind: ClassVar[str] = "paragraph"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list."""
+
+    items: Sequence[Content]
+    kind: ClassVar[str] = "points"
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Lines to be typed into a terminal."""
+
+    lines: Sequence[str]
+    kind: ClassVar[str] = "commands"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes
+    ----------
+    caption : str or Markup
+    header : sequence of str
+    rows : sequence of sequences
+        Names, and numbers as references.
+    texts : int
+        How many columns, from the left, are text; the others are numbers and stand to the right.
+    last_text : bool
+        Whether the last column is text too, and long.
+    folded : bool
+        Whether it is shown only when the reader opens it; the caption is what to click on.
+    """
+
+    caption: Content
+    header: Sequence[Content]
+    rows: Sequence[Sequence[Content]]
+    texts: int = 1
+    last_text: bool = False
+    folded: bool = False
+    kind: ClassVar[str] = "table"
+
+    def look(self, column: int) -> str:
+        """Class of a column: ``name``, ``number``, or ``prose``, which may be broken."""
+        if self.last_text and column == len(self.header) - 1:
+            return "prose"
+        return "name" if column < self.texts else "number"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes
+    ----------
+    name : str
+        Of its files, without ending; unlike all others of a report.
+    draw : callable
+        Takes a width in inches.
+    alt : str
+        What it shows and what is to be seen in it, for those who do not see it.
+    caption : str or Markup
+    """
+
+    name: str
+    draw: Callable[[float], Figure]
+    alt: str
+    caption: Content
+    kind: ClassVar[str] = "picture"
+
+
+Block = Heading | Paragraph | Points | Commands | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a title."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A figure in one width: as lines, and as points."""
+
+    svg: bytes
+    image: Image
+    width: int  # CSS pixels
+    height: int
+
+    def uri(self, *, small: bool) -> str:
+        """It in the page itself: lines where they are few, else 256 colours of points."""
+        if len(self.svg) <= (_MOST_LINES // 4 if small else _MOST_LINES):
+            return _data_uri(self.svg, "svg+xml")
+        from PIL import Image
+
+        image = self.image
+        if small:
+            image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+        few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        stream = io.BytesIO()
+        few.save(stream, format="png", optimize=True)
+        return _data_uri(stream.getvalue(), "png")
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def write_page(
+    out: Path,
+    title: str,
+    sections: Sequence[Section],
+    *,
+    banner: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write a page, and its figures beside it.
+
+    Parameters
+    ----------
+    out : Path
+        The page; figures go to a folder ``<stem>_figures`` beside it.
+    title : str
+    sections : sequence of Section
+        One without blocks is left out.
+    banner : str
+        A warning above everything.
+    progress : callable, optional
+        Told how many figures are done, of how many.
+
+    Returns
+    -------
+    list of Path
+        Files that were written, the page first.
+
+    Raises
+    ------
+    CrosspatchError
+        If they cannot be written.
+    """
+    if out.is_dir():
+        raise CrosspatchError(
+            f"{out} is a folder; give the report a file name, such as report.html"
+        )
+    sections = [section for section in sections if section.blocks]
+    pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
+    folder = out.with_name(f"{out.stem}_figures")
+    try:
+        (folder if pictures else out.parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CrosspatchError(
+            f"{folder} cannot be made ({error.strerror}); choose another --out"
+        ) from error
+    written: list[Path] = []
+    drawn: dict[str, dict[str, _Drawn]] = {}
+    for done, picture in enumerate(pictures):
+        if progress is not None:
+            progress(done, len(pictures))
+        beside = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")]
+        drawn[picture.name] = {"wide": _saved(picture, *beside), "narrow": _narrow(picture)}
+        written += beside
+    html = _page(title, sections, banner, drawn, small=False)
+    if len(html.encode()) > MOST_BYTES:
+        html = _page(title, sections, banner, drawn, small=True)
+    with replacing(out, CrosspatchError) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    if progress is not None:
+        progress(len(pictures), len(pictures))
+    return [out, *written]
+
+
+def _placed(picture: Picture, width: float) -> Figure:
+    figure = picture.draw(width)
+    figure.draw_without_rendering()
+    # Placed once; saving it in several formats need not place everything again.
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _saved(picture: Picture, png: Path, svg: Path) -> _Drawn:
+    """Write the files of a figure, and take from them what goes into the page."""
+    from PIL import Image
+
+    figure = _placed(picture, WIDE)
+    save_figure(figure, png, dpi=_PRINT)
+    save_figure(figure, svg, dpi=_PRINT)
+    with Image.open(png) as saved:
+        smaller = saved.width * _SCREEN // _PRINT, saved.height * _SCREEN // _PRINT
+        image = saved.convert("RGB").resize(smaller, Image.Resampling.LANCZOS)
+    return _Drawn(svg.read_bytes(), image, *_pixels(figure))
+
+
+def _narrow(picture: Picture) -> _Drawn:
+    from matplotlib import rc_context
+    from PIL import Image
+
+    figure = _placed(picture, NARROW)
+    svg, png = io.BytesIO(), io.BytesIO()
+    with rc_context({"svg.hashsalt": "crosspatch"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None}, dpi=_SCREEN)
+    figure.savefig(png, format="png", dpi=_SCREEN)
+    return _Drawn(svg.getvalue(), Image.open(png).convert("RGB"), *_pixels(figure))
+
+
+def _pixels(figure: Figure) -> tuple[int, int]:
+    width, height = figure.get_size_inches()
+    return round(96 * width), round(96 * height)
+
+
+def _page(
+    title: str,
+    sections: Sequence[Section],
+    banner: str,
+    drawn: Mapping[str, Mapping[str, _Drawn]],
+    *,
+    small: bool,
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("crosspatch.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=refuse_bare,  # no number that does not say where it is from
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = {
+        name: {
+            "number": str(number),
+            **{
+                width: {"uri": one.uri(small=small), "size": (str(one.width), str(one.height))}
+                for width, one in both.items()
+            },
+        }
+        for number, (name, both) in enumerate(drawn.items(), 1)
+    }
+    style = (files("crosspatch.reporting") / "templates" / "report.css").read_text("utf-8")
+    return environment.get_template("report.html").render(
+        title=title,
+        sections=sections,
+        banner=banner,
+        figures=figures,
+        style=Markup(style),  # noqa: S704, our own file
+    )
