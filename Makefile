@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= results
-PYTEST_ARGS ?=
+# Two files of tests at a time; what the tests of a file share is made once.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 .PHONY: run test lint bench clean
 

@@ -58,3 +58,9 @@ def test_equal_scores_are_no_difference():
 def test_unpaired_scores_are_refused():
     with pytest.raises(EvaluationError, match="same folds"):
         corrected_resampled_t([0.5, 0.6], [0.5], 0.25)
+
+
+def test_a_cell_without_a_class_counts_against_its_own() -> None:
+    found = scores(["a", "a", "b", "b"], ["a", "refused", "b", "b"], ["a", "b"])
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+    assert found["accuracy"] == pytest.approx(0.75)

@@ -261,7 +261,8 @@ def agreement_of_species(
     correlation of the means is taken; the 2.5th and 97.5th percentile. As training sets of folds
     overlap, what a resampled mean differs from the mean is first enlarged by the factor by which
     the corrected resampled t-test enlarges an error, the root of 1 + folds × test cells / training
-    cells. Noise lowers a rank correlation, so that the interval may lie low around it.
+    cells. Few families give few values, and noise shifts them, so that the interval may lie to one
+    side of the correlation.
 
     Parameters
     ----------

@@ -73,24 +73,6 @@ EXPLANATION_TABLES = (
 #: One model with attention, and the best of those without.
 DEFAULT_MODELS = ("bilstm-attention", "boosting")
 
-#: Of the table that only two species have.
-CONSERVED_COLUMNS = (
-    "level",
-    "group",
-    "feature",
-    "family",
-    "unit",
-    "mouse_auc",
-    "mouse_low",
-    "mouse_high",
-    "human_auc",
-    "human_low",
-    "human_high",
-    "mouse_cells",
-    "human_cells",
-    "verdict",
-)
-
 _ATTENTION_OF_FOLD = (
     "species",
     "features",
@@ -261,7 +243,10 @@ def explain(
     for part in about_cells:
         outcome = outcomes[part.name]
         tables[part.title] = pd.DataFrame(outcome["rows"], columns=outcome["columns"])
-    tables.setdefault("conserved", pd.DataFrame(columns=list(CONSERVED_COLUMNS)))
+    if "conserved" not in tables:  # one species: an empty table, with its columns
+        from crosspatch.explanation.conserved import COLUMNS
+
+        tables["conserved"] = pd.DataFrame(columns=list(COLUMNS))
     tables = {name: tables[name] for name in EXPLANATION_TABLES}
     if folder is not None:
         folder.finish(tables, settings)

@@ -518,11 +518,15 @@ def spread(source: Source, table: str, row: int, name: str, digits: int = 3) -> 
 
 
 def interval(
-    source: Source, table: str, row: int, low: str = "ci_low", high: str = "ci_high"
+    source: Source,
+    table: str,
+    row: int,
+    columns: tuple[str, str] = ("ci_low", "ci_high"),
+    digits: int = 3,
+    form: Form = "signed",
 ) -> Markup:
     """A 95 % interval in brackets."""
-    form: Form = "plain" if low.startswith(("mouse", "human")) else "signed"
-    ends = (_cell(source, table, row, name, form=form) for name in (low, high))
+    ends = (_cell(source, table, row, name, digits, form) for name in columns)
     return say("[{low}, {high}]", **dict(zip(("low", "high"), ends, strict=True)))
 
 

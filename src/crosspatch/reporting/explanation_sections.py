@@ -90,7 +90,7 @@ def curve_blocks(source: Source) -> Iterator[Block]:
                 Cell(source, "summary", row, "cells_per_class", form="count"),
                 Cell(source, "summary", row, "n_labelled", form="count"),
                 Cell(source, "summary", row, "macro_f1_mean"),
-                interval(source, "summary", row),
+                interval(source, "summary", row, form="plain"),
             )
             for row in rows_of(summary)
         ],
@@ -250,7 +250,7 @@ def verdicts_in_words(source: Source, what: str) -> list[Markup]:
     return [
         say(
             "{what} ({species}, {model}): {verdict}; rank correlation {r} {ends}.",
-            what=(name_in(agreement, row, "what")).capitalize(),
+            what=_in_words(name_in(agreement, row, "what")),
             species=_species(name_in(agreement, row, "species")),
             model=(name_in(agreement, row, "model")),
             verdict=Cell(source, "agreement", row, "verdict"),
@@ -432,7 +432,9 @@ def _conserved_table(
         return say(
             "{value} {ends}",
             value=Cell(source, "conserved", row, f"{species}_auc", digits=2),
-            ends=interval(source, "conserved", row, f"{species}_low", f"{species}_high"),
+            ends=interval(
+                source, "conserved", row, (f"{species}_low", f"{species}_high"), 2, "plain"
+            ),
         )
 
     return Table(
@@ -483,7 +485,7 @@ def separation_blocks(source: Source) -> Iterator[Block]:
             [
                 (
                     *(Cell(source, "separation", row, name) for name in ("species", "a", "b")),
-                    Cell(source, "separation", row, "value", form="signed"),
+                    Cell(source, "separation", row, "value"),
                     Cell(source, "separation", row, "p_value", form="p"),
                 )
                 for row in rows_of(part)

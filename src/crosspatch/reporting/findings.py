@@ -46,8 +46,9 @@ def findings(
         gains += gains_in_words(source)
     if gains:
         yield _about("What mouse is worth", gains)
-    for source in benchmarks:
-        yield from _coverage(source)
+    sets = [sentence for source in benchmarks for sentence in _coverage(source)]
+    if sets:
+        yield _about("Prediction sets that aim at 90 %", sets)
     for source in explanations:
         verdicts = verdicts_in_words(source, "attention and")
         if verdicts:
@@ -63,26 +64,27 @@ def _code(text: str) -> Markup:
 
 
 def _about(title: Content, sentences: Sequence[Content]) -> Markup:
-    return say(
-        "<strong>{title}:</strong><br>{text}", title=title, text=Markup("<br>").join(sentences)
-    )
+    text = Markup("<br>").join(sentences)
+    return say("<strong>{title}:</strong><br>{text}", title=title, text=text)
 
 
 def _best(source: Source, task: str) -> Markup:
     row = best_by_task(source)[task]
     best, worse, tied = against_best(source, task)
-    parts: list[Content] = []
-    if worse:
-        parts.append(say("clearly better than {models}", models=listed(list(worse))))
-    if tied:
-        parts.append(say("not to be told from {models}", models=listed(list(tied), "or")))
+    rest: Content = ""
+    if worse and tied:
+        rest = say("; clearly better than all others but {models}", models=listed(list(tied)))
+    elif worse:
+        rest = "; clearly better than all others"
+    elif tied:
+        rest = say("; not to be told from {models}", models=listed(list(tied), "or"))
     return say(
         "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
         task=TASKS.get(task, task).capitalize(),
         best=best,
         score=spread(source, "summary", row, "macro_f1"),
         accuracy=spread(source, "summary", row, "accuracy"),
-        rest=say("; {parts}", parts=listed(parts)) if parts else "",
+        rest=rest,
     )
 
 
@@ -90,7 +92,6 @@ def _coverage(source: Source) -> Iterator[Content]:
     coverage = source.table("coverage")
     if not len(coverage):
         return
-    sentences = []
     for (task, model), part in coverage[coverage["sets"] == coverage["sets"].iloc[0]].groupby(
         ["task", "model"], sort=False
     ):
@@ -99,7 +100,7 @@ def _coverage(source: Source) -> Iterator[Content]:
         if not len(whole) or not len(classes):
             continue
         least = first_by(classes, "coverage_mean", lowest=True)
-        sentences.append(
+        yield (
             say(
                 "Sets of {model} hold the true subclass of {share} of {task}, with {size} classes "
                 "in a set on average; of {name} they hold it least often, {low}.",
@@ -111,8 +112,6 @@ def _coverage(source: Source) -> Iterator[Content]:
                 low=spread(source, "coverage", least, "coverage"),
             )
         )
-    if sentences:
-        yield _about("Prediction sets that aim at 90 %", sentences)
 
 
 def _conserved(source: Source) -> Iterator[Content]:

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 MOST_BYTES = 5_000_000
 
 # A drawing of more bytes than this goes into the page as points, not as lines.
-_MOST_LINES = 100_000
+_MOST_LINES = 60_000
 
 # Points of an inch, as it is saved and in the page.
-_PRINT, _SCREEN = 300, 170
+_PRINT, _SCREEN = 300, 150
+
+# What figures are made smaller by, one after the other, until the page is small enough.
+_SCALES = (1.0, 0.7, 0.5)
 
 
 @dataclass(frozen=True)
@@ -137,20 +140,21 @@ class _Drawn:
     """A figure in one width: as lines, and as points."""
 
     svg: bytes
-    image: Image
+    image: Callable[[], Image]
     width: int  # CSS pixels
     height: int
 
-    def uri(self, *, small: bool) -> str:
+    def uri(self, scale: float) -> str:
         """It in the page itself: lines where they are few, else 256 colours of points."""
-        if len(self.svg) <= (_MOST_LINES // 4 if small else _MOST_LINES):
+        if len(self.svg) <= _MOST_LINES * scale**2:
             return _data_uri(self.svg, "svg+xml")
-        from PIL import Image
+        from PIL.Image import Dither, Quantize, Resampling
 
-        image = self.image
-        if small:
-            image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
-        few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        image = self.image()
+        if scale < 1:
+            size = round(image.width * scale), round(image.height * scale)
+            image = image.resize(size, Resampling.LANCZOS)
+        few = image.quantize(256, Quantize.MEDIANCUT, dither=Dither.NONE)
         stream = io.BytesIO()
         few.save(stream, format="png", optimize=True)
         return _data_uri(stream.getvalue(), "png")
@@ -213,9 +217,10 @@ def write_page(
         beside = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")]
         drawn[picture.name] = {"wide": _saved(picture, *beside), "narrow": _narrow(picture)}
         written += beside
-    html = _page(title, sections, banner, drawn, small=False)
-    if len(html.encode()) > MOST_BYTES:
-        html = _page(title, sections, banner, drawn, small=True)
+    for scale in _SCALES:
+        html = _page(title, sections, banner, drawn, scale)
+        if len(html.encode()) <= MOST_BYTES:
+            break
     with replacing(out, CrosspatchError) as temporary:
         temporary.write_text(html, encoding="utf-8")
     if progress is not None:
@@ -233,27 +238,36 @@ def _placed(picture: Picture, width: float) -> Figure:
 
 def _saved(picture: Picture, png: Path, svg: Path) -> _Drawn:
     """Write the files of a figure, and take from them what goes into the page."""
-    from PIL import Image
+    from PIL.Image import Resampling
+    from PIL.Image import open as open_image
 
     figure = _placed(picture, WIDE)
     save_figure(figure, png, dpi=_PRINT)
     save_figure(figure, svg, dpi=_PRINT)
-    with Image.open(png) as saved:
-        smaller = saved.width * _SCREEN // _PRINT, saved.height * _SCREEN // _PRINT
-        image = saved.convert("RGB").resize(smaller, Image.Resampling.LANCZOS)
+
+    def image() -> Image:
+        with open_image(png) as saved:
+            smaller = saved.width * _SCREEN // _PRINT, saved.height * _SCREEN // _PRINT
+            return saved.convert("RGB").resize(smaller, Resampling.LANCZOS)
+
     return _Drawn(svg.read_bytes(), image, *_pixels(figure))
 
 
 def _narrow(picture: Picture) -> _Drawn:
     from matplotlib import rc_context
-    from PIL import Image
+    from PIL.Image import open as open_image
 
     figure = _placed(picture, NARROW)
-    svg, png = io.BytesIO(), io.BytesIO()
+    svg = io.BytesIO()
     with rc_context({"svg.hashsalt": "crosspatch"}):
         figure.savefig(svg, format="svg", metadata={"Date": None}, dpi=_SCREEN)
-    figure.savefig(png, format="png", dpi=_SCREEN)
-    return _Drawn(svg.getvalue(), Image.open(png).convert("RGB"), *_pixels(figure))
+
+    def image() -> Image:
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=_SCREEN)
+        return open_image(png).convert("RGB")
+
+    return _Drawn(svg.getvalue(), image, *_pixels(figure))
 
 
 def _pixels(figure: Figure) -> tuple[int, int]:
@@ -266,8 +280,7 @@ def _page(
     sections: Sequence[Section],
     banner: str,
     drawn: Mapping[str, Mapping[str, _Drawn]],
-    *,
-    small: bool,
+    scale: float,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crosspatch.reporting"),
@@ -281,7 +294,7 @@ def _page(
         name: {
             "number": str(number),
             **{
-                width: {"uri": one.uri(small=small), "size": (str(one.width), str(one.height))}
+                width: {"uri": one.uri(scale), "size": (str(one.width), str(one.height))}
                 for width, one in both.items()
             },
         }

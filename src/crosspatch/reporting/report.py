@@ -218,13 +218,12 @@ def _done(source: Source) -> Markup:
     models = listed([str(name) for name in settings.get("models", ())]) or Markup("Models")
     tasks: Content = ""
     if source.kind == BENCHMARK and settings.get("tasks"):
-        tasks = say(" on the tasks {tasks}", tasks=listed(list(map(str, settings["tasks"]))))
+        names = list(map(str, settings["tasks"]))
+        word = "tasks" if len(names) > 1 else "task"
+        tasks = say(" on the {word} {tasks}", word=word, tasks=listed(list(names)))
     parts: list[Content] = [
-        say(_DONE[source.kind], models=models, tasks=tasks)
-        + (
-            ", trained as crosspatch train does it, with calibration"
-            * bool(settings.get("calibration"))
-        )
+        say(_DONE[source.kind], models=models, tasks=tasks),
+        ", trained and calibrated as by crosspatch train" * bool(settings.get("calibration")),
     ]
     cohorts = [
         say(
@@ -296,13 +295,14 @@ def _settings(sources: Sequence[Source]) -> Iterator[Block]:
         yield Heading(say("Folder <code>{label}</code>", label=source.label))
         yield Commands([command_of(source)])
         yield Table(
-            "Settings",
+            say("Settings of folder {label}", label=_code(source.label)),
             ("Setting", "Value"),
             [
                 (" ".join(path).replace("_", " "), Setting(source, path))
                 for path in _leaves(source.settings)
             ],
             last_text=True,
+            folded=True,
         )
     yield Heading("Files")
     hashes: dict[tuple[str, str, str], None] = {}
