@@ -61,6 +61,8 @@ def settings(kind: str, *, simulated: bool = False, **more: Any) -> dict[str, An
 def cohorts_table() -> pd.DataFrame:
     """Table ``cohorts`` of both species."""
     rows = [
+        ("human", "all", "all", 702, 109, 1.0),
+        ("human", "left out", "not in a feature file", 74, np.nan, np.nan),
         *(("human", "subclass", n, c, c // 6, c / 702) for n, c in _HUMAN.items()),
         ("human", "condition", "acute", 401, 70, 401 / 702),
         ("human", "condition", "culture", 301, 39, 301 / 702),
@@ -238,6 +240,7 @@ def explanation_tables() -> dict[str, pd.DataFrame]:
     agreement = [
         {"what": what, "species": s, "model": "bilstm-attention", "spearman": r}
         | {"ci_low": r - 0.3, "ci_high": min(r + 0.3, 1), "families": 12, "folds": 10}
+        | {"p_value": 0.03}
         | {"verdict": verdict}
         for what, s, r, verdict in (
             ("attention and permuted", "mouse", 0.2, "attention does not explain the model"),
@@ -253,6 +256,9 @@ def explanation_tables() -> dict[str, pd.DataFrame]:
         | {"unit": "mV", "mouse_auc": m, "mouse_low": m - 0.04, "mouse_high": m + 0.04}
         | {"human_auc": h, "human_low": h - 0.06, "human_high": h + 0.06}
         | {"mouse_cells": 477, "human_cells": 67, "verdict": verdicts[k % 4]}
+        | {"mouse_balanced_auc": m, "mouse_balanced_low": m - 0.04, "mouse_balanced_high": m + 0.04}
+        | {"human_balanced_auc": h, "human_balanced_low": h - 0.06, "human_balanced_high": h + 0.06}
+        | {"balanced_verdict": "same" if k == 1 else verdicts[k % 4]}
         for level, groups in (
             ("subclass", CLASSES["human"]),
             ("homologous type", ["Sst CHODL", "Lamp5 LCP2 1"]),

@@ -255,6 +255,13 @@ def test_attention_that_does_not_explain_is_said(folders, tmp_path):
     assert verdict in sections["explanation"]
 
 
+def test_opposite_features_are_told_from_those_of_the_cells_collected(folders, tmp_path):
+    file = write_report([folders["explanation"]], tmp_path / "report.html")[0]
+    findings = next(e for e in parsed(file).iter("section") if e.attrib["id"] == "findings")
+    text = " ".join("".join(findings.itertext()).split())
+    assert "Pvalb: 2 the same, 2 opposite, 1 of these also when subclasses count alike" in text
+
+
 def test_simulated_cells_are_said_to_be(tmp_path):
     folder = benchmark_folder(tmp_path / "made", simulated=True)
     document = parsed(write_report([folder], tmp_path / "report.html")[0])

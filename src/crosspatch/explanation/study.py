@@ -223,6 +223,7 @@ def explain(
         models=[entry.name for entry in entries],
         protocol=chosen_protocol.name,
         protocol_about=chosen_protocol.about,
+        runs=chosen_protocol.runs,
         features={species: part.features for species, part in cells.items()},
         alignment=alignment,
         seed=seed,

@@ -479,14 +479,16 @@ def cohorts_figure(cohorts: pd.DataFrame, width: float = WIDE) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     parts = [
-        (f"{species}: {_GROUPS.get(str(group), str(group))}", str(group), str(species), part)
+        (f"{species}: {_GROUPS[str(group)]}", str(group), str(species), part)
         for (species, group), part in cohorts.groupby(["species", "group"], sort=False)
+        if group in _GROUPS
     ]
     columns = 2 if width >= 2 * _PANEL else 1
     lines = [parts[k : k + columns] for k in range(0, len(parts), columns)]
-    heights = [0.2 * max(len(part) for *_, part in line) + 0.55 for line in lines]
+    heights = [max(len(part) for *_, part in line) + 0.2 for line in lines]
+    tall = 0.2 * sum(heights) + 0.38 * len(lines)
     layout = ConstrainedLayoutEngine(wspace=0.04)
-    figure = Figure(figsize=(width, sum(heights)), layout=layout)
+    figure = Figure(figsize=(width, tall), layout=layout)
     grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
     room = 0.38 * width / columns
     for row, line in enumerate(lines):
@@ -617,8 +619,10 @@ def _stacked(rows: Sequence[int], width: float) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    heights = [(LINE + 0.05) * max(n, 1) + 0.6 for n in rows]
-    figure = Figure(figsize=(width, sum(heights) + 0.35), layout="constrained")
+    # Each panel goes 0.1 rows beyond its first and last; so rows are equally high in all.
+    heights = [max(n, 1) + 0.2 for n in rows]
+    tall = (LINE + 0.05) * sum(heights) + 0.57 * len(rows) + 0.35
+    figure = Figure(figsize=(width, tall), layout="constrained")
     grid = figure.subplots(len(rows), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes in grid:
         axes.tick_params(labelbottom=True)

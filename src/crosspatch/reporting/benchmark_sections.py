@@ -47,7 +47,7 @@ def cohorts_blocks(sources: Sequence[Source]) -> Iterator[Block]:
     """Cells by subclass, condition and disease, missing families, and cells left out."""
     seen: list[pd.DataFrame] = []
     told: list[object] = []
-    for source in sources:
+    for source in sorted(sources, key=lambda source: not len(source.table("cohorts"))):
         table = source.table("cohorts")
         if len(table) and not any(table.equals(other) for other in seen):
             seen.append(table)
@@ -77,10 +77,10 @@ def _cohorts_of(source: Source, table: pd.DataFrame, number: int) -> Iterator[Bl
         ),
     )
     for (species, group), part in table.groupby(["species", "group"], sort=False):
+        if group not in _COHORT_TABLES:
+            continue
         yield Table(
-            _COHORT_TABLES.get(str(group), "{species}: {group}").format(
-                species=str(species).capitalize(), group=group
-            ),
+            _COHORT_TABLES[str(group)].format(species=str(species).capitalize()),
             ("Family" if group == "missing family" else "Name", "Cells", "Donors", "Share"),
             [
                 (
@@ -391,7 +391,7 @@ def gain_in_words(source: Source, model: str) -> str:
     if loses:
         parts.append(f"is worse than {listed(loses)}")
     if rest:
-        parts.append(f"cannot be told from {listed(rest)}")
+        parts.append(f"shows no clear difference from {listed(rest)}")
     return f"{model} {listed(list(parts))}." if parts else ""
 
 

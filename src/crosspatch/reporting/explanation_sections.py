@@ -88,7 +88,7 @@ def curve_blocks(source: Source) -> Iterator[Block]:
                 Cell(source, "summary", row, "mouse"),
                 _cut(name_in(summary, row, "cut")),
                 Cell(source, "summary", row, "cells_per_class", form="count"),
-                Cell(source, "summary", row, "n_labelled", form="count"),
+                Cell(source, "summary", row, "n_labelled", 0, "count"),
                 Cell(source, "summary", row, "macro_f1_mean"),
                 interval(source, "summary", row, form="plain"),
             )
@@ -223,14 +223,16 @@ def explanation_blocks(source: Source) -> Iterator[Block]:
             "Attention against what really happens. Did attention explain the model, families with "
             "more weight would also be those it cannot do without.",
         )
+    p = ["p"] if "p_value" in agreement else []
     yield Table(
         "Rank agreement (Spearman)",
-        ("Of what", "Species", "Model", "Correlation", "95 % interval", "Families", "Verdict"),
+        ("Of what", "Species", "Model", "Correlation", "95 % interval", *p, "Families", "Verdict"),
         [
             (
                 *(Cell(source, "agreement", row, name) for name in ("what", "species", "model")),
                 Cell(source, "agreement", row, "spearman", form="signed"),
                 interval(source, "agreement", row),
+                *(Cell(source, "agreement", row, "p_value", form="p") for _ in p),
                 Cell(source, "agreement", row, "families", form="count"),
                 Cell(source, "agreement", row, "verdict"),
             )
@@ -313,39 +315,57 @@ def pictures_blocks(source: Source) -> Iterator[Block]:
                 apart=apart,
             ),
         )
-    for table, name, draw, alt, caption in (
+    for table, name, draw, alt, caption, told in (
         (
             examples,
             "examples",
             component_figures.examples_figure,
-            "Families of features of one example cell of each subclass, over the quartiles of all "
-            "its cells: subclasses differ most in the shape and the rate of their spikes.",
-            "One example cell of each subclass (line), over the median and quartiles of its "
-            "subclass.",
+            "One example cell of each subclass over the quartiles of its subclass, by family of "
+            "features.",
+            "One example cell of each subclass, over the median and quartiles of the subclass.",
+            _unlike,
         ),
         (
             loadings,
             "loadings",
             component_figures.loadings_figure,
-            "Loadings of the sparse principal components of each family, over its mean: each "
-            "component takes in a part of the family only.",
-            "Sparse principal components: where each component of a family has its loadings, over "
-            "the mean of all cells.",
+            "Loadings of the sparse principal components of each family.",
+            "Sparse principal components: where each component of a family has its loadings; of "
+            "traces, over their mean.",
+            _told_by_one,
         ),
     ):
-        if not len(table):
-            continue
-        species = list(dict.fromkeys(table["species"])) if "species" in table else [None]
-        for one in species:
-            part = table if one is None else table[table["species"] == one].reset_index(drop=True)
+        for one in dict.fromkeys(table["species"]) if len(table) else ():
+            part = table[table["species"] == one].reset_index(drop=True)
+            what = f"{str(one).capitalize()} cells. {told(part)}"
             yield Picture(
-                f"{name}_{one}_{source.name}" if one else f"{name}_{source.name}",
+                f"{name}_{one}_{source.name}",
                 partial(draw, part),
-                f"{alt} Species: {one}." if one else alt,
-                say("{caption} {species}", caption=caption, species=f"{one.capitalize()} cells.")
-                if one
-                else caption,
+                f"{alt} {what}",
+                say("{caption} {what}", caption=caption, what=what),
             )
+
+
+def _unlike(examples: pd.DataFrame) -> str:
+    """In which family the medians of the subclasses lie farthest apart, for their quartiles."""
+    of = examples.groupby(["family", "feature"], sort=False)
+    apart = of["median"].max() - of["median"].min()
+    wide = (examples["high"] - examples["low"]).groupby(
+        [examples["family"], examples["feature"]], sort=False
+    )
+    ratio = (apart / wide.mean().replace(0, float("nan"))).groupby("family").mean().dropna()
+    if ratio.empty:
+        return ""
+    return f"Subclasses are least alike in {readable(str(ratio.idxmax()))}."
+
+
+def _told_by_one(loadings: pd.DataFrame) -> str:
+    """Which family is most of all told by its first component."""
+    first = loadings[loadings["component"] == loadings["component"].min()]
+    if "variance" not in first or not first["variance"].notna().any():
+        return ""
+    name = readable(name_in(first, first_by(first, "variance"), "family"))
+    return f"The first component says most in {name}."
 
 
 def _farthest(where: pd.DataFrame) -> str:
@@ -380,31 +400,30 @@ def conserved_blocks(source: Source) -> Iterator[Block]:
             + (f"Most often opposite: {most}." if most else str(told)),
             say(
                 "How well each feature tells a {level} from the rest (AUC), in mouse and in human. "
-                "Tiles of one colour mean the same in both; crosses mark where the species point "
+                "Tiles of one colour mean the same in both; frames mark where the species point "
                 "opposite ways. {told}",
                 level=level,
                 told=told,
             ),
         )
-        groups = ordered(part["group"])
+        balanced = "balanced_verdict" in part
         yield Table(
             f"How many features mean the same, by {level}",
-            (level.capitalize(), *(word.capitalize() for word in _VERDICTS)),
+            (
+                level.capitalize(),
+                *(word.capitalize() for word in _VERDICTS),
+                *(["Opposite, balanced too"] if balanced else []),
+            ),
             [
-                (
-                    _group(source, part, group),
-                    *(
-                        Rows(
-                            source,
-                            "conserved",
-                            {"level": level, "group": group, "verdict": verdict},
-                        )
-                        for verdict in _VERDICTS
-                    ),
-                )
-                for group in groups
+                (_group(source, part, group), *_counts(source, level, group, balanced=balanced))
+                for group in ordered(part["group"])
             ],
         )
+        if balanced:
+            yield Paragraph(
+                "Balanced: every subclass counts alike among the other cells. What is opposite "
+                "only when they do not comes from which cells were collected, not from the cells."
+            )
         for verdict, folded in (("opposite", False), ("same", True)):
             rows = part[part["verdict"] == verdict]
             if len(rows):
@@ -412,6 +431,15 @@ def conserved_blocks(source: Source) -> Iterator[Block]:
 
 
 _VERDICTS = ("same", "opposite", "mouse only", "human only", "neither")
+
+
+def _counts(source: Source, level: str, group: str, *, balanced: bool) -> Iterator[Rows]:
+    where = {"level": level, "group": group}
+    for verdict in _VERDICTS:
+        yield Rows(source, "conserved", where | {"verdict": verdict})
+    if balanced:
+        both = {"verdict": "opposite", "balanced_verdict": "opposite"}
+        yield Rows(source, "conserved", where | both)
 
 
 def _verdicts_by_group(part: pd.DataFrame) -> pd.DataFrame:
@@ -428,25 +456,29 @@ def _group(source: Source, part: pd.DataFrame, group: str) -> Content:
 def _conserved_table(
     source: Source, level: str, verdict: str, rows: pd.DataFrame, *, folded: bool
 ) -> Table:
-    def auc(row: int, species: str) -> Content:
+    kinds = ("mouse", "human", "mouse_balanced", "human_balanced")
+    there = [kind for kind in kinds if f"{kind}_auc" in rows]
+
+    def auc(row: int, kind: str) -> Content:
         return say(
             "{value} {ends}",
-            value=Cell(source, "conserved", row, f"{species}_auc", digits=2),
-            ends=interval(
-                source, "conserved", row, (f"{species}_low", f"{species}_high"), 2, "plain"
-            ),
+            value=Cell(source, "conserved", row, f"{kind}_auc", digits=2),
+            ends=interval(source, "conserved", row, (f"{kind}_low", f"{kind}_high"), 2, "plain"),
         )
 
     return Table(
         f"Features that point {'opposite ways' if verdict == 'opposite' else 'the same way'}, "
         f"by {level}: AUC with 95 % interval",
-        (level.capitalize(), "Feature", "Mouse", "Human"),
+        (
+            level.capitalize(),
+            "Feature",
+            *(kind.replace("_", ", ").capitalize() for kind in there),
+        ),
         [
             (
                 Cell(source, "conserved", row, "group"),
                 Cell(source, "conserved", row, "feature"),
-                auc(row, "mouse"),
-                auc(row, "human"),
+                *(auc(row, kind) for kind in there),
             )
             for row in rows_of(rows)
         ],

@@ -77,7 +77,7 @@ def _best(source: Source, task: str) -> Markup:
     elif worse:
         rest = "; clearly better than all others"
     elif tied:
-        rest = say("; not to be told from {models}", models=listed(list(tied), "or"))
+        rest = say("; no clear difference from {models}", models=listed(list(tied), "or"))
     return say(
         "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
         task=TASKS.get(task, task).capitalize(),
@@ -121,13 +121,22 @@ def _conserved(source: Source) -> Iterator[Content]:
     part = conserved[conserved["level"] == "subclass"]
     sentences = []
     for group in dict.fromkeys(part["group"].astype(str)):
-        count = {
-            verdict: Rows(
-                source, "conserved", {"level": "subclass", "group": group, "verdict": verdict}
+        where = {"level": "subclass", "group": group}
+        opposite = {"verdict": "opposite"}
+        both: Content = ""
+        if "balanced_verdict" in conserved:
+            balanced = opposite | {"balanced_verdict": "opposite"}
+            both = say(
+                ", {n} of these also when subclasses count alike",
+                n=Rows(source, "conserved", where | balanced),
             )
-            for verdict in ("same", "opposite")
-        }
         sentences.append(
-            say("{group}: {same} the same, {opposite} opposite.", group=group, **count)
+            say(
+                "{group}: {same} the same, {opposite} opposite{both}.",
+                group=group,
+                same=Rows(source, "conserved", where | {"verdict": "same"}),
+                opposite=Rows(source, "conserved", where | opposite),
+                both=both,
+            )
         )
     yield _about("Features that mean the same in mouse and human, by subclass", sentences)

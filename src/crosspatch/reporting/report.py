@@ -209,7 +209,8 @@ _DONE = {
     BENCHMARK: "scores of {models}{tasks}",
     LEARNING_CURVE: "scores of {models} with few and with many labelled human cells, with and "
     "without mouse cells",
-    EXPLANATION: "attention of {models}, and scores without each family of features",
+    EXPLANATION: "what decides in {models}: scores without each family of features, and attention "
+    "where a model has it",
 }
 
 
@@ -368,11 +369,13 @@ def command_of(source: Source) -> str:
         words += ["--cohort", "simulated"]
     if len(layouts) == 1:
         words += ["--features", *layouts]
-    for name in ("protocol", "alignment", "seed", "seeds"):
+    for name in ("protocol", "runs", "alignment", "seed", "seeds"):
         if name in settings:
             words += [f"--{name}", str(settings[name])]
     if settings.get("calibration"):
         words.append("--calibration")
+    if not settings.get("removed", True):
+        words.append("--no-removed")
     if any(
         about.get("sha256") and not about.get("verified", True)
         for about in settings.get("cohorts", {}).values()
