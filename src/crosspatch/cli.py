@@ -499,7 +499,7 @@ def run(
         features,
         data_dir,
         unverified=unverified,
-        simulate_in=out / "simulated",
+        simulate_in=_simulate_in(out),
         seed=seed,
         jobs=jobs,
     )
@@ -585,6 +585,13 @@ def _load_cohorts(
         _print_joined(each)
     _print_warning(warning_about(cohorts))
     return cohorts
+
+
+def _simulate_in(out: Path) -> Path:
+    """Where recordings are simulated; those of a run in the folder above are used again."""
+    above = out.parent / "simulated"
+    shared = above.is_dir() and (out.parent / "settings.json").is_file()
+    return above if shared else out / "simulated"
 
 
 def _write_report(folders: list[Path], out: Path) -> None:
@@ -1050,7 +1057,7 @@ def explain(
         features,
         data_dir,
         unverified=unverified,
-        simulate_in=out / "simulated",
+        simulate_in=_simulate_in(out),
         seed=seed,
         jobs=jobs or cpu_count(),
     )

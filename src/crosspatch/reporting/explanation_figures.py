@@ -177,6 +177,8 @@ def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
         axes.axvline(0, color="0.6", linewidth=0.8)
         for how, offset in (("permuted", 0.17), ("removed", -0.17)):
             table = part.table[part.table["how"] == how].set_index("family").reindex(names)
+            if table["drop"].isna().all():
+                continue
             _intervals(axes, table, np.arange(len(names), dtype=np.float64) + offset, how)
         axes.set_title(wrapped(part.title, (width - room) / columns), fontsize=TEXT + 1)
         axes.set_yticks(
