@@ -354,3 +354,15 @@ def test_auto_takes_the_allen_tables_if_they_are_there(tmp_path, real_data):
     assert choose_cohorts(["auto"], real_data) == ["allen"]
     assert choose_cohorts(["auto"], tmp_path) == ["simulated"]
     assert choose_cohorts(["allen"], tmp_path) == ["allen"]
+
+
+def test_without_any_data_directory_the_default_is_simulated(tmp_path, monkeypatch):
+    """A fresh machine has no cache of data; a directory that is named must be there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CROSSPATCH_DATA", raising=False)
+    assert choose_cohorts(["auto"]) == ["simulated"]
+    with pytest.raises(CohortError, match="does not exist"):
+        choose_cohorts(["auto"], tmp_path / "nowhere")
+    monkeypatch.setenv("CROSSPATCH_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(CohortError, match="does not exist"):
+        choose_cohorts(["auto"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import anndata
 from crosspatch.cohorts import table
 from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
 from crosspatch.cohorts.simulated import Told, load_simulated
-from crosspatch.cohorts.sources import data_directory, source_files
+from crosspatch.cohorts.sources import DATA_VARIABLE, data_directory, source_files
 from crosspatch.errors import CohortError
 from crosspatch.evaluation.protocols import TASKS, task_named
 
@@ -32,7 +33,12 @@ def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> 
     """
     if list(names) != [AUTO]:
         return list(names)
-    directory = data_directory(data_dir)
+    try:
+        directory = data_directory(data_dir)
+    except CohortError:
+        if data_dir is not None or os.environ.get(DATA_VARIABLE):
+            raise  # a directory that was named must be there
+        return [SIMULATED]
     return ["allen" if any((directory / path).is_file() for path in source_files()) else SIMULATED]
 
 
