@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -469,6 +469,8 @@ def run_parts(
         todo = {name: part for name, part in todo.items() if name not in outcomes}
     if progress is not None:
         progress(len(outcomes), total)
+    if folder is not None:  # workers that are used again may be in another directory
+        folder = replace(folder, path=folder.path.absolute())
     with parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         for name, outcome in parallel(delayed(evaluate)(part, folder) for part in todo.values()):
