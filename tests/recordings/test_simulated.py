@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings import nwb_writer, simulated
+from crosspatch.recordings import nwb_writer, quality, simulated
+from crosspatch.recordings.model import VOLTAGE_CLAMP
+from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.point_neuron import PointNeuron, SpikeShape, simulate
 from crosspatch.recordings.simulated import (
     SPECIES,
@@ -272,6 +274,161 @@ def test_ipfx_reads_every_family(written):
             assert all(np.isfinite(values).all() for values in families.values()), cell
     finally:
         logging.disable(logging.NOTSET)
+
+
+MEASURED = ("C1LS", "C1SS", "C1RP")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The last cell of `written` with the whole set; one of its ramps was interrupted."""
+    cell = simulated.PlannedCell(4, "human", "Vip", donor=1, seed=0)
+    folder = tmp_path_factory.mktemp("whole")
+    return simulated.write_cell(cell, folder, simulated.NO_TROUBLE, whole_set=True)
+
+
+def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
+    with open_recording(whole) as recording:
+        assert not recording.unreadable
+        assert all(sweep.read_current is not None for sweep in recording.sweeps)
+        codes = [sweep.description.removesuffix("_DA_0") for sweep in recording.sweeps]
+        clamped = [sweep for sweep in recording.sweeps if sweep.clamp == VOLTAGE_CLAMP]
+        assert [sweep.description.startswith("EXTP") for sweep in recording.sweeps] == [
+            sweep.clamp == VOLTAGE_CLAMP for sweep in recording.sweeps
+        ]
+        assert len(clamped) == 18
+        assert all(0.1 <= sweep.duration <= 0.5 for sweep in clamped)
+        assert codes[:5] == [
+            simulated.SMOKE,
+            simulated.IN_BATH,
+            *(simulated.CELL_ATTACHED, simulated.CELL_ATTACHED),
+            simulated.BREAK_IN,
+        ]
+        assert codes[-1] == simulated.END
+        assert codes.count(simulated.SHORT_SQUARE_TRIPLE) == 3
+        assert codes.count(simulated.CAPACITANCE_CHECK) == 2
+        points = {code: sweep.points for code, sweep in zip(codes, recording.sweeps, strict=True)}
+        assert points[simulated.CHIRP] == 1_180_000
+        assert points[simulated.NOISE] == 1_200_000
+        noted = recording.recorded
+        seal, access, resistance = (
+            quality._clamp_test(recording, test) for test in ("seal", "access", "input")
+        )
+        assert seal == pytest.approx(noted.seal, rel=0.05)
+        assert access == pytest.approx(noted.access_resistance, rel=0.05)
+        step = next(s for s in recording.current_clamp if s.current[STEP.start] == -10.0)
+        settled = step.voltage[STEP.stop - 25_000 : STEP.stop].mean()
+        membrane = (step.voltage[20_000 : STEP.start].mean() - settled) * 100.0
+        assert resistance - access == pytest.approx(membrane, rel=0.1)
+        # The noise makes the cell spike, the chirp swings around rest.
+        noise, chirp = (
+            recording.sweep(codes.index(code)).voltage
+            for code in (simulated.NOISE, simulated.CHIRP)
+        )
+        assert noise.max() > 0
+        assert 5 < np.ptp(chirp) < 30
+
+
+def test_codes_of_the_whole_set_are_in_the_ontology():
+    stimulus = pytest.importorskip("ipfx.stimulus")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ontology = stimulus.StimulusOntology.default()
+    known = {code for each in ontology.stimuli for tags in each.tags("code") for code in tags}
+    for code in (
+        *(simulated.SMOKE, simulated.IN_BATH, simulated.CELL_ATTACHED, simulated.BREAK_IN),
+        *(simulated.RESISTANCE_CHECK, simulated.END, simulated.SHORT_SQUARE_TRIPLE),
+        *(simulated.CAPACITANCE_CHECK, simulated.CHIRP, simulated.NOISE),
+    ):
+        assert code in known
+
+
+def test_the_whole_set_leaves_what_is_measured_as_it_is(written, whole):
+    def measured(path):
+        with open_recording(path) as recording:
+            return [
+                (sweep.description, sweep.voltage, sweep.current)
+                for sweep in recording.current_clamp
+                if sweep.description.startswith(MEASURED)
+            ]
+
+    interrupted = 0
+    plain = measured(written["human", "Vip"])
+    for (code, voltage, current), (other, found, command) in zip(
+        plain, measured(whole), strict=True
+    ):
+        assert code == other
+        stopped = np.flatnonzero(voltage)[-1] + 1
+        assert np.abs(found[:stopped] - voltage[:stopped]).max() < 0.01
+        assert np.array_equal(command[:stopped], current[:stopped])
+        if code.startswith(simulated.RAMP) and found[-1]:
+            interrupted += 1
+            on = stopped + np.flatnonzero(found[stopped:])[0]
+            assert 960 <= on - stopped <= 1983
+            assert not command[stopped:].any()
+            assert np.abs(found[on:] - found[:900].mean()).max() < 3.0
+        else:
+            assert not found[stopped:].any()
+            assert np.array_equal(command, current)
+    assert interrupted == 1
+
+
+def test_the_whole_set_is_stored_as_in_the_archive_and_valid(whole):
+    pynwb = pytest.importorskip("pynwb")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert pynwb.validate(path=str(whole)) == []
+    with h5py.File(whole) as file:
+        for folder in ("acquisition", "stimulus/presentation"):
+            for series in file[folder].values():
+                data, kind = series["data"], series.attrs["neurodata_type"]
+                assert data.dtype == np.float32
+                assert data.chunks == (min(8192, len(data)),)
+                assert data.shuffle
+                assert data.compression == "gzip"
+                is_voltage = kind in ("CurrentClampSeries", "VoltageClampStimulusSeries")
+                assert data.attrs["unit"] == ("volts" if is_voltage else "amperes")
+                assert data.attrs["conversion"] == (1e-3 if is_voltage else 1e-12)
+                if kind == "CurrentClampSeries":
+                    codes = np.rint(data[:] * 160)
+                    assert np.array_equal(data[:], (codes / 160).astype(np.float32))
+
+
+def test_ipfx_reads_the_whole_set(whole):
+    extraction = pytest.importorskip("ipfx.bin.run_feature_vector_extraction")
+    stimulus = pytest.importorskip("ipfx.stimulus")
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ontology = stimulus.StimulusOntology.default()
+            families = extraction.data_for_specimen_id(
+                0, "none", "filesystem", ontology, ap_window_length=0.003, file_list=[str(whole)]
+            )
+        assert "error" not in families
+        assert len(families["first_ap_v"]) == 450
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_files_with_and_without_the_whole_set_are_told_apart(tmp_path, monkeypatch):
+    short = record(simulated_neuron("mouse", "Pvalb", 1), 1)[:1]
+    monkeypatch.setattr(simulated, "record", lambda *_, **__: short)
+    calls: list[int] = []
+
+    def made(whole_set):
+        calls.clear()
+        simulate_cells(
+            *(tmp_path, 1, "mouse"),
+            jobs=1,
+            whole_set=whole_set,
+            progress=lambda done, _: calls.append(done),
+        )
+        return calls == [0, 1]
+
+    assert [made(kind) for kind in (False, False, True, True, False)] == [
+        *(True, False, True, False, True)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Current-clamp recordings as NWB 2 files, in the layout of the DANDI archive's Patch-seq sets.
+"""Patch-clamp recordings as NWB 2 files, in the layout of the DANDI archive's Patch-seq sets.
 
 Series are named as MIES names them, and the sweep table, deprecated in NWB but what IPFX reads, is
 the one those files have. pynwb writes the head of the file. The series go through h5py, which is
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -25,13 +25,29 @@ from pynwb import NWBHDF5IO, NWBFile
 from pynwb.file import Subject
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP
 from crosspatch.writing import replacing
 
 #: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
 VOLTAGE_STEP = 1e-5
 
-#: Samples a chunk; a sweep of two seconds is read in two.
-_CHUNK = 65_536
+#: Codes of a 16-bit converter (3200 a volt) in a mV of membrane potential, with a gain of 50 as in
+#: the files of the archive, and in a pA of a voltage clamp, with 5 mV a pA.
+CODES_PER_MV, CODES_PER_PA = 160.0, 16.0
+
+
+class _Chunks(NamedTuple):
+    """How series are stored: samples a chunk, level of deflate, and whether they may grow."""
+
+    samples: int
+    level: int
+    growing: bool
+
+
+#: A sweep of two seconds is read in two chunks.
+_LARGE_CHUNKS = _Chunks(65_536, 1, False)
+#: As MIES stores the archive's files.
+_ARCHIVE_CHUNKS = _Chunks(8_192, 3, True)
 
 _ELECTRODE = "electrode_0"
 
@@ -47,17 +63,20 @@ class WrittenSweep:
     stimulus_code : str
         Code in the Allen stimulus ontology, such as C1LSCOARSE150216.
     current : array
-        Injected current, pA.
+        Injected current, pA; in voltage clamp the response.
     voltage : array
-        Response, mV, as long as the current; zeros from where the acquisition was stopped.
+        Response, mV, as long as the current; zeros from where the acquisition was stopped. In
+        voltage clamp the command.
     rate : float
         Samples a second.
     start : float
         Start within the session, s.
     bridge_balance : float
-        MOhm.
+        MOhm; not written in voltage clamp.
     bias_current : float
-        pA.
+        pA; not written in voltage clamp.
+    clamp : str
+        ``current clamp`` or ``voltage clamp``.
     """
 
     stimulus_code: str
@@ -67,6 +86,7 @@ class WrittenSweep:
     start: float
     bridge_balance: float
     bias_current: float
+    clamp: str = CURRENT_CLAMP
 
 
 @dataclass(frozen=True)
@@ -107,8 +127,14 @@ class SessionNotes:
     access_resistance: float
 
 
-def write_nwb(path: str | Path, notes: SessionNotes, sweeps: Sequence[WrittenSweep]) -> None:
-    """Write a current-clamp recording as NWB 2, under a temporary name first.
+def write_nwb(
+    path: str | Path,
+    notes: SessionNotes,
+    sweeps: Sequence[WrittenSweep],
+    *,
+    like_archive: bool = False,
+) -> None:
+    """Write a patch-clamp recording as NWB 2, under a temporary name first.
 
     Parameters
     ----------
@@ -116,6 +142,9 @@ def write_nwb(path: str | Path, notes: SessionNotes, sweeps: Sequence[WrittenSwe
         Where to; an existing file is replaced.
     notes : SessionNotes
     sweeps : sequence of WrittenSweep
+    like_archive : bool
+        Store potentials as the DANDI archive's files do: float32 in mV on the lattice of a 16-bit
+        converter, in small chunks; they take more room and time than our 16-bit integers.
 
     Raises
     ------
@@ -137,7 +166,7 @@ def write_nwb(path: str | Path, notes: SessionNotes, sweeps: Sequence[WrittenSwe
         _write_header(temporary, notes)
         with h5py.File(temporary, "r+") as file:
             for number, sweep in enumerate(sweeps):
-                _add_series(file, number, sweep)
+                _add_series(file, number, sweep, like_archive)
             _add_sweep_table(file, len(sweeps))
             _add_specifications(file)
 
@@ -194,12 +223,46 @@ def _as_integers(voltage: NDArray[np.float32]) -> NDArray[np.int16]:
     return np.clip(steps, limits.min, limits.max).astype(np.int16)
 
 
-def _add_series(file: h5py.File, number: int, sweep: WrittenSweep) -> None:
+def _on_lattice(values: NDArray[np.float32], codes: float) -> NDArray[np.float32]:
+    """Values as a 16-bit converter with so many codes a unit gives them."""
+    limits = np.iinfo(np.int16)
+    found = np.rint(np.asarray(values, np.float32) * np.float32(codes))
+    return np.clip(found, limits.min, limits.max) / np.float32(codes)
+
+
+class _Stored(NamedTuple):
+    """Samples of a series as the file holds them, and what they stand for."""
+
+    samples: NDArray[Any]
+    unit: str
+    conversion: float
+
+
+def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, like_archive: bool) -> None:
     response, stimulus = series_names(number)
-    group = file["acquisition"].create_group(response)
+    chunks = _ARCHIVE_CHUNKS if like_archive else _LARGE_CHUNKS
+    current = _Stored(np.asarray(sweep.current, np.float32), "amperes", 1e-12)
+    voltage = _Stored(np.asarray(sweep.voltage, np.float32), "volts", 1e-3)
+    responses, stimuli = file["acquisition"], file["stimulus/presentation"]
+    if sweep.clamp == VOLTAGE_CLAMP:
+        group = responses.create_group(response)
+        _describe(group, "core", "VoltageClampSeries")
+        group.attrs["description"] = "clamp current"
+        measured = current._replace(samples=_on_lattice(sweep.current, CODES_PER_PA))
+        _fill(group, number, sweep, measured, chunks)
+        group = stimuli.create_group(stimulus)
+        _describe(group, "core", "VoltageClampStimulusSeries")
+        group.attrs["description"] = "command potential"
+        _fill(group, number, sweep, voltage, chunks)
+        return
+    group = responses.create_group(response)
     _describe(group, "core", "CurrentClampSeries")
     group.attrs["description"] = "membrane potential"
-    _fill(group, number, sweep, _as_integers(sweep.voltage), "volts", VOLTAGE_STEP)
+    if like_archive:
+        measured = voltage._replace(samples=_on_lattice(sweep.voltage, CODES_PER_MV))
+    else:
+        measured = _Stored(_as_integers(sweep.voltage), "volts", VOLTAGE_STEP)
+    _fill(group, number, sweep, measured, chunks)
     group["bias_current"] = np.float32(sweep.bias_current * 1e-12)
     group["bias_current"].attrs["unit"] = "amperes"
     group["bridge_balance"] = np.float32(sweep.bridge_balance * 1e6)
@@ -207,19 +270,14 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep) -> None:
     group["capacitance_compensation"] = np.float32(0.0)
     group["capacitance_compensation"].attrs["unit"] = "farads"
 
-    group = file["stimulus/presentation"].create_group(stimulus)
+    group = stimuli.create_group(stimulus)
     _describe(group, "core", "CurrentClampStimulusSeries")
     group.attrs["description"] = "injected current"
-    _fill(group, number, sweep, np.asarray(sweep.current, np.float32), "amperes", 1e-12)
+    _fill(group, number, sweep, current, chunks)
 
 
 def _fill(
-    group: h5py.Group,
-    number: int,
-    sweep: WrittenSweep,
-    samples: NDArray[Any],
-    unit: str,
-    conversion: float,
+    group: h5py.Group, number: int, sweep: WrittenSweep, stored: _Stored, chunks: _Chunks
 ) -> None:
     """Add what every series has."""
     group.attrs["comments"] = "no comments"
@@ -229,16 +287,17 @@ def _fill(
     group["gain"] = np.float32(1.0)
     data = group.create_dataset(
         "data",
-        data=samples,
-        chunks=(min(len(samples), _CHUNK),),
+        data=stored.samples,
+        chunks=(min(len(stored.samples), chunks.samples),),
+        maxshape=(None,) if chunks.growing else None,
         compression="gzip",
-        compression_opts=1,
+        compression_opts=chunks.level,
         shuffle=True,
     )
-    data.attrs["conversion"] = conversion
+    data.attrs["conversion"] = stored.conversion
     data.attrs["offset"] = 0.0
     data.attrs["resolution"] = -1.0
-    data.attrs["unit"] = unit
+    data.attrs["unit"] = stored.unit
     group["starting_time"] = float(sweep.start)
     group["starting_time"].attrs["rate"] = float(sweep.rate)
     group["starting_time"].attrs["unit"] = "seconds"

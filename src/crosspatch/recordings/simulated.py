@@ -23,8 +23,10 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP
 from crosspatch.recordings.nwb_writer import SessionNotes, WrittenSweep, write_nwb
 from crosspatch.recordings.point_neuron import PointNeuron, SpikeShape, simulate
 from crosspatch.writing import replacing
@@ -144,6 +146,29 @@ SHORT_SQUARE_COARSE = "C1SSCOARSE150112"
 SHORT_SQUARE_FINE = "C1SSFINEST150112"
 RAMP = "C1RP25PR1S141203"
 
+# What files of the archive hold besides: tests in voltage clamp, and sweeps that are not measured.
+SMOKE = "EXTPSMOKET180424"
+IN_BATH = "EXTPINBATH180424"
+CELL_ATTACHED = "EXTPCllATT180424"
+BREAK_IN = "EXTPBREAKN180424"
+RESISTANCE_CHECK = "EXTPRSCHEK150209"
+END = "EXTPGGAEND180424"
+SHORT_SQUARE_TRIPLE = "C2SSTRIPLE171103"
+CAPACITANCE_CHECK = "C1SQCAPCHK141203"
+CHIRP = "C2CHIRP180503"
+NOISE = "C2NSD1SHORT17110"
+
+#: Keyword of files with the whole set.
+WHOLE_SET = "whole stimulus set"
+
+#: Pulses of the tests in voltage clamp, mV; the first of a sweep, at the time of the test pulse in
+#: current clamp, is one that IPFX skips, the others begin at this time, s.
+_CLAMP_PULSE, _CLAMP_PULSES_FROM = 10.0, 0.06
+
+#: A ramp goes on after an interruption with this probability, and the interruption lasts this many
+#: samples: 44 of 73 ramps and 960 to 1,983 in files of DANDI 000020.
+_RESUMED, _INTERRUPTION = 0.6, (960, 1983)
+
 
 class PlannedCell(NamedTuple):
     """What is settled about a cell before it is simulated."""
@@ -178,11 +203,13 @@ def simulate_cells(
     seed: int = 0,
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    whole_set: bool = False,
 ) -> Path:
     """Simulate cells of a species and write their recordings.
 
     A cell depends on the seed, the species and its number alone. Files that are there already are
-    kept, so that a run that was stopped can go on.
+    kept, so that a run that was stopped can go on; with the whole set where it is not wanted, or
+    without it where it is, they are made anew.
 
     Parameters
     ----------
@@ -197,6 +224,9 @@ def simulate_cells(
         Processes; all cores by default.
     progress : callable, optional
         Called with the cells done and the cells to do.
+    whole_set : bool
+        Add what files of the DANDI archive hold besides the sweeps that are measured, and store
+        the samples as they do: files that are several times as large, with the same cells.
 
     Returns
     -------
@@ -220,11 +250,11 @@ def simulate_cells(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordingError(f"{out} cannot be made a folder: {error}") from error
-    missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell)]
+    missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, whole_set)]
     done = len(plan) - len(missing)
     if progress:
         progress(done, len(plan))
-    for _ in _written(missing, out, jobs):
+    for _ in _written(missing, out, jobs, whole_set):
         done += 1
         if progress:
             progress(done, len(plan))
@@ -244,29 +274,32 @@ def simulate_cells(
     return path
 
 
-def _written(missing: list[PlannedCell], out: Path, jobs: int | None) -> Iterator[None]:
+def _written(
+    missing: list[PlannedCell], out: Path, jobs: int | None, whole_set: bool
+) -> Iterator[None]:
     jobs = min(jobs or cpu_count(), len(missing))
     if jobs <= 1:
         for cell in missing:
-            write_cell(cell, out)
+            write_cell(cell, out, whole_set=whole_set)
             yield
         return
     # Compiled here, the processes find the machine code in numba's cache.
     simulate(PointNeuron(), np.zeros(10))
     try:
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(write_cell)(cell, out) for cell in missing
+            delayed(write_cell)(cell, out, whole_set=whole_set) for cell in missing
         )
     finally:
         get_reusable_executor().shutdown(wait=True)  # what comes next needs the memory
 
 
-def _is_written(path: Path, cell: PlannedCell) -> bool:
+def _is_written(path: Path, cell: PlannedCell, whole_set: bool) -> bool:
     if not path.exists():
         return False
     try:
         with h5py.File(path, "r") as file:
             found = file["identifier"].asstr()[()]
+            keywords = list(file["general/keywords"].asstr()[()])
     except (OSError, KeyError) as error:
         raise RecordingError(
             f"{path} is no simulated recording; choose another folder ({error})"
@@ -275,7 +308,7 @@ def _is_written(path: Path, cell: PlannedCell) -> bool:
         raise RecordingError(
             f"{path} holds '{found}', not '{cell.identifier}'; choose another folder or seed"
         )
-    return True
+    return (WHOLE_SET in keywords) == whole_set
 
 
 def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
@@ -437,8 +470,20 @@ def _require_known(species: str, subclass: str | None = None) -> None:
         raise RecordingError(f"subclass '{subclass}' is unknown; use {', '.join(SUBCLASSES)}")
 
 
-def write_cell(cell: PlannedCell, out: Path, trouble: Trouble | None = None) -> Path:
+def write_cell(
+    cell: PlannedCell, out: Path, trouble: Trouble | None = None, *, whole_set: bool = False
+) -> Path:
     """Simulate a planned cell and write its recording; returns the file.
+
+    Parameters
+    ----------
+    cell : PlannedCell
+    out : Path
+        Folder.
+    trouble : Trouble, optional
+        What may go wrong.
+    whole_set : bool
+        As for `simulate_cells`.
 
     Raises
     ------
@@ -466,7 +511,10 @@ def write_cell(cell: PlannedCell, out: Path, trouble: Trouble | None = None) -> 
         "interneuron",
         experiment="Simulated by crosspatch with a point neuron; the stimulus set is that of the "
         "Allen Institute's Patch-seq recordings",
-        keywords=("simulated", "patch-clamp", "current clamp", "interneuron", cell.subclass),
+        keywords=(
+            *("simulated", "patch-clamp", "current clamp", "interneuron", cell.subclass),
+            *((WHOLE_SET,) if whole_set else ()),
+        ),
         start=datetime(2020, 1, 1, 9, tzinfo=UTC) + timedelta(hours=cell.number),
         species=cell.species,
         donor=cell.donor_name,
@@ -478,9 +526,11 @@ def write_cell(cell: PlannedCell, out: Path, trouble: Trouble | None = None) -> 
         seal=seal,
         access_resistance=access,
     )
-    sweeps = record(neuron, rng, trouble=trouble, access_resistance=access)
+    sweeps = record(
+        neuron, rng, trouble=trouble, access_resistance=access, seal=seal, whole_set=whole_set
+    )
     path = out / f"{cell.name}.nwb"
-    write_nwb(path, notes, sweeps)
+    write_nwb(path, notes, sweeps, like_archive=whole_set)
     return path
 
 
@@ -491,8 +541,17 @@ def record(
     protocol: Protocol | None = None,
     trouble: Trouble = NO_TROUBLE,
     access_resistance: float = 12.0,
+    seal: float = 3.0,
+    whole_set: bool = False,
 ) -> list[WrittenSweep]:
-    """Record a neuron with the whole stimulus set, as an experimenter would.
+    """Record a neuron with the stimulus set, as an experimenter would.
+
+    The whole set begins with tests in voltage clamp, of the pipette, the seal and the access, and
+    ends with one; between them come checks of the resistance. Triple short squares, checks of the
+    capacitance, a chirp and noise follow the sweeps that are measured, which are those recorded
+    without the whole set but for the ramps: most of them go on after an interruption. The cell in
+    voltage clamp is an access resistance before a linear membrane, with the pipette's capacitance
+    compensated; everything in current clamp is the model neuron's.
 
     Parameters
     ----------
@@ -504,6 +563,10 @@ def record(
         What may go wrong; by default nothing does.
     access_resistance : float
         MOhm, compensated by the bridge.
+    seal : float
+        GOhm, for the whole set.
+    whole_set : bool
+        Record what files of the DANDI archive hold besides the sweeps that are measured.
 
     Returns
     -------
@@ -512,11 +575,32 @@ def record(
     """
     rng = np.random.default_rng(rng)
     rig = _Rig(neuron, rng, protocol or Protocol(), trouble, access_resistance)
+    extras = None
+    if whole_set:
+        # Generators of their own, spawned without a draw: what is measured stays the same.
+        drawn, interruptions = rng.spawn(2)
+        extras = _Extras(rig, drawn, interruptions, seal)
+        extras.tests()
     rig.long_squares(few=rng.random() < trouble.few_long_squares)
+    if extras:
+        extras.resistance_checks(2)
+        extras.capacitance_checks()
     if rng.random() >= trouble.no_short_square:
         rig.short_squares()
+    if extras:
+        extras.triple_short_squares()
+        extras.resistance_checks(2)
     if rng.random() >= trouble.no_ramp:
+        before = len(rig.sweeps)
         rig.ramps()
+        if extras:
+            extras.resume(before)
+    if extras:
+        extras.resistance_checks(2)
+        extras.chirp()
+        extras.noise()
+        extras.resistance_checks(3)
+        extras.end()
     return rig.sweeps
 
 
@@ -651,37 +735,53 @@ class _Rig:
         may_fail: bool = True,
     ) -> bool:
         """Add what the rig adds, and keep the sweep; whether it failed."""
-        rng, rate = self.rng, self.protocol.rate
-        samples = len(voltage)
-        time = np.arange(samples, dtype=np.float32) / np.float32(rate)
-        white = rng.standard_normal(samples + 2, dtype=np.float32)
-        # A three-point mean as the amplifier's low-pass filter; it takes the noise to 0.61.
-        white = 0.25 * (white[2:] + white[:-2]) + 0.5 * white[1:-1]
-        response = voltage.astype(np.float32)
-        response += white * (self.noise / 0.61)
-        response += self.unbalance * 1e-3 * current[:samples]
-        response += self.hum * np.sin(2 * np.pi * (60.0 * time + rng.random()))
+        rng = self.rng
+        response = self.amplified(current, voltage, rng)
         next_drift = self.drift * 0.98 + rng.normal(0.0, 0.15)
-        response += np.linspace(self.drift, next_drift, samples, dtype=np.float32)
+        response += np.linspace(self.drift, next_drift, len(voltage), dtype=np.float32)
         self.drift = next_drift
         failed = may_fail and rng.random() < self.trouble.failed_sweep
         if failed:
             response = self.failure(response)
         recorded = np.zeros(len(current), dtype=np.float32)
         recorded[: len(response)] = response
+        self.append(code, current.astype(np.float32), recorded)
+        return failed
+
+    def amplified(
+        self, current: NDArray[np.float64], voltage: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """The membrane potential with what the amplifier adds: noise, hum, error of the bridge."""
+        samples = len(voltage)
+        time = np.arange(samples, dtype=np.float32) / np.float32(self.protocol.rate)
+        response = voltage.astype(np.float32)
+        response += _filtered_noise(samples, rng, self.noise)
+        response += self.unbalance * 1e-3 * current[:samples]
+        response += self.hum * np.sin(2 * np.pi * (60.0 * time + rng.random()))
+        return response
+
+    def append(
+        self,
+        code: str,
+        current: NDArray[np.float32],
+        voltage: NDArray[np.float32],
+        clamp: str = CURRENT_CLAMP,
+    ) -> None:
+        """Keep a sweep as it is, and wait a second for the next."""
+        rate = self.protocol.rate
         self.sweeps.append(
             WrittenSweep(
                 stimulus_code=code,
-                current=current.astype(np.float32),
-                voltage=recorded,
+                current=current,
+                voltage=voltage,
                 rate=rate,
                 start=self.clock,
                 bridge_balance=self.bridge,
                 bias_current=self.bias,
+                clamp=clamp,
             )
         )
         self.clock += round(len(current) / rate + 1.0, 3)
-        return failed
 
     def failure(self, response: NDArray[np.float32]) -> NDArray[np.float32]:
         rng = self.rng
@@ -700,3 +800,170 @@ class _Rig:
         response = response.copy()
         response[start:end] = rng.choice([-200.0, 200.0])  # the amplifier's limits, mV
         return response
+
+
+def _filtered_noise(
+    samples: int, rng: np.random.Generator, deviation: float
+) -> NDArray[np.float32]:
+    white = rng.standard_normal(samples + 2, dtype=np.float32)
+    # A three-point mean as the amplifier's low-pass filter; it takes the noise to 0.61.
+    white = 0.25 * (white[2:] + white[:-2]) + 0.5 * white[1:-1]
+    return white * (deviation / 0.61)
+
+
+class _Extras:
+    """What the whole set has besides the sweeps that are measured; adds it to those of a rig."""
+
+    def __init__(
+        self, rig: _Rig, rng: np.random.Generator, interruptions: np.random.Generator, seal: float
+    ) -> None:
+        self.rig = rig
+        self.rng = rng
+        self.interruptions = interruptions
+        self.seal = seal  # GOhm
+        # A small step, which hardly opens Ih.
+        self.resistance, _, _ = _step_features(rig.neuron, -20.0)  # MOhm
+        self.pipette = rng.uniform(5.0, 8.0)  # MOhm
+        self.access = rig.bridge  # MOhm
+
+    def tests(self) -> None:
+        """Smoke test and bath, the seal as it forms and once it holds, break-in, the first checks.
+
+        Of several tests of a kind the last one counts.
+        """
+        self.clamp_test(SMOKE, 0.1, self.pipette)
+        self.clamp_test(IN_BATH, 0.1, self.pipette)
+        self.clamp_test(CELL_ATTACHED, 0.5, 1e3 * self.seal * self.rng.uniform(0.2, 0.6))
+        self.clamp_test(CELL_ATTACHED, 0.5, 1e3 * self.seal)
+        self.clamp_test(BREAK_IN, 0.5, self.access, self.resistance)
+        self.resistance_checks(3)
+
+    def resistance_checks(self, count: int) -> None:
+        """Checks of a cell whose access gets slowly worse."""
+        for _ in range(count):
+            self.access *= self.rng.uniform(1.0, 1.03)
+            self.clamp_test(RESISTANCE_CHECK, 0.2, self.access, self.resistance)
+
+    def end(self) -> None:
+        """The pipette is pulled off, and a patch of membrane seals it."""
+        self.clamp_test(END, 0.3, 1e3 * self.rng.uniform(0.3, 2.0))
+
+    def clamp_test(
+        self, code: str, length: float, access: float, membrane: float | None = None
+    ) -> None:
+        """Record pulses in voltage clamp.
+
+        Parameters
+        ----------
+        code : str
+        length : float
+            Of the sweep, s.
+        access : float
+            Resistance of the pipette, or of what it touches, MOhm.
+        membrane : float, optional
+            Input resistance of the cell, MOhm; without it there is no cell behind `access`.
+        """
+        rig, protocol = self.rig, self.rig.protocol
+        rate = protocol.rate
+        command = np.zeros(round(length * rate), dtype=np.float32)
+        start = round(protocol.test_pulse_start * rate)
+        command[start : start + round(protocol.test_pulse_length * rate)] = _CLAMP_PULSE
+        # The capacitance of a cell takes longer to charge.
+        pulse = round((0.01 if membrane is None else 0.02) * rate)
+        for begin in range(round(_CLAMP_PULSES_FROM * rate), len(command) - pulse, 2 * pulse):
+            command[begin : begin + pulse] = _CLAMP_PULSE
+        across = np.zeros(len(command))
+        if membrane is not None:
+            share = membrane / (access + membrane)
+            tau = 1e-6 * rig.neuron.capacitance * access * share  # s
+            keep = np.exp(-1 / (rate * tau))
+            across = lfilter([0.0, (1 - keep) * share], [1.0, -keep], command)
+        holding = self.rng.normal(0.0, 10.0)  # pA
+        current = holding + 1e3 * (command - across) / access
+        current += _filtered_noise(len(command), self.rng, 0.3)
+        rig.append(code, current.astype(np.float32), command, VOLTAGE_CLAMP)
+
+    def capacitance_checks(self) -> None:
+        """Pulses of 0.5 ms and 200 pA, up and down in turn, ten times a second for two seconds."""
+        rate = self.rig.protocol.rate
+        stimulus = np.zeros(round(2.0 * rate))
+        for place in range(20):
+            first = round(0.1 * place * rate)
+            stimulus[first : first + round(0.0005 * rate)] = 200.0 if place % 2 == 0 else -200.0
+        for _ in range(2):
+            self.current_clamp(CAPACITANCE_CHECK, stimulus)
+
+    def triple_short_squares(self) -> None:
+        """Three short squares in a row, a fifth above the lowest that fires."""
+        rig = self.rig
+        rate, length = rig.protocol.rate, rig.protocol.short_square
+        amplitude = 10.0 * np.ceil(0.12 * rig.lowest_short_square())
+        for interval in (0.03, 0.02, 0.0125):  # s
+            stimulus = np.zeros(round((2 * interval + length) * rate))
+            for place in range(3):
+                first = round(place * interval * rate)
+                stimulus[first : first + round(length * rate)] = amplitude
+            self.current_clamp(SHORT_SQUARE_TRIPLE, stimulus)
+
+    def chirp(self) -> None:
+        """A sinusoid from 0.2 to 40 Hz in 20 s, of about 5 mV at its slowest; 23.6 s in all."""
+        protocol = self.rig.protocol
+        time = np.arange(round(20.0 * protocol.rate)) / protocol.rate
+        growth = np.log(40.0 / 0.2) / 20.0
+        phase = 2 * np.pi * 0.2 * np.expm1(growth * time) / growth
+        amplitude = np.round(5e3 / self.resistance)
+        self.current_clamp(CHIRP, amplitude * np.sin(phase), 23.6 - 20.0 - protocol.onset)
+
+    def noise(self) -> None:
+        """Three times 3 s of noise, correlated over 3 ms, around more and more current.
+
+        The middle one is around what should take the cell to its threshold; 24 s in all.
+        """
+        protocol, neuron = self.rig.protocol, self.rig.neuron
+        rate = protocol.rate
+        near = 1e3 * (neuron.spike.threshold - neuron.rest) / self.resistance
+        keep = np.exp(-1 / (0.003 * rate))
+        stimulus = np.zeros(round(19.0 * rate))
+        for place, part in enumerate((0.75, 1.0, 1.25)):
+            white = self.rng.standard_normal(round(3.0 * rate))
+            coloured = lfilter([np.sqrt(1 - keep**2)], [1.0, -keep], white)
+            first = round(8.0 * place * rate)
+            stimulus[first : first + len(white)] = near * part * (1 + 0.2 * coloured)
+        self.current_clamp(NOISE, stimulus, 24.0 - 19.0 - protocol.onset)
+
+    def current_clamp(
+        self, code: str, stimulus: NDArray[np.float64], after: float | None = None
+    ) -> None:
+        """Record a stimulus as others are, with `after` seconds after it."""
+        rig, protocol = self.rig, self.rig.protocol
+        after = protocol.after if after is None else after
+        rest = np.zeros(round(after * protocol.rate))
+        current = np.concatenate([rig.before(), stimulus, rest])
+        rig.append(code, current.astype(np.float32), self.response(current, self.rng))
+
+    def response(
+        self, current: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """What is recorded of the neuron, at the drift that the last sweep has reached."""
+        rig = self.rig
+        voltage, _ = simulate(rig.neuron, current, rig.protocol.rate, rng=rng)
+        return rig.amplified(current, voltage, rng) + np.float32(rig.drift)
+
+    def resume(self, first: int) -> None:
+        """Let most ramps from a sweep on go on after an interruption, at rest.
+
+        MIES stops a ramp after its spikes, sets the command to zero from there, and goes on; what
+        it missed is zero.
+        """
+        rng = self.interruptions
+        for number, sweep in enumerate(self.rig.sweeps[first:], start=first):
+            resumed = rng.random() < _RESUMED
+            stopped = int(np.flatnonzero(sweep.voltage)[-1]) + 1
+            on = stopped + int(rng.integers(*_INTERRUPTION, endpoint=True))
+            # A ramp that was not stopped has come to its end.
+            if not resumed or on >= len(sweep.voltage) or sweep.current[stopped] == 0:
+                continue
+            current, voltage = sweep.current.copy(), sweep.voltage.copy()
+            current[stopped:] = 0.0
+            voltage[on:] = self.response(np.zeros(len(voltage) - on), rng)
+            self.rig.sweeps[number] = replace(sweep, current=current, voltage=voltage)
