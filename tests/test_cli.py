@@ -63,7 +63,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
 def test_errors_of_the_user_are_one_line_and_exit_code_2(directory: Path, tmp_path: Path):
     typed = "run", "--data-dir", tmp_path / "nowhere", "--out", tmp_path / "out"
     missing = crosspatch_process(*typed)
-    assert_one_line(missing, "does not exist", "crosspatch cohort sources")
+    assert_one_line(missing, "does not exist", "crosspatch fetch tables")
     variable = crosspatch("run", CROSSPATCH_DATA=str(tmp_path / "elsewhere"))
     assert_one_line(variable, "elsewhere", "CROSSPATCH_DATA")
     changed = crosspatch("run", "--data-dir", directory, "--out", tmp_path / "out")

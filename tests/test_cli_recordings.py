@@ -84,7 +84,7 @@ def test_without_tables_the_main_job_runs_on_simulated_cells(tmp_path, monkeypat
         *("--out", tmp_path / "results"),
     )
     assert done.returncode == 0, done.stderr
-    assert "No Allen tables in the data directory" in done.stdout
+    assert "The Allen tables are not in the data directory" in done.stdout
     assert done.stdout.count("SIMULATED") >= 3
     results = pd.read_csv(tmp_path / "results" / "results.csv")
     assert set(results["task"]) == {"human"}

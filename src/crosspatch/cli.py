@@ -33,6 +33,8 @@ cohort_app = typer.Typer(help="Build and describe cohort tables.", no_args_is_he
 app.add_typer(cohort_app, name="cohort")
 model_app = typer.Typer(help="Look at trained models.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+fetch_app = typer.Typer(help="Get tables and recordings from where they are published.")
+app.add_typer(fetch_app, name="fetch")
 
 
 class _ManyValues(TyperCommand):
@@ -124,13 +126,213 @@ def cohort_describe(
     _print_table("Ranges", parts["ranges"], {"missing"})
 
 
-@cohort_app.command("sources")
-def cohort_sources() -> None:
-    """List the files of a data directory, with their addresses."""
+@cohort_app.command("export")
+def cohort_export(
+    file: Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="File to write: .csv, .parquet, .h5ad or .zarr.")
+    ],
+) -> None:
+    """Write a cohort table for other programs, with where every row came from."""
+    from crosspatch.cohorts import table
+    from crosspatch.cohorts.export import export, require_format
+
+    require_format(out)
+    cohort = table.read(file)
+    export(cohort, out)
+    print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
+
+
+@fetch_app.callback(invoke_without_command=True)
+def fetch(
+    ctx: typer.Context,
+    show: Annotated[
+        bool, typer.Option("--list", help="Show what there is, how large, under which licence.")
+    ] = False,
+) -> None:
+    """Get tables and recordings from where they are published."""
+    if show:
+        _print_data()
+    elif ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def _print_data() -> None:
+    from crosspatch.cohorts.citations import entries
+    from crosspatch.cohorts.download import TABLES_LICENCE, dandisets
     from crosspatch.cohorts.sources import source_files
 
-    for source in source_files().values():
-        print(f"{source.path}\n    {source.address}\n    sha256 {source.sha256}")
+    tables = source_files().values()
+    _print_rows(
+        f"Tables: crosspatch fetch tables ({sum(table.size for table in tables) / 1e6:.1f} MB)",
+        ("file", "MB", "from"),
+        [(table.path, f"{table.size / 1e6:.2f}", table.address) for table in tables],
+        n_text=1,
+    )
+    print(f"licence of the tables: {TABLES_LICENCE}")
+    print("cite with the tables: Gouwens et al. 2020, Lee and Dalley et al. 2023\n")
+    _print_rows(
+        "Recordings: crosspatch fetch recordings --dandiset NUMBER",
+        ("dandiset", "species", "what", "labels", "licence", "files", "GB"),
+        [
+            (
+                each.dandiset,
+                each.species,
+                each.about,
+                each.labels or "none: --labels or --unlabelled",
+                each.licence,
+                f"{each.files:,}",
+                f"{each.gigabytes:.1f}",
+            )
+            for each in dandisets().values()
+        ],
+        n_text=5,
+    )
+    print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
+
+
+TimeLimit = Annotated[
+    float | None, typer.Option(min=1, help="Seconds after which nothing is tried again.")
+]
+
+
+@fetch_app.command("tables")
+def fetch_tables_command(
+    data_dir: DataDir = None,
+    time_limit: TimeLimit = None,
+) -> None:
+    """Get the public tables of both species (9 MB) into the data directory.
+
+    Stopped or cut off, the same command goes on where it was.
+    """
+    from crosspatch.cohorts.download import fetch_tables
+    from crosspatch.cohorts.sources import named_directory
+    from crosspatch.web import Web, WebSettings
+
+    directory, origin = named_directory(data_dir)
+    web = Web(WebSettings.of_user(time_limit or float("inf")))
+    with _progress() as tell:
+        fetched = fetch_tables(
+            directory,
+            web=web,
+            progress=lambda state: tell(
+                f"tables ({state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB)",
+                state.done,
+                state.total,
+            ),
+        )
+    print(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
+
+
+Dandiset = Annotated[str, typer.Option(help="Six digits, such as 000020; see fetch --list.")]
+Subclasses = Annotated[list[str] | None, typer.Option(help="Only cells of these subclasses.")]
+CellNames = Annotated[
+    list[str] | None,
+    typer.Option("--cells", help="Only these cells: specimen, session, donor or file name."),
+]
+Most = Annotated[int | None, typer.Option(min=1, help="At most so many recordings.")]
+Unlabelled = Annotated[bool, typer.Option("--unlabelled", help="Take cells without a label too.")]
+
+
+@fetch_app.command("recordings", cls=_ManyValues)
+def fetch_recordings(
+    dandiset: Dandiset,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder. (default: recordings/DANDISET)")
+    ] = None,
+    subclass: Subclasses = None,
+    cells: CellNames = None,
+    limit: Most = None,
+    unlabelled: Unlabelled = False,
+    labels: Annotated[
+        str | None, typer.Option(help="csv with labels, if not the dandiset's own; see extract.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Of the dandiset. (default: the newest published)")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be fetched.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Get recordings of a dandiset and their labels.
+
+    Only cells that have a label, unless asked otherwise. Every file is compared with the archive's
+    checksums. Stopped, killed or cut off, the same command goes on where it was.
+    """
+    from crosspatch.cohorts.download import Choice, write_labels
+    from crosspatch.recordings.dandi import Archive, Place
+    from crosspatch.recordings.fetching import fetch_assets
+
+    archive = Archive()
+    place = Place.parse(f"dandi:{dandiset}" + (f"@{version}" if version else ""))
+    choice = Choice(tuple(subclass or ()), tuple(cells or ()), limit, unlabelled)
+    chosen, known = _choose(place, choice, labels, data_dir)
+    gigabytes = sum(asset.size for asset in chosen) / 1e9
+    print(f"{len(chosen):,} recordings of {next(iter(chosen)).version}, {gigabytes:.3f} GB")
+    if dry_run:
+        for asset in chosen:
+            print(f"{asset.path}  {asset.size / 1e6:.1f} MB")
+        return
+    folder = out or Path("recordings") / place.dandiset
+    with _progress() as tell:
+        fetched = fetch_assets(
+            list(chosen),
+            folder,
+            archive=archive,
+            jobs=jobs,
+            progress=lambda state: tell(
+                f"fetch ({state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB, "
+                f"{state.failed} failed)",
+                state.done,
+                state.total,
+            ),
+        )
+    there = {asset: key for asset, key in chosen.items() if asset in fetched.files}
+    if there:
+        file = write_labels(folder, there, known)
+        print(
+            f"{len(there):,} recordings in {folder}/, verified ({fetched.kept:,} were there), "
+            f"labels in {file}"
+        )
+    for asset, reason in list(fetched.failures.items())[:5]:
+        _say(f"{asset}: {reason}")
+    if fetched.failures:
+        _say(
+            f"{len(fetched.failures):,} of {len(chosen):,} recordings could not be had; give the "
+            "same command again"
+        )
+        raise typer.Exit(1)
+
+
+def _choose(place: Any, choice: Any, labels: str | None, data_dir: Path | None) -> Any:
+    """The recordings of a dandiset that are wanted, and their labels."""
+    from crosspatch.cohorts.download import choose, labels_of
+    from crosspatch.recordings.dandi import Archive
+
+    known = None
+    try:
+        known = labels_of(place.dandiset, labels, data_dir)
+    except CrosspatchError:
+        if not choice.unlabelled or labels is not None:
+            raise
+    return choose(Archive().recordings(place), known, choice), known
+
+
+@app.command("cite")
+def cite(
+    result: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Cohort table, predictions, folder of results, or model. (default: everything)"
+        ),
+    ] = None,
+) -> None:
+    """Print BibTeX of what a result used."""
+    from crosspatch.cohorts.citations import bibtex
+
+    print(bibtex(result))
 
 
 StepStart = Annotated[
@@ -212,6 +414,8 @@ def _number(value: float, digits: int = 1) -> str:
 
 
 def _print_sweeps(recording: Any, protocols: Any) -> None:
+    from crosspatch.recordings.quality import SweepQuality
+
     spikes: dict[int, int] = {}
     for analysis in (protocols.long_square, protocols.short_square, protocols.ramp):
         if analysis is not None:
@@ -220,7 +424,8 @@ def _print_sweeps(recording: Any, protocols: Any) -> None:
             )
     rows = []
     for sweep in recording.current_clamp:
-        stimulus, quality = protocols.stimuli.get(sweep.number), protocols.qualities[sweep.number]
+        stimulus = protocols.stimuli.get(sweep.number)
+        quality = protocols.qualities.get(sweep.number, SweepQuality(reasons=("not measured",)))
         there = stimulus is not None and stimulus.kind != "none"
         rows.append(
             (
@@ -249,6 +454,13 @@ def simulate(
     cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of cells and noise.")] = 0,
     jobs: Jobs = None,
+    whole_set: Annotated[
+        bool,
+        typer.Option(
+            "--whole-set",
+            help="With what files of the archive hold besides: tests, noise, a chirp, triples.",
+        ),
+    ] = False,
 ) -> None:
     """Write simulated recordings (NWB) and their labels (cells.csv)."""
     from joblib import cpu_count
@@ -263,22 +475,36 @@ def simulate(
             seed=seed,
             jobs=jobs or cpu_count(),
             progress=lambda done, total: tell(f"simulate {species} cells", done, total),
+            whole_set=whole_set,
         )
     print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
 
 
-@app.command("extract")
+@app.command("extract", cls=_ManyValues)
 def extract(
-    paths: Annotated[list[str], typer.Argument(help="Recordings, folders or patterns.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Recordings, folders, patterns, or dandi:NUMBER[@VERSION][/PATH], which is read "
+            "where it lies."
+        ),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Cohort table to write, .h5ad.")],
     layout: Annotated[str, typer.Option(help="gouwens, paper, shared or full.")] = "gouwens",
     labels: Annotated[
         str | None,
         typer.Option(
             help="csv with a column file and any of species, subclass, t_type, donor, dataset; "
-            "or allen-mouse, allen-human. (default: cells.csv beside the recordings)"
+            "or allen-mouse, allen-human. (default: cells.csv beside the recordings; the "
+            "dandiset's own)"
         ),
     ] = None,
+    subclass: Subclasses = None,
+    cells: CellNames = None,
+    most: Annotated[
+        int | None, typer.Option("--limit-cells", min=1, help="Of a dandiset, at most so many.")
+    ] = None,
+    unlabelled: Unlabelled = False,
     species: Annotated[
         str | None, typer.Option(help="mouse or human, for files that do not say.")
     ] = None,
@@ -300,25 +526,32 @@ def extract(
 
     Finished cells are kept beside OUT (.cells.sqlite): given again, the command does only what is
     new or changed. Files that give no cell are listed in failures.csv beside OUT.
+
+    Of a dandiset only the bytes that are needed are fetched, of its labelled cells unless asked
+    otherwise.
     """
     from joblib import cpu_count
 
     from crosspatch.cohorts import extracted, table
+    from crosspatch.cohorts.download import Choice
     from crosspatch.features.extraction import (
         ExtractionSettings,
         extract_many,
-        find_recordings,
         step_described,
         store_beside,
     )
 
     table.require_name(out)
     extracted.require_species(species)
-    known = None if labels is None else extracted.read_labels(labels, data_dir)
     step = step_described(step_start, step_end, amplitudes)
     settings = ExtractionSettings(layout, quality, step)
     store = store_beside(out)
-    files = find_recordings(paths)
+    files, known = _find_extracted(
+        paths,
+        Choice(tuple(subclass or ()), tuple(cells or ()), most, unlabelled),
+        labels,
+        data_dir,
+    )
     with _progress() as tell:
         state = extract_many(
             files,
@@ -347,6 +580,30 @@ def extract(
     print(f"wrote {out}: {result.cohort.n_obs:,} cells, {result.cohort.n_vars} features")
 
 
+def _find_extracted(
+    paths: list[str], choice: Any, labels: str | None, data_dir: Path | None
+) -> tuple[list[Any], pd.DataFrame | None]:
+    """Recordings to be extracted, and their labels if they do not lie beside them."""
+    from crosspatch.cohorts.download import Choice
+    from crosspatch.cohorts.extracted import read_labels
+    from crosspatch.features.extraction import find_recordings
+    from crosspatch.recordings.dandi import Place, is_dandi
+
+    places = [Place.parse(path) for path in paths if is_dandi(path)]
+    if not places:
+        if choice != Choice():
+            raise CrosspatchError(
+                "--subclass, --cells, --limit-cells and --unlabelled choose among the recordings "
+                "of a dandiset (dandi:NUMBER); leave them out"
+            )
+        known = None if labels is None else read_labels(labels, data_dir)
+        return find_recordings(paths), known
+    if len(paths) > 1:
+        raise CrosspatchError("give one dandiset at a time, and files in another command")
+    chosen, known = _choose(places[0], choice, labels, data_dir)
+    return list(chosen), known
+
+
 def _print_extracted(cohort: anndata.AnnData) -> None:
     obs = cohort.obs
     labelled = int(obs["subclass"].notna().sum())
@@ -358,6 +615,13 @@ def _print_extracted(cohort: anndata.AnnData) -> None:
             print(f"  {name}: {reason}")
     if obs["simulated"].astype(bool).any():
         print(f"{int(obs['simulated'].sum())} cells are SIMULATED")
+    if "bytes_read" in obs:
+        read, whole = obs["bytes_read"].sum(), obs["file_bytes"].sum()
+        share = (obs["bytes_read"] / obs["file_bytes"]).quantile([0, 0.5, 1])
+        print(
+            f"{read / 1e6:.1f} MB read of {whole / 1e6:.1f} MB ({read / whole:.1%}; of a file "
+            f"{share.iloc[0]:.0%} to {share.iloc[2]:.0%}, half of them below {share.iloc[1]:.0%})"
+        )
 
 
 @contextmanager
@@ -565,8 +829,8 @@ def _load_cohorts(
     chosen = choose_cohorts(names, data_dir)
     if chosen != names and chosen == ["simulated"]:
         print(
-            "No Allen tables in the data directory (`crosspatch cohort sources` lists the files; "
-            "--data-dir or CROSSPATCH_DATA names the directory)."
+            "The Allen tables are not in the data directory: `crosspatch fetch tables` gets them "
+            "(9 MB); --data-dir or CROSSPATCH_DATA names another directory."
         )
         _print_warning("Running on SIMULATED recordings instead")
     with _progress() as tell:

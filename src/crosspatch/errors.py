@@ -25,6 +25,10 @@ class EvaluationError(CrosspatchError):
     """A cohort cannot be evaluated under the protocol asked for."""
 
 
+class NetworkError(CrosspatchError):
+    """Something on the network cannot be had, or is not what was announced."""
+
+
 class RecordingError(CrosspatchError):
     """A recording cannot be read or written as asked."""
 

@@ -175,7 +175,7 @@ def test_lines_are_counted_in_the_file(directory: Path):
 
 def test_missing_file_says_where_to_get_it(directory: Path):
     (directory / FEATURES).unlink()
-    with pytest.raises(CohortError, match=r"ephys_fx\.csv is missing; get it from https://"):
+    with pytest.raises(CohortError, match=r"ephys_fx\.csv is missing; .*`crosspatch fetch tables`"):
         load("allen-human", directory)
 
 
@@ -201,7 +201,7 @@ def test_unknown_dataset_and_layout_name_the_known_ones(directory: Path):
 
 
 def test_without_data_it_says_how_to_get_them(tmp_path: Path):
-    with pytest.raises(CohortError, match=r"does not exist.*crosspatch cohort sources"):
+    with pytest.raises(CohortError, match=r"does not exist.*crosspatch fetch tables"):
         crosspatch.load_cohort("allen-human", data_dir=tmp_path / "nowhere")
 
 

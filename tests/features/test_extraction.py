@@ -51,7 +51,7 @@ def cohort_of(folder: Path, store: Path, **given) -> anndata.AnnData:
 def rows(store: Path) -> dict[str, tuple[int, float]]:
     """File name to when its row was written, by the store's own order."""
     with sqlite3.connect(store) as base:
-        found = base.execute("SELECT path, rowid, vector FROM cells").fetchall()
+        found = base.execute("SELECT source, rowid, vector FROM outcomes").fetchall()
     return {Path(path).name: (number, vector) for path, number, vector in found}
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_takes_too_long_is_given_up_and_tried_again(five, tmp_path):
 
 
 def test_a_process_that_dies_costs_its_file_only(five):
-    good = str(five / "cell-0000.nwb")
+    good = five / "cell-0000.nwb"
     try:
         assert isinstance(extract_isolated(good, SHARED, 60), CellFeatures)
         from crosspatch.features import isolation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import pandas as pd
 from crosspatch.cohorts import sources, table
 from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
 from crosspatch.errors import CohortError
-from crosspatch.features.extraction import ExtractionSettings
+from crosspatch.features.extraction import ExtractionSettings, Source
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
@@ -45,7 +44,7 @@ class Extracted:
 
 
 def assemble(
-    files: Sequence[Path],
+    files: Sequence[Source],
     store_file: str | Path,
     settings: ExtractionSettings,
     *,
@@ -57,7 +56,7 @@ def assemble(
 
     Parameters
     ----------
-    files : sequence of Path
+    files : sequence of Path or Asset
         The recordings, as `crosspatch.features.extraction.find_recordings` gives them.
     store_file : path
         Filled by `crosspatch.features.extraction.extract_many`.
@@ -76,6 +75,7 @@ def assemble(
     """
     layout = load_layout(settings.layout)
     values, rows, ids, failures, hashes = [], [], [], [], {}
+    tools = settings.tools
     beside: dict[Path, pd.DataFrame | None] = {}
     with CellStore(store_file) as store:
         for path, outcome in store.cells(files, settings.key):
@@ -87,12 +87,11 @@ def assemble(
                 failures.append({"file": str(path), "reason": reason})
                 continue
             known = labels
-            if known is None:
+            if known is None and isinstance(path, Path):
                 if path.parent not in beside:
-                    file = path.parent / LABELS_FILE
-                    beside[path.parent] = read_labels(file) if file.is_file() else None
+                    beside[path.parent] = _labels_near(path.parent)
                 known = beside[path.parent]
-            rows.append(_row(path, outcome, known, species))
+            rows.append(_row(path, outcome, known, species, tools))
             values.append(outcome.values)
             ids.append(outcome.cell_id)
             hashes[str(path)] = outcome.head["sha256"]
@@ -114,6 +113,15 @@ def assemble(
     return Extracted(cohort, failed)
 
 
+def _labels_near(folder: Path) -> pd.DataFrame | None:
+    """Labels in a folder, or in the one above it: a dandiset has a folder for every donor."""
+    for place in (folder, folder.parent):
+        file = place / LABELS_FILE
+        if file.is_file():
+            return read_labels(file)
+    return None
+
+
 def _is_empty(column: pd.Series, name: object) -> bool:
     return name not in table.REQUIRED_OBS and bool(column.isna().all())
 
@@ -124,14 +132,18 @@ def _joined(cells: pd.DataFrame) -> dict[str, int]:
 
 
 def _row(
-    path: Path, cell: CellFeatures, labels: pd.DataFrame | None, species: str | None
+    path: Source,
+    cell: CellFeatures,
+    labels: pd.DataFrame | None,
+    species: str | None,
+    extracted_with: str,
 ) -> dict[str, Any]:
     head = dict(cell.head)
     row: dict[str, Any] = dict.fromkeys(_LABELS)
     row["species"] = head.pop("species", None)
     row["donor"] = head.pop("donor", None)
     row["dataset"] = "simulated recordings" if head["simulated"] else "recordings"
-    key = None if labels is None else _match(path, labels)
+    key = None if labels is None else match(path.name, labels.index)
     if labels is not None and key is not None:
         for name, value in labels.loc[key].items():
             if pd.notna(value):
@@ -143,15 +155,26 @@ def _row(
             f"{' or '.join(table.SPECIES)}"
         )
     row["recording_file"] = path.name
-    return row | head
+    return row | head | {"extracted_with": extracted_with}
 
 
-def _match(path: Path, labels: pd.DataFrame) -> str | None:
-    """The row of a recording: by file name, by name without ending, or by DANDI session."""
-    session = re.search(r"ses-([A-Za-z0-9]+)", path.name)
-    for key in (path.name, path.stem, session.group(1) if session else None):
-        if key is not None and key in labels.index:
-            return key
+def match(name: str, keys: pd.Index) -> str | None:
+    """The key of a recording: its file's name, that without ending, or its DANDI session or cell.
+
+    Parameters
+    ----------
+    name : str
+        The file's name, such as ``sub-1_ses-2_icephys.nwb``.
+    keys : Index
+        Of labels, see `read_labels`.
+    """
+    stem = name.rsplit(".", 1)[0]
+    parts = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+    for key in (name, stem, parts.get("ses"), parts.get("cell")):
+        # Names in the archive have dashes where sources have underscores.
+        for written in (key, key.replace("-", "_")) if key else ():
+            if written in keys:
+                return written
     return None
 
 
@@ -173,7 +196,8 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
     name : str or path
         A csv file with a column ``file`` (file name, with or without ending, or DANDI session)
         and any of ``species``, ``subclass``, ``t_type``, ``donor``, ``dataset``; or
-        ``allen-mouse`` or ``allen-human`` for the recordings of DANDI 000020 and 000636.
+        ``allen-mouse`` or ``allen-human`` for the recordings of DANDI 000020 and 000636, which
+        come with ``specimen``, the cell's number in the tables.
     data_dir : path, optional
         For the Allen tables.
 
@@ -190,7 +214,7 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
     if str(name) in LAYOUTS_OF:
         cohort = load_allen(str(name), "shared", data_dir)
         session = "ephys_session_id" if str(name) == "allen-mouse" else "nwb_id"
-        frame = cohort.obs[[*_LABELS, session]].astype(object)
+        frame = cohort.obs[[*_LABELS, session]].astype(object).assign(specimen=cohort.obs_names)
         frame = frame[frame[session].notna()]
         keys = frame[session].astype(str).str.replace(r"\.0$", "", regex=True)
         return frame.drop(columns=session).set_index(keys)

@@ -22,6 +22,10 @@ from crosspatch.errors import CohortError
 #: Environment variable that names the data directory.
 DATA_VARIABLE = "CROSSPATCH_DATA"
 
+#: Environment variable with the address that the tables' places are relative to.
+ADDRESS_VARIABLE = "CROSSPATCH_TABLES"
+DEFAULT_ADDRESS = "https://github.com"
+
 #: Column that `read_table` adds: the line of the file a row stands on.
 LINE = "line of the file"
 
@@ -40,13 +44,22 @@ class SourceFile:
         Where it lies in the data directory.
     sha256 : str
         Checksum of the pinned version.
-    address : str
-        Page it can be downloaded from.
+    size : int
+        Bytes.
+    place : str
+        Where it lies on GitHub: ``owner/repository/raw/commit/path``.
     """
 
     path: str
     sha256: str
-    address: str
+    size: int
+    place: str
+
+    @property
+    def address(self) -> str:
+        """Where it can be downloaded."""
+        base = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+        return f"{base.rstrip('/')}/{self.place}"
 
 
 @cache
@@ -57,30 +70,37 @@ def source_files() -> Mapping[str, SourceFile]:
     for row in csv.DictReader(text.splitlines()):
         name = row["path"].rsplit("/", 1)[-1]
         inside = "/".join(part for part in (row["folder"], name) if part)
-        address = f"https://github.com/{row['repository']}/blob/{row['commit']}/{inside}"
-        sources[row["path"]] = SourceFile(row["path"], row["sha256"], address)
+        place = f"{row['repository']}/raw/{row['commit']}/{inside}"
+        sources[row["path"]] = SourceFile(row["path"], row["sha256"], int(row["bytes"]), place)
     return sources
 
 
+def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
+    """The data directory, there or not, and where its name is from.
+
+    The one given, else ``CROSSPATCH_DATA``, else one in the user's cache.
+    """
+    if explicit is not None:
+        return Path(explicit), "--data-dir"
+    if os.environ.get(DATA_VARIABLE):
+        return Path(os.environ[DATA_VARIABLE]), DATA_VARIABLE
+    return platformdirs.user_cache_path("crosspatch") / "data", "the user's cache"
+
+
 def data_directory(explicit: str | Path | None = None) -> Path:
-    """Choose the data directory: the one given, else ``CROSSPATCH_DATA``, else the user's cache.
+    """Choose the data directory: see `named_directory`.
 
     Raises
     ------
     CohortError
         If the directory does not exist; the message says how to get the data.
     """
-    if explicit is not None:
-        directory, origin = Path(explicit), "--data-dir"
-    elif os.environ.get(DATA_VARIABLE):
-        directory, origin = Path(os.environ[DATA_VARIABLE]), DATA_VARIABLE
-    else:
-        directory, origin = platformdirs.user_cache_path("crosspatch") / "data", "the user's cache"
+    directory, origin = named_directory(explicit)
     if not directory.is_dir():
         raise CohortError(
-            f"data directory {directory} (from {origin}) does not exist; give one with --data-dir "
-            f"or {DATA_VARIABLE}. It must hold allen_mouse_visp/ and allen_human_gaba/; "
-            "`crosspatch cohort sources` lists every file with its address"
+            f"data directory {directory} (from {origin}) does not exist; get the tables with "
+            "`crosspatch fetch tables` (9 MB), or name the directory that has them with "
+            f"--data-dir or {DATA_VARIABLE}"
         )
     return directory
 
@@ -111,7 +131,7 @@ def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, st
     source = source_files()[path]
     file = directory / path
     if not file.is_file():
-        raise CohortError(f"{file} is missing; get it from {source.address}")
+        raise CohortError(f"{file} is missing; get it with `crosspatch fetch tables`")
     try:
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -120,8 +140,8 @@ def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, st
     if verify and found != source.sha256:
         raise CohortError(
             f"{file} is not the pinned version: sha256 {found[:12]}…, expected "
-            f"{source.sha256[:12]}…; get it again from {source.address}, or use --unverified to "
-            "go on with the file as it is"
+            f"{source.sha256[:12]}…; move it away and get it again with `crosspatch fetch tables`, "
+            "or use --unverified to go on with the file as it is"
         )
     return file, found
 

@@ -24,7 +24,10 @@ AUTO = "auto"
 
 
 def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> list[str]:
-    """Turn ``auto`` into ``allen`` if the data directory has any of its files, else ``simulated``.
+    """Turn ``auto`` into ``allen`` if the data directory has its files, else ``simulated``.
+
+    Of a directory that the user has named one file is enough: what is missing there is an error.
+    In the user's cache all must be there: a download may have been cut off.
 
     Parameters
     ----------
@@ -33,13 +36,15 @@ def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> 
     """
     if list(names) != [AUTO]:
         return list(names)
+    named = data_dir is not None or bool(os.environ.get(DATA_VARIABLE))
     try:
         directory = data_directory(data_dir)
     except CohortError:
-        if data_dir is not None or os.environ.get(DATA_VARIABLE):
+        if named:
             raise  # a directory that was named must be there
         return [SIMULATED]
-    return ["allen" if any((directory / path).is_file() for path in source_files()) else SIMULATED]
+    there = [(directory / path).is_file() for path in source_files()]
+    return ["allen" if all(there) or (named and any(there)) else SIMULATED]
 
 
 def warning_about(cohorts: Mapping[str, anndata.AnnData]) -> str:

@@ -23,7 +23,9 @@ from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.protocols import analyse
 from crosspatch.features.scalars import scalar_features
 from crosspatch.features.store import CellStore
-from crosspatch.recordings.model import Recording
+from crosspatch.recordings.dandi import Archive, Asset, Place, is_dandi
+from crosspatch.recordings.model import Recording, Traffic
+from crosspatch.recordings.nwb import DoubtfulBytesError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
 from crosspatch.recordings.quality import QUALITIES
 
@@ -108,6 +110,12 @@ class ExtractionSettings:
         }
 
     @property
+    def tools(self) -> str:
+        """Versions and settings in one line, for every row of a table."""
+        found = self.described()
+        return f"crosspatch {found['crosspatch']}, ipfx {found['ipfx']}, settings {self.key}"
+
+    @property
     def key(self) -> str:
         """Changes with any setting or version."""
         text = json.dumps(self.described(), sort_keys=True)
@@ -155,7 +163,7 @@ def extract_recording(recording: Recording, settings: ExtractionSettings) -> Cel
     qualities = protocols.qualities.values()
     head = asdict(recording.recorded) | {
         "format": recording.format,
-        "sweeps": len(protocols.qualities),
+        "sweeps": len(recording.current_clamp) + recording.left_out,
         "sweeps_rejected": sum(not quality.passed for quality in qualities),
         "families_missing": ", ".join(
             name for name, there in zip(layout.families, present, strict=True) if not there
@@ -170,42 +178,83 @@ def extract_recording(recording: Recording, settings: ExtractionSettings) -> Cel
     return CellFeatures(recording.cell_id, single, head)
 
 
-def extract_file(path: str | Path, settings: ExtractionSettings | None = None) -> CellFeatures:
+def _extract_asset(
+    asset: Asset, settings: ExtractionSettings, *, verified: bool
+) -> tuple[CellFeatures, Traffic]:
+    with open_recording(asset, measured_only=True, verified=verified) as recording:
+        cell = extract_recording(recording, settings)
+        return cell, recording.traffic()
+
+
+#: A file on disk, or one of the DANDI archive.
+Source = Path | Asset
+
+
+def extract_file(source: str | Source, settings: ExtractionSettings | None = None) -> CellFeatures:
     """Compute the features of one file.
 
     Parameters
     ----------
-    path : path
-        NWB or ABF.
+    source : path or Asset
+        NWB or ABF on disk, or NWB in the DANDI archive, of which only what is needed is fetched.
     settings : ExtractionSettings, optional
 
     Raises
     ------
     RecordingError
         If the file cannot be read or no feature can be measured.
+    NetworkError
+        If a file of the archive cannot be had.
     """
-    path = Path(path)
-    with open_recording(path) as recording:
-        cell = extract_recording(recording, settings or ExtractionSettings())
+    settings = settings or ExtractionSettings()
+    if isinstance(source, Asset):
+        try:
+            cell, traffic = _extract_asset(source, settings, verified=False)
+        except DoubtfulBytesError:
+            cell, traffic = _extract_asset(source, settings, verified=True)
+        cell.head["sha256"] = source.digests.get("sha256", source.digest)
+        cell.head["recording_source"] = str(source)
+        cell.head["file_bytes"] = source.size
+        cell.head["bytes_read"] = traffic.received
+        cell.head["requests"] = traffic.requests
+        return cell
+    path = Path(source)
+    with open_recording(path, measured_only=True) as recording:
+        cell = extract_recording(recording, settings)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
     cell.head["sha256"] = digest
+    cell.head["recording_source"] = str(path)
     return cell
 
 
-def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
-    """Recordings among files, folders (searched to the bottom) and patterns.
+def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
+    """Recordings among files, folders (searched to the bottom), patterns and dandisets.
+
+    Parameters
+    ----------
+    paths : sequence
+        Paths and patterns; ``dandi:000636`` and what else `crosspatch.recordings.dandi.Place`
+        reads; assets are taken as they are.
 
     Raises
     ------
     RecordingError
         If a path does not exist, or nothing is found.
+    NetworkError
+        If the archive does not say what a dandiset holds.
     """
-    found: dict[Path, None] = {}
+    found: dict[Source, None] = {}
     for each in paths:
+        if isinstance(each, Asset):
+            found[each] = None
+            continue
+        if isinstance(each, str) and is_dandi(each):
+            found |= dict.fromkeys(Archive().recordings(Place.parse(each)))
+            continue
         try:
             for file in _below(each):
                 found[file.resolve()] = None
@@ -246,7 +295,7 @@ class Progress:
 
 
 def extract_many(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Source],
     store_file: str | Path,
     settings: ExtractionSettings | None = None,
     *,
@@ -261,15 +310,16 @@ def extract_many(
 
     Parameters
     ----------
-    paths : sequence of path
-        Files, folders, patterns.
+    paths : sequence
+        As `find_recordings` reads them.
     store_file : path
         Written by `crosspatch.features.store.CellStore`.
     settings : ExtractionSettings, optional
     jobs : int
         Files at a time on this machine.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers do the work; they must see the same files.
+        Address of a Dask scheduler whose workers do the work; they must see the same files, or
+        reach the archive.
     limit : float
         A file that takes longer is given up, s.
     progress : callable, optional
@@ -358,19 +408,19 @@ class _Pool:
         self._stack.close()
 
     def map(
-        self, files: Sequence[Path], settings: ExtractionSettings, limit: float
-    ) -> Iterable[tuple[Path, CellFeatures | Failure]]:
+        self, files: Sequence[Source], settings: ExtractionSettings, limit: float
+    ) -> Iterable[tuple[Source, CellFeatures | Failure]]:
         from crosspatch.features.isolation import extract_isolated
 
         finished: queue.Queue[Any] = queue.Queue()
         waiting = iter(files)
-        running: dict[str, tuple[Any, Path]] = {}
+        running: dict[str, tuple[Any, Source]] = {}
 
         def submit() -> None:
             path = next(waiting, None)
             if path is not None:
                 future = self.client.submit(
-                    extract_isolated, str(path), settings, limit, pure=False, retries=0
+                    extract_isolated, path, settings, limit, pure=False, retries=0
                 )
                 running[future.key] = (future, path)
                 future.add_done_callback(finished.put)

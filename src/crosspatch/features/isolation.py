@@ -11,11 +11,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.errors import CrosspatchError, one_line
+from crosspatch.errors import CrosspatchError, NetworkError, one_line
 from crosspatch.features.outcome import CellFeatures, Failure
 
 if TYPE_CHECKING:
     from crosspatch.features.extraction import ExtractionSettings
+    from crosspatch.recordings.dandi import Asset
 
 #: A child is replaced after this many files: memory that libraries leave behind goes with it.
 _FILES_A_CHILD = 200
@@ -62,13 +63,13 @@ class _Child:
 
 
 def extract_isolated(
-    path: str, settings: ExtractionSettings, limit: float
+    path: Path | Asset, settings: ExtractionSettings, limit: float
 ) -> CellFeatures | Failure:
     """Extract a file in this thread's child process.
 
     Parameters
     ----------
-    path : str
+    path : Path or Asset
     settings : ExtractionSettings
     limit : float
         Seconds until the file is given up.
@@ -133,7 +134,9 @@ def _serve(receive: Connection, send: Connection) -> None:
                 return
             outcome: CellFeatures | Failure
             try:
-                outcome = extract_file(Path(path), settings)
+                outcome = extract_file(path, settings)
+            except NetworkError as error:
+                outcome = Failure(one_line(error), again=True)
             except CrosspatchError as error:
                 outcome = Failure(one_line(error))
             except MemoryError:

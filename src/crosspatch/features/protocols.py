@@ -47,6 +47,9 @@ MARGIN = 0.25
 #: Kept after the start of a short square, s.
 _SHORT_AFTER = 0.3
 
+#: Kept after the end of a ramp, s.
+_AFTER_RAMP = 0.1
+
 #: What IPFX raises where a measurement is impossible.
 IPFX_ERRORS = (
     FeatureError,
@@ -101,7 +104,7 @@ class Protocols:
     stimuli : dict
         Sweep number to stimulus.
     qualities : dict
-        Sweep number to quality.
+        Sweep number to quality, of the sweeps that were read.
     cell : CellQuality
     notes : list of str
         What could not be done, and why.
@@ -136,6 +139,9 @@ def analyse(
 ) -> Protocols:
     """Read a recording once and let IPFX measure its long squares, short squares and ramps.
 
+    The voltage of other sweeps is not read, unless their test pulses are all there is to measure
+    the resistance on: they are most of a file, and it may lie on the other side of a network.
+
     Parameters
     ----------
     recording : Recording
@@ -152,6 +158,7 @@ def analyse(
     qualities: dict[int, SweepQuality] = {}
     cuts: dict[str, list[_Cut]] = {LONG_SQUARE: [], SHORT_SQUARE: [], RAMP: []}
     tests: list[_Cut] = []
+    others: list[tuple[Sweep, Stimulus]] = []
     for sweep in recording.current_clamp:
         stimulus = found.get(sweep.number)
         if stimulus is None:
@@ -164,17 +171,12 @@ def analyse(
                 f"sweep {sweep.number}: the command shows: {stimulus.kind}; the file's name "
                 f"'{sweep.description}' stands for: {stimulus.named}; the command counts"
             )
-        try:
-            voltage = sweep.voltage
-            result = assess_sweep(sweep, voltage, stimulus, quality)
-        except RecordingError as error:
-            result = SweepQuality(reasons=(str(error),))
-        qualities[sweep.number] = result
-        if result.reasons:
-            notes.append(f"sweep {sweep.number} rejected: {'; '.join(result.reasons)}")
-        else:
-            if stimulus.kind in cuts:
-                cuts[stimulus.kind].append(_cut(sweep, voltage, stimulus))
+        if stimulus.kind not in cuts:
+            others.append((sweep, stimulus))
+            continue
+        qualities[sweep.number], voltage = _assess(sweep, stimulus, quality, notes)
+        if voltage is not None:
+            cuts[stimulus.kind].append(_cut(sweep, voltage, stimulus))
             test = _cut_test(sweep, voltage, stimulus)
             if test is not None:
                 tests.append(test)
@@ -182,8 +184,13 @@ def analyse(
         long = _attempt(_long_square, cuts[LONG_SQUARE], "long squares", notes)
         short = _attempt(_short_square, cuts[SHORT_SQUARE], "short squares", notes)
         ramp = _attempt(_ramp, cuts[RAMP], "ramps", notes)
-        if tests and long is not None and "input_resistance" not in long.features:
-            membrane = _attempt(_long_square, tests, "test pulses", notes)
+        if long is not None and "input_resistance" not in long.features:
+            for sweep, stimulus in others:
+                if _has_test(stimulus):
+                    qualities[sweep.number], voltage = _assess(sweep, stimulus, quality, notes)
+                    test = None if voltage is None else _cut_test(sweep, voltage, stimulus)
+                    tests += [] if test is None else [test]
+            membrane = _attempt(_long_square, tests, "test pulses", notes) if tests else None
             if membrane is not None and "input_resistance" in membrane.features:
                 notes.append("resistance and time constant are of the test pulses")
                 for name in ("input_resistance", "tau"):
@@ -198,6 +205,24 @@ def analyse(
     return Protocols(long, short, ramp, found, qualities, cell, notes)
 
 
+def _assess(
+    sweep: Sweep, stimulus: Stimulus, settings: QualitySettings | None, notes: list[str]
+) -> tuple[SweepQuality, Samples | None]:
+    """Quality of a sweep, and its voltage if it is used."""
+    try:
+        points = sweep.points
+        if stimulus.kind == RAMP:  # what follows is not used, and may be long
+            points = min(points, round((stimulus.end + _AFTER_RAMP) * sweep.rate))
+        voltage = sweep.voltage_until(points)
+        result = assess_sweep(sweep, voltage, stimulus, settings)
+    except RecordingError as error:
+        result = SweepQuality(reasons=(str(error),))
+    if result.reasons:
+        notes.append(f"sweep {sweep.number} rejected: {'; '.join(result.reasons)}")
+        return result, None
+    return result, voltage
+
+
 def _stimulated(found: dict[int, Stimulus], number: int) -> bool:
     return number in found and found[number].kind not in (NONE, OTHER)
 
@@ -205,7 +230,7 @@ def _stimulated(found: dict[int, Stimulus], number: int) -> bool:
 def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> _Cut:
     rate = sweep.rate
     onset = round(stimulus.start * rate)
-    last = recorded_points(voltage)
+    last = recorded_points(voltage, rate)
     first = 0
     if stimulus.kind != RAMP:
         after = (
@@ -221,13 +246,18 @@ def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> _Cut:
     )
 
 
+def _has_test(stimulus: Stimulus) -> bool:
+    if stimulus.test_pulse is None:
+        return False
+    start, end, amplitude = stimulus.test_pulse
+    return amplitude <= -10 and end - start >= 0.1
+
+
 def _cut_test(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> _Cut | None:
     """A hyperpolarising test pulse long enough to show the membrane, as if it were a step."""
-    if stimulus.test_pulse is None:
+    if stimulus.test_pulse is None or not _has_test(stimulus):
         return None
     start, end, amplitude = stimulus.test_pulse
-    if amplitude > -10 or end - start < 0.1:
-        return None
     following = min(stimulus.start if stimulus.kind != NONE else np.inf, stimulus.next_start)
     pulse = Stimulus(LONG_SQUARE, start, end, amplitude, stimulus.holding, next_start=following)
     return _cut(sweep, voltage, pulse)

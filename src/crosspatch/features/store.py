@@ -6,27 +6,40 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from crosspatch.errors import RecordingError
 from crosspatch.features.outcome import CellFeatures, Failure
+from crosspatch.recordings.dandi import Asset
+
+_Source = TypeVar("_Source", bound="Path | Asset")
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS cells (
-    path TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS outcomes (
+    source TEXT NOT NULL,
     settings TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    modified INTEGER NOT NULL,
+    content TEXT NOT NULL,
     cell_id TEXT,
     head TEXT,
     vector BLOB,
     reason TEXT,
     again INTEGER NOT NULL,
-    PRIMARY KEY (path, settings)
+    PRIMARY KEY (source, settings)
 )
 """
+
+
+def _content_of(source: Path | Asset) -> str | None:
+    """What changes when the file does; None for a file that is gone."""
+    if isinstance(source, Asset):
+        return source.digest
+    try:
+        status = source.stat()
+    except OSError:
+        return None
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
 class CellStore:
@@ -59,37 +72,29 @@ class CellStore:
     def __exit__(self, *_: object) -> None:
         self._base.close()
 
-    def has(self, path: Path, settings: str) -> bool:
+    def has(self, source: Path | Asset, settings: str) -> bool:
         """Whether this file, as it is now, is done with these settings."""
-        try:
-            status = path.stat()
-        except OSError:
-            return False
+        content = _content_of(source)
         row = self._one(
-            "SELECT size, modified, again FROM cells WHERE path = ? AND settings = ?",
-            (str(path), settings),
+            "SELECT content, again FROM outcomes WHERE source = ? AND settings = ?",
+            (str(source), settings),
         )
-        return row == (status.st_size, status.st_mtime_ns, 0)
+        return content is not None and row == (content, 0)
 
-    def failures(self, paths: Sequence[Path], settings: str) -> int:
+    def failures(self, sources: Sequence[Path | Asset], settings: str) -> int:
         """How many of these files are known to fail."""
         return sum(
             self._one(
-                "SELECT 1 FROM cells WHERE path = ? AND settings = ? AND vector IS NULL "
+                "SELECT 1 FROM outcomes WHERE source = ? AND settings = ? AND vector IS NULL "
                 "AND again = 0",
-                (str(path), settings),
+                (str(source), settings),
             )
             is not None
-            for path in paths
+            for source in sources
         )
 
-    def put(self, path: Path, settings: str, outcome: CellFeatures | Failure) -> None:
+    def put(self, source: Path | Asset, settings: str, outcome: CellFeatures | Failure) -> None:
         """Keep what a file gave."""
-        try:
-            status = path.stat()
-            size, modified = status.st_size, status.st_mtime_ns
-        except OSError:
-            size = modified = -1
         row: tuple[Any, ...] = (None, None, None)
         reason, again = None, False
         if isinstance(outcome, Failure):
@@ -100,30 +105,37 @@ class CellStore:
         try:
             with self._base:
                 self._base.execute(
-                    "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (str(path), settings, size, modified, *row, reason, int(again)),
+                    "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        str(source),
+                        settings,
+                        _content_of(source) or "gone",
+                        *row,
+                        reason,
+                        int(again),
+                    ),
                 )
         except sqlite3.Error as error:
             raise self._error(error) from error
 
     def cells(
-        self, paths: Sequence[Path], settings: str
-    ) -> Iterator[tuple[Path, CellFeatures | Failure]]:
+        self, sources: Sequence[_Source], settings: str
+    ) -> Iterator[tuple[_Source, CellFeatures | Failure]]:
         """What these files gave, in their order."""
-        for path in paths:
+        for source in sources:
             row = self._one(
-                "SELECT cell_id, head, vector, reason, again FROM cells "
-                "WHERE path = ? AND settings = ?",
-                (str(path), settings),
+                "SELECT cell_id, head, vector, reason, again FROM outcomes "
+                "WHERE source = ? AND settings = ?",
+                (str(source), settings),
             )
             if row is None:
                 continue
             cell_id, head, vector, reason, again = row
             if vector is None:
-                yield path, Failure(str(reason), bool(again))
+                yield source, Failure(str(reason), bool(again))
             else:
                 values = np.frombuffer(vector, dtype="<f4").astype(np.float32)
-                yield path, CellFeatures(str(cell_id), values, json.loads(head))
+                yield source, CellFeatures(str(cell_id), values, json.loads(head))
 
     def _one(self, query: str, values: tuple[Any, ...]) -> Any:
         try:

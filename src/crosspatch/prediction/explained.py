@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crosspatch.cohorts.column_overrides import Overrides, read_mapping
 from crosspatch.errors import CohortError
 from crosspatch.explanation.contributions import COLUMNS, contributions
-from crosspatch.features.extraction import Progress, StepDescription
+from crosspatch.features.extraction import Progress, Source, StepDescription
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.inputs import Ask, Batch, ReadSettings, Say, read_inputs
 from crosspatch.prediction.prediction import harmless, header_lines
@@ -56,7 +56,7 @@ class CellExplanation:
     contributions: pd.DataFrame
     model: Artifact | None
     header: Mapping[str, Any]
-    recording: Path | None = None
+    recording: Source | None = None
     quality: str = "default"
     step: StepDescription | None = None
 

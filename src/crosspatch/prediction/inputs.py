@@ -29,6 +29,7 @@ from crosspatch.errors import CohortError, CrosspatchError, RecordingError, in_w
 from crosspatch.features.extraction import (
     ExtractionSettings,
     Progress,
+    Source,
     StepDescription,
     extract_many,
     find_recordings,
@@ -36,6 +37,7 @@ from crosspatch.features.extraction import (
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.outcome import Failure
 from crosspatch.features.store import CellStore
+from crosspatch.recordings.dandi import is_dandi
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.versions import code_digest
 
@@ -83,7 +85,7 @@ class Batch:
     quality : list of str
         What quality control found wrong with a cell; empty if nothing.
     notes : list of str
-    files : list of Path
+    files : list of Path or Asset
         The recording each cell is from; empty where they are rows of a table.
     """
 
@@ -93,7 +95,7 @@ class Batch:
     X: NDArray[np.float32]
     quality: list[str]
     notes: list[str]
-    files: list[Path] = field(default_factory=list)
+    files: list[Source] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def read_inputs(
     progress: Callable[[Progress], None] | None = None,
     failed: list[str] | None = None,
 ) -> Iterator[Batch]:
-    """Cells of recordings, folders of recordings, and tables.
+    """Cells of recordings, folders of recordings, dandisets, and tables.
 
     An input that cannot be read costs a line, not the others. A recording that gives no feature
     is a cell without values, with the reason in its notes.
@@ -156,16 +158,19 @@ def read_inputs(
     """
     failed = [] if failed is None else failed
     tables: dict[Path, Path] = {}
-    recordings: dict[Path, None] = {}
+    recordings: dict[Source, None] = {}
     for each in paths:
         path = Path(each)
         kind = suffix_of(path)
-        if kind in TABLE_SUFFIXES and not path.is_dir():
+        if kind in TABLE_SUFFIXES and not (path.is_dir() or is_dandi(each)):
             if path.resolve() in tables:
                 say(f"{path}: given twice, read once")
             tables[path.resolve()] = path
             continue
         try:
+            if isinstance(each, str) and is_dandi(each):
+                recordings |= dict.fromkeys(find_recordings([each]))
+                continue
             if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
                 raise RecordingError(
                     f"{path}: not a file that can be read; give recordings "
@@ -248,7 +253,7 @@ def _store() -> Iterator[Path]:
 
 
 def _recordings(
-    files: Sequence[Path],
+    files: Sequence[Source],
     settings: ReadSettings,
     say: Say,
     progress: Callable[[Progress], None] | None,

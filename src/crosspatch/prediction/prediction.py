@@ -122,6 +122,7 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
             f"sha256 {model['digest']}"
         )
         lines.append(f"# classes: {', '.join(model['classes'])} (taxonomy {model['taxonomy']})")
+        lines.append(f"# trained on: {', '.join(model['trained_on'])}")
         if model["simulated"]:
             lines.append("# TRAINED ON SIMULATED RECORDINGS: says nothing about real neurons")
     lines.append(f"# parameters: {json.dumps(header['parameters'], sort_keys=True)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ class Predictor:
                     "classes": list(model.classes),
                     "taxonomy": model.about["alignment"] or "as the source has it",
                     "simulated": bool(model.about["simulated"]),
+                    "trained_on": _datasets(model.about["cohorts"]),
                     "digest": model.digest,
                 }
                 for model in self.models.values()
@@ -261,6 +262,12 @@ class Predictor:
                 f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
                 "temperature, --adapt helps"
             )
+
+
+def _datasets(cohorts: Mapping[str, Any]) -> list[str]:
+    """Names of the datasets that a model learned from."""
+    names = [name for cohort in cohorts.values() if cohort for name in cohort.get("dataset", ())]
+    return list(dict.fromkeys(names))
 
 
 def _aligned_in_words(how: Alignment, species: str) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from crosspatch.errors import CrosspatchError
 
 _HEAP = b"GCOL"
 #: Signature, version and reserved bytes of a heap, before its size.
@@ -15,40 +18,132 @@ _OBJECT_HEAD = 8
 _SMALLEST_HEAP = 4096
 
 
-class GuardedFile(io.FileIO):
+class Bytes(Protocol):
+    """Where the bytes of a file come from: a disk, or a server.
+
+    Attributes
+    ----------
+    size : int
+        Of the whole, bytes.
+    failure : CrosspatchError or None
+        Why bytes could not be had: HDF5 does not hand exceptions on.
+    """
+
+    size: int
+    failure: CrosspatchError | None
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Some bytes; fewer where the file ends."""
+
+    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Say that there is something to be looked up in these (offset, count)."""
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Say that these (offset, count) will be read next."""
+
+    def doubtful(self) -> bool:
+        """Whether what looks like damage may be bytes that came wrong."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class LocalBytes:
+    """The bytes of a file on disk.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb", buffering=0)
+        self.failure: CrosspatchError | None = None
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Some bytes; fewer where the file ends."""
+        return os.pread(self._file.fileno(), count, offset)
+
+    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Nothing to prepare: a disk is near."""
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Nothing to prepare: the system reads ahead."""
+
+    def doubtful(self) -> bool:
+        """A disk gives the same bytes each time."""
+        return False
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class GuardedFile(io.RawIOBase):
     """A file as HDF5 reads it, with damaged heaps blanked.
 
     Texts lie in heaps of objects that follow one another. HDF5 (2.0.0) walks such a heap by the
     objects' sizes, and never ends where the free space has size 0. A heap like that is handed
     over without its signature, which HDF5 reports as an error.
 
+    Samples may hold those bytes by chance (in a hundred gigabytes they do); they are handed over as
+    they are, see `expect`.
+
     Parameters
     ----------
-    path : Path
+    content : Bytes
+        Closed with this file.
     """
 
-    def __init__(self, path: Path):
-        super().__init__(path, "r")
-        self._size = os.fstat(self.fileno()).st_size
-        start = os.pread(self.fileno(), 16, 0)
+    def __init__(self, content: Bytes):
+        super().__init__()
+        self.content = content
+        self._size = content.size
+        self._at = 0
+        self._samples: list[tuple[int, int]] = []
+        start = content.read_at(0, 16)
         #: Bytes of a length; superblocks before version 2 have it further on.
         self._width = 8
         if len(start) == 16:
             self._width = start[14] if start[8] < 2 else start[10]
 
+    def readable(self) -> bool:
+        """It is only read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is read anywhere."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next bytes come from."""
+        return self._at
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to an offset; a damaged address may be beyond what a system can seek."""
-        return super().seek(min(offset, self._size), whence)
+        """Go to an offset; a damaged address may be beyond the end of the file."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = min(base + offset, self._size)
+        return self._at
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer; past the end of the file there are zeros."""
         view = memoryview(buffer).cast("B")
-        at = self.tell()
-        count = super().readinto(view) or 0
-        view[count:] = bytes(len(view) - count)
+        at = self._at
         # A signature may begin in what was read before.
         lead = min(at, len(_HEAP) - 1)
-        content = os.pread(self.fileno(), lead, at - lead) + view
+        content = self._read(at - lead, lead + len(view))
+        count = max(len(content) - lead, 0)
+        view[:count] = content[lead:]
+        view[count:] = bytes(len(view) - count)
+        self._at = at + count
+        if any(first <= at and at + len(view) <= first + n for first, n in self._samples):
+            return len(view)
         found = content.find(_HEAP)
         while found >= 0:
             if not self._is_sound(at - lead + found):
@@ -57,13 +152,35 @@ class GuardedFile(io.FileIO):
             found = content.find(_HEAP, found + 1)
         return len(view)
 
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Say that samples will be read from these (offset, count), until it is said anew."""
+        self._samples = list(ranges)
+        self.content.expect(ranges)
+
+    def close(self) -> None:
+        """Close what it reads from."""
+        if not self.closed:
+            self.content.close()
+        super().close()
+
+    def _read(self, at: int, count: int) -> bytes:
+        """As many bytes as there are; a system may give fewer at a time."""
+        pieces, missing = [], min(count, self._size - at)
+        while missing > 0:
+            piece = self.content.read_at(at, missing)
+            if not piece:
+                break
+            pieces.append(piece)
+            at, missing = at + len(piece), missing - len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     def _is_sound(self, at: int) -> bool:
         """Whether the objects of the heap that begins here lead to its end."""
-        head = os.pread(self.fileno(), _HEAP_HEAD + self._width, at)
+        head = self._read(at, _HEAP_HEAD + self._width)
         size = int.from_bytes(head[_HEAP_HEAD:], "little")
         if not _SMALLEST_HEAP <= size <= self._size - at:
             return False
-        heap = os.pread(self.fileno(), size, at)
+        heap = self._read(at, size)
         head_of_object = _OBJECT_HEAD + self._width
         place = len(head)
         while place + head_of_object <= size:

@@ -44,6 +44,8 @@ class Sweep:
         Bias (holding) current in pA that the command leaves out, NaN where the file does not say.
     read_voltage, read_current : callable
         Read the samples: mV and pA. ``read_current`` is None where a file has no command.
+    read_voltage_until : callable, optional
+        Reads the first so many samples, where a file allows it.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Sweep:
     read_current: Callable[[], Samples] | None = field(repr=False)
     bridge_balance: float = float("nan")
     bias_current: float = float("nan")
+    read_voltage_until: Callable[[int], Samples] | None = field(default=None, repr=False)
 
     @property
     def duration(self) -> float:
@@ -76,6 +79,18 @@ class Sweep:
             If the file cannot be read.
         """
         return self.read_voltage()
+
+    def voltage_until(self, points: int) -> Samples:
+        """The first samples of the membrane potential in mV, shape (points,).
+
+        Raises
+        ------
+        RecordingError
+            If the file cannot be read.
+        """
+        if self.read_voltage_until is None or points >= self.points:
+            return self.voltage[:points]
+        return self.read_voltage_until(points)
 
     @property
     def current(self) -> Samples:
@@ -121,6 +136,21 @@ class Recorded:
     simulated: bool = False
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What reading a recording has cost on the network.
+
+    Attributes
+    ----------
+    received : int
+        Bytes.
+    requests : int
+    """
+
+    received: int = 0
+    requests: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """A cell's sweeps, read lazily from a file that stays open until `close`.
@@ -138,6 +168,10 @@ class Recording:
     unreadable : dict
         Sweep or series to the reason why it is left out.
     recorded : Recorded
+    left_out : int
+        Current-clamp sweeps that are in the file but not here, because they are never measured.
+    traffic : callable
+        What reading it has cost so far; nothing for a file on disk.
     """
 
     name: str
@@ -147,6 +181,8 @@ class Recording:
     unreadable: dict[str, str] = field(default_factory=dict)
     recorded: Recorded = field(default_factory=Recorded)
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
+    left_out: int = 0
+    traffic: Callable[[], Traffic] = field(default=Traffic, repr=False)
 
     @cached_property
     def current_clamp(self) -> tuple[Sweep, ...]:

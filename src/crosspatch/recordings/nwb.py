@@ -7,18 +7,19 @@ to the groups directly opens a file in milliseconds, which matters for thousands
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import h5py
 import numpy as np
 
-from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.hdf5 import GuardedFile
+from crosspatch.errors import NetworkError, RecordingError, in_words
+from crosspatch.recordings.hdf5 import Bytes, GuardedFile
+from crosspatch.recordings.hdf5_ahead import hint_members, hint_samples
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
     MAX_RATE,
@@ -64,6 +65,7 @@ class _Series:
     """A series of the file and what its attributes say."""
 
     path: str
+    address: int
     clamp: str
     is_response: bool
     number: int | None
@@ -72,13 +74,18 @@ class _Series:
     rate: float
     points: int
     factor: float
+    conversion: float
     offset: float
     description: str
     bridge_balance: float
     bias_current: float
 
 
-def read_nwb(path: Path) -> Recording:
+#: Whether a series is left out: told its clamp and what the file calls its stimulus.
+Unwanted = Callable[[str, str], bool]
+
+
+def read_nwb(content: Bytes, path: str, unwanted: Unwanted | None = None) -> Recording:
     """Open an NWB 2 file; samples are not read.
 
     Series are paired by ``sweep_table`` or ``sweep_number``, by the newer
@@ -86,31 +93,69 @@ def read_nwb(path: Path) -> Recording:
 
     Parameters
     ----------
-    path : Path
+    content : Bytes
+        Of the file; closed with the recording.
+    path : str
+        What the file is called in messages; the cell is named after its last part.
+    unwanted : callable, optional
+        Chooses series that are left out, of which little more than the name is read.
 
     Raises
     ------
     RecordingError
         If the file is damaged, no NWB 2 file, or holds no patch-clamp series.
+    NetworkError
+        If the file is not here and bytes of it cannot be had.
+    DoubtfulBytesError
+        If bytes that came over the network do not make a sound file.
     """
+    try:
+        recording = _opened(content, path, unwanted)
+    except RecordingError as error:
+        if content.doubtful():
+            raise DoubtfulBytesError(str(error)) from error
+        raise
+    if content.doubtful() and recording.unreadable:
+        recording.close()
+        raise DoubtfulBytesError(f"{path}: {next(iter(recording.unreadable.values()))}")
+    return recording
+
+
+def _opened(content: Bytes, path: str, unwanted: Unwanted | None) -> Recording:
     with ExitStack() as opened:
         try:
-            source = opened.enter_context(GuardedFile(path))
+            source = opened.enter_context(GuardedFile(content))
             file = opened.enter_context(h5py.File(source, "r"))
         except (OSError, RuntimeError, ValueError) as error:
+            _require_bytes(content)
             raise RecordingError(
                 f"{path} is a damaged HDF5 file: {in_words(error)}; copy it again from its source"
             ) from error
         try:
-            recording = _recording(path, file)
-        except RecordingError:
+            recording = _recording(path, file, source, unwanted)
+        except (RecordingError, NetworkError):
+            _require_bytes(content)
             raise
         except Exception as error:  # h5py raises many kinds for damaged groups
+            _require_bytes(content)
             raise RecordingError(f"{path} is a damaged NWB file: {in_words(error)}") from error
+        _require_bytes(content)
         return replace(recording, close_file=opened.pop_all().close)
 
 
-def _recording(path: Path, file: h5py.File) -> Recording:
+class DoubtfulBytesError(NetworkError):
+    """What came over the network looks damaged; the whole file, verified, will tell."""
+
+
+def _require_bytes(content: Bytes) -> None:
+    """What looks like damage may be bytes that did not come."""
+    if content.failure is not None:
+        raise content.failure
+
+
+def _recording(
+    path: str, file: h5py.File, source: GuardedFile, unwanted: Unwanted | None
+) -> Recording:
     version = _text(_attribute(file, "nwb_version"))
     if version is None and "nwb_version" in file:
         raise RecordingError(
@@ -123,7 +168,10 @@ def _recording(path: Path, file: h5py.File) -> Recording:
     if not version.removeprefix("NWB-").startswith("2"):
         raise RecordingError(f"{path} has NWB version {version}; convert it to NWB 2")
     unreadable: dict[str, str] = {}
-    found = list(_all_series(file, unreadable))
+    left_out: list[str] = []
+    found = list(_all_series(file, source.content, unreadable, unwanted, left_out))
+    if source.content.doubtful():
+        _require_alike(path, found)
     if not found and unreadable:
         first, reason = next(iter(unreadable.items()))
         raise RecordingError(f"{path} has no readable patch-clamp series; {first}: {reason}")
@@ -143,8 +191,8 @@ def _recording(path: Path, file: h5py.File) -> Recording:
                 f"{stimulus.rate:g} Hz"
             )
             continue
-        main = _reader(path, file, response, number)
-        other = None if stimulus is None else _reader(path, file, stimulus, number)
+        main = _reader(path, file, source, response, number)
+        other = None if stimulus is None else _reader(path, file, source, stimulus, number)
         if response.clamp == CURRENT_CLAMP:
             voltage, current = main, other
         else:
@@ -158,6 +206,7 @@ def _recording(path: Path, file: h5py.File) -> Recording:
                 description=response.description or (stimulus.description if stimulus else ""),
                 read_voltage=voltage,
                 read_current=current,
+                read_voltage_until=voltage if response.clamp == CURRENT_CLAMP else None,
                 bridge_balance=response.bridge_balance,
                 bias_current=response.bias_current,
             )
@@ -166,33 +215,70 @@ def _recording(path: Path, file: h5py.File) -> Recording:
         first, reason = next(iter(unreadable.items()), ("acquisition", "no response series"))
         raise RecordingError(f"{path} has no readable sweep; {first}: {reason}")
     return Recording(
-        name=str(path),
-        cell_id=path.stem,
+        name=path,
+        cell_id=PurePath(path).stem,
         format=f"NWB {version.removeprefix('NWB-')}",
         sweeps=tuple(sweeps),
         unreadable=unreadable,
         recorded=_recorded(file),
+        left_out=len(left_out),
     )
 
 
-def _all_series(file: h5py.File, unreadable: dict[str, str]) -> Iterator[_Series]:
-    for place in ("acquisition", "stimulus/presentation"):
-        parent = file.get(place)
-        if not isinstance(parent, h5py.Group):
-            continue
+def _require_alike(path: str, found: list[_Series]) -> None:
+    """One sweep in another unit or at another rate than all others may be a byte come wrong."""
+    for is_response in (True, False):
+        scales = Counter(
+            (each.rate, each.factor, each.offset, each.conversion)
+            for each in found
+            if each.clamp == CURRENT_CLAMP and each.is_response == is_response
+        )
+        if len(scales) > 1 and min(scales.values()) == 1:
+            raise DoubtfulBytesError(f"{path}: a sweep is scaled unlike all others")
+
+
+def _all_series(
+    file: h5py.File,
+    content: Bytes,
+    unreadable: dict[str, str],
+    unwanted: Unwanted | None,
+    left_out: list[str],
+) -> Iterator[_Series]:
+    places = ("acquisition", "stimulus/presentation")
+    parents = {place: file.get(place) for place in places}
+    parents = {name: each for name, each in parents.items() if isinstance(each, h5py.Group)}
+    hint_members(content, parents.values())
+    wanted: list[tuple[str, h5py.Group, str, bool]] = []
+    for place, parent in parents.items():
         for name in parent:
             path = f"/{place}/{name}"
-            try:
+            with _noting(path, unreadable):
                 if isinstance(parent.get(name, getlink=True), h5py.ExternalLink):
                     raise _UnreadableError("it lies in another file, which is not followed")
                 group = parent[name]
                 kind = _text(_attribute(group, "neurodata_type"))
-                if kind in _TYPES:
-                    yield _series(group, path, *_TYPES[kind])
-            except _UnreadableError as error:
-                unreadable[path] = str(error)
-            except Exception as error:  # a damaged group must not hide the others
-                unreadable[path] = f"damaged: {in_words(error)}"
+                if kind not in _TYPES:
+                    continue
+                clamp, is_response = _TYPES[kind]
+                if unwanted is not None and unwanted(clamp, _description(group)):
+                    left_out += [path] if (clamp, is_response) == (CURRENT_CLAMP, True) else []
+                    continue
+                wanted.append((path, group, clamp, is_response))
+    hint_samples(content, [group for _, group, _, _ in wanted])
+    for path, group, clamp, is_response in wanted:
+        with _noting(path, unreadable):
+            yield _series(group, path, clamp, is_response)
+
+
+@contextmanager
+def _noting(path: str, unreadable: dict[str, str]) -> Iterator[None]:
+    """Keep why a series cannot be used; a damaged one must not hide the others."""
+    try:
+        yield
+    except _UnreadableError as error:
+        unreadable[path] = str(error)
+    except Exception as error:
+        unreadable[path] = f"damaged: {in_words(error)}"
 
 
 class _UnreadableError(Exception):
@@ -205,11 +291,11 @@ def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Ser
         raise _UnreadableError(f"its data have shape {data.shape} and type {data.dtype}")
     if not 0 < data.shape[0] <= _MAX_POINTS:
         raise _UnreadableError(f"it has {data.shape[0]:,} samples")
-    stored, needed = data.id.get_storage_size(), data.shape[0] * data.dtype.itemsize
-    if not data.is_virtual and (not stored or needed > max(_LARGE, _MAX_COMPRESSION * stored)):
-        raise _UnreadableError(
-            f"its {data.shape[0]:,} samples are not in the file, which has {stored:,} bytes of them"
-        )
+    if data.shape[0] * data.dtype.itemsize > _LARGE:
+        try:
+            _stored_at(data, data.shape[0])
+        except ValueError as error:
+            raise _UnreadableError(str(error)) from error
     is_voltage = (clamp == CURRENT_CLAMP) == is_response
     unit = _text(_attribute(data, "unit")) or ("volts" if is_voltage else "amperes")
     factor = (to_millivolts if is_voltage else to_picoamperes)(unit)
@@ -224,6 +310,7 @@ def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Ser
     number = _attribute(group, "sweep_number")
     return _Series(
         path=path,
+        address=h5py.h5o.get_info(group.id).addr,
         clamp=clamp,
         is_response=is_response,
         number=None if number is None else int(number),
@@ -232,11 +319,16 @@ def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Ser
         rate=rate,
         points=int(data.shape[0]),
         factor=factor,
+        conversion=conversion,
         offset=offset,
-        description=_text(_attribute(group, "stimulus_description")) or "",
+        description=_description(group),
         bridge_balance=_bridge(group),
         bias_current=_bias(group),
     )
+
+
+def _description(group: h5py.Group) -> str:
+    return _text(_attribute(group, "stimulus_description")) or ""
 
 
 def _electrode(group: h5py.Group) -> str | None:
@@ -317,20 +409,21 @@ _Pair = tuple[int, _Series, _Series | None]
 
 def _pairs(file: h5py.File, series: list[_Series], unreadable: dict[str, str]) -> list[_Pair]:
     """Every response with its stimulus, in order of sweep number."""
-    by_path = {each.path: each for each in series}
-    pairs = _from_recordings_table(file, by_path)
+    by_address = {each.address: each for each in series}
+    pairs = _from_recordings_table(file, by_address)
     if pairs is None:
-        pairs = _from_keys(file, series, by_path, unreadable)
+        pairs = _from_keys(file, series, by_address, unreadable)
     return sorted(pairs, key=lambda pair: pair[0])
 
 
-def _from_recordings_table(file: h5py.File, by_path: dict[str, _Series]) -> list[_Pair] | None:
+def _from_recordings_table(file: h5py.File, by_address: dict[int, _Series]) -> list[_Pair] | None:
     """The newer tables, which say outright which response belongs to which stimulus."""
     table = file.get(f"{_ICEPHYS}/intracellular_recordings")
     if not isinstance(table, h5py.Group):
         return None
-    responses = _references(file, table, "responses/response")
-    stimuli = _references(file, table, "stimuli/stimulus")
+    by_path = {each.path: each for each in by_address.values()}
+    responses = _references(file, table, "responses/response", by_address)
+    stimuli = _references(file, table, "stimuli/stimulus", by_address)
     if not responses:
         return None
     pairs: list[_Pair] = []
@@ -350,27 +443,35 @@ def _from_recordings_table(file: h5py.File, by_path: dict[str, _Series]) -> list
     return pairs or None
 
 
-def _references(file: h5py.File, table: h5py.Group, name: str) -> list[str | None]:
+def _references(
+    file: h5py.File, table: h5py.Group, name: str, by_address: dict[int, _Series]
+) -> list[str | None]:
     column = table.get(name)
     if column is None:
         return []
     paths: list[str | None] = []
     for row in _content(column):
         reference = row["timeseries"] if column.dtype.names else row
-        try:
-            paths.append(str(file[reference].name) if reference else None)
-        except Exception:  # a damaged reference leaves its row without a series
-            paths.append(None)
+        paths.append(_target(file, reference, by_address))
     return paths
+
+
+def _target(file: h5py.File, reference: Any, by_address: dict[int, _Series]) -> str | None:
+    """Path of the series a reference stands for; HDF5 would search the whole file for its name."""
+    try:
+        series = by_address.get(h5py.h5o.get_info(file[reference].id).addr) if reference else None
+    except Exception:  # a damaged reference leaves its row without a series
+        return None
+    return None if series is None else series.path
 
 
 def _from_keys(
     file: h5py.File,
     series: list[_Series],
-    by_path: dict[str, _Series],
+    by_address: dict[int, _Series],
     unreadable: dict[str, str],
 ) -> list[_Pair]:
-    numbers = _from_sweep_table(file, by_path)
+    numbers = _from_sweep_table(file, by_address)
     grouped: dict[int, list[_Series]] = defaultdict(list)
     for position, each in enumerate(series):
         number = numbers.get(each.path, each.number)
@@ -400,7 +501,7 @@ def _from_keys(
     return pairs
 
 
-def _from_sweep_table(file: h5py.File, by_path: dict[str, _Series]) -> dict[str, int]:
+def _from_sweep_table(file: h5py.File, by_address: dict[int, _Series]) -> dict[str, int]:
     """Series to sweep number, as the ``sweep_table`` of MIES and the DANDI archive says."""
     table = file.get(f"{_ICEPHYS}/sweep_table")
     numbers: dict[str, int] = {}
@@ -413,8 +514,8 @@ def _from_sweep_table(file: h5py.File, by_path: dict[str, _Series]) -> dict[str,
         start = 0
         for number, end in zip(rows, ends, strict=False):
             for reference in references[start : int(end)]:
-                path = str(file[reference].name)
-                if path in by_path:
+                path = _target(file, reference, by_address)
+                if path is not None:
                     numbers[path] = int(number)
             start = int(end)
     except Exception:  # a damaged table: the series' own numbers and names still pair them
@@ -428,17 +529,30 @@ def _number_in_name(path: str) -> int | None:
     return int(digits.group()) if digits else None
 
 
-def _reader(path: Path, file: h5py.File, series: _Series, number: int) -> Callable[[], Samples]:
-    def read() -> Samples:
+def _reader(
+    path: str, file: h5py.File, source: GuardedFile, series: _Series, number: int
+) -> Callable[..., Samples]:
+    """Reads the samples of a series: all, or the first so many."""
+
+    def stored(points: int) -> Samples:
+        data = file[f"{series.path}/data"]
+        source.expect(_stored_at(data, points))
         try:
-            data = file[f"{series.path}/data"]
-            raw = data[()]
-            conversion = float(_attribute(data, "conversion", 1.0))
+            return data[:points]
+        finally:
+            source.expect([])
+
+    def read(points: int = series.points) -> Samples:
+        try:
+            raw = stored(points)
         except Exception as error:  # damaged chunks and compression raise many kinds
+            _require_bytes(source.content)
+            if source.content.doubtful():
+                raise DoubtfulBytesError(f"{path}, sweep {number}: came damaged") from error
             what = "the file was closed" if not file.id.valid else in_words(error)
             raise RecordingError(f"{path}, sweep {number}: cannot be read: {what}") from error
         with np.errstate(all="ignore"):  # what a damaged conversion makes is judged later
-            values = raw * conversion
+            values = raw * series.conversion
             if series.offset:
                 values = values + series.offset
             return values * series.factor
@@ -446,7 +560,33 @@ def _reader(path: Path, file: h5py.File, series: _Series, number: int) -> Callab
     return read
 
 
-def _missing(path: Path, number: int) -> Callable[[], Samples]:
+def _stored_at(data: h5py.Dataset, points: int) -> list[tuple[int, int]]:
+    """Where the first samples lie in the file: (offset, bytes)."""
+    needed = points * data.dtype.itemsize
+    if data.is_virtual:
+        return []
+    if data.chunks is None:
+        offset, whole = data.id.get_offset(), data.id.get_storage_size()
+        found = [] if offset is None else [(offset, min(needed, whole))]
+        stored = whole
+    else:
+        found = []
+        data.id.chunk_iter(
+            lambda chunk: (
+                found.append((chunk.byte_offset, chunk.size))
+                if chunk.chunk_offset[0] < points
+                else None
+            )
+        )
+        stored = sum(count for _, count in found)
+    if not stored or needed > max(_LARGE, _MAX_COMPRESSION * stored):
+        raise ValueError(
+            f"its {points:,} samples are not in the file, which has {stored:,} bytes of them"
+        )
+    return found
+
+
+def _missing(path: str, number: int) -> Callable[[], Samples]:
     def read() -> Samples:
         raise RecordingError(f"{path}, sweep {number}: there is no voltage to read")
 

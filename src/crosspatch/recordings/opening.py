@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.model import Recording
+from crosspatch.recordings.dandi import Asset
+from crosspatch.recordings.hdf5 import LocalBytes
+from crosspatch.recordings.model import Recording, Traffic
+from crosspatch.recordings.quality import is_unmeasured
 
 #: Endings of files that are taken for recordings when a folder is searched.
 RECORDING_SUFFIXES = (".nwb", ".abf")
@@ -14,15 +19,23 @@ RECORDING_SUFFIXES = (".nwb", ".abf")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def open_recording(path: str | Path) -> Recording:
+def open_recording(
+    source: str | Path | Asset, *, measured_only: bool = False, verified: bool = False
+) -> Recording:
     """Open a current-clamp recording: NWB 2, or ABF 1 or 2.
 
     The file is opened read-only and its samples are read sweep by sweep when they are asked for.
-    The format is told by the first bytes, not by the name.
+    The format is told by the first bytes, not by the name. Of a file of the DANDI archive only
+    the bytes that are used are fetched.
 
     Parameters
     ----------
-    path : path
+    source : path or Asset
+    measured_only : bool
+        Whether sweeps that are never measured are left out of NWB files: by their names noise,
+        chirps and the like, and in voltage clamp all but the tests of the seal and the access.
+    verified : bool
+        Whether a file of the archive is fetched whole and compared with its checksums first.
 
     Returns
     -------
@@ -33,8 +46,51 @@ def open_recording(path: str | Path) -> Recording:
     ------
     RecordingError
         If the file cannot be read, is no recording, or holds no current-clamp sweep.
+    NetworkError
+        If a file of the archive cannot be had; a `crosspatch.recordings.nwb.DoubtfulBytesError`
+        if it looks damaged, which `verified` settles.
     """
-    path = Path(path)
+    unwanted = is_unmeasured if measured_only else None
+    if isinstance(source, Asset):
+        recording = _open_asset(source, unwanted, verified)
+    else:
+        recording = _open_file(Path(source), unwanted)
+    if not recording.current_clamp:
+        recording.close()
+        clamps = sorted({sweep.clamp for sweep in recording.sweeps})
+        found = f"its {len(recording.sweeps)} sweeps are in {clamps[0]}" if clamps else "no sweeps"
+        if recording.left_out:
+            found = f"its {recording.left_out} sweeps are noise, chirps or the like"
+        raise RecordingError(
+            f"{recording.name} has no current-clamp sweep that is measured ({found}); nothing to "
+            "analyse"
+            if recording.left_out
+            else f"{recording.name} has no current-clamp sweep ({found}); nothing to analyse"
+        )
+    return recording
+
+
+def _open_asset(
+    asset: Asset, unwanted: Callable[[str, str], bool] | None, verified: bool
+) -> Recording:
+    from crosspatch.recordings.nwb import DoubtfulBytesError, read_nwb
+    from crosspatch.recordings.remote import RemoteBytes
+
+    content = RemoteBytes(asset, verified=verified)
+    try:
+        start = content.read_at(0, len(_HDF5))
+        if start != _HDF5:
+            if content.doubtful():
+                raise DoubtfulBytesError(f"{asset} begins with {start!r}")
+            raise RecordingError(f"{asset} is no NWB 2 (HDF5) file: it begins with {start!r}")
+        recording = read_nwb(content, str(asset), unwanted)
+    except BaseException:
+        content.close()
+        raise
+    return replace(recording, traffic=lambda: Traffic(content.web.received, content.web.requests))
+
+
+def _open_file(path: Path, unwanted: Callable[[str, str], bool] | None) -> Recording:
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would block
             raise RecordingError(f"{path} is not a regular file; give a file on disk")
@@ -51,19 +107,16 @@ def open_recording(path: str | Path) -> Recording:
     if start[:4] in (b"ABF ", b"ABF2"):
         from crosspatch.recordings.abf import read_abf
 
-        recording = read_abf(path)
-    elif start == _HDF5:
+        return read_abf(path)
+    if start == _HDF5:
         from crosspatch.recordings.nwb import read_nwb
 
-        recording = read_nwb(path)
-    else:
-        raise RecordingError(
-            f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
-            "export it as NWB or ABF"
-        )
-    if not recording.current_clamp:
-        recording.close()
-        clamps = sorted({sweep.clamp for sweep in recording.sweeps})
-        found = f"its {len(recording.sweeps)} sweeps are in {clamps[0]}" if clamps else "no sweeps"
-        raise RecordingError(f"{path} has no current-clamp sweep ({found}); nothing to analyse")
-    return recording
+        try:
+            content = LocalBytes(path)
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be opened: {error.strerror or error}") from error
+        return read_nwb(content, str(path), unwanted)
+    raise RecordingError(
+        f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
+        "export it as NWB or ABF"
+    )

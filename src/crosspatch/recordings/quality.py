@@ -10,7 +10,15 @@ import numpy as np
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import VOLTAGE_CLAMP, Recording, Samples, Sweep
-from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, RAMP, SHORT_SQUARE, Stimulus
+from crosspatch.recordings.stimuli import (
+    LONG_SQUARE,
+    NONE,
+    OTHER,
+    RAMP,
+    SHORT_SQUARE,
+    Stimulus,
+    ontology_kind,
+)
 
 
 @dataclass(frozen=True)
@@ -135,13 +143,28 @@ class CellQuality:
         return not self.reasons
 
 
-def recorded_points(voltage: Samples) -> int:
+#: No membrane is at exactly 0 mV for so long: the acquisition was stopped, s.
+_STOPPED = 0.01
+
+
+def recorded_points(voltage: Samples, rate: float) -> int:
     """Samples until the recording stopped.
 
-    Acquisition programs fill the rest of a sweep that was stopped with zeros, others with NaN.
+    Acquisition programs fill the rest of a sweep that was stopped with zeros, others with NaN; one
+    that went on after a pause has a gap of zeros (ramps in DANDI 000020: 19 to 40 ms).
+
+    Parameters
+    ----------
+    voltage : array, shape (points,)
+        mV.
+    rate : float
+        Hz.
     """
     used = np.flatnonzero((voltage != 0) & ~np.isnan(voltage))
-    return int(used[-1]) + 1 if len(used) else 0
+    if not len(used):
+        return 0
+    pauses = np.flatnonzero(np.diff(used) > max(_STOPPED * rate, 10))
+    return int(used[pauses[0] if len(pauses) else -1]) + 1
 
 
 def assess_sweep(
@@ -159,7 +182,7 @@ def assess_sweep(
     """
     settings = settings or QualitySettings()
     rate = sweep.rate
-    end = recorded_points(voltage)
+    end = recorded_points(voltage, rate)
     if not end:
         return SweepQuality(reasons=("no samples: the voltage is zero or missing throughout",))
     used = voltage[:end]
@@ -325,6 +348,19 @@ def assess_cell(
 
 #: Allen stimulus codes of the voltage-clamp tests (IPFX 2.1.2, stimulus.py).
 _TESTS = {"seal": "EXTPCLLATT", "access": "EXTPBREAKN", "input": "EXTPBREAKN"}
+
+
+def is_unmeasured(clamp: str, description: str) -> bool:
+    """Whether a sweep is neither measured nor used to judge the cell, by what the file calls it.
+
+    Parameters
+    ----------
+    clamp : str
+    description : str
+    """
+    if clamp == VOLTAGE_CLAMP:
+        return not description.upper().startswith(tuple(_TESTS.values()))
+    return ontology_kind(description) == OTHER
 
 
 def _clamp_test(recording: Recording, test: str) -> float:

@@ -22,6 +22,16 @@ RAMP = "ramp"
 OTHER = "other"
 NONE = "none"
 
+#: Names in the Allen stimulus ontology of what is never measured here.
+_UNMEASURED = (
+    "Noise",
+    "Noise 1",
+    "Noise 2",
+    "Chirp A Threshold",
+    "Short Square - Triple",
+    "Square - 0.5ms Subthreshold",
+)
+
 #: pA; amplifiers end far below.
 _MAX_CURRENT = 1e6
 
@@ -110,7 +120,9 @@ def recognise(
     """Recognise the stimulus of every current-clamp sweep.
 
     A pulse is taken for a test pulse if it is the first of several in a sweep, ends early, and
-    is the same in most sweeps. Of the remaining pulses the first that stands alone counts.
+    is the same in most sweeps. Of the remaining pulses the first that stands alone counts. The
+    command of a sweep whose name stands for noise, a chirp or another stimulus that is never
+    measured is not read.
 
     Parameters
     ----------
@@ -129,8 +141,12 @@ def recognise(
     """
     settings = settings or StimulusSettings()
     found: dict[int, tuple[Sweep, list[_Pulse], float]] = {}
+    unread: dict[int, Stimulus] = {}
     reason = None
     for sweep in recording.current_clamp:
+        if ontology_kind(sweep.description) == OTHER:
+            unread[sweep.number] = Stimulus(OTHER, named=OTHER)
+            continue
         try:
             current = command_of(sweep)
         except RecordingError as error:
@@ -138,13 +154,15 @@ def recognise(
             continue
         found[sweep.number] = (sweep, *_pulses(current, sweep.rate, settings))
     if not found:
+        if unread:
+            return unread
         raise RecordingError(
             f"{recording.name} has no command waveform ({reason}); describe the step with "
             "--step-start, --step-end and --amplitudes"
         )
     holding = Counter(round(level, 1) for _, _, level in found.values()).most_common(1)[0][0]
     tests = _test_pulses(found, settings)
-    return {
+    return unread | {
         number: _stimulus(sweep, pulses, level, holding, tests, settings)
         for number, (sweep, pulses, level) in found.items()
     }
@@ -342,6 +360,11 @@ def _ontology() -> dict[str, str]:
                 for tags in stimulus.tags(tag_type="code"):
                     kinds.update(dict.fromkeys(tags[1:], kind))
                 kinds.update(dict.fromkeys(names, kind))
+    for stimulus in ontology.stimuli:
+        codes = [code for tags in stimulus.tags(tag_type="code") for code in tags[1:]]
+        unmeasured = any(stimulus.has_tag(name, tag_type="name") for name in _UNMEASURED)
+        if unmeasured or any(code.startswith("C2CHIRP") for code in codes):
+            kinds.update(dict.fromkeys(codes, OTHER))
     return kinds
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.errors import CohortError, RecordingError
+from crosspatch.errors import CohortError, NetworkError, RecordingError
 from crosspatch.explanation.discriminants import Plane, discriminant_plane
 from crosspatch.features.protocols import Protocols, analyse
 from crosspatch.models.artifact import Artifact
@@ -179,7 +179,7 @@ def _opened(
         return
     try:
         opened = open_recording(explanation.recording)
-    except RecordingError:
+    except (RecordingError, NetworkError):
         # It could not be read for the prediction either; the notes say why.
         yield None, None
         return
@@ -189,7 +189,7 @@ def _opened(
             if step is not None:
                 recording = opened.with_steps(step.start, step.end, step.amplitudes)
             protocols = analyse(recording, QUALITIES[explanation.quality])
-        except RecordingError:
+        except (RecordingError, NetworkError):
             yield None, None
             return
         yield recording, protocols

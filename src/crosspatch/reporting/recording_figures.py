@@ -89,7 +89,8 @@ def draw_sweeps(
 
     numbers = [n for n, stimulus in protocols.stimuli.items() if stimulus.kind == kind]
     chosen = numbers[:: max(1, -(-len(numbers) // _MAX_SWEEPS))]
-    passed = [n for n in chosen if protocols.qualities[n].passed]
+    qualities = protocols.qualities
+    passed = [n for n in chosen if n not in qualities or qualities[n].passed]
     colours = colormaps["viridis"](np.linspace(0, 0.9, max(len(passed), 1)))
     ranked = sorted(passed, key=lambda n: protocols.stimuli[n].amplitude)
     for number in chosen:
@@ -99,7 +100,7 @@ def draw_sweeps(
             voltage, current = sweep.voltage, sweep.current
         except RecordingError:
             continue
-        recorded = voltage[: recorded_points(voltage)]
+        recorded = voltage[: recorded_points(voltage, sweep.rate)]
         for axes, values in ((above, recorded), (below, current)):
             axes.plot(
                 *_thinned(values, sweep.rate, points),

@@ -1,0 +1,354 @@
+"""Where the data come from: the tables into the data directory, recordings with their labels."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+
+from crosspatch.cohorts import sources
+from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
+from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.errors import CohortError
+from crosspatch.recordings.dandi import Asset
+from crosspatch.web import Web, digests_of
+from crosspatch.writing import replacing
+
+#: Said of the Allen Institute's tables.
+TABLES_LICENCE = (
+    "Allen Institute: free for research; redistribution for commercial purposes needs their "
+    "permission"
+)
+
+
+@dataclass(frozen=True)
+class TablesProgress:
+    """How far the tables are: files and bytes."""
+
+    done: int
+    total: int
+    bytes_done: int
+    bytes_total: int
+
+
+def fetch_tables(
+    directory: Path,
+    *,
+    web: Web | None = None,
+    progress: Callable[[TablesProgress], None] | None = None,
+) -> list[Path]:
+    """Get the public tables into a data directory.
+
+    A file has its name only when its checksum is right; what is there is not fetched again.
+
+    Parameters
+    ----------
+    directory : Path
+        Made if it does not exist.
+    web : Web, optional
+    progress : callable, optional
+
+    Returns
+    -------
+    list of Path
+        Those that were fetched now.
+
+    Raises
+    ------
+    NetworkError
+        If a table cannot be had.
+    CohortError
+        If the directory has another file under the name of a table, or cannot be written.
+    """
+    import pooch
+
+    # pooch says on its own what we say with a bar.
+    pooch.get_logger().setLevel(logging.ERROR)
+    web = web or Web()
+    tables = list(sources.source_files().values())
+    missing = [table for table in tables if not _is_there(directory, table)]
+    done = len(tables) - len(missing)
+    came = sum(table.size for table in tables) - sum(table.size for table in missing)
+    whole = sum(table.size for table in tables)
+
+    def tell(more: int = 0) -> None:
+        nonlocal came
+        came += more
+        if progress is not None:
+            progress(TablesProgress(done, len(tables), came, whole))
+
+    tell()
+    fetched = []
+    for table in missing:
+        # pooch checks and moves into place; the download itself is ours, which can go on where
+        # it was.
+        store = pooch.create(
+            path=directory,
+            base_url="",
+            registry={table.path: f"sha256:{table.sha256}"},
+            urls={table.path: table.address},
+        )
+
+        def download(address: str, out: str, _: object, table: sources.SourceFile = table) -> None:
+            file = directory / table.path
+            arriving = file.with_name(f".{file.name}.whole")
+            digests = {"sha256": table.sha256}
+            web.download(address, arriving, size=table.size, digests=digests, told=tell)
+            arriving.replace(out)
+
+        try:
+            fetched.append(Path(store.fetch(table.path, downloader=download)))
+        except OSError as error:
+            raise CohortError(
+                f"{directory} cannot be written: {error.strerror or error}"
+            ) from error
+        done += 1
+        tell()
+    return fetched
+
+
+def _is_there(directory: Path, table: sources.SourceFile) -> bool:
+    file = directory / table.path
+    if not file.exists():
+        return False
+    try:
+        right = digests_of(file, ["sha256"])["sha256"] == table.sha256
+    except OSError as error:
+        raise CohortError(f"{file} cannot be read: {error.strerror or error}") from error
+    if not right:
+        raise CohortError(
+            f"{file} is there, but is not the pinned version; move it away and give the same "
+            "command again"
+        )
+    return True
+
+
+@dataclass(frozen=True)
+class Dandiset:
+    """A set of recordings that is known here.
+
+    Attributes
+    ----------
+    dandiset, species, about, licence : str
+    labels : str or None
+        Dataset whose tables have the labels of its cells.
+    files : int
+    gigabytes : float
+    version : str
+        The published version that the numbers are of; empty if they are of the draft.
+    cite : tuple of str
+        Keys of `crosspatch.cohorts.citations`.
+    """
+
+    dandiset: str
+    species: str
+    labels: str | None
+    about: str
+    files: int
+    gigabytes: float
+    version: str
+    licence: str
+    cite: tuple[str, ...]
+
+
+@cache
+def dandisets() -> Mapping[str, Dandiset]:
+    """The sets of recordings that are known here, by number."""
+    text = (files("crosspatch.cohorts") / "data" / "dandisets.csv").read_text(encoding="utf-8")
+    return {
+        row["dandiset"]: Dandiset(
+            dandiset=row["dandiset"],
+            species=row["species"],
+            labels=row["labels"] or None,
+            about=row["about"],
+            files=int(row["files"]),
+            gigabytes=float(row["gigabytes"]),
+            version=row["version"],
+            licence=row["licence"],
+            cite=tuple(row["cite"].split()),
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which recordings of a dandiset are wanted.
+
+    Attributes
+    ----------
+    subclasses : tuple of str
+        Only cells of these; all by default.
+    cells : tuple of str
+        Only these: specimen, session, donor, or file name.
+    limit : int or None
+        At most so many, the first in the order of their paths.
+    unlabelled : bool
+        Whether cells without a label are wanted too.
+    """
+
+    subclasses: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+    limit: int | None = None
+    unlabelled: bool = False
+
+
+def labels_of(
+    dandiset: str, labels: str | None = None, data_dir: str | Path | None = None
+) -> pd.DataFrame | None:
+    """Labels of the recordings of a dandiset.
+
+    Parameters
+    ----------
+    dandiset : str
+    labels : str, optional
+        As `crosspatch.cohorts.extracted.read_labels` reads them; by default those that are known
+        to belong to the dandiset.
+    data_dir : path, optional
+
+    Returns
+    -------
+    DataFrame or None
+        None if no labels are known.
+
+    Raises
+    ------
+    CohortError
+        If they cannot be read; the message says how to go on.
+    """
+    known = dandisets().get(dandiset)
+    name = labels or (known.labels if known else None)
+    if name is None:
+        return None
+    try:
+        return read_labels(name, data_dir)
+    except CohortError as error:
+        if labels is not None:
+            raise
+        raise CohortError(
+            f"the labels of dandi:{dandiset} cannot be read ({error}); get them with `crosspatch "
+            "fetch tables`, or take all cells with --unlabelled"
+        ) from error
+
+
+def choose(
+    assets: Sequence[Asset], labels: pd.DataFrame | None, choice: Choice
+) -> dict[Asset, str | None]:
+    """The recordings that are wanted.
+
+    Parameters
+    ----------
+    assets : sequence of Asset
+    labels : DataFrame or None
+        From `labels_of`.
+    choice : Choice
+
+    Returns
+    -------
+    dict
+        Asset to its key in the labels, None where it has none.
+
+    Raises
+    ------
+    CohortError
+        If nothing is left, a subclass is unknown, or a cell is not there.
+    """
+    where = f"dandi:{assets[0].dandiset}"
+    if labels is None and not choice.unlabelled:
+        raise CohortError(
+            f"no labels of {where} are known; give a csv with --labels, or take all cells with "
+            "--unlabelled"
+        )
+    if choice.subclasses and labels is None:
+        raise CohortError(f"no labels of {where} are known, so no subclass can be chosen")
+    known = load_taxonomy().subclasses
+    for name in choice.subclasses:
+        if name not in known:
+            raise CohortError(f"no subclass '{name}'; choose from: {', '.join(known)}")
+    chosen: dict[Asset, str | None] = {}
+    found: set[str] = set()
+    for asset in assets:
+        key = None if labels is None else match(asset.name, labels.index)
+        subclass = None if key is None or labels is None else labels.loc[key, "subclass"]
+        labelled = isinstance(subclass, str)
+        if choice.cells:
+            names = set(choice.cells) & _names_of(asset, key, labels)
+            if not names:
+                continue
+            found |= names
+        if not labelled and not choice.unlabelled:
+            continue
+        if choice.subclasses and subclass not in choice.subclasses:
+            continue
+        chosen[asset] = key
+    lost = [name for name in choice.cells if name not in found]
+    if lost:
+        raise CohortError(
+            f"no recording of cell {lost[0]} in {where} ({len(lost)} of {len(choice.cells)} cells "
+            "are not there); cells are named by specimen, session, donor or file"
+        )
+    if not chosen:
+        raise CohortError(
+            f"none of the {len(assets):,} recordings of {where} is wanted: "
+            + ("none has a label" if not choice.subclasses else "none is of that subclass")
+            + "; take all cells with --unlabelled"
+        )
+    return dict(list(chosen.items())[: choice.limit])
+
+
+def _names_of(asset: Asset, key: str | None, labels: pd.DataFrame | None) -> set[str]:
+    """What a user may call a cell."""
+    parts = [part.split("-", 1)[1] for part in asset.stem.split("_") if "-" in part]
+    names = {
+        asset.name,
+        asset.stem,
+        asset.path,
+        *parts,
+        *(each.replace("-", "_") for each in parts),
+    }
+    if key is not None and labels is not None and "specimen" in labels:
+        names.add(str(labels.loc[key, "specimen"]))
+    return names
+
+
+def write_labels(
+    folder: Path, chosen: Mapping[Asset, str | None], labels: pd.DataFrame | None
+) -> Path:
+    """Write what is known of fetched recordings where `extract` finds it; earlier rows stay.
+
+    Returns
+    -------
+    Path
+        The file, ``cells.csv``.
+
+    Raises
+    ------
+    CohortError
+        If it cannot be read or written.
+    """
+    rows = []
+    for asset, key in chosen.items():
+        row: dict[str, object] = {"file": asset.name}
+        species = dandisets()[asset.dandiset].species if asset.dandiset in dandisets() else None
+        row |= {"species": species, "dataset": f"dandi:{asset.dandiset}"}
+        if key is not None and labels is not None:
+            row |= {str(name): value for name, value in labels.loc[key].dropna().items()}
+        row |= {"recording_source": str(asset), "sha256": asset.digests.get("sha256")}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    file = folder / LABELS_FILE
+    if file.exists():
+        try:
+            before = pd.read_csv(file, dtype=str)
+            table = pd.concat([before[~before["file"].isin(table["file"])], table])
+        except (ValueError, KeyError) as error:
+            raise CohortError(f"{file} is no table of cells: {error}; move it away") from error
+    with replacing(file, CohortError) as temporary:
+        table.sort_values("file").to_csv(temporary, index=False)
+    return file

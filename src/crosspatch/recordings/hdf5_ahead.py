@@ -1,0 +1,124 @@
+"""What HDF5 will look up in a file, said ahead, so that it can be fetched many pieces at a time.
+
+HDF5 reads its tables one after another, and each one names the next; over a network every one costs
+a round trip. Here the addresses are followed for all series at once. Nothing is concluded from
+what is found: HDF5 reads it again, and where this finds nothing it only takes longer. Old-style
+groups and version 1 of the object header (sections III and IV.A.1.a of the HDF5 file format
+specification) are followed, which is what pynwb and h5py write by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+
+import h5py
+
+from crosspatch.recordings.hdf5 import Bytes
+
+#: Bytes of an object's header up to where it may go on elsewhere.
+_HEADER = 512
+#: Bytes of the node of a group's tree, of its heap, and of its list of members.
+_NODE, _HEAP, _MEMBERS = 544, 512, 328
+#: Bytes from the description of samples, with the table of where the first of them lie.
+_SAMPLES = 3328
+_CONTINUATION, _SYMBOL_TABLE = 0x10, 0x11
+
+Range = tuple[int, int]
+
+
+def hint_members(content: Bytes, groups: Iterable[h5py.Group]) -> None:
+    """The headers of all members of some groups.
+
+    Parameters
+    ----------
+    content : Bytes
+        Of the file the groups are in.
+    groups : iterable of Group
+    """
+    if not content.doubtful():
+        return
+    groups = list(groups)
+    trees = [tree for group in groups for tree, _ in _tables(content, _address(group))]
+    content.hint([(child, _MEMBERS) for tree in trees for child in _children(content, tree)])
+    members: list[int] = []
+    for group in groups:
+        with suppress(Exception):  # what is damaged is found when it is read
+            links = [group.id.links.get_info(name.encode()) for name in group]
+            members += [link.u for link in links if link.type == h5py.h5l.TYPE_HARD]
+    content.hint([(member, _HEADER) for member in members])
+    content.hint([part for member in members for part in _parts(content, member)[1:]])
+    # HDF5 looks at a group's tree when it opens the group.
+    content.hint([(tree, _NODE) for member in members for tree, _ in _tables(content, member)])
+
+
+def hint_samples(content: Bytes, series: Sequence[h5py.Group]) -> None:
+    """What says where the samples of some series lie.
+
+    Parameters
+    ----------
+    content : Bytes
+        Of the file the series are in.
+    series : sequence of Group
+        Each with a dataset ``data``.
+    """
+    if not content.doubtful():
+        return
+    tables = [table for group in series for table in _tables(content, _address(group))]
+    members = [(child, _MEMBERS) for tree, _ in tables for child in _children(content, tree)]
+    content.hint([(heap, _HEAP) for _, heap in tables] + members)
+    found = []
+    for group in series:
+        with suppress(Exception):
+            link = group.id.links.get_info(b"data")
+            found += [link.u] if link.type == h5py.h5l.TYPE_HARD else []
+    content.hint([(address, _SAMPLES) for address in found])
+    content.hint([part for address in found for part in _parts(content, address)[1:]])
+
+
+def _address(group: h5py.Group) -> int:
+    return int(h5py.h5o.get_info(group.id).addr)
+
+
+def _number(text: bytes, at: int, count: int) -> int:
+    return int.from_bytes(text[at : at + count], "little")
+
+
+def _parts(content: Bytes, address: int) -> list[Range]:
+    """The pieces an object's header lies in: (offset, count)."""
+    head = content.read_at(address, _HEADER)
+    if head[:1] != b"\x01":
+        return []
+    first = (address + 16, min(_number(head, 8, 4), _HEADER - 16))
+    more = [
+        (_number(body, 0, 8), min(_number(body, 8, 8), 4096))
+        for kind, body in _messages(content, first)
+        if kind == _CONTINUATION
+    ]
+    return [first, *more]
+
+
+def _messages(content: Bytes, part: Range) -> Iterator[tuple[int, bytes]]:
+    """Kind and body of the messages in a piece of a header."""
+    text = content.read_at(*part)
+    at = 0
+    while at + 8 <= len(text):
+        kind, size = _number(text, at, 2), _number(text, at + 2, 2)
+        yield kind, text[at + 8 : at + 8 + size]
+        at += 8 + size
+
+
+def _tables(content: Bytes, address: int) -> Iterator[Range]:
+    """Addresses of the tree and the heap that hold a group's members."""
+    for part in _parts(content, address):
+        for kind, body in _messages(content, part):
+            if kind == _SYMBOL_TABLE:
+                yield _number(body, 0, 8), _number(body, 8, 8)
+
+
+def _children(content: Bytes, tree: int) -> list[int]:
+    """Addresses of the lists of members that a group's tree leads to, if it has one level."""
+    node = content.read_at(tree, _NODE)
+    if node[:4] != b"TREE" or node[5] != 0:
+        return []
+    return [_number(node, 32 + 16 * k, 8) for k in range(_number(node, 6, 2))]
