@@ -15,7 +15,8 @@ dask
 latency
     how answers that take as long as those of a distant server change it;
 memory
-    `--many` recordings, every process limited to 1 GiB of data.
+    `--many` recordings, of which those beyond `--recordings` are small, every process limited to
+    1 GiB of data.
 
 Every part leaves its numbers in DIR; benchmarks/results/archive.md is written from what is there.
 """
@@ -41,13 +42,16 @@ from typing import Any
 import anndata
 import numpy as np
 import psutil
-from tests.archive_server import ArchiveServer, Faults
+from tests.archive_server import ArchiveServer, Faults, certificates
+from tests.features.made_files import folder_of
 
 NUMBER = "000020"
 FAULTS = (
     *("drop", "cut", "short", "stall", "wrong", "ignore-range", "other-range", "broken-json"),
     *("429", "500", "503"),
 )
+#: Some faults cannot befall some requests: of all requests, a fifth meets one.
+SHARE = 0.33
 GIB = 2**30
 
 
@@ -74,14 +78,14 @@ def make(folder: Path, recordings: int) -> Path:
     return served
 
 
-def dandiset(server: ArchiveServer, served: Path, recordings: int) -> dict[str, Path]:
-    """Serve the files under the paths of a dandiset; more recordings than files repeat them."""
+def dandiset(server: ArchiveServer, served: Path, recordings: int, small: Path) -> dict[str, Path]:
+    """Serve the files under the paths of a dandiset; further ones are small and of few cells."""
     files = sorted(served.glob("*.nwb"))
-    assets = {}
-    for number in range(recordings):
-        file = files[number % len(files)]
-        name = file.name if number < len(files) else f"sub-9999_ses-{number:05d}_icephys.nwb"
-        assets[f"{name.split('_')[0]}/{name}"] = file
+    assets = {f"{file.name.split('_')[0]}/{file.name}": file for file in files[:recordings]}
+    if recordings > len(files):
+        few = sorted(folder_of(small, 5).glob("*.nwb"))
+        for number in range(len(files), recordings):
+            assets[f"sub-9999/sub-9999_ses-{number:05d}_icephys.nwb"] = few[number % len(few)]
     server.add_dandiset(NUMBER, assets)
     return assets
 
@@ -101,7 +105,7 @@ def fetch(server: ArchiveServer, assets: dict[str, Path], folder: Path) -> dict[
     """All files, a fifth of the requests failing, killed twice."""
     out = folder / "fetched"
     shutil.rmtree(out, ignore_errors=True)
-    server.faults = Faults(FAULTS, share=0.2, seed=1, stall_seconds=6)
+    server.faults = Faults(FAULTS, share=SHARE, seed=1, stall_seconds=6)
     server.clear_log()
     run = command(server, "fetch", "recordings", "--dandiset", NUMBER, "--unlabelled", "--out", out)
     started, kills, there_at_kill = time.perf_counter(), 0, []
@@ -130,6 +134,7 @@ def fetch(server: ArchiveServer, assets: dict[str, Path], folder: Path) -> dict[
         "seconds": seconds,
         "requests": len(log),
         "faults": sum(served.fault is not None for served in log),
+        "share of requests with a fault": sum(s.fault is not None for s in log) / len(log),
         "whole bodies of one file, at most": max(whole.values()),
         "gigabytes": size / 1e9,
         "bytes sent / bytes": sum(served.sent for served in log if served.asset) / size,
@@ -378,10 +383,14 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     served = make(chosen.folder, chosen.recordings)
+    # Streamed over TLS, as from the archive: without it, what nothing protects comes twice.
+    certificate, trusted = certificates(chosen.folder)
+    os.environ["SSL_CERT_FILE"] = str(trusted)
     counts = {"dask": chosen.some, "latency": chosen.some // 3, "memory": chosen.many}
     for name in chosen.parts:
-        with ArchiveServer() as server:
-            assets = dandiset(server, served, counts.get(name, chosen.recordings))
+        with ArchiveServer(certificate=None if name == "fetch" else certificate) as server:
+            count = counts.get(name, chosen.recordings)
+            assets = dandiset(server, served, count, chosen.folder / "small")
             found = PARTS[name](server, assets, chosen.folder)
         (chosen.folder / f"{name}.json").write_text(json.dumps(found, indent=1))
         print(name, found, flush=True)

@@ -16,6 +16,7 @@ import mimetypes
 import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import trustme
 from dandischema.consts import DANDI_SCHEMA_VERSION
 from dandischema.digests.dandietag import DandiETag
 
@@ -322,6 +324,14 @@ def _missing(detail: str = "Not found.") -> _Answer:
     return _json({"detail": detail}, 404)
 
 
+def certificates(folder: Path) -> tuple[trustme.LeafCert, Path]:
+    """A certificate for 127.0.0.1, and the file that makes a client trust it (SSL_CERT_FILE)."""
+    authority = trustme.CA()
+    trusted = folder / "trusted.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    return authority.issue_cert("127.0.0.1"), trusted
+
+
 class ArchiveServer:
     """Serves dandisets and tables on 127.0.0.1 from ``with`` to its end.
 
@@ -335,6 +345,8 @@ class ArchiveServer:
         Bytes of a body a second, on each connection.
     faults : Faults, optional
         Setting `faults` starts counting requests and faults anew.
+    certificate : trustme.LeafCert, optional
+        Makes it answer over TLS, as the real archive does; see `certificates`. Not with ``stall``.
 
     Notes
     -----
@@ -349,7 +361,9 @@ class ArchiveServer:
         latency: float = 0.0,
         bandwidth: float | None = None,
         faults: Faults | None = None,
+        certificate: trustme.LeafCert | None = None,
     ) -> None:
+        self._scheme = "http" if certificate is None else "https"
         self.latency = latency
         self.bandwidth = bandwidth
         self.faults = faults
@@ -365,14 +379,14 @@ class ArchiveServer:
         self._begun = self._finishing = 0
         self._state = threading.Condition()
         self._closing = threading.Event()
-        self._listener = _Listener(port, self)
+        self._listener = _Listener(port, self, certificate)
         self._thread = threading.Thread(
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self._listener.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._listener.server_port}"
 
     @property
     def api(self) -> str:
@@ -928,12 +942,21 @@ class _Listener(ThreadingHTTPServer):
     # Clients that connect at once are kept waiting, not refused.
     request_queue_size = 1024
 
-    def __init__(self, port: int, archive: ArchiveServer) -> None:
+    def __init__(
+        self, port: int, archive: ArchiveServer, certificate: trustme.LeafCert | None
+    ) -> None:
         self.archive = archive
         self.errors: list[Exception] = []
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificate.configure_cert(context)
+            # Hands are shaken by the connection's own thread, not by the one that accepts all.
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:

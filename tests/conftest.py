@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from crosspatch.web import WebSettings
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -37,3 +39,15 @@ def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (sequence_classifier, transfer):
         monkeypatch.setattr(module, "train", short)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> WebSettings:
+    """Little patience with servers, for whoever makes a `Web` of their own too."""
+    settings = WebSettings(attempts=3, timeout=0.6, first_pause=0.01, longest_pause=0.05)
+
+    def of_user(patience: float = float("inf")) -> WebSettings:
+        return replace(settings, patience=patience)
+
+    monkeypatch.setattr(WebSettings, "of_user", of_user)
+    return settings

@@ -16,6 +16,8 @@ from crosspatch.cohorts import table
 from crosspatch.cohorts.sources import source_files
 from crosspatch.features.layouts import load_layout
 from crosspatch.prediction.inputs import ReadSettings, read_inputs
+from crosspatch.prediction.training import train
+from tests import made
 from tests.archive_server import ArchiveServer, Faults
 from tests.command import crosspatch
 from tests.features.made_files import folder_of
@@ -230,3 +232,19 @@ def test_an_exported_csv_is_read_as_a_table_of_cells(run, cohort, tmp_path):
     assert batch.cell_ids == list(original.obs_names)
     assert batch.species == ["mouse"] * original.n_obs
     np.testing.assert_allclose(batch.X, original.X, rtol=1e-6)
+
+
+def test_cells_of_the_archive_are_predicted_and_explained_like_local_ones(run, cells, tmp_path):
+    counts = {"Lamp5": 30, "Pvalb": 45, "Sst": 40, "Vip": 35}
+    train(made.cohort("mouse", counts, donors=30), model="logistic", out=tmp_path / "model")
+    options = ["--model", "model", "--species", "mouse"]
+    done = run("predict", "dandi:000008", *options, "--out", "far.csv")
+    assert done.returncode == 0, done.stderr
+    run("predict", cells, *options, "--out", "near.csv")
+    far, near = (pd.read_csv(tmp_path / name, comment="#") for name in ("far.csv", "near.csv"))
+    pd.testing.assert_frame_equal(far, near)
+    assert (tmp_path / "far.csv").read_text().splitlines()[3].startswith("# trained on: ")
+    one = ["explain", "dandi:000008/sub-cell-0001", *options, "--out", "pages"]
+    done = run(*one)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "pages").rglob("*.png"))

@@ -165,9 +165,8 @@ def _print_data() -> None:
     tables = source_files().values()
     _print_rows(
         f"Tables: crosspatch fetch tables ({sum(table.size for table in tables) / 1e6:.1f} MB)",
-        ("file", "MB", "from"),
-        [(table.path, f"{table.size / 1e6:.2f}", table.address) for table in tables],
-        n_text=1,
+        ("file", "from", "MB"),
+        [(table.path, table.address, f"{table.size / 1e6:.2f}") for table in tables],
     )
     print(f"licence of the tables: {TABLES_LICENCE}")
     print("cite with the tables: Gouwens et al. 2020, Lee and Dalley et al. 2023\n")

@@ -41,7 +41,15 @@ _Answer = TypeVar("_Answer")
 #: What urllib3 raises when a connection fails.
 _BROKEN = (urllib3.exceptions.HTTPError, OSError)
 #: Redirects are followed, so many; everything else is tried again here.
-_REDIRECTS = urllib3.Retry(total=None, connect=False, read=False, redirect=5, status=False)
+_REDIRECTS = urllib3.Retry(
+    total=None,
+    connect=False,
+    read=False,
+    redirect=5,
+    status=False,
+    other=False,
+    respect_retry_after_header=False,
+)
 #: Environment variables that name a file with certificates to be trusted.
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -125,14 +133,18 @@ class Part:
 
 
 @cache
-def _pool(proxy: str | None) -> urllib3.PoolManager:
+def _pool(proxy: str | None, certificates: str) -> urllib3.PoolManager:
     """The connections of this process; they stay open from one request to the next."""
-    options: dict[str, Any] = {"maxsize": 32}
-    certificates = next((os.environ[name] for name in _CERTIFICATES if os.environ.get(name)), None)
-    options["ca_certs"] = certificates or certifi.where()
+    options: dict[str, Any] = {"maxsize": 32, "ca_certs": certificates}
     if proxy is None:
         return urllib3.PoolManager(**options)
     return urllib3.ProxyManager(proxy, **options)
+
+
+def _certificates() -> str:
+    """The file with the certificates to be trusted."""
+    named = (os.environ.get(name) for name in _CERTIFICATES)
+    return next(filter(None, named), certifi.where())
 
 
 @cache
@@ -375,12 +387,15 @@ class Web:
             self.requests += 1
         if parameters:
             address = f"{address}?{urllib.parse.urlencode(parameters)}"
-        parts = urllib.parse.urlsplit(address)
+        try:
+            parts = urllib.parse.urlsplit(address)
+        except ValueError as error:
+            raise NetworkError(f"{_bare(address)} is no address: {in_words(error)}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise NetworkError(f"{_bare(address)} is no address; it begins with https://")
         limit = self.settings.timeout
         try:
-            response = _pool(_proxy(parts.scheme, parts.hostname)).request(
+            response = _pool(_proxy(parts.scheme, parts.hostname), _certificates()).request(
                 "GET",
                 address,
                 # Compressed answers would have other lengths than the file.
@@ -389,8 +404,8 @@ class Web:
                 timeout=urllib3.Timeout(limit, limit),
                 retries=_REDIRECTS,
             )
-        except urllib3.exceptions.LocationParseError as error:
-            raise NetworkError(f"{_bare(address)} is no address: {in_words(error)}") from error
+        except (urllib3.exceptions.LocationParseError, ValueError) as error:
+            raise NetworkError(f"{_bare(address)} leads nowhere: {in_words(error)}") from error
         except _BROKEN as error:
             raise _PassingError(_reason(error)) from error
         try:
@@ -612,14 +627,14 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     for sign, words in (
         ("too many redirects", "it leads from one address to another without end"),
-        ("NameResolution", "its host name is not known; is there a network?"),
+        ("certificate", "its certificate is not trusted; SSL_CERT_FILE may name the one that is"),
+        ("Failed to resolve", "its host name is not known; is there a network?"),
         ("Connection refused", "nobody answers at this address"),
         ("Network is unreachable", "there is no network"),
         ("timed out", "the server does not answer"),
         ("IncompleteRead", "the answer is cut short"),
         ("RemoteDisconnected", "the server closed the connection"),
         ("Connection aborted", "the server closed the connection"),
-        ("certificate", "its certificate is not trusted"),
     ):
         if sign.lower() in text.lower():
             return words

@@ -15,7 +15,7 @@ import pandas as pd
 from crosspatch.cohorts import sources
 from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.errors import CohortError
+from crosspatch.errors import CohortError, in_words
 from crosspatch.recordings.dandi import Asset
 from crosspatch.web import Web, digests_of
 from crosspatch.writing import replacing
@@ -257,7 +257,7 @@ def choose(
     Raises
     ------
     CohortError
-        If nothing is left, a subclass is unknown, or a cell is not there.
+        If nothing is left, a subclass is unknown, or a cell is not there or has no label.
     """
     where = f"dandi:{assets[0].dandiset}"
     if labels is None and not choice.unlabelled:
@@ -273,17 +273,19 @@ def choose(
             raise CohortError(f"no subclass '{name}'; choose from: {', '.join(known)}")
     chosen: dict[Asset, str | None] = {}
     found: set[str] = set()
+    wanted: set[str] = set()
     for asset in assets:
         key = None if labels is None else match(asset.name, labels.index)
-        subclass = None if key is None or labels is None else labels.loc[key, "subclass"]
-        labelled = isinstance(subclass, str)
-        if choice.cells:
-            names = set(choice.cells) & _names_of(asset, key, labels)
-            if not names:
-                continue
-            found |= names
-        if not labelled and not choice.unlabelled:
+        subclass = None
+        if key is not None and labels is not None and "subclass" in labels:
+            subclass = labels.loc[key, "subclass"]
+        names = set(choice.cells) & _names_of(asset, key, labels)
+        if choice.cells and not names:
             continue
+        found |= names
+        if not isinstance(subclass, str) and not choice.unlabelled:
+            continue
+        wanted |= names
         if choice.subclasses and subclass not in choice.subclasses:
             continue
         chosen[asset] = key
@@ -293,11 +295,17 @@ def choose(
             f"no recording of cell {lost[0]} in {where} ({len(lost)} of {len(choice.cells)} cells "
             "are not there); cells are named by specimen, session, donor or file"
         )
+    bare = [name for name in choice.cells if name not in wanted]
+    if bare:
+        raise CohortError(f"cell {bare[0]} of {where} has no label; take it with --unlabelled")
     if not chosen:
         raise CohortError(
             f"none of the {len(assets):,} recordings of {where} is wanted: "
-            + ("none has a label" if not choice.subclasses else "none is of that subclass")
-            + "; take all cells with --unlabelled"
+            + (
+                f"none is of subclass {' or '.join(choice.subclasses)}"
+                if choice.subclasses
+                else "none has a label; take all cells with --unlabelled"
+            )
         )
     return dict(list(chosen.items())[: choice.limit])
 
@@ -348,7 +356,11 @@ def write_labels(
             before = pd.read_csv(file, dtype=str)
             table = pd.concat([before[~before["file"].isin(table["file"])], table])
         except (ValueError, KeyError) as error:
-            raise CohortError(f"{file} is no table of cells: {error}; move it away") from error
+            raise CohortError(
+                f"{file} is no table of cells: {in_words(error)}; move it away"
+            ) from error
+        except OSError as error:
+            raise CohortError(f"{file} cannot be read: {error.strerror or error}") from error
     with replacing(file, CohortError) as temporary:
         table.sort_values("file").to_csv(temporary, index=False)
     return file

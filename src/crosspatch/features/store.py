@@ -16,16 +16,17 @@ from crosspatch.recordings.dandi import Asset
 
 _Source = TypeVar("_Source", bound="Path | Asset")
 
+# What is large comes last: the rest is read without it.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outcomes (
     source TEXT NOT NULL,
     settings TEXT NOT NULL,
     content TEXT NOT NULL,
+    again INTEGER NOT NULL,
+    reason TEXT,
     cell_id TEXT,
     head TEXT,
     vector BLOB,
-    reason TEXT,
-    again INTEGER NOT NULL,
     PRIMARY KEY (source, settings)
 )
 """
@@ -85,7 +86,7 @@ class CellStore:
         """How many of these files are known to fail."""
         return sum(
             self._one(
-                "SELECT 1 FROM outcomes WHERE source = ? AND settings = ? AND vector IS NULL "
+                "SELECT 1 FROM outcomes WHERE source = ? AND settings = ? AND cell_id IS NULL "
                 "AND again = 0",
                 (str(source), settings),
             )
@@ -110,9 +111,9 @@ class CellStore:
                         str(source),
                         settings,
                         _content_of(source) or "gone",
-                        *row,
-                        reason,
                         int(again),
+                        reason,
+                        *row,
                     ),
                 )
         except sqlite3.Error as error:

@@ -24,7 +24,7 @@ _PAGE = 1000
 _PLACE = re.compile(
     r"dandi:(?P<dandiset>\d{6})"
     r"(?:[@/](?P<version>draft|\d+\.\d+\.\d+))?"
-    r"(?:/(?P<path>.+))?",
+    r"(?:/(?P<path>.*))?",
     re.IGNORECASE | re.ASCII,
 )
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import fcntl
+import queue
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from crosspatch.errors import NetworkError, one_line
 from crosspatch.recordings.dandi import Archive, Asset
-from crosspatch.web import StoppedError, Web, digests_of
+from crosspatch.web import Web, digests_of
 
 #: What is known to be right: the file as it was when its checksum was compared.
 _LEDGER = ".fetched.sqlite"
+#: A connection that brings nothing is left behind after this time when a fetch is stopped, s.
+_WITHIN = 0.5
 #: Left free on the disk, bytes.
 _SPARE = 200 * 1024 * 1024
 
@@ -100,7 +103,8 @@ def fetch_assets(
         failures: dict[Asset, str] = {}
         missing: list[Asset] = []
         taken: set[Path] = set()
-        for asset in dict.fromkeys(assets):
+        assets = list(dict.fromkeys(assets))
+        for asset in assets:
             file = folder / asset.path
             try:
                 if file in taken:
@@ -118,8 +122,8 @@ def fetch_assets(
             else:
                 missing.append(asset)
         _require_space(folder, missing)
-        bringing = _Bringing(folder, archive, len(taken), known, failures, missing, progress)
-        # Closed, for no thread may outlive the lock.
+        bringing = _Bringing(folder, archive, len(assets), known, failures, missing, progress)
+        # Closed, so that what still runs is told to stop.
         with closing(bringing.run(missing, jobs)) as arriving:
             for asset, file in arriving:
                 ledger.add(asset, file)
@@ -149,38 +153,60 @@ class _Bringing:
         self.lock = threading.Lock()
         self.stop = threading.Event()
 
-    def run(self, missing: Sequence[Asset], jobs: int) -> Generator[tuple[Asset, Path]]:
+    def run(self, missing: Sequence[Asset], jobs: int) -> Generator[tuple[Asset, Path], None, None]:
         """Every file as it arrives."""
         self._tell()
-        waiting = iter(missing)
-        with ThreadPoolExecutor(jobs, thread_name_prefix="fetch") as threads:
-            running: dict[Future[Path], Asset] = {}
-            try:
-                while True:
-                    for asset in waiting:
-                        running[threads.submit(self._bring, asset)] = asset
-                        if len(running) >= 2 * jobs:
-                            break
-                    if not running:
-                        return
-                    ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        asset = running.pop(future)
-                        try:
-                            self.known[asset] = future.result()
-                        except NetworkError as error:
-                            self.failures[asset] = one_line(error)
-                        else:
-                            self.brought += 1
-                            yield asset, self.known[asset]
+        waiting: queue.SimpleQueue[Asset] = queue.SimpleQueue()
+        ended: queue.SimpleQueue[tuple[Asset, Path | Exception]] = queue.SimpleQueue()
+        for asset in missing:
+            waiting.put(asset)
+        # Daemons, for a process that is interrupted does not wait for a server that says nothing.
+        threads = [
+            threading.Thread(target=self._work, args=(waiting, ended), daemon=True)
+            for _ in range(min(jobs, len(missing)))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            left = len(missing)
+            while left:
+                try:
+                    asset, outcome = ended.get(timeout=1.0)
+                except queue.Empty:
                     self._tell()
-            finally:
-                self.stop.set()
-                threads.shutdown(cancel_futures=True)
+                    continue
+                left -= 1
+                if isinstance(outcome, Path):
+                    self.known[asset] = outcome
+                    self.brought += 1
+                    yield asset, outcome
+                elif isinstance(outcome, NetworkError):
+                    self.failures[asset] = one_line(outcome)
+                else:
+                    raise outcome
+                self._tell()
+        finally:
+            self.stop.set()
+            until = time.monotonic() + _WITHIN
+            for thread in threads:
+                thread.join(max(until - time.monotonic(), 0))
+
+    def _work(
+        self,
+        waiting: queue.SimpleQueue[Asset],
+        ended: queue.SimpleQueue[tuple[Asset, Path | Exception]],
+    ) -> None:
+        while not self.stop.is_set():
+            try:
+                asset = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                ended.put((asset, self._bring(asset)))
+            except Exception as error:
+                ended.put((asset, error))
 
     def _bring(self, asset: Asset) -> Path:
-        if self.stop.is_set():
-            raise StoppedError(f"{asset}: stopped")
         asset = self.archive.complete(asset)
         file = self.folder / asset.path
         Web(self.archive.web.settings).download(

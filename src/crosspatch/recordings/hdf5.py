@@ -138,6 +138,7 @@ class GuardedFile(io.RawIOBase):
         # A signature may begin in what was read before.
         lead = min(at, len(_HEAP) - 1)
         content = self._read(at - lead, lead + len(view))
+        self._require_bytes()
         count = max(len(content) - lead, 0)
         view[:count] = content[lead:]
         view[count:] = bytes(len(view) - count)
@@ -156,12 +157,18 @@ class GuardedFile(io.RawIOBase):
         """Say that samples will be read from these (offset, count), until it is said anew."""
         self._samples = list(ranges)
         self.content.expect(ranges)
+        self._require_bytes()
 
     def close(self) -> None:
         """Close what it reads from."""
         if not self.closed:
             self.content.close()
         super().close()
+
+    def _require_bytes(self) -> None:
+        """Bytes that did not come are no zeros."""
+        if self.content.failure is not None:
+            raise OSError(str(self.content.failure))
 
     def _read(self, at: int, count: int) -> bytes:
         """As many bytes as there are; a system may give fewer at a time."""

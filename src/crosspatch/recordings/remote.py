@@ -11,6 +11,7 @@ from pathlib import Path
 from crosspatch.errors import CrosspatchError, NetworkError
 from crosspatch.recordings.dandi import Asset
 from crosspatch.recordings.hdf5 import LocalBytes
+from crosspatch.recordings.nwb import DoubtfulBytesError
 from crosspatch.web import ChangedError, NoRangesError, Part, Web
 
 #: What HDF5 looks up lies all over the file in tables of some hundred bytes: kept in blocks of …
@@ -39,7 +40,9 @@ class RemoteBytes:
     What HDF5 looks up is kept in blocks; samples are fetched as exactly the ranges they lie in.
     Parts of a file cannot be compared with the checksum of the whole. So a server that gives no
     parts, or whose file is not visibly the one that was listed, makes it download the file, check
-    it, and read that.
+    it, and read that. What was looked up, which nothing in the file protects, is fetched a second
+    time before samples are read, and must be the same, over a connection without TLS, which would
+    protect it.
 
     Parameters
     ----------
@@ -52,7 +55,8 @@ class RemoteBytes:
     ----------
     size : int
     failure : NetworkError or None
-        Why bytes could not be had: HDF5 does not hand exceptions on.
+        Why bytes could not be had: HDF5 does not hand exceptions on. A `DoubtfulBytesError` if the
+        whole file may still be had.
 
     Raises
     ------
@@ -68,6 +72,9 @@ class RemoteBytes:
         self._etag: str | None = None
         self._address = asset.address
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        #: Blocks that were handed over, and those that came twice the same.
+        self._used: set[int] = set()
+        self._confirmed: set[int] = set()
         self._ahead: list[tuple[int, bytes]] = []
         self._copy: LocalBytes | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -101,7 +108,7 @@ class RemoteBytes:
                 return self._fetch(offset, count)
             return self._looked_up(offset, count)
         except NetworkError as error:
-            self.failure = error
+            self._fail(error)
             return b""
 
     def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
@@ -112,21 +119,25 @@ class RemoteBytes:
         for offset, count in ranges:
             first, last = max(offset - _LEAD, 0), min(offset + count, self.size)
             numbers.update(range(first // _BLOCK, -(-last // _BLOCK)))
-        runs = _runs(
-            [(n * _BLOCK, _BLOCK) for n in sorted(numbers) if n not in self._blocks], 2 * _BLOCK
-        )
-        for first, content in self._fetch_all(runs):
+        missing = [n for n in sorted(numbers) if n not in self._blocks][: _CACHE // _BLOCK]
+        for first, content in self._fetch_all(_blocks(missing, 2 * _BLOCK)):
             self._keep(first, content)
+        self._shrink()
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch these (offset, count), which will be read next, in few requests."""
         self._ahead = []
         if self._copy is not None or self.failure is not None:
             return
-        if sum(count for _, count in ranges) > _AHEAD:
-            return
+        seconds = _blocks(sorted(self._used - self._confirmed), _GAP)
         wanted = [(max(offset - _LEAD, 0), count + _LEAD) for offset, count in ranges if count]
-        self._ahead = self._fetch_all(_runs(sorted(wanted), _GAP))
+        runs = _runs(sorted(wanted), _GAP)
+        if sum(last - first for first, last in runs) > _AHEAD:
+            runs = []
+        found = self._fetch_all(seconds + runs)
+        for first, content in found[: len(seconds)]:
+            self._confirm(first, content)
+        self._ahead = found[len(seconds) :]
 
     def doubtful(self) -> bool:
         """Whether what looks like damage may be bytes that came wrong."""
@@ -135,6 +146,8 @@ class RemoteBytes:
     def close(self) -> None:
         """Drop everything, a downloaded copy too."""
         self._blocks.clear()
+        self._used.clear()
+        self._confirmed.clear()
         self._ahead = []
         if self._copy is not None:
             self._copy.close()
@@ -151,16 +164,39 @@ class RemoteBytes:
         pieces = []
         for number in numbers:
             self._blocks.move_to_end(number)
+            if not self._address.startswith("https://"):
+                self._used.add(number)
             pieces.append(self._blocks[number])
-        while len(self._blocks) * _BLOCK > _CACHE:
-            self._blocks.popitem(last=False)
+        self._shrink()
         start = offset - numbers[0] * _BLOCK
         return b"".join(pieces)[start : start + count]
 
     def _keep(self, offset: int, content: bytes) -> None:
         """Put whole blocks, the last one of the file included, where they are looked up."""
         for start in range(0, len(content), _BLOCK):
-            self._blocks[(offset + start) // _BLOCK] = content[start : start + _BLOCK]
+            number = (offset + start) // _BLOCK
+            if number not in self._blocks:
+                self._blocks[number] = content[start : start + _BLOCK]
+
+    def _shrink(self) -> None:
+        while len(self._blocks) * _BLOCK > _CACHE:
+            number, _ = self._blocks.popitem(last=False)
+            self._used.discard(number)
+            self._confirmed.discard(number)
+
+    def _confirm(self, offset: int, content: bytes) -> None:
+        """Compare what was looked up with the same bytes fetched again."""
+        for start in range(0, len(content), _BLOCK):
+            number = (offset + start) // _BLOCK
+            if number in self._blocks:
+                self._confirmed.add(number)
+                if self._blocks[number] != content[start : start + _BLOCK]:
+                    self.failure = DoubtfulBytesError(f"{self.asset}: bytes came wrong")
+
+    def _fail(self, error: NetworkError) -> None:
+        # A server that has given parts and now gives none still gives the whole.
+        without = isinstance(error, NoRangesError)
+        self.failure = DoubtfulBytesError(str(error)) if without else error
 
     def _fetch_all(self, runs: list[tuple[int, int]]) -> list[tuple[int, bytes]]:
         """Contents of ranges (first, last); nothing, and a `failure`, if one cannot be had."""
@@ -172,7 +208,7 @@ class RemoteBytes:
                 found = threads.map(lambda run: self._fetch(run[0], run[1] - run[0]), runs)
                 return [(first, content) for (first, _), content in zip(runs, found, strict=True)]
         except NetworkError as error:
-            self.failure = error
+            self._fail(error)
             return []
 
     def _fetch(self, offset: int, count: int) -> bytes:
@@ -203,6 +239,11 @@ class RemoteBytes:
             self._folder.cleanup()
             raise
         self._copy = LocalBytes(file)
+
+
+def _blocks(numbers: Iterable[int], gap: int) -> list[tuple[int, int]]:
+    """Sorted blocks as (first, last), those near one another together."""
+    return _runs([(number * _BLOCK, _BLOCK) for number in numbers], gap)
 
 
 def _runs(ranges: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
