@@ -78,15 +78,23 @@ def make(folder: Path, recordings: int) -> Path:
     return served
 
 
-def dandiset(server: ArchiveServer, served: Path, recordings: int, small: Path) -> dict[str, Path]:
-    """Serve the files under the paths of a dandiset; further ones are small and of few cells."""
-    files = sorted(served.glob("*.nwb"))
+def dandiset(
+    server: ArchiveServer, served: Path, whole: int, recordings: int, small: Path
+) -> dict[str, Path]:
+    """Serve so many files as a dandiset; beyond `whole` they are small and of few cells."""
+    from crosspatch.recordings.dandi import Archive, Place
+    from crosspatch.web import Web, WebSettings
+
+    files = sorted(served.glob("*.nwb"))[:whole]
     assets = {f"{file.name.split('_')[0]}/{file.name}": file for file in files[:recordings]}
     if recordings > len(files):
         few = sorted(folder_of(small, 5).glob("*.nwb"))
         for number in range(len(files), recordings):
             assets[f"sub-9999/sub-9999_ses-{number:05d}_icephys.nwb"] = few[number % len(few)]
     server.add_dandiset(NUMBER, assets)
+    # The server computes checksums when they are first asked for.
+    Archive(server.api, Web(WebSettings(timeout=600))).recordings(Place(NUMBER))
+    server.clear_log()
     return assets
 
 
@@ -389,7 +397,8 @@ def main() -> None:
     for name in chosen.parts:
         with ArchiveServer(certificate=None if name == "fetch" else certificate) as server:
             count = counts.get(name, chosen.recordings)
-            assets = dandiset(server, served, count, chosen.folder / "small")
+            small = chosen.folder / "small"
+            assets = dandiset(server, served, chosen.recordings, count, small)
             found = PARTS[name](server, assets, chosen.folder)
         (chosen.folder / f"{name}.json").write_text(json.dumps(found, indent=1))
         print(name, found, flush=True)

@@ -24,10 +24,11 @@ from crosspatch.features.protocols import analyse
 from crosspatch.features.scalars import scalar_features
 from crosspatch.features.store import CellStore
 from crosspatch.recordings.dandi import Archive, Asset, Place, is_dandi
-from crosspatch.recordings.model import Recording, Traffic
+from crosspatch.recordings.model import Recording
 from crosspatch.recordings.nwb import DoubtfulBytesError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
 from crosspatch.recordings.quality import QUALITIES
+from crosspatch.web import Web
 
 #: Waiting this long for a Dask worker to appear, s.
 _WORKERS_WITHIN = 60.0
@@ -178,14 +179,6 @@ def extract_recording(recording: Recording, settings: ExtractionSettings) -> Cel
     return CellFeatures(recording.cell_id, single, head)
 
 
-def _extract_asset(
-    asset: Asset, settings: ExtractionSettings, *, verified: bool
-) -> tuple[CellFeatures, Traffic]:
-    with open_recording(asset, measured_only=True, verified=verified) as recording:
-        cell = extract_recording(recording, settings)
-        return cell, recording.traffic()
-
-
 #: A file on disk, or one of the DANDI archive.
 Source = Path | Asset
 
@@ -208,15 +201,18 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     """
     settings = settings or ExtractionSettings()
     if isinstance(source, Asset):
+        web = Web()
+        # Without TLS, what looks like a poor recording may be bytes that came wrong.
+        doubts = (DoubtfulBytesError,) if source.api.startswith("https://") else _DOUBTS
         try:
-            cell, traffic = _extract_asset(source, settings, verified=False)
-        except DoubtfulBytesError:
-            cell, traffic = _extract_asset(source, settings, verified=True)
+            cell = _extract_asset(source, settings, web, verified=False)
+        except doubts:
+            cell = _extract_asset(source, settings, web, verified=True)
         cell.head["sha256"] = source.digests.get("sha256", source.digest)
         cell.head["recording_source"] = str(source)
         cell.head["file_bytes"] = source.size
-        cell.head["bytes_read"] = traffic.received
-        cell.head["requests"] = traffic.requests
+        cell.head["bytes_read"] = web.received
+        cell.head["requests"] = web.requests
         return cell
     path = Path(source)
     with open_recording(path, measured_only=True) as recording:
@@ -229,6 +225,16 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     cell.head["sha256"] = digest
     cell.head["recording_source"] = str(path)
     return cell
+
+
+_DOUBTS = (DoubtfulBytesError, RecordingError)
+
+
+def _extract_asset(
+    asset: Asset, settings: ExtractionSettings, web: Web, *, verified: bool
+) -> CellFeatures:
+    with open_recording(asset, measured_only=True, verified=verified, web=web) as recording:
+        return extract_recording(recording, settings)
 
 
 def find_recordings(paths: Sequence[str | Source]) -> list[Source]:

@@ -32,6 +32,10 @@ class Bytes(Protocol):
     size: int
     failure: CrosspatchError | None
 
+    @property
+    def protected(self) -> bool:
+        """Whether nothing can have changed the bytes on their way here."""
+
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""
 
@@ -65,6 +69,11 @@ class LocalBytes:
         self._file = path.open("rb", buffering=0)
         self.failure: CrosspatchError | None = None
         self.size = os.fstat(self._file.fileno()).st_size
+
+    @property
+    def protected(self) -> bool:
+        """From a disk there is no way."""
+        return True
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""

@@ -136,21 +136,6 @@ class Recorded:
     simulated: bool = False
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """What reading a recording has cost on the network.
-
-    Attributes
-    ----------
-    received : int
-        Bytes.
-    requests : int
-    """
-
-    received: int = 0
-    requests: int = 0
-
-
 @dataclass(frozen=True, eq=False)
 class Recording:
     """A cell's sweeps, read lazily from a file that stays open until `close`.
@@ -170,8 +155,6 @@ class Recording:
     recorded : Recorded
     left_out : int
         Current-clamp sweeps that are in the file but not here, because they are never measured.
-    traffic : callable
-        What reading it has cost so far; nothing for a file on disk.
     """
 
     name: str
@@ -182,7 +165,6 @@ class Recording:
     recorded: Recorded = field(default_factory=Recorded)
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
     left_out: int = 0
-    traffic: Callable[[], Traffic] = field(default=Traffic, repr=False)
 
     @cached_property
     def current_clamp(self) -> tuple[Sweep, ...]:

@@ -267,6 +267,8 @@ def _all_series(
     hint_samples(content, [group for _, group, _, _ in wanted])
     for path, group, clamp, is_response in wanted:
         with _noting(path, unreadable):
+            if not content.protected:
+                _require_checksum(group["data"])
             yield _series(group, path, clamp, is_response)
 
 
@@ -279,6 +281,12 @@ def _noting(path: str, unreadable: dict[str, str]) -> Iterator[None]:
         unreadable[path] = str(error)
     except Exception as error:
         unreadable[path] = f"damaged: {in_words(error)}"
+
+
+def _require_checksum(data: h5py.Dataset) -> None:
+    """Samples that came wrong would look like others, but for the checksum deflate ends with."""
+    if data.compression != "gzip" and not data.fletcher32:
+        raise _UnreadableError("its samples have no checksum")
 
 
 class _UnreadableError(Exception):

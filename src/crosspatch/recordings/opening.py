@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.dandi import Asset
 from crosspatch.recordings.hdf5 import LocalBytes
-from crosspatch.recordings.model import Recording, Traffic
+from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import is_unmeasured
+from crosspatch.web import Web
 
 #: Endings of files that are taken for recordings when a folder is searched.
 RECORDING_SUFFIXES = (".nwb", ".abf")
@@ -20,7 +20,11 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def open_recording(
-    source: str | Path | Asset, *, measured_only: bool = False, verified: bool = False
+    source: str | Path | Asset,
+    *,
+    measured_only: bool = False,
+    verified: bool = False,
+    web: Web | None = None,
 ) -> Recording:
     """Open a current-clamp recording: NWB 2, or ABF 1 or 2.
 
@@ -36,6 +40,8 @@ def open_recording(
         chirps and the like, and in voltage clamp all but the tests of the seal and the access.
     verified : bool
         Whether a file of the archive is fetched whole and compared with its checksums first.
+    web : Web, optional
+        For files of the archive; counts what comes.
 
     Returns
     -------
@@ -52,7 +58,7 @@ def open_recording(
     """
     unwanted = is_unmeasured if measured_only else None
     if isinstance(source, Asset):
-        recording = _open_asset(source, unwanted, verified)
+        recording = _open_asset(source, unwanted, verified, web)
     else:
         recording = _open_file(Path(source), unwanted)
     if not recording.current_clamp:
@@ -71,12 +77,15 @@ def open_recording(
 
 
 def _open_asset(
-    asset: Asset, unwanted: Callable[[str, str], bool] | None, verified: bool
+    asset: Asset,
+    unwanted: Callable[[str, str], bool] | None,
+    verified: bool,
+    web: Web | None,
 ) -> Recording:
     from crosspatch.recordings.nwb import DoubtfulBytesError, read_nwb
     from crosspatch.recordings.remote import RemoteBytes
 
-    content = RemoteBytes(asset, verified=verified)
+    content = RemoteBytes(asset, verified=verified, web=web)
     try:
         start = content.read_at(0, len(_HDF5))
         if start != _HDF5:
@@ -87,7 +96,7 @@ def _open_asset(
     except BaseException:
         content.close()
         raise
-    return replace(recording, traffic=lambda: Traffic(content.web.received, content.web.requests))
+    return recording
 
 
 def _open_file(path: Path, unwanted: Callable[[str, str], bool] | None) -> Recording:

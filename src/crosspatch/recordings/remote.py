@@ -42,7 +42,7 @@ class RemoteBytes:
     parts, or whose file is not visibly the one that was listed, makes it download the file, check
     it, and read that. What was looked up, which nothing in the file protects, is fetched a second
     time before samples are read, and must be the same, over a connection without TLS, which would
-    protect it.
+    protect it; a file whose samples have no checksum is then downloaded as well.
 
     Parameters
     ----------
@@ -90,6 +90,11 @@ class RemoteBytes:
             self._download()
             return
         self._keep(0, first)
+
+    @property
+    def protected(self) -> bool:
+        """Whether nothing can have changed the bytes on their way here: TLS, or a checked copy."""
+        return self._copy is not None or self._address.startswith("https://")
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends, or where they cannot be had (`failure`)."""
