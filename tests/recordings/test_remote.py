@@ -172,7 +172,7 @@ def test_streaming_survives_what_passes(kind, asset, local, server):
     server.faults = Faults((kind,), times=1, where="/blobs/")
     started = time.monotonic()
     error = same_or_error(asset, local[asset.path])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert (error is not None) == (kind in ("403", "404", "changed"))
 
 
@@ -181,7 +181,7 @@ def test_streaming_ends_when_it_never_passes(kind, asset, local, server):
     server.faults = Faults((kind,), where="/blobs/")
     started = time.monotonic()
     error = same_or_error(asset, local[asset.path])
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     assert (error is None) == (kind in ("long", "ignore-range", "broken-json"))
 
 
@@ -190,7 +190,7 @@ def test_streaming_survives_many_faults_or_ends(kind, asset, local, server):
     server.faults = Faults((kind,), share=0.2, seed=3)
     started = time.monotonic()
     same_or_error(asset, local[asset.path])
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("seed", range(12))
