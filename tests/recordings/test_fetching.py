@@ -312,9 +312,11 @@ def test_progress_tells_what_is_there_and_what_comes(archive, assets, tmp_path):
 # Killed, stopped, and given again.
 
 _FETCH = """
-import sys
+import signal, sys
 from crosspatch.recordings.dandi import Archive, Place
 from crosspatch.recordings.fetching import fetch_assets
+# What was started in the background ignores Ctrl-C, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 archive = Archive(sys.argv[1])
 fetched = fetch_assets(archive.recordings(Place("000001")), sys.argv[2], archive=archive, jobs=2)
 print(fetched.kept, len(fetched.failures))
