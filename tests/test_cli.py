@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -146,3 +148,21 @@ def test_the_floors_of_the_fast_models_on_real_tables(real_data: Path, tmp_path:
     scores = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("model")["macro_f1_mean"]
     assert scores["forest"] > 0.72
     assert scores["boosting"] > 0.72
+
+
+def test_every_command_explains_itself():
+    from typer.main import get_command
+
+    from crosspatch.cli import app
+
+    def words(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, below in getattr(command, "commands", {}).items():
+            yield from words(below, (*path, name))
+
+    found = list(words(get_command(app), ()))
+    assert ("fetch", "recordings") in found
+    for path in found:
+        done = crosspatch(*path, "--help")
+        assert done.returncode == 0, path
+        assert "Usage" in done.stdout

@@ -484,8 +484,8 @@ def extract(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Recordings, folders, patterns, or dandi:NUMBER[@VERSION][/PATH], which is read "
-            "where it lies."
+            help="Recordings, folders, patterns, or a dandiset, which is read where it lies: "
+            "dandi:NUMBER, dandi:NUMBER@VERSION, dandi:NUMBER/PATH."
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Cohort table to write, .h5ad.")],
