@@ -24,7 +24,6 @@ Every part leaves its numbers in DIR; benchmarks/results/archive.md is written f
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -44,6 +43,8 @@ import numpy as np
 import psutil
 from tests.archive_server import ArchiveServer, Faults, certificates
 from tests.features.made_files import folder_of
+
+from crosspatch.web import digests_of
 
 NUMBER = "000020"
 FAULTS = (
@@ -153,13 +154,9 @@ def fetch(server: ArchiveServer, assets: dict[str, Path], folder: Path) -> dict[
 
 def same(one: Path, other: Path) -> bool:
     """Whether two files have the same content."""
-    digests = []
-    for path in (one, other):
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").digest())
-    return digests[0] == digests[1]
+    if not (one.is_file() and other.is_file()):
+        return False
+    return digests_of(one, ["sha256"]) == digests_of(other, ["sha256"])
 
 
 def extract(

@@ -267,7 +267,7 @@ def fetch_recordings(
     archive = Archive()
     place = Place.parse(f"dandi:{dandiset}" + (f"@{version}" if version else ""))
     choice = Choice(tuple(subclass or ()), tuple(cells or ()), limit, unlabelled)
-    chosen, known = _choose(place, choice, labels, data_dir)
+    chosen, known = _choose(archive, place, choice, labels, data_dir)
     gigabytes = sum(asset.size for asset in chosen) / 1e9
     print(f"{len(chosen):,} recordings of {next(iter(chosen)).version}, {gigabytes:.3f} GB")
     if dry_run:
@@ -305,10 +305,11 @@ def fetch_recordings(
         raise typer.Exit(1)
 
 
-def _choose(place: Any, choice: Any, labels: str | None, data_dir: Path | None) -> Any:
+def _choose(
+    archive: Any, place: Any, choice: Any, labels: str | None, data_dir: Path | None
+) -> Any:
     """The recordings of a dandiset that are wanted, and their labels."""
     from crosspatch.cohorts.download import choose, labels_of
-    from crosspatch.recordings.dandi import Archive
 
     known = None
     try:
@@ -316,7 +317,7 @@ def _choose(place: Any, choice: Any, labels: str | None, data_dir: Path | None) 
     except CrosspatchError:
         if not choice.unlabelled or labels is not None:
             raise
-    return choose(Archive().recordings(place), known, choice), known
+    return choose(archive.recordings(place), known, choice), known
 
 
 @app.command("cite")
@@ -586,7 +587,7 @@ def _find_extracted(
     from crosspatch.cohorts.download import Choice
     from crosspatch.cohorts.extracted import read_labels
     from crosspatch.features.extraction import find_recordings
-    from crosspatch.recordings.dandi import Place, is_dandi
+    from crosspatch.recordings.dandi import Archive, Place, is_dandi
 
     places = [Place.parse(path) for path in paths if is_dandi(path)]
     if not places:
@@ -599,7 +600,7 @@ def _find_extracted(
         return find_recordings(paths), known
     if len(paths) > 1:
         raise CrosspatchError("give one dandiset at a time, and files in another command")
-    chosen, known = _choose(places[0], choice, labels, data_dir)
+    chosen, known = _choose(Archive(), places[0], choice, labels, data_dir)
     return list(chosen), known
 
 

@@ -177,19 +177,21 @@ def analyse(
         qualities[sweep.number], voltage = _assess(sweep, stimulus, quality, notes)
         if voltage is not None:
             cuts[stimulus.kind].append(_cut(sweep, voltage, stimulus))
-            test = _cut_test(sweep, voltage, stimulus)
-            if test is not None:
-                tests.append(test)
+            pulse = _test_step(stimulus)
+            if pulse is not None:
+                tests.append(_cut(sweep, voltage, pulse))
     with quiet():
         long = _attempt(_long_square, cuts[LONG_SQUARE], "long squares", notes)
         short = _attempt(_short_square, cuts[SHORT_SQUARE], "short squares", notes)
         ramp = _attempt(_ramp, cuts[RAMP], "ramps", notes)
         if long is not None and "input_resistance" not in long.features:
             for sweep, stimulus in others:
-                if _has_test(stimulus):
-                    qualities[sweep.number], voltage = _assess(sweep, stimulus, quality, notes)
-                    test = None if voltage is None else _cut_test(sweep, voltage, stimulus)
-                    tests += [] if test is None else [test]
+                pulse = _test_step(stimulus)
+                if pulse is None:
+                    continue
+                qualities[sweep.number], voltage = _assess(sweep, stimulus, quality, notes)
+                if voltage is not None:
+                    tests.append(_cut(sweep, voltage, pulse))
             membrane = _attempt(_long_square, tests, "test pulses", notes) if tests else None
             if membrane is not None and "input_resistance" in membrane.features:
                 notes.append("resistance and time constant are of the test pulses")
@@ -246,21 +248,15 @@ def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> _Cut:
     )
 
 
-def _has_test(stimulus: Stimulus) -> bool:
-    if stimulus.test_pulse is None:
-        return False
-    start, end, amplitude = stimulus.test_pulse
-    return amplitude <= -10 and end - start >= 0.1
-
-
-def _cut_test(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> _Cut | None:
+def _test_step(stimulus: Stimulus) -> Stimulus | None:
     """A hyperpolarising test pulse long enough to show the membrane, as if it were a step."""
-    if stimulus.test_pulse is None or not _has_test(stimulus):
+    if stimulus.test_pulse is None:
         return None
     start, end, amplitude = stimulus.test_pulse
+    if amplitude > -10 or end - start < 0.1:
+        return None
     following = min(stimulus.start if stimulus.kind != NONE else np.inf, stimulus.next_start)
-    pulse = Stimulus(LONG_SQUARE, start, end, amplitude, stimulus.holding, next_start=following)
-    return _cut(sweep, voltage, pulse)
+    return Stimulus(LONG_SQUARE, start, end, amplitude, stimulus.holding, next_start=following)
 
 
 def _attempt(

@@ -174,8 +174,9 @@ class Archive:
         """The asset with its checksums, which a list of assets may lack."""
         if asset.digests:
             return asset
-        row = self._object(f"{self.address}/assets/{asset.asset_id}/")
-        known = self._asset(asset.dandiset, asset.version, {**_row(asset), "metadata": row})
+        about: dict[str, Any] = {"path": asset.path, "size": asset.size, "asset_id": asset.asset_id}
+        about["metadata"] = self._object(f"{self.address}/assets/{asset.asset_id}/")
+        known = self._asset(asset.dandiset, asset.version, about)
         if known is None or not known.digests:
             raise NetworkError(f"{asset}: the archive has no checksum of it")
         return known
@@ -242,7 +243,3 @@ class Archive:
 
 def _inside(path: str, place: str) -> bool:
     return not place or path == place or path.startswith(f"{place}/")
-
-
-def _row(asset: Asset) -> dict[str, Any]:
-    return {"path": asset.path, "size": asset.size, "asset_id": asset.asset_id}

@@ -63,16 +63,14 @@ def open_recording(
         recording = _open_file(Path(source), unwanted)
     if not recording.current_clamp:
         recording.close()
-        clamps = sorted({sweep.clamp for sweep in recording.sweeps})
-        found = f"its {len(recording.sweeps)} sweeps are in {clamps[0]}" if clamps else "no sweeps"
+        wanted, found = "current-clamp sweep", "no sweeps"
         if recording.left_out:
+            wanted += " that is measured"
             found = f"its {recording.left_out} sweeps are noise, chirps or the like"
-        raise RecordingError(
-            f"{recording.name} has no current-clamp sweep that is measured ({found}); nothing to "
-            "analyse"
-            if recording.left_out
-            else f"{recording.name} has no current-clamp sweep ({found}); nothing to analyse"
-        )
+        elif recording.sweeps:
+            clamp = min(sweep.clamp for sweep in recording.sweeps)
+            found = f"its {len(recording.sweeps)} sweeps are in {clamp}"
+        raise RecordingError(f"{recording.name} has no {wanted} ({found}); nothing to analyse")
     return recording
 
 
