@@ -79,6 +79,28 @@ def test_bad_inputs_cost_a_line_each_and_the_rest_is_predicted(folder: Path):
     assert "nothing was predicted" in done.stderr
 
 
+def test_a_report_holds_the_cells_their_pictures_and_what_went_wrong(folder: Path, tmp_path: Path):
+    few = table.read(folder / "new.h5ad")[:2].copy()
+    table.write(few, tmp_path / "few.h5ad")
+    (tmp_path / "bad.csv").write_text("a,b\nx,y\n")
+    inputs = [tmp_path / "bad.csv", tmp_path / "few.h5ad"]
+    report, out = tmp_path / "r" / "report.html", tmp_path / "p.csv"
+    done = crosspatch("predict", *inputs, "--model", folder / "m", "--report", report, "--out", out)
+    assert done.returncode == 1
+    assert f"wrote {report}" in done.stdout
+    assert [each.name for each in report.parent.iterdir()] == ["report.html"]
+    text = report.read_text(encoding="utf-8")
+    for name in few.obs_names:
+        assert f"{name}</bdi>" in text
+    assert text.count("<figure") == 3  # counts, and a picture a cell
+    assert "1 input could not be read" in text
+    assert "no column is a feature" in text
+    assert len(pd.read_csv(out, comment="#")) == 2
+    done = crosspatch("predict", inputs[1], "--model", folder / "m", "--report", report, "--adapt")
+    assert done.returncode == 0, done.stderr
+    assert report.read_text(encoding="utf-8").count("<figure") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -87,6 +109,8 @@ def test_bad_inputs_cost_a_line_each_and_the_rest_is_predicted(folder: Path):
         (["predict", "T", "--model", "M", "--out", "T"], "is an input"),
         (["predict", "x.csv", "--model", "M", "--plot", "x.foo"], "pictures are written as"),
         (["predict", "x.csv", "--model", "M", "--out", "/proc/x.csv"], "cannot be written"),
+        (["predict", "x.csv", "--model", "M", "--report", "x.pdf"], "reports are written as"),
+        (["predict", "x.csv", "--model", "M", "--report", "/proc/x.html"], "cannot be written"),
         (["predict", "x.csv", "--model", "M", "--sets", "none"], "choose from"),
         (["predict", "x.csv", "--model", "M", "--columns", "no.yaml"], "cannot be read"),
         (["predict", "x.csv", "--species", "rat"], "no species 'rat'"),

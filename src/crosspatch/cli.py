@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -1001,6 +1002,13 @@ def predict(
         typer.Option("--adapt", help="Align each batch to the reference before it is judged."),
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Picture of the probabilities, .png.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Page of everything, .html: models, counts, the first 1,000 cells, what went "
+            "wrong, and a picture of each of the first 20 cells (not with --adapt)."
+        ),
+    ] = None,
     quality: Quality = "default",
     step_start: StepStart = None,
     step_end: StepEnd = None,
@@ -1025,7 +1033,14 @@ def predict(
     mapping = None if columns is None else read_mapping(columns)
     step = step_described(step_start, step_end, amplitudes)
     failed: list[str] = []
-    with open_output(out, inputs, plot) as output:
+    said: list[str] = []
+    ask = cache(_ask) if sys.stdin.isatty() else None
+
+    def say(line: str) -> None:
+        said.append(line)
+        _say(line)
+
+    with open_output(out, inputs, plot, report) as output:
         with _progress(goes_on=False) as tell:
             predictor = load_predictor(
                 model or (),
@@ -1034,7 +1049,7 @@ def predict(
                 adapt=adapt,
                 data_dir=data_dir,
                 jobs=jobs or cpu_count(),
-                say=_say,
+                say=say,
                 progress=tell,
             )
         settings = ReadSettings(
@@ -1044,12 +1059,12 @@ def predict(
             batches = read_inputs(
                 inputs,
                 settings,
-                _say,
-                ask=_ask if sys.stdin.isatty() else None,
+                say,
+                ask=ask,
                 progress=_recordings(tell),
                 failed=failed,
             )
-            for part in predict_batches(predictor, batches, _say):
+            for part in predict_batches(predictor, batches, say):
                 output.add(part)
     if not output.rows:
         print("crosspatch: no cell could be read; nothing was predicted", file=sys.stderr)
@@ -1060,11 +1075,121 @@ def predict(
 
         save_figure(output.first.plot(), plot)
         print(f"wrote {plot}")
+    if report is not None:
+        from datetime import datetime
+
+        from crosspatch.prediction.explained import explain_cells
+        from crosspatch.reporting.batch_report import write_batch_report
+
+        with _progress(goes_on=False) as tell:
+            # Recordings were kept when they were measured; what is said of inputs was said.
+            explained = (
+                ()
+                if adapt
+                else explain_cells(
+                    inputs,
+                    model=model or (),
+                    species=species,
+                    columns=mapping,
+                    sets=sets,
+                    quality=quality,
+                    step=step,
+                    data_dir=data_dir,
+                    jobs=jobs or cpu_count(),
+                    limit=limit,
+                    say=lambda line: None,
+                    ask=ask,
+                )
+            )
+            write_batch_report(
+                output.whole,
+                report,
+                explanations=explained,
+                messages=said,
+                failed=failed,
+                when=datetime.now().astimezone(),
+                progress=lambda done, total: tell("report", done, total),
+            )
+        print(f"wrote {report}")
     if out is not None:
         print(f"wrote {out}: {output.rows:,} rows")
     if failed:
         _say(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
         raise typer.Exit(1)
+
+
+@app.command("serve")
+def serve_pages(
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Model folder; repeat it for another species. (default: trained once from the "
+            "data directory)"
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to answer at; any but loopback demands a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8700,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Open the pages in the browser.")
+    ] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CROSSPATCH_TOKEN", help="Demanded of everyone. (default: made up if needed)"
+        ),
+    ] = None,
+    sets: Annotated[
+        str,
+        typer.Option(
+            help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."
+        ),
+    ] = "all-cells",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Files at a time, each about 0.6 GiB. (default: cores, at most 4)"
+        ),
+    ] = None,
+    keep: Annotated[
+        float, typer.Option(min=0.01, help="Hours after which files and results are deleted.")
+    ] = 8.0,
+    upload: Annotated[float, typer.Option(min=0.001, help="Largest file, GiB.")] = 1.0,
+    storage: Annotated[float, typer.Option(min=0.001, help="All files together, GiB.")] = 20.0,
+    memory: Annotated[float, typer.Option(min=1, help="Memory of a process, GiB.")] = 4.0,
+    seconds: Limit = 300.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer in the browser: drop a recording, see the cell. Nothing leaves the machine."""
+    from joblib import cpu_count
+
+    from crosspatch.service.server import serve
+    from crosspatch.service.settings import ServiceSettings
+
+    settings = ServiceSettings(
+        models=tuple(model or ()),
+        sets=sets,
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        token=token,
+        workers=workers or min(cpu_count(), 4),
+        seconds=seconds,
+        memory=round(memory * 2**30),
+        upload=round(upload * 2**30),
+        storage=round(storage * 2**30),
+        keep=keep,
+    )
+    with _progress(goes_on=False) as tell:
+
+        def told(said: dict[str, Any]) -> None:
+            if "say" in said:
+                _say(said["say"])
+            else:
+                tell(said["what"], said["done"], said["total"])
+
+        serve(settings, _say, told=told, open_browser=open_browser)
 
 
 def _print_predictions(output: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import anndata
 import numpy as np
@@ -20,11 +22,81 @@ COLUMNS = ("cell_id", "species", "subclass", "x", "y")
 #: Cells with fewer of the components are left out of the map.
 MIN_SHARE = 0.5
 
-#: UMAP's own defaults (McInnes, Healy and Melville 2018).
-_NEIGHBORS = 15
+#: UMAP's own default (McInnes, Healy and Melville 2018), as is the distance.
+NEIGHBORS = 15
 _MIN_DIST = 0.1
 #: Fewer cells than this have no neighbourhoods to speak of.
 _MIN_CELLS = 10
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of every feature over the cells of a species that have it.
+
+    Attributes
+    ----------
+    mean, deviation : array, shape (features,)
+        In the units of the features; 0 where no cell has the feature.
+    """
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: NDArray[np.floating]) -> Moments:
+        """The moments of cells, shape (cells, features), NaN where missing."""
+        known = np.isfinite(X).any(axis=0)
+        mean, deviation = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+        values = X[:, known].astype(np.float64)
+        mean[known], deviation[known] = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        return cls(mean, deviation)
+
+    def moved(self, X: NDArray[np.floating], onto: Moments) -> NDArray[np.float64]:
+        """Features with the mean and standard deviation that they have in another species.
+
+        Parameters
+        ----------
+        X : array, shape (cells, features)
+            Cells of the species that these are the moments of.
+        onto : Moments
+            Of the other species.
+
+        Returns
+        -------
+        array, shape (cells, features)
+        """
+        scale = np.divide(
+            onto.deviation, self.deviation, out=np.zeros(len(self.mean)), where=self.deviation > 0
+        )
+        return (X.astype(np.float64) - self.mean) * scale + onto.mean
+
+
+@dataclass(frozen=True, eq=False)
+class LaidOut:
+    """A map, and what it was made with.
+
+    Attributes
+    ----------
+    table : DataFrame
+        As `map_table` gives it.
+    scores : array, shape (rows of the table, components)
+        In the components of `space`, after moving; NaN where a family is absent.
+    fitted : array of bool, shape (rows of the table,)
+        The cells that UMAP was fitted on; the others were laid over.
+    space : Space
+        Of the species that the map is fitted on.
+    moments : dict
+        Species to its moments.
+    mapper : UMAP
+        Fitted.
+    """
+
+    table: pd.DataFrame
+    scores: NDArray[np.float64]
+    fitted: NDArray[np.bool_]
+    space: Space
+    moments: Mapping[str, Moments]
+    mapper: Any
 
 
 def map_table(
@@ -73,12 +145,29 @@ def map_table(
     McInnes L, Healy J, Melville J (2018) UMAP: uniform manifold approximation and projection for
     dimension reduction. arXiv 1802.03426.
     """
+    return lay_out(cohorts, alignment=alignment, seed=seed, spaces=spaces).table
+
+
+def lay_out(
+    cohorts: Mapping[str, anndata.AnnData],
+    *,
+    alignment: str = DEFAULT_ALIGNMENT,
+    seed: int = 0,
+    spaces: Mapping[str, Space] | None = None,
+) -> LaidOut:
+    """Make a map, and keep what it was made with; the parameters are those of `map_table`.
+
+    Raises
+    ------
+    EvaluationError
+        If the species have different features, or there are fewer than 10 cells to fit on.
+    """
     from umap import UMAP
 
     order = [name for name in ("mouse", "human") if name in cohorts]
     first = {order[0]: cohorts[order[0]]}
     base = (spaces or spaces_of(first, alignment=alignment))[order[0]]
-    kept = _enough(base.scores)
+    kept = enough(base.scores)
     if kept.sum() < _MIN_CELLS:
         raise EvaluationError(
             f"a map needs at least {_MIN_CELLS} {order[0]} cells with half of their families, "
@@ -88,7 +177,7 @@ def map_table(
     if whole.sum() < max(_MIN_CELLS, kept.sum() / 2):
         whole = kept
     mapper = UMAP(
-        n_neighbors=min(_NEIGHBORS, int(whole.sum()) - 1),
+        n_neighbors=min(NEIGHBORS, int(whole.sum()) - 1),
         min_dist=_MIN_DIST,
         random_state=seed,
         n_jobs=1,
@@ -99,6 +188,8 @@ def map_table(
     if rest.any():
         places[rest] = mapper.transform(np.nan_to_num(base.scores[rest]))
     parts = [_rows(order[0], base.cells, kept, places[kept])]
+    scores, fitted = [base.scores[kept]], [whole[kept]]
+    moments = {order[0]: Moments.of(base.cells.X)}
     for species in order[1:]:
         if spaces is not None and species in spaces:
             cells = spaces[species].cells
@@ -109,31 +200,32 @@ def map_table(
                 f"{order[0]} and {species} cohorts have different features; build both with "
                 "--layout shared"
             )
-        scores = base.place(_moved(cells.X, base.cells.X))
-        kept = _enough(scores)
+        moments[species] = Moments.of(cells.X)
+        moved = base.place(moments[species].moved(cells.X, moments[order[0]]))
+        kept = enough(moved)
         if kept.any():
-            places = mapper.transform(np.nan_to_num(scores[kept]))
+            places = mapper.transform(np.nan_to_num(moved[kept]))
             parts.append(_rows(species, cells, kept, places))
-    return pd.concat(parts, ignore_index=True)
+            scores.append(moved[kept])
+            fitted.append(np.zeros(int(kept.sum()), dtype=bool))
+    return LaidOut(
+        pd.concat(parts, ignore_index=True),
+        np.concatenate(scores),
+        np.concatenate(fitted),
+        base,
+        moments,
+        mapper,
+    )
 
 
-def _moved(X: NDArray[np.float32], onto: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Features with the mean and standard deviation that they have in another species."""
-    mean, deviation = _moments(X)
-    new_mean, new_deviation = _moments(onto)
-    scale = np.divide(new_deviation, deviation, out=np.zeros(len(mean)), where=deviation > 0)
-    return (X.astype(np.float64) - mean) * scale + new_mean
+def enough(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which cells have enough of the components to be on a map, shape (cells,).
 
-
-def _moments(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    known = np.isfinite(X).any(axis=0)
-    mean, deviation = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    values = X[:, known].astype(np.float64)
-    mean[known], deviation[known] = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-    return mean, deviation
-
-
-def _enough(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    Parameters
+    ----------
+    scores : array, shape (cells, components)
+        NaN where a family is absent.
+    """
     return np.isfinite(scores).mean(axis=1) >= MIN_SHARE
 
 

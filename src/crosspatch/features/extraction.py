@@ -20,7 +20,7 @@ from crosspatch.errors import RecordingError
 from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
-from crosspatch.features.protocols import analyse
+from crosspatch.features.protocols import Protocols, analyse
 from crosspatch.features.scalars import scalar_features
 from crosspatch.features.store import CellStore
 from crosspatch.recordings.dandi import Archive, Asset, Place, is_dandi
@@ -136,10 +136,45 @@ def extract_recording(recording: Recording, settings: ExtractionSettings) -> Cel
     RecordingError
         If no feature of the layout can be measured; the message says why.
     """
+    recording, protocols = analysed(recording, settings)
+    return features_of(recording, protocols, settings)
+
+
+def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Recording, Protocols]:
+    """Measure an open recording.
+
+    Parameters
+    ----------
+    recording : Recording
+    settings : ExtractionSettings
+
+    Returns
+    -------
+    Recording
+        With the step that the settings describe, if they do.
+    Protocols
+
+    Raises
+    ------
+    RecordingError
+        If no sweep has a command waveform, or the step does not fit the sweeps.
+    """
     if settings.step is not None:
         step = settings.step
         recording = recording.with_steps(step.start, step.end, step.amplitudes)
-    protocols = analyse(recording, QUALITIES[settings.quality])
+    return recording, analyse(recording, QUALITIES[settings.quality])
+
+
+def features_of(
+    recording: Recording, protocols: Protocols, settings: ExtractionSettings
+) -> CellFeatures:
+    """The features of a recording that was measured by `analysed`.
+
+    Raises
+    ------
+    RecordingError
+        If no feature of the layout can be measured; the message says why.
+    """
     layout = load_layout(settings.layout)
     notes = list(protocols.notes)
     values = np.full(len(layout.features), np.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from crosspatch.explanation.contributions import COLUMNS, contributions
 from crosspatch.features.extraction import Progress, Source, StepDescription
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.inputs import Ask, Batch, ReadSettings, Say, read_inputs
-from crosspatch.prediction.prediction import harmless, header_lines
+from crosspatch.prediction.prediction import Prediction, harmless, header_lines
 from crosspatch.prediction.predictor import Predictor, load_predictor
 from crosspatch.writing import replacing
 
@@ -49,6 +49,8 @@ class CellExplanation:
         Thresholds the recording was read with.
     step : StepDescription or None
         For recordings without a command waveform.
+    name : str or None
+        What the recording is called, where that is not the name of its file.
     """
 
     cell: Mapping[str, Any]
@@ -59,6 +61,7 @@ class CellExplanation:
     recording: Source | None = None
     quality: str = "default"
     step: StepDescription | None = None
+    name: str | None = None
 
 
 def explain_cells(
@@ -173,8 +176,45 @@ def _explained(
         return []
     prediction = predictor.predict(batch, say)
     rows = np.flatnonzero(prediction.cells["cell_id"].isin(chosen))
-    table, X = prediction.cells.iloc[rows].reset_index(drop=True), prediction.X[rows]
+    wanted = replace(
+        prediction,
+        cells=prediction.cells.iloc[rows].reset_index(drop=True),
+        X=prediction.X[rows],
+    )
     files = dict(zip(batch.cell_ids, batch.files, strict=False))
+    return explain_prediction(predictor, wanted, settings, files=files, seed=seed)
+
+
+def explain_prediction(
+    predictor: Predictor,
+    prediction: Prediction,
+    settings: ReadSettings,
+    *,
+    files: Mapping[str, Source] | None = None,
+    seed: int = 0,
+) -> list[CellExplanation]:
+    """Say which families of cells that were predicted spoke for and against each class.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        That predicted them.
+    prediction : Prediction
+        All of its rows are explained.
+    settings : ReadSettings
+        How they were read.
+    files : mapping, optional
+        Cell id to the recording it is from.
+    seed : int
+        Of drawing, where there are more than twelve families.
+
+    Returns
+    -------
+    list of CellExplanation
+        One a row.
+    """
+    table, X = prediction.cells, prediction.X
+    files = files or {}
     parts: dict[int, pd.DataFrame] = {}
     for species, model in predictor.models.items():
         here = np.flatnonzero((table["species"] == species) & (table["subclass"] != ""))

@@ -35,7 +35,7 @@ from crosspatch.features.extraction import (
     find_recordings,
 )
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
-from crosspatch.features.outcome import Failure
+from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.recordings.dandi import is_dandi
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
@@ -186,14 +186,14 @@ def read_inputs(
     seen: Counter[str] = Counter()
     if recordings:
         try:
-            yield _unique(_recordings(list(recordings), settings, say, progress), seen, say)
+            yield unique(_recordings(list(recordings), settings, say, progress), seen, say)
         except CrosspatchError as error:
             say(one_line(error))
             failed += [str(file) for file in recordings]
     for path in tables.values():
         try:
-            for batch in _table(path, settings, say, ask):
-                yield _unique(batch, seen, say)
+            for batch in read_table(path, settings, say, ask=ask):
+                yield unique(batch, seen, say)
         except CrosspatchError as error:
             say(one_line(error))
             failed.append(str(path))
@@ -205,8 +205,16 @@ def suffix_of(path: Path) -> str:
     return "".join(path.suffixes[-2:]).lower() if ending == ".gz" else ending
 
 
-def _unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
-    """Cell ids that stand once: a second one gets a number."""
+def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
+    """A batch with cell ids that stand once: a second one gets a number.
+
+    Parameters
+    ----------
+    batch : Batch
+    seen : Counter
+        Ids of the batches before; those of this one are added.
+    say : callable
+    """
     ids, notes, twice = [], list(batch.notes), []
     for row, cell_id in enumerate(batch.cell_ids):
         name = cell_id
@@ -258,59 +266,142 @@ def _recordings(
     say: Say,
     progress: Callable[[Progress], None] | None,
 ) -> Batch:
+    how = extraction_settings(settings)
+    with _store() as store_file:
+        extract_many(
+            files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
+        )
+        with CellStore(store_file) as store:
+            return recordings_batch(store.cells(files, how.key), settings, say)
+
+
+def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
+    """What is measured on a recording for a model.
+
+    Raises
+    ------
+    RecordingError
+        If the model's features cannot be measured on recordings.
+    """
     layout = settings.layout
     if layout.name not in LAYOUT_NAMES or load_layout(layout.name).features != layout.features:
         raise RecordingError(
             f"the model's layout '{layout.name}' cannot be measured on recordings; give a table, "
             f"or train a model in one of: {', '.join(LAYOUT_NAMES)}"
         )
-    how = ExtractionSettings(layout.name, settings.quality, settings.step)
-    ids, species, values, quality, notes, measured = [], [], [], [], [], []
-    with _store() as store_file:
-        extract_many(
-            files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
-        )
-        with CellStore(store_file) as store:
-            for path, outcome in store.cells(files, how.key):
-                measured.append(path)
-                if isinstance(outcome, Failure):
-                    ids.append(path.stem)
-                    species.append(settings.species)
-                    values.append(np.full(len(layout.features), np.nan, dtype=np.float32))
-                    quality.append("")
-                    reason = outcome.reason.replace(f"{path}: ", "").replace(str(path), "")
-                    notes.append(f"not read: {reason.strip()}")
-                    say(f"{path.name}: {reason.strip()}")
-                    continue
-                head = outcome.head
-                ids.append(outcome.cell_id)
-                species.append(_species(head.get("species")) or settings.species)
-                values.append(outcome.values)
-                quality.append(str(head["qc_reasons"] or ""))
-                rejected = int(head["sweeps_rejected"])
-                note = f"{rejected} of {head['sweeps']} sweeps rejected" if rejected else ""
-                note = with_note("SIMULATED" if head["simulated"] else "", note)
-                notes.append(with_note(note, str(head["notes"] or "")))
-    return Batch("recordings", ids, species, np.stack(values), quality, notes, measured)
+    return ExtractionSettings(layout.name, settings.quality, settings.step)
+
+
+def recordings_batch(
+    measured: Iterable[tuple[Source, CellFeatures | Failure]], settings: ReadSettings, say: Say
+) -> Batch:
+    """Recordings that were measured, or could not be, as cells.
+
+    Parameters
+    ----------
+    measured : iterable of (Source, CellFeatures or Failure)
+        At least one. One that gave no feature is a cell without values, with the reason in its
+        notes.
+    settings : ReadSettings
+    say : callable
+        Told what could not be read.
+    """
+    ids, species, values, quality, notes, files = [], [], [], [], [], []
+    for path, outcome in measured:
+        files.append(path)
+        if isinstance(outcome, Failure):
+            ids.append(path.stem)
+            species.append(settings.species)
+            values.append(np.full(len(settings.layout.features), np.nan, dtype=np.float32))
+            quality.append("")
+            reason = outcome.reason.replace(f"{path}: ", "").replace(str(path), "")
+            notes.append(f"not read: {reason.strip()}")
+            say(f"{path.name}: {reason.strip()}")
+            continue
+        head = outcome.head
+        ids.append(outcome.cell_id)
+        species.append(_species(head.get("species")) or settings.species)
+        values.append(outcome.values)
+        quality.append(str(head["qc_reasons"] or ""))
+        rejected = int(head["sweeps_rejected"])
+        note = f"{rejected} of {head['sweeps']} sweeps rejected" if rejected else ""
+        note = with_note("SIMULATED" if head["simulated"] else "", note)
+        notes.append(with_note(note, str(head["notes"] or "")))
+    return Batch("recordings", ids, species, np.stack(values), quality, notes, files)
 
 
 # Tables
 
 
-def _table(path: Path, settings: ReadSettings, say: Say, ask: Ask | None) -> Iterator[Batch]:
+def read_table(
+    path: Path, settings: ReadSettings, say: Say, *, ask: Ask | None = None
+) -> Iterator[Batch]:
+    """The cells of a table, some thousand at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Its ending is one of `TABLE_SUFFIXES`.
+    settings : ReadSettings
+    say : callable
+        Told what was taken for what.
+    ask : callable, optional
+        Asked about ambiguous columns; without it they are left out.
+
+    Raises
+    ------
+    CohortError
+        If the table cannot be read, or no column is a feature.
+    """
+    for part in _parts(path, settings, say):
+        if isinstance(part, Batch):
+            yield part
+        else:
+            yield from _mapped(path, part, settings, say, ask)
+
+
+def first_rows(path: Path, settings: ReadSettings, say: Say) -> pd.DataFrame | None:
+    """The first rows of a table, by which its columns are mapped.
+
+    Returns
+    -------
+    DataFrame or None
+        None where the table is in the model's own features, so that there is nothing to map.
+
+    Raises
+    ------
+    CohortError
+        If the table cannot be read or is empty.
+    """
+    for part in _parts(path, settings, say):
+        if isinstance(part, Batch):
+            return None
+        return _first(path, part)
+    return None
+
+
+def _parts(
+    path: Path, settings: ReadSettings, say: Say
+) -> Iterator[Batch | Iterator[pd.DataFrame]]:
+    """Batches, of a table in the model's own features; else the chunks of one to be mapped."""
     if not path.is_file():
         raise CohortError(f"{path} does not exist")
     kind = suffix_of(path)
     if kind == ".h5ad":
-        yield from _h5ad(path, settings, say, ask)
-        return
-    if kind in (".xlsx", ".xlsm"):
-        chunks = _excel(path, say)
+        yield from _h5ad(path, settings, say)
+    elif kind in (".xlsx", ".xlsm"):
+        yield _excel(path, say)
     elif kind == ".parquet":
-        chunks = _parquet(path)
+        yield _parquet(path)
     else:
-        chunks = _text(path, say)
-    yield from _mapped(path, chunks, settings, say, ask)
+        yield _text(path, say)
+
+
+def _first(path: Path, chunks: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    first = next(chunks, None)
+    if first is None or first.empty:
+        raise CohortError(f"{path}: the table has no rows")
+    return first
 
 
 def _mapped(
@@ -320,9 +411,7 @@ def _mapped(
     say: Say,
     ask: Ask | None,
 ) -> Iterator[Batch]:
-    first = next(chunks, None)
-    if first is None or first.empty:
-        raise CohortError(f"{path}: the table has no rows")
+    first = _first(path, chunks)
     # One mapping file may be for several tables.
     columns = map_columns(first, settings.layout, settings.columns, absent_ok=True)
     for name in columns.absent:
@@ -581,22 +670,28 @@ def _parquet(path: Path) -> Iterator[pd.DataFrame]:
         raise CohortError(f"{path} cannot be read as parquet: {in_words(error)}") from error
 
 
-def _h5ad(path: Path, settings: ReadSettings, say: Say, ask: Ask | None) -> Iterator[Batch]:
+def _h5ad(path: Path, settings: ReadSettings, say: Say) -> Iterator[Batch | Iterator[pd.DataFrame]]:
     """A cohort table in the model's own features, or any AnnData with columns to be mapped."""
     import anndata
     import h5py
 
     if not h5py.is_hdf5(path):
         raise CohortError(f"{path} is not an h5ad file")
-    try:
+    with _as_h5ad(path):
         cells = anndata.read_h5ad(path, backed="r")
         ours = isinstance(cells.uns.get("crosspatch"), Mapping) and {"family", "unit"} <= set(
             cells.var.columns
         )
         if ours:
             yield from _cohort(path, cells, settings, say)
-        else:
-            yield from _mapped(path, _annotated(cells), settings, say, ask)
+            return
+    yield _annotated(path, cells)
+
+
+@contextmanager
+def _as_h5ad(path: Path) -> Iterator[None]:
+    try:
+        yield
     except CrosspatchError:
         raise
     except Exception as error:  # anndata raises many kinds for files that are not its own
@@ -642,14 +737,15 @@ def _cohort(path: Path, cells: Any, settings: ReadSettings, say: Say) -> Iterato
         yield Batch(path.name, ids, species, values, quality, [note] * part.n_obs)
 
 
-def _annotated(cells: Any) -> Iterator[pd.DataFrame]:
+def _annotated(path: Path, cells: Any) -> Iterator[pd.DataFrame]:
     """Any AnnData as a table: its variables, and its observations' own columns."""
-    for start in range(0, cells.n_obs, CHUNK):
-        part = cells[start : start + CHUNK].to_memory()
-        frame = part.to_df()
-        for name in part.obs:
-            if name not in frame:
-                frame[name] = part.obs[name].astype(object)
-        if "cell_id" not in frame:
-            frame.insert(0, "cell_id", part.obs_names.astype(str))
-        yield frame.reset_index(drop=True)
+    with _as_h5ad(path):
+        for start in range(0, cells.n_obs, CHUNK):
+            part = cells[start : start + CHUNK].to_memory()
+            frame = part.to_df()
+            for name in part.obs:
+                if name not in frame:
+                    frame[name] = part.obs[name].astype(object)
+            if "cell_id" not in frame:
+                frame.insert(0, "cell_id", part.obs_names.astype(str))
+            yield frame.reset_index(drop=True)

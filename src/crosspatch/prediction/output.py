@@ -13,6 +13,7 @@ from crosspatch.errors import CohortError
 from crosspatch.prediction.prediction import CsvWriter, Prediction, joined
 from crosspatch.writing import replacing
 
+_PAGES = (".html", ".htm")
 _PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -25,6 +26,8 @@ class Output:
     Parameters
     ----------
     file : Path, optional
+    keep : bool
+        Whether all batches stay in memory, for `whole`.
 
     Attributes
     ----------
@@ -34,8 +37,10 @@ class Output:
         The first batch, to be shown.
     """
 
-    def __init__(self, file: Path | None):
+    def __init__(self, file: Path | None, *, keep: bool = False):
         self.file = file
+        self._h5ad = file is not None and file.suffix != ".csv"
+        self._keep = keep or self._h5ad
         self.rows = 0
         self.verdicts: Counter[str] = Counter()
         self.first: Prediction
@@ -57,8 +62,13 @@ class Output:
         self.verdicts.update(part.cells["verdict"])
         if self.file is not None and self.file.suffix == ".csv":
             self._writer.write(part)
-        elif self.file is not None:
+        if self._keep:
             self._parts.append(part)
+
+    @property
+    def whole(self) -> Prediction:
+        """All batches as one; there where they were kept."""
+        return joined(self._parts)
 
     def __exit__(
         self,
@@ -66,14 +76,17 @@ class Output:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None and self._parts and self.file is not None:
+        if kind is None and self._parts and self.file is not None and self._h5ad:
             with replacing(self.file, CohortError) as temporary:
-                joined(self._parts).to_adata().write_h5ad(temporary)
+                self.whole.to_adata().write_h5ad(temporary)
         self._stack.__exit__(kind, error, trace)
 
 
 def open_output(
-    file: Path | None, inputs: Sequence[str | Path] = (), picture: Path | None = None
+    file: Path | None,
+    inputs: Sequence[str | Path] = (),
+    picture: Path | None = None,
+    report: Path | None = None,
 ) -> Output:
     """Check where predictions go before anything is computed.
 
@@ -83,6 +96,8 @@ def open_output(
     inputs : sequence of path
         What is read; none of it may be written over.
     picture : Path, optional
+    report : Path, optional
+        A page about all cells; they are kept for it.
 
     Raises
     ------
@@ -93,12 +108,14 @@ def open_output(
         raise CohortError(f"{file}: predictions are written as .csv or .h5ad; change the name")
     if picture is not None and picture.suffix not in _PICTURES:
         raise CohortError(f"{picture}: pictures are written as {', '.join(_PICTURES)}")
+    if report is not None and report.suffix not in _PAGES:
+        raise CohortError(f"{report}: reports are written as {', '.join(_PAGES)}; change the name")
     read = {Path(each).resolve() for each in inputs}
-    for each in (file, picture):
+    for each in (file, picture, report):
         if each is None:
             continue
         if each.resolve() in read:
-            raise CohortError(f"{each} is an input and would be written over; choose another --out")
+            raise CohortError(f"{each} is an input and would be written over; choose another name")
         try:
             each.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -111,4 +128,4 @@ def open_output(
             trial.unlink()
         except OSError as error:
             raise CohortError(f"{each} cannot be written: {error.strerror}") from error
-    return Output(file)
+    return Output(file, keep=report is not None)

@@ -171,7 +171,7 @@ class Predictor:
             why = f"unlike {species}{after}: {', '.join(parts) or 'an unusual combination'}"
             notes[row] = with_note(notes[row], why)
         frame["notes"] = notes
-        return frame[self._columns]
+        return frame[[*self.columns, "row"]]
 
     def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pd.DataFrame:
         """Cells of a species that no model is of."""
@@ -191,10 +191,11 @@ class Predictor:
         frame["verdict"] = np.where(enough, OUTSIDE, INSUFFICIENT)
         for name in ("probability", "p_reference"):
             frame[name] = np.nan
-        return frame.reindex(columns=self._columns)
+        return frame.reindex(columns=[*self.columns, "row"])
 
     @property
-    def _columns(self) -> list[str]:
+    def columns(self) -> list[str]:
+        """Columns of the table of predictions."""
         return [
             "cell_id",
             "species",
@@ -210,7 +211,6 @@ class Predictor:
             "quality",
             "notes",
             "source",
-            "row",
         ]
 
     def _frame(

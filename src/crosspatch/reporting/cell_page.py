@@ -16,15 +16,15 @@ from crosspatch.errors import CohortError, NetworkError, RecordingError
 from crosspatch.explanation.discriminants import Plane, discriminant_plane
 from crosspatch.features.protocols import Protocols, analyse
 from crosspatch.models.artifact import Artifact
-from crosspatch.models.calibrated import group_of
 from crosspatch.models.reference import Reference
 from crosspatch.prediction.explained import CellExplanation, write_contributions
 from crosspatch.prediction.inputs import Say
-from crosspatch.prediction.prediction import INSUFFICIENT, OUTSIDE, VERDICTS
+from crosspatch.prediction.prediction import INSUFFICIENT, OUTSIDE
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.quality import QUALITIES
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE
+from crosspatch.reporting.cell_facts import answer, limits_of, remarks, telling, warnings_of
 from crosspatch.reporting.labels import LINE, TEXT, colour_of, ordered, readable, wrapped
 from crosspatch.reporting.recording_figures import (
     draw_first_spikes,
@@ -45,10 +45,6 @@ _DPI = 200
 _STRETCHES = 800
 # Sweeps of so many kinds of stimulus stand side by side.
 _SIDE_BY_SIDE = 3
-# Features shown beside the reference.
-_FEATURES = 11
-# Of them, those that are chosen because they are unlike all subclasses.
-_STRANGE = 4
 # Robust standard deviations from the reference's median beyond which a value is an arrow.
 _FAR = 6.0
 # Lines of notes; a recording can have a hundred.
@@ -203,7 +199,7 @@ def _head(explanation: CellExplanation, width: float) -> _Panel:
     known = "" if cell["species_known"] else ", assumed: the file does not say"
     about = [f"{cell['species'] or 'unknown'} cell{known}"]
     if explanation.recording is not None:
-        about.append(explanation.recording.name)
+        about.append(explanation.name or explanation.recording.name)
     elif cell["source"]:
         about.append(f"a row of {cell['source']}")
     if model is not None:
@@ -214,36 +210,12 @@ def _head(explanation: CellExplanation, width: float) -> _Panel:
         (str(cell["cell_id"]), {"fontsize": 13, "fontweight": "bold"}),
         (" · ".join(about), {"color": "0.35"}),
     ]
-    warnings = []
-    if _simulated(explanation):
-        warnings.append("SIMULATED recording: it says nothing about a real neuron")
-    if model is not None and model.about["simulated"]:
-        warnings.append("the model was trained on SIMULATED recordings")
+    warnings = warnings_of(explanation)
     if warnings:
         lines.append(("; ".join(warnings), {"color": SECOND, "fontweight": "bold"}))
-    answer, meaning = _answer(explanation)
-    lines += [(answer, {"fontsize": 10, "fontweight": "bold"}), (meaning, {})]
+    said, meaning = answer(explanation)
+    lines += [(said, {"fontsize": 10, "fontweight": "bold"}), (meaning, {})]
     return _text(lines, width)
-
-
-def _simulated(explanation: CellExplanation) -> bool:
-    return "SIMULATED" in str(explanation.cell["notes"]).split("; ")
-
-
-def _answer(explanation: CellExplanation) -> tuple[str, str]:
-    """The verdict in a line, and what it means."""
-    cell, verdict = explanation.cell, str(explanation.cell["verdict"])
-    meaning = VERDICTS[verdict]
-    if verdict == INSUFFICIENT:
-        return verdict, f"{cell['completeness']:.0%} of the layout was measured: {meaning}"
-    if not cell["subclass"]:
-        return verdict, "there is no model of its species; no subclass is given"
-    said = f"{cell['subclass']}, probability {cell['probability']:.2f}"
-    within = str(cell["prediction_set"]).replace("|", " or ") or "no subclass"
-    means = f"90 % prediction set: {within}. {verdict.capitalize()}: {meaning}"
-    if verdict == OUTSIDE:
-        return f"{verdict}; the model's answer would be {said}", means
-    return f"{said}: {verdict}", means
 
 
 def _text(lines: Sequence[tuple[str, dict[str, Any]]], width: float) -> _Panel:
@@ -259,34 +231,35 @@ def _text(lines: Sequence[tuple[str, dict[str, Any]]], width: float) -> _Panel:
     def draw(place: SubFigure) -> None:
         top = 0.05
         for text, style, tall in set_lines:
-            place.text(0.1 / width, 1 - top / height, text, va="top", linespacing=1.2, **style)
+            place.text(
+                0.1 / width,
+                1 - top / height,
+                text,
+                va="top",
+                linespacing=1.2,
+                # A cell's id and notes are no formulas.
+                parse_math=False,
+                **style,
+            )
             top += tall
 
     return _Panel(height, draw)
 
 
 def _notes(explanation: CellExplanation, recording: Recording | None, width: float) -> _Panel:
-    cell, model = explanation.cell, explanation.model
+    found = remarks(explanation)
     lines: list[tuple[str, dict[str, Any]]] = []
-    if cell["quality"]:
-        lines.append((f"Fails quality control: {cell['quality']}", {"color": SECOND}))
+    if found.quality:
+        lines.append((f"Fails quality control: {found.quality}", {"color": SECOND}))
     elif recording is not None:
         lines.append(("Quality control found nothing wrong with the cell.", {}))
-    layout = None if model is None else model.layout
-    if layout is not None:
-        there = set(str(cell["families"]).split("|"))
-        absent = [readable(name) for name in layout.families if name not in there]
-        missing = f"; not measured: {', '.join(absent)}" if absent else ""
-        lines.append((f"Measured: {cell['completeness']:.0%} of the layout{missing}.", {}))
-    notes = [part for part in str(cell["notes"]).split("; ") if part and part != "SIMULATED"]
-    if model is not None and cell["subclass"]:
-        reference = model.classifier.reference_
-        unusual = reference.unusual(explanation.values[None], [cell["subclass"]], most=6)[0]
-        if unusual:
-            lines.append((f"Unusual for {cell['subclass']}: {', '.join(unusual)}.", {}))
-            notes = [part for part in notes if not part.startswith("unlike ")]
-    if notes:
-        fitted = wrapped(f"Notes: {'; '.join(notes)}.", width - 0.2).split("\n")
+    if found.measured:
+        lines.append((found.measured, {}))
+    if found.unusual:
+        unusual = ", ".join(found.unusual)
+        lines.append((f"Unusual for {explanation.cell['subclass']}: {unusual}.", {}))
+    if found.notes:
+        fitted = wrapped(f"Notes: {'; '.join(found.notes)}.", width - 0.2).split("\n")
         more = len(fitted) - _NOTE_LINES
         shown = fitted[:_NOTE_LINES] + ([f"… {more} lines more"] if more > 0 else [])
         lines.append(("\n".join(shown), {"color": "0.35"}))
@@ -386,12 +359,9 @@ def _draw_probabilities(explanation: CellExplanation, model: Artifact, place: Su
     axes.barh(rows, p, 0.62, color=colours, alpha=pale)
     axes.barh(rows, p, 0.62, facecolor="none", edgecolor=_EDGE, linewidth=0.6)
     within = str(cell["prediction_set"]).split("|")
-    calibration = model.classifier.calibration_
-    by_class = explanation.header["parameters"]["sets"] == "by-class"
-    limits = calibration.class_limit if by_class else calibration.limit
-    limit = limits[group_of(np.array([float(cell["completeness"])]))[0]]
+    limits = limits_of(explanation, model)
     for row, name in enumerate(names):
-        needed = limit[model.classes.index(name)]
+        needed = limits[name]
         axes.plot([needed, needed], [row - 0.42, row + 0.42], color="black", linewidth=1.2)
         inside = name in within
         axes.text(
@@ -478,7 +448,7 @@ def _reference_rows(explanation: CellExplanation) -> list[_Row]:
         return []
     reference = model.classifier.reference_
     panels = []
-    places = _telling(reference, explanation)
+    places = telling(reference, explanation)
     if len(places):
         height = 0.85 + 0.19 * len(places) + 0.05
         panels.append(
@@ -490,32 +460,6 @@ def _reference_rows(explanation: CellExplanation) -> list[_Row]:
     if plane is not None:
         panels.append(_Panel(3.0, lambda place: _draw_plane(explanation, plane, place), 0.85))
     return [panels] if panels else []
-
-
-def _telling(reference: Reference, explanation: CellExplanation) -> NDArray[np.intp]:
-    """Coordinates to be shown, of those measured, in the layout's order; none of traces.
-
-    First those in which the cell lies outside the middle 95 % of every class; then those that tell
-    the classes apart best, for which families take turns, so that none of them fills the panel.
-    """
-    if reference.traces_:
-        return np.zeros(0, dtype=int)
-    z = reference.coordinates(explanation.values[None])[0]
-    apart = reference.means_.var(axis=0) / np.diag(reference.covariance_)
-    turns: list[tuple[int, float, int]] = []
-    before = 0
-    for columns in reference.layout.columns.values():
-        inside = np.arange(before, before + len(columns))
-        before += len(columns)
-        measured = inside[np.isfinite(z[inside])]
-        best = measured[np.argsort(-apart[measured], kind="stable")]
-        turns += [(turn, -apart[place], int(place)) for turn, place in enumerate(best)]
-    low, high = reference.middle_[:, 0].min(axis=0), reference.middle_[:, 1].max(axis=0)
-    beyond = np.nan_to_num(np.maximum(low - z, z - high), nan=-np.inf)
-    strange = [int(place) for place in np.argsort(-beyond, kind="stable") if beyond[place] > 0]
-    best_first = [place for _, _, place in sorted(turns)]
-    shown = dict.fromkeys([*strange[:_STRANGE], *best_first])
-    return np.array(sorted(list(shown)[:_FEATURES]), dtype=int)
 
 
 def _draw_values(

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -84,6 +85,8 @@ class Table:
         Whether the last column is text too, and long.
     folded : bool
         Whether it is shown only when the reader opens it; the caption is what to click on.
+    notes : sequence of str or Markup
+        What stands under each row, in the table's whole width; empty where nothing does.
     """
 
     caption: Content
@@ -92,6 +95,7 @@ class Table:
     texts: int = 1
     last_text: bool = False
     folded: bool = False
+    notes: Sequence[Content] = ()
     kind: ClassVar[str] = "table"
 
     def look(self, column: int) -> str:
@@ -114,12 +118,16 @@ class Picture:
     alt : str
         What it shows and what is to be seen in it, for those who do not see it.
     caption : str or Markup
+    large : bool
+        Whether it is slow to draw and full of lines: then it is drawn once, as points, and on a
+        narrow screen the reader moves it from side to side.
     """
 
     name: str
     draw: Callable[[float], Figure]
     alt: str
     caption: Content
+    large: bool = False
     kind: ClassVar[str] = "picture"
 
 
@@ -137,16 +145,19 @@ class Section:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A figure in one width: as lines, and as points."""
+    """A figure in one width: as lines, and as points.
 
-    svg: bytes
+    Without lines it goes into the page as points.
+    """
+
+    svg: bytes | None
     image: Callable[[], Image]
     width: int  # CSS pixels
     height: int
 
     def uri(self, scale: float) -> str:
         """It in the page itself: lines where they are few, else 256 colours of points."""
-        if len(self.svg) <= _MOST_LINES * scale**2:
+        if self.svg is not None and len(self.svg) <= _MOST_LINES * scale**2:
             return _data_uri(self.svg, "svg+xml")
         from PIL.Image import Dither, Quantize, Resampling
 
@@ -170,6 +181,8 @@ def write_page(
     sections: Sequence[Section],
     *,
     banner: str = "",
+    beside: bool = True,
+    most_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write a page, and its figures beside it.
@@ -183,6 +196,10 @@ def write_page(
         One without blocks is left out.
     banner : str
         A warning above everything.
+    beside : bool
+        Whether figures are written as files too; they are in the page in any case.
+    most_bytes : int, optional
+        Figures are made coarser until the page is no larger; `MOST_BYTES` if not given.
     progress : callable, optional
         Told how many figures are done, of how many.
 
@@ -202,9 +219,9 @@ def write_page(
         )
     sections = [section for section in sections if section.blocks]
     pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
-    folder = out.with_name(f"{out.stem}_figures")
+    folder = out.with_name(f"{out.stem}_figures") if beside and pictures else out.parent
     try:
-        (folder if pictures else out.parent).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CrosspatchError(
             f"{folder} cannot be made ({error.strerror}); choose another --out"
@@ -214,12 +231,20 @@ def write_page(
     for done, picture in enumerate(pictures):
         if progress is not None:
             progress(done, len(pictures))
-        beside = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")]
-        drawn[picture.name] = {"wide": _saved(picture, *beside), "narrow": _narrow(picture)}
-        written += beside
+        both: dict[str, _Drawn] = {}
+        if beside:
+            saved = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")]
+            both["wide"] = _saved(picture, *saved)
+            written += saved
+        else:
+            both["wide"] = _unsaved(picture, WIDE)
+        if not picture.large:
+            both["narrow"] = _unsaved(picture, NARROW)
+        drawn[picture.name] = both
+    limit = MOST_BYTES if most_bytes is None else most_bytes
     for scale in _SCALES:
         html = _page(title, sections, banner, drawn, scale)
-        if len(html.encode()) <= MOST_BYTES:
+        if len(html.encode()) <= limit:
             break
     with replacing(out, CrosspatchError) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -250,23 +275,29 @@ def _saved(picture: Picture, png: Path, svg: Path) -> _Drawn:
             smaller = saved.width * _SCREEN // _PRINT, saved.height * _SCREEN // _PRINT
             return saved.convert("RGB").resize(smaller, Resampling.LANCZOS)
 
-    return _Drawn(svg.read_bytes(), image, *_pixels(figure))
+    return _Drawn(None if picture.large else svg.read_bytes(), image, *_pixels(figure))
 
 
-def _narrow(picture: Picture) -> _Drawn:
+def _unsaved(picture: Picture, width: float) -> _Drawn:
+    """A figure that goes into the page only."""
     from matplotlib import rc_context
     from PIL.Image import open as open_image
 
-    figure = _placed(picture, NARROW)
-    svg = io.BytesIO()
-    with rc_context({"svg.hashsalt": "crosspatch"}):
-        figure.savefig(svg, format="svg", metadata={"Date": None}, dpi=_SCREEN)
+    figure = _placed(picture, width)
 
+    @cache
     def image() -> Image:
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=_SCREEN)
         return open_image(png).convert("RGB")
 
+    if picture.large:
+        # Drawn now, while the reader is told how far it is, and the figure need not be kept.
+        drawn = image()
+        return _Drawn(None, lambda: drawn, *_pixels(figure))
+    svg = io.BytesIO()
+    with rc_context({"svg.hashsalt": "crosspatch"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None}, dpi=_SCREEN)
     return _Drawn(svg.getvalue(), image, *_pixels(figure))
 
 

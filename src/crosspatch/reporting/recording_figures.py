@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from crosspatch.features.protocols import Protocols
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
-from crosspatch.reporting.style import plain
+from crosspatch.reporting.style import ACCENT, SECOND, THIRD, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +104,7 @@ def draw_sweeps(
         recorded = voltage[: recorded_points(voltage, sweep.rate)]
         for axes, values in ((above, recorded), (below, current)):
             axes.plot(
-                *_thinned(values, sweep.rate, points),
+                *_timed(values, sweep.rate, points),
                 color=colour,
                 linewidth=0.6,
                 # Thousands of points a sweep: as paths they would make files of many megabytes.
@@ -127,43 +128,119 @@ def draw_sweeps(
     plain(below)
 
 
-def _thinned(values: NDArray[np.floating], rate: float, points: int) -> tuple[NDArray, NDArray]:
-    """Lowest and highest value of every stretch, so that no spike is lost."""
-    values = np.asarray(values, dtype=np.float64)
+def thinned(values: NDArray[np.floating], width: int) -> NDArray[np.float64]:
+    """Lowest and highest value of every stretch of so many samples, so that no spike is lost.
+
+    Parameters
+    ----------
+    values : array, shape (samples,)
+    width : int
+        With 1 the values stay as they are. Samples at the end that fill no stretch are left out.
+
+    Returns
+    -------
+    array, shape (2 * stretches,)
+    """
+    samples: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    if width <= 1:
+        return samples
+    whole = samples[: len(samples) // width * width].reshape(-1, width)
+    return np.stack([whole.min(axis=1), whole.max(axis=1)], axis=1).ravel()
+
+
+def until_last(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Samples up to the last one that is a number."""
     used = np.flatnonzero(np.isfinite(values))
-    values = values[: used[-1] + 1] if len(used) else values[:0]
+    return values[: used[-1] + 1] if len(used) else values[:0]
+
+
+def _timed(values: NDArray[np.floating], rate: float, points: int) -> tuple[NDArray, NDArray]:
+    """Times and thinned values."""
+    values = until_last(values)
     width = max(1, len(values) // points)
-    whole = values[: len(values) // width * width].reshape(-1, width)
+    ends = thinned(values, width)
     if width == 1:
-        return np.arange(len(values)) / rate, values
-    ends = np.stack([whole.min(axis=1), whole.max(axis=1)], axis=1).ravel()
-    times = np.repeat((np.arange(len(whole)) + 0.5) * width / rate, 2)
-    return times, ends
+        return np.arange(len(ends)) / rate, ends
+    return np.repeat((np.arange(len(ends) // 2) + 0.5) * width / rate, 2), ends
 
 
-def draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
-    """Draw the first spike of each kind of stimulus, aligned at threshold."""
-    drawn = False
-    for name, analysis, colour in (
-        ("rheobase", protocols.long_square, "#0072b2"),
-        ("short square", protocols.short_square, "#d55e00"),
-        ("ramp", protocols.ramp, "#009e73"),
+@dataclass(frozen=True)
+class FirstSpike:
+    """The first spike of a kind of stimulus.
+
+    Attributes
+    ----------
+    stimulus : str
+        ``rheobase``, ``short square`` or ``ramp``.
+    time : array, shape (samples,)
+        ms from threshold.
+    voltage : array, shape (samples,)
+        mV.
+    speed : array, shape (samples,)
+        mV/ms, of the potential filtered as IPFX does to find spikes.
+    """
+
+    stimulus: str
+    time: NDArray[np.float64]
+    voltage: NDArray[np.float64]
+    speed: NDArray[np.float64]
+
+
+#: Colours of the first spikes.
+SPIKE_COLOURS = {"rheobase": ACCENT, "short square": SECOND, "ramp": THIRD}
+
+# IPFX's low-pass filter, kHz, of use where the sampling rate is well above it.
+_FILTER = 10.0
+
+
+def first_spikes(protocols: Protocols) -> list[FirstSpike]:
+    """The first spike of each kind of stimulus, from 1 ms before threshold to 5 ms after."""
+    from ipfx.time_series_utils import calculate_dvdt
+
+    found = []
+    for name, analysis in (
+        ("rheobase", protocols.long_square),
+        ("short square", protocols.short_square),
+        ("ramp", protocols.ramp),
     ):
         if analysis is None:
             continue
         spikes = analysis.features["spikes_set"]
-        first = next((k for k, each in enumerate(spikes) if len(each)), None)
+        shown = next((k for k, each in enumerate(spikes) if len(each)), None)
         if name == "rheobase" and "rheobase_sweep" in analysis.features:
-            first = analysis.features["rheobase_sweep"].name
-        if first is None:
+            shown = analysis.features["rheobase_sweep"].name
+        if shown is None:
             continue
-        sweep = analysis.sweeps[first]
-        start = int(spikes[first]["threshold_index"].iloc[0])
+        sweep = analysis.sweeps[shown]
+        start = int(spikes[shown]["threshold_index"].iloc[0])
         rate = sweep.sampling_rate
-        span = slice(max(start - round(0.001 * rate), 0), start + round(0.005 * rate))
+        first, last = max(start - round(0.001 * rate), 0), start + round(0.005 * rate)
+        span = slice(first, min(last, len(sweep.v) - 1))
         time = (np.arange(len(sweep.v))[span] - start) / rate * 1e3
-        axes.plot(time, sweep.v[span], color=colour, label=name, linewidth=1.2)
-        drawn = True
+        # The filter needs some samples before and after.
+        wide = slice(max(first - round(0.005 * rate), 0), last + round(0.005 * rate))
+        filtered = _FILTER if rate >= 2.5e3 * _FILTER else None
+        speed = calculate_dvdt(sweep.v[wide], sweep.t[wide], filtered)
+        speed = speed[first - wide.start :][: len(time)]
+        voltage = np.asarray(sweep.v[span], dtype=np.float64)
+        found.append(FirstSpike(name, time, voltage, speed))
+    return found
+
+
+def rates(protocols: Protocols) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps of long squares, pA, from the smallest, and the spike rate of each, spikes/s."""
+    if protocols.long_square is None:
+        return np.zeros(0), np.zeros(0)
+    table = protocols.long_square.features["sweeps"].sort_values("stim_amp")
+    return table["stim_amp"].to_numpy(dtype=float), table["avg_rate"].to_numpy(dtype=float)
+
+
+def draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
+    """Draw the first spike of each kind of stimulus, aligned at threshold."""
+    drawn = first_spikes(protocols)
+    for each in drawn:
+        colour = SPIKE_COLOURS[each.stimulus]
+        axes.plot(each.time, each.voltage, color=colour, label=each.stimulus, linewidth=1.2)
     axes.set_title("first spike, from threshold", fontsize=9)
     axes.set_xlabel("time (ms)")
     axes.set_ylabel("potential (mV)")
@@ -183,5 +260,4 @@ def draw_rates(protocols: Protocols, axes: Axes) -> None:
     if protocols.long_square is None:
         axes.text(0.5, 0.5, "no long square", ha="center", transform=axes.transAxes, color="0.4")
         return
-    table = protocols.long_square.features["sweeps"].sort_values("stim_amp")
-    axes.plot(table["stim_amp"], table["avg_rate"], "o-", color="#0072b2", markersize=3)
+    axes.plot(*rates(protocols), "o-", color=ACCENT, markersize=3)

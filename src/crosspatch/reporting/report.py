@@ -85,7 +85,8 @@ _MAKES = {
     "explanation": ("explanations", "crosspatch explain --out explanation"),
 }
 
-_CITATION = (
+#: What to cite: the method, the cells, the features.
+CITATION = (
     "Schwider, Ramezani: Cross-Species Transfer Learning for Electrophysiology-to-Transcriptomics "
     "Mapping in Cortical GABAergic Interneurons. arXiv 2603.11000 (2026): the method, and the "
     "published numbers.",
@@ -329,7 +330,7 @@ def _settings(sources: Sequence[Source]) -> Iterator[Block]:
         last_text=True,
     )
     yield Heading("Please cite")
-    yield Points(_CITATION)
+    yield Points(CITATION)
 
 
 def _code(text: str) -> Markup:

@@ -1,0 +1,172 @@
+"""Child processes that may hang, die or run out of memory without harm to their parent."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+#: Starting a child means importing what it works with, s.
+_START_LIMIT = 120.0
+
+# How often a parent looks whether it should stop waiting, s.
+_LOOK = 0.1
+
+#: Tells the parent how far a request is.
+Tell = Callable[[Any], None]
+
+
+class ChildError(Exception):
+    """A child process gave no answer."""
+
+
+class DiedError(ChildError):
+    """The process ended; the message says how."""
+
+
+class LateError(ChildError):
+    """The process took too long, and was ended."""
+
+
+class StoppedError(ChildError):
+    """The answer is no longer wanted, and the process was ended."""
+
+
+class Child:
+    """A process of this package that answers requests; it ends when this process does.
+
+    Requests and answers are pickled: the child is ours.
+
+    Parameters
+    ----------
+    module : str
+        Run as ``python -m``; it calls `answer_requests`.
+    memory : int, optional
+        Bytes of data beyond which the child is refused more.
+
+    Raises
+    ------
+    DiedError
+        If it does not start.
+    """
+
+    def __init__(self, module: str, *, memory: int | None = None) -> None:
+        to_child, from_us = os.pipe()
+        to_us, from_child = os.pipe()
+        self.process = subprocess.Popen(  # noqa: S603, our own interpreter and module
+            [sys.executable, "-m", module, str(to_child), str(from_child), str(memory or 0)],
+            pass_fds=(to_child, from_child),
+            stdin=subprocess.DEVNULL,
+            # Ctrl-C is for us: it ends when we close its pipe.
+            start_new_session=True,
+        )
+        os.close(to_child)
+        os.close(from_child)
+        self.send = Connection(from_us, readable=False)
+        self.receive = Connection(to_us, writable=False)
+        self.answers = 0
+
+    def wait_ready(self) -> None:
+        """Wait until the child has imported what it needs.
+
+        Raises
+        ------
+        DiedError
+            If it ends or takes minutes; it is closed.
+        """
+        try:
+            ready = self.receive.poll(_START_LIMIT) and self.receive.recv() == "ready"
+        except (EOFError, OSError):
+            ready = False
+        if not ready:
+            self.close()
+            raise DiedError("it could not be started")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    def ask(
+        self,
+        request: Any,
+        limit: float,
+        *,
+        told: Tell | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """The answer to a request. A child that gives none is closed.
+
+        Parameters
+        ----------
+        request : object
+        limit : float
+            Seconds.
+        told : callable, optional
+            Told what the child says meanwhile.
+        stopped : callable
+            Whether the answer is no longer wanted; asked often.
+
+        Raises
+        ------
+        DiedError, LateError, StoppedError
+        """
+        self.answers += 1
+        deadline = time.monotonic() + limit
+        try:
+            self.send.send(request)
+            while True:
+                while not self.receive.poll(min(_LOOK, max(deadline - time.monotonic(), 0))):
+                    if stopped():
+                        self.close()
+                        raise StoppedError("stopped")
+                    if time.monotonic() >= deadline:
+                        self.close()
+                        raise LateError(f"gave up after {limit:g} s")
+                kind, content = self.receive.recv()
+                if kind == "answer":
+                    return content
+                if told is not None:
+                    told(content)
+        except (EOFError, OSError):
+            code = self.process.wait()
+            self.close()
+            ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise DiedError(f"it ended ({ended})") from None
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        self.send.close()
+        self.receive.close()
+
+
+def answer_requests(answer: Callable[[Any, Tell], Any], arguments: Sequence[str]) -> None:
+    """Answer the parent's requests until it ends; what a module run by `Child` does.
+
+    Parameters
+    ----------
+    answer : callable
+        Takes a request and a `Tell`, and gives the answer.
+    arguments : sequence of str
+        Those of the command line.
+    """
+    receive = Connection(int(arguments[0]), writable=False)
+    send = Connection(int(arguments[1]), readable=False)
+    # A process that dies leaves no picture of a user's data behind.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory := int(arguments[2]):
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    send.send("ready")
+    while True:
+        try:
+            request = receive.recv()
+        except EOFError:
+            return
+        send.send(("answer", answer(request, lambda said: send.send(("told", said)))))

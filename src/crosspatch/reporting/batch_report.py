@@ -1,0 +1,600 @@
+"""A report of cells that were predicted together: one page that needs nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from crosspatch.prediction.explained import CellExplanation
+from crosspatch.prediction.prediction import (
+    AMBIGUOUS,
+    CONFIDENT,
+    INSUFFICIENT,
+    OUTSIDE,
+    VERDICTS,
+    Prediction,
+)
+from crosspatch.reporting.cell_page import cell_page
+from crosspatch.reporting.labels import LINE, SIDE_BY_SIDE, TEXT, colour_of, ordered
+from crosspatch.reporting.numbers import Content, listed, say, written
+from crosspatch.reporting.page import (
+    Block,
+    Paragraph,
+    Picture,
+    Points,
+    Section,
+    Table,
+    write_page,
+)
+from crosspatch.reporting.report import CITATION
+from crosspatch.reporting.style import GREY, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Rows of the table of cells; a browser and a printer must cope with it.
+MOST_ROWS = 1_000
+
+# Inputs that could not be read, and messages, that are listed.
+_MOST_LINES = 200
+# A page of twenty recordings, their traces sharp enough to be printed.
+_MOST_BYTES = 12_000_000
+# Characters of a name, of one where there is little room, and of notes, quality or a message.
+_NAME, _SHORT, _NOTE = 120, 40, 800
+# Notes in a picture, which breaks them into lines and cuts them itself.
+_LONG_NOTE = 2_000
+
+# As `crosspatch.prediction.inputs` begins the notes of a recording that gave no feature.
+_UNREAD = "not read: "
+
+_FOREIGN = "another species"
+_NO_CLASS = "no subclass"
+_EDGE = "0.25"
+_HATCHES = {OUTSIDE: "/////", INSUFFICIENT: "....."}
+_LEGEND = {CONFIDENT: "0.35", AMBIGUOUS: "0.75", OUTSIDE: "white", INSUFFICIENT: "white"}
+
+
+def write_batch_report(
+    prediction: Prediction,
+    file: Path,
+    *,
+    explanations: Sequence[CellExplanation] = (),
+    messages: Sequence[str] = (),
+    failed: Sequence[str] = (),
+    title: str = "Predicted subclasses",
+    when: datetime.datetime | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write one HTML file about cells that were predicted together.
+
+    From top to bottom: with which models, how many cells of each verdict and subclass, a table of
+    the cells (the first `MOST_ROWS`), what could not be read, what was said on the way, a picture
+    of each cell that was explained, and what to cite. All text from a user's files is escaped.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    file : Path
+        ``.html``; its folder is made if it is not there.
+    explanations : sequence of CellExplanation
+        From `crosspatch.prediction.explained.explain_cells`, of the same cells. Their recordings
+        are opened again.
+    messages : sequence of str
+        What was said while cells were read and judged.
+    failed : sequence of str
+        Inputs that could not be read. A reason is looked for among the messages.
+    title : str
+    when : datetime, optional
+        When the cells were predicted.
+    progress : callable, optional
+        Told how many figures are done, of how many.
+
+    Raises
+    ------
+    CrosspatchError
+        If it cannot be written.
+    """
+    cells = prediction.cells
+    header = prediction.header
+    # A recording that was not read has nothing to be drawn.
+    drawn = [each for each in explanations if not str(each.cell["notes"]).startswith(_UNREAD)]
+    pages = {_key(each.cell): f"cell-{k}" for k, each in enumerate(drawn, 1)}
+    unread = list(_unread(cells, failed, messages))
+    reasons = {reason for _, reason in unread} - {""}
+    left = [
+        line
+        for line in dict.fromkeys(messages)
+        if line not in reasons and line.partition(": ")[2] not in reasons
+    ]
+    sections = [
+        Section("about", "What was predicted", list(_about(cells, header, when))),
+        Section("verdicts", "Verdicts and subclasses", list(_verdicts(cells, header))),
+        Section("cells", "All cells", list(_cells(cells, pages))),
+        Section("failed", "What could not be read", list(_failed(unread))),
+        Section("messages", "Messages", list(_messages(left))),
+        Section("explained", "Single cells", list(_explained(cells, drawn))),
+        Section("cite", "Please cite", [Points(CITATION)]),
+    ]
+    write_page(
+        Path(file),
+        _clean(title),
+        sections,
+        banner=_banner(cells, header),
+        beside=False,
+        most_bytes=_MOST_BYTES,
+        progress=progress,
+    )
+
+
+# Text of users
+
+
+def _clean(text: Any, most: int = _NAME) -> str:
+    """Text in one line that every browser and file takes, not longer than so many characters.
+
+    What it means in HTML is taken away from it where it is put into the page.
+    """
+    line = " ".join(str(text).split())
+    shown = line if len(line) <= most else f"{line[: most - 1]}…"
+    # Control characters, and halves of characters in names of files that are not UTF-8.
+    return "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in shown)
+
+
+def _name(text: Any) -> Markup:
+    """A user's name of something; it may be broken, and turns nothing around it."""
+    return Markup('<bdi class="long">{}</bdi>').format(_clean(text) or "(no name)")
+
+
+def _key(cell: Mapping[Any, Any]) -> tuple[str, str]:
+    return str(cell["cell_id"]), str(cell["species"])
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
+# What was predicted
+
+
+def _about(
+    cells: pd.DataFrame, header: Mapping[str, Any], when: datetime.datetime | None
+) -> Iterator[Block]:
+    known = cells["species_known"].astype(bool)
+    n_cells = cells["cell_id"].nunique()
+    sources = cells.drop_duplicates("cell_id")["source"].astype(str).value_counts()
+    parts: list[Content] = []
+    for source, count in list(sources.items())[:10]:
+        if source == "recordings":
+            parts.append(_count(int(count), "recording"))
+        else:
+            parts.append(say("{rows} of {source}", rows=_rows(count), source=_name(source)))
+    if len(sources) > 10:
+        parts.append(f"rows of {_count(len(sources) - 10, 'more table')}")
+    on: Content = ""
+    if when is not None:
+        shown = f"{when.day} {when:%B %Y, %H:%M}"
+        on = say(
+            ' on <time datetime="{iso}">{shown}</time>',
+            iso=when.isoformat(timespec="minutes"),
+            shown=shown,
+        )
+    yield Paragraph(
+        say(
+            "{cells}{of}: the transcriptomic subclass of each, by crosspatch {version}{on}.",
+            cells=_count(n_cells, "cell"),
+            of=say(" ({parts})", parts=listed(parts)) if parts else "",
+            version=str(header.get("crosspatch", "")),
+            on=on,
+        )
+    )
+    if not known.all():
+        yield Paragraph(
+            say(
+                "The species of {cells} is not known. Each was judged by the model of every "
+                "species that was given, and has a row for each, marked as assumed; at most one of "
+                "them can be right.",
+                cells=_count(cells.loc[~known, "cell_id"].nunique(), "cell"),
+            ),
+            "warning",
+        )
+    models = header.get("models", ())
+    if models:
+        yield Table(
+            "Models",
+            ("species", "model", "layout", "classes", "trained on", "sha256"),
+            [
+                (
+                    _clean(model["species"]),
+                    _clean(model["model"]) + " (SIMULATED)" * model["simulated"],
+                    _clean(model["layout"]),
+                    say(
+                        '<span class="long">{classes} (taxonomy {taxonomy})</span>',
+                        classes=_clean(", ".join(model["classes"]), _NOTE),
+                        taxonomy=_clean(model["taxonomy"]),
+                    ),
+                    _clean(", ".join(model["trained_on"]) or "not said"),
+                    Markup("<code>{}</code>").format(_clean(model["digest"])),
+                )
+                for model in models
+            ],
+            texts=5,
+            last_text=True,
+        )
+    if header.get("parameters", {}).get("adapt"):
+        yield Paragraph(
+            "Each batch was aligned to the reference before it was judged (adapt).", "warning"
+        )
+
+
+def _rows(count: int) -> str:
+    return _count(count, "row")
+
+
+def _banner(cells: pd.DataFrame, header: Mapping[str, Any]) -> str:
+    said = []
+    made_up = [str(m["species"]) for m in header.get("models", ()) if m["simulated"]]
+    if made_up:
+        models = "model of" if len(made_up) == 1 else "models of"
+        said.append(
+            f"The {models} {' and '.join(made_up)} cells learnt from SIMULATED recordings: what is "
+            "said here says nothing about real neurons."
+        )
+    simulated = cells.loc[_simulated(cells["notes"]), "cell_id"].nunique()
+    if simulated:
+        count = cells["cell_id"].nunique()
+        which = "All cells are" if simulated == count else f"{simulated:,} of {count:,} cells are"
+        said.append(f"{which} SIMULATED recordings: no real neuron was recorded.")
+    return _clean(" ".join(said), _NOTE)
+
+
+def _simulated(notes: pd.Series) -> pd.Series:
+    return notes.astype(str).str.contains(r"(?:^|; )SIMULATED(?:;|$)")
+
+
+# Verdicts and subclasses
+
+
+def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]:
+    by_class = header.get("parameters", {}).get("sets") == "by-class"
+    found = cells["verdict"].value_counts()
+    yield Table(
+        "What the verdicts mean, and how many rows have each",
+        ("verdict", "rows", "meaning"),
+        [(name, f"{found.get(name, 0):,}", meaning) for name, meaning in VERDICTS.items()],
+        last_text=True,
+    )
+    yield Paragraph(
+        "Sets by class: of the cells of every subclass, 90 % have theirs in the set, whatever else "
+        "was recorded."
+        if by_class
+        else "90 % is over all cells: nine of ten cells like those of the reference have their "
+        "subclass in the set. Of a rare subclass it can be fewer; sets by class (--sets by-class) "
+        "cover each."
+    )
+    if not len(cells):
+        return
+    groups = _groups(cells, header)
+    species = list(dict.fromkeys(group.species for group in groups))
+    yield Table(
+        "Rows by subclass and verdict"
+        + (" (a cell of unknown species has several rows)" if len(species) > 1 else ""),
+        ("species", "subclass", *VERDICTS, "all"),
+        [
+            (
+                _clean(group.species),
+                _subclass(group.subclass),
+                *(f"{group.rows[verdict]:,}" for verdict in VERDICTS),
+                f"{group.total:,}",
+            )
+            for group in groups
+            if group.total
+        ],
+        texts=2,
+    )
+    if not (cells["subclass"] != "").any():
+        yield Paragraph("No cell was given a subclass.", "warning")
+        return
+    shown = "; ".join(
+        f"{_clean(group.species)} {_clean(group.subclass)} {group.total:,}, of them "
+        f"{group.rows[CONFIDENT]:,} confident"
+        for group in groups[:20]
+    )
+    yield Picture(
+        "subclasses",
+        lambda width: _groups_figure(groups, width),
+        alt=f"Bars, one a subclass: {shown}.",
+        caption="Cells by subclass and verdict; beside each bar how many there are. Of cells "
+        "outside the reference, the subclass is what the model's answer would be.",
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """How many rows of a species and subclass have each verdict."""
+
+    species: str
+    subclass: str
+    rows: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows.values())
+
+
+def _groups(cells: pd.DataFrame, header: Mapping[str, Any]) -> list[_Group]:
+    """Species that a model judged, with all its subclasses, then all others as one."""
+    models = {str(m["species"]): list(m["classes"]) for m in header.get("models", ())}
+    species = cells["species"].astype(str)
+    species = species.where(species.isin(list(models)), _FOREIGN)
+    subclass = cells["subclass"].astype(str).replace("", _NO_CLASS)
+    counts = Counter(zip(species, subclass, cells["verdict"].astype(str), strict=True))
+    groups = []
+    for each in (*models, _FOREIGN):
+        there = {name for of, name, _ in counts if of == each}
+        if there:
+            for name in (*ordered(models.get(each, ())), _NO_CLASS):
+                rows = {verdict: counts[each, name, verdict] for verdict in VERDICTS}
+                if name in there or name != _NO_CLASS:
+                    groups.append(_Group(each, name, rows))
+    return groups
+
+
+def _groups_figure(groups: Sequence[_Group], width: float) -> Figure:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    species = {group.species: [g for g in groups if g.species == group.species] for group in groups}
+    heights = [0.6 + 0.2 * len(each) for each in species.values()]
+    figure = Figure(figsize=(width, sum(heights) + 3 * LINE), layout="constrained")
+    with rc_context({"text.parse_math": False}):  # a "$" in a name begins no formula
+        places = figure.subplots(len(species), 1, height_ratios=heights, squeeze=False)
+        for (name, each), axes in zip(species.items(), places[:, 0], strict=True):
+            _draw_groups(each, axes)
+            axes.set_title(_clean(name, _SHORT), fontsize=TEXT, loc="left", fontweight="bold")
+    places[-1, 0].set_xlabel("cells", fontsize=TEXT)
+    handles = [
+        Patch(
+            facecolor=_LEGEND[verdict],
+            edgecolor=_EDGE,
+            linewidth=0.6,
+            hatch=_HATCHES.get(verdict),
+            label=verdict,
+        )
+        for verdict in VERDICTS
+        if any(group.rows[verdict] for group in groups)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=4 if width > SIDE_BY_SIDE else 2,
+        frameon=False,
+        fontsize=TEXT,
+    )
+    return figure
+
+
+def _draw_groups(groups: Sequence[_Group], axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for row, group in enumerate(groups):
+        colour = GREY if group.subclass == _NO_CLASS else colour_of(group.subclass)
+        left = 0
+        for verdict, count in group.rows.items():
+            hatch = _HATCHES.get(verdict)
+            axes.barh(
+                row,
+                count,
+                0.66,
+                left=left,
+                facecolor="white" if hatch else (colour, 0.45 if verdict == AMBIGUOUS else 1.0),
+                edgecolor=colour if hatch else _EDGE,
+                hatch=hatch,
+                linewidth=0.6 if count else 0,
+            )
+            left += count
+        axes.annotate(
+            f"{left:,}",
+            (left, row),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=TEXT,
+        )
+    axes.set_yticks(range(len(groups)), [_clean(group.subclass, 30) for group in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(0, 1.08 * max(group.total for group in groups))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    plain(axes)
+
+
+# All cells
+
+
+def _cells(cells: pd.DataFrame, pages: Mapping[tuple[str, str], str]) -> Iterator[Block]:
+    if not len(cells):
+        yield Paragraph("No cell was predicted.", "warning")
+        return
+    shown = cells.head(MOST_ROWS)
+    if len(shown) < len(cells):
+        yield Paragraph(
+            f"ONLY THE FIRST {len(shown):,} OF {len(cells):,} ROWS ARE SHOWN. The file that "
+            "predictions are written to has all; counts above are of all.",
+            "warning",
+        )
+    bracketed = (
+        " A subclass in brackets is what the model's answer would be of a cell outside the "
+        "reference."
+    )
+    yield Paragraph(
+        "p reference is the share of reference cells that lie as far out; measured is the share "
+        "of the model's features that the cell has. Quality control and notes stand under a cell."
+        + (bracketed if (shown["verdict"] == OUTSIDE).any() else "")
+        + (" A cell id leads to the cell's picture." if pages else "")
+    )
+    rest = len(cells) - len(shown)
+    yield Table(
+        f"The first {len(shown):,} of {len(cells):,} rows; {rest:,} are left out"
+        if rest
+        else f"All {_rows(len(cells))}",
+        (
+            "cell",
+            "species",
+            "subclass",
+            "90 % set",
+            "verdict",
+            "probability",
+            "p reference",
+            "measured",
+        ),
+        [_cell_row(row, pages) for row in shown.to_dict("records")],
+        texts=5,
+        notes=[_noted(row) for row in shown.to_dict("records")],
+    )
+
+
+def _cell_row(cell: Mapping[Any, Any], pages: Mapping[tuple[str, str], str]) -> list[Content]:
+    name: Content = _name(cell["cell_id"])
+    page = pages.get(_key(cell))
+    if page is not None:
+        name = Markup('<a href="#figure-{}">{}</a>').format(page, name)
+    chosen = _clean(cell["prediction_set"], _NOTE).replace("|", ", ")
+    return [
+        name,
+        say(
+            "<bdi>{species}</bdi>{assumed}",
+            species=_clean(cell["species"], _SHORT),
+            assumed="" if cell["species_known"] else " (assumed)",
+        ),
+        _subclass(str(cell["subclass"]), str(cell["verdict"])),
+        say('<span class="long">{chosen}</span>', chosen=chosen or "–"),
+        _clean(cell["verdict"]),
+        _number(cell["probability"], 2),
+        _number(cell["p_reference"], 3, small=True),
+        f"{float(cell['completeness']):.0%}",
+    ]
+
+
+def _noted(cell: Mapping[Any, Any]) -> Content:
+    """What is wrong with a cell, and notes."""
+    quality, notes = _clean(cell["quality"], _NOTE), _clean(cell["notes"], _NOTE)
+    parts: list[Content] = []
+    if quality:
+        parts.append(say("<strong>Fails quality control:</strong> {quality}", quality=quality))
+    if notes:
+        parts.append(notes)
+    return say("<bdi>{parts}</bdi>", parts=Markup("; ").join(parts)) if parts else ""
+
+
+def _subclass(name: str, verdict: str = "") -> Content:
+    """A subclass and its colour."""
+    if name in ("", _NO_CLASS):
+        return "–" if verdict else name
+    shown = _clean(name)
+    return Markup('<span class="dot" style="border-color:{}" aria-hidden="true"></span>{}').format(
+        colour_of(name), f"({shown})" if verdict == OUTSIDE else shown
+    )
+
+
+def _number(value: Any, digits: int, small: bool = False) -> str:
+    number = float(value)
+    return "–" if np.isnan(number) else written(number, digits, "p" if small else "plain")
+
+
+# What went wrong
+
+
+def _unread(
+    cells: pd.DataFrame, failed: Sequence[str], messages: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Inputs and recordings that could not be read, and why."""
+    for name in dict.fromkeys(failed):
+        # A file that could not be read to its end was spoken of before.
+        begins = re.compile(re.escape(name) + r"(?!\w)")
+        said = [line for line in messages if begins.match(line)]
+        yield name, said[-1] if said else ""
+    notes = cells["notes"].astype(str)
+    for row in cells[notes.str.startswith(_UNREAD)].drop_duplicates("cell_id").to_dict("records"):
+        yield str(row["cell_id"]), str(row["notes"]).removeprefix(_UNREAD)
+
+
+def _failed(unread: Sequence[tuple[str, str]]) -> Iterator[Block]:
+    if not unread:
+        return
+    yield Table(
+        f"{_count(len(unread), 'input')} could not be read",
+        ("input", "why"),
+        [
+            (_name(name), say("<bdi>{why}</bdi>", why=_clean(why, _NOTE) or "see the messages"))
+            for name, why in unread[:_MOST_LINES]
+        ],
+        last_text=True,
+    )
+    if len(unread) > _MOST_LINES:
+        yield Paragraph(f"… and {len(unread) - _MOST_LINES:,} more.", "warning")
+
+
+def _messages(messages: Sequence[str]) -> Iterator[Block]:
+    if not messages:
+        return
+    yield Points([say("<bdi>{line}</bdi>", line=_clean(m, _NOTE)) for m in messages[:_MOST_LINES]])
+    if len(messages) > _MOST_LINES:
+        yield Paragraph(f"… and {len(messages) - _MOST_LINES:,} more.", "warning")
+
+
+# Single cells
+
+
+def _explained(cells: pd.DataFrame, explanations: Sequence[CellExplanation]) -> Iterator[Block]:
+    if not explanations:
+        return
+    n = len({str(each.cell["cell_id"]) for each in explanations})
+    of = cells["cell_id"].nunique()
+    which = "All cells" if n == of else f"{n:,} of {_count(of, 'cell')}"
+    yield Paragraph(
+        f"{which}, each with what was "
+        "recorded, what each family of features spoke for and against, and where the cell lies "
+        "among the reference."
+    )
+    for number, each in enumerate(explanations, 1):
+        yield _picture(f"cell-{number}", each)
+
+
+def _picture(name: str, explanation: CellExplanation) -> Picture:
+    cell = explanation.cell
+    # Lengths that a page of one cell can take; the table has the names as they are.
+    lengths = {"cell_id": _NAME, "species": _SHORT, "quality": _NOTE, "notes": _LONG_NOTE}
+    shown = {key: _clean(cell[key], most) for key, most in (lengths | {"source": _NAME}).items()}
+    shown["cell_id"] = shown["cell_id"] or "(no name)"
+    cleaned = replace(explanation, cell={**cell, **shown})
+
+    def draw(width: float) -> Figure:
+        from matplotlib import rc_context
+
+        with rc_context({"text.parse_math": False}):  # a "$" in a name begins no formula
+            return cell_page(cleaned, width=width)
+
+    assumed = "" if cell["species_known"] else ", assumed"
+    said = f"{shown['species'] or 'unknown species'}{assumed}; {cell['verdict']}"
+    if cell["subclass"]:
+        probability = f"{_clean(cell['subclass'])} with probability {cell['probability']:.2f}"
+        said += f"; {'it would be ' * (cell['verdict'] == OUTSIDE)}{probability}"
+    return Picture(
+        name,
+        draw,
+        alt=f"Page of cell {shown['cell_id']} ({said}): recording if there is one, probabilities, "
+        "contributions of families, and the cell among the reference.",
+        caption=say("{cell}: {said}.", cell=_name(cell["cell_id"]), said=said),
+        large=True,
+    )

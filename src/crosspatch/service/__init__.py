@@ -1,0 +1,1 @@
+"""crosspatch in the browser: drop a recording, see the cell."""

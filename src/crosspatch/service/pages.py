@@ -1,0 +1,283 @@
+"""Pages for people; what they show is also in the interface."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.prediction.inputs import TABLE_SUFFIXES
+from crosspatch.prediction.prediction import VERDICTS
+from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.reporting.labels import colour_of, ordered, readable
+from crosspatch.reporting.recording_figures import SPIKE_COLOURS
+from crosspatch.service.api import Number, TheBatch, TheJobs, batch_state, cell_row
+from crosspatch.service.batches import TABLE, Batch, RefusedError, State, Upload
+from crosspatch.service.jobs import Jobs
+from crosspatch.service.results import CHOICES, SORTS
+from crosspatch.service.results import Query as Which
+
+#: Cells on a page.
+PAGE = 100
+
+router = APIRouter(include_in_schema=False)
+
+
+class _Static(StaticFiles):
+    """Files of the package; a browser asks whether they have changed."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def static_files() -> StaticFiles:
+    """Style and scripts."""
+    return _Static(directory=Path(__file__).parent / "static")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("crosspatch.service"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bytes": _bytes,
+        "percent": lambda value: "" if value is None else f"{value:.0%}",
+        "number": _number,
+        "readable": readable,
+        "sets": lambda value: str(value).replace("|", " or "),
+        "clock": lambda when: f"{datetime.fromtimestamp(when):%d %B, %H:%M}",
+        "signed": lambda value: (
+            f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
+        ),
+    }
+    environment.globals |= {
+        "colour_of": colour_of,
+        "verdicts": VERDICTS,
+        "subclasses": load_taxonomy().subclasses,
+        "State": State,
+    }
+    return environment
+
+
+def _bytes(size: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} bytes"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}g}".replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
+
+
+def _page(request: Request, name: str, status: int = 200, **content: Any) -> HTMLResponse:
+    jobs: Jobs = request.app.state.jobs
+    simulated = any(model["simulated"] for model in jobs.about["header"]["models"])
+    text = (
+        _environment()
+        .get_template(name)
+        .render(about=jobs.about, settings=jobs.settings, trained_on_simulated=simulated, **content)
+    )
+    return HTMLResponse(text, status_code=status)
+
+
+def error_page(request: Request, line: str, status: int) -> HTMLResponse:
+    """A page that says what is wrong."""
+    return _page(request, "error.html", status, line=line, phrase=HTTPStatus(status).phrase)
+
+
+@router.get("/plotly.js")
+def plotly() -> FileResponse:
+    """The plotting library, from the machine itself."""
+    file = files("plotly") / "package_data" / "plotly.min.js"
+    return FileResponse(
+        str(file), media_type="text/javascript", headers={"cache-control": "max-age=86400"}
+    )
+
+
+@router.get("/")
+def index(request: Request) -> HTMLResponse:
+    """Where files are dropped."""
+    return _page(
+        request,
+        "index.html",
+        endings=[*RECORDING_SUFFIXES, *TABLE_SUFFIXES],
+        species=[model["species"] for model in _jobs(request).about["header"]["models"]],
+    )
+
+
+def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+@router.get("/api")
+def interface(request: Request) -> HTMLResponse:
+    """How the JSON interface is used."""
+    schema = request.app.openapi()
+    calls = [
+        {"method": method.upper(), "path": path, "what": _summary(said)}
+        for path, methods in schema["paths"].items()
+        for method, said in methods.items()
+    ]
+    address = str(request.base_url).rstrip("/")
+    return _page(request, "api.html", calls=calls, address=address)
+
+
+def _summary(said: dict[str, Any]) -> str:
+    return str(said.get("description") or said.get("summary", "")).split("\n")[0]
+
+
+@router.get("/batches/{batch}")
+def batch_page(
+    request: Request,
+    jobs: TheJobs,
+    batch: TheBatch,
+    text: Annotated[str, Query(max_length=200)] = "",
+    verdict: Annotated[str, Query(max_length=200)] = "",
+    subclass: Annotated[str, Query(max_length=200)] = "",
+    species: Annotated[str, Query(max_length=200)] = "",
+    sort: Annotated[str, Query(max_length=40)] = "",
+    order: Annotated[str, Query(max_length=10)] = "",
+    page: Annotated[int, Query(ge=1, lt=2**24)] = 1,
+) -> HTMLResponse:
+    """The files of a batch and their cells."""
+    results = jobs.results(batch)
+    chosen = dict(zip(CHOICES, (verdict, subclass, species), strict=True))
+    which = Which(text, chosen, sort, order == "descending", (page - 1) * PAGE, PAGE)
+    total, cells = results.select(which)
+    counts = results.counts()
+    asked = {name: value for name, value in (("text", text), *chosen.items()) if value}
+
+    def address(**changed: Any) -> str:
+        kept = asked | ({"sort": sort, "order": order} if sort else {}) | changed
+        return f"/batches/{batch.id}?{urlencode({k: v for k, v in kept.items() if v})}"
+
+    return _page(
+        request,
+        "batch.html",
+        batch=batch,
+        state=batch_state(batch),
+        uploads=list(batch.uploads.values()),
+        cells=[cell_row(each) for each in cells],
+        total=total,
+        all=sum(count for *_, count in counts),
+        counted=_counted(counts),
+        species_there=sorted({name for name, *_ in counts if name}),
+        asked=asked,
+        chosen=chosen,
+        text=text,
+        sort=sort if sort in SORTS else "",
+        order=order,
+        page=page,
+        pages=max(1, -(-total // PAGE)),
+        address=address,
+    )
+
+
+def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+    """Subclasses by verdict, in the taxonomy's order."""
+    names = ordered(subclass for _, subclass, _, _ in counts if subclass)
+    given = [verdict for verdict in VERDICTS if any(row[2] == verdict for row in counts)]
+
+    def row(name: str) -> list[int]:
+        return [
+            sum(count for _, subclass, said, count in counts if (subclass, said) == (name, verdict))
+            for verdict in given
+        ]
+
+    table = [(name, row(name)) for name in names]
+    if any(row("")):
+        table.append(("", row("")))
+    return {"verdicts": given, "rows": table}
+
+
+@router.get("/batches/{batch}/cells/{file}/{row}")
+def cell_page(
+    request: Request, jobs: TheJobs, batch: TheBatch, file: Number, row: Number
+) -> HTMLResponse:
+    """One cell."""
+    upload = batch.upload(file)
+    found = jobs.details(batch, file, row)
+    details, recording = found["details"], found["recording"]
+    before, after = _neighbours(jobs, batch, file, row)
+    shown = {
+        "api": f"/api/v1/batches/{batch.id}/files/{file}/sweeps",
+        "map": details["map"] if "x" in details["map"] else None,
+        "cell": details["cell"]["cell_id"],
+        "colours": {name: colour_of(name) for name in load_taxonomy().subclasses},
+        "spike_colours": SPIKE_COLOURS,
+        "stimuli": recording["stimuli"] if recording else [],
+        "first_spikes": recording["first_spikes"] if recording else [],
+        "rates": recording["rates"] if recording else None,
+    }
+    return _page(
+        request,
+        "cell.html",
+        batch=batch,
+        upload=upload,
+        row=row,
+        details=details,
+        recording=recording,
+        shown=shown,
+        before=before,
+        after=after,
+        scale=_scale(details["values"]),
+    )
+
+
+def _scale(values: list[dict[str, Any]]) -> float:
+    """Robust standard deviations that fit on the axis of values."""
+    ends = [abs(end) for each in values for one in each["classes"] for end in one["z"] if end]
+    return min(max([3.0, *ends]), 6.0)
+
+
+def _neighbours(
+    jobs: Jobs, batch: Batch, file: int, row: int
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The cells before and after one, in the order in which they came."""
+    results = jobs.results(batch)
+    return results.beside(file, row, -1), results.beside(file, row, 1)
+
+
+@router.get("/batches/{batch}/files/{file}/columns", response_model=None)
+def columns_page(request: Request, jobs: TheJobs, batch: TheBatch, file: Number) -> Response:
+    """What the columns of a table are taken for, before anything is predicted."""
+    upload: Upload = batch.upload(file)
+    if upload.kind != TABLE:
+        raise RefusedError(f"{upload.label} is a recording; it has no columns", 404)
+    if upload.columns is None:
+        return RedirectResponse(f"/batches/{batch.id}", status_code=303)
+    columns = upload.columns["columns"]
+    return _page(
+        request,
+        "columns.html",
+        batch=batch,
+        upload=upload,
+        columns=columns,
+        missing=upload.columns["missing"],
+        features=jobs.about["features"],
+        given=sum(bool(each["feature"]) for each in columns),
+        choices=upload.choices,
+    )

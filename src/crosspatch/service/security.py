@@ -1,0 +1,154 @@
+"""Who may ask: only pages of this server, and off loopback only who has the token."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_COOKIE = "crosspatch-token"
+
+#: plotly.js sets styles on what it draws; scripts come from this server's files only.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # The address of a page is the key to a batch.
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+_SAFE = ("GET", "HEAD")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own, as seen from itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware that refuses requests from elsewhere and sets safe headers.
+
+    Parameters
+    ----------
+    app : ASGI application
+    token : str or None
+        Demanded where it is given.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None):
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        refusal = self._refusal(scope)
+        await (refusal or self.app)(scope, receive, guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            name = ""
+        # A foreign name that resolves to this machine: a page elsewhere could read answers.
+        if self.token is None and not is_loopback(name):
+            return _refused(f"this server answers to localhost only, not to '{name[:80]}'", 403)
+        if not _same_site(scope["method"], headers, host):
+            return _refused("requests from other pages are refused", 403)
+        if self.token is None or scope["path"].startswith("/static/"):
+            return None
+        return self._without_token(scope, headers)
+
+    def _without_token(self, scope: Scope, headers: Headers) -> Response | None:
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if "token" in query and scope["method"] in _SAFE:
+            if not self._matches(query.pop("token")[0]):
+                return _refused(
+                    "this is not the token; it stands where the server was started", 401
+                )
+            rest = f"?{urlencode(query, doseq=True)}" if query else ""
+            # Out of the address line, and out of the browser's history.
+            answer = RedirectResponse(scope["path"] + rest, status_code=303)
+            secure = scope.get("scheme") == "https"
+            answer.set_cookie(
+                _COOKIE, self.token or "", httponly=True, samesite="strict", secure=secure
+            )
+            return answer
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._matches(given.strip()):
+            return None
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+        except CookieError:
+            cookie = None
+        if cookie is not None and self._matches(cookie.value):
+            return None
+        return _refused(
+            "give the token: open the address that was printed where the server was started, or "
+            "send the header 'Authorization: Bearer TOKEN'",
+            401,
+        )
+
+    def _matches(self, given: str) -> bool:
+        return secrets.compare_digest(given.encode(), (self.token or "").encode())
+
+
+def _same_site(method: str, headers: Headers, host: str) -> bool:
+    """Whether a request comes from a page of ours, from no page, or from a followed link."""
+    origin = headers.get("origin")
+    if origin is not None:
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        return parts.scheme in ("http", "https") and parts.netloc == host
+    site = headers.get("sec-fetch-site", "none")
+    if site in ("same-origin", "none"):
+        return True
+    return method in _SAFE and headers.get("sec-fetch-mode") == "navigate"
+
+
+def _refused(line: str, status: int) -> Response:
+    answer = JSONResponse({"error": line}, status_code=status)
+    if status == 401:
+        answer.headers["www-authenticate"] = "Bearer"
+    return answer

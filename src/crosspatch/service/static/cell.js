@@ -1,0 +1,174 @@
+// The plots of a cell. Sweeps come thinned; zooming in fetches that stretch of them in full.
+"use strict";
+(() => {
+  const shown = JSON.parse(document.getElementById("shown").textContent);
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const CONFIG = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"], doubleClick: "reset" };
+  // viridis, from dark to bright; the brightest yellow is lost on white, the darkest violet on black.
+  const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [220, 210, 40]];
+  const dark = () => document.documentElement.dataset.theme === "dark";
+  const colour = (share) => {
+    const from = dark() ? 0.22 : 0, at = (from + share * (1 - from)) * (VIRIDIS.length - 1);
+    const k = Math.min(Math.floor(at), VIRIDIS.length - 2);
+    const mixed = VIRIDIS[k].map((low, i) => Math.round(low + (VIRIDIS[k + 1][i] - low) * (at - k)));
+    return `rgb(${mixed.join(",")})`;
+  };
+
+  const axis = (title, more = {}) => ({
+    title: { text: title, font: { size: 13 }, standoff: 6 }, gridcolor: css("--track"), linecolor: css("--quiet"),
+    zeroline: false, ticks: "outside", tickcolor: css("--quiet"), automargin: true, showline: true, ...more,
+  });
+  const layout = (more) => ({
+    paper_bgcolor: css("--card"), plot_bgcolor: css("--card"), font: { color: css("--ink"), size: 13, family: "system-ui, sans-serif" },
+    margin: { l: 58, r: 12, t: 8, b: 44 }, hovermode: "closest", dragmode: "zoom", showlegend: false,
+    hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } }, ...more,
+  });
+
+  const sweeps = async (place, stimulus, range) => {
+    const query = new URLSearchParams({ stimulus });
+    if (range) { query.set("start", Math.max(range[0], 0)); query.set("end", Math.max(range[1], 0)); query.set("stretches", 1200); }
+    const answer = await fetch(`${shown.api}?${query}`);
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    return answer.json();
+  };
+  const traces = (found) => {
+    const order = found.filter((each) => each.passed).map((each) => each.amplitude ?? 0).sort((a, b) => a - b);
+    const share = (each) => (order.length > 1 ? order.indexOf(each.amplitude ?? 0) / (order.length - 1) : 0.3);
+    // Rejected sweeps lie under the others.
+    const drawn = [...found].sort((a, b) => a.passed - b.passed);
+    const signal = (each, name, more) => ({
+      type: "scatter", mode: "lines", x0: each[name].t0, dx: each[name].dt, y: each[name].values,
+      line: { width: 1, color: each.passed ? colour(share(each)) : dark() ? "#555c64" : "#bfc4ca" },
+      name: `sweep ${each.number}`,
+      hovertemplate: `sweep ${each.number}${each.amplitude === null ? "" : `, ${Math.round(each.amplitude)} pA`}${each.passed ? "" : `<br>rejected: ${each.reasons.join("; ").replace(/</g, "&lt;")}`}<br>%{x:.4f} s, %{y:.1f}<extra></extra>`,
+      ...more,
+    });
+    return [
+      ...drawn.map((each) => signal(each, "voltage", {})),
+      ...drawn.map((each) => signal(each, "current", { yaxis: "y2" })),
+    ];
+  };
+  const drawSweeps = async (place) => {
+    const stimulus = place.dataset.stimulus;
+    const hint = document.querySelector(`[data-hint="${CSS.escape(stimulus)}"]`);
+    let whole = await sweeps(place, stimulus);
+    const look = () => layout({
+      xaxis: axis("time (s)", { anchor: "y2", domain: [0, 1] }),
+      yaxis: axis("mV", { domain: [0.32, 1] }), yaxis2: axis("pA", { domain: [0, 0.24], nticks: 4 }),
+    });
+    if (stimulus === "short square") {
+      // Its spike is but a line otherwise.
+      const starts = closeUp(whole);
+      if (starts) { const first = look(); first.xaxis.range = starts; await Plotly.newPlot(place, traces(whole), first, CONFIG); await refine(starts); }
+    }
+    if (!place.data) await Plotly.newPlot(place, traces(whole), look(), CONFIG);
+    let asked = 0, timer;
+    async function refine(range) {
+      const mine = asked = (asked ?? 0) + 1;
+      try {
+        const found = await sweeps(place, stimulus, range);
+        if (mine !== asked) return;
+        const now = { ...place.layout, datarevision: mine };
+        await Plotly.react(place, traces(found), now, CONFIG);
+        if (hint) hint.textContent = "";
+      } catch (error) { if (hint) hint.textContent = error.message; }
+    }
+    place.on("plotly_relayout", (event) => {
+      clearTimeout(timer);
+      if (event["xaxis.autorange"] || (event["xaxis.range[0]"] === undefined && event["xaxis.range"] === undefined && !event.autosize)) {
+        if (event["xaxis.autorange"]) { asked += 1; Plotly.react(place, traces(whole), { ...place.layout, datarevision: -asked }, CONFIG); }
+        return;
+      }
+      if (event.autosize) return;
+      const range = event["xaxis.range"] || [event["xaxis.range[0]"], event["xaxis.range[1]"]];
+      timer = setTimeout(() => refine(range.map(Number)), 150);
+    });
+    return () => Plotly.react(place, traces(whole), look(), CONFIG);
+  };
+  const closeUp = (found) => {
+    // Where the command changes: some sweeps are longer than others, their pulses start alike.
+    let low = Infinity, high = -Infinity;
+    for (const each of found) {
+      const { t0, dt, values } = each.current;
+      const rest = values[0], most = Math.max(...values.map((v) => Math.abs((v ?? rest) - rest)));
+      if (!(most > 0)) continue;
+      const on = values.findIndex((v) => v !== null && Math.abs(v - rest) > most / 2);
+      low = Math.min(low, t0 + on * dt);
+      high = Math.max(high, t0 + on * dt);
+    }
+    return Number.isFinite(low) ? [Math.max(low - 0.01, 0), high + 0.045] : null;
+  };
+
+  const spikes = (place) => Plotly.react(place, shown.first_spikes.map((each) => ({
+    type: "scatter", mode: "lines", x: each.time, y: each.voltage, name: each.stimulus, line: { width: 2, color: spike(each) },
+    hovertemplate: `${each.stimulus}<br>%{x:.2f} ms, %{y:.1f} mV<extra></extra>`,
+  })), layout({ xaxis: axis("time (ms)"), yaxis: axis("potential (mV)"), ...legend() }), CONFIG);
+  const phase = (place) => Plotly.react(place, shown.first_spikes.map((each) => ({
+    type: "scatter", mode: "lines", x: each.voltage, y: each.speed, name: each.stimulus, line: { width: 2, color: spike(each) },
+    hovertemplate: `${each.stimulus}<br>%{x:.1f} mV, %{y:.0f} mV/ms<extra></extra>`,
+  })), layout({ xaxis: axis("potential (mV)"), yaxis: axis("dV/dt (mV/ms)"), ...legend() }), CONFIG);
+  const spike = (each) => (dark() && each.stimulus === "rheobase" ? "#56b4e9" : shown.spike_colours[each.stimulus]);
+  const legend = () => ({ showlegend: true, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } }, margin: { l: 58, r: 12, t: 30, b: 44 } });
+  const rates = (place) => Plotly.react(place, [{
+    type: "scatter", mode: "lines+markers", x: shown.rates.current, y: shown.rates.rate, marker: { size: 7 }, line: { width: 2, color: dark() ? "#56b4e9" : "#0072b2" },
+    hovertemplate: "%{x:.0f} pA, %{y:.1f} spikes/s<extra></extra>",
+  }], layout({ xaxis: axis("step (pA)"), yaxis: axis("rate (spikes/s)", { rangemode: "tozero" }) }), CONFIG);
+
+  let points;
+  const drawMap = async (place) => {
+    points = points || await (await fetch("/api/v1/map")).json();
+    const groups = new Map();
+    points.subclass.forEach((name, k) => {
+      const key = `${name}|${points.species[k]}`;
+      if (!groups.has(key)) groups.set(key, []);
+      groups.get(key).push(k);
+    });
+    const names = Object.keys(shown.colours);
+    const keys = [...groups.keys()].sort((a, b) => names.indexOf(a.split("|")[0]) - names.indexOf(b.split("|")[0]) || (a < b ? 1 : -1));
+    const clouds = keys.map((key) => {
+      const [name, species] = key.split("|"), rows = groups.get(key), human = species === "human";
+      return {
+        type: "scatter", mode: "markers", x: rows.map((k) => points.x[k]), y: rows.map((k) => points.y[k]), text: rows.map((k) => points.cell_id[k]),
+        name: human ? `${name}, human` : name, legendgroup: name,
+        marker: { size: human ? 6 : 4, symbol: human ? "diamond" : "circle", color: shown.colours[name], opacity: human ? 0.95 : 0.55, line: { width: human ? 0.8 : 0, color: css("--ink") } },
+        hovertemplate: `%{text}<br>${species} ${name}<extra></extra>`,
+      };
+    });
+    clouds.push({
+      type: "scatter", mode: "markers", x: [shown.map.x], y: [shown.map.y], name: "this cell", showlegend: true,
+      marker: { symbol: "star", size: 20, color: css("--own"), line: { width: 2, color: css("--halo") } },
+      text: [shown.cell], hovertemplate: "%{text}<extra></extra>",
+    });
+    const bare = { showgrid: false, zeroline: false, showticklabels: false, ticks: "", showline: false };
+    await Plotly.react(place, clouds, layout({
+      xaxis: axis("UMAP 1", bare), yaxis: axis("UMAP 2", { ...bare, scaleanchor: "x" }),
+      showlegend: true, legend: { orientation: "h", y: -0.08, yanchor: "top", font: { size: 12 }, itemsizing: "constant" }, margin: { l: 30, r: 8, t: 8, b: 30 },
+    }), CONFIG);
+  };
+
+  const DRAW = { spikes, phase, rates, map: drawMap };
+  const again = [];
+  const draw = async (place) => {
+    try {
+      if (place.dataset.plot === "sweeps") again.push(await drawSweeps(place));
+      else { await DRAW[place.dataset.plot](place); again.push(() => DRAW[place.dataset.plot](place)); }
+      place.dataset.drawn = "yes";
+    } catch (error) {
+      place.textContent = `This could not be drawn: ${error.message}`;
+    }
+  };
+  for (const place of document.querySelectorAll("[data-plot]")) draw(place);
+  document.documentElement.addEventListener("themechange", () => again.forEach((redraw) => redraw()));
+
+  const all = document.getElementById("all-values");
+  if (all) {
+    const rest = document.querySelectorAll("#values .rest"), count = all.textContent;
+    if (!rest.length) all.hidden = true;
+    all.addEventListener("click", () => {
+      const open = all.getAttribute("aria-expanded") !== "true";
+      rest.forEach((each) => { each.hidden = !open; });
+      all.setAttribute("aria-expanded", String(open));
+      all.textContent = open ? "Show the most telling only" : count;
+    });
+  }
+})();

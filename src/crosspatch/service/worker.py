@@ -1,0 +1,435 @@
+"""The process that touches what users upload: reads, measures, predicts, explains, writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
+from crosspatch.processes import Tell, answer_requests
+from crosspatch.service.results import Results
+from crosspatch.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from crosspatch.explanation.reference_map import ReferenceMap
+    from crosspatch.prediction.explained import CellExplanation
+    from crosspatch.prediction.inputs import Batch, ReadSettings
+    from crosspatch.prediction.prediction import Prediction
+    from crosspatch.prediction.predictor import Predictor
+
+#: Bytes into which an Excel file or another archive may unfold.
+_UNFOLDED = 2 * 2**30
+
+#: Explained cells of a report.
+REPORTED = 12
+
+#: Simulated cells that can be tried: name to species and subclass.
+EXAMPLES = {
+    "mouse-pvalb": ("mouse", "Pvalb"),
+    "mouse-sst": ("mouse", "Sst"),
+    "human-lamp5": ("human", "Lamp5"),
+}
+#: A table with the column names and units of another laboratory.
+EXAMPLE_TABLE = "table"
+
+DETAILS = "details-{upload}-{row}.json"
+RECORDED = "recording-{upload}.json"
+
+
+class Worker:
+    """Answers requests of the server; see the methods, each a kind of request.
+
+    Every request is a dict with its ``task``; every answer has ``error``, a line, or None.
+    """
+
+    predictor: Predictor
+    settings: ServiceSettings
+    _map: ReferenceMap | str
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Callable[[dict[str, Any], Tell], dict[str, Any]]] = {
+            "prepare": self.prepare,
+            "recording": self.recording,
+            "refuse": self.refuse,
+            "columns": self.columns,
+            "table": self.table,
+            "explain": self.explain,
+            "example": self.example,
+            "export": self.export,
+        }
+
+    def answer(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Do what is asked for, and put what goes wrong into a line."""
+        try:
+            return {"error": None} | self._tasks[request["task"]](request, tell)
+        except CrosspatchError as error:
+            line = one_line(error)
+        except MemoryError:
+            line = (
+                f"needs more than the {self.settings.memory / 2**30:g} GiB of memory that this "
+                "server gives a file"
+            )
+        except Exception as error:  # a bug of ours or a library's: the others must go on
+            traceback.print_exc()
+            line = f"unexpected {type(error).__name__}: {one_line(error)}"
+        return {"error": _named(line, request)}
+
+    def prepare(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Load the models and the map; make them where they are not there yet.
+
+        Returns
+        -------
+        dict
+            ``header`` of predictions, ``columns`` of their table, ``features`` a column can be,
+            ``map``, the points of the reference map.
+        """
+        from joblib import cpu_count
+
+        from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
+        from crosspatch.features.protocols import import_ipfx
+        from crosspatch.prediction.predictor import load_predictor
+        from crosspatch.service.columns import choosable
+
+        self.settings = request["settings"]
+        self.predictor = load_predictor(
+            self.settings.models,
+            sets=self.settings.sets,
+            data_dir=self.settings.data_dir,
+            jobs=cpu_count(),
+            say=lambda line: tell({"say": line}),
+            progress=lambda what, done, total: tell({"what": what, "done": done, "total": total}),
+        )
+        import_ipfx()
+        layout = self.predictor.layout
+        return {
+            "header": dict(self.predictor.header),
+            "columns": list(self.predictor.columns),
+            "classes": list(self.predictor.classes),
+            "layout": layout.name,
+            "measures_recordings": layout.name in LAYOUT_NAMES,
+            "features": choosable(layout) if layout.name in SCALAR_LAYOUTS else [],
+            "map": self._load_map(tell),
+        }
+
+    def recording(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Measure a recording, predict and explain the cell, and keep its sweeps.
+
+        Returns
+        -------
+        dict
+            ``rows``; ``failed``, why nothing was measured, or None; ``messages``.
+        """
+        from crosspatch.features.extraction import analysed, features_of
+        from crosspatch.features.outcome import CellFeatures, Failure
+        from crosspatch.prediction.inputs import extraction_settings, recordings_batch
+        from crosspatch.recordings.opening import open_recording
+        from crosspatch.service.details import recording_details
+        from crosspatch.service.traces import write_traces
+
+        path, label = Path(request["path"]), str(request["label"])
+        settings, messages = self._read_settings(request), _Messages(request)
+        how = extraction_settings(settings)
+        outcome: CellFeatures | Failure
+        tell({"stage": "reading"})
+        try:
+            with open_recording(path, measured_only=True) as opened:
+                named = replace(opened, name=label, cell_id=Path(label).stem)
+                recording, protocols = analysed(named, how)
+                tell({"stage": "drawing"})
+                about = recording_details(recording, protocols)
+                about["stimuli"] = write_traces(recording, protocols, path.parent)
+                _write_json(_recorded(request), about)
+                tell({"stage": "drawn"})
+                outcome = features_of(recording, protocols, how)
+        except RecordingError as error:
+            reason = _named(one_line(error), request).removeprefix(label)
+            outcome = Failure(reason.removeprefix(":").strip())
+        tell({"stage": "predicting"})
+        batch = recordings_batch([(Path(label), outcome)], settings, messages)
+        prediction = self.predictor.predict(batch, messages)
+        rows = self._results(request).put(request["upload"], label, [prediction])
+        failed = outcome.reason if isinstance(outcome, Failure) else None
+        if failed is None:
+            tell({"stage": "explaining"})
+            self._keep_details(request, prediction, range(len(prediction)), path)
+        return {"rows": rows, "failed": failed, "messages": messages.lines}
+
+    def refuse(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Keep a row for a recording that hung or brought its process down; as `recording`."""
+        from crosspatch.features.outcome import Failure
+        from crosspatch.prediction.inputs import recordings_batch
+
+        label, reason = str(request["label"]), str(request["reason"])
+        settings, messages = self._read_settings(request), _Messages(request)
+        batch = recordings_batch([(Path(label), Failure(reason))], settings, messages)
+        prediction = self.predictor.predict(batch, messages)
+        rows = self._results(request).put(request["upload"], label, [prediction])
+        return {"rows": rows, "failed": reason, "messages": messages.lines}
+
+    def columns(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Find out what the columns of a table are.
+
+        Returns
+        -------
+        dict
+            ``own``, whether the table is in the model's own features; else what
+            `crosspatch.service.columns.described` gives; ``messages``.
+        """
+        from crosspatch.cohorts.columns import map_columns
+        from crosspatch.service.columns import described, overrides_of
+
+        tell({"stage": "reading"})
+        settings, messages = self._read_settings(request), _Messages(request)
+        frame = self._first_rows(request, settings, messages)
+        if frame is None:
+            return {"own": True, "messages": messages.lines}
+        overrides = overrides_of(request.get("choices") or {})
+        found = map_columns(frame, settings.layout, overrides, absent_ok=True)
+        return {"own": False, "messages": messages.lines} | described(frame, found)
+
+    def _first_rows(
+        self, request: dict[str, Any], settings: ReadSettings, say: Callable[[str], None]
+    ) -> pd.DataFrame | None:
+        from crosspatch.prediction.inputs import first_rows
+
+        path = Path(request["path"])
+        _refuse_bomb(path)
+        return first_rows(path, settings, say)
+
+    def table(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Predict the cells of a table.
+
+        Returns
+        -------
+        dict
+            ``rows``, ``messages``.
+        """
+        from crosspatch.prediction.inputs import read_table, unique
+
+        tell({"stage": "predicting"})
+        path, label = Path(request["path"]), str(request["label"])
+        settings, messages = self._read_settings(request), _Messages(request)
+        _refuse_bomb(path)
+        seen: Counter[str] = Counter()
+        parts, count = [], 0
+        for each in read_table(path, settings, messages):
+            batch = unique(replace(each, source=label), seen, messages)
+            most = self.settings.rows - count
+            if len(batch.cell_ids) > most:
+                messages(
+                    f"only the first {self.settings.rows:,} rows are predicted; give the rest in "
+                    "another file, or use `crosspatch predict`"
+                )
+                batch = _first(batch, most)
+            count += len(batch.cell_ids)
+            if batch.cell_ids:
+                parts.append(self.predictor.predict(batch, messages))
+            tell({"stage": "predicting", "done": count})
+            if len(each.cell_ids) > most:
+                break
+        rows = self._results(request).put(request["upload"], label, parts)
+        return {"rows": rows, "messages": messages.lines}
+
+    def explain(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Explain one row of a table."""
+        tell({"stage": "explaining"})
+        prediction = self._results(request).prediction(
+            request["upload"], request["row"], self.predictor.layout, self.predictor.header
+        )
+        self._keep_details(request, prediction, [request["row"]], None)
+        return {}
+
+    def _keep_details(
+        self, request: dict[str, Any], prediction: Prediction, rows: Any, recording: Path | None
+    ) -> None:
+        from crosspatch.service.details import cell_details
+
+        for row, each in zip(rows, self._explained(request, prediction, recording), strict=True):
+            details = cell_details(each, self._map)
+            _write_json(_details(request, row), details)
+
+    def _explained(
+        self, request: dict[str, Any], prediction: Prediction, recording: Path | None
+    ) -> list[CellExplanation]:
+        from crosspatch.prediction.explained import explain_prediction
+
+        files: dict[str, Any] = {}
+        if recording is not None:
+            files = dict.fromkeys(prediction.cells["cell_id"].astype(str), recording)
+        found = explain_prediction(
+            self.predictor, prediction, self._read_settings(request), files=files
+        )
+        label = str(request["label"]) if recording is not None else None
+        return [replace(each, name=label) for each in found]
+
+    def example(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Simulate a recording or a table at the place of an upload; its ``size``."""
+        from crosspatch.service.examples import write_recording, write_table
+
+        tell({"stage": "simulating"})
+        path = Path(request["path"])
+        if request["example"] == EXAMPLE_TABLE:
+            write_table(self.predictor, path)
+        else:
+            write_recording(*EXAMPLES[request["example"]], path)
+        return {"size": path.stat().st_size}
+
+    def export(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """Write the cells of a batch as csv, h5ad or report."""
+        from crosspatch.prediction.output import Output
+        from crosspatch.prediction.prediction import joined
+        from crosspatch.reporting.batch_report import write_batch_report
+
+        out, uploads = Path(request["out"]), request["uploads"]
+        numbers = [each["upload"] for each in uploads]
+        parts = self._results(request).predictions(
+            numbers, self.predictor.layout, self.predictor.header
+        )
+        if not parts:
+            raise CohortError("there is no predicted cell yet")
+        if request["format"] != "html":
+            with Output(out) as output:
+                for part in parts:
+                    output.add(part)
+            return {}
+        explanations: list[CellExplanation] = []
+        predicted = [each for each in uploads if each["rows"]]
+        for part, each in zip(parts, predicted, strict=True):
+            if each["failed"] or len(explanations) >= REPORTED:
+                continue
+            recording = Path(each["path"]) if each["kind"] == "recording" else None
+            few = replace(part, cells=part.cells.head(REPORTED - len(explanations)))
+            few = replace(few, X=part.X[: len(few.cells)])
+            explanations += self._explained(each | {"batch": request["batch"]}, few, recording)
+        write_batch_report(
+            joined(parts),
+            out,
+            explanations=explanations,
+            messages=[line for each in uploads for line in each["messages"]],
+            failed=[each["label"] for each in uploads if each["failed"]],
+            progress=lambda done, total: tell({"stage": "drawing", "done": done, "total": total}),
+        )
+        return {}
+
+    def _load_map(self, tell: Tell) -> dict[str, Any]:
+        """The points of the reference map, which is made if need be; or ``why`` there is none."""
+        from crosspatch.explanation.reference_map import reference_map
+
+        try:
+            self._map = reference_map(
+                data_dir=self.settings.data_dir, say=lambda line: tell({"say": line})
+            )
+        except CrosspatchError as error:
+            self._map = f"there is no reference map: {one_line(error)}"
+            return {"why": self._map}
+        table = self._map.table
+        return {
+            "cell_id": table["cell_id"].astype(str).tolist(),
+            "species": table["species"].astype(str).tolist(),
+            "subclass": table["subclass"].astype(str).tolist(),
+            "x": [round(float(x), 3) for x in table["x"]],
+            "y": [round(float(y), 3) for y in table["y"]],
+        }
+
+    def _read_settings(self, request: Mapping[str, Any]) -> ReadSettings:
+        from crosspatch.prediction.inputs import ReadSettings
+        from crosspatch.service.columns import overrides_of
+
+        return ReadSettings(
+            self.predictor.layout,
+            request.get("species"),
+            overrides_of(request.get("choices") or {}),
+            request.get("quality") or "default",
+            request.get("step"),
+        )
+
+    def _results(self, request: Mapping[str, Any]) -> Results:
+        return Results(Path(request["batch"]), self.predictor.columns)
+
+
+class _Messages:
+    """Lines for the user, each once, with the file's own name."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.request = request
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        named = _named(line, self.request)
+        if named not in self.lines:
+            self.lines.append(named)
+
+
+def _named(line: str, request: Mapping[str, Any]) -> str:
+    """A line in which the file is called as the user calls it."""
+    if "path" in request and "label" in request:
+        path = Path(request["path"])
+        line = line.replace(str(path), str(request["label"]))
+        line = line.replace(path.name, str(request["label"]))
+    return line
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive (Excel is one) that unfolds into gigabytes."""
+    if path.suffix not in (".xlsx", ".xlsm"):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(each.file_size for each in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return  # its reader says why it cannot be read
+    if size > _UNFOLDED:
+        raise CohortError(
+            f"{path.name}: unfolds into {size / 2**30:.1f} GiB, more than a table of numbers has; "
+            "save it as csv"
+        )
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    return replace(
+        batch,
+        cell_ids=batch.cell_ids[:count],
+        species=batch.species[:count],
+        X=batch.X[:count],
+        quality=batch.quality[:count],
+        notes=batch.notes[:count],
+    )
+
+
+def _details(request: Mapping[str, Any], row: int) -> Path:
+    return Path(request["batch"]) / DETAILS.format(upload=request["upload"], row=row)
+
+
+def _recorded(request: Mapping[str, Any]) -> Path:
+    return Path(request["batch"]) / RECORDED.format(upload=request["upload"])
+
+
+def _write_json(file: Path, content: Any) -> None:
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+    temporary.replace(file)
+
+
+def main() -> None:
+    """Answer the server's requests until it ends."""
+    from threadpoolctl import threadpool_limits
+
+    worker = Worker()
+    np.seterr(all="ignore")
+    with threadpool_limits(1):  # as many files at a time as there are workers
+        answer_requests(worker.answer, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
