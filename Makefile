@@ -8,7 +8,7 @@ OUT ?= results
 # Two files of tests at a time; what the tests of a file share is made once.
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint browser bench clean
 
 # Without a network, or with one that is slow, the run goes on with simulated recordings.
 run: $(VENV)/.run
@@ -21,7 +21,7 @@ run: $(VENV)/.run
 	$(BIN)/crosspatch report $(OUT) $(OUT)/explanation $(OUT)/learning-curve \
 		--out $(OUT)/report.html
 
-test: lint
+test: lint browser
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
@@ -29,6 +29,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Tests of the pages use Debian's Chromium; without it they are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends chromium >/dev/null; } || \
+		echo "no chromium, and it cannot be installed: tests of the pages are skipped" >&2
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/training.py

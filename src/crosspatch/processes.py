@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +19,9 @@ _START_LIMIT = 120.0
 
 # How often a parent looks whether it should stop waiting, s.
 _LOOK = 0.1
+
+# Of Linux' <sys/prctl.h>; the parent is the thread that started the process.
+_PR_SET_PDEATHSIG = 1
 
 #: Tells the parent how far a request is.
 Tell = Callable[[Any], None]
@@ -147,6 +153,12 @@ class Child:
         self.receive.close()
 
 
+def _end_with_parent() -> None:
+    """Have Linux end this process with its parent, which may be killed while this one is busy."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def answer_requests(answer: Callable[[Any, Tell], Any], arguments: Sequence[str]) -> None:
     """Answer the parent's requests until it ends; what a module run by `Child` does.
 
@@ -159,6 +171,7 @@ def answer_requests(answer: Callable[[Any, Tell], Any], arguments: Sequence[str]
     """
     receive = Connection(int(arguments[0]), writable=False)
     send = Connection(int(arguments[1]), readable=False)
+    _end_with_parent()
     # A process that dies leaves no picture of a user's data behind.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory := int(arguments[2]):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+from crosspatch.cohorts.table import SPECIES
 from crosspatch.explanation.reference_map import build_map, kept_in
 from crosspatch.prediction.training import train
 from crosspatch.service.app import create_app
@@ -92,15 +96,23 @@ def serving(settings: ServiceSettings) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def service_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     """Small models of made-up cells and a small map of them."""
-    folder = tmp_path_factory.mktemp("service-models")
-    cohorts = {
-        species: made.cohort(species, COUNTS, donors=50, spread=1.5)
-        for species in ("mouse", "human")
-    }
-    for species, cohort in cohorts.items():
-        train(cohort, model="logistic", out=folder / species)
-    build_map(cohorts).save(kept_in("shared"))
-    return tuple(folder / species for species in cohorts)
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # the processes of one run make them once
+    folder = base / "service-models"
+    with (base / "service-models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = base / "service-models-making"
+            cohorts = {
+                species: made.cohort(species, COUNTS, donors=50, spread=1.5) for species in SPECIES
+            }
+            for species, cohort in cohorts.items():
+                train(cohort, model="logistic", out=making / species)
+            build_map(cohorts).save(making / "map")
+            making.rename(folder)
+    shutil.copytree(folder / "map", kept_in("shared"), dirs_exist_ok=True)
+    return tuple(folder / species for species in SPECIES)
 
 
 @pytest.fixture(scope="session")

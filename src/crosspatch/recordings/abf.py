@@ -42,6 +42,14 @@ _FROM_EPOCHS, _FROM_FILE = 1, 2
 
 _Reader = Callable[[], Samples]
 
+_kept_to_the_file = False
+
+
+def keep_to_the_file() -> None:
+    """From now on follow no file that another one names: in this process files are strangers'."""
+    global _kept_to_the_file
+    _kept_to_the_file = True
+
 
 def read_abf(path: Path) -> Recording:
     """Open an ABF file; its header is read, its samples are not.
@@ -303,6 +311,8 @@ class _Command:
     def _from_file(self) -> Samples:
         import pyabf.stimulus
 
+        if _kept_to_the_file:
+            raise ValueError("it lies in another file, which is not followed")
         if self.header.abfVersion["major"] == 1:
             raise ValueError("it comes from a stimulus file, which pyabf cannot find for ABF 1")
         file = pyabf.stimulus.findStimulusWaveformFile(self.header, self.channel)

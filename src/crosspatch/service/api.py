@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
 from crosspatch.recordings.quality import QUALITIES
-from crosspatch.service.batches import Batch, State, Upload
+from crosspatch.service.batches import Batch, RefusedError, State, Upload
 from crosspatch.service.jobs import Jobs
 from crosspatch.service.results import CHOICES, SORTS
 from crosspatch.service.results import Query as Which
@@ -45,7 +44,7 @@ class NewBatch(BaseModel):
     species: Literal["mouse", "human"] | None = Field(
         None, description="Of cells whose file does not say; null: judged by both models."
     )
-    quality: str = Field("default", description=f"Thresholds: {', '.join(QUALITIES)}.")
+    quality: str = Field("default", max_length=40, description=f"Thresholds: {', '.join(QUALITIES)}.")
 
 
 class File(BaseModel):
@@ -190,6 +189,10 @@ def batch_of(batch: str, request: Request) -> Batch:
     return jobs_of(request).batches.get(batch)
 
 
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem} for status in statuses}
+
+
 TheJobs = Annotated[Jobs, Depends(jobs_of)]
 TheBatch = Annotated[Batch, Depends(batch_of)]
 
@@ -223,16 +226,11 @@ def batch_state(batch: Batch) -> BatchState:
         )
 
 
-_NOT_THERE: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem} for status in statuses}
-
+_NOT_THERE = _problems(404)
 
 router = APIRouter(
     prefix=PREFIX,
-    responses={401: {"model": Problem}, 403: {"model": Problem}},
+    responses=_problems(400, 401, 403, 413, 422),
 )
 
 
@@ -327,7 +325,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         async for chunk in request.stream():
             yield chunk
     except ClientDisconnect:
-        raise asyncio.CancelledError from None
+        raise RefusedError("the connection ended before the file did", 400) from None
 
 
 @router.post(

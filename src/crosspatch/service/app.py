@@ -86,6 +86,8 @@ def create_app(settings: ServiceSettings, workers: Workers) -> FastAPI:
 
 
 def _answer(request: Request, line: str, status: int, headers: object = None) -> Response:
+    # JSON may name half a character, which no answer can be written with.
+    line = line.encode("utf-8", "replace").decode("utf-8")
     if request.url.path.startswith("/api/"):
         given = dict(headers) if isinstance(headers, dict) else None
         return JSONResponse({"error": line}, status_code=status, headers=given)

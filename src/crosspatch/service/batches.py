@@ -63,6 +63,8 @@ def label_of(name: str) -> str:
         From the user, so anything.
     """
     text = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")[-1]
+    # Spaces of all kinds, ends of lines among them, become one; control characters vanish.
+    text = " ".join(text.split())
     text = "".join(c for c in text if unicodedata.category(c)[0] != "C").strip()
     if len(text) > _LABEL_LENGTH:
         ending = kind_of(text)[1] or ""
@@ -218,10 +220,9 @@ class Batches:
         self.keep, self.most, self.files, self.storage, self.now = keep, most, files, storage, now
         _remove_abandoned()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # for this user only
-        self._held = _hold(self.folder)
+        self._held: int | None = _hold(self.folder)
         self._batches: dict[str, Batch] = {}
         self._lock = threading.Lock()
-        self._receiving = 0
 
     def close(self) -> None:
         """Remove everything."""
@@ -230,6 +231,7 @@ class Batches:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._held is not None:
             os.close(self._held)
+            self._held = None
 
     def new(self, species: str | None, quality: str) -> Batch:
         """An empty batch.
@@ -277,6 +279,14 @@ class Batches:
         with self._lock:
             self._batches.pop(batch.id, None)
         shutil.rmtree(batch.folder, ignore_errors=True)
+
+    def clear_leftovers(self) -> None:
+        """Delete what came into the folder of a batch while the batch was deleted."""
+        with self._lock:
+            kept = {batch.folder.name for batch in self._batches.values()} | {_LOCK}
+            gone = [each for each in self.folder.iterdir() if each.name not in kept]
+        for each in gone:
+            shutil.rmtree(each, ignore_errors=True)
 
     def expired(self) -> list[Batch]:
         """Batches whose time is over."""
@@ -358,7 +368,7 @@ class Batches:
         return total
 
 
-def _hold(folder: Path) -> int | None:
+def _hold(folder: Path) -> int:
     """Lock a folder for as long as this process lives."""
     held = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,7 @@ class BodyLimit:
         if scope["type"] != "http" or scope["path"].endswith(_FILES):
             await self.app(scope, receive, send)
             return
-        body = b""
+        body = bytearray()
         while True:
             message = await receive()
             if message["type"] != "http.request":
@@ -48,6 +48,6 @@ class BodyLimit:
             if given:
                 return await receive()
             given = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         await self.app(scope, again, send)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,7 +30,7 @@ from crosspatch.service.batches import (
 from crosspatch.service.results import Results
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.service.traces import INDEX, STRETCHES, read_traces
-from crosspatch.service.worker import DETAILS, EXAMPLE_TABLE, EXAMPLES, RECORDED
+from crosspatch.service.worker import DETAILS, EXAMPLE_TABLE, EXAMPLES, RECORDED, forget_details
 from crosspatch.service.workers import Task, Workers
 
 #: What cells can be downloaded as.
@@ -83,6 +85,7 @@ class Jobs:
         while not self._closing.wait(_SWEEP):
             for batch in self.batches.expired():
                 self.remove(batch)
+            self.batches.clear_leftovers()
 
     # Batches
 
@@ -105,6 +108,8 @@ class Jobs:
         with batch.lock:
             for upload in list(batch.uploads.values()):
                 self._stop(batch, upload)
+                upload.state = State.CANCELLED
+            batch.uploads.clear()
         self.batches.remove(batch)
 
     def results(self, batch: Batch) -> Results:
@@ -171,8 +176,11 @@ class Jobs:
                     file.write(chunk)
             if not upload.size:
                 raise RefusedError(f"{upload.label}: the file is empty", 422)
-        except BaseException:
+        except BaseException as error:
             self.batches.drop(batch, upload)
+            if isinstance(error, OSError):
+                why = error.strerror or type(error).__name__
+                raise RefusedError(f"{upload.label} cannot be kept: {why}", 507) from error
             raise
         self._begin(batch, upload)
         return upload
@@ -195,8 +203,9 @@ class Jobs:
         """
         if example not in _EXAMPLE_LABELS:
             raise RefusedError(
-                f"no example '{example}'; there are {', '.join(_EXAMPLE_LABELS)}", 404
+                f"no example '{example[:80]}'; there are {', '.join(_EXAMPLE_LABELS)}", 404
             )
+        self.batches.require_room(0)
         upload = self.batches.add(batch, _EXAMPLE_LABELS[example], confirm=True, example=example)
         self._begin(batch, upload)
         return upload
@@ -226,10 +235,15 @@ class Jobs:
             raise RefusedError(f"{upload.label}: it is being worked on; wait or cancel it", 409)
         given = {name: dict(each) for name, each in choices.items()}
         task = Task(batch.id, self._request("columns", batch, upload) | {"choices": given})
-        answer = self._wait(self.workers.put(task, first=True).answer)
+        answer = self._wait(task)
         if answer["error"] is not None:
             raise RefusedError(answer["error"], 422)
         with batch.lock:
+            if (
+                upload.state in (State.WAITING, State.WORKING)
+                or batch.uploads.get(upload.number) is not upload
+            ):
+                raise RefusedError(f"{upload.label}: meanwhile it was predicted or deleted", 409)
             upload.choices, upload.columns = given, answer
             if go:
                 if not any(each["feature"] for each in answer["columns"]):
@@ -266,8 +280,13 @@ class Jobs:
                 self._stop(batch, upload)
                 upload.state, upload.stage = State.CANCELLED, ""
                 return
-        self.results(batch).remove(upload.number)
+        self._forget(batch, upload)
         self.batches.drop(batch, upload)
+
+    def _forget(self, batch: Batch, upload: Upload) -> None:
+        """Delete the results of a file."""
+        self.results(batch).remove(upload.number)
+        forget_details(batch.folder, upload.number)
 
     def _stop(self, batch: Batch, upload: Upload) -> None:
         task = self._tasks.pop((batch.id, upload.number), None)
@@ -288,16 +307,17 @@ class Jobs:
         }
 
     def _begin(self, batch: Batch, upload: Upload) -> None:
-        """The first thing that is done with a file."""
-        if upload.example is not None:
-            self._queue(batch, upload, "example", example=upload.example)
-        else:
-            self._queue(batch, upload, RECORDING if upload.kind == RECORDING else "columns")
+        """The first thing that is done with a file, unless it was cancelled on its way here."""
+        with batch.lock:
+            if upload.state is State.CANCELLED:
+                return
+            if upload.example is not None:
+                self._queue(batch, upload, "example", example=upload.example)
+            else:
+                self._queue(batch, upload, RECORDING if upload.kind == RECORDING else "columns")
 
     def _queue(self, batch: Batch, upload: Upload, task_name: str, **more: Any) -> None:
         with batch.lock:
-            if upload.state is State.CANCELLED and upload.step is None:
-                return
             upload.state, upload.stage, upload.reason = State.WAITING, "", None
 
             def told(said: dict[str, Any]) -> None:
@@ -328,9 +348,15 @@ class Jobs:
             return
         answer = future.result()
         with batch.lock:
-            if self._tasks.get((batch.id, upload.number)) is task:
-                del self._tasks[batch.id, upload.number]
-            if answer.get("stopped") or upload.state is State.CANCELLED:
+            current = self._tasks.get((batch.id, upload.number), task) is task
+            if current:
+                self._tasks.pop((batch.id, upload.number), None)
+            if answer.get("stopped") or upload.state is State.CANCELLED or not current:
+                # It may have come as far as its results; the batch may be gone already.
+                if current:
+                    upload.rows = 0
+                    with contextlib.suppress(OSError, sqlite3.Error):
+                        self._forget(batch, upload)
                 return
             upload.stage = ""
             if answer["error"] is not None:
@@ -383,7 +409,7 @@ class Jobs:
         file = batch.folder / DETAILS.format(upload=number, row=row)
         if not file.exists():
             task = Task(batch.id, self._request("explain", batch, upload) | {"row": row})
-            answer = self._wait(self.workers.put(task, first=True).answer)
+            answer = self._wait(task)
             if answer["error"] is not None:
                 raise RefusedError(f"{upload.label}: {answer['error']}", 409)
         recorded = batch.folder / RECORDED.format(upload=number)
@@ -447,15 +473,21 @@ class Jobs:
             "out": str(out),
             "uploads": known,
         }
-        answer = self._wait(self.workers.put(Task(batch.id, request), first=True).answer)
-        if answer["error"] is not None:
-            raise RefusedError(answer["error"], 409)
+        try:
+            answer = self._wait(Task(batch.id, request))
+            if answer["error"] is not None:
+                raise RefusedError(answer["error"], 409)
+        except RefusedError:
+            out.unlink(missing_ok=True)
+            raise
         return out
 
-    def _wait(self, answer: Future[dict[str, Any]]) -> dict[str, Any]:
+    def _wait(self, task: Task) -> dict[str, Any]:
+        """Have something done that a request waits for."""
         try:
-            return answer.result(timeout=2 * self.settings.seconds)
+            return self.workers.put(task, first=True).answer.result(2 * self.settings.seconds)
         except TooLateError:
+            task.stop()
             raise RefusedError("the server is busy; try again later", 503) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service.api import Number, TheBatch, TheJobs, batch_state, cell_row
-from crosspatch.service.batches import TABLE, Batch, RefusedError, State, Upload
+from crosspatch.service.batches import RECORDING, TABLE, Batch, RefusedError, State, Upload
 from crosspatch.service.jobs import Jobs
 from crosspatch.service.results import CHOICES, SORTS
 from crosspatch.service.results import Query as Which
@@ -149,7 +150,7 @@ def _summary(said: dict[str, Any]) -> str:
     return str(said.get("description") or said.get("summary", "")).split("\n")[0]
 
 
-@router.get("/batches/{batch}")
+@router.get("/batches/{batch}", response_model=None)
 def batch_page(
     request: Request,
     jobs: TheJobs,
@@ -161,8 +162,14 @@ def batch_page(
     sort: Annotated[str, Query(max_length=40)] = "",
     order: Annotated[str, Query(max_length=10)] = "",
     page: Annotated[int, Query(ge=1, lt=2**24)] = 1,
-) -> HTMLResponse:
+    new: bool = False,
+) -> Response:
     """The files of a batch and their cells."""
+    # Before anything else: what is not finished in it is followed by the page.
+    state = batch_state(batch)
+    on = _only(batch) if new and state.finished else None
+    if on is not None:
+        return RedirectResponse(on, status_code=303)
     results = jobs.results(batch)
     chosen = dict(zip(CHOICES, (verdict, subclass, species), strict=True))
     which = Which(text, chosen, sort, order == "descending", (page - 1) * PAGE, PAGE)
@@ -178,8 +185,12 @@ def batch_page(
         request,
         "batch.html",
         batch=batch,
-        state=batch_state(batch),
+        state=state,
         uploads=list(batch.uploads.values()),
+        # A recording's cell is called as its file.
+        with_file=len(batch.uploads) > 1
+        and any(each.kind == TABLE for each in batch.uploads.values()),
+        with_remarks=any(each["quality"] or each["notes"] for each in cells),
         cells=[cell_row(each) for each in cells],
         total=total,
         all=sum(count for *_, count in counts),
@@ -194,6 +205,19 @@ def batch_page(
         pages=max(1, -(-total // PAGE)),
         address=address,
     )
+
+
+def _only(batch: Batch) -> str | None:
+    """Someone who gave one file wants its cell, or its columns."""
+    uploads = list(batch.uploads.values())
+    if len(uploads) != 1:
+        return None
+    upload = uploads[0]
+    if upload.state is State.COLUMNS:
+        return f"/batches/{batch.id}/files/{upload.number}/columns"
+    if upload.state is State.DONE and upload.kind == RECORDING and upload.rows == 1:
+        return f"/batches/{batch.id}/cells/{upload.number}/0"
+    return None
 
 
 def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, Any]:
@@ -243,14 +267,24 @@ def cell_page(
         shown=shown,
         before=before,
         after=after,
-        scale=_scale(details["values"]),
+        axis=_axis(details["values"]),
     )
 
 
-def _scale(values: list[dict[str, Any]]) -> float:
-    """Robust standard deviations that fit on the axis of values."""
-    ends = [abs(end) for each in values for one in each["classes"] for end in one["z"] if end]
-    return min(max([3.0, *ends]), 6.0)
+# Robust standard deviations beyond which a value stands at the edge.
+_FAR = 6.0
+
+
+def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
+    """Where a number of robust standard deviations stands, in per cent of the axis."""
+    ends = [end for each in values for one in each["classes"] for end in one["z"]]
+    ends += [each["z"] for each in values if each["z"] is not None]
+    low, high = max(min([-1.0, *ends]), -_FAR), min(max([1.0, *ends]), _FAR)
+
+    def at(z: float) -> float:
+        return round(min(max((z - low) / (high - low), 0.0), 1.0) * 100, 2)
+
+    return at
 
 
 def _neighbours(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import secrets
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -40,6 +41,10 @@ _HEADERS = {
 
 _SAFE = ("GET", "HEAD")
 
+_BUG = "something went wrong that should not; where the server was started it says what"
+
+_LOG = logging.getLogger(__name__)
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address or name is this machine's own, as seen from itself."""
@@ -71,16 +76,26 @@ class Guard:
                 await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def guarded(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope)
-        await (refusal or self.app)(scope, receive, guarded)
+        answer = self._refusal(scope) or self.app
+        try:
+            await answer(scope, receive, guarded)
+        except Exception:  # a bug; its answer has safe headers too, and says nothing of the machine
+            if begun:
+                raise
+            _LOG.exception("%s %s", scope["method"], scope["path"])
+            await _refused(_BUG, 500)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -106,8 +121,10 @@ class Guard:
                     "this is not the token; it stands where the server was started", 401
                 )
             rest = f"?{urlencode(query, doseq=True)}" if query else ""
+            # Two slashes would begin the name of another host.
+            path = "/" + quote(scope["path"].lstrip("/\\"))
             # Out of the address line, and out of the browser's history.
-            answer = RedirectResponse(scope["path"] + rest, status_code=303)
+            answer = RedirectResponse(path + rest, status_code=303)
             secure = scope.get("scheme") == "https"
             answer.set_cookie(
                 _COOKIE, self.token or "", httponly=True, samesite="strict", secure=secure

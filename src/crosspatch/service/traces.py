@@ -83,7 +83,7 @@ def write_traces(recording: Recording, protocols: Protocols, folder: Path) -> li
                 for name, values in (("voltage", voltage), ("current", current)):
                     kept = until_last(values)
                     if coarse > 1:
-                        kept = thinned(kept, 2 * coarse)
+                        kept = thinned(_filled(kept, 2 * coarse), 2 * coarse)
                     kept = kept.astype("<f4")
                     kept.tofile(file)
                     entry[name] = [offset, len(kept)]
@@ -135,9 +135,10 @@ def read_traces(
         in s, and the ``values``, None where there is none.
     """
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    if not index:
-        return []
-    samples = np.memmap(folder / SAMPLES, dtype="<f4", mode="r")
+    # An empty file cannot be mapped.
+    samples: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+    if (folder / SAMPLES).stat().st_size:
+        samples = np.memmap(folder / SAMPLES, dtype="<f4", mode="r")
     found = []
     for entry in index:
         if entry["kind"] != kind:
@@ -146,11 +147,12 @@ def read_traces(
         given = {key: entry[key] for key in ("number", "amplitude", "passed", "reasons")}
         for name in ("voltage", "current"):
             offset, count = entry[name]
-            first = 0 if start is None else min(max(math.floor(start * rate) - 1, 0), count)
-            last = count if end is None else min(max(math.ceil(end * rate) + 1, first), count)
+            first = 0 if start is None else max(math.floor(min(start * rate, count)) - 1, 0)
+            last = count if end is None else max(math.ceil(min(end * rate, count)), first)
+            last = min(last + 1, count)
             part = samples[offset + first : offset + last]
             width = max(1, len(part) // stretches)
-            values = thinned(part, width)
+            values = thinned(_filled(part, width), width)
             # The lowest value of a stretch stands at its first quarter, the highest at its third.
             given[name] = {
                 "t0": (first + (width / 4 if width > 1 else 0)) / rate,
@@ -159,6 +161,11 @@ def read_traces(
             }
         found.append(given)
     return found
+
+
+def _filled(values: NDArray[np.floating], width: int) -> NDArray[np.floating]:
+    """Values whose last stretch is whole: a spike at the very end must not be lost either."""
+    return np.append(values, np.repeat(values[-1:], -len(values) % width))
 
 
 def _listed(values: NDArray[np.float64]) -> list[float | None]:

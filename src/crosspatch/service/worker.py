@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import resource
 import sys
 import traceback
 import zipfile
@@ -47,10 +50,26 @@ DETAILS = "details-{upload}-{row}.json"
 RECORDED = "recording-{upload}.json"
 
 
+def forget_details(batch: Path, upload: int) -> None:
+    """Delete what was said of the cells of a file.
+
+    Parameters
+    ----------
+    batch : Path
+        Its folder.
+    upload : int
+        Number of the file.
+    """
+    for pattern in (DETAILS, RECORDED):
+        for file in batch.glob(pattern.format(upload=upload, row="*")):
+            file.unlink(missing_ok=True)
+
+
 class Worker:
     """Answers requests of the server; see the methods, each a kind of request.
 
-    Every request is a dict with its ``task``; every answer has ``error``, a line, or None.
+    Every request is a dict with its ``task``; every answer has ``error``, a line, or None, and
+    ``worn``, whether the process should be replaced.
     """
 
     predictor: Predictor
@@ -58,6 +77,7 @@ class Worker:
     _map: ReferenceMap | str
 
     def __init__(self) -> None:
+        self._memory_at_first = 0
         self._tasks: dict[str, Callable[[dict[str, Any], Tell], dict[str, Any]]] = {
             "prepare": self.prepare,
             "recording": self.recording,
@@ -71,19 +91,29 @@ class Worker:
 
     def answer(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """Do what is asked for, and put what goes wrong into a line."""
+        answer, worn = self._answer(request, tell)
+        return answer | {"worn": worn or self._kept_memory()}
+
+    def _answer(self, request: dict[str, Any], tell: Tell) -> tuple[dict[str, Any], bool]:
+        """The answer, and whether something went wrong that libraries may not get over."""
+        worn = False
         try:
-            return {"error": None} | self._tasks[request["task"]](request, tell)
+            return {"error": None} | self._tasks[request["task"]](request, tell), worn
         except CrosspatchError as error:
-            line = one_line(error)
+            line, worn = one_line(error), isinstance(error.__cause__, MemoryError)
         except MemoryError:
-            line = (
-                f"needs more than the {self.settings.memory / 2**30:g} GiB of memory that this "
-                "server gives a file"
-            )
+            line, worn = f"needs more than {_gib(self.settings.memory)} of memory", True
+            line += ", which is what this server gives a file (--memory of `crosspatch serve`)"
         except Exception as error:  # a bug of ours or a library's: the others must go on
             traceback.print_exc()
-            line = f"unexpected {type(error).__name__}: {one_line(error)}"
-        return {"error": _named(line, request)}
+            line, worn = f"unexpected {type(error).__name__}: {one_line(error)}", True
+        return {"error": _named(line, request)}, worn
+
+    def _kept_memory(self) -> bool:
+        """Whether so much memory stayed behind that the next file may lack it."""
+        used = _data_size()
+        self._memory_at_first = self._memory_at_first or used
+        return used > (self._memory_at_first + self.settings.memory) / 2
 
     def prepare(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """Load the models and the map; make them where they are not there yet.
@@ -99,8 +129,10 @@ class Worker:
         from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
         from crosspatch.features.protocols import import_ipfx
         from crosspatch.prediction.predictor import load_predictor
+        from crosspatch.recordings.abf import keep_to_the_file
         from crosspatch.service.columns import choosable
 
+        keep_to_the_file()
         self.settings = request["settings"]
         self.predictor = load_predictor(
             self.settings.models,
@@ -142,7 +174,9 @@ class Worker:
         how = extraction_settings(settings)
         outcome: CellFeatures | Failure
         tell({"stage": "reading"})
+        forget_details(Path(request["batch"]), request["upload"])
         try:
+            _refuse_other_files(path)
             with open_recording(path, measured_only=True) as opened:
                 named = replace(opened, name=label, cell_id=Path(label).stem)
                 recording, protocols = analysed(named, how)
@@ -205,6 +239,7 @@ class Worker:
 
         path = Path(request["path"])
         _refuse_bomb(path)
+        _refuse_other_files(path)
         return first_rows(path, settings, say)
 
     def table(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -239,6 +274,7 @@ class Worker:
             if len(each.cell_ids) > most:
                 break
         rows = self._results(request).put(request["upload"], label, parts)
+        forget_details(Path(request["batch"]), request["upload"])  # of other columns
         return {"rows": rows, "messages": messages.lines}
 
     def explain(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -372,12 +408,28 @@ class _Messages:
 
 
 def _named(line: str, request: Mapping[str, Any]) -> str:
-    """A line in which the file is called as the user calls it."""
-    if "path" in request and "label" in request:
+    """A line in which the file is called as the user calls it, and no other is named."""
+    label = str(request.get("label", "a file"))
+    if "path" in request:
         path = Path(request["path"])
-        line = line.replace(str(path), str(request["label"]))
-        line = line.replace(path.name, str(request["label"]))
+        line = line.replace(str(path), label).replace(path.name, label)
+    if "batch" in request:
+        # A library's line may be cut within a name.
+        line = re.sub(re.escape(str(Path(request["batch"]).parent)) + r"[^\s'\"]*", label, line)
     return line
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"
+
+
+def _data_size() -> int:
+    """Bytes that count towards the limit of this process; 0 where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[5]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -391,9 +443,42 @@ def _refuse_bomb(path: Path) -> None:
         return  # its reader says why it cannot be read
     if size > _UNFOLDED:
         raise CohortError(
-            f"{path.name}: unfolds into {size / 2**30:.1f} GiB, more than a table of numbers has; "
+            f"{path.name}: unfolds into {_gib(size)}, more than a table of numbers has; "
             "save it as csv"
         )
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Refuse an HDF5 file that takes what it holds from other files of this machine."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return
+    with contextlib.suppress(OSError), h5py.File(path, "r") as file:  # its reader says why not
+        waiting, seen = [file], set()
+        while waiting:
+            group = waiting.pop()
+            names: list[str] = []
+            with contextlib.suppress(Exception):  # damaged; its reader meets the same
+                names += group
+            for name in names:
+                try:
+                    elsewhere = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
+                    item = None if elsewhere else group[name]
+                except Exception:  # damaged, or nowhere; its reader meets the same  # noqa: S112
+                    continue
+                if isinstance(item, h5py.Dataset):
+                    elsewhere = bool(item.external) or item.is_virtual
+                if elsewhere:
+                    raise RecordingError(
+                        f"{path.name}: '{f'{group.name}/{name}'.lstrip('/')[:80]}' lies in another "
+                        "file; only what is in the file itself is read: copy it into the file"
+                    )
+                if isinstance(item, h5py.Group):
+                    place = h5py.h5o.get_info(item.id).addr
+                    if place not in seen:
+                        seen.add(place)
+                        waiting.append(item)
 
 
 def _first(batch: Batch, count: int) -> Batch:

@@ -147,16 +147,19 @@ class Workers:
                     task.answer.set_result({"error": "stopped", "stopped": True})
                     continue
                 if child is None or not child.alive or child.answers >= TASKS_A_CHILD:
-                    if child is not None:
+                    if child is not None and child.alive:
                         child.close()
                     child = self._child(lambda said: None)
-                task.answer.set_result(self._done(child, task))
+                answer = self._done(child, task)
+                if answer.pop("worn", False):
+                    child.close()
+                task.answer.set_result(answer)
             except Exception as error:  # whatever it is, it must not take the queue with it
                 task.answer.set_result({"error": str(error) or type(error).__name__})
             finally:
                 with self._changed:
                     self._running.discard(task)
-        if child is not None:
+        if child is not None and child.alive:
             child.close()
 
     def _done(self, child: Child, task: Task) -> dict[str, Any]:
@@ -174,7 +177,7 @@ class Workers:
             how = str(error).removeprefix("it ended ")
             return {
                 "error": f"reading it brought the process down {how}; it may need more than "
-                f"{gib:g} GiB of memory (--memory of `crosspatch serve`), or be damaged"
+                f"{gib:.3g} GiB of memory (--memory of `crosspatch serve`), or be damaged"
             }
         return answer
 
@@ -187,6 +190,7 @@ class Workers:
             answer = child.ask(request, _PREPARE_LIMIT, told=told, stopped=lambda: self._closed)
         except (DiedError, LateError, StoppedError) as error:
             raise ModelError(f"the process that predicts cannot be started: {error}") from error
+        answer.pop("worn")
         if answer["error"] is not None:
             child.close()
             raise ModelError(answer["error"])

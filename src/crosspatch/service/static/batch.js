@@ -6,28 +6,31 @@
   const batch = live.dataset.batch;
   const api = `/api/v1/batches/${batch}`;
   const followed = live.dataset.finished === "no";
+  // The server knows where someone who gave one file wants to go when it is read, but only once.
+  const fresh = new URLSearchParams(location.search).has("new");
+  if (fresh) history.replaceState(null, "", location.pathname);
 
   // Only what changed, so that focus and open remarks stay where they are.
   const swap = async (address) => {
     const answer = await fetch(address);
     if (!answer.ok) { location.reload(); return; }
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.getElementById("live");
-    if (!fresh) { location.reload(); return; }
+    const next = page.getElementById("live");
+    if (!next) { location.reload(); return; }
     const open = [...live.querySelectorAll("details[open]")].map((each) => each.parentElement.dataset.file);
     const focus = document.activeElement;
     const held = focus && live.contains(focus) ? (focus.name || focus.id) : null;
     const typed = held && focus.value !== undefined ? [focus.value, focus.selectionStart] : null;
     const sending = document.getElementById("sending");
-    if (sending && !sending.hidden) fresh.querySelector("#sending").replaceWith(sending);
+    if (sending && !sending.hidden) next.querySelector("#sending").replaceWith(sending);
     for (const part of ["#upload", "#problem"]) {
-      const old = live.querySelector(part), its = fresh.querySelector(part);
+      const old = live.querySelector(part), its = next.querySelector(part);
       if (old && its) its.replaceWith(old);
     }
-    for (const each of fresh.querySelectorAll("[data-file] > details")) {
+    for (const each of next.querySelectorAll("[data-file] > details")) {
       if (open.includes(each.parentElement.dataset.file)) each.open = true;
     }
-    live.replaceWith(document.importNode(fresh, true));
+    live.replaceWith(document.importNode(next, true));
     live = document.getElementById("live");
     document.title = page.title;
     if (held) {
@@ -36,18 +39,6 @@
         again.focus();
         if (typed && again.type === "search") { again.value = typed[0]; again.setSelectionRange(typed[1], typed[1]); }
       }
-    }
-  };
-
-  const single = () => {
-    const rows = live.querySelectorAll("li.file");
-    if (rows.length !== 1) return;
-    const row = rows[0];
-    // Someone who gave one file wants its cell, or its columns.
-    if (row.dataset.state === "done" && row.dataset.kind === "recording" && row.dataset.rows === "1") {
-      location.replace(`/batches/${batch}/cells/${row.dataset.file}/0`);
-    } else if (row.dataset.state === "columns") {
-      location.replace(`/batches/${batch}/files/${row.dataset.file}/columns`);
     }
   };
 
@@ -66,7 +57,7 @@
       if (now !== last && !(typing && !state.finished)) await swap(location.href);
       last = now;
     }
-    single();
+    if (fresh && live.querySelectorAll("li.file").length === 1) location.replace(`${location.pathname}?new=true`);
   };
 
   document.addEventListener("submit", (event) => {
@@ -87,7 +78,7 @@
     const form = event.target.form;
     if (!form || form.id !== "filter") return;
     clearTimeout(timer);
-    timer = setTimeout(() => form.requestSubmit(), event.target.type === "search" ? 350 : 0);
+    timer = setTimeout(() => document.getElementById("filter").requestSubmit(), event.target.type === "search" ? 350 : 0);
   });
   document.addEventListener("click", async (event) => {
     const sort = event.target.closest("th a, .pages a");

@@ -4,6 +4,8 @@
   const shown = JSON.parse(document.getElementById("shown").textContent);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const CONFIG = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"], doubleClick: "reset" };
+  // A finger on a plot moves the page.
+  const TOUCH = matchMedia("(pointer: coarse)").matches;
   // viridis, from dark to bright; the brightest yellow is lost on white, the darkest violet on black.
   const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [220, 210, 40]];
   const dark = () => document.documentElement.dataset.theme === "dark";
@@ -20,7 +22,7 @@
   });
   const layout = (more) => ({
     paper_bgcolor: css("--card"), plot_bgcolor: css("--card"), font: { color: css("--ink"), size: 13, family: "system-ui, sans-serif" },
-    margin: { l: 58, r: 12, t: 8, b: 44 }, hovermode: "closest", dragmode: "zoom", showlegend: false,
+    margin: { l: 58, r: 12, t: 8, b: 44 }, hovermode: "closest", dragmode: TOUCH ? false : "zoom", showlegend: false,
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } }, ...more,
   });
 
@@ -32,8 +34,9 @@
     return answer.json();
   };
   const traces = (found) => {
-    const order = found.filter((each) => each.passed).map((each) => each.amplitude ?? 0).sort((a, b) => a - b);
-    const share = (each) => (order.length > 1 ? order.indexOf(each.amplitude ?? 0) / (order.length - 1) : 0.3);
+    const steps = found.filter((each) => each.passed).map((each) => Math.round(each.amplitude ?? 0));
+    const order = [...new Set(steps)].sort((a, b) => a - b);
+    const share = (each) => (order.length > 1 ? order.indexOf(Math.round(each.amplitude ?? 0)) / (order.length - 1) : 0.5);
     // Rejected sweeps lie under the others.
     const drawn = [...found].sort((a, b) => a.passed - b.passed);
     const signal = (each, name, more) => ({
@@ -51,7 +54,8 @@
   const drawSweeps = async (place) => {
     const stimulus = place.dataset.stimulus;
     const hint = document.querySelector(`[data-hint="${CSS.escape(stimulus)}"]`);
-    let whole = await sweeps(place, stimulus);
+    const whole = await sweeps(place, stimulus);
+    let asked = 0, timer;
     const look = () => layout({
       xaxis: axis("time (s)", { anchor: "y2", domain: [0, 1] }),
       yaxis: axis("mV", { domain: [0.32, 1] }), yaxis2: axis("pA", { domain: [0, 0.24], nticks: 4 }),
@@ -62,9 +66,9 @@
       if (starts) { const first = look(); first.xaxis.range = starts; await Plotly.newPlot(place, traces(whole), first, CONFIG); await refine(starts); }
     }
     if (!place.data) await Plotly.newPlot(place, traces(whole), look(), CONFIG);
-    let asked = 0, timer;
     async function refine(range) {
-      const mine = asked = (asked ?? 0) + 1;
+      asked += 1;
+      const mine = asked;
       try {
         const found = await sweeps(place, stimulus, range);
         if (mine !== asked) return;
@@ -155,6 +159,7 @@
       place.dataset.drawn = "yes";
     } catch (error) {
       place.textContent = `This could not be drawn: ${error.message}`;
+      place.dataset.drawn = "no";
     }
   };
   for (const place of document.querySelectorAll("[data-plot]")) draw(place);

@@ -105,14 +105,14 @@
       say(`${bad} of ${bad + good} files were not taken; see why below.`);
       const on = document.createElement("p");
       const link = document.createElement("a");
-      link.href = `/batches/${batch}`;
+      link.href = `/batches/${batch}?new=true`;
       link.textContent = `Go on with the other ${good}`;
       on.append(link);
       by("sending").append(on);
       link.focus();
       return;
     }
-    location.assign(`/batches/${batch}`);
+    location.assign(live ? `/batches/${batch}` : `/batches/${batch}?new=true`);
   };
 
   by("choose").addEventListener("click", () => input.click());
@@ -130,7 +130,7 @@
       try {
         const batch = await batchOf();
         await ask("POST", `/batches/${batch}/examples/${button.dataset.example}`);
-        location.assign(`/batches/${batch}`);
+        location.assign(`/batches/${batch}?new=true`);
       } catch (error) { say(error.message); button.disabled = false; }
     });
   }
