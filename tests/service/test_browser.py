@@ -381,3 +381,40 @@ def test_dark_and_light_are_kept(browser, service):
         assert page.evaluate(background) != light
         page.reload()
         assert page.evaluate(background) != light
+
+
+def test_a_recording_without_a_command_asks_for_the_step(page, tmp_path):
+    file = write_small(tmp_path / "silent.nwb")
+    with h5py.File(file, "a") as content:
+        sweeps = len(content["acquisition"])
+        del content["stimulus"]
+    page.check("input[name=species][value=mouse]")
+    page.set_input_files("#files", file)
+    page.wait_for_selector("li.file[data-state=failed]")
+    page.wait_for_load_state()
+    expect(page.locator("li.file .problem").first).to_contain_text("no command waveform")
+    form = page.locator("form.step")
+    form.get_by_label("from").fill("0.5")
+    form.get_by_label("to", exact=False).fill("0.6")
+    form.get_by_label("amplitudes").fill("much")
+    form.get_by_role("button").click()
+    expect(form.locator(".problem")).to_contain_text("numbers")
+    form.get_by_label("amplitudes").fill(", ".join(str(20 * k - 60) for k in range(sweeps)))
+    form.get_by_role("button").click()
+    page.wait_for_selector("#live[data-finished=yes]")
+    expect(page.locator("li.file")).not_to_contain_text("no command waveform")
+
+
+def test_a_page_asks_for_the_token(browser, service_with):
+    guarded = service_with(token="a-secret-of-this-test")  # noqa: S106
+    with new_page(browser, guarded, allowed="401") as page:
+        expect(page.locator("[role=alert]")).to_contain_text("token")
+        page.get_by_label("Token").fill("a guess")
+        page.get_by_role("button", name="Go on").click()
+        expect(page.locator("[role=alert]")).to_contain_text("not the token")
+        page.get_by_label("Token").fill("a-secret-of-this-test")
+        page.get_by_role("button", name="Go on").click()
+        expect(page.locator("#choose")).to_be_visible()
+        assert "token" not in page.url
+        page.get_by_role("link", name="Interface", exact=True).click()
+        expect(page.get_by_role("heading", name="Ask from a program")).to_be_visible()

@@ -44,7 +44,9 @@ class NewBatch(BaseModel):
     species: Literal["mouse", "human"] | None = Field(
         None, description="Of cells whose file does not say; null: judged by both models."
     )
-    quality: str = Field("default", max_length=40, description=f"Thresholds: {', '.join(QUALITIES)}.")
+    quality: str = Field(
+        "default", max_length=40, description=f"Thresholds: {', '.join(QUALITIES)}."
+    )
 
 
 class File(BaseModel):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import logging
 import secrets
+from html import escape
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _COOKIE = "crosspatch-token"
@@ -95,7 +96,7 @@ class Guard:
             if begun:
                 raise
             _LOG.exception("%s %s", scope["method"], scope["path"])
-            await _refused(_BUG, 500)(scope, receive, guarded)
+            await _refused(_BUG, 500, scope)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -106,9 +107,11 @@ class Guard:
             name = ""
         # A foreign name that resolves to this machine: a page elsewhere could read answers.
         if self.token is None and not is_loopback(name):
-            return _refused(f"this server answers to localhost only, not to '{name[:80]}'", 403)
+            return _refused(
+                f"this server answers to localhost only, not to '{name[:80]}'", 403, scope
+            )
         if not _same_site(scope["method"], headers, host):
-            return _refused("requests from other pages are refused", 403)
+            return _refused("requests from other pages are refused", 403, scope)
         if self.token is None or scope["path"].startswith("/static/"):
             return None
         return self._without_token(scope, headers)
@@ -118,7 +121,7 @@ class Guard:
         if "token" in query and scope["method"] in _SAFE:
             if not self._matches(query.pop("token")[0]):
                 return _refused(
-                    "this is not the token; it stands where the server was started", 401
+                    "this is not the token; it stands where the server was started", 401, scope
                 )
             rest = f"?{urlencode(query, doseq=True)}" if query else ""
             # Two slashes would begin the name of another host.
@@ -143,6 +146,7 @@ class Guard:
             "give the token: open the address that was printed where the server was started, or "
             "send the header 'Authorization: Bearer TOKEN'",
             401,
+            scope,
         )
 
     def _matches(self, given: str) -> bool:
@@ -164,8 +168,27 @@ def _same_site(method: str, headers: Headers, host: str) -> bool:
     return method in _SAFE and headers.get("sec-fetch-mode") == "navigate"
 
 
-def _refused(line: str, status: int) -> Response:
-    answer = JSONResponse({"error": line}, status_code=status)
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>crosspatch</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/static/style.css"><script src="/static/theme.js"></script></head>
+<body><main><h1>crosspatch</h1><p class="problem" role="alert">{line}</p>{form}</main></body></html>
+"""
+
+_FORM = """<form method="get" action="/"><p class="row"><label>Token
+<input type="password" name="token" required autocomplete="off" autofocus></label>
+<button type="submit" class="primary">Go on</button></p></form>"""
+
+
+def _refused(line: str, status: int, scope: Scope) -> Response:
+    """An answer in JSON, or a page for who looks with a browser."""
+    accepted = Headers(scope=scope).get("accept", "")
+    answer: Response
+    if "text/html" in accepted and not scope["path"].startswith("/api/"):
+        form = _FORM if status == 401 else ""
+        answer = HTMLResponse(_PAGE.format(line=escape(line), form=form), status_code=status)
+    else:
+        answer = JSONResponse({"error": line}, status_code=status)
     if status == 401:
         answer.headers["www-authenticate"] = "Bearer"
     return answer

@@ -47,6 +47,7 @@ def serve(
     # First the address: whoever has to wait for the models should not wait in vain.
     listening = _listen(settings.host, settings.port)
     with listening:
+        say("loading the models …")
         workers = Workers(settings)
         workers.start(told)
         app = create_app(settings, workers)

@@ -95,18 +95,20 @@ class Worker:
         return answer | {"worn": worn or self._kept_memory()}
 
     def _answer(self, request: dict[str, Any], tell: Tell) -> tuple[dict[str, Any], bool]:
-        """The answer, and whether something went wrong that libraries may not get over."""
-        worn = False
+        """The answer, and whether libraries ran out of memory, which they may not get over."""
+        lacked: BaseException | None = None
         try:
-            return {"error": None} | self._tasks[request["task"]](request, tell), worn
+            return {"error": None} | self._tasks[request["task"]](request, tell), False
         except CrosspatchError as error:
-            line, worn = one_line(error), isinstance(error.__cause__, MemoryError)
-        except MemoryError:
-            line, worn = f"needs more than {_gib(self.settings.memory)} of memory", True
+            line, lacked = one_line(error), error.__cause__
+        except MemoryError as error:
+            line, lacked = f"needs more than {_gib(self.settings.memory)} of memory", error
             line += ", which is what this server gives a file (--memory of `crosspatch serve`)"
         except Exception as error:  # a bug of ours or a library's: the others must go on
             traceback.print_exc()
-            line, worn = f"unexpected {type(error).__name__}: {one_line(error)}", True
+            line = f"unexpected {type(error).__name__}: {one_line(error)}"
+        # NumPy asks for the whole of an array; where it does not get it nothing has happened.
+        worn = isinstance(lacked, MemoryError) and not hasattr(lacked, "_total_size")
         return {"error": _named(line, request)}, worn
 
     def _kept_memory(self) -> bool:
@@ -508,9 +510,13 @@ def _write_json(file: Path, content: Any) -> None:
 
 def main() -> None:
     """Answer the server's requests until it ends."""
+    import pyarrow
     from threadpoolctl import threadpool_limits
 
     worker = Worker()
+    # Its own would take a GiB of what a process may have before it is used.
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    pyarrow.set_cpu_count(1)
     np.seterr(all="ignore")
     with threadpool_limits(1):  # as many files at a time as there are workers
         answer_requests(worker.answer, sys.argv[1:])

@@ -15,7 +15,7 @@
   system.addEventListener("change", set);
   addEventListener("DOMContentLoaded", () => {
     set();
-    document.getElementById("theme").addEventListener("click", () => {
+    document.getElementById("theme")?.addEventListener("click", () => {
       try { localStorage.setItem("theme", now() === "dark" ? "light" : "dark"); } catch { /* private */ }
       set();
     });
