@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from tests.features.made_files import write_small
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"

@@ -44,6 +44,9 @@ from crosspatch.versions import code_digest
 #: Rows of a table that are in memory at a time.
 CHUNK = 20_000
 
+# Characters; a table of a million columns has fewer.
+_LONGEST_LINE = 50_000_000
+
 #: Endings of tables that can be read.
 TABLE_SUFFIXES = (
     ".csv",
@@ -502,9 +505,21 @@ def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
         encoding = _encoding(head)
         with opener(path, "rb") as raw:
             stream = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
-            yield from _rows(path, stream, _delimiter(path, head.decode(encoding, "replace")), say)
+            delimiter = _delimiter(path, head.decode(encoding, "replace"))
+            yield from _rows(path, _lines(path, stream), delimiter, say)
     except (OSError, EOFError, csv.Error, gzip.zlib.error) as error:  # type: ignore[attr-defined]
         raise CohortError(f"{path} cannot be read as a table: {in_words(error)}") from error
+
+
+def _lines(path: Path, stream: io.TextIOBase) -> Iterator[str]:
+    """The lines of a file; one without an end is refused before it fills the memory."""
+    while line := stream.readline(_LONGEST_LINE + 1):
+        if len(line) > _LONGEST_LINE:
+            raise CohortError(
+                f"{path} cannot be read as a table: a line has more than "
+                f"{_LONGEST_LINE // 10**6} million characters"
+            )
+        yield line
 
 
 def _encoding(head: bytes) -> str:
@@ -526,7 +541,10 @@ def _delimiter(path: Path, text: str) -> str:
     lines = [line for line in text.splitlines()[:20] if line.strip()]
 
     def quality(delimiter: str) -> tuple[int, int]:
-        counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter))
+        try:
+            counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter))
+        except csv.Error:  # a long line is one field by a delimiter that is not its own
+            return 0, 1
         width, alike = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
         return (alike if width > 1 else 0), width
 

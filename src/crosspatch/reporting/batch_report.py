@@ -523,7 +523,7 @@ def _unread(
         # A file that could not be read to its end was spoken of before.
         begins = re.compile(re.escape(name) + r"(?!\w)")
         said = [line for line in messages if begins.match(line)]
-        yield name, said[-1] if said else ""
+        yield name, said[-1].removeprefix(name).lstrip(": ") if said else ""
     notes = cells["notes"].astype(str)
     for row in cells[notes.str.startswith(_UNREAD)].drop_duplicates("cell_id").to_dict("records"):
         yield str(row["cell_id"]), str(row["notes"]).removeprefix(_UNREAD)

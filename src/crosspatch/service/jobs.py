@@ -364,7 +364,8 @@ class Jobs:
                     # As for the command line: a cell without values, with the reason.
                     self._queue(batch, upload, "refuse", reason=answer["error"])
                     return
-                upload.state, upload.reason = State.FAILED, answer["error"]
+                reason = str(answer["error"]).removeprefix(upload.label).lstrip(": ")
+                upload.state, upload.reason = State.FAILED, reason
                 return
             upload.messages = answer.get("messages", upload.messages)
             if task_name == "example":
@@ -463,6 +464,11 @@ class Jobs:
                 }
                 for each in uploads
             ]
+            unread = [
+                (each.label, each.reason)
+                for each in batch.uploads.values()
+                if each.reason and not each.rows
+            ]
         if not known:
             raise RefusedError("there is no predicted cell yet", 409)
         out = batch.folder / f"export-{secrets.token_hex(8)}.{format_}"
@@ -472,6 +478,7 @@ class Jobs:
             "format": format_,
             "out": str(out),
             "uploads": known,
+            "unread": unread,
         }
         try:
             answer = self._wait(Task(batch.id, request))

@@ -354,8 +354,10 @@ class Worker:
             joined(parts),
             out,
             explanations=explanations,
-            messages=[line for each in uploads for line in each["messages"]],
-            failed=[each["label"] for each in uploads if each["failed"]],
+            messages=[line for each in uploads for line in each["messages"]]
+            + [f"{name}: {reason}" for name, reason in request["unread"]],
+            # Recordings that were not read are rows that say so.
+            failed=[name for name, _ in request["unread"]],
             progress=lambda done, total: tell({"stage": "drawing", "done": done, "total": total}),
         )
         return {}
