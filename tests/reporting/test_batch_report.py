@@ -203,7 +203,7 @@ def test_what_could_not_be_read_is_named_with_the_reason(prediction, predictor, 
     )
     document = parsed(tmp_path / "a.html")
     assert rows(section(document, "failed")) == [
-        ["no.csv", "no.csv: the table has no rows"],
+        ["no.csv", "the table has no rows"],
         ["other.csv", "see the messages"],
         ["gone", "was cut short"],
     ]
