@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
@@ -109,12 +110,20 @@ def error_page(request: Request, line: str, status: int) -> HTMLResponse:
 
 
 @router.get("/plotly.js")
-def plotly() -> FileResponse:
+def plotly(request: Request) -> Response:
     """The plotting library, from the machine itself."""
     file = files("plotly") / "package_data" / "plotly.min.js"
-    return FileResponse(
-        str(file), media_type="text/javascript", headers={"cache-control": "max-age=86400"}
-    )
+    headers = {"cache-control": "max-age=86400", "vary": "Accept-Encoding"}
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileResponse(str(file), media_type="text/javascript", headers=headers)
+    headers["content-encoding"] = "gzip"
+    return Response(_packed(str(file)), media_type="text/javascript", headers=headers)
+
+
+@cache
+def _packed(file: str) -> bytes:
+    """A large file, compressed once."""
+    return gzip.compress(Path(file).read_bytes())
 
 
 @router.get("/")

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,9 @@ from crosspatch.errors import ModelError
 from crosspatch.processes import Child, DiedError, LateError, StoppedError
 from crosspatch.service.settings import ServiceSettings
 
-#: A process is replaced after so many tasks: memory that libraries leave behind goes with it.
-TASKS_A_CHILD = 200
+#: A process is replaced after so many tasks, and before where it keeps memory: starting one takes
+#: ten seconds in which others wait.
+TASKS_A_CHILD = 5000
 
 #: Training the default models takes minutes, s.
 _PREPARE_LIMIT = 7200.0
@@ -141,6 +143,8 @@ class Workers:
                 self._changed.wait()
 
     def _work(self, child: Child | None) -> None:
+        with suppress(ModelError):  # told where a task fails for it
+            child = child or self._child(lambda said: None)
         while (task := self._take()) is not None:
             try:
                 if task.stopped.is_set():

@@ -52,12 +52,15 @@
         if (answer.status === 404) { location.reload(); return; }
         state = await answer.json();
       } catch { continue; }
+      if (state.finished && fresh && state.files.length === 1) {
+        location.replace(`${location.pathname}?new=true`);
+        return;
+      }
       const now = JSON.stringify(state.files.map((each) => [each.file, each.state, each.stage, each.rows]));
       const typing = document.activeElement && document.activeElement.closest("form.step, #filter");
       if (now !== last && !(typing && !state.finished)) await swap(location.href);
       last = now;
     }
-    if (fresh && live.querySelectorAll("li.file").length === 1) location.replace(`${location.pathname}?new=true`);
   };
 
   document.addEventListener("submit", (event) => {
