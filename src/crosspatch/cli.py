@@ -1149,7 +1149,7 @@ def serve_pages(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Files at a time, each about 0.6 GiB. (default: cores, at most 4)"
+            min=1, help="Files at a time, each about 0.5 GiB. (default: cores, at most 4)"
         ),
     ] = None,
     keep: Annotated[
