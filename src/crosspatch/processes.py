@@ -127,18 +127,19 @@ class Child:
         try:
             self.send.send(request)
             while True:
-                while not self.receive.poll(min(_LOOK, max(deadline - time.monotonic(), 0))):
-                    if stopped():
-                        self.close()
-                        raise StoppedError("stopped")
-                    if time.monotonic() >= deadline:
-                        self.close()
-                        raise LateError(f"gave up after {limit:g} s")
-                kind, content = self.receive.recv()
-                if kind == "answer":
-                    return content
-                if told is not None:
-                    told(content)
+                said = self.receive.poll(min(_LOOK, max(deadline - time.monotonic(), 0)))
+                if stopped():
+                    self.close()
+                    raise StoppedError("stopped")
+                if said:
+                    kind, content = self.receive.recv()
+                    if kind == "answer":
+                        return content
+                    if told is not None:
+                        told(content)
+                if time.monotonic() >= deadline:  # whatever it says meanwhile
+                    self.close()
+                    raise LateError(f"gave up after {limit:g} s")
         except (EOFError, OSError):
             code = self.process.wait()
             self.close()

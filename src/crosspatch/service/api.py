@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from crosspatch.recordings.quality import QUALITIES
 from crosspatch.service.batches import Batch, RefusedError, State, Upload
 from crosspatch.service.jobs import Jobs
-from crosspatch.service.results import CHOICES, SORTS
+from crosspatch.service.results import CHOICES, INNER, SORTS
 from crosspatch.service.results import Query as Which
 
 PREFIX = "/api/v1"
@@ -398,7 +398,7 @@ def get_cells(
 
 def cell_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row of results as the interface shows it."""
-    shown = {key: value for key, value in row.items() if key not in ("cell", "source")}
+    shown = {key: value for key, value in row.items() if key not in INNER}
     return shown | {"species_known": bool(row["species_known"])}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crosspatch.prediction.inputs import Batch
     from crosspatch.prediction.prediction import Prediction
 
 #: Columns by which cells can be sorted.
@@ -30,6 +31,32 @@ CHOICES = ("verdict", "subclass", "species")
 
 _FILE = "cells.sqlite"
 _REAL = ("probability", "p_reference", "completeness")
+
+#: Of a cell: its id and notes as its file has them, and what was noted when it was judged. Which
+#: ids stand more than once is another question for a file than for all of them.
+_ASIDE = ("given_id", "given_notes", "said")
+
+#: Columns that are of use here only.
+INNER = ("cell", "source", *_ASIDE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cells of a file.
+
+    Attributes
+    ----------
+    given : Batch
+        As the file has them.
+    named : Batch
+        The same, with ids that stand once.
+    judged : Prediction
+        Of `named`.
+    """
+
+    given: Batch
+    named: Batch
+    judged: Prediction
 
 
 @dataclass(frozen=True)
@@ -70,7 +97,7 @@ class Results:
     def __init__(self, folder: Path, columns: Sequence[str]):
         self.folder = folder
         self.columns = tuple(columns)
-        kinds = ", ".join(f'"{name}" {_kind(name)}' for name in self.columns)
+        kinds = ", ".join(f'"{name}" {_kind(name)}' for name in (*self.columns, *_ASIDE))
         with self._open() as db:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS cells (file INTEGER, row INTEGER, name TEXT, "
@@ -85,7 +112,7 @@ class Results:
             with db:
                 yield db
 
-    def put(self, upload: int, label: str, predictions: Sequence[Prediction]) -> int:
+    def put(self, upload: int, label: str, parts: Sequence[Part]) -> int:
         """Keep the cells of a file in place of what was kept of it.
 
         Parameters
@@ -94,7 +121,7 @@ class Results:
             Number of the file in its batch.
         label : str
             The file's name.
-        predictions : sequence of Prediction
+        parts : sequence of Part
 
         Returns
         -------
@@ -104,26 +131,33 @@ class Results:
         import numpy as np
         import pandas as pd
 
-        marks = ", ".join("?" * (len(self.columns) + 4))
+        marks = ", ".join("?" * (4 + len(self.columns) + len(_ASIDE)))
         count = 0
         with self._open() as db:
             db.execute("DELETE FROM cells WHERE file = ?", (upload,))
             before = 0
-            for part in predictions:
-                cells = part.cells
+            for part in parts:
+                cells = part.judged.cells
+                named = zip(part.given.cell_ids, part.given.notes, part.named.notes, strict=True)
+                of_file = dict(zip(part.named.cell_ids, named, strict=True))
+                aside = [
+                    _aside(*of_file[name], notes)
+                    for name, notes in zip(cells["cell_id"], cells["notes"], strict=True)
+                ]
                 which = pd.factorize(cells["cell_id"])[0] + before
                 before = int(which.max()) + 1 if len(which) else before
                 plain = cells[list(self.columns)].astype(object).where(cells.notna(), None)
-                rows = zip(which.tolist(), plain.itertuples(index=False, name=None), strict=True)
+                columns = plain.itertuples(index=False, name=None)
+                rows = zip(which.tolist(), columns, aside, strict=True)
                 db.executemany(
                     f"INSERT INTO cells VALUES ({marks})",  # noqa: S608, question marks only
                     (
-                        (upload, count + k, label, cell, *values)
-                        for k, (cell, values) in enumerate(rows)
+                        (upload, count + k, label, cell, *values, *more)
+                        for k, (cell, values, more) in enumerate(rows)
                     ),
                 )
                 count += len(cells)
-            X = np.vstack([part.X for part in predictions]) if predictions else np.zeros((0, 0))
+            X = np.vstack([part.judged.X for part in parts]) if parts else np.zeros((0, 0))
             np.save(self._values(upload), X.astype(np.float32))
         return count
 
@@ -205,7 +239,7 @@ class Results:
         import numpy as np
         import pandas as pd
 
-        from crosspatch.prediction.inputs import Batch, unique
+        from crosspatch.prediction.inputs import Batch, unique, with_note
         from crosspatch.prediction.prediction import Prediction
 
         seen: Counter[str] = Counter()
@@ -226,20 +260,19 @@ class Results:
             batch = unique(
                 Batch(
                     str(once["source"].iloc[0]),
-                    once["cell_id"].tolist(),
+                    once["given_id"].tolist(),
                     [None] * n,
                     np.zeros((n, 0), dtype=np.float32),
                     [""] * n,
-                    once["notes"].tolist(),
+                    once["given_notes"].tolist(),
                 ),
                 seen,
                 lambda line: None,
             )
             renamed = dict(zip(once["cell"], batch.cell_ids, strict=True))
             cells["cell_id"] = cells["cell"].map(renamed)
-            changed = once["notes"].to_numpy() != np.array(batch.notes, dtype=object)
-            more = dict(zip(once["cell"][changed], np.array(batch.notes)[changed], strict=True))
-            cells["notes"] = cells["cell"].map(more).fillna(cells["notes"])
+            noted = cells["cell"].map(dict(zip(once["cell"], batch.notes, strict=True)))
+            cells["notes"] = [with_note(*both) for both in zip(noted, cells["said"], strict=True)]
             X = np.load(self._values(upload), allow_pickle=False)
             found.append(Prediction(cells[list(self.columns)], X, layout, header))
         return found
@@ -253,6 +286,12 @@ class Results:
         (whole,) = self.predictions([upload], layout, header)
         X = np.asarray(whole.X[[row]])
         return replace(whole, cells=whole.cells.iloc[[row]].reset_index(drop=True), X=X)
+
+
+def _aside(given_id: str, given_notes: str, named_notes: str, notes: str) -> tuple[str, str, str]:
+    """What stands in the columns of `_ASIDE`."""
+    said = notes.removeprefix(named_notes)
+    return given_id, given_notes, said.removeprefix("; ") if named_notes else said
 
 
 def _kind(column: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
 from crosspatch.processes import Tell, answer_requests
-from crosspatch.service.results import Results
+from crosspatch.service.results import Part, Results
 from crosspatch.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -194,7 +194,8 @@ class Worker:
         tell({"stage": "predicting"})
         batch = recordings_batch([(Path(label), outcome)], settings, messages)
         prediction = self.predictor.predict(batch, messages)
-        rows = self._results(request).put(request["upload"], label, [prediction])
+        part = Part(batch, batch, prediction)
+        rows = self._results(request).put(request["upload"], label, [part])
         failed = outcome.reason if isinstance(outcome, Failure) else None
         if failed is None:
             tell({"stage": "explaining"})
@@ -210,7 +211,8 @@ class Worker:
         settings, messages = self._read_settings(request), _Messages(request)
         batch = recordings_batch([(Path(label), Failure(reason))], settings, messages)
         prediction = self.predictor.predict(batch, messages)
-        rows = self._results(request).put(request["upload"], label, [prediction])
+        part = Part(batch, batch, prediction)
+        rows = self._results(request).put(request["upload"], label, [part])
         return {"rows": rows, "failed": reason, "messages": messages.lines}
 
     def columns(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -232,6 +234,8 @@ class Worker:
             return {"own": True, "messages": messages.lines}
         overrides = overrides_of(request.get("choices") or {})
         found = map_columns(frame, settings.layout, overrides, absent_ok=True)
+        if found.absent:
+            raise CohortError(f"{request['label']}: there is no column '{found.absent[0]}'")
         return {"own": False, "messages": messages.lines} | described(frame, found)
 
     def _first_rows(
@@ -261,17 +265,17 @@ class Worker:
         seen: Counter[str] = Counter()
         parts, count = [], 0
         for each in read_table(path, settings, messages):
-            batch = unique(replace(each, source=label), seen, messages)
-            most = self.settings.rows - count
-            if len(batch.cell_ids) > most:
+            given, most = replace(each, source=label), self.settings.rows - count
+            if len(given.cell_ids) > most:
                 messages(
                     f"only the first {self.settings.rows:,} rows are predicted; give the rest in "
                     "another file, or use `crosspatch predict`"
                 )
-                batch = _first(batch, most)
-            count += len(batch.cell_ids)
-            if batch.cell_ids:
-                parts.append(self.predictor.predict(batch, messages))
+                given = _first(given, most)
+            count += len(given.cell_ids)
+            if given.cell_ids:
+                named = unique(given, seen, messages)
+                parts.append(Part(given, named, self.predictor.predict(named, messages)))
             tell({"stage": "predicting", "done": count})
             if len(each.cell_ids) > most:
                 break
