@@ -485,7 +485,9 @@ class Jobs:
             if answer["error"] is not None:
                 raise RefusedError(answer["error"], 409)
         except RefusedError:
-            out.unlink(missing_ok=True)
+            # A process that was ended leaves what it had written so far.
+            for file in batch.folder.glob(f"*{out.name}*"):
+                file.unlink(missing_ok=True)
             raise
         return out
 
