@@ -21,8 +21,8 @@ from scipy.linalg import fractional_matrix_power
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import f1_score
 
-from crosspatch.evaluation.benchmark import Cells, cells_of
-from crosspatch.evaluation.inputs import load_cohorts
+from crosspatch.cohorts.cells import Cells, cells_of
+from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.features.layouts import Layout

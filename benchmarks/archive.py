@@ -44,7 +44,7 @@ import psutil
 from tests.archive_server import ArchiveServer, Faults, certificates
 from tests.features.made_files import folder_of
 
-from crosspatch.web import digests_of
+from crosspatch.archive.web import digests_of
 
 NUMBER = "000020"
 FAULTS = (
@@ -60,7 +60,7 @@ def make(folder: Path, recordings: int) -> Path:
     """Distinct recordings: the same few cells, each file with a name of its own inside."""
     import h5py
 
-    from crosspatch.recordings.simulated import simulate_cells
+    from crosspatch.simulation.cells import simulate_cells
 
     for species in ("mouse", "human"):
         simulate_cells(folder / species, 12, species, whole_set=True)
@@ -83,8 +83,8 @@ def dandiset(
     server: ArchiveServer, served: Path, whole: int, recordings: int, small: Path
 ) -> dict[str, Path]:
     """Serve so many files as a dandiset; beyond `whole` they are small and of few cells."""
-    from crosspatch.recordings.dandi import Archive, Place
-    from crosspatch.web import Web, WebSettings
+    from crosspatch.archive.dandi import Archive, Place
+    from crosspatch.archive.web import Web, WebSettings
 
     files = sorted(served.glob("*.nwb"))[:whole]
     assets = {f"{file.name.split('_')[0]}/{file.name}": file for file in files[:recordings]}
@@ -306,8 +306,8 @@ def rows(store: Path) -> int:
 
 def latency(server: ArchiveServer, assets: dict[str, Path], folder: Path) -> dict[str, Any]:
     """One recording after another where every answer takes a while."""
+    from crosspatch.archive.dandi import Archive, Place
     from crosspatch.features.extraction import extract_file
-    from crosspatch.recordings.dandi import Archive, Place
 
     listed = Archive(server.api).recordings(Place(NUMBER))
     extract_file(listed[0])  # imports and compiles

@@ -99,8 +99,9 @@ def main() -> None:
     if chosen.measure:
         measure(chosen.measure[0], [Path(name) for name in chosen.measure[1:]])
         return
-    from crosspatch.features.extraction import ExtractionSettings, extract_many
-    from crosspatch.recordings.simulated import simulate_cells
+    from crosspatch.features.extraction import ExtractionSettings
+    from crosspatch.features.many import extract_many
+    from crosspatch.simulation.cells import simulate_cells
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -24,8 +24,8 @@ import pandas as pd
 import psutil
 
 from crosspatch.models.artifact import Artifact
+from crosspatch.prediction.batches import ReadSettings, read_inputs
 from crosspatch.prediction.default import default_model
-from crosspatch.prediction.inputs import ReadSettings, read_inputs
 from crosspatch.prediction.predictor import Predictor
 
 

@@ -53,16 +53,18 @@ from playwright.sync_api import BrowserContext, Error, Page, Request, sync_playw
 from tests.features.made_files import write_small
 
 from crosspatch.prediction.predictor import load_predictor
-from crosspatch.recordings.nwb_writer import SessionNotes, write_nwb
-from crosspatch.recordings.simulated import Protocol, record, simulate_cells, simulated_neuron
 from crosspatch.service.examples import write_table
+from crosspatch.simulation.cells import simulate_cells
+from crosspatch.simulation.nwb_writer import SessionNotes, write_nwb
+from crosspatch.simulation.rig import StimulusSet, record
+from crosspatch.simulation.subclasses import simulated_neuron
 
 MIB = 2**20
 PATIENCE = 180.0
 
 #: A recording of about 30 MB at the archive's 50 kHz, and one at 200 kHz.
-LONG = Protocol(step=4.0, repeats=20, offsets=tuple(np.arange(10.0, 410.0, 10.0)), ramps=4)
-FAST = Protocol(rate=200_000.0)
+LONG = StimulusSet(step=4.0, repeats=20, offsets=tuple(np.arange(10.0, 410.0, 10.0)), ramps=4)
+FAST = StimulusSet(rate=200_000.0)
 
 #: How often clients ask, s.
 PAUSE = 0.25
@@ -178,7 +180,7 @@ def serving(chosen: argparse.Namespace, *options: object) -> Iterator[Server]:
 # What is uploaded
 
 
-def make_long(folder: Path, name: str, protocol: Protocol, number: int) -> Path:
+def make_long(folder: Path, name: str, protocol: StimulusSet, number: int) -> Path:
     """A simulated recording with the whole set and so many sweeps, stored as in the archive."""
     file = folder / f"{name}-{number}.nwb"
     if file.exists():

@@ -32,13 +32,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import crosspatch
-from crosspatch.evaluation.benchmark import Cells, cells_of
-from crosspatch.evaluation.inputs import load_cohorts
+from crosspatch.cohorts.cells import Cells, cells_of
+from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.splits import make_folds
-from crosspatch.models.inputs import SequenceInputs, as_sequences
 from crosspatch.models.registry import MODEL_NAMES, model_entry
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
+from crosspatch.models.sequence_inputs import SequenceInputs, as_sequences
 from crosspatch.models.validation import validation_split
 
 PLAIN = ("bilstm", "bilstm-attention", "bilstm-attention-smote", "finetune")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crosspatch.cli import main
+from crosspatch.commands.main import main
 
 
 def crosspatch(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crosspatch.web import WebSettings
+from crosspatch.archive.web import WebSettings
 
 
 @pytest.fixture(scope="session")
@@ -32,13 +32,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks are hardly trained, for tests of what stands around them."""
     from crosspatch.models import sequence_classifier, transfer
-    from crosspatch.models.training import TrainingSettings, train
+    from crosspatch.models.loop import TrainingSettings, train_network
 
     def short(network: Any, *, settings: TrainingSettings, **more: Any) -> Any:
-        return train(network, settings=replace(settings, epochs=2), **more)
+        return train_network(network, settings=replace(settings, epochs=2), **more)
 
     for module in (sequence_classifier, transfer):
-        monkeypatch.setattr(module, "train", short)
+        monkeypatch.setattr(module, "train_network", short)
 
 
 @pytest.fixture

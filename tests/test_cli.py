@@ -25,7 +25,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_and_version_import_nothing_heavy():
     code = (
-        "import sys; from crosspatch.cli import main\n"
+        "import sys; from crosspatch.commands.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'pandas', 'matplotlib', 'sklearn', 'anndata', 'lightgbm'}\n"
@@ -153,7 +153,7 @@ def test_the_floors_of_the_fast_models_on_real_tables(real_data: Path, tmp_path:
 def test_every_command_explains_itself():
     from typer.main import get_command
 
-    from crosspatch.cli import app
+    from crosspatch.commands.root import app
 
     def words(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield path

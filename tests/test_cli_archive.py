@@ -15,7 +15,7 @@ import pytest
 from crosspatch.cohorts import table
 from crosspatch.cohorts.sources import source_files
 from crosspatch.features.layouts import load_layout
-from crosspatch.prediction.inputs import ReadSettings, read_inputs
+from crosspatch.prediction.batches import ReadSettings, read_inputs
 from crosspatch.prediction.training import train
 from tests import made
 from tests.archive_server import ArchiveServer, Faults

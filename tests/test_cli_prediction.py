@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from crosspatch.cli import main
 from crosspatch.cohorts import table
+from crosspatch.commands.main import main
 from tests import made
 from tests.command import crosspatch
 

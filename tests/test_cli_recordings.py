@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from crosspatch.cohorts import simulated, table
+from crosspatch.cohorts import made_up as simulated
+from crosspatch.cohorts import table
 from tests.command import crosspatch, crosspatch_process
 from tests.features.made_files import folder_of, write_small
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crosspatch.cohorts import table
 from crosspatch.prediction.training import train
-from crosspatch.recordings.simulated import simulate_cells
+from crosspatch.simulation.cells import simulate_cells
 from tests import made
 from tests.command import crosspatch
 

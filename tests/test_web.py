@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 from dandischema.digests.dandietag import DandiETag, PartGenerator
 
-from crosspatch.errors import NetworkError
-from crosspatch.web import (
+from crosspatch.archive.web import (
     ChangedError,
     NoRangesError,
-    StoppedError,
+    StoppedDownloadError,
     Web,
     WebSettings,
     _DandiETag,
     digests_of,
 )
+from crosspatch.errors import NetworkError
 from tests.archive_server import KINDS, ArchiveServer, Faults
 
 SIZE = 600_000
@@ -236,7 +236,7 @@ def test_a_stopped_download_goes_on_where_it_was(server, address, source, digest
         file = tmp_path / "x"
         Web(quick).download(address, file, size=SIZE, digests=digests, told=told, **more)
 
-    with at_most(2), pytest.raises(StoppedError, match="stopped"):
+    with at_most(2), pytest.raises(StoppedDownloadError, match="stopped"):
         download(stop=stop)
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
     server.settle()
@@ -254,7 +254,7 @@ def test_a_pause_is_not_waited_for_once_stopped(server, address, tmp_path):
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     settings = WebSettings(first_pause=20, timeout=1)
-    with at_most(3), pytest.raises(StoppedError):
+    with at_most(3), pytest.raises(StoppedDownloadError):
         Web(settings).download(address, tmp_path / "x", size=SIZE, stop=stop)
 
 

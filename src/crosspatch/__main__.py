@@ -1,5 +1,5 @@
 """`python -m crosspatch`."""
 
-from crosspatch.cli import main
+from crosspatch.commands.main import main
 
 main()

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crosspatch
-from crosspatch.cohorts.column_meanings import feature_at
-from crosspatch.cohorts.column_names import features, names, range_of
-from crosspatch.cohorts.column_overrides import Override, Overrides, read_mapping
-from crosspatch.cohorts.column_units import dimension_of
-from crosspatch.cohorts.columns import Ambiguity, ColumnMap, map_columns
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import load_layout
+from crosspatch.tables.columns import Ambiguity, ColumnMap, map_columns
+from crosspatch.tables.mapping import Override, Overrides, read_mapping
+from crosspatch.tables.meanings import feature_at
+from crosspatch.tables.names import features, names, range_of
+from crosspatch.tables.units import dimension_of
 
 SHARED, FULL = load_layout("shared"), load_layout("full")
 

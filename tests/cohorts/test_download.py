@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crosspatch.archive.dandi import Asset
+from crosspatch.archive.web import Web
 from crosspatch.cohorts import sources
 from crosspatch.cohorts.download import (
-    Choice,
+    CellSelection,
     TablesProgress,
     choose,
     dandisets,
@@ -24,12 +26,12 @@ from crosspatch.cohorts.download import (
     labels_of,
     write_labels,
 )
-from crosspatch.cohorts.extracted import assemble, read_labels
+from crosspatch.cohorts.extracted import cohort_of, read_labels
 from crosspatch.cohorts.sources import SourceFile, source_files
 from crosspatch.errors import CohortError, CrosspatchError, NetworkError
-from crosspatch.features.extraction import ExtractionSettings, extract_many, find_recordings
-from crosspatch.recordings.dandi import Asset
-from crosspatch.web import Web
+from crosspatch.features.extraction import ExtractionSettings
+from crosspatch.features.finding import find_recordings
+from crosspatch.features.many import extract_many
 from tests import made
 from tests.archive_server import KINDS, ArchiveServer, Faults
 from tests.features.made_files import write_small
@@ -222,7 +224,7 @@ LABELS = pd.DataFrame(
 )
 
 
-def chosen(choice: Choice, labels: pd.DataFrame | None = LABELS) -> list[str]:
+def chosen(choice: CellSelection, labels: pd.DataFrame | None = LABELS) -> list[str]:
     found = choose(list(ASSETS.values()), labels, choice)
     return [name for name, asset in ASSETS.items() if asset in found]
 
@@ -230,23 +232,23 @@ def chosen(choice: Choice, labels: pd.DataFrame | None = LABELS) -> list[str]:
 @pytest.mark.parametrize(
     ("choice", "names"),
     [
-        (Choice(), ["sst", "pvalb", "vip"]),
-        (Choice(unlabelled=True), list(NAMES)),
-        (Choice(limit=2), ["sst", "pvalb"]),
-        (Choice(limit=4, unlabelled=True), ["sst", "pvalb", "vip", "unknown"]),
-        (Choice(("Vip",)), ["vip"]),
-        (Choice(("Sst", "Vip")), ["sst", "vip"]),
-        (Choice(("Vip",), unlabelled=True), ["vip"]),
-        (Choice(cells=("9002",)), ["pvalb"]),  # specimen
-        (Choice(cells=("602",)), ["pvalb"]),  # session
-        (Choice(cells=("11",)), ["sst", "pvalb"]),  # donor
-        (Choice(cells=("11",), subclasses=("Sst",)), ["sst"]),
-        (Choice(cells=("20180303_sample_5",)), ["vip"]),
-        (Choice(cells=("20180303-sample-5",)), ["vip"]),
-        (Choice(cells=("sub-11_ses-601_icephys.nwb",)), ["sst"]),
-        (Choice(cells=("sub-11_ses-601_icephys",)), ["sst"]),
-        (Choice(cells=(NAMES["sst"], "9003")), ["sst", "vip"]),
-        (Choice(cells=("605",), unlabelled=True), ["missing"]),
+        (CellSelection(), ["sst", "pvalb", "vip"]),
+        (CellSelection(unlabelled=True), list(NAMES)),
+        (CellSelection(limit=2), ["sst", "pvalb"]),
+        (CellSelection(limit=4, unlabelled=True), ["sst", "pvalb", "vip", "unknown"]),
+        (CellSelection(("Vip",)), ["vip"]),
+        (CellSelection(("Sst", "Vip")), ["sst", "vip"]),
+        (CellSelection(("Vip",), unlabelled=True), ["vip"]),
+        (CellSelection(cells=("9002",)), ["pvalb"]),  # specimen
+        (CellSelection(cells=("602",)), ["pvalb"]),  # session
+        (CellSelection(cells=("11",)), ["sst", "pvalb"]),  # donor
+        (CellSelection(cells=("11",), subclasses=("Sst",)), ["sst"]),
+        (CellSelection(cells=("20180303_sample_5",)), ["vip"]),
+        (CellSelection(cells=("20180303-sample-5",)), ["vip"]),
+        (CellSelection(cells=("sub-11_ses-601_icephys.nwb",)), ["sst"]),
+        (CellSelection(cells=("sub-11_ses-601_icephys",)), ["sst"]),
+        (CellSelection(cells=(NAMES["sst"], "9003")), ["sst", "vip"]),
+        (CellSelection(cells=("605",), unlabelled=True), ["missing"]),
     ],
 )
 def test_recordings_are_chosen(choice, names):
@@ -254,23 +256,39 @@ def test_recordings_are_chosen(choice, names):
 
 
 def test_the_key_of_every_chosen_recording_is_told():
-    found = choose(list(ASSETS.values()), LABELS, Choice(unlabelled=True))
+    found = choose(list(ASSETS.values()), LABELS, CellSelection(unlabelled=True))
     assert list(found.values()) == ["601", "602", "20180303_sample_5", "604", None]
 
 
 @pytest.mark.parametrize(
     ("choice", "labels", "message"),
     [
-        (Choice(), None, "no labels of dandi:000008 are known; give a csv with --labels, or take"),
-        (Choice(("Sst",), unlabelled=True), None, "no labels of .* known, so no subclass can be"),
-        (Choice(("Martinotti",)), LABELS, "no subclass 'Martinotti'; choose from: .*Sst"),
-        (Choice(("Lamp5",)), LABELS, "none of the 5 recordings .* none is of subclass Lamp5$"),
-        (Choice(cells=("777", "601")), LABELS, r"no recording of cell 777 .*\(1 of 2 cells"),
-        (Choice(cells=("01",)), LABELS, "no recording of cell 01"),  # a part of a name
-        (Choice(cells=("604",)), LABELS, "cell 604 of dandi:000008 has no label; .*--unlabelled"),
-        (Choice(cells=("601", "605")), LABELS, "cell 605 of dandi:000008 has no label"),
-        (Choice(), LABELS.iloc[3:], "none has a label; take all cells with --unlabelled"),
-        (Choice(), LABELS.drop(columns="subclass"), "none has a label"),
+        (
+            CellSelection(),
+            None,
+            "no labels of dandi:000008 are known; give a csv with --labels, or take",
+        ),
+        (
+            CellSelection(("Sst",), unlabelled=True),
+            None,
+            "no labels of .* known, so no subclass can be",
+        ),
+        (CellSelection(("Martinotti",)), LABELS, "no subclass 'Martinotti'; choose from: .*Sst"),
+        (
+            CellSelection(("Lamp5",)),
+            LABELS,
+            "none of the 5 recordings .* none is of subclass Lamp5$",
+        ),
+        (CellSelection(cells=("777", "601")), LABELS, r"no recording of cell 777 .*\(1 of 2 cells"),
+        (CellSelection(cells=("01",)), LABELS, "no recording of cell 01"),  # a part of a name
+        (
+            CellSelection(cells=("604",)),
+            LABELS,
+            "cell 604 of dandi:000008 has no label; .*--unlabelled",
+        ),
+        (CellSelection(cells=("601", "605")), LABELS, "cell 605 of dandi:000008 has no label"),
+        (CellSelection(), LABELS.iloc[3:], "none has a label; take all cells with --unlabelled"),
+        (CellSelection(), LABELS.drop(columns="subclass"), "none has a label"),
     ],
 )
 def test_what_cannot_be_chosen_is_said(choice, labels, message):
@@ -280,8 +298,8 @@ def test_what_cannot_be_chosen_is_said(choice, labels, message):
 
 
 def test_without_labels_all_can_be_taken():
-    assert chosen(Choice(unlabelled=True), None) == list(NAMES)
-    assert chosen(Choice(cells=("22",), unlabelled=True), None) == ["vip"]
+    assert chosen(CellSelection(unlabelled=True), None) == list(NAMES)
+    assert chosen(CellSelection(cells=("22",), unlabelled=True), None) == ["vip"]
 
 
 def test_labels_of_a_dandiset_are_those_of_its_tables(tmp_path, monkeypatch):
@@ -317,12 +335,12 @@ def test_the_institutes_labels_are_found_by_session(dandiset, session, tmp_path,
     recordings = [
         asset(f"sub-{k}/sub-{k}_ses-{session + k}_icephys.nwb", dandiset) for k in range(14)
     ]
-    found = choose(recordings, labels, Choice())
+    found = choose(recordings, labels, CellSelection())
     assert 0 < len(found) <= 12
     for each, key in found.items():
         assert key == each.stem.split("_")[1].removeprefix("ses-")
         specimen = str(labels.loc[key, "specimen"])
-        assert choose(recordings, labels, Choice(cells=(specimen,))) == {each: key}
+        assert choose(recordings, labels, CellSelection(cells=(specimen,))) == {each: key}
 
 
 def test_every_known_dandiset_has_what_is_said_of_it():
@@ -391,7 +409,7 @@ def test_extraction_finds_labels_in_the_folder_above(tmp_path):
     write_labels(tmp_path, {ASSETS["sst"]: "601", ASSETS["missing"]: None}, LABELS)
     store = tmp_path / "c.cells.sqlite"
     extract_many([tmp_path], store, SHARED)
-    result = assemble(find_recordings([tmp_path]), store, SHARED)
+    result = cohort_of(find_recordings([tmp_path]), store, SHARED)
     assert result.cohort is not None
     obs = result.cohort.obs
     assert list(obs["subclass"].astype(object).fillna("")) == ["Sst", ""]

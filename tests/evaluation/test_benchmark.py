@@ -10,6 +10,8 @@ import pytest
 
 import crosspatch
 from crosspatch.cohorts import table
+from crosspatch.cohorts.cells import Cells, cells_of
+from crosspatch.cohorts.loading import choose_cohorts, warning_about
 from crosspatch.errors import (
     CohortError,
     EvaluationError,
@@ -18,7 +20,7 @@ from crosspatch.errors import (
     TaxonomyError,
 )
 from crosspatch.evaluation import benchmark as module
-from crosspatch.evaluation.inputs import choose_cohorts, load_cohorts, warning_about
+from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.results import TABLES, published, read_results
 from crosspatch.evaluation.splits import make_folds
@@ -174,10 +176,10 @@ def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(
     human, name: str, calibrated: bool
 ):
     """Labels and donors of test cells, and the other test cells, are unseen by the model."""
-    cells = module.cells_of(human, None)
+    cells = cells_of(human, None)
     fold = make_folds(cells.y, cells.donors, PROTOCOLS["quick"], TASKS["human"], 0, 0)[0]
 
-    def probabilities(target: module.Cells, tested: np.ndarray) -> np.ndarray:
+    def probabilities(target: Cells, tested: np.ndarray) -> np.ndarray:
         job = module._Job(
             TASKS["human"],
             model_entry(name),
@@ -219,7 +221,7 @@ def test_models_that_need_a_source_are_used_for_transfer_only(human, mouse, few_
 
 def test_alignment_says_what_sncg_counts_as(mouse):
     for alignment, name in (("hodge2019", "Vip"), ("published-code", "Lamp5")):
-        cells = module.cells_of(mouse, alignment)
+        cells = cells_of(mouse, alignment)
         sncg = (mouse.obs["subclass"] == "Sncg").to_numpy()
         assert set(cells.y[sncg]) == {name}
         assert cells.classes == ("Lamp5", "Pvalb", "Sst", "Vip")

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crosspatch.cohorts.cells import cells_of
 from crosspatch.errors import EvaluationError, ModelError
 from crosspatch.evaluation import learning_curve as module
-from crosspatch.evaluation.benchmark import cells_of
 from crosspatch.evaluation.learning_curve import (
     gains,
     is_learning_curve,
@@ -129,7 +129,7 @@ def test_gains_are_paired_differences() -> None:
 
 @pytest.mark.parametrize("name", ["finetune", "joint"])
 def test_sequence_models_can_be_drawn(name: str, monkeypatch) -> None:
-    from crosspatch.models.training import TrainingSettings
+    from crosspatch.models.loop import TrainingSettings
 
     monkeypatch.setattr(module, "SIZES", (0, 10))
     monkeypatch.setitem(module.DRAWS, "quick", 1)

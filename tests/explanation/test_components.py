@@ -13,7 +13,7 @@ from crosspatch.explanation.components import (
     loadings_table,
     spaces_of,
 )
-from crosspatch.explanation.map import COLUMNS as MAP
+from crosspatch.explanation.map import MAP_COLUMNS as MAP
 from crosspatch.explanation.map import map_table
 from crosspatch.features.layouts import Feature, Layout
 from tests import made

@@ -10,7 +10,7 @@ import crosspatch
 from crosspatch.cohorts import table
 from crosspatch.errors import EvaluationError
 from crosspatch.explanation.conserved import (
-    COLUMNS,
+    CONSERVED_COLUMNS,
     conserved_table,
     homologous_types,
     pairs_won,
@@ -59,7 +59,7 @@ def row(found: pd.DataFrame, group: str, feature: str) -> pd.Series:
 
 def test_verdicts_follow_what_was_planted() -> None:
     found = conserved_table(planted("mouse"), planted("human"), resamples=100)
-    assert tuple(found.columns) == COLUMNS
+    assert tuple(found.columns) == CONSERVED_COLUMNS
     assert len(found) == 4 * 4
     assert set(found["level"]) == {"subclass"}
     for column in ("verdict", "balanced_verdict"):

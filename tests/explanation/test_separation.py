@@ -6,7 +6,7 @@ from sklearn.metrics import silhouette_samples, silhouette_score
 
 from crosspatch.errors import EvaluationError
 from crosspatch.explanation.components import spaces_of
-from crosspatch.explanation.separation import COLUMNS, separation, separation_table
+from crosspatch.explanation.separation import SEPARATION_COLUMNS, separation, separation_table
 from tests import made
 
 
@@ -98,7 +98,7 @@ def test_a_donor_of_every_class_stays_whole() -> None:
 def test_table_of_both_species() -> None:
     cohorts = {name: made.cohort(name, layout=made.SMALL) for name in ("mouse", "human")}
     found = separation_table(cohorts, permutations=9)
-    assert tuple(found.columns) == COLUMNS
+    assert tuple(found.columns) == SEPARATION_COLUMNS
     assert len(found) == 2 * (1 + 4 + 6)
     assert set(found["features"]) == {"small"}
     human = found[found["species"] == "human"]

@@ -14,9 +14,10 @@ from scipy.stats import spearmanr
 from crosspatch.errors import CrosspatchError, EvaluationError, ModelError
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.evaluation.protocols import PROTOCOLS
-from crosspatch.explanation import attention, study
+from crosspatch.explanation import attention
+from crosspatch.explanation import explain as study
 from crosspatch.explanation.ablation import layout_without, permuted_scores, scores_of
-from crosspatch.explanation.study import EXPLANATION_TABLES, explain, read_explanation
+from crosspatch.explanation.explain import EXPLANATION_TABLES, explain, read_explanation
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.models import registry
 from crosspatch.models.registry import ModelEntry
@@ -45,9 +46,9 @@ def quick(monkeypatch):
 
     # Defined in here, so that worker processes are sent it and need not import this file.
     def tiny(layout: Layout, seed: int | None, device: str) -> Any:
+        from crosspatch.models.loop import TrainingSettings
         from crosspatch.models.sequence import SequenceSettings
         from crosspatch.models.sequence_classifier import SequenceClassifier
-        from crosspatch.models.training import TrainingSettings
 
         return SequenceClassifier(
             layout,

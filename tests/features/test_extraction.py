@@ -17,19 +17,13 @@ import pandas as pd
 import pytest
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.extracted import assemble, read_labels, write_failures
+from crosspatch.cohorts.extracted import cohort_of, read_labels, write_failures
 from crosspatch.errors import CohortError, RecordingError
-from crosspatch.features.extraction import (
-    ExtractionSettings,
-    Progress,
-    extract_file,
-    extract_many,
-    find_recordings,
-    step_described,
-    store_beside,
-)
+from crosspatch.features.extraction import ExtractionSettings, extract_file, step_described
+from crosspatch.features.finding import find_recordings
 from crosspatch.features.isolation import close_children, extract_isolated
 from crosspatch.features.layouts import load_layout
+from crosspatch.features.many import ExtractionProgress, extract_many, store_beside
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from tests.features.made_files import folder_of, write_small
@@ -42,8 +36,8 @@ def five(tmp_path_factory) -> Path:
     return folder_of(tmp_path_factory.mktemp("five"), 5)
 
 
-def cohort_of(folder: Path, store: Path, **given) -> anndata.AnnData:
-    cohort = assemble(find_recordings([folder]), store, SHARED, **given).cohort
+def table_of(folder: Path, store: Path, **given) -> anndata.AnnData:
+    cohort = cohort_of(find_recordings([folder]), store, SHARED, **given).cohort
     assert cohort is not None
     return cohort
 
@@ -72,8 +66,8 @@ def test_a_folder_becomes_a_valid_cohort_table(five, tmp_path, layout):
     out = tmp_path / "cohort.h5ad"
     settings = ExtractionSettings(layout)
     state = extract_many([five], store_beside(out), settings)
-    assert state == Progress(5, 5, 0, 0)
-    result = assemble(find_recordings([five]), store_beside(out), settings)
+    assert state == ExtractionProgress(5, 5, 0, 0)
+    result = cohort_of(find_recordings([five]), store_beside(out), settings)
     assert result.failures.empty
     table.write(result.cohort, out)
     cohort = table.read(out)
@@ -109,7 +103,7 @@ def test_a_file_that_fails_is_listed_and_stops_nothing(tmp_path):
     store = tmp_path / "c.cells.sqlite"
     state = extract_many([folder], store, SHARED, jobs=2)
     assert (state.done, state.failed) == (6, 3)
-    result = assemble(find_recordings([folder]), store, SHARED)
+    result = cohort_of(find_recordings([folder]), store, SHARED)
     assert result.cohort is not None
     assert result.cohort.n_obs == 3
     reasons = dict(
@@ -210,7 +204,7 @@ def test_two_dask_workers_one_killed_all_cells_arrive(tmp_path):
         processes += [subprocess.Popen([*worker, "--name", f"w{k}"], **quiet) for k in range(2)]
         killed: list[int] = []
 
-        def kill_one(state: Progress) -> None:
+        def kill_one(state: ExtractionProgress) -> None:
             if state.done >= 5 and not killed:
                 processes[1].kill()
                 killed.append(state.done)
@@ -219,7 +213,7 @@ def test_two_dask_workers_one_killed_all_cells_arrive(tmp_path):
         state = extract_many([folder], store, SHARED, scheduler=address, progress=kill_one)
         assert killed
         assert (state.done, state.failed) == (24, 0)
-        assert cohort_of(folder, store).n_obs == 24
+        assert table_of(folder, store).n_obs == 24
     finally:
         for process in reversed(processes):
             process.kill()
@@ -240,14 +234,14 @@ def test_labels_come_from_beside_the_recordings_or_from_a_file(five, tmp_path):
     labels.to_csv(folder / "cells.csv", index=False)
     store = tmp_path / "c.sqlite"
     extract_many([folder], store, SHARED)
-    cohort = cohort_of(folder, store)
+    cohort = table_of(folder, store)
     assert list(cohort.obs["subclass"].astype(object).fillna("none")) == ["Sst", "Vip", "none"]
     assert list(cohort.obs["donor"]) == ["a", "b", "b"]
     other = tmp_path / "other.csv"
     labels.assign(file=[Path(name).stem for name in names], subclass="Pvalb").to_csv(
         other, index=False
     )
-    given = cohort_of(folder, store, labels=read_labels(other))
+    given = table_of(folder, store, labels=read_labels(other))
     assert set(given.obs["subclass"]) == {"Pvalb"}
     pd.concat([labels, labels]).to_csv(other, index=False)
     with pytest.raises(CohortError, match="stands in more than one row"):
@@ -272,8 +266,8 @@ def test_real_files_without_a_species_ask_for_it(real_data, tmp_path):
     assert (state.total, state.failed) == (6, 1)
     files = find_recordings([folder])
     with pytest.raises(CohortError, match="give --species mouse or human"):
-        assemble(files, store, SHARED)
-    result = assemble(files, store, SHARED, species="mouse")
+        cohort_of(files, store, SHARED)
+    result = cohort_of(files, store, SHARED, species="mouse")
     assert result.cohort is not None
     assert result.cohort.n_obs == 5
     assert "voltage clamp" in result.failures["reason"].iloc[0]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
-from crosspatch.features.protocols import Protocols, analyse
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
@@ -54,8 +54,8 @@ def test_planted_sag_comes_back():
 
 def test_planted_spikes_come_back():
     cell = MadeCell(rheobase=60, latency=0.063)
-    protocols = analyse(made_recording(cell))
-    found = scalar_features(protocols)
+    analysis = analyse(made_recording(cell))
+    found = scalar_features(analysis)
     assert found["rheobase_i"] == 60
     assert found["latency_rheo"] == pytest.approx(0.063, abs=0.0005)
     hero = cell.spike_times(100)  # the first between 39 and 61 pA above rheobase
@@ -63,7 +63,7 @@ def test_planted_spikes_come_back():
     assert found["mean_isi_hero"] == pytest.approx(hero[1] - hero[0], rel=1e-3)
     assert found["isi_cv_hero"] == pytest.approx(0, abs=1e-3)
     assert found["first_isi_inv_hero"] == pytest.approx(1 / (hero[1] - hero[0]), rel=1e-3)
-    psth = vector_families(protocols, GOUWENS)[0]["psth"].reshape(6, 20)
+    psth = vector_families(analysis, GOUWENS)[0]["psth"].reshape(6, 20)
     counts, _ = np.histogram(cell.spike_times(60), np.linspace(0, 1, 21))
     np.testing.assert_allclose(psth[0], counts * 20)
     assert psth.sum(axis=1)[[1, 2, 3]] == pytest.approx(
@@ -99,11 +99,11 @@ def test_a_cell_that_never_spikes_gives_its_responses():
 
 
 def test_without_hyperpolarising_steps_there_is_no_resistance():
-    protocols = analyse(made_recording(amplitudes=(20, 60, 80, 100)))
-    found = scalar_features(protocols)
+    analysis = analyse(made_recording(amplitudes=(20, 60, 80, 100)))
+    found = scalar_features(analysis)
     assert not {"sag", "vm_for_sag", "input_resistance", "tau"} & set(found)
-    assert "no hyperpolarising long square" in protocols.notes
-    assert "step_subthresh" not in vector_families(protocols, GOUWENS)[0]
+    assert "no hyperpolarising long square" in analysis.notes
+    assert "step_subthresh" not in vector_families(analysis, GOUWENS)[0]
 
 
 def test_repeats_of_one_step_give_its_resistance():
@@ -207,12 +207,12 @@ def _same(found, expected, rtol=1e-9, atol=1e-9):
 )
 def test_real_files_give_the_spikes_one_can_count(real_data: Path, name, resistance, rheobase):
     with open_recording(real_data / "recordings" / f"{name}.abf") as recording:
-        protocols = analyse(recording)
-        long = protocols.long_square
+        analysis = analyse(recording)
+        long = analysis.long_square
         assert long is not None
         compared = 0
         for number, spikes in zip(long.numbers, long.features["spikes_set"], strict=True):
-            stimulus = protocols.stimuli[number]
+            stimulus = analysis.stimuli[number]
             rate = recording.sweep(number).rate
             during = slice(round(stimulus.start * rate), round(stimulus.end * rate))
             voltage = recording.sweep(number).voltage[during]
@@ -222,7 +222,7 @@ def test_real_files_give_the_spikes_one_can_count(real_data: Path, name, resista
             assert len(spikes) == crossings, f"sweep {number}"
             compared += 1
         assert compared > 5
-        found = scalar_features(protocols)
+        found = scalar_features(analysis)
     assert resistance[0] < found["input_resistance"] < resistance[1]
     assert found["rheobase_i"] == rheobase
     table = long.features["sweeps"].sort_values("stim_amp")
@@ -234,9 +234,9 @@ def test_real_files_give_the_spikes_one_can_count(real_data: Path, name, resista
 @pytest.mark.parametrize("name", ["171116sh_0016", "17o05027_ic_ramp"])
 def test_real_ramps_give_their_first_spike(real_data: Path, name):
     with open_recording(real_data / "recordings" / f"{name}.abf") as recording:
-        protocols: Protocols = analyse(recording)
-        found = scalar_features(protocols)
-        ramp = protocols.ramp
+        analysis: Analysis = analyse(recording)
+        found = scalar_features(analysis)
+        ramp = analysis.ramp
         assert ramp is not None
         first = next(k for k, spikes in enumerate(ramp.features["spikes_set"]) if len(spikes))
         spike = ramp.features["spikes_set"][first].iloc[0]
@@ -246,6 +246,6 @@ def test_real_ramps_give_their_first_spike(real_data: Path, name):
     crossing = begun + int(np.flatnonzero(voltage[begun:] > 0)[0])
     assert spike["peak_t"] == pytest.approx(crossing / rate, abs=0.002)
     assert found["peak_deltav_ramp"] > 30
-    family = vector_families(protocols, GOUWENS)[0]["first_ap_v"].reshape(3, 150)
+    family = vector_families(analysis, GOUWENS)[0]["first_ap_v"].reshape(3, 150)
     assert np.isfinite(family[2]).all()
     assert np.isnan(family[:2]).all()

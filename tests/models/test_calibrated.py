@@ -9,10 +9,11 @@ from sklearn.metrics import f1_score
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import load_layout
-from crosspatch.models import calibrated as module
+from crosspatch.models import calibration
 from crosspatch.models.absence import MINIMUM_COMPLETENESS, FamilyDropout, random_masks, without
 from crosspatch.models.boosting import build_boosting
-from crosspatch.models.calibrated import CalibratedClassifier, conformal_limit
+from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.calibration import conformal_limit
 from crosspatch.models.registry import build_calibrated, model_entry
 from tests import made
 
@@ -186,8 +187,8 @@ def test_groups_with_few_donors_take_over_the_calibration_of_fuller_cells():
     model = CalibratedClassifier(
         [("logistic", model_entry("logistic").build(SHARED, 0, "cpu"))], SHARED, random_state=0
     ).fit(X, y, groups=donors)
-    full = model.held_.where(module.group_of(model.held_.completeness) == 2)
-    found = module.Calibration.fit(full)
+    full = model.held_.where(calibration.group_of(model.held_.completeness) == 2)
+    found = calibration.Calibration.fit(full)
     assert found.temperature[0] == found.temperature[2]
     assert (found.limit[0] == found.limit[2]).all()
 

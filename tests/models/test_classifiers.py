@@ -12,9 +12,9 @@ from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from crosspatch.errors import ModelError
+from crosspatch.models.loop import Epoch, TrainingSettings, train_network
 from crosspatch.models.registry import MODEL_NAMES, model_entry
-from crosspatch.models.sequence_classifier import Cells, SequenceClassifier, oversampled
-from crosspatch.models.training import Epoch, TrainingSettings, train
+from crosspatch.models.sequence_classifier import SequenceClassifier, TrainingCells, oversampled
 from crosspatch.models.transfer import FinetuneClassifier, JointClassifier
 from tests.made import SMALL, features, labels
 
@@ -141,7 +141,7 @@ def test_smote_balances_and_makes_no_family_up():
     y = torch.tensor([0] * 24 + [1] * 6)
     present[24:, 2] = False
     values[24:, 2] = 0
-    more = oversampled(Cells(values, present, y), 0)
+    more = oversampled(TrainingCells(values, present, y), 0)
     assert torch.bincount(more.y).tolist() == [24, 24]
     assert not more.present[more.y == 1][:, 2].any()
     assert more.present[more.y == 0].all()
@@ -201,7 +201,7 @@ def test_training_stops_early_and_returns_to_its_best_state():
         weights.append(network.weight.item())
         return next(scores)
 
-    history = train(
+    history = train_network(
         network,
         batches=lambda: [torch.ones(1, 1)],
         loss=lambda batch: network(batch).sum(),
@@ -223,7 +223,7 @@ def test_training_clips_gradients_and_reports_progress():
         norms.append(torch.cat(gradients).norm().item())
         return 0.0
 
-    train(
+    train_network(
         network,
         batches=lambda: [torch.full((1, 1), 1000.0)],
         loss=lambda batch: network(batch).sum(),

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crosspatch.models.inputs import SequenceInputs
 from crosspatch.models.losses import (
     ArcFaceHead,
     class_balanced_focal_loss,
     inverse_frequency,
 )
 from crosspatch.models.sequence import FamilyEncoder, FamilyNorm, SequenceSettings
+from crosspatch.models.sequence_inputs import SequenceInputs
 
 WIDTHS = [4, 3, 2]
 

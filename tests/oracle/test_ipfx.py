@@ -7,13 +7,13 @@ import warnings
 import numpy as np
 import pytest
 
+from crosspatch.features.analysis import analyse, quiet
 from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS
-from crosspatch.features.protocols import analyse, quiet
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.quality import ANY
-from crosspatch.recordings.simulated import simulate_cells
+from crosspatch.simulation.cells import simulate_cells
 
 
 @pytest.fixture(scope="module", params=["mouse", "human"])
@@ -62,12 +62,12 @@ def test_equal_to_ipfx(recordings):
     for path in recordings.values():
         theirs, scalars, long = _ipfx(path)
         with open_recording(path) as recording:
-            protocols = analyse(recording, ANY)
-            ours, _ = vector_families(protocols, VECTOR_LAYOUTS["gouwens"])
-            values = scalar_features(protocols)
+            analysis = analyse(recording, ANY)
+            ours, _ = vector_families(analysis, VECTOR_LAYOUTS["gouwens"])
+            values = scalar_features(analysis)
         _compare_scalars(values, scalars, long)
         if "error" in theirs:  # IPFX gives nothing where a protocol is missing
-            assert protocols.short_square is None or protocols.ramp is None
+            assert analysis.short_square is None or analysis.ramp is None
             assert ours
             continue
         assert set(ours) == set(VECTOR_LAYOUTS["gouwens"].lengths)

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.column_overrides import read_mapping
 from crosspatch.features.layouts import Feature, Layout, load_layout
-from crosspatch.prediction import inputs
-from crosspatch.prediction.inputs import Batch, ReadSettings, read_inputs
+from crosspatch.prediction import batches as inputs
+from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
+from crosspatch.tables.mapping import read_mapping
 from tests import made
 
 SHARED = load_layout("shared")
@@ -74,7 +74,7 @@ def test_encodings_and_semicolons(encoding: str, tmp_path):
 
 
 def test_a_table_is_read_in_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "CHUNK", 4)
+    monkeypatch.setattr("crosspatch.tables.reading.CHUNK", 4)
     for kind in (".csv", ".xlsx", ".parquet"):
         batches, _ = read(write(tmp_path, kind))
         assert [len(batch.cell_ids) for batch in batches] == [4, 2]

@@ -14,9 +14,8 @@ import crosspatch
 from crosspatch.cohorts import table
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.features.layouts import load_layout
-from crosspatch.prediction.inputs import Batch
-from crosspatch.prediction.output import Output, open_output
-from crosspatch.prediction.prediction import CsvWriter
+from crosspatch.prediction.batches import Batch
+from crosspatch.prediction.output import CsvWriter, Output, open_output
 from crosspatch.prediction.predictor import Predictor, predict_batches
 from tests import made
 from tests.prediction.conftest import COUNTS

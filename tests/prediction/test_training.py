@@ -9,7 +9,7 @@ from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation.benchmark import benchmark
 from crosspatch.models import artifact
 from crosspatch.models.registry import MODEL_NAMES
-from crosspatch.prediction.inputs import Batch
+from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.training import BEST_MODEL, LeftOut, left_out, train
 from tests import made

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from crosspatch.archive.dandi import Archive, Place, is_dandi
+from crosspatch.archive.web import Web, WebSettings, digests_of
 from crosspatch.errors import NetworkError
-from crosspatch.recordings.dandi import Archive, Place, is_dandi
-from crosspatch.web import Web, WebSettings, digests_of
 from tests.archive_server import KINDS, ArchiveServer, Faults
 
 MANY = 2345

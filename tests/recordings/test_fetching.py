@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crosspatch.archive.dandi import Archive, Asset, Place
+from crosspatch.archive.fetching import FetchProgress, fetch_assets
+from crosspatch.archive.web import Web, digests_of
 from crosspatch.errors import NetworkError
-from crosspatch.recordings.dandi import Archive, Asset, Place
-from crosspatch.recordings.fetching import FetchProgress, fetch_assets
-from crosspatch.web import Web, digests_of
 from tests.archive_server import KINDS, ArchiveServer, Faults
 
 SIZE = 150_000
@@ -133,7 +133,7 @@ def hashed(monkeypatch) -> list[Path]:
         read.append(file)
         return digests_of(file, kinds)
 
-    monkeypatch.setattr("crosspatch.recordings.fetching.digests_of", counted)
+    monkeypatch.setattr("crosspatch.archive.fetching.digests_of", counted)
     return read
 
 
@@ -313,8 +313,8 @@ def test_progress_tells_what_is_there_and_what_comes(archive, assets, tmp_path):
 
 _FETCH = """
 import signal, sys
-from crosspatch.recordings.dandi import Archive, Place
-from crosspatch.recordings.fetching import fetch_assets
+from crosspatch.archive.dandi import Archive, Place
+from crosspatch.archive.fetching import fetch_assets
 # What was started in the background ignores Ctrl-C, and so would this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 archive = Archive(sys.argv[1])

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosspatch.features.protocols import analyse
+from crosspatch.features.analysis import analyse
 from crosspatch.recordings.model import Recorded
-from crosspatch.recordings.quality import ALLEN, ANY, QualitySettings, assess_cell, assess_sweep
+from crosspatch.recordings.quality import ALLEN, ANY, QualityThresholds, assess_cell, assess_sweep
 from crosspatch.recordings.stimuli import recognise
 from tests.features.made_cell import MadeCell, made_recording
 
@@ -95,7 +95,7 @@ def test_rejected_sweeps_are_not_measured_and_are_noted():
     broken = np.array(sweeps[3].voltage)
     broken[40_000] = np.nan
     sweeps[3] = replace(sweeps[3], read_voltage=lambda: broken)
-    protocols = analyse(replace(recording, sweeps=tuple(sweeps)), QualitySettings())
-    assert protocols.long_square is not None
-    assert 3 not in protocols.long_square.numbers
-    assert "sweep 3 rejected: 1 samples are not finite" in protocols.notes
+    analysis = analyse(replace(recording, sweeps=tuple(sweeps)), QualityThresholds())
+    assert analysis.long_square is not None
+    assert 3 not in analysis.long_square.numbers
+    assert "sweep 3 rejected: 1 samples are not finite" in analysis.notes

@@ -12,16 +12,15 @@ import h5py
 import numpy as np
 import pytest
 
+from crosspatch.archive.dandi import Archive, Asset, Place
+from crosspatch.archive.streaming import RemoteBytes, open_asset
+from crosspatch.archive.web import ChangedError, RangePart, Web
 from crosspatch.errors import CrosspatchError, NetworkError
 from crosspatch.features import extraction
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.outcome import CellFeatures
-from crosspatch.recordings.dandi import Archive, Asset, Place
-from crosspatch.recordings.hdf5 import GuardedFile
-from crosspatch.recordings.nwb import DoubtfulBytesError
+from crosspatch.recordings.hdf5 import DoubtfulBytesError, GuardedFile
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.remote import RemoteBytes
-from crosspatch.web import ChangedError, Part, Web
 from tests.archive_server import KINDS, ArchiveServer, Faults
 from tests.features.made_files import write_small
 from tests.recordings import made_files
@@ -136,7 +135,7 @@ def test_only_what_is_used_is_fetched(asset, local, server):
 
 
 def test_the_sweeps_of_a_recording_are_those_of_the_file(asset, files):
-    with open_recording(asset) as far, open_recording(files[asset.path]) as near:
+    with open_asset(asset) as far, open_recording(files[asset.path]) as near:
         assert len(far.sweeps) == len(near.sweeps)
         for ours, theirs in zip(far.sweeps, near.sweeps, strict=True):
             np.testing.assert_array_equal(ours.voltage, theirs.voltage)
@@ -219,7 +218,7 @@ class Spoiling(Web):
             if len(self.parts) - 1 == self.spoilt:
                 for place in self.rng.integers(len(content), size=self.rng.integers(1, 4)):
                     content[place] ^= 0xFF
-        return Part(bytes(content), self.etag, len(self.content), address)
+        return RangePart(bytes(content), self.etag, len(self.content), address)
 
     def download(self, address, file, **_):
         file.write_bytes(self.content)
@@ -258,7 +257,7 @@ def test_a_server_without_parts_gives_the_whole(asset, local, server):
 
 
 def test_a_server_that_stops_giving_parts_gives_the_whole(asset, local, server):
-    with open_recording(asset) as recording:
+    with open_asset(asset) as recording:
         recording.current_clamp[0].voltage
         server.faults = Faults(("ignore-range",), where="/blobs/")
         with pytest.raises(DoubtfulBytesError, match="does not give parts of files"):
@@ -291,7 +290,7 @@ def test_another_file_than_the_listed_one_is_refused(asset, server):
 
 
 def test_a_file_that_changes_between_two_requests_is_noticed(asset, server):
-    with open_recording(asset) as recording:
+    with open_asset(asset) as recording:
         first = recording.current_clamp[0].voltage
         server.faults = Faults(("changed",), times=1, where="/blobs/")
         with pytest.raises(ChangedError, match="changed while it was read"):
@@ -316,7 +315,7 @@ def test_bytes_that_do_not_come_are_no_zeros(assets, server):
 
 
 def test_a_link_that_has_expired_is_asked_for_again(asset, server, local):
-    with open_recording(asset) as recording:
+    with open_asset(asset) as recording:
         server.clear_log()
         server.faults = Faults(("403",), times=1, where="/blobs/")
         assert len(recording.current_clamp[-1].voltage)
@@ -325,7 +324,7 @@ def test_a_link_that_has_expired_is_asked_for_again(asset, server, local):
 
 def test_verified_from_the_beginning(asset, server, files, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with open_recording(asset, verified=True) as far, open_recording(files[asset.path]) as near:
+    with open_asset(asset, verified=True) as far, open_recording(files[asset.path]) as near:
         np.testing.assert_array_equal(far.sweeps[0].voltage, near.sweeps[0].voltage)
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
@@ -336,7 +335,7 @@ def test_nothing_stays_of_a_download_that_failed(asset, server, tmp_path, monkey
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     server.faults = Faults(("wrong",), where="/blobs/")
     with pytest.raises(NetworkError):
-        open_recording(asset, verified=True)
+        open_asset(asset, verified=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -365,7 +364,12 @@ def test_samples_may_spell_anything(kind, points, quick, tmp_path):
     expected = expected[len(expected) // 2 :]
 
     def require_spelt(source: Path | Asset, verified: bool) -> None:
-        with open_recording(source, verified=verified) as recording:
+        opened = (
+            open_recording(source)
+            if isinstance(source, Path)
+            else open_asset(source, verified=verified)
+        )
+        with opened as recording:
             for sweep, voltage in zip(recording.sweeps, expected, strict=True):
                 read = sweep.voltage if points is None else sweep.voltage_until(points)
                 np.testing.assert_allclose(read, voltage[:points], rtol=1e-12)
@@ -392,7 +396,7 @@ class Endless(Web):
         places = np.arange(first // 256, (first + count) // 256 + 1, dtype=np.uint32)
         content = np.repeat(places % 251, 256).astype(np.uint8).tobytes()
         self.requests += 1
-        return Part(content[first % 256 :][:count], "tag", self.size, address)
+        return RangePart(content[first % 256 :][:count], "tag", self.size, address)
 
 
 def endless(size: int) -> RemoteBytes:

@@ -11,18 +11,15 @@ import pandas as pd
 import pytest
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings import nwb_writer, quality, simulated
+from crosspatch.recordings import quality
 from crosspatch.recordings.model import VOLTAGE_CLAMP
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.point_neuron import PointNeuron, SpikeShape, simulate
-from crosspatch.recordings.simulated import (
-    SPECIES,
-    SUBCLASSES,
-    plan_cells,
-    record,
-    simulate_cells,
-    simulated_neuron,
-)
+from crosspatch.simulation import cells as simulated
+from crosspatch.simulation import nwb_writer, rig
+from crosspatch.simulation.cells import plan_cells, simulate_cells
+from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate_neuron
+from crosspatch.simulation.rig import record
+from crosspatch.simulation.subclasses import SPECIES, SUBCLASSES, simulated_neuron
 
 RATE = 50_000
 STEP = slice(31_000, 81_000)
@@ -35,7 +32,7 @@ def step(amplitude):
 
 
 def spikes_in_step(neuron, amplitude, seed=0):
-    _, spikes = simulate(neuron, step(amplitude), RATE, rng=seed)
+    _, spikes = simulate_neuron(neuron, step(amplitude), RATE, rng=seed)
     return spikes[(spikes >= 0.62) & (spikes < 1.62)] - 0.62
 
 
@@ -49,7 +46,7 @@ def rheobase(neuron):
 @pytest.mark.parametrize(("leak", "capacitance"), [(4.0, 90.0), (10.0, 60.0)])
 def test_without_ih_resistance_and_time_constant_are_those_of_the_membrane(leak, capacitance):
     neuron = PointNeuron(leak=leak, capacitance=capacitance)
-    voltage, spikes = simulate(neuron, step(-50.0), RATE)
+    voltage, spikes = simulate_neuron(neuron, step(-50.0), RATE)
     assert len(spikes) == 0
     assert voltage[STEP.start - 1] == pytest.approx(neuron.rest, abs=1e-6)
     settled = voltage[STEP.stop - 1]
@@ -64,10 +61,10 @@ def test_the_sampling_rate_does_not_change_the_response(rate):
     neuron = PointNeuron()
     current = np.zeros(rate // 2)
     current[rate // 10 :] = 120.0
-    _, spikes = simulate(neuron, current, rate)
+    _, spikes = simulate_neuron(neuron, current, rate)
     fine = np.zeros(RATE // 2)
     fine[RATE // 10 :] = 120.0
-    _, expected = simulate(neuron, fine, RATE)
+    _, expected = simulate_neuron(neuron, fine, RATE)
     assert len(spikes) == len(expected)
     assert spikes == pytest.approx(expected, rel=0.01)
 
@@ -83,7 +80,7 @@ def test_the_sampling_rate_does_not_change_the_response(rate):
 def test_the_spike_comes_back_in_the_shape_asked_for(shape):
     extractor = pytest.importorskip("ipfx.feature_extractor")
     current = step(160.0)
-    voltage, times = simulate(PointNeuron(spike=shape), current, RATE)
+    voltage, times = simulate_neuron(PointNeuron(spike=shape), current, RATE)
     time = np.arange(len(voltage)) / RATE
     found = extractor.SpikeFeatureExtractor(start=0.62, end=1.62).process(time, voltage, current)
     assert len(found) == len(times)
@@ -113,7 +110,7 @@ def test_subclasses_have_their_hallmarks(groups, species):
     rows = []
     for subclass in SUBCLASSES:
         for neuron in groups[species, subclass]:
-            voltage, _ = simulate(neuron, step(-100.0), RATE)
+            voltage, _ = simulate_neuron(neuron, step(-100.0), RATE)
             peak, steady = voltage[STEP].min(), voltage[STEP.stop - 1]
             lowest = rheobase(neuron)
             first = spikes_in_step(neuron, lowest)
@@ -165,16 +162,16 @@ def test_donors_are_shared_between_subclasses_and_cells_do_not_depend_on_their_n
 def test_the_stimulus_set_is_the_one_asked_for():
     sweeps = record(simulated_neuron("mouse", "Vip", 4), 4)
     codes = [sweep.stimulus_code for sweep in sweeps]
-    assert codes.count(simulated.RAMP) == 2
-    assert codes.count(simulated.SHORT_SQUARE_FINE) == 3
-    coarse = [s.current[31_000] for s in sweeps if s.stimulus_code == simulated.LONG_SQUARE_COARSE]
+    assert codes.count(rig.RAMP_NAME) == 2
+    assert codes.count(rig.SHORT_SQUARE_FINE) == 3
+    coarse = [s.current[31_000] for s in sweeps if s.stimulus_code == rig.LONG_SQUARE_COARSE]
     assert coarse == [-110.0 + 20.0 * place for place in range(len(coarse))]
     for sweep in sweeps:
         changes = np.flatnonzero(np.diff(sweep.current))
         assert list(changes[:3]) == [999, 1499, 30_999]
         assert len(sweep.current) == len(sweep.voltage)
         assert np.isfinite(sweep.voltage).all()
-    ramp = sweeps[codes.index(simulated.RAMP)]
+    ramp = sweeps[codes.index(rig.RAMP_NAME)]
     end = np.flatnonzero(ramp.voltage)[-1]
     assert len(ramp.voltage) - end > 25_000
     assert np.diff(ramp.current[31_000:end]) == pytest.approx(25 / RATE, rel=0.2)
@@ -229,7 +226,7 @@ def written(tmp_path_factory):
     for species in SPECIES:
         for number, subclass in enumerate(SUBCLASSES, start=1):
             cell = simulated.PlannedCell(number, species, subclass, donor=1, seed=0)
-            paths[species, subclass] = simulated.write_cell(cell, folder, simulated.NO_TROUBLE)
+            paths[species, subclass] = simulated.write_cell(cell, folder, rig.NO_TROUBLE)
     return paths
 
 
@@ -284,7 +281,7 @@ def whole(tmp_path_factory):
     """The last cell of `written` with the whole set; one of its ramps was interrupted."""
     cell = simulated.PlannedCell(4, "human", "Vip", donor=1, seed=0)
     folder = tmp_path_factory.mktemp("whole")
-    return simulated.write_cell(cell, folder, simulated.NO_TROUBLE, whole_set=True)
+    return simulated.write_cell(cell, folder, rig.NO_TROUBLE, whole_set=True)
 
 
 def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
@@ -299,17 +296,17 @@ def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
         assert len(clamped) == 18
         assert all(0.1 <= sweep.duration <= 0.5 for sweep in clamped)
         assert codes[:5] == [
-            simulated.SMOKE,
-            simulated.IN_BATH,
-            *(simulated.CELL_ATTACHED, simulated.CELL_ATTACHED),
-            simulated.BREAK_IN,
+            rig.SMOKE,
+            rig.IN_BATH,
+            *(rig.CELL_ATTACHED, rig.CELL_ATTACHED),
+            rig.BREAK_IN,
         ]
-        assert codes[-1] == simulated.END
-        assert codes.count(simulated.SHORT_SQUARE_TRIPLE) == 3
-        assert codes.count(simulated.CAPACITANCE_CHECK) == 2
+        assert codes[-1] == rig.END
+        assert codes.count(rig.SHORT_SQUARE_TRIPLE) == 3
+        assert codes.count(rig.CAPACITANCE_CHECK) == 2
         points = {code: sweep.points for code, sweep in zip(codes, recording.sweeps, strict=True)}
-        assert points[simulated.CHIRP] == 1_180_000
-        assert points[simulated.NOISE] == 1_200_000
+        assert points[rig.CHIRP] == 1_180_000
+        assert points[rig.NOISE] == 1_200_000
         noted = recording.recorded
         seal, access, resistance = (
             quality._clamp_test(recording, test) for test in ("seal", "access", "input")
@@ -322,8 +319,7 @@ def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
         assert resistance - access == pytest.approx(membrane, rel=0.1)
         # The noise makes the cell spike, the chirp swings around rest.
         noise, chirp = (
-            recording.sweep(codes.index(code)).voltage
-            for code in (simulated.NOISE, simulated.CHIRP)
+            recording.sweep(codes.index(code)).voltage for code in (rig.NOISE, rig.CHIRP)
         )
         assert noise.max() > 0
         assert 5 < np.ptp(chirp) < 30
@@ -336,9 +332,9 @@ def test_codes_of_the_whole_set_are_in_the_ontology():
         ontology = stimulus.StimulusOntology.default()
     known = {code for each in ontology.stimuli for tags in each.tags("code") for code in tags}
     for code in (
-        *(simulated.SMOKE, simulated.IN_BATH, simulated.CELL_ATTACHED, simulated.BREAK_IN),
-        *(simulated.RESISTANCE_CHECK, simulated.END, simulated.SHORT_SQUARE_TRIPLE),
-        *(simulated.CAPACITANCE_CHECK, simulated.CHIRP, simulated.NOISE),
+        *(rig.SMOKE, rig.IN_BATH, rig.CELL_ATTACHED, rig.BREAK_IN),
+        *(rig.RESISTANCE_CHECK, rig.END, rig.SHORT_SQUARE_TRIPLE),
+        *(rig.CAPACITANCE_CHECK, rig.CHIRP, rig.NOISE),
     ):
         assert code in known
 
@@ -361,7 +357,7 @@ def test_the_whole_set_leaves_what_is_measured_as_it_is(written, whole):
         stopped = np.flatnonzero(voltage)[-1] + 1
         assert np.abs(found[:stopped] - voltage[:stopped]).max() < 0.01
         assert np.array_equal(command[:stopped], current[:stopped])
-        if code.startswith(simulated.RAMP) and found[-1]:
+        if code.startswith(rig.RAMP_NAME) and found[-1]:
             interrupted += 1
             on = stopped + np.flatnonzero(found[stopped:])[0]
             assert 960 <= on - stopped <= 1983
@@ -457,11 +453,11 @@ def test_a_stranger_in_the_folder_and_a_file_as_folder_are_refused(tmp_path):
 
 def test_bad_currents_and_neurons_are_refused():
     with pytest.raises(RecordingError, match="finite"):
-        simulate(PointNeuron(), np.array([0.0, np.nan]))
+        simulate_neuron(PointNeuron(), np.array([0.0, np.nan]))
     with pytest.raises(RecordingError, match="rate"):
-        simulate(PointNeuron(), np.zeros(5), 0.0)
+        simulate_neuron(PointNeuron(), np.zeros(5), 0.0)
     with pytest.raises(RecordingError, match="leak"):
-        simulate(replace(PointNeuron(), leak=0.0), np.zeros(5))
+        simulate_neuron(replace(PointNeuron(), leak=0.0), np.zeros(5))
     with pytest.raises(RecordingError, match="subclass 'Sncg' is unknown"):
         simulated_neuron("mouse", "Sncg", 0)
 

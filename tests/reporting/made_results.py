@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosspatch.evaluation.results import CalibrationTables, ResultFolder, assemble
+from crosspatch.evaluation.results import CalibrationTables, ResultFolder, benchmark_result
 
 CLASSES = {
     "mouse": ["Lamp5", "Pvalb", "Sst", "Vip", "Sncg"],
@@ -121,7 +121,9 @@ def benchmark_folder(
     told = settings("benchmark", simulated=simulated, tasks=list(tasks), calibration=calibration)
     told |= {"models": list(models), "features": dict.fromkeys(tasks, features)}
     tables = _calibration(tasks, models, features) if calibration else None
-    result = assemble(pd.DataFrame(rows), pd.DataFrame(confusion), cohorts_table(), told, tables)
+    result = benchmark_result(
+        pd.DataFrame(rows), pd.DataFrame(confusion), cohorts_table(), told, tables
+    )
     return _write(folder, result.tables, told)
 
 

@@ -17,9 +17,10 @@ import pytest
 from crosspatch.errors import CrosspatchError
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.artifact import load
+from crosspatch.models.verdicts import VERDICTS
+from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.explained import CellExplanation, explain_cells
-from crosspatch.prediction.inputs import Batch
-from crosspatch.prediction.prediction import VERDICTS, Prediction, joined
+from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.training import train
 from crosspatch.reporting import batch_report

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from crosspatch.errors import CrosspatchError
-from crosspatch.evaluation.results import summarize
+from crosspatch.evaluation.results import summarize_runs
 from crosspatch.reporting import page
 from crosspatch.reporting.numbers import Cell, read_source, say, written
 from crosspatch.reporting.page import Paragraph, Picture, Section, Table, write_page
@@ -173,7 +173,7 @@ def rounds_to(value: str, shown: str) -> bool:
 
 def test_summary_is_that_of_the_results(folders):
     for name in ("run", "calibration"):
-        again = summarize(pd.read_csv(folders[name] / "results.csv"))
+        again = summarize_runs(pd.read_csv(folders[name] / "results.csv"))
         pd.testing.assert_frame_equal(again, pd.read_csv(folders[name] / "summary.csv"))
 
 

@@ -589,15 +589,15 @@ def test_sweeps_in_which_nothing_was_recorded_are_empty(tmp_path):
 
 def test_a_recording_with_too_many_samples_keeps_its_spikes(service, tmp_path, monkeypatch):
     """Coarser, but every lowest and highest value is there, and the times are right."""
-    from crosspatch.features.protocols import analyse
-    from crosspatch.recordings.quality import QUALITIES
+    from crosspatch.features.analysis import analyse
+    from crosspatch.recordings.quality import THRESHOLDS
 
     made = cell()
     made[5].voltage[-1] = 70.0
     monkeypatch.setattr(traces, "MOST_SAMPLES", 20_000)
     with open_recording(write_nwb(tmp_path / "x.nwb", made)) as recording:
-        protocols = analyse(recording, QUALITIES["default"])
-        kinds = traces.write_traces(recording, protocols, tmp_path)
+        analysis = analyse(recording, THRESHOLDS["default"])
+        kinds = traces.write_traces(recording, analysis, tmp_path)
     assert (tmp_path / traces.SAMPLES).stat().st_size <= 4 * 25_000
     assert [each["shown"] for each in kinds] == [6, 2, 1]
     for each in traces.read_traces(tmp_path, "long square", stretches=5000):

@@ -25,11 +25,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from crosspatch.processes import Child
-from crosspatch.service import server, workers
+from crosspatch.service import queue as workers
+from crosspatch.service import server
 from crosspatch.service.app import create_app
-from crosspatch.service.batches import Batches, label_of
 from crosspatch.service.jobs import Jobs
 from crosspatch.service.settings import ServiceSettings
+from crosspatch.service.uploads import Batches, label_of
 from tests.service import hostile
 from tests.service.conftest import PATIENCE, Service, serving
 from tests.service.made_tables import table
@@ -326,7 +327,7 @@ def test_the_folder_of_a_killed_server_is_removed_by_the_next(service_models, tm
     finally:
         process.kill()
     tidied = tmp_path / "next"
-    tidy = "import tempfile; from crosspatch.service.batches import Batches; "
+    tidy = "import tempfile; from crosspatch.service.uploads import Batches; "
     tidy += "Batches(keep=1, most=1, files=1, storage=1).close()"
     subprocess.run([sys.executable, "-c", tidy], env=environment, check=True, timeout=PATIENCE)
     assert not folder.exists()

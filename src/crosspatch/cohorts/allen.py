@@ -118,7 +118,7 @@ class _Reader:
         self, path: str, columns: list[str], encoding: str = "utf-8-sig"
     ) -> tuple[pd.DataFrame, Path]:
         file, self.found[path] = sources.locate(self.directory, path, verify=self.verify)
-        return sources.read_table(file, columns, encoding=encoding), file
+        return sources.read_source(file, columns, encoding=encoding), file
 
     def features(self, dataset: str, layout: Layout, keys: Mapping[str, _Key]) -> pd.DataFrame:
         """The layout's features, indexed by each file's own key."""

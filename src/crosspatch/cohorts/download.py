@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from crosspatch.archive.dandi import Asset
+from crosspatch.archive.web import Web, digests_of
 from crosspatch.cohorts import sources
 from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, in_words
-from crosspatch.recordings.dandi import Asset
-from crosspatch.web import Web, digests_of
 from crosspatch.writing import replacing
 
 #: Said of the Allen Institute's tables.
@@ -178,7 +178,7 @@ def dandisets() -> Mapping[str, Dandiset]:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CellSelection:
     """Which recordings of a dandiset are wanted.
 
     Attributes
@@ -238,7 +238,7 @@ def labels_of(
 
 
 def choose(
-    assets: Sequence[Asset], labels: pd.DataFrame | None, choice: Choice
+    assets: Sequence[Asset], labels: pd.DataFrame | None, choice: CellSelection
 ) -> dict[Asset, str | None]:
     """The recordings that are wanted.
 
@@ -247,7 +247,7 @@ def choose(
     assets : sequence of Asset
     labels : DataFrame or None
         From `labels_of`.
-    choice : Choice
+    choice : CellSelection
 
     Returns
     -------

@@ -15,7 +15,8 @@ import pandas as pd
 from crosspatch.cohorts import sources, table
 from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
 from crosspatch.errors import CohortError
-from crosspatch.features.extraction import ExtractionSettings, Source
+from crosspatch.features.extraction import ExtractionSettings
+from crosspatch.features.finding import Source
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
@@ -43,7 +44,7 @@ class Extracted:
     failures: pd.DataFrame
 
 
-def assemble(
+def cohort_of(
     files: Sequence[Source],
     store_file: str | Path,
     settings: ExtractionSettings,
@@ -57,9 +58,9 @@ def assemble(
     Parameters
     ----------
     files : sequence of Path or Asset
-        The recordings, as `crosspatch.features.extraction.find_recordings` gives them.
+        The recordings, as `crosspatch.features.finding.find_recordings` gives them.
     store_file : path
-        Filled by `crosspatch.features.extraction.extract_many`.
+        Filled by `crosspatch.features.many.extract_many`.
     settings : ExtractionSettings
     labels : DataFrame, optional
         From `read_labels`; else from the files named ``cells.csv`` beside the recordings.
@@ -223,7 +224,7 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
         raise CohortError(
             f"no labels in {name}: give a csv file, or one of {', '.join(LAYOUTS_OF)}"
         )
-    frame = sources.read_table(path, ["file"], optional=_LABELS).drop(columns=sources.LINE)
+    frame = sources.read_source(path, ["file"], optional=_LABELS).drop(columns=sources.LINE)
     twice = frame["file"][frame["file"].duplicated()]
     if len(twice):
         raise CohortError(f"{path}: file '{twice.iloc[0]}' stands in more than one row; keep one")

@@ -23,10 +23,10 @@ from crosspatch.errors import CohortError
 DATA_VARIABLE = "CROSSPATCH_DATA"
 
 #: Environment variable with the address that the tables' places are relative to.
-ADDRESS_VARIABLE = "CROSSPATCH_TABLES"
-DEFAULT_ADDRESS = "https://github.com"
+TABLES_VARIABLE = "CROSSPATCH_TABLES"
+TABLES_ADDRESS = "https://github.com"
 
-#: Column that `read_table` adds: the line of the file a row stands on.
+#: Column that `read_source` adds: the line of the file a row stands on.
 LINE = "line of the file"
 
 
@@ -58,7 +58,7 @@ class SourceFile:
     @property
     def address(self) -> str:
         """Where it can be downloaded."""
-        base = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+        base = os.environ.get(TABLES_VARIABLE) or TABLES_ADDRESS
         return f"{base.rstrip('/')}/{self.place}"
 
 
@@ -146,7 +146,7 @@ def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, st
     return file, found
 
 
-def read_table(
+def read_source(
     file: Path,
     columns: Sequence[str],
     *,

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import json
-import os
-import platform
-import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from typing import Protocol as TypeProtocol
+from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, parallel_config
 from numpy.typing import NDArray
 from sklearn.utils.validation import has_fit_parameter
-from threadpoolctl import threadpool_limits
 
 from crosspatch.cohorts import table
+from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation import calibration as honesty
@@ -37,15 +26,19 @@ from crosspatch.evaluation.results import (
     BenchmarkResult,
     CalibrationTables,
     ResultFolder,
-    assemble,
+    benchmark_result,
+)
+from crosspatch.evaluation.runner import (
+    Progress,
+    build_model,
+    fold_key,
+    one_core,
+    require_device,
+    run_settings,
+    run_units,
 )
 from crosspatch.evaluation.splits import Fold, make_folds
-from crosspatch.features.layouts import Layout
 from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
-from crosspatch.versions import code_digest, library_versions
-
-#: Tells how many folds are done, of how many.
-Progress = Callable[[int, int], None]
 
 #: Models of a first look, by task: one of each kind that tells most.
 DEFAULT_MODELS = {
@@ -53,83 +46,6 @@ DEFAULT_MODELS = {
     "human": ("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
     "transfer": ("bilstm-attention", "finetune"),
 }
-
-
-class Part(TypeProtocol):
-    """What `run_parts` can do."""
-
-    @property
-    def name(self) -> str:
-        """What its file is called."""
-
-
-AnyPart = TypeVar("AnyPart", bound=Part)
-
-# Rooms that the numbers of a fold come from.
-_ROOMS = ("features", "cohorts", "models", "evaluation")
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Labelled cells of one species, as models take them."""
-
-    X: NDArray[np.float32]
-    y: NDArray[np.str_]
-    donors: NDArray[np.str_]
-    cell_ids: NDArray[np.str_]
-    layout: Layout
-    simulated: bool = False
-
-    @property
-    def features(self) -> str:
-        """Name of the layout; it says so where the cells are simulated."""
-        return f"{self.layout.name} (simulated)" if self.simulated else self.layout.name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Classes in the order of the taxonomy."""
-        return tuple(name for name in load_taxonomy().subclasses if name in set(self.y))
-
-    @property
-    def digest(self) -> str:
-        """Checksum of everything in it."""
-        parts: list[bytes] = [np.ascontiguousarray(self.X).tobytes()]
-        parts += ["\0".join(part).encode() for part in (self.y, self.donors, self.cell_ids)]
-        parts.append(repr(self.layout.features).encode())
-        return hashlib.sha256(b"\1".join(parts)).hexdigest()
-
-
-def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
-    """Take the arrays out of a cohort table.
-
-    Parameters
-    ----------
-    cohort : AnnData
-    alignment : str or None
-        Reading of the taxonomy that maps subclasses across species; None leaves them.
-
-    Raises
-    ------
-    EvaluationError
-        If a cell has no subclass or no donor.
-    """
-    for name in ("subclass", "donor"):
-        missing = int(cohort.obs[name].isna().sum())
-        if missing:
-            species = ", ".join(sorted(set(cohort.obs["species"].astype(str))))
-            raise EvaluationError(
-                f"{missing} of {cohort.n_obs} {species} cells have no {name}, so models cannot be "
-                "evaluated on them; give labels to `crosspatch extract --labels`"
-            )
-    y = cohort.obs["subclass"].to_numpy().astype(str)
-    return Cells(
-        X=np.asarray(cohort.X, dtype=np.float32),
-        y=y if alignment is None else load_taxonomy().align(y, alignment),
-        donors=cohort.obs["donor"].to_numpy().astype(str),
-        cell_ids=cohort.obs_names.to_numpy().astype(str),
-        layout=table.layout_of(cohort),
-        simulated=table.is_simulated(cohort),
-    )
 
 
 @dataclass(frozen=True)
@@ -256,7 +172,7 @@ def benchmark(
     rows = [_row(job, outcomes[job.name]) for job in work]
     confusions = [record for job in work for record in _confusion_records(job, outcomes[job.name])]
     tables = _calibration_tables(work, outcomes) if calibration else None
-    result = assemble(
+    result = benchmark_result(
         pd.DataFrame(rows), pd.DataFrame(confusions), table.composition(cohorts), settings, tables
     )
     if folder is not None:
@@ -366,118 +282,13 @@ def _work(
         )
 
 
-def require_device(device: str) -> None:
-    """Check that torch can use a device.
-
-    Raises
-    ------
-    EvaluationError
-        If it cannot.
-    """
-    import torch
-
-    if device == "cpu" or (
-        re.fullmatch(r"cuda(:\d+)?", device)
-        and torch.cuda.is_available()
-        and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
-    ):
-        return
-    raise EvaluationError(f"torch has no device '{device}' here; use --device cpu")
-
-
-def fold_key(
-    entry: ModelEntry, protocol: Protocol, fold: Fold, target: str, source: str, device: str
-) -> str:
-    """Checksum of everything a fold's result depends on."""
-    rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
-    where = device if entry.uses_device else ""
-    who = (entry.name, protocol.name, fold.seed, rows, target, source, where)
-    return checksum(*who)
-
-
-def checksum(*parts: Any) -> str:
-    """Checksum of some values, of the code that numbers come from, and of the libraries."""
-    everything = (*parts, code_digest(*_ROOMS), library_versions())
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-
-
-def run_settings(
-    kind: str, cohorts: Mapping[str, anndata.AnnData], **settings: Any
-) -> dict[str, Any]:
-    """Settings of a result folder: what was asked for, on which cells, with which versions."""
-    return {
-        "kind": kind,
-        "crosspatch": version("crosspatch"),
-        **settings,
-        "cohorts": {name: provenance(cohort) for name, cohort in cohorts.items()},
-        "libraries": library_versions(),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def provenance(cohort: anndata.AnnData) -> dict[str, Any]:
-    """Where a cohort comes from, for settings and models: counts, checksums, what was left out."""
-    head = table.head_of(cohort)
-    return {
-        "dataset": sorted(set(cohort.obs["dataset"].astype(str))),
-        "simulated": table.is_simulated(cohort),
-        "cells": cohort.n_obs,
-        "donors": int(cohort.obs["donor"].nunique()),
-        "subclasses": {k: int(v) for k, v in cohort.obs["subclass"].value_counts().items()},
-        "dropped": dict(head.dropped),
-        "verified": head.verified,
-        "sha256": dict(head.sources),
-    }
-
-
 def _run(
     work: Sequence[_Job], jobs: int, folder: ResultFolder | None, progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
     """Results of all jobs by name; one that two tasks share is done once."""
     # Long ones first, so that the last worker is not left with one.
     ordered = sorted(work, key=lambda job: not job.entry.needs_source)
-    return run_parts(ordered, _evaluate, jobs, folder, progress)
-
-
-def run_parts(
-    parts: Sequence[AnyPart],
-    evaluate: Callable[[AnyPart, ResultFolder | None], tuple[str, dict[str, Any]]],
-    jobs: int,
-    folder: ResultFolder | None,
-    progress: Progress | None,
-) -> dict[str, dict[str, Any]]:
-    """Outcomes of all parts by name, on one core each; what is stored is taken over.
-
-    Parameters
-    ----------
-    parts : sequence
-        Each has a ``name`` that is unlike for everything its outcome depends on.
-    evaluate : callable
-        Takes a part and the folder, stores the outcome, and gives name and outcome.
-    jobs : int
-        Worker processes.
-    folder : ResultFolder, optional
-    progress : callable, optional
-    """
-    todo = {part.name: part for part in parts}
-    total = len(todo)
-    outcomes: dict[str, dict[str, Any]] = {}
-    if folder is not None:
-        outcomes = {name: stored for name in todo if (stored := folder.load(name)) is not None}
-        todo = {name: part for name, part in todo.items() if name not in outcomes}
-    if progress is not None:
-        progress(len(outcomes), total)
-    if folder is not None:  # workers that are used again may be in another directory
-        folder = replace(folder, path=folder.path.absolute())
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        for name, outcome in parallel(delayed(evaluate)(part, folder) for part in todo.values()):
-            outcomes[name] = outcome
-            if progress is not None:
-                progress(len(outcomes), total)
-    return outcomes
+    return run_units(ordered, _evaluate, jobs, folder, progress)
 
 
 def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, Any]]:
@@ -511,31 +322,6 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
     if folder is not None:
         folder.store(job.name, outcome)
     return job.name, outcome
-
-
-def build_model(
-    entry: ModelEntry, layout: Layout, protocol: Protocol, seed: int, device: str
-) -> Any:
-    """A fresh model with the validation share of a protocol."""
-    model = entry.build(layout, seed, device)
-    if "validation_fraction" in model.get_params(deep=False):
-        model.set_params(validation_fraction=protocol.validation)
-    return model
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Keep every library that is loaded, torch too, on one core."""
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch is not None else 1
-    with threadpool_limits(1):
-        if torch is not None:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if torch is not None:
-                torch.set_num_threads(threads)
 
 
 def _predicted(outcome: Mapping[str, Any]) -> NDArray[np.str_]:

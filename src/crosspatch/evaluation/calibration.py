@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.features.layouts import Layout
-from crosspatch.models.calibrated import CalibratedClassifier, Calibration
+from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.calibration import Calibration
 
 #: Bins of the reliability diagram, of equal width (Guo et al. 2017).
 BINS = 15
@@ -163,14 +164,14 @@ def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
         frame["predicted"] = np.asarray(names)[p.argmax(axis=1)]
         for kind, by_class in (("set", False), ("class_set", True)):
             frame[kind] = [
-                joined(names, row) for row in fitted.sets(p, part.completeness, by_class=by_class)
+                set_text(names, row) for row in fitted.sets(p, part.completeness, by_class=by_class)
             ]
         frame["p_reference"] = fitted.p_values(part.distance, part.completeness)
         parts.append(frame)
     return pd.concat(parts, ignore_index=True).assign(run=0, **dict.fromkeys(_WHO, ""))
 
 
-def joined(names: Sequence[str], inside: Sequence[Any]) -> str:
+def set_text(names: Sequence[str], inside: Sequence[Any]) -> str:
     """The classes of a prediction set as text: ``Sst|Vip``."""
     return "|".join(name for name, there in zip(names, inside, strict=True) if there)
 

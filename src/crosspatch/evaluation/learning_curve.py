@@ -19,23 +19,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.table import CONDITIONS
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError, ModelError
 from crosspatch.evaluation import metrics
-from crosspatch.evaluation.benchmark import (
-    Cells,
-    Progress,
-    cells_of,
-    checksum,
-    one_core,
-    require_device,
-    run_parts,
-    run_settings,
-)
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.evaluation.protocols import N_FOLDS, TASKS, protocol_named
 from crosspatch.evaluation.results import ResultFolder, read_settings, read_tables
+from crosspatch.evaluation.runner import (
+    Progress,
+    checksum,
+    one_core,
+    require_device,
+    run_settings,
+    run_units,
+)
 from crosspatch.evaluation.splits import Fold, derived_seed, make_folds
 from crosspatch.models.registry import model_entry
 from crosspatch.models.validation import inner_folds
@@ -56,7 +55,7 @@ PAIRS = {
 
 #: Labelled cells of each class; beyond these, all.
 SIZES = (0, 5, 10, 20, 40)
-ALL = "all"
+ALL_CELLS = "all"
 
 #: Draws of a protocol.
 DRAWS = {"donor": 20, "quick": 5}
@@ -222,14 +221,14 @@ def learning_curve(
         folder = ResultFolder(Path(out), CURVE_TABLES, needs)
         folder.begin(settings)
     ordered = sorted(work, key=lambda job: not job.slow)
-    outcomes = run_parts(ordered, _evaluate, jobs, folder, progress)
+    outcomes = run_units(ordered, _evaluate, jobs, folder, progress)
     rows = [
         row
         for job in work
         for row in _rows(job, outcomes[job.name], dict(_cuts(cohorts["human"], target)))
     ]
     results = pd.DataFrame(rows)
-    curve = LearningCurve(results, summarize(results), gains(results), settings)
+    curve = LearningCurve(results, summarize_draws(results), gains(results), settings)
     if folder is not None:
         folder.finish(curve.tables, settings)
     return curve
@@ -287,7 +286,7 @@ def _points(target: Cells, fold: Fold, seed: int) -> dict[str, NDArray[np.intp]]
         chosen = {str(size): np.flatnonzero(rank < size) for size in sizes}
         if all(_divisible(y[rows], donors[rows], fold.seed) for rows in chosen.values()):
             points = {"0": fold.train[:0]} | {k: fold.train[rows] for k, rows in chosen.items()}
-            return points | {ALL: fold.train}
+            return points | {ALL_CELLS: fold.train}
     raise EvaluationError(
         f"no {sizes[0]} cells a class can be drawn from the training donors of fold {fold.number} "
         f"in run {fold.run} so that they can be divided by donor; classes need cells of more donors"
@@ -383,7 +382,7 @@ def _fitter(job: _Job) -> Callable[[NDArray[np.intp]], Any]:
 
 def _cuts(cohort: anndata.AnnData, target: Cells) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Name and cells of every part of the target that is scored."""
-    yield ALL, np.ones(len(target.y), dtype=bool)
+    yield ALL_CELLS, np.ones(len(target.y), dtype=bool)
     for column in CONDITIONS:
         if column not in cohort.obs:
             continue
@@ -428,7 +427,7 @@ def _rows(
             )
 
 
-def summarize(results: pd.DataFrame) -> pd.DataFrame:
+def summarize_draws(results: pd.DataFrame) -> pd.DataFrame:
     """Mean over draws with its 95 % interval, a row a model, point and cut.
 
     The variance of the mean is corrected as in

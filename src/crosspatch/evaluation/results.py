@@ -91,7 +91,7 @@ class BenchmarkResult:
         return {name: getattr(self, name) for name in TABLES} | dict(more)
 
 
-def assemble(
+def benchmark_result(
     results: pd.DataFrame,
     confusion: pd.DataFrame,
     cohorts: pd.DataFrame,
@@ -100,7 +100,13 @@ def assemble(
 ) -> BenchmarkResult:
     """Make every table from the results of the folds."""
     return BenchmarkResult(
-        results, summarize(results), compare(results), confusion, cohorts, settings, calibration
+        results,
+        summarize_runs(results),
+        compare(results),
+        confusion,
+        cohorts,
+        settings,
+        calibration,
     )
 
 
@@ -112,7 +118,7 @@ def published() -> pd.DataFrame:
         return pd.read_csv(stream)
 
 
-def summarize(results: pd.DataFrame) -> pd.DataFrame:
+def summarize_runs(results: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over runs, beside the published numbers."""
     scores = ["macro_f1", "accuracy", "balanced_accuracy"]
     scores += [name for name in results.columns if name.startswith("f1_")]

@@ -143,7 +143,7 @@ def drops(results: pd.DataFrame, how: str, score: str = "macro_f1") -> pd.DataFr
     Parameters
     ----------
     results : DataFrame
-        Rows of one species and model, as `crosspatch.explanation.study` makes them.
+        Rows of one species and model, as `crosspatch.explanation.explain` makes them.
     how : str
         ``permuted`` or ``removed``.
     score : str

@@ -17,7 +17,7 @@ from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.explanation.ablation import PERMUTED, REMOVED, drops, share_of_tests
 
 #: ``subclass`` of the mean over all cells.
-ALL = "all"
+EVERY_CLASS = "all"
 
 #: A mean rank correlation from which on two orders of families are said to agree.
 AGREES = 0.5
@@ -136,7 +136,7 @@ def attention_by_class(
         One for all cells and one a class that has cells: ``subclass``, ``cells`` and ``weights``,
         in the order of the families.
     """
-    chosen = {ALL: np.ones(len(y), bool)} | {name: y == name for name in classes}
+    chosen = {EVERY_CLASS: np.ones(len(y), bool)} | {name: y == name for name in classes}
     return [
         {
             "subclass": name,
@@ -356,7 +356,7 @@ def agreement_table(results: pd.DataFrame, by_fold: pd.DataFrame, seed: int = 0)
         measures = {how: drops(part, how) for how in (PERMUTED, REMOVED)}
         theirs = by_fold[(by_fold["model"] == model) & (by_fold["species"] == species)]
         if len(theirs):
-            first = theirs[(theirs["seed"] == 0) & (theirs["subclass"] == ALL)]
+            first = theirs[(theirs["seed"] == 0) & (theirs["subclass"] == EVERY_CLASS)]
             measures["attention"] = first.pivot_table(
                 index=["run", "fold"], columns="family", values="weight", sort=False
             )
@@ -389,7 +389,7 @@ def agreement_table(results: pd.DataFrame, by_fold: pd.DataFrame, seed: int = 0)
 def _by_seed(by_fold: pd.DataFrame) -> NDArray[np.float64]:
     """Weights by fold, seed, class and family."""
     levels = [["run", "fold"], ["seed"], ["subclass"], ["family"]]
-    of_class = by_fold[by_fold["subclass"] != ALL]
+    of_class = by_fold[by_fold["subclass"] != EVERY_CLASS]
     wide = of_class.pivot_table(
         index=levels[0] + levels[1], columns=levels[2] + levels[3], values="weight", sort=True
     )

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import pairwise_distances
 from threadpoolctl import threadpool_limits
 
+from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
-from crosspatch.evaluation.benchmark import Cells, cells_of
 from crosspatch.models.forest import build_spca_forest
 from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
 

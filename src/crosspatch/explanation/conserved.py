@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation.benchmark import Cells, cells_of
 from crosspatch.explanation.components import Space, spaces_of
 from crosspatch.features.layouts import Feature
 
 #: Columns of `conserved_table`.
-COLUMNS = (
+CONSERVED_COLUMNS = (
     "level",
     "group",
     "feature",
@@ -112,8 +112,8 @@ def conserved_table(
     Returns
     -------
     DataFrame
-        A row a group and feature, with the columns `COLUMNS`. ``mouse_cells`` and ``human_cells``
-        are the cells of the group that have the feature.
+        One row per group and feature, with the columns `CONSERVED_COLUMNS`. ``mouse_cells`` and
+        ``human_cells`` are the cells of the group that have the feature.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def conserved_table(
                     sides.append(_side(*areas.areas[f, g, kind, 1:]))
                 row[f"{prefix}verdict"] = _verdict(*sides)
             rows.append(row)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(CONSERVED_COLUMNS))
 
 
 @cache

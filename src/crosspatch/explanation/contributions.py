@@ -26,7 +26,7 @@ _AT_A_TIME = 2**24
 _DRAWN = 512
 _REPEATS = 8
 
-COLUMNS = ("cell", "class", "family", "contribution", "error", "base", "probability")
+CONTRIBUTION_COLUMNS = ("cell", "class", "family", "contribution", "error", "base", "probability")
 
 
 def contributions(
@@ -111,8 +111,8 @@ def contributions(
             part["probability"] = np.broadcast_to(whole.reshape(shape[1:]), shape).ravel()
             parts.append(part.reset_index())
     if not parts:
-        return pd.DataFrame(columns=list(COLUMNS))
-    found = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+        return pd.DataFrame(columns=list(CONTRIBUTION_COLUMNS))
+    found = pd.concat(parts, ignore_index=True)[list(CONTRIBUTION_COLUMNS)]
     order = {name: k for k, name in enumerate((*classes, *layout.families))}
     found = found.sort_values(
         ["cell", "class", "family"], key=lambda c: c if c.name == "cell" else c.map(order)

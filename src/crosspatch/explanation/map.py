@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation.benchmark import Cells, cells_of
 from crosspatch.explanation.components import Space, spaces_of
 
 #: Columns of `map_table`.
-COLUMNS = ("cell_id", "species", "subclass", "x", "y")
+MAP_COLUMNS = ("cell_id", "species", "subclass", "x", "y")
 
 #: Cells with fewer of the components are left out of the map.
 MIN_SHARE = 0.5
@@ -133,7 +133,7 @@ def map_table(
     Returns
     -------
     DataFrame
-        A row a cell, with the columns `COLUMNS`.
+        A row a cell, with the columns `MAP_COLUMNS`.
 
     Raises
     ------
@@ -240,4 +240,4 @@ def _rows(
             "x": places[:, 0].astype(np.float64),
             "y": places[:, 1].astype(np.float64),
         }
-    )[list(COLUMNS)]
+    )[list(MAP_COLUMNS)]

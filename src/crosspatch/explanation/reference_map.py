@@ -25,7 +25,7 @@ from crosspatch.cohorts.sources import source_files
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError, in_words
 from crosspatch.explanation.components import CLIP
-from crosspatch.explanation.map import COLUMNS, NEIGHBORS, LaidOut, Moments, enough, lay_out
+from crosspatch.explanation.map import MAP_COLUMNS, NEIGHBORS, LaidOut, Moments, enough, lay_out
 from crosspatch.features.layouts import VECTOR_LAYOUTS, Feature, Layout
 from crosspatch.models.forest import build_spca_forest
 from crosspatch.models.sparse_pca import FamilySparsePCA, SparsePCA, _FamilyFit
@@ -33,7 +33,7 @@ from crosspatch.versions import code_digest, library_versions
 from crosspatch.writing import replacing
 
 #: Version of the file's format; another one is refused.
-FORMAT = 1
+MAP_FORMAT = 1
 
 #: The one file of a map's folder. Not a skops file, as models are: importing skops imports torch.
 MAP_FILE = "map.npz"
@@ -179,14 +179,14 @@ class ReferenceMap:
         """
         folder = Path(folder)
         about = {
-            "format": FORMAT,
+            "format": MAP_FORMAT,
             "layout": self.layout.name,
             "features": [asdict(feature) for feature in self.layout.features],
             "families": list(self.components.fits_),
             "names": self.components.names_,
         }
         content: dict[str, Any] = {"about": np.asarray(json.dumps(about))}
-        for name in COLUMNS:
+        for name in MAP_COLUMNS:
             column = self.table[name].to_numpy()
             content[f"table/{name}"] = column if name in ("x", "y") else column.astype(str)
         content["scores"], content["fitted"] = self.scores, self.fitted
@@ -311,8 +311,8 @@ def load_map(folder: str | Path) -> ReferenceMap:
         with np.load(file, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
         about = json.loads(str(content["about"]))
-        if about["format"] != FORMAT:
-            raise ValueError(f"it has format {about['format']}, this crosspatch reads {FORMAT}")
+        if about["format"] != MAP_FORMAT:
+            raise ValueError(f"it has format {about['format']}, this crosspatch reads {MAP_FORMAT}")
         return _from_content(about, content)
     except _UNREADABLE as error:
         raise EvaluationError(f"{file} cannot be read: {in_words(error)}") from error
@@ -359,7 +359,7 @@ def reference_map(
         except EvaluationError as error:
             say(f"{error}; making it again")
     # Simulated cohorts bring numba, which whoever only loads a map need not wait for.
-    from crosspatch.evaluation.inputs import load_cohorts
+    from crosspatch.evaluation.cohorts import load_cohorts
 
     cohorts = load_cohorts(["allen"], layout_name, data_dir=data_dir)
     cells = sum(cohort.n_obs for cohort in cohorts.values())
@@ -444,7 +444,7 @@ def _from_content(about: Mapping, content: Mapping[str, NDArray]) -> ReferenceMa
         components.fits_[family] = _FamilyFit(pca=pca, **parts)
     components.names_ = [str(name) for name in about["names"]]
     # As objects: pandas gives the columns of a new table in this type.
-    columns = {name: content[f"table/{name}"] for name in COLUMNS}
+    columns = {name: content[f"table/{name}"] for name in MAP_COLUMNS}
     table = pd.DataFrame(
         {name: c.astype(object) if c.dtype.kind == "U" else c for name, c in columns.items()}
     )

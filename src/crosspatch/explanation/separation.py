@@ -17,7 +17,7 @@ from crosspatch.errors import EvaluationError
 from crosspatch.explanation.components import Space, spaces_of
 
 #: Columns of `separation_table`.
-COLUMNS = (
+SEPARATION_COLUMNS = (
     "species",
     "features",
     "metric",
@@ -66,8 +66,8 @@ def separation_table(
     Returns
     -------
     DataFrame
-        With the columns `COLUMNS`; ``cells`` are those of both groups that were measured,
-        ``components`` the dimensions of the space.
+        With the columns `SEPARATION_COLUMNS`; ``cells`` are those of both groups that were
+        measured, ``components`` the dimensions of the space.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def separation_table(
         except EvaluationError as error:
             raise EvaluationError(f"{species} cells that have every family: {error}") from error
         parts.append(part.assign(species=species, features=cells.features))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return pd.concat(parts, ignore_index=True)[list(SEPARATION_COLUMNS)]
 
 
 def separation(
@@ -186,7 +186,7 @@ def separation(
         permutations=permutations,
         components=points.shape[1],
     )
-    return table[[name for name in COLUMNS if name in table]]
+    return table[[name for name in SEPARATION_COLUMNS if name in table]]
 
 
 def _folds(donors: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.intp]:

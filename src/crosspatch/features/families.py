@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crosspatch.features.analysis import IPFX_ERRORS, Analysis, Responses, quiet
 from crosspatch.features.layouts import VectorSettings
-from crosspatch.features.protocols import IPFX_ERRORS, Analysis, Protocols, quiet
 
 Vector = NDArray[np.float64]
 
@@ -25,14 +25,14 @@ _SPIKE_FEATURES = {
 
 
 def vector_families(
-    protocols: Protocols, settings: VectorSettings
+    analysis: Analysis, settings: VectorSettings
 ) -> tuple[dict[str, Vector], list[str]]:
     """Compute the families that the recording allows.
 
     Parameters
     ----------
-    protocols : Protocols
-        From `crosspatch.features.protocols.analyse`.
+    analysis : Analysis
+        From `crosspatch.features.analysis.analyse`.
     settings : VectorSettings
         One of `crosspatch.features.layouts.VECTOR_LAYOUTS`.
 
@@ -62,10 +62,10 @@ def vector_families(
         computed[name] = vector
 
     with quiet():
-        waveforms = _first_ap(protocols, settings, notes)
+        waveforms = _first_ap(analysis, settings, notes)
         for name, vector in waveforms.items():
             attempt(name, lambda vector=vector: vector)  # type: ignore[misc]
-        long = protocols.long_square
+        long = analysis.long_square
         if long is not None:
             attempt("isi_shape", lambda: _isi_shape(long, settings))
             attempt("step_subthresh", lambda: _step_subthresh(long, settings))
@@ -80,21 +80,19 @@ def vector_families(
     return ordered, notes
 
 
-def _first_ap(
-    protocols: Protocols, settings: VectorSettings, notes: list[str]
-) -> dict[str, Vector]:
+def _first_ap(analysis: Analysis, settings: VectorSettings, notes: list[str]) -> dict[str, Vector]:
     """First action potential in short squares, at rheobase, and in ramps."""
     points = round(settings.ap_window * settings.ap_rate)
     potentials = []
-    for name, analysis, choose in (
-        ("short squares", protocols.short_square, _short_square_spikes),
-        ("rheobase", protocols.long_square, _rheobase_spikes),
-        ("ramps", protocols.ramp, _ramp_spikes),
+    for name, responses, choose in (
+        ("short squares", analysis.short_square, _short_square_spikes),
+        ("rheobase", analysis.long_square, _rheobase_spikes),
+        ("ramps", analysis.ramp, _ramp_spikes),
     ):
         potential = np.full(points, np.nan)
-        if analysis is not None:
+        if responses is not None:
             try:
-                sweeps, spikes, skip_clipped = choose(analysis)
+                sweeps, spikes, skip_clipped = choose(responses)
                 if sweeps:
                     potential = _waveform(sweeps, spikes, skip_clipped, settings)
             except IPFX_ERRORS as error:
@@ -114,25 +112,25 @@ def _mean(parts: list[Vector]) -> Vector:
 _Chosen = tuple[list[Any], list[pd.DataFrame], bool]
 
 
-def _short_square_spikes(analysis: Analysis) -> _Chosen:
-    chosen = analysis.features["common_amp_sweeps"].index
-    return *_picked(analysis, chosen), True
+def _short_square_spikes(responses: Responses) -> _Chosen:
+    chosen = responses.features["common_amp_sweeps"].index
+    return *_picked(responses, chosen), True
 
 
-def _rheobase_spikes(analysis: Analysis) -> _Chosen:
-    if "rheobase_sweep" not in analysis.features:
+def _rheobase_spikes(responses: Responses) -> _Chosen:
+    if "rheobase_sweep" not in responses.features:
         return [], [], False
-    return *_picked(analysis, [analysis.features["rheobase_sweep"].name]), False
+    return *_picked(responses, [responses.features["rheobase_sweep"].name]), False
 
 
-def _ramp_spikes(analysis: Analysis) -> _Chosen:
-    chosen = analysis.features["spiking_sweeps"].index
-    return *_picked(analysis, chosen), True
+def _ramp_spikes(responses: Responses) -> _Chosen:
+    chosen = responses.features["spiking_sweeps"].index
+    return *_picked(responses, chosen), True
 
 
-def _picked(analysis: Analysis, indices: Any) -> tuple[list[Any], list[pd.DataFrame]]:
-    spikes = analysis.features["spikes_set"]
-    return [analysis.sweeps[k] for k in indices], [spikes[k] for k in indices]
+def _picked(responses: Responses, indices: Any) -> tuple[list[Any], list[pd.DataFrame]]:
+    spikes = responses.features["spikes_set"]
+    return [responses.sweeps[k] for k in indices], [spikes[k] for k in indices]
 
 
 def _waveform(
@@ -165,7 +163,7 @@ def _waveform(
     return np.asarray(CubicSpline(np.arange(len(potential)) / rate, potential)(at))
 
 
-def _isi_shape(long: Analysis, settings: VectorSettings) -> Vector | None:
+def _isi_shape(long: Responses, settings: VectorSettings) -> Vector | None:
     from ipfx import feature_vectors
     from ipfx.sweep import SweepSet
 
@@ -179,7 +177,7 @@ def _isi_shape(long: Analysis, settings: VectorSettings) -> Vector | None:
     )
 
 
-def _step_subthresh(long: Analysis, settings: VectorSettings) -> Vector | None:
+def _step_subthresh(long: Responses, settings: VectorSettings) -> Vector | None:
     from ipfx import feature_vectors
 
     steps = _subthreshold(long)
@@ -199,7 +197,7 @@ def _step_subthresh(long: Analysis, settings: VectorSettings) -> Vector | None:
     return _on_reference(parts, list(padded.values()), long, settings)
 
 
-def _subthresh_norm(long: Analysis, settings: VectorSettings) -> Vector | None:
+def _subthresh_norm(long: Responses, settings: VectorSettings) -> Vector | None:
     from ipfx import feature_vectors
 
     steps = _subthreshold(long)
@@ -218,13 +216,13 @@ def _subthresh_norm(long: Analysis, settings: VectorSettings) -> Vector | None:
     return _on_reference(np.asarray(vector)[None], list(padded.values()), long, settings)
 
 
-def _binned_end(long: Analysis, settings: VectorSettings) -> float:
+def _binned_end(long: Responses, settings: VectorSettings) -> float:
     """End of the step as a whole number of bins."""
     width = settings.subthreshold_bin
     return long.start + round((long.end - long.start) / width) * width
 
 
-def _subthreshold(long: Analysis) -> dict[float, tuple[Any, tuple[float, float]]]:
+def _subthreshold(long: Responses) -> dict[float, tuple[Any, tuple[float, float]]]:
     """Amplitude of a hyperpolarising step to its sweep, and (baseline, deflection)."""
     from ipfx import feature_vectors
     from ipfx.sweep import SweepSet
@@ -248,7 +246,7 @@ class _Padded:
         Which bins of the window were recorded.
     """
 
-    def __init__(self, long: Analysis, sweep: Any, settings: VectorSettings):
+    def __init__(self, long: Responses, sweep: Any, settings: VectorSettings):
         voltage, rate = np.asarray(sweep.v), float(sweep.sampling_rate)
         onset = (long.start - float(sweep.t[0])) * rate
         width = round(settings.subthreshold_bin * rate)
@@ -278,7 +276,7 @@ class _Padded:
 
 
 def _on_reference(
-    parts: Vector, sweeps: list[_Padded], long: Analysis, settings: VectorSettings
+    parts: Vector, sweeps: list[_Padded], long: Responses, settings: VectorSettings
 ) -> Vector:
     """Put bins where the reference's steps have them; what was not recorded is missing.
 
@@ -299,7 +297,7 @@ def _on_reference(
     return result.ravel()
 
 
-def _origin(long: Analysis) -> float:
+def _origin(long: Responses) -> float:
     """A start of the step at which IPFX counts its milliseconds right.
 
     IPFX divides a duration that it rounded by 0.001 and cuts off decimals: by the last bit of a
@@ -316,7 +314,7 @@ def _origin(long: Analysis) -> float:
 class _Trains:
     """Spikes of the sweeps at given steps above rheobase, binned."""
 
-    def __init__(self, long: Analysis, settings: VectorSettings, notes: list[str]):
+    def __init__(self, long: Responses, settings: VectorSettings, notes: list[str]):
         from ipfx import feature_vectors
         from ipfx.error import FeatureError
 

@@ -12,8 +12,8 @@ from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.processes import Child, DiedError, LateError, Tell, answer_requests
 
 if TYPE_CHECKING:
+    from crosspatch.archive.dandi import Asset
     from crosspatch.features.extraction import ExtractionSettings
-    from crosspatch.recordings.dandi import Asset
 
 #: A child is replaced after this many files: memory that libraries leave behind goes with it.
 _FILES_A_CHILD = 200
@@ -80,8 +80,8 @@ def close_children() -> None:
 def _serve() -> None:
     from threadpoolctl import threadpool_limits
 
+    from crosspatch.features.analysis import import_ipfx
     from crosspatch.features.extraction import extract_file
-    from crosspatch.features.protocols import import_ipfx
 
     def answer(request: Any, tell: Tell) -> CellFeatures | Failure:
         path, settings = request

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosspatch.features.protocols import Analysis, Protocols, quiet
+from crosspatch.features.analysis import Analysis, Responses, quiet
 
 #: Features of the first spike: our name to (IPFX's name, factor to our unit).
 _SPIKE = {
@@ -26,7 +26,7 @@ _RELATIVE = {
 }
 
 
-def scalar_features(protocols: Protocols) -> dict[str, float]:
+def scalar_features(analysis: Analysis) -> dict[str, float]:
     """The single numbers that the recording allows.
 
     Definitions are IPFX's (2.1.2). Rheobase is the smallest depolarising long square with a
@@ -36,8 +36,8 @@ def scalar_features(protocols: Protocols) -> dict[str, float]:
 
     Parameters
     ----------
-    protocols : Protocols
-        From `crosspatch.features.protocols.analyse`.
+    analysis : Analysis
+        From `crosspatch.features.analysis.analyse`.
 
     Returns
     -------
@@ -48,14 +48,14 @@ def scalar_features(protocols: Protocols) -> dict[str, float]:
     """
     values: dict[str, Any] = {}
     with quiet():
-        if protocols.long_square is not None:
-            values.update(_of_long_squares(protocols.long_square))
-        if protocols.ramp is not None and len(protocols.ramp.features["spiking_sweeps"]):
-            spike = _mean_first_spike(protocols.ramp, "threshold_i")
+        if analysis.long_square is not None:
+            values.update(_of_long_squares(analysis.long_square))
+        if analysis.ramp is not None and len(analysis.ramp.features["spiking_sweeps"]):
+            spike = _mean_first_spike(analysis.ramp, "threshold_i")
             values.update(_of_spike(spike, "ramp"))
             values["threshold_i_ramp"] = spike.get("threshold_i")
-        if protocols.short_square is not None:
-            spike = _mean_first_spike(protocols.short_square)
+        if analysis.short_square is not None:
+            spike = _mean_first_spike(analysis.short_square)
             values.update(_of_spike(spike, "short_square"))
     return {
         name: float(value)
@@ -64,7 +64,7 @@ def scalar_features(protocols: Protocols) -> dict[str, float]:
     }
 
 
-def _of_long_squares(long: Analysis) -> dict[str, Any]:
+def _of_long_squares(long: Responses) -> dict[str, Any]:
     features = long.features
     values = {
         name: features.get(name)
@@ -98,11 +98,11 @@ def _of_train(sweep: pd.Series, name: str) -> dict[str, Any]:
     return train
 
 
-def _mean_first_spike(analysis: Analysis, *more: str) -> dict[str, float]:
+def _mean_first_spike(responses: Responses, *more: str) -> dict[str, float]:
     names = [name for name, _ in _SPIKE.values()]
     features = [*names, *_RELATIVE.values(), *more]
-    spikes = [each for each in analysis.features["spikes_set"] if len(each)]
-    return dict(analysis.measured.mean_features_first_spike(spikes, features))
+    spikes = [each for each in responses.features["spikes_set"] if len(each)]
+    return dict(responses.measured.mean_features_first_spike(spikes, features))
 
 
 def _of_spike(spike: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from crosspatch.archive.dandi import Asset
 from crosspatch.errors import RecordingError
 from crosspatch.features.outcome import CellFeatures, Failure
-from crosspatch.recordings.dandi import Asset
 
 _Source = TypeVar("_Source", bound="Path | Asset")
 

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import ProbabilisticClassifier
-from crosspatch.models.inputs import SequenceInputs
+from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import inner_folds
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.inputs import SequenceInputs
+from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import inner_folds
 
 #: What a cell of the target counts, in cells of the source; inner folds choose.

@@ -19,36 +19,36 @@ from torch.nn import functional
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import ProbabilisticClassifier
-from crosspatch.models.inputs import SequenceInputs, Sequences, as_sequences
+from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
-from crosspatch.models.training import Epoch, TrainingSettings, shuffled, train
+from crosspatch.models.sequence_inputs import SequenceInputs, Sequences, as_sequences
 from crosspatch.models.validation import validation_split
 
-Progress = Callable[[int, Epoch], None]
+EpochProgress = Callable[[int, Epoch], None]
 
 #: Of the cells given to `fit`.
 VALIDATION_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
-class Cells:
+class TrainingCells:
     """Cells on the device a network runs on."""
 
     values: Tensor
     present: Tensor
     y: Tensor
 
-    def __getitem__(self, index: Tensor) -> Cells:
-        return Cells(self.values[index], self.present[index], self.y[index])
+    def __getitem__(self, index: Tensor) -> TrainingCells:
+        return TrainingCells(self.values[index], self.present[index], self.y[index])
 
 
 class Prepared(NamedTuple):
     """Training and validation cells of one species, standardised by its training cells."""
 
     inputs: SequenceInputs
-    train: Cells
-    validation: Cells
+    train: TrainingCells
+    validation: TrainingCells
     counts: Tensor  # training cells of each class, before oversampling
 
 
@@ -130,7 +130,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
     def _adjust(self, logits: Tensor) -> Tensor:
         return logits
 
-    def _cells(self, X: ArrayLike) -> Cells:
+    def _cells(self, X: ArrayLike) -> TrainingCells:
         check_is_fitted(self, "network_")
         sequences = as_sequences(self.layout, *self.inputs_.transform(check_width(X, self.layout)))
         return on_device(sequences, np.zeros(len(sequences.values)), self.device)
@@ -198,7 +198,7 @@ class SequenceClassifier(SequenceClassifierBase):
         validation_fraction: float = VALIDATION_FRACTION,
         random_state: int | None = None,
         device: str = "cpu",
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
     ):
         self.layout = layout
         self.network = network
@@ -238,7 +238,7 @@ class SequenceClassifier(SequenceClassifierBase):
             network = Network(encoder, self._head(encoder)).to(self.device)
             self.log_prior_ = torch.log(data.counts / data.counts.sum())
             settings = self.training or TrainingSettings()
-            self.history_ = train(
+            self.history_ = train_network(
                 network,
                 batches=lambda: shuffled(len(cells.y), settings.batch_size, generator),
                 loss=self._loss(network, cells, len(self.classes_)),
@@ -256,7 +256,9 @@ class SequenceClassifier(SequenceClassifierBase):
             else super()._head(encoder)
         )
 
-    def _loss(self, network: Network, cells: Cells, n_classes: int) -> Callable[[Tensor], Tensor]:
+    def _loss(
+        self, network: Network, cells: TrainingCells, n_classes: int
+    ) -> Callable[[Tensor], Tensor]:
         counts = torch.bincount(cells.y, minlength=n_classes)
         weight = None if self.oversample else inverse_frequency(counts)
 
@@ -311,16 +313,16 @@ def prepare(
     return Prepared(inputs, parts[0], parts[1], counts)
 
 
-def on_device(sequences: Sequences, codes: NDArray, device: str) -> Cells:
+def on_device(sequences: Sequences, codes: NDArray, device: str) -> TrainingCells:
     """Turn arrays into tensors on a device."""
-    return Cells(
+    return TrainingCells(
         torch.from_numpy(sequences.values).to(device),
         torch.from_numpy(sequences.present).to(device),
         torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(device),
     )
 
 
-def oversampled(cells: Cells, random_state: int | None) -> Cells:
+def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells:
     """SMOTE: as many cells of every class as the largest has.
 
     A synthetic cell has a family only where both cells it lies between have it.
@@ -336,7 +338,7 @@ def oversampled(cells: Cells, random_state: int | None) -> Cells:
     present = flat[:, -n_families:] > 1 - 1e-6
     values = flat[:, :-n_families].reshape(len(y), *values.shape[1:])
     device = cells.values.device
-    return Cells(
+    return TrainingCells(
         torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device),
         torch.from_numpy(present).to(device),
         torch.from_numpy(y).to(device),
@@ -344,7 +346,7 @@ def oversampled(cells: Cells, random_state: int | None) -> Cells:
 
 
 def cross_entropy(
-    network: Network, cells: Cells, weight: Tensor | None
+    network: Network, cells: TrainingCells, weight: Tensor | None
 ) -> Callable[[Tensor], Tensor]:
     """The loss of a batch, given the indices of its cells; classes weighted if asked."""
 
@@ -356,7 +358,7 @@ def cross_entropy(
     return loss
 
 
-def macro_f1(network: Network, cells: Cells) -> float:
+def macro_f1(network: Network, cells: TrainingCells) -> float:
     """Macro-F1 over the classes that are there or predicted."""
     predicted = network(cells.values, cells.present).argmax(1)
     return float(f1_score(cells.y.cpu(), predicted.cpu(), average="macro", zero_division=0))

@@ -15,21 +15,21 @@ from torch.nn import functional
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.inputs import SequenceInputs
+from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings
 from crosspatch.models.sequence_classifier import (
     VALIDATION_FRACTION,
+    EpochProgress,
     Network,
     Prepared,
-    Progress,
     SequenceClassifierBase,
     check_width,
     cross_entropy,
     macro_f1,
     prepare,
 )
-from crosspatch.models.training import Epoch, TrainingSettings, shuffled, train
+from crosspatch.models.sequence_inputs import SequenceInputs
 
 #: The published split of the source is 80/20.
 SOURCE_VALIDATION_FRACTION = 0.2
@@ -74,7 +74,7 @@ class TransferClassifier(SequenceClassifierBase):
         validation_fraction: float = VALIDATION_FRACTION,
         random_state: int | None = None,
         device: str = "cpu",
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
     ):
         self.layout = layout
         self.network = network
@@ -167,7 +167,7 @@ class TransferClassifier(SequenceClassifierBase):
     ) -> None:
         """Train on the cells of one species."""
         network.encoder.requires_grad_(not head_only)
-        self.history_[name] = train(
+        self.history_[name] = train_network(
             network,
             batches=lambda: shuffled(len(data.train.y), settings.batch_size, generator),
             loss=cross_entropy(network, data.train, inverse_frequency(data.counts)),
@@ -283,10 +283,13 @@ class JointClassifier(TransferClassifier):
             )
             return on_target + 0.5 * on_source
 
-        self.history_["joint"] = train(
+        self.history_["joint"] = train_network(
             both,
             batches=lambda: _pairs(
-                len(target.train.y), len(source.train.y), settings.batch_size, generator
+                len(target.train.y),
+                len(source.train.y),
+                settings.batch_size,
+                generator,
             ),
             loss=loss,
             score=lambda: macro_f1(network, target.validation),

@@ -10,13 +10,13 @@ from pathlib import Path
 import platformdirs
 
 from crosspatch.cohorts.allen import load_allen
+from crosspatch.cohorts.loading import COHORTS
 from crosspatch.cohorts.sources import source_files
 from crosspatch.errors import ModelError
-from crosspatch.evaluation.inputs import COHORTS
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
-from crosspatch.prediction.inputs import Say
 from crosspatch.prediction.training import BEST_MODEL, train
+from crosspatch.telling import Say
 from crosspatch.versions import code_digest, library_versions
 
 #: Layout of the default models: the features both species have.

@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.column_overrides import Overrides, read_mapping
 from crosspatch.errors import CohortError
-from crosspatch.explanation.contributions import COLUMNS, contributions
-from crosspatch.features.extraction import Progress, Source, StepDescription
+from crosspatch.explanation.contributions import CONTRIBUTION_COLUMNS, contributions
+from crosspatch.features.extraction import StepDescription
+from crosspatch.features.finding import Source
+from crosspatch.features.many import ExtractionProgress
 from crosspatch.models.artifact import Artifact
-from crosspatch.prediction.inputs import Ask, Batch, ReadSettings, Say, read_inputs
-from crosspatch.prediction.prediction import Prediction, harmless, header_lines
+from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
+from crosspatch.prediction.output import harmless, header_lines
+from crosspatch.prediction.prediction import Prediction
 from crosspatch.prediction.predictor import Predictor, load_predictor
+from crosspatch.tables.mapping import Overrides, read_mapping
+from crosspatch.telling import Ask, Say
 from crosspatch.writing import replacing
 
 #: Cells explained where none are named.
@@ -83,7 +87,7 @@ def explain_cells(
     ask: Ask | None = None,
     failed: list[str] | None = None,
     training: Callable[[str, int, int], None] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[ExtractionProgress], None] | None = None,
 ) -> list[CellExplanation]:
     """Predict cells and say which of their families spoke for and against each class.
 
@@ -98,7 +102,7 @@ def explain_cells(
     most : int
         How many of the first ones.
     step, limit
-        See `crosspatch.prediction.inputs.ReadSettings`.
+        See `crosspatch.prediction.batches.ReadSettings`.
     seed : int
         Of drawing, where there are more than twelve families.
     say : callable
@@ -224,7 +228,7 @@ def explain_prediction(
         for number, row in enumerate(here):
             part = shares[shares["cell"] == number]
             parts[int(row)] = part.drop(columns="cell").reset_index(drop=True)
-    empty = pd.DataFrame(columns=list(COLUMNS[1:]))
+    empty = pd.DataFrame(columns=list(CONTRIBUTION_COLUMNS[1:]))
     return [
         CellExplanation(
             {str(name): value for name, value in cell.items()},
@@ -268,7 +272,7 @@ def write_contributions(explanations: Sequence[CellExplanation], file: str | Pat
         part.insert(0, "cell_id", harmless(str(each.cell["cell_id"])))
         part.insert(1, "species", harmless(str(each.cell["species"])))
         parts.append(part)
-    columns = ["cell_id", "species", *COLUMNS[1:]]
+    columns = ["cell_id", "species", *CONTRIBUTION_COLUMNS[1:]]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     numbers = frame.select_dtypes("number").columns
     frame[numbers] = frame[numbers].round(6)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from crosspatch.errors import CohortError
-from crosspatch.prediction.prediction import CsvWriter, Prediction, joined
+from crosspatch.models.verdicts import VERDICTS
 from crosspatch.writing import replacing
+
+if TYPE_CHECKING:
+    pass
+import os
+from collections import Counter
+from contextlib import ExitStack
+from types import TracebackType
+
+from crosspatch.prediction.prediction import Prediction, joined
 
 _PAGES = (".html", ".htm")
 _PICTURES = (".png", ".svg", ".pdf")
@@ -129,3 +140,83 @@ def open_output(
         except OSError as error:
             raise CohortError(f"{each} cannot be written: {error.strerror}") from error
     return Output(file, keep=report is not None)
+
+
+#: Columns of text that come from a user's file and go into ours.
+_TEXT = ("cell_id", "species", "quality", "notes", "source")
+
+
+def header_lines(header: Mapping[str, Any]) -> list[str]:
+    """The commented lines at the head of a csv."""
+    lines = [f"# crosspatch {header['crosspatch']}"]
+    for model in header["models"]:
+        lines.append(
+            f"# model: {model['model']} of {model['species']} cells, layout {model['layout']}, "
+            f"sha256 {model['digest']}"
+        )
+        lines.append(f"# classes: {', '.join(model['classes'])} (taxonomy {model['taxonomy']})")
+        lines.append(f"# trained on: {', '.join(model['trained_on'])}")
+        if model["simulated"]:
+            lines.append("# TRAINED ON SIMULATED RECORDINGS: says nothing about real neurons")
+    lines.append(f"# parameters: {json.dumps(header['parameters'], sort_keys=True)}")
+    lines += [f"# {name}: {meaning}" for name, meaning in VERDICTS.items()]
+    return lines
+
+
+class CsvWriter:
+    """A csv of predictions, batch by batch, under a temporary name until it is whole.
+
+    Used in a ``with`` block.
+
+    Parameters
+    ----------
+    file : path
+    """
+
+    def __init__(self, file: str | Path):
+        self.file = Path(file)
+        self._empty = True
+
+    def __enter__(self) -> CsvWriter:
+        self._replacing = replacing(self.file, CohortError)
+        temporary = self._replacing.__enter__()
+        try:
+            self._stream = temporary.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise CohortError(f"{self.file} cannot be written: {error.strerror}") from error
+        return self
+
+    def write(self, prediction: Prediction) -> None:
+        """Append a batch; the first one brings the header."""
+        if self._empty:
+            self._stream.write("\n".join(header_lines(prediction.header)) + "\n")
+        self._stream.write(_csv(prediction.cells, header=self._empty))
+        self._empty = False
+
+    def __exit__(self, *error: Any) -> None:
+        self._stream.close()
+        self._replacing.__exit__(*error)
+
+
+def _csv(cells: pd.DataFrame, header: bool) -> str:
+    safe = cells.copy()
+    for name in _TEXT:
+        safe[name] = [harmless(str(value)) for value in safe[name]]
+    numbers = safe.select_dtypes("number").columns
+    safe[numbers] = safe[numbers].round(6)
+    buffer = io.StringIO()
+    # Text in quotes: a "#" in a cell id is no comment then.
+    safe.to_csv(
+        buffer, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
+    )
+    return buffer.getvalue()
+
+
+def harmless(text: str) -> str:
+    """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    if text[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        try:
+            float(text)
+        except ValueError:
+            return f"'{text}"
+    return text

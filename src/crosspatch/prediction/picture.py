@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.prediction.prediction import OUTSIDE
+from crosspatch.models.verdicts import OUTSIDE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

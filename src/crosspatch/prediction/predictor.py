@@ -13,26 +13,28 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from crosspatch.cohorts.column_overrides import Overrides, read_mapping
 from crosspatch.cohorts.table import SPECIES
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, ModelError
 from crosspatch.evaluation.calibration import OUTSIDE as OUTSIDE_P
-from crosspatch.evaluation.calibration import joined as as_text
+from crosspatch.evaluation.calibration import set_text
 from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
-from crosspatch.models.calibrated import COVERAGE, Judgement
-from crosspatch.prediction.inputs import CHUNK, Batch, ReadSettings, Say, read_inputs, with_note
-from crosspatch.prediction.prediction import (
+from crosspatch.models.verdicts import (
     AMBIGUOUS,
     CONFIDENT,
+    COVERAGE,
     INSUFFICIENT,
     OUTSIDE,
-    Prediction,
-    joined,
+    Judgement,
 )
+from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs, with_note
+from crosspatch.prediction.prediction import Prediction, joined
+from crosspatch.tables.mapping import Overrides, read_mapping
+from crosspatch.tables.reading import CHUNK
+from crosspatch.telling import Say
 
 #: Kinds of prediction sets: coverage over all cells, or for every class.
 SETS = ("all-cells", "by-class")
@@ -155,7 +157,7 @@ class Predictor:
         for k, name in enumerate(names):
             frame[f"probability_{name}"] = found.probabilities[:, k]
         sets = found.class_sets if self.sets == "by-class" else found.sets
-        frame["prediction_set"] = [as_text(model.classes, row) for row in sets]
+        frame["prediction_set"] = [set_text(model.classes, row) for row in sets]
         # With limits of their own a less probable subclass can be the only one in the set.
         chosen[found.enough] = sets[np.flatnonzero(found.enough), best]
         frame["p_reference"] = found.p_reference
@@ -387,7 +389,7 @@ def predict(
     species : str, optional
         Of cells whose file does not say; without it such cells are judged by both.
     columns : path or Overrides, optional
-        Which column of a table is what; see `crosspatch.cohorts.column_overrides.read_mapping`.
+        Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
     sets, adapt
         See `Predictor`.
     quality : str

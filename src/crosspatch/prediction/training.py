@@ -12,16 +12,18 @@ from typing import Any
 import anndata
 import numpy as np
 
+from crosspatch.cohorts.cells import Cells, cells_of, provenance
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import ModelError
 from crosspatch.evaluation import calibration, metrics
-from crosspatch.evaluation.benchmark import Cells, cells_of, provenance, require_device
 from crosspatch.evaluation.protocols import TASKS, protocol_named
+from crosspatch.evaluation.runner import require_device
 from crosspatch.evaluation.splits import make_folds
 from crosspatch.models import artifact
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.artifact import Artifact
-from crosspatch.models.calibrated import COMPLETENESS, CalibratedClassifier
+from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.calibration import COMPLETENESS
 from crosspatch.models.registry import build_calibrated, model_entry
 
 #: Best measured in the layout both species have (README).
@@ -165,7 +167,7 @@ def train(
             "target": _cohort(target, cells, rows),
             "source": None if source is None or theirs is None else _cohort(source, theirs, None),
         },
-        "scores": scores(classifier, cells),
+        "scores": training_scores(classifier, cells),
     }
     return artifact.save(out, classifier, about, card(about))
 
@@ -194,7 +196,7 @@ def _cohort(cohort: anndata.AnnData, cells: Cells, rows: np.ndarray | None) -> d
     }
 
 
-def scores(classifier: CalibratedClassifier, cells: Cells) -> dict[str, Any]:
+def training_scores(classifier: CalibratedClassifier, cells: Cells) -> dict[str, Any]:
     """Cross-validated scores on the training cells: macro-F1, calibration, coverage by class.
 
     Folds are those on which settings were chosen, so that the scores are a little too good;

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from crosspatch.errors import CrosspatchError
+from crosspatch.errors import CrosspatchError, NetworkError
 
 _HEAP = b"GCOL"
 #: Signature, version and reserved bytes of a heap, before its size.
@@ -209,3 +209,7 @@ class GuardedFile(io.RawIOBase):
             else:
                 return False
         return place <= size
+
+
+class DoubtfulBytesError(NetworkError):
+    """What came over the network looks damaged; the whole file, verified, will tell."""

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from crosspatch.errors import NetworkError, RecordingError, in_words
-from crosspatch.recordings.hdf5 import Bytes, GuardedFile
+from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, GuardedFile
 from crosspatch.recordings.hdf5_ahead import hint_members, hint_samples
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
@@ -141,10 +141,6 @@ def _opened(content: Bytes, path: str, unwanted: Unwanted | None) -> Recording:
             raise RecordingError(f"{path} is a damaged NWB file: {in_words(error)}") from error
         _require_bytes(content)
         return replace(recording, close_file=opened.pop_all().close)
-
-
-class DoubtfulBytesError(NetworkError):
-    """What came over the network looks damaged; the whole file, verified, will tell."""
 
 
 def _require_bytes(content: Bytes) -> None:

@@ -7,41 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.dandi import Asset
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import is_unmeasured
-from crosspatch.web import Web
 
 #: Endings of files that are taken for recordings when a folder is searched.
 RECORDING_SUFFIXES = (".nwb", ".abf")
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-def open_recording(
-    source: str | Path | Asset,
-    *,
-    measured_only: bool = False,
-    verified: bool = False,
-    web: Web | None = None,
-) -> Recording:
+def open_recording(source: str | Path, *, measured_only: bool = False) -> Recording:
     """Open a current-clamp recording: NWB 2, or ABF 1 or 2.
 
     The file is opened read-only and its samples are read sweep by sweep when they are asked for.
-    The format is told by the first bytes, not by the name. Of a file of the DANDI archive only
-    the bytes that are used are fetched.
+    The format is told by the first bytes, not by the name.
 
     Parameters
     ----------
-    source : path or Asset
+    source : path
     measured_only : bool
         Whether sweeps that are never measured are left out of NWB files: by their names noise,
         chirps and the like, and in voltage clamp all but the tests of the seal and the access.
-    verified : bool
-        Whether a file of the archive is fetched whole and compared with its checksums first.
-    web : Web, optional
-        For files of the archive; counts what comes.
 
     Returns
     -------
@@ -52,15 +39,19 @@ def open_recording(
     ------
     RecordingError
         If the file cannot be read, is no recording, or holds no current-clamp sweep.
-    NetworkError
-        If a file of the archive cannot be had; a `crosspatch.recordings.nwb.DoubtfulBytesError`
-        if it looks damaged, which `verified` settles.
     """
     unwanted = is_unmeasured if measured_only else None
-    if isinstance(source, Asset):
-        recording = _open_asset(source, unwanted, verified, web)
-    else:
-        recording = _open_file(Path(source), unwanted)
+    return require_current_clamp(_open_file(Path(source), unwanted))
+
+
+def require_current_clamp(recording: Recording) -> Recording:
+    """A recording in which something can be measured.
+
+    Raises
+    ------
+    RecordingError
+        If it holds no current-clamp sweep; it is closed then.
+    """
     if not recording.current_clamp:
         recording.close()
         wanted, found = "current-clamp sweep", "no sweeps"
@@ -71,29 +62,6 @@ def open_recording(
             clamp = min(sweep.clamp for sweep in recording.sweeps)
             found = f"its {len(recording.sweeps)} sweeps are in {clamp}"
         raise RecordingError(f"{recording.name} has no {wanted} ({found}); nothing to analyse")
-    return recording
-
-
-def _open_asset(
-    asset: Asset,
-    unwanted: Callable[[str, str], bool] | None,
-    verified: bool,
-    web: Web | None,
-) -> Recording:
-    from crosspatch.recordings.nwb import DoubtfulBytesError, read_nwb
-    from crosspatch.recordings.remote import RemoteBytes
-
-    content = RemoteBytes(asset, verified=verified, web=web)
-    try:
-        start = content.read_at(0, len(_HDF5))
-        if start != _HDF5:
-            if content.doubtful():
-                raise DoubtfulBytesError(f"{asset} begins with {start!r}")
-            raise RecordingError(f"{asset} is no NWB 2 (HDF5) file: it begins with {start!r}")
-        recording = read_nwb(content, str(asset), unwanted)
-    except BaseException:
-        content.close()
-        raise
     return recording
 
 
@@ -115,7 +83,7 @@ def _open_file(path: Path, unwanted: Callable[[str, str], bool] | None) -> Recor
         from crosspatch.recordings.abf import read_abf
 
         return read_abf(path)
-    if start == _HDF5:
+    if start == HDF5_SIGNATURE:
         from crosspatch.recordings.nwb import read_nwb
 
         try:

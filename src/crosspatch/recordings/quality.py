@@ -22,7 +22,7 @@ from crosspatch.recordings.stimuli import (
 
 
 @dataclass(frozen=True)
-class QualitySettings:
+class QualityThresholds:
     """Thresholds; a sweep or cell beyond one of them is rejected with its reason.
 
     The Allen Institute's criteria (IPFX 2.1.2, defaults/qc_criteria.json) are `ALLEN`. Its limits
@@ -58,10 +58,10 @@ class QualitySettings:
 
 
 #: The Allen Institute's limits on sweeps.
-ALLEN = QualitySettings(drift=1.0, slow_noise=0.5, fast_noise=0.07)
+ALLEN = QualityThresholds(drift=1.0, slow_noise=0.5, fast_noise=0.07)
 #: Every sweep is used that can be.
 ANY = replace(
-    QualitySettings(),
+    QualityThresholds(),
     drift=math.inf,
     slow_noise=math.inf,
     fast_noise=math.inf,
@@ -75,7 +75,7 @@ ANY = replace(
     bridge=math.inf,
 )
 
-QUALITIES = {"default": QualitySettings(), "allen": ALLEN, "any": ANY}
+THRESHOLDS = {"default": QualityThresholds(), "allen": ALLEN, "any": ANY}
 
 
 #: mV; amplifiers and digitisers end far below.
@@ -168,7 +168,7 @@ def recorded_points(voltage: Samples, rate: float) -> int:
 
 
 def assess_sweep(
-    sweep: Sweep, voltage: Samples, stimulus: Stimulus, settings: QualitySettings | None = None
+    sweep: Sweep, voltage: Samples, stimulus: Stimulus, settings: QualityThresholds | None = None
 ) -> SweepQuality:
     """Measure a sweep and say why it cannot be used.
 
@@ -178,9 +178,9 @@ def assess_sweep(
     voltage : array, shape (points,)
         Its samples, mV.
     stimulus : Stimulus
-    settings : QualitySettings, optional
+    settings : QualityThresholds, optional
     """
-    settings = settings or QualitySettings()
+    settings = settings or QualityThresholds()
     rate = sweep.rate
     end = recorded_points(voltage, rate)
     if not end:
@@ -282,7 +282,7 @@ def _bridge(voltage: Samples, stimulus: Stimulus, rate: float) -> float:
     return (left - float(there)) / stimulus.amplitude * 1e3
 
 
-def _flat_extreme(voltage: Samples, settings: QualitySettings) -> tuple[int, float]:
+def _flat_extreme(voltage: Samples, settings: QualityThresholds) -> tuple[int, float]:
     """The longest run at the sweep's highest or lowest value, where that is out of range."""
     longest, level = 0, float("nan")
     for extreme, beyond in (
@@ -301,7 +301,7 @@ def assess_cell(
     recording: Recording,
     sweeps: dict[int, SweepQuality],
     input_resistance: float = float("nan"),
-    settings: QualitySettings | None = None,
+    settings: QualityThresholds | None = None,
 ) -> CellQuality:
     """Judge the cell: seal, access and bridge.
 
@@ -312,9 +312,9 @@ def assess_cell(
         What `assess_sweep` said, by sweep number.
     input_resistance : float
         From current clamp, MOhm; stands in where no voltage-clamp test was recorded.
-    settings : QualitySettings, optional
+    settings : QualityThresholds, optional
     """
-    settings = settings or QualitySettings()
+    settings = settings or QualityThresholds()
     seal = _clamp_test(recording, "seal")
     if math.isnan(seal) and recording.recorded.seal is not None:
         seal = recording.recorded.seal

@@ -15,15 +15,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from crosspatch.models.verdicts import AMBIGUOUS, CONFIDENT, INSUFFICIENT, OUTSIDE, VERDICTS
 from crosspatch.prediction.explained import CellExplanation
-from crosspatch.prediction.prediction import (
-    AMBIGUOUS,
-    CONFIDENT,
-    INSUFFICIENT,
-    OUTSIDE,
-    VERDICTS,
-    Prediction,
-)
+from crosspatch.prediction.prediction import Prediction
 from crosspatch.reporting.cell_page import cell_page
 from crosspatch.reporting.labels import LINE, SIDE_BY_SIDE, TEXT, colour_of, ordered
 from crosspatch.reporting.numbers import Content, listed, say, written
@@ -55,7 +49,7 @@ _NAME, _SHORT, _NOTE = 120, 40, 800
 # Notes in a picture, which breaks them into lines and cuts them itself.
 _LONG_NOTE = 2_000
 
-# As `crosspatch.prediction.inputs` begins the notes of a recording that gave no feature.
+# As `crosspatch.prediction.batches` begins the notes of a recording that gave no feature.
 _UNREAD = "not read: "
 
 _FOREIGN = "another species"

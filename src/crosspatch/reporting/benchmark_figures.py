@@ -31,7 +31,7 @@ def scores_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
     Parameters
     ----------
     summary : DataFrame
-        From `crosspatch.evaluation.results.summarize`.
+        From `crosspatch.evaluation.results.summarize_runs`.
     width : float
         Inches.
     """
@@ -206,7 +206,7 @@ def class_f1_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
     Parameters
     ----------
     summary : DataFrame
-        From `crosspatch.evaluation.results.summarize`.
+        From `crosspatch.evaluation.results.summarize_runs`.
     width : float
         Inches.
     """

@@ -16,8 +16,8 @@ from crosspatch.reporting.numbers import (
     Cell,
     Content,
     Form,
+    ResultSource,
     Setting,
-    Source,
     first_by,
     listed,
     name_in,
@@ -43,7 +43,7 @@ _ORIENTATION = (
 )
 
 
-def cohorts_blocks(sources: Sequence[Source]) -> Iterator[Block]:
+def cohorts_blocks(sources: Sequence[ResultSource]) -> Iterator[Block]:
     """Cells by subclass, condition and disease, missing families, and cells left out."""
     seen: list[pd.DataFrame] = []
     told: list[object] = []
@@ -61,7 +61,7 @@ def cohorts_blocks(sources: Sequence[Source]) -> Iterator[Block]:
             yield from _left_out(source, species)
 
 
-def _cohorts_of(source: Source, table: pd.DataFrame, number: int) -> Iterator[Block]:
+def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Iterator[Block]:
     largest = " ".join(
         f"Of {species} cells most are {name_in(part, first_by(part, 'cells'), 'name')}."
         for species, part in table[table["group"] == "subclass"].groupby("species", sort=False)
@@ -103,7 +103,7 @@ _COHORT_TABLES = {
 }
 
 
-def _from_settings(source: Source, species: str) -> Table:
+def _from_settings(source: ResultSource, species: str) -> Table:
     about = source.settings["cohorts"][species]
     return Table(
         f"{species.capitalize()} cells by subclass",
@@ -115,7 +115,7 @@ def _from_settings(source: Source, species: str) -> Table:
     )
 
 
-def _left_out(source: Source, species: str) -> Iterator[Block]:
+def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
     about = source.settings["cohorts"][species]
     reasons = [
         say("{n} {reason}", n=Setting(source, ("cohorts", species, "dropped", key)), reason=key)
@@ -134,7 +134,7 @@ def _left_out(source: Source, species: str) -> Iterator[Block]:
     )
 
 
-def results_blocks(source: Source) -> Iterator[Block]:
+def results_blocks(source: ResultSource) -> Iterator[Block]:
     """Scores beside the published ones, and paired differences."""
     summary = source.table("summary")
     published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
@@ -211,7 +211,7 @@ def results_blocks(source: Source) -> Iterator[Block]:
 
 
 def _differences(
-    caption: str, source: Source, rows: Sequence[int], *, folded: bool = False
+    caption: str, source: ResultSource, rows: Sequence[int], *, folded: bool = False
 ) -> Table:
     table = source.table("comparisons")
     return Table(
@@ -232,7 +232,7 @@ def _differences(
     )
 
 
-def best_by_task(source: Source) -> dict[str, int]:
+def best_by_task(source: ResultSource) -> dict[str, int]:
     """Row of the model with the highest macro-F1, by task."""
     summary = source.table("summary")
     return {
@@ -241,7 +241,7 @@ def best_by_task(source: Source) -> dict[str, int]:
     }
 
 
-def against_best(source: Source, task: str) -> tuple[str, list[str], list[str]]:
+def against_best(source: ResultSource, task: str) -> tuple[str, list[str], list[str]]:
     """The best model of a task; those that are worse, and those that may be as good.
 
     The first are those for which the interval of the difference has no zero in it.
@@ -256,7 +256,7 @@ def against_best(source: Source, task: str) -> tuple[str, list[str], list[str]]:
     return best, worse, tied
 
 
-def _tied_in_words(source: Source, task: str) -> str:
+def _tied_in_words(source: ResultSource, task: str) -> str:
     best, worse, tied = against_best(source, task)
     if tied and worse:
         return f"In task {task}, {listed(list(tied))} may be as good as {best}."
@@ -265,7 +265,7 @@ def _tied_in_words(source: Source, task: str) -> str:
     return f"In task {task} all others are clearly worse than {best}." if worse else ""
 
 
-def confusion_blocks(source: Source) -> Iterator[Block]:
+def confusion_blocks(source: ResultSource) -> Iterator[Block]:
     """Confusion matrices, a figure a task."""
     confusion = source.table("confusion")
     for task, part in confusion.groupby("task", sort=False):
@@ -299,7 +299,7 @@ def _confused(confusion: pd.DataFrame) -> str:
     return f"Over these models, {true} is most often taken for {predicted}."
 
 
-def class_f1_blocks(source: Source) -> Iterator[Block]:
+def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
     """F1 of each subclass."""
     summary = source.table("summary")
     columns = [n for n in summary if str(n).startswith("f1_") and str(n).endswith("_mean")]
@@ -346,7 +346,7 @@ def learns_from_mouse(model: str) -> bool:
         return False
 
 
-def transfer_rows(source: Source) -> pd.DataFrame:
+def transfer_rows(source: ResultSource) -> pd.DataFrame:
     """Comparisons of the transfer task in which one of the models learns from mouse."""
     table = source.table("comparisons")
     if not len(table):
@@ -356,7 +356,7 @@ def transfer_rows(source: Source) -> pd.DataFrame:
     return table[a ^ b]
 
 
-def gain_blocks(source: Source) -> Iterator[Block]:
+def gain_blocks(source: ResultSource) -> Iterator[Block]:
     """Transfer models against those without mouse."""
     rows = transfer_rows(source)
     if not len(rows):
@@ -378,7 +378,7 @@ def gain_blocks(source: Source) -> Iterator[Block]:
     yield _differences("With and without mouse", source, rows_of(rows))
 
 
-def gain_in_words(source: Source, model: str) -> str:
+def gain_in_words(source: ResultSource, model: str) -> str:
     """Over which models one that learns from mouse gains, over which it loses."""
     rows = transfer_rows(source)
     found = figures.against(rows, model)  # the others minus it
@@ -395,7 +395,7 @@ def gain_in_words(source: Source, model: str) -> str:
     return f"{model} {listed(list(parts))}." if parts else ""
 
 
-def calibration_blocks(source: Source) -> Iterator[Block]:
+def calibration_blocks(source: ResultSource) -> Iterator[Block]:
     """How honest models are about their uncertainty."""
     table = source.table("calibration")
     if not len(table):
@@ -483,7 +483,7 @@ _SCORES = {
 }
 
 
-def _scores_table(caption: str, source: Source, name: str, keys: Sequence[str]) -> Table:
+def _scores_table(caption: str, source: ResultSource, name: str, keys: Sequence[str]) -> Table:
     table = source.table(name)
     scores = [n for n in _SCORES if f"{n}_mean" in table]
     who = ("task", "model", *keys)
@@ -503,12 +503,12 @@ def _scores_table(caption: str, source: Source, name: str, keys: Sequence[str]) 
 
 
 def _cell(
-    source: Source, table: str, row: int, column: str, digits: int = 3, form: Form = "plain"
+    source: ResultSource, table: str, row: int, column: str, digits: int = 3, form: Form = "plain"
 ) -> Cell:
     return Cell(source, table, row, column, digits, form)
 
 
-def spread(source: Source, table: str, row: int, name: str, digits: int = 3) -> Markup:
+def spread(source: ResultSource, table: str, row: int, name: str, digits: int = 3) -> Markup:
     """Mean ± SD; the mean alone where one run has no SD."""
     mean = _cell(source, table, row, f"{name}_mean", digits)
     if f"{name}_sd" not in source.table(table):
@@ -518,7 +518,7 @@ def spread(source: Source, table: str, row: int, name: str, digits: int = 3) -> 
 
 
 def interval(
-    source: Source,
+    source: ResultSource,
     table: str,
     row: int,
     columns: tuple[str, str] = ("ci_low", "ci_high"),
@@ -530,7 +530,9 @@ def interval(
     return say("[{low}, {high}]", **dict(zip(("low", "high"), ends, strict=True)))
 
 
-def by_source(sources: Sequence[Source], blocks: Sequence[Sequence[Block]]) -> Iterator[Block]:
+def by_source(
+    sources: Sequence[ResultSource], blocks: Sequence[Sequence[Block]]
+) -> Iterator[Block]:
     """Blocks of several folders, each under a heading if there is more than one."""
     filled = [(source, part) for source, part in zip(sources, blocks, strict=True) if part]
     for source, part in filled:

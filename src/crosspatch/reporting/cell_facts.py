@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.models.artifact import Artifact
-from crosspatch.models.calibrated import group_of
+from crosspatch.models.calibration import group_of
 from crosspatch.models.reference import Reference
+from crosspatch.models.verdicts import INSUFFICIENT, OUTSIDE, VERDICTS
 from crosspatch.prediction.explained import CellExplanation
-from crosspatch.prediction.prediction import INSUFFICIENT, OUTSIDE, VERDICTS
 from crosspatch.reporting.labels import readable
 
 #: Features shown beside the reference.
@@ -22,7 +22,7 @@ _STRANGE = 4
 _UNUSUAL = 6
 
 
-def is_simulated(explanation: CellExplanation) -> bool:
+def shows_simulated(explanation: CellExplanation) -> bool:
     """Whether the cell's file says that it was simulated."""
     return "SIMULATED" in str(explanation.cell["notes"]).split("; ")
 
@@ -30,7 +30,7 @@ def is_simulated(explanation: CellExplanation) -> bool:
 def warnings_of(explanation: CellExplanation) -> list[str]:
     """What must not be overlooked."""
     warnings = []
-    if is_simulated(explanation):
+    if shows_simulated(explanation):
         warnings.append("SIMULATED recording: it says nothing about a real neuron")
     if explanation.model is not None and explanation.model.about["simulated"]:
         warnings.append("the model was trained on SIMULATED recordings")

@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import CohortError, NetworkError, RecordingError
 from crosspatch.explanation.discriminants import Plane, discriminant_plane
-from crosspatch.features.protocols import Protocols, analyse
+from crosspatch.features.analysis import Analysis, analyse
+from crosspatch.features.finding import open_source
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.reference import Reference
+from crosspatch.models.verdicts import INSUFFICIENT, OUTSIDE
 from crosspatch.prediction.explained import CellExplanation, write_contributions
-from crosspatch.prediction.inputs import Say
-from crosspatch.prediction.prediction import INSUFFICIENT, OUTSIDE
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.quality import QUALITIES
-from crosspatch.recordings.stimuli import LONG_SQUARE, NONE
+from crosspatch.recordings.quality import THRESHOLDS
+from crosspatch.recordings.stimuli import LONG_SQUARE
 from crosspatch.reporting.cell_facts import answer, limits_of, remarks, telling, warnings_of
 from crosspatch.reporting.labels import LINE, TEXT, colour_of, ordered, readable, wrapped
 from crosspatch.reporting.recording_figures import (
     draw_first_spikes,
     draw_rates,
     draw_sweeps,
-    stimulus_kinds,
+    shown_kinds,
 )
 from crosspatch.reporting.style import SECOND, WIDE, plain, save_figure
+from crosspatch.telling import Say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,10 +84,10 @@ def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    with _opened(explanation) as (recording, protocols):
+    with _opened(explanation) as (recording, analysis):
         rows: list[_Row] = [[_head(explanation, width)]]
-        if recording is not None and protocols is not None:
-            rows += _recording_rows(recording, protocols, width)
+        if recording is not None and analysis is not None:
+            rows += _recording_rows(recording, analysis, width)
         rows += _answer_rows(explanation)
         rows += _reference_rows(explanation)
         rows.append([_notes(explanation, recording, width)])
@@ -168,13 +168,13 @@ def _file_name(explanation: CellExplanation, taken: set[str]) -> str:
 @contextmanager
 def _opened(
     explanation: CellExplanation,
-) -> Iterator[tuple[Recording | None, Protocols | None]]:
+) -> Iterator[tuple[Recording | None, Analysis | None]]:
     """The cell's recording and what was measured on it, None where there is none to be read."""
     if explanation.recording is None:
         yield None, None
         return
     try:
-        opened = open_recording(explanation.recording)
+        opened = open_source(explanation.recording)
     except (RecordingError, NetworkError):
         # It could not be read for the prediction either; the notes say why.
         yield None, None
@@ -184,11 +184,11 @@ def _opened(
             recording, step = opened, explanation.step
             if step is not None:
                 recording = opened.with_steps(step.start, step.end, step.amplitudes)
-            protocols = analyse(recording, QUALITIES[explanation.quality])
+            analysis = analyse(recording, THRESHOLDS[explanation.quality])
         except (RecordingError, NetworkError):
             yield None, None
             return
-        yield recording, protocols
+        yield recording, analysis
 
 
 # The answer, in words
@@ -269,15 +269,13 @@ def _notes(explanation: CellExplanation, recording: Recording | None, width: flo
 # The recording
 
 
-def _recording_rows(recording: Recording, protocols: Protocols, width: float) -> list[_Row]:
-    kinds = stimulus_kinds(protocols)
-    if len(kinds) > 1:
-        kinds = [kind for kind in kinds if kind != NONE]  # sweeps without a stimulus tell little
+def _recording_rows(recording: Recording, analysis: Analysis, width: float) -> list[_Row]:
+    kinds = shown_kinds(analysis)
 
     def sweeps(kind: str) -> _Panel:
         def draw(place: SubFigure) -> None:
             above, below = place.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-            draw_sweeps(recording, protocols, kind, above, below, points=_STRETCHES, close_up=True)
+            draw_sweeps(recording, analysis, kind, above, below, points=_STRETCHES, close_up=True)
             above.set_title(wrapped(above.get_title(), share_of(kind) - 0.3), fontsize=TEXT)
             above.set_ylabel("mV")  # the panels are too low for more
             below.set_ylabel("pA")
@@ -297,22 +295,22 @@ def _recording_rows(recording: Recording, protocols: Protocols, width: float) ->
     grouped = [kinds[k : k + _SIDE_BY_SIDE] for k in range(0, len(kinds), _SIDE_BY_SIDE)]
     rows = [[sweeps(kind) for kind in row] for row in grouped]
     measured = []
-    if any(_has_spikes(each) for each in (protocols.long_square, protocols.short_square)) or (
-        _has_spikes(protocols.ramp)
+    if any(_has_spikes(each) for each in (analysis.long_square, analysis.short_square)) or (
+        _has_spikes(analysis.ramp)
     ):
-        measured.append(_Panel(1.6, lambda place: _drawn(draw_first_spikes, protocols, place)))
-    if protocols.long_square is not None:
-        measured.append(_Panel(1.6, lambda place: _drawn(draw_rates, protocols, place)))
+        measured.append(_Panel(1.6, lambda place: _drawn(draw_first_spikes, analysis, place)))
+    if analysis.long_square is not None:
+        measured.append(_Panel(1.6, lambda place: _drawn(draw_rates, analysis, place)))
     return [*rows, measured] if measured else rows
 
 
-def _has_spikes(analysis: Any) -> bool:
-    return analysis is not None and any(len(each) for each in analysis.features["spikes_set"])
+def _has_spikes(responses: Any) -> bool:
+    return responses is not None and any(len(each) for each in responses.features["spikes_set"])
 
 
-def _drawn(draw: Callable[[Protocols, Axes], None], protocols: Protocols, place: SubFigure) -> None:
+def _drawn(draw: Callable[[Analysis, Axes], None], analysis: Analysis, place: SubFigure) -> None:
     axes = place.subplots()
-    draw(protocols, axes)
+    draw(analysis, axes)
     _small(axes)
 
 

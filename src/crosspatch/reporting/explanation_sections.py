@@ -19,8 +19,8 @@ from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import (
     Cell,
     Content,
+    ResultSource,
     Rows,
-    Source,
     first_by,
     listed,
     name_in,
@@ -30,7 +30,7 @@ from crosspatch.reporting.numbers import (
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, Points, Table
 
 
-def curve_blocks(source: Source) -> Iterator[Block]:
+def curve_blocks(source: ResultSource) -> Iterator[Block]:
     """Macro-F1 against labelled human cells, with and without mouse."""
     summary, gains = source.table("summary"), source.table("gains")
     if not len(summary):
@@ -103,7 +103,7 @@ def _cut(cut: str) -> str:
     return "all test cells" if cut == "all" else cut
 
 
-def gains_in_words(source: Source) -> list[Markup]:
+def gains_in_words(source: ResultSource) -> list[Markup]:
     """Where mouse helps, where it harms, a sentence a pair of models; over all test cells."""
     gains = source.table("gains")
     sentences = []
@@ -132,7 +132,7 @@ def gains_in_words(source: Source) -> list[Markup]:
     return sentences
 
 
-def _points(source: Source, rows: pd.DataFrame) -> Markup:
+def _points(source: ResultSource, rows: pd.DataFrame) -> Markup:
     return listed(
         [
             say(
@@ -146,7 +146,7 @@ def _points(source: Source, rows: pd.DataFrame) -> Markup:
     )
 
 
-def _without_digits(source: Source) -> str:
+def _without_digits(source: ResultSource) -> str:
     """Where mouse helps, for those who do not see the figure."""
     gains = source.table("gains")
     of_all = gains[gains["cut"] == "all"]
@@ -162,7 +162,7 @@ def _without_digits(source: Source) -> str:
     return " ".join(sentences)
 
 
-def explanation_blocks(source: Source) -> Iterator[Block]:
+def explanation_blocks(source: ResultSource) -> Iterator[Block]:
     """Attention, and beside it what really happens without a family."""
     importance, attention = source.table("importance"), source.table("attention")
     agreement = source.table("agreement")
@@ -243,7 +243,7 @@ def explanation_blocks(source: Source) -> Iterator[Block]:
     )
 
 
-def verdicts_in_words(source: Source, what: str) -> list[Markup]:
+def verdicts_in_words(source: ResultSource, what: str) -> list[Markup]:
     """Verdicts of the table ``agreement`` on comparisons that begin so, a sentence a row."""
     agreement = source.table("agreement")
     if not len(agreement):
@@ -280,7 +280,7 @@ def _species(species: str) -> str:
     return "both species" if species == "both" else species
 
 
-def _plain(source: Source) -> list[Markup]:
+def _plain(source: ResultSource) -> list[Markup]:
     agreement = source.table("agreement")
     chosen = agreement[agreement["what"].astype(str).str.startswith("attention and")]
     return [
@@ -298,7 +298,7 @@ def _top(table: pd.DataFrame, column: str, verb: str) -> str:
     )
 
 
-def pictures_blocks(source: Source) -> Iterator[Block]:
+def pictures_blocks(source: ResultSource) -> Iterator[Block]:
     """The cells themselves: map, examples, loadings."""
     where, loadings = source.table("map"), source.table("loadings")
     examples = source.table("examples")
@@ -380,7 +380,7 @@ def _farthest(where: pd.DataFrame) -> str:
     return f"{max(lonely, key=lambda name: lonely[name])} lies most apart."
 
 
-def conserved_blocks(source: Source) -> Iterator[Block]:
+def conserved_blocks(source: ResultSource) -> Iterator[Block]:
     """Which features mean the same in both species."""
     conserved = source.table("conserved")
     if not len(conserved):
@@ -433,7 +433,7 @@ def conserved_blocks(source: Source) -> Iterator[Block]:
 _VERDICTS = ("same", "opposite", "mouse only", "human only", "neither")
 
 
-def _counts(source: Source, level: str, group: str, *, balanced: bool) -> Iterator[Rows]:
+def _counts(source: ResultSource, level: str, group: str, *, balanced: bool) -> Iterator[Rows]:
     where = {"level": level, "group": group}
     for verdict in _VERDICTS:
         yield Rows(source, "conserved", where | {"verdict": verdict})
@@ -447,14 +447,14 @@ def _verdicts_by_group(part: pd.DataFrame) -> pd.DataFrame:
     return counts.reindex(columns=list(_VERDICTS), fill_value=0)
 
 
-def _group(source: Source, part: pd.DataFrame, group: str) -> Content:
+def _group(source: ResultSource, part: pd.DataFrame, group: str) -> Content:
     """Name of a group: t-types have numbers in theirs."""
     row = part.index[part["group"].astype(str) == group][0]
     return Cell(source, "conserved", int(row), "group")
 
 
 def _conserved_table(
-    source: Source, level: str, verdict: str, rows: pd.DataFrame, *, folded: bool
+    source: ResultSource, level: str, verdict: str, rows: pd.DataFrame, *, folded: bool
 ) -> Table:
     kinds = ("mouse", "human", "mouse_balanced", "human_balanced")
     there = [kind for kind in kinds if f"{kind}_auc" in rows]
@@ -487,7 +487,7 @@ def _conserved_table(
     )
 
 
-def separation_blocks(source: Source) -> Iterator[Block]:
+def separation_blocks(source: ResultSource) -> Iterator[Block]:
     """How far subclasses are apart."""
     table = source.table("separation")
     if not len(table):

@@ -19,8 +19,8 @@ from crosspatch.reporting.explanation_sections import gains_in_words, verdicts_i
 from crosspatch.reporting.numbers import (
     Cell,
     Content,
+    ResultSource,
     Rows,
-    Source,
     first_by,
     listed,
     name_in,
@@ -30,7 +30,9 @@ from crosspatch.reporting.numbers import (
 
 
 def findings(
-    benchmarks: Sequence[Source], curves: Sequence[Source], explanations: Sequence[Source]
+    benchmarks: Sequence[ResultSource],
+    curves: Sequence[ResultSource],
+    explanations: Sequence[ResultSource],
 ) -> Iterator[Content]:
     """What a reader should take home; each finding only where there are results for it."""
     for source in benchmarks:
@@ -68,7 +70,7 @@ def _about(title: Content, sentences: Sequence[Content]) -> Markup:
     return say("<strong>{title}:</strong><br>{text}", title=title, text=text)
 
 
-def _best(source: Source, task: str) -> Markup:
+def _best(source: ResultSource, task: str) -> Markup:
     row = best_by_task(source)[task]
     best, worse, tied = against_best(source, task)
     rest: Content = ""
@@ -88,7 +90,7 @@ def _best(source: Source, task: str) -> Markup:
     )
 
 
-def _coverage(source: Source) -> Iterator[Content]:
+def _coverage(source: ResultSource) -> Iterator[Content]:
     coverage = source.table("coverage")
     if not len(coverage):
         return
@@ -114,7 +116,7 @@ def _coverage(source: Source) -> Iterator[Content]:
         )
 
 
-def _conserved(source: Source) -> Iterator[Content]:
+def _conserved(source: ResultSource) -> Iterator[Content]:
     conserved = source.table("conserved")
     if not len(conserved):
         return

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK, read_settings
-from crosspatch.explanation.study import EXPLANATION
+from crosspatch.explanation.explain import EXPLANATION
 
 #: Columns that a report needs of each table, by kind of folder.
 COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -70,7 +70,7 @@ Content = str | Shown
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultSource:
     """A result folder that a report is made from.
 
     Attributes
@@ -135,7 +135,7 @@ class Source:
         return frame
 
 
-def read_source(path: Path, label: str) -> Source:
+def read_source(path: Path, label: str) -> ResultSource:
     """Open a result folder.
 
     Raises
@@ -143,7 +143,7 @@ def read_source(path: Path, label: str) -> Source:
     EvaluationError
         If it is none, of an unknown kind, or its run was not finished.
     """
-    source = Source(path, label, read_settings(path))
+    source = ResultSource(path, label, read_settings(path))
     if source.kind not in COLUMNS:
         raise EvaluationError(f"{path} holds results of a kind that is not known: {source.kind}")
     return source
@@ -155,7 +155,7 @@ class Cell:
 
     Attributes
     ----------
-    source : Source
+    source : ResultSource
     table : str
     row : int
         From 0, as in the file.
@@ -166,7 +166,7 @@ class Cell:
         ``plain``, ``signed``, ``p`` (below 0.001 it says so) or ``count``.
     """
 
-    source: Source
+    source: ResultSource
     table: str
     row: int
     column: str
@@ -192,13 +192,13 @@ class Rows:
 
     Attributes
     ----------
-    source : Source
+    source : ResultSource
     table : str
     where : dict
         Column to value.
     """
 
-    source: Source
+    source: ResultSource
     table: str
     where: Mapping[str, str]
 
@@ -223,12 +223,12 @@ class Setting:
 
     Attributes
     ----------
-    source : Source
+    source : ResultSource
     path : tuple of str
         Keys from the top.
     """
 
-    source: Source
+    source: ResultSource
     path: tuple[str, ...]
 
     @property

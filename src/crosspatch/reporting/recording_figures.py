@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
-from crosspatch.features.protocols import Protocols
+from crosspatch.features.analysis import Analysis
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
@@ -23,7 +23,7 @@ _MAX_SWEEPS = 40
 _POINTS = 4000
 
 
-def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
+def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
     """A recording's sweeps by stimulus, its first spikes and its rate-current curve.
 
     Sweeps that quality control rejected are grey.
@@ -32,12 +32,12 @@ def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
     ----------
     recording : Recording
         Open.
-    protocols : Protocols
-        From `crosspatch.features.protocols.analyse`.
+    analysis : Analysis
+        From `crosspatch.features.analysis.analyse`.
     """
     from matplotlib.figure import Figure
 
-    kinds = stimulus_kinds(protocols)
+    kinds = stimulus_kinds(analysis)
     columns = max(len(kinds), 2)
     figure = Figure(figsize=(3.6 * columns, 8.0), layout="constrained")
     grid = figure.add_gridspec(3, 2 * columns, height_ratios=[3, 1, 2.4])
@@ -45,24 +45,30 @@ def recording_figure(recording: Recording, protocols: Protocols) -> Figure:
         place = slice(2 * position, 2 * position + 2)
         above = figure.add_subplot(grid[0, place])
         below = figure.add_subplot(grid[1, place], sharex=above)
-        draw_sweeps(recording, protocols, kind, above, below)
+        draw_sweeps(recording, analysis, kind, above, below)
     half = columns
-    draw_first_spikes(protocols, figure.add_subplot(grid[2, :half]))
-    draw_rates(protocols, figure.add_subplot(grid[2, half:]))
+    draw_first_spikes(analysis, figure.add_subplot(grid[2, :half]))
+    draw_rates(analysis, figure.add_subplot(grid[2, half:]))
     label = ", SIMULATED" if recording.recorded.simulated else ""
     figure.suptitle(f"{recording.cell_id} ({recording.format}{label})", fontsize=11)
     return figure
 
 
-def stimulus_kinds(protocols: Protocols) -> list[str]:
+def stimulus_kinds(analysis: Analysis) -> list[str]:
     """The kinds of stimulus that there are, those that are measured first."""
-    there = {stimulus.kind for stimulus in protocols.stimuli.values()}
+    there = {stimulus.kind for stimulus in analysis.stimuli.values()}
     return [kind for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP, OTHER, NONE) if kind in there]
+
+
+def shown_kinds(analysis: Analysis) -> list[str]:
+    """`stimulus_kinds` without none at all, which tells little, unless there is no other."""
+    kinds = stimulus_kinds(analysis)
+    return [kind for kind in kinds if kind != NONE] or kinds
 
 
 def draw_sweeps(
     recording: Recording,
-    protocols: Protocols,
+    analysis: Analysis,
     kind: str,
     above: Axes,
     below: Axes,
@@ -76,7 +82,7 @@ def draw_sweeps(
     ----------
     recording : Recording
         Open.
-    protocols : Protocols
+    analysis : Analysis
     kind : str
         One of `stimulus_kinds`.
     above, below : Axes
@@ -88,12 +94,12 @@ def draw_sweeps(
     """
     from matplotlib import colormaps
 
-    numbers = [n for n, stimulus in protocols.stimuli.items() if stimulus.kind == kind]
+    numbers = [n for n, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
     chosen = numbers[:: max(1, -(-len(numbers) // _MAX_SWEEPS))]
-    qualities = protocols.qualities
+    qualities = analysis.qualities
     passed = [n for n in chosen if n not in qualities or qualities[n].passed]
     colours = colormaps["viridis"](np.linspace(0, 0.9, max(len(passed), 1)))
-    ranked = sorted(passed, key=lambda n: protocols.stimuli[n].amplitude)
+    ranked = sorted(passed, key=lambda n: analysis.stimuli[n].amplitude)
     for number in chosen:
         sweep = recording.sweep(number)
         colour = colours[ranked.index(number)] if number in passed else "0.8"
@@ -119,7 +125,7 @@ def draw_sweeps(
     below.set_xlabel("time (s)")
     above.tick_params(labelbottom=False)
     if close_up and kind == SHORT_SQUARE:
-        shown_stimuli = [protocols.stimuli[number] for number in chosen]
+        shown_stimuli = [analysis.stimuli[number] for number in chosen]
         above.set_xlim(
             min(each.start for each in shown_stimuli) - 0.01,
             max(each.end for each in shown_stimuli) + 0.04,
@@ -193,25 +199,25 @@ SPIKE_COLOURS = {"rheobase": ACCENT, "short square": SECOND, "ramp": THIRD}
 _FILTER = 10.0
 
 
-def first_spikes(protocols: Protocols) -> list[FirstSpike]:
+def first_spikes(analysis: Analysis) -> list[FirstSpike]:
     """The first spike of each kind of stimulus, from 1 ms before threshold to 5 ms after."""
     from ipfx.time_series_utils import calculate_dvdt
 
     found = []
-    for name, analysis in (
-        ("rheobase", protocols.long_square),
-        ("short square", protocols.short_square),
-        ("ramp", protocols.ramp),
+    for name, responses in (
+        ("rheobase", analysis.long_square),
+        ("short square", analysis.short_square),
+        ("ramp", analysis.ramp),
     ):
-        if analysis is None:
+        if responses is None:
             continue
-        spikes = analysis.features["spikes_set"]
+        spikes = responses.features["spikes_set"]
         shown = next((k for k, each in enumerate(spikes) if len(each)), None)
-        if name == "rheobase" and "rheobase_sweep" in analysis.features:
-            shown = analysis.features["rheobase_sweep"].name
+        if name == "rheobase" and "rheobase_sweep" in responses.features:
+            shown = responses.features["rheobase_sweep"].name
         if shown is None:
             continue
-        sweep = analysis.sweeps[shown]
+        sweep = responses.sweeps[shown]
         start = int(spikes[shown]["threshold_index"].iloc[0])
         rate = sweep.sampling_rate
         first, last = max(start - round(0.001 * rate), 0), start + round(0.005 * rate)
@@ -227,17 +233,17 @@ def first_spikes(protocols: Protocols) -> list[FirstSpike]:
     return found
 
 
-def rates(protocols: Protocols) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def rates(analysis: Analysis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps of long squares, pA, from the smallest, and the spike rate of each, spikes/s."""
-    if protocols.long_square is None:
+    if analysis.long_square is None:
         return np.zeros(0), np.zeros(0)
-    table = protocols.long_square.features["sweeps"].sort_values("stim_amp")
+    table = analysis.long_square.features["sweeps"].sort_values("stim_amp")
     return table["stim_amp"].to_numpy(dtype=float), table["avg_rate"].to_numpy(dtype=float)
 
 
-def draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
+def draw_first_spikes(analysis: Analysis, axes: Axes) -> None:
     """Draw the first spike of each kind of stimulus, aligned at threshold."""
-    drawn = first_spikes(protocols)
+    drawn = first_spikes(analysis)
     for each in drawn:
         colour = SPIKE_COLOURS[each.stimulus]
         axes.plot(each.time, each.voltage, color=colour, label=each.stimulus, linewidth=1.2)
@@ -251,13 +257,13 @@ def draw_first_spikes(protocols: Protocols, axes: Axes) -> None:
     plain(axes)
 
 
-def draw_rates(protocols: Protocols, axes: Axes) -> None:
+def draw_rates(analysis: Analysis, axes: Axes) -> None:
     """Draw the spike rate against the current of long squares."""
     axes.set_title("rate and current, long squares", fontsize=9)
     axes.set_xlabel("step (pA)")
     axes.set_ylabel("rate (spikes/s)")
     plain(axes)
-    if protocols.long_square is None:
+    if analysis.long_square is None:
         axes.text(0.5, 0.5, "no long square", ha="center", transform=axes.transAxes, color="0.4")
         return
-    axes.plot(*rates(protocols), "o-", color=ACCENT, markersize=3)
+    axes.plot(*rates(analysis), "o-", color=ACCENT, markersize=3)

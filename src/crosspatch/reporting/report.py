@@ -13,7 +13,7 @@ from markupsafe import Markup
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK
-from crosspatch.explanation.study import EXPLANATION
+from crosspatch.explanation.explain import EXPLANATION
 from crosspatch.models.registry import model_entry
 from crosspatch.reporting.benchmark_sections import (
     by_source,
@@ -34,8 +34,8 @@ from crosspatch.reporting.explanation_sections import (
 from crosspatch.reporting.findings import findings
 from crosspatch.reporting.numbers import (
     Content,
+    ResultSource,
     Setting,
-    Source,
     checksum,
     listed,
     read_source,
@@ -57,7 +57,7 @@ _TITLE = "Transcriptomic subclass from patch-clamp recordings"
 _SIMULATED = "SIMULATED recordings: the results say nothing about real neurons."
 
 # Sections in their order: id, title, kind of folder, what makes its blocks.
-_SECTIONS: tuple[tuple[str, str, str, Callable[[Source], Iterator[Block]]], ...] = (
+_SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]], ...] = (
     ("results", "Results", BENCHMARK, results_blocks),
     ("confusion", "Confusion of subclasses", BENCHMARK, confusion_blocks),
     ("f1-by-subclass", "F1 by subclass", BENCHMARK, class_f1_blocks),
@@ -153,7 +153,7 @@ def write_report(
     return write_page(Path(out), _TITLE, sections, banner=banner, progress=progress)
 
 
-def read_sources(folders: Sequence[str | Path]) -> list[Source]:
+def read_sources(folders: Sequence[str | Path]) -> list[ResultSource]:
     """Open result folders, each under a name of its own.
 
     Raises
@@ -165,7 +165,7 @@ def read_sources(folders: Sequence[str | Path]) -> list[Source]:
     if not paths:
         raise CrosspatchError("no result folder was given; give the folder of `crosspatch run`")
     names = [path.name for path in paths]
-    sources: list[Source] = []
+    sources: list[ResultSource] = []
     for path in paths:
         label = path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
         while any(source.label == label for source in sources):
@@ -181,7 +181,7 @@ def read_sources(folders: Sequence[str | Path]) -> list[Source]:
     return sources
 
 
-def _about(sources: Sequence[Source]) -> Iterator[Block]:
+def _about(sources: Sequence[ResultSource]) -> Iterator[Block]:
     yield Paragraph(
         "Which transcriptomic subclass a cortical interneuron belongs to is learned from "
         "recordings of cells that were sequenced too (Patch-seq), and tested on cells that the "
@@ -215,7 +215,7 @@ _DONE = {
 }
 
 
-def _done(source: Source) -> Markup:
+def _done(source: ResultSource) -> Markup:
     settings = source.settings
     models = listed([str(name) for name in settings.get("models", ())]) or Markup("Models")
     tasks: Content = ""
@@ -268,7 +268,9 @@ def _when(settings: Mapping[str, Any]) -> Content:
     return say(', <time datetime="{iso}">{shown}</time>', iso=day.date().isoformat(), shown=shown)
 
 
-def _missing(made: Mapping[str, Sequence[Block]], sources: Sequence[Source]) -> Iterator[Block]:
+def _missing(
+    made: Mapping[str, Sequence[Block]], sources: Sequence[ResultSource]
+) -> Iterator[Block]:
     there = {name for name, blocks in made.items() if blocks}
     if "learning-curve" in there:
         there.add("gain-from-mouse")
@@ -292,7 +294,7 @@ def _missing(made: Mapping[str, Sequence[Block]], sources: Sequence[Source]) -> 
     )
 
 
-def _settings(sources: Sequence[Source]) -> Iterator[Block]:
+def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
     for source in sources:
         yield Heading(say("Folder <code>{label}</code>", label=source.label))
         yield Commands([command_of(source)])
@@ -354,7 +356,7 @@ def _leaves(settings: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterato
             yield (*above, str(key))
 
 
-def command_of(source: Source) -> str:
+def command_of(source: ResultSource) -> str:
     """The command that makes a folder's results again."""
     settings = source.settings
     explained = source.kind == EXPLANATION

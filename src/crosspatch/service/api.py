@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
-from crosspatch.recordings.quality import QUALITIES
-from crosspatch.service.batches import Batch, RefusedError, State, Upload
+from crosspatch.recordings.quality import THRESHOLDS
 from crosspatch.service.jobs import Jobs
-from crosspatch.service.results import CHOICES, INNER, SORTS
-from crosspatch.service.results import Query as Which
+from crosspatch.service.predicted import CHOICES, INNER, SORTS
+from crosspatch.service.predicted import Query as Which
+from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
 
 PREFIX = "/api/v1"
 
@@ -45,7 +46,7 @@ class NewBatch(BaseModel):
         None, description="Of cells whose file does not say; null: judged by both models."
     )
     quality: str = Field(
-        "default", max_length=40, description=f"Thresholds: {', '.join(QUALITIES)}."
+        "default", max_length=40, description=f"Thresholds: {', '.join(THRESHOLDS)}."
     )
 
 
@@ -78,7 +79,7 @@ class BatchState(BaseModel):
     files: list[File]
 
 
-class Choice(BaseModel):
+class ColumnChoice(BaseModel):
     """What a column is."""
 
     model_config = ConfigDict(extra="forbid")
@@ -92,11 +93,11 @@ class Choices(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    columns: dict[str, Choice] = Field(default_factory=dict, max_length=20_000)
+    columns: dict[str, ColumnChoice] = Field(default_factory=dict, max_length=20_000)
     predict: bool = Field(False, description="Whether to predict with them at once.")
 
 
-class Column(BaseModel):
+class TableColumn(BaseModel):
     """A column and what became of it."""
 
     name: str
@@ -111,7 +112,7 @@ class Column(BaseModel):
 class Columns(BaseModel):
     """The columns of a table."""
 
-    columns: list[Column]
+    columns: list[TableColumn]
     missing: list[str] = Field(description="Features that no column gives.")
     rows: int = Field(description="How many rows were looked at.")
 
@@ -128,7 +129,7 @@ class Step(BaseModel):
     )
 
 
-class Cells(BaseModel):
+class CellList(BaseModel):
     """Predicted cells."""
 
     total: int = Field(description="Of all that were asked for, on all pages.")
@@ -150,7 +151,7 @@ class Signal(BaseModel):
     values: list[float | None]
 
 
-class Sweep(BaseModel):
+class SweepTrace(BaseModel):
     """A sweep; voltage in mV, current in pA."""
 
     number: int
@@ -186,7 +187,7 @@ def jobs_of(request: Request) -> Jobs:
     return jobs
 
 
-def batch_of(batch: str, request: Request) -> Batch:
+def batch_of(batch: str, request: Request) -> Upload:
     """The batch that is named in the path."""
     return jobs_of(request).batches.get(batch)
 
@@ -195,11 +196,22 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
 
+def filter_of(
+    text: Annotated[str, Query(max_length=200)] = "",
+    verdict: Annotated[str, Query(max_length=200)] = "",
+    subclass: Annotated[str, Query(max_length=200)] = "",
+    species: Annotated[str, Query(max_length=200)] = "",
+) -> Which:
+    """Which cells are asked for."""
+    return Which(text, dict(zip(CHOICES, (verdict, subclass, species), strict=True)))
+
+
+TheFilter = Annotated[Which, Depends(filter_of)]
 TheJobs = Annotated[Jobs, Depends(jobs_of)]
-TheBatch = Annotated[Batch, Depends(batch_of)]
+TheBatch = Annotated[Upload, Depends(batch_of)]
 
 
-def file_state(upload: Upload) -> File:
+def file_state(upload: UploadedFile) -> File:
     """A file as the interface shows it."""
     return File(
         file=upload.number,
@@ -214,7 +226,7 @@ def file_state(upload: Upload) -> File:
     )
 
 
-def batch_state(batch: Batch) -> BatchState:
+def batch_state(batch: Upload) -> BatchState:
     """A batch as the interface shows it."""
     with batch.lock:
         return BatchState(
@@ -327,7 +339,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         async for chunk in request.stream():
             yield chunk
     except ClientDisconnect:
-        raise RefusedError("the connection ended before the file did", 400) from None
+        raise RefusedUploadError("the connection ended before the file did", 400) from None
 
 
 @router.post(
@@ -356,7 +368,7 @@ def get_columns(batch: TheBatch, file: Number) -> Columns:
     found = batch.upload(file).columns
     if found is None:
         raise HTTPException(409, "it is no table whose columns are known yet")
-    return Columns(**{key: found[key] for key in ("columns", "missing", "rows")})
+    return Columns.model_validate(found)
 
 
 @router.put("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409, 422, 503))
@@ -365,7 +377,7 @@ def put_columns(jobs: TheJobs, batch: TheBatch, file: Number, choices: Choices) 
     upload = batch.upload(file)
     given = {name: each.model_dump() for name, each in choices.columns.items()}
     found = jobs.choose_columns(batch, upload, given, go=choices.predict)
-    return Columns(**{key: found[key] for key in ("columns", "missing", "rows")})
+    return Columns.model_validate(found)
 
 
 @router.put(
@@ -380,20 +392,16 @@ def put_step(jobs: TheJobs, batch: TheBatch, file: Number, step: Step) -> None:
 def get_cells(
     jobs: TheJobs,
     batch: TheBatch,
-    text: Annotated[str, Query(max_length=200)] = "",
-    verdict: Annotated[str, Query(max_length=200)] = "",
-    subclass: Annotated[str, Query(max_length=200)] = "",
-    species: Annotated[str, Query(max_length=200)] = "",
+    which: TheFilter,
     sort: Annotated[str, Query(description=f"One of {', '.join(SORTS)}.", max_length=40)] = "",
     descending: bool = False,
     offset: Annotated[int, Query(ge=0, lt=_MOST)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> Cells:
+) -> CellList:
     """The predicted cells of a batch."""
-    chosen = dict(zip(CHOICES, (verdict, subclass, species), strict=True))
-    which = Which(text, chosen, sort, descending, offset, limit)
+    which = replace(which, sort=sort, descending=descending, offset=offset, limit=limit)
     total, cells = jobs.results(batch).select(which)
-    return Cells(total=total, cells=[cell_row(each) for each in cells])
+    return CellList(total=total, cells=[cell_row(each) for each in cells])
 
 
 def cell_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -417,13 +425,13 @@ def get_sweeps(
     start: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     end: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     stretches: Annotated[int, Query(ge=10, le=5000)] = 600,
-) -> list[Sweep]:
+) -> list[SweepTrace]:
     """Sweeps, thinned to the lowest and highest value of so many stretches each."""
     found = jobs.sweeps(batch, file, stimulus, start, end, stretches)
-    return [Sweep(**each) for each in found]
+    return [SweepTrace(**each) for each in found]
 
 
-def _download(jobs: Jobs, batch: Batch, format_: str) -> FileResponse:
+def _download(jobs: Jobs, batch: Upload, format_: str) -> FileResponse:
     file: Path = jobs.export(batch, format_)
     name = {"html": "report.html"}.get(format_, f"predictions.{format_}")
     return FileResponse(

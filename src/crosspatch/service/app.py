@@ -17,12 +17,12 @@ from starlette.responses import Response
 
 from crosspatch.errors import one_line
 from crosspatch.service import api, pages
-from crosspatch.service.batches import RefusedError
 from crosspatch.service.body import BodyLimit
 from crosspatch.service.jobs import Jobs
+from crosspatch.service.queue import Workers
 from crosspatch.service.security import Guard
 from crosspatch.service.settings import ServiceSettings
-from crosspatch.service.workers import Workers
+from crosspatch.service.uploads import RefusedUploadError
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -65,8 +65,8 @@ def create_app(settings: ServiceSettings, workers: Workers) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(Guard, token=settings.token)
 
-    @app.exception_handler(RefusedError)
-    async def refused(request: Request, error: RefusedError) -> Response:
+    @app.exception_handler(RefusedUploadError)
+    async def refused(request: Request, error: RefusedUploadError) -> Response:
         return _answer(request, one_line(error), error.status)
 
     @app.exception_handler(HTTPException)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.simulated import plan_cells, write_cell
+from crosspatch.simulation.cells import plan_cells, write_cell
 
 if TYPE_CHECKING:
     from crosspatch.prediction.predictor import Predictor

@@ -16,25 +16,22 @@ from typing import Any
 
 from crosspatch.cohorts.table import SPECIES
 from crosspatch.features.extraction import StepDescription
-from crosspatch.recordings.quality import QUALITIES
-from crosspatch.service.batches import (
+from crosspatch.recordings.quality import THRESHOLDS
+from crosspatch.service.predicted import Results
+from crosspatch.service.queue import QueuedTask, Workers
+from crosspatch.service.settings import ServiceSettings
+from crosspatch.service.traces import INDEX, STRETCHES, read_traces
+from crosspatch.service.uploads import (
     FINAL,
     RECORDING,
     TABLE,
-    Batch,
     Batches,
-    RefusedError,
+    RefusedUploadError,
     State,
     Upload,
+    UploadedFile,
 )
-from crosspatch.service.results import Results
-from crosspatch.service.settings import ServiceSettings
-from crosspatch.service.traces import INDEX, STRETCHES, read_traces
 from crosspatch.service.worker import DETAILS, EXAMPLE_TABLE, EXAMPLES, RECORDED, forget_details
-from crosspatch.service.workers import Task, Workers
-
-#: What cells can be downloaded as.
-FORMATS = ("csv", "h5ad", "html")
 
 #: How often it is looked for batches whose time is over, s.
 _SWEEP = 20.0
@@ -65,7 +62,7 @@ class Jobs:
             files=settings.files,
             storage=settings.storage,
         )
-        self._tasks: dict[tuple[str, int], Task] = {}
+        self._tasks: dict[tuple[str, int], QueuedTask] = {}
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._sweep, daemon=True)
         self._janitor.start()
@@ -89,21 +86,21 @@ class Jobs:
 
     # Batches
 
-    def new(self, species: str | None, quality: str) -> Batch:
+    def new(self, species: str | None, quality: str) -> Upload:
         """An empty batch; see `Batches.new`.
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If there is no such species or quality, or there are too many batches.
         """
         if species is not None and species not in SPECIES:
-            raise RefusedError(f"no species '{species}'; use {' or '.join(SPECIES)}", 422)
-        if quality not in QUALITIES:
-            raise RefusedError(f"no quality '{quality}'; use {', '.join(QUALITIES)}", 422)
+            raise RefusedUploadError(f"no species '{species}'; use {' or '.join(SPECIES)}", 422)
+        if quality not in THRESHOLDS:
+            raise RefusedUploadError(f"no quality '{quality}'; use {', '.join(THRESHOLDS)}", 422)
         return self.batches.new(species, quality)
 
-    def remove(self, batch: Batch) -> None:
+    def remove(self, batch: Upload) -> None:
         """Stop what is done for a batch, and delete it."""
         with batch.lock:
             for upload in list(batch.uploads.values()):
@@ -112,7 +109,7 @@ class Jobs:
             batch.uploads.clear()
         self.batches.remove(batch)
 
-    def results(self, batch: Batch) -> Results:
+    def results(self, batch: Upload) -> Results:
         """The predicted cells of a batch."""
         return Results(batch.folder, self.about["columns"])
 
@@ -120,18 +117,18 @@ class Jobs:
 
     async def receive(
         self,
-        batch: Batch,
+        batch: Upload,
         name: str,
         content: AsyncIterator[bytes],
         *,
         length: int | None,
         confirm: bool,
-    ) -> Upload:
+    ) -> UploadedFile:
         """Take in a file and let it wait for its turn.
 
         Parameters
         ----------
-        batch : Batch
+        batch : Upload
         name : str
             What the user calls it.
         content : async iterator of bytes
@@ -142,7 +139,7 @@ class Jobs:
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If it is too large, too slow, empty, or of a kind that cannot be read.
         """
         if length is not None and length > self.settings.upload:
@@ -157,7 +154,7 @@ class Jobs:
                     try:
                         chunk = await asyncio.wait_for(anext(waiting, None), self.settings.silence)
                     except TimeoutError:
-                        raise RefusedError(
+                        raise RefusedUploadError(
                             f"{upload.label}: nothing came for {self.settings.silence:g} s; send "
                             "it again",
                             408,
@@ -169,40 +166,40 @@ class Jobs:
                     if upload.size > self.settings.upload:
                         raise self._too_large(name)
                     if upload.state is State.CANCELLED:
-                        raise RefusedError(f"{upload.label}: cancelled", 409)
+                        raise RefusedUploadError(f"{upload.label}: cancelled", 409)
                     if unlooked >= _ROOM:
                         await asyncio.to_thread(self.batches.require_room, 0)
                         unlooked = 0
                     file.write(chunk)
             if not upload.size:
-                raise RefusedError(f"{upload.label}: the file is empty", 422)
+                raise RefusedUploadError(f"{upload.label}: the file is empty", 422)
         except BaseException as error:
             self.batches.drop(batch, upload)
             if isinstance(error, OSError):
                 why = error.strerror or type(error).__name__
-                raise RefusedError(f"{upload.label} cannot be kept: {why}", 507) from error
+                raise RefusedUploadError(f"{upload.label} cannot be kept: {why}", 507) from error
             raise
         self._begin(batch, upload)
         return upload
 
-    def _too_large(self, name: str) -> RefusedError:
+    def _too_large(self, name: str) -> RefusedUploadError:
         gib = self.settings.upload / 2**30
-        return RefusedError(
+        return RefusedUploadError(
             f"{name[-80:]}: larger than the {gib:g} GiB that this server takes; use `crosspatch "
             "predict`, or start the server with a larger --upload",
             413,
         )
 
-    def example(self, batch: Batch, example: str) -> Upload:
+    def example(self, batch: Upload, example: str) -> UploadedFile:
         """A simulated recording or table.
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If there is none of this name.
         """
         if example not in _EXAMPLE_LABELS:
-            raise RefusedError(
+            raise RefusedUploadError(
                 f"no example '{example[:80]}'; there are {', '.join(_EXAMPLE_LABELS)}", 404
             )
         self.batches.require_room(0)
@@ -211,14 +208,19 @@ class Jobs:
         return upload
 
     def choose_columns(
-        self, batch: Batch, upload: Upload, choices: Mapping[str, Mapping[str, Any]], *, go: bool
+        self,
+        batch: Upload,
+        upload: UploadedFile,
+        choices: Mapping[str, Mapping[str, Any]],
+        *,
+        go: bool,
     ) -> dict[str, Any]:
         """Say what columns of a table are, and have it predicted if that is wanted.
 
         Parameters
         ----------
-        batch : Batch
-        upload : Upload
+        batch : Upload
+        upload : UploadedFile
         choices : mapping
             Column to ``feature`` and ``unit``.
         go : bool
@@ -226,28 +228,32 @@ class Jobs:
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If the file is no table that waits for this, or the choices cannot be.
         """
         if upload.kind != TABLE or upload.columns is None:
-            raise RefusedError(f"{upload.label}: there are no columns to be chosen", 409)
+            raise RefusedUploadError(f"{upload.label}: there are no columns to be chosen", 409)
         if upload.state in (State.WAITING, State.WORKING):
-            raise RefusedError(f"{upload.label}: it is being worked on; wait or cancel it", 409)
+            raise RefusedUploadError(
+                f"{upload.label}: it is being worked on; wait or cancel it", 409
+            )
         given = {name: dict(each) for name, each in choices.items()}
-        task = Task(batch.id, self._request("columns", batch, upload) | {"choices": given})
+        task = QueuedTask(batch.id, self._request("columns", batch, upload) | {"choices": given})
         answer = self._wait(task)
         if answer["error"] is not None:
-            raise RefusedError(answer["error"], 422)
+            raise RefusedUploadError(answer["error"], 422)
         with batch.lock:
             if (
                 upload.state in (State.WAITING, State.WORKING)
                 or batch.uploads.get(upload.number) is not upload
             ):
-                raise RefusedError(f"{upload.label}: meanwhile it was predicted or deleted", 409)
+                raise RefusedUploadError(
+                    f"{upload.label}: meanwhile it was predicted or deleted", 409
+                )
             upload.choices, upload.columns = given, answer
             if go:
                 if not any(each["feature"] for each in answer["columns"]):
-                    raise RefusedError(
+                    raise RefusedUploadError(
                         f"{upload.label}: no column is a feature; say what at least some of them "
                         "are",
                         422,
@@ -256,24 +262,33 @@ class Jobs:
         return answer
 
     def describe_step(
-        self, batch: Batch, upload: Upload, start: float, end: float, amplitudes: Sequence[float]
+        self,
+        batch: Upload,
+        upload: UploadedFile,
+        start: float,
+        end: float,
+        amplitudes: Sequence[float],
     ) -> None:
         """Say what was injected where a recording has no command, and have it measured again.
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If the file is no recording, or is being worked on.
         """
         if upload.kind != RECORDING:
-            raise RefusedError(f"{upload.label}: a step is of recordings; this is a table", 409)
+            raise RefusedUploadError(
+                f"{upload.label}: a step is of recordings; this is a table", 409
+            )
         with batch.lock:
             if upload.state not in FINAL:
-                raise RefusedError(f"{upload.label}: it is being worked on; wait or cancel it", 409)
+                raise RefusedUploadError(
+                    f"{upload.label}: it is being worked on; wait or cancel it", 409
+                )
             upload.step = StepDescription(start, end, tuple(amplitudes))
             self._queue(batch, upload, "recording")
 
-    def cancel(self, batch: Batch, upload: Upload) -> None:
+    def cancel(self, batch: Upload, upload: UploadedFile) -> None:
         """Stop what is done with a file; a finished one is deleted."""
         with batch.lock:
             if upload.state not in FINAL:
@@ -283,17 +298,17 @@ class Jobs:
         self._forget(batch, upload)
         self.batches.drop(batch, upload)
 
-    def _forget(self, batch: Batch, upload: Upload) -> None:
+    def _forget(self, batch: Upload, upload: UploadedFile) -> None:
         """Delete the results of a file."""
         self.results(batch).remove(upload.number)
         forget_details(batch.folder, upload.number)
 
-    def _stop(self, batch: Batch, upload: Upload) -> None:
+    def _stop(self, batch: Upload, upload: UploadedFile) -> None:
         task = self._tasks.pop((batch.id, upload.number), None)
         if task is not None:
             task.stop()
 
-    def _request(self, task: str, batch: Batch, upload: Upload) -> dict[str, Any]:
+    def _request(self, task: str, batch: Upload, upload: UploadedFile) -> dict[str, Any]:
         return {
             "task": task,
             "batch": str(batch.folder),
@@ -306,7 +321,7 @@ class Jobs:
             "choices": upload.choices,
         }
 
-    def _begin(self, batch: Batch, upload: Upload) -> None:
+    def _begin(self, batch: Upload, upload: UploadedFile) -> None:
         """The first thing that is done with a file, unless it was cancelled on its way here."""
         with batch.lock:
             if upload.state is State.CANCELLED:
@@ -316,7 +331,7 @@ class Jobs:
             else:
                 self._queue(batch, upload, RECORDING if upload.kind == RECORDING else "columns")
 
-    def _queue(self, batch: Batch, upload: Upload, task_name: str, **more: Any) -> None:
+    def _queue(self, batch: Upload, upload: UploadedFile, task_name: str, **more: Any) -> None:
         with batch.lock:
             upload.state, upload.stage, upload.reason = State.WAITING, "", None
 
@@ -326,9 +341,8 @@ class Jobs:
                         upload.state = State.WORKING
                         upload.stage = said.get("stage", upload.stage)
                         upload.done = int(said.get("done", upload.done))
-                        upload.drawn = upload.drawn or said.get("stage") == "drawn"
 
-            task = Task(batch.id, self._request(task_name, batch, upload) | more, told)
+            task = QueuedTask(batch.id, self._request(task_name, batch, upload) | more, told)
             self._tasks[batch.id, upload.number] = task
         task.answer.add_done_callback(
             lambda answer: self._finished(batch, upload, task, task_name, answer)
@@ -337,9 +351,9 @@ class Jobs:
 
     def _finished(
         self,
-        batch: Batch,
-        upload: Upload,
-        task: Task,
+        batch: Upload,
+        upload: UploadedFile,
+        task: QueuedTask,
         task_name: str,
         future: Future[dict[str, Any]],
     ) -> None:
@@ -378,7 +392,7 @@ class Jobs:
                 upload.rows, upload.reason = answer["rows"], answer.get("failed")
                 upload.state = State.FAILED if upload.reason else State.DONE
 
-    def _columns_known(self, batch: Batch, upload: Upload, answer: dict[str, Any]) -> None:
+    def _columns_known(self, batch: Upload, upload: UploadedFile, answer: dict[str, Any]) -> None:
         if answer["own"]:
             self._queue(batch, upload, "table")
             return
@@ -390,35 +404,35 @@ class Jobs:
 
     # What is shown
 
-    def details(self, batch: Batch, number: int, row: int) -> dict[str, Any]:
+    def details(self, batch: Upload, number: int, row: int) -> dict[str, Any]:
         """What a page about a cell is made from.
 
         Returns
         -------
         dict
-            ``details`` as `crosspatch.service.details.cell_details` has them; ``recording``, None
-            for a row of a table.
+            ``details`` as `crosspatch.reporting.cell_view.cell_details` has them;
+            ``recording``, None for a row of a table.
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If there is no such cell, or it cannot be explained.
         """
         upload = batch.upload(number)
         if self.results(batch).one(number, row) is None:
-            raise RefusedError(f"{upload.label} has no cell {row}", 404)
+            raise RefusedUploadError(f"{upload.label} has no cell {row}", 404)
         file = batch.folder / DETAILS.format(upload=number, row=row)
         if not file.exists():
-            task = Task(batch.id, self._request("explain", batch, upload) | {"row": row})
+            task = QueuedTask(batch.id, self._request("explain", batch, upload) | {"row": row})
             answer = self._wait(task)
             if answer["error"] is not None:
-                raise RefusedError(f"{upload.label}: {answer['error']}", 409)
+                raise RefusedUploadError(f"{upload.label}: {answer['error']}", 409)
         recorded = batch.folder / RECORDED.format(upload=number)
         return {"details": _read(file), "recording": _read(recorded) if recorded.exists() else None}
 
     def sweeps(
         self,
-        batch: Batch,
+        batch: Upload,
         number: int,
         kind: str,
         start: float | None,
@@ -429,23 +443,25 @@ class Jobs:
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If there are none.
         """
         upload = batch.upload(number)
         if not (upload.folder / INDEX).exists():
-            raise RefusedError(f"{upload.label}: there are no sweeps", 404)
+            raise RefusedUploadError(f"{upload.label}: there are no sweeps", 404)
         found = read_traces(upload.folder, kind, start=start, end=end, stretches=stretches)
         if not found:
-            raise RefusedError(f"{upload.label}: there is no sweep with stimulus '{kind}'", 404)
+            raise RefusedUploadError(
+                f"{upload.label}: there is no sweep with stimulus '{kind}'", 404
+            )
         return found
 
-    def export(self, batch: Batch, format_: str) -> Path:
+    def export(self, batch: Upload, format_: str) -> Path:
         """Write the cells of a batch to a file, which the caller deletes.
 
         Raises
         ------
-        RefusedError
+        RefusedUploadError
             If there is no cell, or it takes too long.
         """
         with batch.lock:
@@ -470,7 +486,7 @@ class Jobs:
                 if each.reason and not each.rows
             ]
         if not known:
-            raise RefusedError("there is no predicted cell yet", 409)
+            raise RefusedUploadError("there is no predicted cell yet", 409)
         out = batch.folder / f"export-{secrets.token_hex(8)}.{format_}"
         request = {
             "task": "export",
@@ -481,23 +497,23 @@ class Jobs:
             "unread": unread,
         }
         try:
-            answer = self._wait(Task(batch.id, request))
+            answer = self._wait(QueuedTask(batch.id, request))
             if answer["error"] is not None:
-                raise RefusedError(answer["error"], 409)
-        except RefusedError:
+                raise RefusedUploadError(answer["error"], 409)
+        except RefusedUploadError:
             # A process that was ended leaves what it had written so far.
             for file in batch.folder.glob(f"*{out.name}*"):
                 file.unlink(missing_ok=True)
             raise
         return out
 
-    def _wait(self, task: Task) -> dict[str, Any]:
+    def _wait(self, task: QueuedTask) -> dict[str, Any]:
         """Have something done that a request waits for."""
         try:
             return self.workers.put(task, first=True).answer.result(2 * self.settings.seconds)
         except TooLateError:
             task.stop()
-            raise RefusedError("the server is busy; try again later", 503) from None
+            raise RefusedUploadError("the server is busy; try again later", 503) from None
 
 
 def _read(file: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from http import HTTPStatus
@@ -18,16 +19,29 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.staticfiles import StaticFiles
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.prediction.inputs import TABLE_SUFFIXES
-from crosspatch.prediction.prediction import VERDICTS
+from crosspatch.models.verdicts import VERDICTS
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
-from crosspatch.service.api import Number, TheBatch, TheJobs, batch_state, cell_row
-from crosspatch.service.batches import RECORDING, TABLE, Batch, RefusedError, State, Upload
-from crosspatch.service.jobs import Jobs
-from crosspatch.service.results import CHOICES, SORTS
-from crosspatch.service.results import Query as Which
+from crosspatch.service.api import (
+    Number,
+    TheBatch,
+    TheFilter,
+    TheJobs,
+    batch_state,
+    cell_row,
+    jobs_of,
+)
+from crosspatch.service.predicted import SORTS
+from crosspatch.service.uploads import (
+    RECORDING,
+    TABLE,
+    RefusedUploadError,
+    State,
+    Upload,
+    UploadedFile,
+)
+from crosspatch.tables.reading import TABLE_SUFFIXES
 
 #: Cells on a page.
 PAGE = 100
@@ -65,14 +79,11 @@ def _environment() -> Environment:
         "readable": readable,
         "sets": lambda value: str(value).replace("|", " or "),
         "clock": lambda when: f"{datetime.fromtimestamp(when):%d %B, %H:%M}",
-        "signed": lambda value: (
-            f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
-        ),
+        "signed": _signed,
     }
     environment.globals |= {
         "colour_of": colour_of,
         "verdicts": VERDICTS,
-        "subclasses": load_taxonomy().subclasses,
         "State": State,
     }
     return environment
@@ -94,7 +105,7 @@ def _signed(value: float) -> str:
 
 
 def _page(request: Request, name: str, status: int = 200, **content: Any) -> HTMLResponse:
-    jobs: Jobs = request.app.state.jobs
+    jobs = jobs_of(request)
     simulated = any(model["simulated"] for model in jobs.about["header"]["models"])
     text = (
         _environment()
@@ -129,17 +140,7 @@ def _packed(file: str) -> bytes:
 @router.get("/")
 def index(request: Request) -> HTMLResponse:
     """Where files are dropped."""
-    return _page(
-        request,
-        "index.html",
-        endings=[*RECORDING_SUFFIXES, *TABLE_SUFFIXES],
-        species=[model["species"] for model in _jobs(request).about["header"]["models"]],
-    )
-
-
-def _jobs(request: Request) -> Jobs:
-    jobs: Jobs = request.app.state.jobs
-    return jobs
+    return _page(request, "index.html", endings=[*RECORDING_SUFFIXES, *TABLE_SUFFIXES])
 
 
 @router.get("/api")
@@ -164,10 +165,7 @@ def batch_page(
     request: Request,
     jobs: TheJobs,
     batch: TheBatch,
-    text: Annotated[str, Query(max_length=200)] = "",
-    verdict: Annotated[str, Query(max_length=200)] = "",
-    subclass: Annotated[str, Query(max_length=200)] = "",
-    species: Annotated[str, Query(max_length=200)] = "",
+    which: TheFilter,
     sort: Annotated[str, Query(max_length=40)] = "",
     order: Annotated[str, Query(max_length=10)] = "",
     page: Annotated[int, Query(ge=1, lt=2**24)] = 1,
@@ -180,9 +178,16 @@ def batch_page(
     if on is not None:
         return RedirectResponse(on, status_code=303)
     results = jobs.results(batch)
-    chosen = dict(zip(CHOICES, (verdict, subclass, species), strict=True))
-    which = Which(text, chosen, sort, order == "descending", (page - 1) * PAGE, PAGE)
-    total, cells = results.select(which)
+    text, chosen = which.text, which.chosen
+    total, cells = results.select(
+        replace(
+            which,
+            sort=sort,
+            descending=order == "descending",
+            offset=(page - 1) * PAGE,
+            limit=PAGE,
+        )
+    )
     counts = results.counts()
     asked = {name: value for name, value in (("text", text), *chosen.items()) if value}
 
@@ -216,7 +221,7 @@ def batch_page(
     )
 
 
-def _only(batch: Batch) -> str | None:
+def _only(batch: Upload) -> str | None:
     """Someone who gave one file wants its cell, or its columns."""
     uploads = list(batch.uploads.values())
     if len(uploads) != 1:
@@ -254,14 +259,13 @@ def cell_page(
     upload = batch.upload(file)
     found = jobs.details(batch, file, row)
     details, recording = found["details"], found["recording"]
-    before, after = _neighbours(jobs, batch, file, row)
+    results = jobs.results(batch)
     shown = {
         "api": f"/api/v1/batches/{batch.id}/files/{file}/sweeps",
         "map": details["map"] if "x" in details["map"] else None,
         "cell": details["cell"]["cell_id"],
         "colours": {name: colour_of(name) for name in load_taxonomy().subclasses},
         "spike_colours": SPIKE_COLOURS,
-        "stimuli": recording["stimuli"] if recording else [],
         "first_spikes": recording["first_spikes"] if recording else [],
         "rates": recording["rates"] if recording else None,
     }
@@ -270,12 +274,11 @@ def cell_page(
         "cell.html",
         batch=batch,
         upload=upload,
-        row=row,
         details=details,
         recording=recording,
         shown=shown,
-        before=before,
-        after=after,
+        before=results.beside(file, row, -1),
+        after=results.beside(file, row, 1),
         axis=_axis(details["values"]),
     )
 
@@ -296,20 +299,12 @@ def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
     return at
 
 
-def _neighbours(
-    jobs: Jobs, batch: Batch, file: int, row: int
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The cells before and after one, in the order in which they came."""
-    results = jobs.results(batch)
-    return results.beside(file, row, -1), results.beside(file, row, 1)
-
-
 @router.get("/batches/{batch}/files/{file}/columns", response_model=None)
 def columns_page(request: Request, jobs: TheJobs, batch: TheBatch, file: Number) -> Response:
     """What the columns of a table are taken for, before anything is predicted."""
-    upload: Upload = batch.upload(file)
+    upload: UploadedFile = batch.upload(file)
     if upload.kind != TABLE:
-        raise RefusedError(f"{upload.label} is a recording; it has no columns", 404)
+        raise RefusedUploadError(f"{upload.label} is a recording; it has no columns", 404)
     if upload.columns is None:
         return RedirectResponse(f"/batches/{batch.id}", status_code=303)
     columns = upload.columns["columns"]

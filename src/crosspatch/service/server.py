@@ -13,9 +13,9 @@ import uvicorn
 
 from crosspatch.errors import CrosspatchError
 from crosspatch.service.app import create_app
+from crosspatch.service.queue import Workers
 from crosspatch.service.security import is_loopback
 from crosspatch.service.settings import ServiceSettings
-from crosspatch.service.workers import Workers
 
 
 def serve(

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
-from crosspatch.features.protocols import Protocols
+from crosspatch.features.analysis import Analysis
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
-from crosspatch.recordings.stimuli import NONE
-from crosspatch.reporting.recording_figures import stimulus_kinds, thinned, until_last
+from crosspatch.reporting.cell_view import listed
+from crosspatch.reporting.recording_figures import shown_kinds, thinned, until_last
 
 #: Sweeps of a kind of stimulus that are kept.
 MOST_SWEEPS = 60
@@ -29,7 +29,7 @@ STRETCHES = 600
 SAMPLES, INDEX = "traces.f32", "traces.json"
 
 
-def write_traces(recording: Recording, protocols: Protocols, folder: Path) -> list[dict[str, Any]]:
+def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list[dict[str, Any]]:
     """Keep a recording's sweeps in a folder.
 
     Every sample is kept, as float32; of a recording with more than `MOST_SAMPLES`, the lowest and
@@ -39,7 +39,7 @@ def write_traces(recording: Recording, protocols: Protocols, folder: Path) -> li
     ----------
     recording : Recording
         Open.
-    protocols : Protocols
+    analysis : Analysis
     folder : Path
 
     Returns
@@ -48,11 +48,9 @@ def write_traces(recording: Recording, protocols: Protocols, folder: Path) -> li
         Of each kind of stimulus its name, its sweeps, how many of them are kept, and how many
         quality control rejected.
     """
-    kinds = stimulus_kinds(protocols)
-    if len(kinds) > 1:
-        kinds = [kind for kind in kinds if kind != NONE]  # sweeps without a stimulus tell little
+    kinds = shown_kinds(analysis)
     numbers = {
-        kind: [n for n, stimulus in protocols.stimuli.items() if stimulus.kind == kind]
+        kind: [n for n, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
         for kind in kinds
     }
     chosen = {kind: each[:: max(1, -(-len(each) // MOST_SWEEPS))] for kind, each in numbers.items()}
@@ -63,19 +61,17 @@ def write_traces(recording: Recording, protocols: Protocols, folder: Path) -> li
     with (folder / SAMPLES).open("wb") as file:
         for kind in kinds:
             for number in chosen[kind]:
-                sweep, stimulus = recording.sweep(number), protocols.stimuli[number]
+                sweep, stimulus = recording.sweep(number), analysis.stimuli[number]
                 try:
                     voltage, current = sweep.voltage, sweep.current
                 except RecordingError:
                     continue
                 voltage = voltage[: recorded_points(voltage, sweep.rate)]
-                quality = protocols.qualities.get(number)
+                quality = analysis.qualities.get(number)
                 entry: dict[str, Any] = {
                     "number": number,
                     "kind": kind,
                     "rate": sweep.rate / coarse,
-                    "start": _finite(stimulus.start),
-                    "end": _finite(stimulus.end),
                     "amplitude": _finite(stimulus.amplitude),
                     "passed": quality is None or quality.passed,
                     "reasons": [] if quality is None else list(quality.reasons),
@@ -157,7 +153,8 @@ def read_traces(
             given[name] = {
                 "t0": (first + (width / 4 if width > 1 else 0)) / rate,
                 "dt": (width / 2 if width > 1 else 1) / rate,
-                "values": _listed(values),
+                # A hundredth of a unit is finer than any amplifier.
+                "values": listed(values, 2),
             }
         found.append(given)
     return found
@@ -166,11 +163,3 @@ def read_traces(
 def _filled(values: NDArray[np.floating], width: int) -> NDArray[np.floating]:
     """Values whose last stretch is whole: a spike at the very end must not be lost either."""
     return np.append(values, np.repeat(values[-1:], -len(values) % width))
-
-
-def _listed(values: NDArray[np.float64]) -> list[float | None]:
-    """Rounded to a hundredth of a unit, finer than any amplifier."""
-    rounded = np.round(values, 2)
-    if np.isfinite(rounded).all():
-        return rounded.tolist()
-    return [value if math.isfinite(value) else None for value in rounded.tolist()]

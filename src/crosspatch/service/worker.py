@@ -19,15 +19,14 @@ import numpy as np
 
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
 from crosspatch.processes import Tell, answer_requests
-from crosspatch.service.results import Part, Results
+from crosspatch.service.predicted import PredictedPart, Results
 from crosspatch.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from crosspatch.explanation.reference_map import ReferenceMap
+    from crosspatch.features.outcome import CellFeatures, Failure
+    from crosspatch.prediction.batches import Batch, ReadSettings
     from crosspatch.prediction.explained import CellExplanation
-    from crosspatch.prediction.inputs import Batch, ReadSettings
     from crosspatch.prediction.prediction import Prediction
     from crosspatch.prediction.predictor import Predictor
 
@@ -128,11 +127,11 @@ class Worker:
         """
         from joblib import cpu_count
 
+        from crosspatch.features.analysis import import_ipfx
         from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
-        from crosspatch.features.protocols import import_ipfx
         from crosspatch.prediction.predictor import load_predictor
         from crosspatch.recordings.abf import keep_to_the_file
-        from crosspatch.service.columns import choosable
+        from crosspatch.service.mapping_screen import choosable
 
         keep_to_the_file()
         self.settings = request["settings"]
@@ -165,10 +164,10 @@ class Worker:
             ``rows``; ``failed``, why nothing was measured, or None; ``messages``.
         """
         from crosspatch.features.extraction import analysed, features_of
-        from crosspatch.features.outcome import CellFeatures, Failure
-        from crosspatch.prediction.inputs import extraction_settings, recordings_batch
+        from crosspatch.features.outcome import Failure
+        from crosspatch.prediction.batches import extraction_settings
         from crosspatch.recordings.opening import open_recording
-        from crosspatch.service.details import recording_details
+        from crosspatch.reporting.cell_view import recording_details
         from crosspatch.service.traces import write_traces
 
         path, label = Path(request["path"]), str(request["label"])
@@ -181,39 +180,50 @@ class Worker:
             _refuse_other_files(path)
             with open_recording(path, measured_only=True) as opened:
                 named = replace(opened, name=label, cell_id=Path(label).stem)
-                recording, protocols = analysed(named, how)
+                recording, analysis = analysed(named, how)
                 tell({"stage": "drawing"})
-                about = recording_details(recording, protocols)
-                about["stimuli"] = write_traces(recording, protocols, path.parent)
+                about = recording_details(recording, analysis)
+                about["stimuli"] = write_traces(recording, analysis, path.parent)
                 _write_json(_recorded(request), about)
                 tell({"stage": "drawn"})
-                outcome = features_of(recording, protocols, how)
+                outcome = features_of(recording, analysis, how)
         except RecordingError as error:
             reason = _named(one_line(error), request).removeprefix(label)
             outcome = Failure(reason.removeprefix(":").strip())
         tell({"stage": "predicting"})
-        batch = recordings_batch([(Path(label), outcome)], settings, messages)
-        prediction = self.predictor.predict(batch, messages)
-        part = Part(batch, batch, prediction)
-        rows = self._results(request).put(request["upload"], label, [part])
+        prediction = self._keep_cell(request, outcome, settings, messages)
         failed = outcome.reason if isinstance(outcome, Failure) else None
         if failed is None:
             tell({"stage": "explaining"})
             self._keep_details(request, prediction, range(len(prediction)), path)
-        return {"rows": rows, "failed": failed, "messages": messages.lines}
+        return {"rows": len(prediction), "failed": failed, "messages": messages.lines}
 
     def refuse(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """Keep a row for a recording that hung or brought its process down; as `recording`."""
         from crosspatch.features.outcome import Failure
-        from crosspatch.prediction.inputs import recordings_batch
 
-        label, reason = str(request["label"]), str(request["reason"])
-        settings, messages = self._read_settings(request), _Messages(request)
-        batch = recordings_batch([(Path(label), Failure(reason))], settings, messages)
-        prediction = self.predictor.predict(batch, messages)
-        part = Part(batch, batch, prediction)
-        rows = self._results(request).put(request["upload"], label, [part])
-        return {"rows": rows, "failed": reason, "messages": messages.lines}
+        reason, messages = str(request["reason"]), _Messages(request)
+        settings = self._read_settings(request)
+        prediction = self._keep_cell(request, Failure(reason), settings, messages)
+        return {"rows": len(prediction), "failed": reason, "messages": messages.lines}
+
+    def _keep_cell(
+        self,
+        request: dict[str, Any],
+        outcome: CellFeatures | Failure,
+        settings: ReadSettings,
+        say: Callable[[str], None],
+    ) -> Prediction:
+        """Predict what a recording gave, and keep it: a row, or one for each species."""
+        from crosspatch.prediction.batches import recordings_batch
+
+        label = str(request["label"])
+        batch = recordings_batch([(Path(label), outcome)], settings, say)
+        prediction = self.predictor.predict(batch, say)
+        self._results(request).put(
+            request["upload"], label, [PredictedPart(batch, batch, prediction)]
+        )
+        return prediction
 
     def columns(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """Find out what the columns of a table are.
@@ -222,31 +232,24 @@ class Worker:
         -------
         dict
             ``own``, whether the table is in the model's own features; else what
-            `crosspatch.service.columns.described` gives; ``messages``.
+            `crosspatch.service.mapping_screen.described` gives; ``messages``.
         """
-        from crosspatch.cohorts.columns import map_columns
-        from crosspatch.service.columns import described, overrides_of
+        from crosspatch.prediction.batches import first_rows
+        from crosspatch.service.mapping_screen import described
+        from crosspatch.tables.columns import map_columns
 
         tell({"stage": "reading"})
         settings, messages = self._read_settings(request), _Messages(request)
-        frame = self._first_rows(request, settings, messages)
-        if frame is None:
-            return {"own": True, "messages": messages.lines}
-        overrides = overrides_of(request.get("choices") or {})
-        found = map_columns(frame, settings.layout, overrides, absent_ok=True)
-        if found.absent:
-            raise CohortError(f"{request['label']}: there is no column '{found.absent[0]}'")
-        return {"own": False, "messages": messages.lines} | described(frame, found)
-
-    def _first_rows(
-        self, request: dict[str, Any], settings: ReadSettings, say: Callable[[str], None]
-    ) -> pd.DataFrame | None:
-        from crosspatch.prediction.inputs import first_rows
-
         path = Path(request["path"])
         _refuse_bomb(path)
         _refuse_other_files(path)
-        return first_rows(path, settings, say)
+        frame = first_rows(path, settings, messages)
+        if frame is None:
+            return {"own": True, "messages": messages.lines}
+        found = map_columns(frame, settings.layout, settings.columns, absent_ok=True)
+        if found.absent:
+            raise CohortError(f"{request['label']}: there is no column '{found.absent[0]}'")
+        return {"own": False, "messages": messages.lines} | described(frame, found)
 
     def table(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """Predict the cells of a table.
@@ -256,7 +259,7 @@ class Worker:
         dict
             ``rows``, ``messages``.
         """
-        from crosspatch.prediction.inputs import read_table, unique
+        from crosspatch.prediction.batches import read_table, unique
 
         tell({"stage": "predicting"})
         path, label = Path(request["path"]), str(request["label"])
@@ -275,7 +278,7 @@ class Worker:
             count += len(given.cell_ids)
             if given.cell_ids:
                 named = unique(given, seen, messages)
-                parts.append(Part(given, named, self.predictor.predict(named, messages)))
+                parts.append(PredictedPart(given, named, self.predictor.predict(named, messages)))
             tell({"stage": "predicting", "done": count})
             if len(each.cell_ids) > most:
                 break
@@ -295,7 +298,7 @@ class Worker:
     def _keep_details(
         self, request: dict[str, Any], prediction: Prediction, rows: Any, recording: Path | None
     ) -> None:
-        from crosspatch.service.details import cell_details
+        from crosspatch.reporting.cell_view import cell_details
 
         for row, each in zip(rows, self._explained(request, prediction, recording), strict=True):
             details = cell_details(each, self._map)
@@ -346,14 +349,13 @@ class Worker:
                     output.add(part)
             return {}
         explanations: list[CellExplanation] = []
-        predicted = [each for each in uploads if each["rows"]]
-        for part, each in zip(parts, predicted, strict=True):
+        for part, each in zip(parts, uploads, strict=True):
             if each["failed"] or len(explanations) >= REPORTED:
                 continue
             recording = Path(each["path"]) if each["kind"] == "recording" else None
             few = replace(part, cells=part.cells.head(REPORTED - len(explanations)))
             few = replace(few, X=part.X[: len(few.cells)])
-            explanations += self._explained(each | {"batch": request["batch"]}, few, recording)
+            explanations += self._explained(each, few, recording)
         write_batch_report(
             joined(parts),
             out,
@@ -387,8 +389,8 @@ class Worker:
         }
 
     def _read_settings(self, request: Mapping[str, Any]) -> ReadSettings:
-        from crosspatch.prediction.inputs import ReadSettings
-        from crosspatch.service.columns import overrides_of
+        from crosspatch.prediction.batches import ReadSettings
+        from crosspatch.service.mapping_screen import overrides_of
 
         return ReadSettings(
             self.predictor.layout,

@@ -1,0 +1,1 @@
+"""The DANDI archive and the addresses of the tables: find, fetch, verify, stream."""

@@ -1,0 +1,245 @@
+"""The DANDI archive: what a dandiset holds, and where its files are.
+
+The archive's REST API is documented at https://api.dandiarchive.org/swagger/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from crosspatch.archive.web import Web
+from crosspatch.errors import NetworkError
+
+#: Environment variable with the address of the archive's API.
+DANDI_VARIABLE = "CROSSPATCH_DANDI"
+DANDI_ADDRESS = "https://api.dandiarchive.org/api"
+
+#: The archive's API gives at most so many assets at a time.
+_PAGE = 1000
+_PLACE = re.compile(
+    r"dandi:(?P<dandiset>\d{6})"
+    r"(?:[@/](?P<version>draft|\d+\.\d+\.\d+))?"
+    r"(?:/(?P<path>.*))?",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def is_dandi(text: object) -> bool:
+    """Whether a user means the archive and not a file."""
+    return isinstance(text, str) and text.lower().startswith("dandi:")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A dandiset, or a part of it.
+
+    Attributes
+    ----------
+    dandiset : str
+        Six digits.
+    version : str or None
+        ``draft``, or a published version; None for the newest published one.
+    path : str
+        A file or folder in it; empty for all.
+    """
+
+    dandiset: str
+    version: str | None = None
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Read ``dandi:000636``, with ``@version`` and ``/path`` behind it if wanted.
+
+        Raises
+        ------
+        NetworkError
+            If it is written otherwise.
+        """
+        match = _PLACE.fullmatch(text.strip())
+        if not match:
+            raise NetworkError(
+                f"{text} is no dandiset; write dandi:000636, dandi:000636@0.241120.0510, or "
+                "dandi:000636/sub-1203384279/"
+            )
+        version = match["version"] and match["version"].lower()
+        return cls(match["dandiset"], version, (match["path"] or "").strip("/"))
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of a dandiset.
+
+    Attributes
+    ----------
+    dandiset, version, asset_id : str
+    path : str
+        In the dandiset, such as ``sub-1/sub-1_ses-2_icephys.nwb``.
+    size : int
+        Bytes.
+    digests : dict
+        ``dandi-etag`` and, where the archive has computed it, ``sha256``.
+    api : str
+        Address of the archive's API.
+    """
+
+    dandiset: str
+    version: str
+    asset_id: str
+    path: str
+    size: int
+    digests: Mapping[str, str] = field(hash=False)
+    api: str
+
+    @property
+    def address(self) -> str:
+        """Where it can be downloaded; leads to a store that gives parts."""
+        return f"{self.api}/assets/{self.asset_id}/download/"
+
+    def __str__(self) -> str:
+        """What we call it: ``dandi:000636@version/path``."""
+        return f"dandi:{self.dandiset}@{self.version}/{self.path}"
+
+    @property
+    def name(self) -> str:
+        """The last part of its path, as a `Path` has it."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def stem(self) -> str:
+        """Its name without the ending."""
+        return PurePosixPath(self.path).stem
+
+    @property
+    def digest(self) -> str:
+        """What tells its content from any other."""
+        for kind in ("sha256", "dandi-etag"):
+            if kind in self.digests:
+                return f"{kind}:{self.digests[kind]}"
+        return f"size:{self.size}"
+
+
+class Archive:
+    """A DANDI archive.
+
+    Parameters
+    ----------
+    address : str, optional
+        Of its API; by default ``CROSSPATCH_DANDI``, else the public archive.
+    web : Web, optional
+    """
+
+    def __init__(self, address: str | None = None, web: Web | None = None):
+        self.address = (address or os.environ.get(DANDI_VARIABLE) or DANDI_ADDRESS).rstrip("/")
+        self.web = web or Web()
+
+    def version(self, dandiset: str) -> str:
+        """The newest published version of a dandiset, or ``draft`` if none is.
+
+        Raises
+        ------
+        NetworkError
+            If there is no such dandiset, or the archive does not answer.
+        """
+        about = self._object(f"{self.address}/dandisets/{dandiset}/")
+        published = about.get("most_recent_published_version")
+        version = published.get("version") if isinstance(published, dict) else None
+        return str(version or "draft")
+
+    def recordings(self, place: Place) -> list[Asset]:
+        """The NWB files of a dandiset or a part of it, in the order of their paths.
+
+        Raises
+        ------
+        NetworkError
+            If there are none, or the archive's answers do not fit together.
+        """
+        version = place.version or self.version(place.dandiset)
+        found: dict[str, Asset] = {}
+        for row in self._rows(place, version):
+            asset = self._asset(place.dandiset, version, row)
+            if asset is not None and _inside(asset.path, place.path):
+                found[asset.asset_id] = asset
+        if not found:
+            where = f"{place.dandiset}@{version}" + (f"/{place.path}" if place.path else "")
+            raise NetworkError(f"no NWB file in dandi:{where}; check the number and the path")
+        return sorted(found.values(), key=lambda asset: asset.path)
+
+    def complete(self, asset: Asset) -> Asset:
+        """The asset with its checksums, which a list of assets may lack."""
+        if asset.digests:
+            return asset
+        about: dict[str, Any] = {"path": asset.path, "size": asset.size, "asset_id": asset.asset_id}
+        about["metadata"] = self._object(f"{self.address}/assets/{asset.asset_id}/")
+        known = self._asset(asset.dandiset, asset.version, about)
+        if known is None or not known.digests:
+            raise NetworkError(f"{asset}: the archive has no checksum of it")
+        return known
+
+    def _rows(self, place: Place, version: str) -> Iterator[dict[str, Any]]:
+        address = f"{self.address}/dandisets/{place.dandiset}/versions/{version}/assets/"
+        page, seen, counts = 1, set[str](), list[Any]()
+        while True:
+            options = {"page": str(page), "page_size": str(_PAGE), "metadata": "true"}
+            options |= {"order": "path"} | ({"path": place.path} if place.path else {})
+            answer = self._object(address, options)
+            rows = answer.get("results")
+            if not isinstance(rows, list):
+                raise NetworkError(f"{address}: the answer has no list of results")
+            yield from rows
+            # While files come and go, rows move from page to page: twice, or never seen.
+            seen |= {str(row.get("asset_id")) for row in rows if isinstance(row, dict)}
+            counts.append(answer.get("count"))
+            if not answer.get("next"):
+                break
+            if not rows:
+                raise NetworkError(f"{address}: page {page:,} is empty, but not the last")
+            page += 1
+        for count in counts:
+            if isinstance(count, int) and count != len(seen):
+                raise NetworkError(
+                    f"{address}: {len(seen):,} of {count:,} assets were listed; give the same "
+                    "command again"
+                )
+
+    def _asset(self, dandiset: str, version: str, row: Any) -> Asset | None:
+        """A row of the archive's list; None for what is no NWB file."""
+        try:
+            path, size, name = str(row["path"]), int(row["size"]), str(row["asset_id"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise NetworkError(
+                f"{self.address}: an asset of {dandiset} lacks its path, size or id"
+            ) from error
+        if not path.lower().endswith(".nwb") or row.get("zarr"):
+            return None
+        parts = PurePosixPath(path).parts
+        if path.startswith("/") or ".." in parts or "\\" in path or not path.isprintable():
+            raise NetworkError(f"{self.address}: an asset of {dandiset} has the path {path!r}")
+        if not re.fullmatch(r"[0-9A-Za-z-]+", name):
+            raise NetworkError(f"{self.address}: an asset of {dandiset} has the id {name!r}")
+        if size < 0:
+            raise NetworkError(f"{self.address}: {path} of {dandiset} has {size} bytes")
+        metadata = row.get("metadata")
+        digest = metadata.get("digest") if isinstance(metadata, dict) else None
+        digest = digest if isinstance(digest, dict) else {}
+        digests = {
+            ours: str(digest[theirs]).lower()
+            for ours, theirs in (("sha256", "dandi:sha2-256"), ("dandi-etag", "dandi:dandi-etag"))
+            if digest.get(theirs)
+        }
+        return Asset(dandiset, version, name, path, size, digests, self.address)
+
+    def _object(self, address: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+        answer = self.web.json(address, parameters)
+        if not isinstance(answer, dict):
+            raise NetworkError(f"{address}: the answer is no JSON object")
+        return answer
+
+
+def _inside(path: str, place: str) -> bool:
+    return not place or path == place or path.startswith(f"{place}/")

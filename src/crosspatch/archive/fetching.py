@@ -1,0 +1,320 @@
+"""Recordings of the archive on disk: many at a time, resumable, each one verified."""
+
+from __future__ import annotations
+
+import fcntl
+import queue
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from crosspatch.archive.dandi import Archive, Asset
+from crosspatch.archive.web import Web, digests_of
+from crosspatch.errors import NetworkError, one_line
+
+#: What is known to be right: the file as it was when its checksum was compared.
+_LEDGER = ".fetched.sqlite"
+#: A connection that brings nothing is left behind after this time when a fetch is stopped, s.
+_WITHIN = 0.5
+#: Left free on the disk, bytes.
+_SPARE = 200 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FetchProgress:
+    """How far a fetch is.
+
+    Attributes
+    ----------
+    done, total : int
+        Files.
+    bytes_done, bytes_total : int
+    failed : int
+        Files that could not be had.
+    kept : int
+        Files that were there before.
+    """
+
+    done: int
+    total: int
+    bytes_done: int
+    bytes_total: int
+    failed: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetch brought.
+
+    Attributes
+    ----------
+    files : dict
+        Asset to its file on disk, each one verified.
+    kept : int
+        Files that were there before.
+    failures : dict
+        Asset to the reason why it is not there.
+    """
+
+    files: dict[Asset, Path]
+    kept: int
+    failures: dict[Asset, str]
+
+
+def fetch_assets(
+    assets: Sequence[Asset],
+    folder: str | Path,
+    *,
+    archive: Archive | None = None,
+    jobs: int = 4,
+    progress: Callable[[FetchProgress], None] | None = None,
+) -> Fetched:
+    """Download files of the archive into a folder, with the paths they have in their dandiset.
+
+    A file has its name only when all its checksums are right. What was fetched before, whole or in
+    part, is not fetched again, not even after the process was killed.
+
+    Parameters
+    ----------
+    assets : sequence of Asset
+    folder : path
+    archive : Archive, optional
+        Asked for checksums that are not known yet.
+    jobs : int
+        Files at a time.
+    progress : callable, optional
+        Told now and then.
+
+    Raises
+    ------
+    NetworkError
+        If the folder cannot be written, has too little space, or another process fetches into it.
+    """
+    folder = Path(folder)
+    archive = archive or Archive()
+    with _alone(folder), _ledger(folder) as ledger:
+        known: dict[Asset, Path] = {}
+        failures: dict[Asset, str] = {}
+        missing: list[Asset] = []
+        taken: set[Path] = set()
+        assets = list(dict.fromkeys(assets))
+        for asset in assets:
+            file = folder / asset.path
+            try:
+                if file in taken:
+                    raise NetworkError(f"{file} is another file of the list already")
+                taken.add(file)
+                there = file.exists() and ledger.is_right(asset, file, archive)
+            except NetworkError as error:
+                failures[asset] = one_line(error)
+                continue
+            except OSError as error:
+                failures[asset] = f"{file} cannot be read: {error.strerror or error}"
+                continue
+            if there:
+                known[asset] = file
+            else:
+                missing.append(asset)
+        _require_space(folder, missing)
+        bringing = _Bringing(folder, archive, len(assets), known, failures, missing, progress)
+        # Closed, so that what still runs is told to stop.
+        with closing(bringing.run(missing, jobs)) as arriving:
+            for asset, file in arriving:
+                ledger.add(asset, file)
+        kept = len(known) - bringing.brought
+    return Fetched(known, kept, failures)
+
+
+class _Bringing:
+    """The threads that download, and what they have done so far."""
+
+    def __init__(
+        self,
+        folder: Path,
+        archive: Archive,
+        total: int,
+        known: dict[Asset, Path],
+        failures: dict[Asset, str],
+        missing: Sequence[Asset],
+        progress: Callable[[FetchProgress], None] | None,
+    ):
+        self.folder, self.archive, self.total = folder, archive, total
+        self.known, self.failures, self.progress = known, failures, progress
+        self.before = len(known)
+        self.brought = 0
+        self.bytes = 0
+        self.bytes_total = sum(asset.size for asset in missing)
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+
+    def run(self, missing: Sequence[Asset], jobs: int) -> Generator[tuple[Asset, Path], None, None]:
+        """Every file as it arrives."""
+        self._tell()
+        waiting: queue.SimpleQueue[Asset] = queue.SimpleQueue()
+        ended: queue.SimpleQueue[tuple[Asset, Path | Exception]] = queue.SimpleQueue()
+        for asset in missing:
+            waiting.put(asset)
+        # Daemons, for a process that is interrupted does not wait for a server that says nothing.
+        threads = [
+            threading.Thread(target=self._work, args=(waiting, ended), daemon=True)
+            for _ in range(min(jobs, len(missing)))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            left = len(missing)
+            while left:
+                try:
+                    asset, outcome = ended.get(timeout=1.0)
+                except queue.Empty:
+                    self._tell()
+                    continue
+                left -= 1
+                if isinstance(outcome, Path):
+                    self.known[asset] = outcome
+                    self.brought += 1
+                    yield asset, outcome
+                elif isinstance(outcome, NetworkError):
+                    self.failures[asset] = one_line(outcome)
+                else:
+                    raise outcome
+                self._tell()
+        finally:
+            self.stop.set()
+            until = time.monotonic() + _WITHIN
+            for thread in threads:
+                thread.join(max(until - time.monotonic(), 0))
+
+    def _work(
+        self,
+        waiting: queue.SimpleQueue[Asset],
+        ended: queue.SimpleQueue[tuple[Asset, Path | Exception]],
+    ) -> None:
+        while not self.stop.is_set():
+            try:
+                asset = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                ended.put((asset, self._bring(asset)))
+            except Exception as error:
+                ended.put((asset, error))
+
+    def _bring(self, asset: Asset) -> Path:
+        asset = self.archive.complete(asset)
+        file = self.folder / asset.path
+        Web(self.archive.web.settings).download(
+            asset.address,
+            file,
+            size=asset.size,
+            digests=asset.digests,
+            told=self._count,
+            stop=self.stop,
+        )
+        return file
+
+    def _count(self, came: int) -> None:
+        with self.lock:
+            self.bytes += came
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            failed = len(self.failures)
+            done = len(self.known) + failed
+            state = FetchProgress(
+                done, self.total, self.bytes, self.bytes_total, failed, self.before
+            )
+            self.progress(state)
+
+
+class _Ledger:
+    """Which files were found right, so that a terabyte is not read again to make sure."""
+
+    def __init__(self, base: sqlite3.Connection):
+        self._base = base
+
+    def is_right(self, asset: Asset, file: Path, archive: Archive) -> bool:
+        """Whether a file on disk is the asset.
+
+        Raises
+        ------
+        NetworkError
+            If it is another file, which is left alone.
+        """
+        status = file.stat()
+        stamp = (status.st_size, status.st_mtime_ns)
+        row = self._base.execute(
+            "SELECT size, modified, digest FROM files WHERE path = ?", (asset.path,)
+        ).fetchone()
+        if row is not None and row[:2] == stamp and row[2] in (asset.digest, _any(asset)):
+            return True
+        asset = archive.complete(asset)
+        if digests_of(file, asset.digests) == dict(asset.digests):
+            self.add(asset, file)
+            return True
+        raise NetworkError(
+            f"{file} is there, but is not {asset}: its checksum is another; move or delete it and "
+            "give the same command again"
+        )
+
+    def add(self, asset: Asset, file: Path) -> None:
+        """Keep that a file was found right."""
+        status = file.stat()
+        with self._base:
+            self._base.execute(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
+                (asset.path, status.st_size, status.st_mtime_ns, _any(asset)),
+            )
+
+
+def _any(asset: Asset) -> str:
+    return asset.digests.get("dandi-etag", asset.digest)
+
+
+@contextmanager
+def _ledger(folder: Path) -> Iterator[_Ledger]:
+    try:
+        with closing(sqlite3.connect(folder / _LEDGER, timeout=60)) as base:
+            base.execute(
+                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, "
+                "modified INTEGER, digest TEXT)"
+            )
+            yield _Ledger(base)
+    except sqlite3.Error as error:
+        raise NetworkError(f"{folder / _LEDGER} cannot be used: {error}; delete it") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process fetches into this folder meanwhile."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".fetch.lock").open("w")
+    except OSError as error:
+        raise NetworkError(f"{folder} cannot be written: {error.strerror or error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise NetworkError(
+                f"another process is fetching into {folder}; wait for it, or give another --out"
+            ) from error
+        yield
+
+
+def _require_space(folder: Path, missing: Sequence[Asset]) -> None:
+    parts = sum(part.stat().st_size for part in folder.rglob(".*.part"))
+    needed = max(sum(asset.size for asset in missing) - parts, 0)
+    free = shutil.disk_usage(folder).free
+    if needed and needed + _SPARE > free:
+        raise NetworkError(
+            f"{folder}: {needed / 1e9:.2f} GB are needed for {len(missing):,} files, "
+            f"{free / 1e9:.2f} GB are free; free space, choose fewer cells (--limit), or stream "
+            "them with `crosspatch extract dandi:…`"
+        )

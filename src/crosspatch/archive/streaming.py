@@ -1,0 +1,306 @@
+"""A recording read where it lies: only the bytes that are used come over the network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from crosspatch.archive.dandi import Asset
+from crosspatch.archive.web import ChangedError, NoRangesError, RangePart, Web
+from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
+from crosspatch.recordings.hdf5 import DoubtfulBytesError, LocalBytes
+from crosspatch.recordings.model import Recording
+from crosspatch.recordings.nwb import read_nwb
+from crosspatch.recordings.opening import HDF5_SIGNATURE, require_current_clamp
+from crosspatch.recordings.quality import is_unmeasured
+
+#: What HDF5 looks up lies all over the file in tables of some hundred bytes: kept in blocks of …
+_BLOCK = 512
+#: … and fetched so many at a time where nothing was announced.
+_BLOCKS = 2
+#: Fetched at once from the beginning of the file, where the first tables are.
+_HEAD = 32 * 1024
+#: More than this at a time is samples, not looked up.
+_LARGE = 16 * 1024
+#: Looked-up bytes kept of a file.
+_CACHE = 16 * 1024 * 1024
+#: Samples fetched ahead of their use at most.
+_AHEAD = 64 * 1024 * 1024
+#: Two ranges this near are fetched as one: a request costs more than the bytes between.
+_GAP = 4 * 1024
+#: A signature that begins before a range is looked for, see `GuardedFile`.
+_LEAD = 8
+#: Requests at a time for bytes that were announced.
+_REQUESTS = 8
+
+
+class RemoteBytes:
+    """The bytes of a file of the archive, with a bounded memory.
+
+    What HDF5 looks up is kept in blocks; samples are fetched as exactly the ranges they lie in.
+    Parts of a file cannot be compared with the checksum of the whole. So a server that gives no
+    parts, or whose file is not visibly the one that was listed, makes it download the file, check
+    it, and read that. What was looked up, which nothing in the file protects, is fetched a second
+    time before samples are read, and must be the same, over a connection without TLS, which would
+    protect it; a file whose samples have no checksum is then downloaded as well.
+
+    Parameters
+    ----------
+    asset : Asset
+    verified : bool
+        Whether to do so in any case.
+    web : Web, optional
+
+    Attributes
+    ----------
+    size : int
+    failure : NetworkError or None
+        Why bytes could not be had: HDF5 does not hand exceptions on. A `DoubtfulBytesError` if the
+        whole file may still be had.
+
+    Raises
+    ------
+    NetworkError
+        If nothing can be had.
+    """
+
+    def __init__(self, asset: Asset, *, verified: bool = False, web: Web | None = None):
+        self.asset = asset
+        self.size = asset.size
+        self.failure: CrosspatchError | None = None
+        self.web = web or Web()
+        self._etag: str | None = None
+        self._address = asset.address
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        #: Blocks that were handed over, and those that came twice the same.
+        self._used: set[int] = set()
+        self._confirmed: set[int] = set()
+        self._ahead: list[tuple[int, bytes]] = []
+        self._copy: LocalBytes | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if verified:
+            self._download()
+            return
+        try:
+            first = self._fetch(0, min(_HEAD, self.size))
+        except NoRangesError:
+            self._download()
+            return
+        if self._etag is None or self._etag != asset.digests.get("dandi-etag", self._etag):
+            self._download()
+            return
+        self._keep(0, first)
+
+    @property
+    def protected(self) -> bool:
+        """Whether nothing can have changed the bytes on their way here: TLS, or a checked copy."""
+        return self._copy is not None or self._address.startswith("https://")
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Some bytes; fewer where the file ends, or where they cannot be had (`failure`)."""
+        if self._copy is not None:
+            return self._copy.read_at(offset, count)
+        if self.failure is not None:
+            return b""
+        count = min(count, self.size - offset)
+        if count <= 0:
+            return b""
+        for start, content in self._ahead:
+            if start <= offset and offset + count <= start + len(content):
+                return content[offset - start : offset - start + count]
+        try:
+            if count > _LARGE:
+                return self._fetch(offset, count)
+            return self._looked_up(offset, count)
+        except NetworkError as error:
+            self._fail(error)
+            return b""
+
+    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch these (offset, count), which will be looked up, several at a time."""
+        if self._copy is not None or self.failure is not None:
+            return
+        numbers: set[int] = set()
+        for offset, count in ranges:
+            first, last = max(offset - _LEAD, 0), min(offset + count, self.size)
+            numbers.update(range(first // _BLOCK, -(-last // _BLOCK)))
+        missing = [n for n in sorted(numbers) if n not in self._blocks][: _CACHE // _BLOCK]
+        for first, content in self._fetch_all(_blocks(missing, 2 * _BLOCK)):
+            self._keep(first, content)
+        self._shrink()
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch these (offset, count), which will be read next, in few requests."""
+        self._ahead = []
+        if self._copy is not None or self.failure is not None:
+            return
+        seconds = _blocks(sorted(self._used - self._confirmed), _GAP)
+        wanted = [(max(offset - _LEAD, 0), count + _LEAD) for offset, count in ranges if count]
+        runs = _runs(sorted(wanted), _GAP)
+        if sum(last - first for first, last in runs) > _AHEAD:
+            runs = []
+        found = self._fetch_all(seconds + runs)
+        for first, content in found[: len(seconds)]:
+            self._confirm(first, content)
+        self._ahead = found[len(seconds) :]
+
+    def doubtful(self) -> bool:
+        """Whether what looks like damage may be bytes that came wrong."""
+        return self._copy is None and self.failure is None
+
+    def close(self) -> None:
+        """Drop everything, a downloaded copy too."""
+        self._blocks.clear()
+        self._used.clear()
+        self._confirmed.clear()
+        self._ahead = []
+        if self._copy is not None:
+            self._copy.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _looked_up(self, offset: int, count: int) -> bytes:
+        numbers = range(offset // _BLOCK, (offset + count - 1) // _BLOCK + 1)
+        missing = [number for number in numbers if number not in self._blocks]
+        if missing:
+            end = max(missing[0] + _BLOCKS, missing[-1] + 1)
+            at = missing[0] * _BLOCK
+            self._keep(at, self._fetch(at, min(end * _BLOCK, self.size) - at))
+        pieces = []
+        for number in numbers:
+            self._blocks.move_to_end(number)
+            if not self._address.startswith("https://"):
+                self._used.add(number)
+            pieces.append(self._blocks[number])
+        self._shrink()
+        start = offset - numbers[0] * _BLOCK
+        return b"".join(pieces)[start : start + count]
+
+    def _keep(self, offset: int, content: bytes) -> None:
+        """Put whole blocks, the last one of the file included, where they are looked up."""
+        for start in range(0, len(content), _BLOCK):
+            number = (offset + start) // _BLOCK
+            if number not in self._blocks:
+                self._blocks[number] = content[start : start + _BLOCK]
+
+    def _shrink(self) -> None:
+        while len(self._blocks) * _BLOCK > _CACHE:
+            number, _ = self._blocks.popitem(last=False)
+            self._used.discard(number)
+            self._confirmed.discard(number)
+
+    def _confirm(self, offset: int, content: bytes) -> None:
+        """Compare what was looked up with the same bytes fetched again."""
+        for start in range(0, len(content), _BLOCK):
+            number = (offset + start) // _BLOCK
+            if number in self._blocks:
+                self._confirmed.add(number)
+                if self._blocks[number] != content[start : start + _BLOCK]:
+                    self.failure = DoubtfulBytesError(f"{self.asset}: bytes came wrong")
+
+    def _fail(self, error: NetworkError) -> None:
+        # A server that has given parts and now gives none still gives the whole.
+        without = isinstance(error, NoRangesError)
+        self.failure = DoubtfulBytesError(str(error)) if without else error
+
+    def _fetch_all(self, runs: list[tuple[int, int]]) -> list[tuple[int, bytes]]:
+        """Contents of ranges (first, last); nothing, and a `failure`, if one cannot be had."""
+        runs = [(first, min(last, self.size)) for first, last in runs if first < self.size]
+        try:
+            if len(runs) < 2:
+                return [(first, self._fetch(first, last - first)) for first, last in runs]
+            with ThreadPoolExecutor(min(_REQUESTS, len(runs))) as threads:
+                found = threads.map(lambda run: self._fetch(run[0], run[1] - run[0]), runs)
+                return [(first, content) for (first, _), content in zip(runs, found, strict=True)]
+        except NetworkError as error:
+            self._fail(error)
+            return []
+
+    def _fetch(self, offset: int, count: int) -> bytes:
+        def part(address: str) -> RangePart:
+            return self.web.part(address, offset, count, etag=self._etag, size=self.size)
+
+        address = self._address
+        try:
+            found = part(address)
+        except (ChangedError, NoRangesError):
+            raise
+        except NetworkError:
+            if address == self.asset.address:
+                raise
+            found = part(self.asset.address)  # the link may have expired
+        # From now on straight to where the archive sent us.
+        self._address, self._etag = found.address, self._etag or found.etag
+        return found.content
+
+    def _download(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="crosspatch-")
+        file = Path(self._folder.name) / "recording.nwb"
+        try:
+            self.web.download(
+                self.asset.address, file, size=self.asset.size, digests=self.asset.digests
+            )
+        except NetworkError:
+            self._folder.cleanup()
+            raise
+        self._copy = LocalBytes(file)
+
+
+def _blocks(numbers: Iterable[int], gap: int) -> list[tuple[int, int]]:
+    """Sorted blocks as (first, last), those near one another together."""
+    return _runs([(number * _BLOCK, _BLOCK) for number in numbers], gap)
+
+
+def _runs(ranges: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Sorted (offset, count) as (first, last), those near one another together."""
+    runs: list[tuple[int, int]] = []
+    for offset, count in ranges:
+        if runs and offset - runs[-1][1] <= gap:
+            runs[-1] = (runs[-1][0], max(runs[-1][1], offset + count))
+        else:
+            runs.append((offset, offset + count))
+    return runs
+
+
+def open_asset(
+    asset: Asset,
+    *,
+    measured_only: bool = False,
+    verified: bool = False,
+    web: Web | None = None,
+) -> Recording:
+    """Open a recording of the archive; only the bytes that are used are fetched.
+
+    Parameters
+    ----------
+    asset : Asset
+    measured_only : bool
+        See `crosspatch.recordings.opening.open_recording`.
+    verified : bool
+        Whether the file is fetched whole and compared with its checksums first.
+    web : Web, optional
+        Counts what comes.
+
+    Raises
+    ------
+    RecordingError
+        If the file is not a recording, or holds no current-clamp sweep.
+    NetworkError
+        If the file cannot be had; a `crosspatch.recordings.hdf5.DoubtfulBytesError` if it looks
+        damaged, which `verified` settles.
+    """
+    content = RemoteBytes(asset, verified=verified, web=web)
+    try:
+        start = content.read_at(0, len(HDF5_SIGNATURE))
+        if start != HDF5_SIGNATURE:
+            if content.doubtful():
+                raise DoubtfulBytesError(f"{asset} begins with {start!r}")
+            raise RecordingError(f"{asset} is no NWB 2 (HDF5) file: it begins with {start!r}")
+        recording = read_nwb(content, str(asset), is_unmeasured if measured_only else None)
+    except BaseException:
+        content.close()
+        raise
+    return require_current_clamp(recording)

@@ -1,0 +1,94 @@
+"""The labelled cells of a cohort as arrays: what models are trained and tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import anndata
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.cohorts import table
+from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.errors import EvaluationError
+from crosspatch.features.layouts import Layout
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Labelled cells of one species, as models take them."""
+
+    X: NDArray[np.float32]
+    y: NDArray[np.str_]
+    donors: NDArray[np.str_]
+    cell_ids: NDArray[np.str_]
+    layout: Layout
+    simulated: bool = False
+
+    @property
+    def features(self) -> str:
+        """Name of the layout; it says so where the cells are simulated."""
+        return f"{self.layout.name} (simulated)" if self.simulated else self.layout.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes in the order of the taxonomy."""
+        return tuple(name for name in load_taxonomy().subclasses if name in set(self.y))
+
+    @property
+    def digest(self) -> str:
+        """Checksum of everything in it."""
+        parts: list[bytes] = [np.ascontiguousarray(self.X).tobytes()]
+        parts += ["\0".join(part).encode() for part in (self.y, self.donors, self.cell_ids)]
+        parts.append(repr(self.layout.features).encode())
+        return hashlib.sha256(b"\1".join(parts)).hexdigest()
+
+
+def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
+    """Take the arrays out of a cohort table.
+
+    Parameters
+    ----------
+    cohort : AnnData
+    alignment : str or None
+        Reading of the taxonomy that maps subclasses across species; None leaves them.
+
+    Raises
+    ------
+    EvaluationError
+        If a cell has no subclass or no donor.
+    """
+    for name in ("subclass", "donor"):
+        missing = int(cohort.obs[name].isna().sum())
+        if missing:
+            species = ", ".join(sorted(set(cohort.obs["species"].astype(str))))
+            raise EvaluationError(
+                f"{missing} of {cohort.n_obs} {species} cells have no {name}, so models cannot be "
+                "evaluated on them; give labels to `crosspatch extract --labels`"
+            )
+    y = cohort.obs["subclass"].to_numpy().astype(str)
+    return Cells(
+        X=np.asarray(cohort.X, dtype=np.float32),
+        y=y if alignment is None else load_taxonomy().align(y, alignment),
+        donors=cohort.obs["donor"].to_numpy().astype(str),
+        cell_ids=cohort.obs_names.to_numpy().astype(str),
+        layout=table.layout_of(cohort),
+        simulated=table.is_simulated(cohort),
+    )
+
+
+def provenance(cohort: anndata.AnnData) -> dict[str, Any]:
+    """Where a cohort comes from, for settings and models: counts, checksums, what was left out."""
+    head = table.head_of(cohort)
+    return {
+        "dataset": sorted(set(cohort.obs["dataset"].astype(str))),
+        "simulated": table.is_simulated(cohort),
+        "cells": cohort.n_obs,
+        "donors": int(cohort.obs["donor"].nunique()),
+        "subclasses": {k: int(v) for k, v in cohort.obs["subclass"].value_counts().items()},
+        "dropped": dict(head.dropped),
+        "verified": head.verified,
+        "sha256": dict(head.sources),
+    }

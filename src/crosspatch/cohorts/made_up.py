@@ -1,0 +1,80 @@
+"""Simulated cohorts: recordings made up, then read and measured like real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+
+from crosspatch.cohorts.extracted import cohort_of
+from crosspatch.errors import CohortError
+from crosspatch.features.extraction import ExtractionSettings
+from crosspatch.features.finding import find_recordings
+from crosspatch.features.many import extract_many, store_beside
+from crosspatch.simulation.cells import simulate_cells
+
+#: Cells of each species: enough to train on, few enough to wait for.
+CELLS = {"mouse": 80, "human": 60}
+
+#: Told what is being done, how far it is, and how far it has to go.
+Told = Callable[[str, int, int], None]
+
+
+def load_simulated(
+    species: str,
+    layout: str,
+    folder: str | Path,
+    *,
+    cells: int | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Told | None = None,
+) -> anndata.AnnData:
+    """Simulate recordings of a species and extract their features.
+
+    Recordings and finished cells stay in the folder; what is there is not made again.
+
+    Parameters
+    ----------
+    species : str
+        ``mouse`` or ``human``.
+    layout : str
+        Any of `crosspatch.features.layouts.LAYOUT_NAMES`.
+    folder : path
+        Recordings go to a folder in it.
+    cells : int, optional
+        `CELLS` by default.
+    seed : int
+    jobs : int
+        Processes.
+    progress : callable, optional
+
+    Raises
+    ------
+    CohortError
+        If no recording gave features.
+    RecordingError
+        If the folder cannot be written.
+    """
+    count = cells or CELLS[species]
+    place = Path(folder) / f"{species}-seed{seed}-{count}"
+
+    def told(what: str) -> Callable[[int, int], None]:
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(f"{what} {species} cells", done, total)
+
+        return tell
+
+    simulate_cells(place, count, species, seed=seed, jobs=jobs, progress=told("simulate"))
+    settings = ExtractionSettings(layout)
+    store = store_beside(place.with_suffix(".h5ad"))
+    tell = told("measure")
+    extract_many(
+        [place], store, settings, jobs=jobs, progress=lambda state: tell(state.done, state.total)
+    )
+    extracted = cohort_of(find_recordings([place]), store, settings)
+    if extracted.cohort is None:
+        raise CohortError(f"{place}: no recording gave features of layout '{layout}'")
+    return extracted.cohort

@@ -1,0 +1,90 @@
+"""Cohort tables: build, describe, export, cite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crosspatch.commands.options import (
+    DataDirOption,
+    UnverifiedOption,
+)
+from crosspatch.commands.printing import (
+    print_joined,
+    print_table,
+)
+from crosspatch.commands.root import app, cohort_app
+
+if TYPE_CHECKING:
+    pass
+
+
+@cohort_app.command("build")
+def cohort_build(
+    dataset: Annotated[str, typer.Option(help="allen-mouse or allen-human.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write, .h5ad.")],
+    layout: Annotated[str, typer.Option(help="shared or full (human only).")] = "shared",
+    data_dir: DataDirOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Build the cohort table of a dataset."""
+    from crosspatch.cohorts import table
+    from crosspatch.cohorts.allen import load_allen
+
+    cohort = load_allen(dataset, layout, data_dir, verify=not unverified)
+    table.write(cohort, out)
+    print_joined(cohort)
+    print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
+
+
+@cohort_app.command("describe")
+def cohort_describe(
+    file: Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")],
+) -> None:
+    """Print cells by subclass and donor, missing by family, and ranges by species."""
+    from crosspatch.cohorts import table
+
+    cohort = table.read(file)
+    layout = table.layout_of(cohort).name
+    print(f"{file}: {cohort.n_obs:,} cells, {cohort.n_vars} features, layout {layout}")
+    print_joined(cohort)
+    parts = table.describe(cohort)
+    print_table("Cells", parts["cells"])
+    print_table(
+        "Missing by family (share of cells)", parts["missing"], {"absent", "partly_missing"}
+    )
+    print_table("Ranges", parts["ranges"], {"missing"})
+
+
+@cohort_app.command("export")
+def cohort_export(
+    file: Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="File to write: .csv, .parquet, .h5ad or .zarr.")
+    ],
+) -> None:
+    """Write a cohort table for other programs, with where every row came from."""
+    from crosspatch.cohorts import table
+    from crosspatch.cohorts.export import export, require_format
+
+    require_format(out)
+    cohort = table.read(file)
+    export(cohort, out)
+    print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
+
+
+@app.command("cite")
+def cite(
+    result: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Cohort table, predictions, folder of results, or model. (default: everything)"
+        ),
+    ] = None,
+) -> None:
+    """Print BibTeX of what a result used."""
+    from crosspatch.cohorts.citations import bibtex
+
+    print(bibtex(result))

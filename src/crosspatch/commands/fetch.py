@@ -1,0 +1,191 @@
+"""Tables and recordings from where they are published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crosspatch.commands.options import (
+    CellNamesOption,
+    DandisetOption,
+    DataDirOption,
+    ManyValues,
+    MostOption,
+    SubclassesOption,
+    TimeLimitOption,
+    UnlabelledOption,
+)
+from crosspatch.commands.printing import (
+    print_rows,
+    progress_bar,
+    say_on_stderr,
+)
+from crosspatch.commands.root import fetch_app
+from crosspatch.errors import CrosspatchError
+
+if TYPE_CHECKING:
+    pass
+
+
+@fetch_app.callback(invoke_without_command=True)
+def fetch(
+    ctx: typer.Context,
+    show: Annotated[
+        bool, typer.Option("--list", help="Show what there is, how large, under which licence.")
+    ] = False,
+) -> None:
+    """Get tables and recordings from where they are published."""
+    if show:
+        _print_data()
+    elif ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def _print_data() -> None:
+    from crosspatch.cohorts.citations import entries
+    from crosspatch.cohorts.download import TABLES_LICENCE, dandisets
+    from crosspatch.cohorts.sources import source_files
+
+    tables = source_files().values()
+    print_rows(
+        f"Tables: crosspatch fetch tables ({sum(table.size for table in tables) / 1e6:.1f} MB)",
+        ("file", "from", "MB"),
+        [(table.path, table.address, f"{table.size / 1e6:.2f}") for table in tables],
+    )
+    print(f"licence of the tables: {TABLES_LICENCE}")
+    print("cite with the tables: Gouwens et al. 2020, Lee and Dalley et al. 2023\n")
+    print_rows(
+        "Recordings: crosspatch fetch recordings --dandiset NUMBER",
+        ("dandiset", "species", "what", "labels", "licence", "files", "GB"),
+        [
+            (
+                each.dandiset,
+                each.species,
+                each.about,
+                each.labels or "none: --labels or --unlabelled",
+                each.licence,
+                f"{each.files:,}",
+                f"{each.gigabytes:.1f}",
+            )
+            for each in dandisets().values()
+        ],
+        n_text=5,
+    )
+    print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
+
+
+@fetch_app.command("tables")
+def fetch_tables_command(
+    data_dir: DataDirOption = None,
+    time_limit: TimeLimitOption = None,
+) -> None:
+    """Get the public tables of both species (9 MB) into the data directory.
+
+    Stopped or cut off, the same command goes on where it was.
+    """
+    from crosspatch.archive.web import Web, WebSettings
+    from crosspatch.cohorts.download import fetch_tables
+    from crosspatch.cohorts.sources import named_directory
+
+    directory, origin = named_directory(data_dir)
+    web = Web(WebSettings.of_user(time_limit or float("inf")))
+    with progress_bar() as tell:
+        fetched = fetch_tables(
+            directory,
+            web=web,
+            progress=lambda state: tell(
+                f"tables ({state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB)",
+                state.done,
+                state.total,
+            ),
+        )
+    print(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
+
+
+@fetch_app.command("recordings", cls=ManyValues)
+def fetch_recordings(
+    dandiset: DandisetOption,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder. (default: recordings/DANDISET)")
+    ] = None,
+    subclass: SubclassesOption = None,
+    cells: CellNamesOption = None,
+    limit: MostOption = None,
+    unlabelled: UnlabelledOption = False,
+    labels: Annotated[
+        str | None, typer.Option(help="csv with labels, if not the dandiset's own; see extract.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Of the dandiset. (default: the newest published)")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=32, help="Files at a time.")] = 4,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be fetched.")
+    ] = False,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Get recordings of a dandiset and their labels.
+
+    Only cells that have a label, unless asked otherwise. Every file is compared with the archive's
+    checksums. Stopped, killed or cut off, the same command goes on where it was.
+    """
+    from crosspatch.archive.dandi import Archive, Place
+    from crosspatch.archive.fetching import fetch_assets
+    from crosspatch.cohorts.download import CellSelection, write_labels
+
+    archive = Archive()
+    place = Place.parse(f"dandi:{dandiset}" + (f"@{version}" if version else ""))
+    choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit, unlabelled)
+    chosen, known = choose_assets(archive, place, choice, labels, data_dir)
+    gigabytes = sum(asset.size for asset in chosen) / 1e9
+    print(f"{len(chosen):,} recordings of {next(iter(chosen)).version}, {gigabytes:.3f} GB")
+    if dry_run:
+        for asset in chosen:
+            print(f"{asset.path}  {asset.size / 1e6:.1f} MB")
+        return
+    folder = out or Path("recordings") / place.dandiset
+    with progress_bar() as tell:
+        fetched = fetch_assets(
+            list(chosen),
+            folder,
+            archive=archive,
+            jobs=jobs,
+            progress=lambda state: tell(
+                f"fetch ({state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB, "
+                f"{state.failed} failed)",
+                state.done,
+                state.total,
+            ),
+        )
+    there = {asset: key for asset, key in chosen.items() if asset in fetched.files}
+    if there:
+        file = write_labels(folder, there, known)
+        print(
+            f"{len(there):,} recordings in {folder}/, verified ({fetched.kept:,} were there), "
+            f"labels in {file}"
+        )
+    for asset, reason in list(fetched.failures.items())[:5]:
+        say_on_stderr(f"{asset}: {reason}")
+    if fetched.failures:
+        say_on_stderr(
+            f"{len(fetched.failures):,} of {len(chosen):,} recordings could not be had; give the "
+            "same command again"
+        )
+        raise typer.Exit(1)
+
+
+def choose_assets(
+    archive: Any, place: Any, choice: Any, labels: str | None, data_dir: Path | None
+) -> Any:
+    """The recordings of a dandiset that are wanted, and their labels."""
+    from crosspatch.cohorts.download import choose, labels_of
+
+    known = None
+    try:
+        known = labels_of(place.dandiset, labels, data_dir)
+    except CrosspatchError:
+        if not choice.unlabelled or labels is not None:
+            raise
+    return choose(archive.recordings(place), known, choice), known

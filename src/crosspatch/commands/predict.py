@@ -1,0 +1,268 @@
+"""Train, look at a model, predict."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crosspatch.commands.options import (
+    AmplitudesOption,
+    DataDirOption,
+    DeviceOption,
+    JobsOption,
+    LimitOption,
+    QualityOption,
+    SeedOption,
+    StepEndOption,
+    StepStartOption,
+    UnverifiedOption,
+)
+from crosspatch.commands.printing import (
+    ask_at_terminal,
+    print_predictions,
+    progress_bar,
+    recordings_done,
+    say_on_stderr,
+)
+from crosspatch.commands.root import app, model_app
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command("train")
+def train(
+    target: Annotated[
+        str, typer.Option(help="allen-human, allen-mouse, or a cohort table (.h5ad).")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
+    source: Annotated[
+        str | None,
+        typer.Option(help="Second species, for models that learn from it: allen-mouse, or .h5ad."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name (`crosspatch models`). (default: what measured best)"),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="shared, or full (allen-human). (default: shared)")
+    ] = None,
+    alignment: Annotated[
+        str | None,
+        typer.Option(
+            help="Reading of mouse subclasses, hodge2019 or published-code. (default: hodge2019, "
+            "and none for mouse alone)"
+        ),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN:FOLD",
+            help="Leave out the test cells of this fold of `crosspatch run --calibration`, to "
+            "predict them.",
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+    jobs: JobsOption = None,
+    device: DeviceOption = "cpu",
+    data_dir: DataDirOption = None,
+    unverified: UnverifiedOption = False,
+) -> None:
+    """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
+    from joblib import cpu_count
+
+    from crosspatch.cohorts.loading import load_cohort_named
+    from crosspatch.prediction.training import left_out
+    from crosspatch.prediction.training import train as train_model
+
+    fold = left_out(leave_out)
+    cohorts = [
+        None if name is None else load_cohort_named(name, features, data_dir, not unverified)
+        for name in (target, source)
+    ]
+    assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
+    with progress_bar(goes_on=False) as tell:
+        trained = train_model(
+            cohorts[0],
+            cohorts[1],
+            model=model,
+            alignment=alignment,
+            seed=seed,
+            jobs=jobs or cpu_count(),
+            device=device,
+            leave_out=fold,
+            progress=lambda done, total: tell("train", done, total),
+            out=out,
+        )
+    print((out / "card.md").read_text(encoding="utf-8"))
+    print(f"wrote {out}/: {', '.join([*trained.about['files'], 'model.json'])}")
+
+
+@model_app.command("show")
+def model_show(
+    folder: Annotated[Path, typer.Argument(help="Model folder, from `crosspatch train`.")],
+) -> None:
+    """Check a model and print its card."""
+    from crosspatch.models.artifact import CARD_FILE, load, other_versions
+
+    model = load(folder)
+    print((folder / CARD_FILE).read_text(encoding="utf-8"))
+    print(f"sha256 {model.digest}")
+    for each in other_versions(model.about):
+        print(f"note: {each}; its predictions were checked and are the same")
+
+
+@app.command("predict")
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Recordings (NWB, ABF), folders of them, tables (csv, Excel, parquet, h5ad)."
+        ),
+    ],
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Model folder; repeat it for another species. (default: trained once from the "
+            "data directory)"
+        ),
+    ] = None,
+    species: Annotated[
+        str | None,
+        typer.Option(help="human or mouse, for cells whose file does not say. (default: both)"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="YAML file that says which column of a table is what.")
+    ] = None,
+    sets: Annotated[
+        str,
+        typer.Option(
+            help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."
+        ),
+    ] = "all-cells",
+    adapt: Annotated[
+        bool,
+        typer.Option("--adapt", help="Align each batch to the reference before it is judged."),
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the probabilities, .png.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Page of everything, .html: models, counts, the first 1,000 cells, what went "
+            "wrong, and a picture of each of the first 20 cells (not with --adapt)."
+        ),
+    ] = None,
+    quality: QualityOption = "default",
+    step_start: StepStartOption = None,
+    step_end: StepEndOption = None,
+    amplitudes: AmplitudesOption = None,
+    jobs: JobsOption = None,
+    limit: LimitOption = 300.0,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Predict the transcriptomic subclass of cells, with its uncertainty.
+
+    Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
+    outside reference (unlike the cells the model knows), insufficient data.
+    """
+    from joblib import cpu_count
+
+    from crosspatch.features.extraction import step_described
+    from crosspatch.prediction.batches import ReadSettings, read_inputs
+    from crosspatch.prediction.output import open_output
+    from crosspatch.prediction.predictor import load_predictor, predict_batches
+    from crosspatch.tables.mapping import read_mapping
+
+    mapping = None if columns is None else read_mapping(columns)
+    step = step_described(step_start, step_end, amplitudes)
+    failed: list[str] = []
+    said: list[str] = []
+    ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
+
+    def say(line: str) -> None:
+        said.append(line)
+        say_on_stderr(line)
+
+    with open_output(out, inputs, plot, report) as output:
+        with progress_bar(goes_on=False) as tell:
+            predictor = load_predictor(
+                model or (),
+                species,
+                sets=sets,
+                adapt=adapt,
+                data_dir=data_dir,
+                jobs=jobs or cpu_count(),
+                say=say,
+                progress=tell,
+            )
+        settings = ReadSettings(
+            predictor.layout, species, mapping, quality, step, jobs or cpu_count(), limit
+        )
+        with progress_bar() as tell:
+            batches = read_inputs(
+                inputs,
+                settings,
+                say,
+                ask=ask,
+                progress=recordings_done(tell),
+                failed=failed,
+            )
+            for part in predict_batches(predictor, batches, say):
+                output.add(part)
+    if not output.rows:
+        print("crosspatch: no cell could be read; nothing was predicted", file=sys.stderr)
+        raise typer.Exit(2)
+    print_predictions(output)
+    if plot is not None:
+        from crosspatch.reporting.style import save_figure
+
+        save_figure(output.first.plot(), plot)
+        print(f"wrote {plot}")
+    if report is not None:
+        from datetime import datetime
+
+        from crosspatch.prediction.explained import explain_cells
+        from crosspatch.reporting.batch_report import write_batch_report
+
+        with progress_bar(goes_on=False) as tell:
+            # Recordings were kept when they were measured; what is said of inputs was said.
+            explained = (
+                ()
+                if adapt
+                else explain_cells(
+                    inputs,
+                    model=model or (),
+                    species=species,
+                    columns=mapping,
+                    sets=sets,
+                    quality=quality,
+                    step=step,
+                    data_dir=data_dir,
+                    jobs=jobs or cpu_count(),
+                    limit=limit,
+                    say=lambda line: None,
+                    ask=ask,
+                )
+            )
+            write_batch_report(
+                output.whole,
+                report,
+                explanations=explained,
+                messages=said,
+                failed=failed,
+                when=datetime.now().astimezone(),
+                progress=lambda done, total: tell("report", done, total),
+            )
+        print(f"wrote {report}")
+    if out is not None:
+        print(f"wrote {out}: {output.rows:,} rows")
+    if failed:
+        say_on_stderr(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
+        raise typer.Exit(1)

@@ -1,0 +1,245 @@
+"""Recordings: inspect, simulate, extract."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crosspatch.commands.fetch import choose_assets
+from crosspatch.commands.options import (
+    AmplitudesOption,
+    CellNamesOption,
+    DataDirOption,
+    JobsOption,
+    LimitOption,
+    ManyValues,
+    QualityOption,
+    StepEndOption,
+    StepStartOption,
+    SubclassesOption,
+    UnlabelledOption,
+)
+from crosspatch.commands.printing import (
+    print_extracted,
+    print_rows,
+    print_sweeps,
+    progress_bar,
+    recordings_done,
+)
+from crosspatch.commands.root import app
+from crosspatch.errors import CrosspatchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@app.command("inspect")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Recording, NWB 2 or ABF.")],
+    png: Annotated[
+        Path | None, typer.Option(help="Picture to write. (default: FILE's name with .png, here)")
+    ] = None,
+    no_png: Annotated[bool, typer.Option("--no-png", help="Print only.")] = False,
+    step_start: StepStartOption = None,
+    step_end: StepEndOption = None,
+    amplitudes: AmplitudesOption = None,
+    quality: QualityOption = "default",
+) -> None:
+    """Print a recording's sweeps, stimuli, quality and features, and draw them."""
+    from crosspatch.features.analysis import analyse
+    from crosspatch.features.extraction import ExtractionSettings, step_described
+    from crosspatch.features.layouts import load_layout
+    from crosspatch.features.scalars import scalar_features
+    from crosspatch.recordings.opening import open_recording
+    from crosspatch.recordings.quality import THRESHOLDS
+
+    settings = ExtractionSettings(
+        quality=quality, step=step_described(step_start, step_end, amplitudes)
+    )
+    with open_recording(file) as recording:
+        if settings.step is not None:
+            step = settings.step
+            recording = recording.with_steps(step.start, step.end, step.amplitudes)
+        analysis = analyse(recording, THRESHOLDS[quality])
+        said = recording.recorded
+        about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
+        about += [f"species {said.species}"] if said.species else []
+        about += [f"donor {said.donor}"] if said.donor else []
+        about += ["SIMULATED"] if said.simulated else []
+        print(f"{file}: {recording.format}, {', '.join(about)}")
+        print_sweeps(recording, analysis)
+        values = scalar_features(analysis)
+        rows = [
+            (feature.name, f"{values[feature.name]:.4g}", feature.unit)
+            for feature in load_layout("full").features
+            if feature.name in values
+        ]
+        if rows:
+            print_rows("Features", ("feature", "value", "unit"), rows, n_text=1)
+        cell = analysis.cell
+        print(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}")
+        for note in dict.fromkeys(analysis.notes):
+            print(f"  {note}")
+        if not no_png:
+            from crosspatch.reporting.recording_figures import recording_figure
+            from crosspatch.reporting.style import save_figure
+
+            out = png or Path(f"{recording.cell_id}.png")
+            save_figure(recording_figure(recording, analysis), out)
+            print(f"wrote {out}")
+
+
+@app.command("simulate")
+def simulate(
+    species: Annotated[str, typer.Option(help="mouse or human.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the recordings.")],
+    cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="SeedOption of cells and noise.")] = 0,
+    jobs: JobsOption = None,
+    whole_set: Annotated[
+        bool,
+        typer.Option(
+            "--whole-set",
+            help="With what files of the archive hold besides: tests, noise, a chirp, triples.",
+        ),
+    ] = False,
+) -> None:
+    """Write simulated recordings (NWB) and their labels (cells.csv)."""
+    from joblib import cpu_count
+
+    from crosspatch.simulation.cells import simulate_cells
+
+    with progress_bar() as tell:
+        labels = simulate_cells(
+            out,
+            cells,
+            species,
+            seed=seed,
+            jobs=jobs or cpu_count(),
+            progress=lambda done, total: tell(f"simulate {species} cells", done, total),
+            whole_set=whole_set,
+        )
+    print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
+
+
+@app.command("extract", cls=ManyValues)
+def extract(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Recordings, folders, patterns, or a dandiset, which is read where it lies: "
+            "dandi:NUMBER, dandi:NUMBER@VERSION, dandi:NUMBER/PATH."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Cohort table to write, .h5ad.")],
+    layout: Annotated[str, typer.Option(help="gouwens, paper, shared or full.")] = "gouwens",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="csv with a column file and any of species, subclass, t_type, donor, dataset; "
+            "or allen-mouse, allen-human. (default: cells.csv beside the recordings; the "
+            "dandiset's own)"
+        ),
+    ] = None,
+    subclass: SubclassesOption = None,
+    cells: CellNamesOption = None,
+    most: Annotated[
+        int | None, typer.Option("--limit-cells", min=1, help="Of a dandiset, at most so many.")
+    ] = None,
+    unlabelled: UnlabelledOption = False,
+    species: Annotated[
+        str | None, typer.Option(help="mouse or human, for files that do not say.")
+    ] = None,
+    quality: QualityOption = "default",
+    drop_failed: Annotated[
+        bool, typer.Option("--drop-failed", help="Leave out cells that fail quality control.")
+    ] = False,
+    step_start: StepStartOption = None,
+    step_end: StepEndOption = None,
+    amplitudes: AmplitudesOption = None,
+    jobs: JobsOption = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler to use, tcp://HOST:PORT.")
+    ] = None,
+    limit: LimitOption = 300.0,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Compute the features of recordings and write them as a cohort table.
+
+    Finished cells are kept beside OUT (.cells.sqlite): given again, the command does only what is
+    new or changed. Files that give no cell are listed in failures.csv beside OUT.
+
+    Of a dandiset only the bytes that are needed are fetched, of its labelled cells unless asked
+    otherwise.
+    """
+    from joblib import cpu_count
+
+    from crosspatch.cohorts import extracted, table
+    from crosspatch.cohorts.download import CellSelection
+    from crosspatch.features.extraction import ExtractionSettings, step_described
+    from crosspatch.features.many import extract_many, store_beside
+
+    table.require_name(out)
+    extracted.require_species(species)
+    step = step_described(step_start, step_end, amplitudes)
+    settings = ExtractionSettings(layout, quality, step)
+    store = store_beside(out)
+    files, known = _find_extracted(
+        paths,
+        CellSelection(tuple(subclass or ()), tuple(cells or ()), most, unlabelled),
+        labels,
+        data_dir,
+    )
+    with progress_bar() as tell:
+        state = extract_many(
+            files,
+            store,
+            settings,
+            jobs=jobs or cpu_count(),
+            scheduler=scheduler,
+            limit=limit,
+            progress=recordings_done(tell),
+        )
+    result = extracted.cohort_of(
+        files, store, settings, labels=known, species=species, drop_failed=drop_failed
+    )
+    failures = out.with_name("failures.csv")
+    extracted.write_failures(result.failures, failures)
+    print(f"{state.total} recordings, {state.kept} of them done before")
+    for _, row in result.failures.head(5).iterrows():
+        print(f"  {row['file']}: {row['reason']}")
+    if len(result.failures):
+        print(f"{len(result.failures)} gave no cell: {failures}")
+    if result.cohort is None:
+        print(f"crosspatch: no cell in {len(files)} recordings; see {failures}", file=sys.stderr)
+        raise typer.Exit(2)
+    table.write(result.cohort, out)
+    print_extracted(result.cohort)
+    print(f"wrote {out}: {result.cohort.n_obs:,} cells, {result.cohort.n_vars} features")
+
+
+def _find_extracted(
+    paths: list[str], choice: Any, labels: str | None, data_dir: Path | None
+) -> tuple[list[Any], pd.DataFrame | None]:
+    """Recordings to be extracted, and their labels if they do not lie beside them."""
+    from crosspatch.archive.dandi import Archive, Place, is_dandi
+    from crosspatch.cohorts.download import CellSelection
+    from crosspatch.cohorts.extracted import read_labels
+    from crosspatch.features.finding import find_recordings
+
+    places = [Place.parse(path) for path in paths if is_dandi(path)]
+    if not places:
+        if choice != CellSelection():
+            raise CrosspatchError(
+                "--subclass, --cells, --limit-cells and --unlabelled choose among the recordings "
+                "of a dandiset (dandi:NUMBER); leave them out"
+            )
+        known = None if labels is None else read_labels(labels, data_dir)
+        return find_recordings(paths), known
+    if len(paths) > 1:
+        raise CrosspatchError("give one dandiset at a time, and files in another command")
+    chosen, known = choose_assets(Archive(), places[0], choice, labels, data_dir)
+    return list(chosen), known

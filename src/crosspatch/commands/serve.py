@@ -1,0 +1,95 @@
+"""Answer in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crosspatch.commands.options import (
+    DataDirOption,
+    LimitOption,
+)
+from crosspatch.commands.printing import (
+    progress_bar,
+    say_on_stderr,
+)
+from crosspatch.commands.root import app
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command("serve")
+def serve_pages(
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Model folder; repeat it for another species. (default: trained once from the "
+            "data directory)"
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to answer at; any but loopback demands a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8700,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Open the pages in the browser.")
+    ] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CROSSPATCH_TOKEN", help="Demanded of everyone. (default: made up if needed)"
+        ),
+    ] = None,
+    sets: Annotated[
+        str,
+        typer.Option(
+            help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."
+        ),
+    ] = "all-cells",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Files at a time, each about 0.5 GiB. (default: cores, at most 4)"
+        ),
+    ] = None,
+    keep: Annotated[
+        float, typer.Option(min=0.01, help="Hours after which files and results are deleted.")
+    ] = 8.0,
+    upload: Annotated[float, typer.Option(min=0.001, help="Largest file, GiB.")] = 1.0,
+    storage: Annotated[float, typer.Option(min=0.001, help="All files together, GiB.")] = 20.0,
+    memory: Annotated[float, typer.Option(min=1, help="Memory of a process, GiB.")] = 4.0,
+    seconds: LimitOption = 300.0,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Answer in the browser: drop a recording, see the cell. Nothing leaves the machine."""
+    from joblib import cpu_count
+
+    from crosspatch.service.server import serve
+    from crosspatch.service.settings import ServiceSettings
+
+    settings = ServiceSettings(
+        models=tuple(model or ()),
+        sets=sets,
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        token=token,
+        workers=workers or min(cpu_count(), 4),
+        seconds=seconds,
+        memory=round(memory * 2**30),
+        upload=round(upload * 2**30),
+        storage=round(storage * 2**30),
+        keep=keep,
+    )
+    with progress_bar(goes_on=False) as tell:
+
+        def told(said: dict[str, Any]) -> None:
+            if "say" in said:
+                say_on_stderr(said["say"])
+            else:
+                tell(said["what"], said["done"], said["total"])
+
+        serve(settings, say_on_stderr, told=told, open_browser=open_browser)

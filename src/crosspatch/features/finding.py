@@ -1,0 +1,80 @@
+"""Recordings among files, folders, patterns and dandisets."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from crosspatch.archive.dandi import Archive, Asset, Place, is_dandi
+from crosspatch.archive.streaming import open_asset
+from crosspatch.errors import RecordingError
+from crosspatch.recordings.model import Recording
+from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
+
+#: A file on disk, or one of the DANDI archive.
+Source = Path | Asset
+
+
+def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
+    """Recordings among files, folders (searched to the bottom), patterns and dandisets.
+
+    Parameters
+    ----------
+    paths : sequence
+        Paths and patterns; ``dandi:000636`` and what else `crosspatch.archive.dandi.Place`
+        reads; assets are taken as they are.
+
+    Raises
+    ------
+    RecordingError
+        If a path does not exist, or nothing is found.
+    NetworkError
+        If the archive does not say what a dandiset holds.
+    """
+    found: dict[Source, None] = {}
+    for each in paths:
+        if isinstance(each, Asset):
+            found[each] = None
+            continue
+        if isinstance(each, str) and is_dandi(each):
+            found |= dict.fromkeys(Archive().recordings(Place.parse(each)))
+            continue
+        try:
+            for file in _below(each):
+                found[file.resolve()] = None
+        except OSError as error:
+            raise RecordingError(f"{each} cannot be searched: {error}") from error
+    if not found:
+        names = ", ".join(str(each) for each in paths)
+        raise RecordingError(
+            f"no recording in {names}; looked for files ending in {', '.join(RECORDING_SUFFIXES)}"
+        )
+    return list(found)
+
+
+def _below(each: str | Path) -> Iterator[Path]:
+    """A file; or the recordings in a folder, or in what a pattern matches."""
+    path = Path(each)
+    if path.exists() and not path.is_dir():
+        yield path
+        return
+    matches = [path] if path.is_dir() else sorted(map(Path, glob.glob(str(each), recursive=True)))
+    if not matches:
+        raise RecordingError(f"{each} does not exist")
+    for match in matches:
+        for file in sorted(match.rglob("*")) if match.is_dir() else [match]:
+            wanted = file.suffix.lower() in RECORDING_SUFFIXES and not file.name.startswith(".")
+            if wanted and file.is_file():
+                yield file
+
+
+def open_source(source: Source, *, measured_only: bool = False) -> Recording:
+    """Open a recording on disk or of the archive.
+
+    See `crosspatch.recordings.opening.open_recording` and
+    `crosspatch.archive.streaming.open_asset`.
+    """
+    if isinstance(source, Asset):
+        return open_asset(source, measured_only=measured_only)
+    return open_recording(source, measured_only=measured_only)

@@ -1,0 +1,253 @@
+"""Calibrated probabilities and prediction sets from held-back cells, by completeness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from crosspatch.models.absence import MINIMUM_COMPLETENESS
+from crosspatch.models.verdicts import COVERAGE
+
+#: Cells are calibrated apart by how much of the layout they have: lower ends of the groups.
+COMPLETENESS = (MINIMUM_COMPLETENESS, 0.5, 0.8)
+
+
+# Distances kept of each group.
+_GRID = 1000
+
+
+# A group with fewer donors takes the calibration of the next fuller one.
+_DONORS = 20
+
+
+class Held(NamedTuple):
+    """What models said of cells held back from them, complete and with features taken away.
+
+    Attributes
+    ----------
+    rows : array of int, shape (predictions,)
+        Row of the cell.
+    fold : array of int, shape (predictions,)
+    whole : array of bool, shape (predictions,)
+        Whether the cell had all that was measured.
+    completeness : array, shape (predictions,)
+    codes : array of int, shape (predictions,)
+        True class.
+    donors : array of int, shape (predictions,)
+    log_p : array, shape (predictions, classes)
+        Logarithm of the probabilities, not calibrated.
+    distance : array, shape (predictions,)
+        From the reference.
+    """
+
+    rows: NDArray[np.intp]
+    fold: NDArray[np.intp]
+    whole: NDArray[np.bool_]
+    completeness: NDArray[np.float64]
+    codes: NDArray[np.intp]
+    donors: NDArray[np.intp]
+    log_p: NDArray[np.float64]
+    distance: NDArray[np.float64]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Held:
+        """Some of them."""
+        return Held._make(part[chosen] for part in self)
+
+
+@dataclass
+class Calibration:
+    """From the probabilities of a model to calibrated ones, sets, and p-values.
+
+    Fitted on cells held back from the model. Every donor has the same weight, so that what holds
+    on average holds for a cell of a new donor.
+
+    Attributes
+    ----------
+    temperature : array, shape (groups,)
+        Groups are those of `COMPLETENESS`.
+    bias : array, shape (groups, classes)
+    limit : array, shape (groups, classes)
+        A class whose calibrated probability is at least this is in the set. So chosen that the
+        coverage holds over all cells: rare classes can be covered less.
+    class_limit : array, shape (groups, classes)
+        The same, so chosen that the coverage holds for the cells of every class, whatever the
+        composition of a batch; sets are larger.
+    distances : array, shape (groups, quantiles)
+        Quantiles of the distance of the reference's own cells.
+    size : array, shape (groups,)
+        Effective number of these cells, given the weights of their donors (Kish 1965).
+    """
+
+    temperature: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    limit: NDArray[np.float64]
+    class_limit: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    size: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, held: Held, coverage: float = COVERAGE) -> Calibration:
+        """Learn all of it.
+
+        Parameters
+        ----------
+        held : Held
+        coverage : float
+            Share of cells whose class is to be in their set.
+        """
+        n_groups, n_classes = len(COMPLETENESS), held.log_p.shape[1]
+        calibration = cls(
+            np.ones(n_groups),
+            np.zeros((n_groups, n_classes)),
+            np.zeros((n_groups, n_classes)),
+            np.zeros((n_groups, n_classes)),
+            np.zeros((n_groups, _GRID)),
+            np.zeros(n_groups),
+        )
+        groups = group_of(held.completeness)
+        # From the fullest: a group with few donors takes over what the fuller one has.
+        for group in reversed(range(n_groups)):
+            here = held.where(groups == group)
+            if len(np.unique(here.donors)) >= _DONORS or group == n_groups - 1:
+                calibration._fit_group(group, here if len(here.rows) else held, coverage)
+            else:
+                for part in vars(calibration).values():
+                    part[group] = part[group + 1]
+        return calibration
+
+    def _fit_group(self, group: int, held: Held, coverage: float) -> None:
+        weights = donor_weights(held.donors)
+        self.temperature[group], self.bias[group] = _scaling(held.log_p, held.codes, weights)
+        p = softmax(held.log_p / self.temperature[group] + self.bias[group], axis=1)
+        true = p[np.arange(len(p)), held.codes]
+        self.limit[group] = conformal_limit(true, held.donors, coverage)
+        for code in range(p.shape[1]):
+            of_class = held.codes == code
+            self.class_limit[group, code] = conformal_limit(
+                true[of_class], held.donors[of_class], coverage
+            )
+        known = np.isfinite(held.distance)
+        of_donor = donor_weights(held.donors[known])
+        self.distances[group] = _weighted_quantiles(held.distance[known], of_donor, _GRID)
+        # Copies of a cell are not cells more.
+        cells = np.unique(held.rows[known], return_index=True)[1]
+        self.size[group] = 1 / np.sum(donor_weights(held.donors[known][cells]) ** 2)
+
+    def probabilities(
+        self, log_p: NDArray[np.float64], completeness: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Calibrated probabilities, shape (cells, classes)."""
+        group = group_of(completeness)
+        scaled = log_p / self.temperature[group][:, None] + self.bias[group]
+        calibrated: NDArray[np.float64] = softmax(scaled, axis=1)
+        return calibrated
+
+    def sets(
+        self,
+        probabilities: NDArray[np.float64],
+        completeness: NDArray[np.float64],
+        *,
+        by_class: bool = False,
+    ) -> NDArray[np.bool_]:
+        """Which classes are in each cell's prediction set, shape (cells, classes)."""
+        limit = self.class_limit if by_class else self.limit
+        return probabilities >= limit[group_of(completeness)]
+
+    def p_values(
+        self, distance: NDArray[np.float64], completeness: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Share of the reference's own cells that are as far from it, shape (cells,).
+
+        The cell itself counts as one more that is as far; so p is at least 1 / (n + 1).
+        """
+        p = np.full(len(distance), np.nan)
+        groups = group_of(completeness)
+        for group, grid in enumerate(self.distances):
+            here = (groups == group) & np.isfinite(distance)
+            farther = 1 - np.searchsorted(grid, distance[here], side="left") / len(grid)
+            p[here] = (1 + self.size[group] * farther) / (1 + self.size[group])
+        return p
+
+
+def group_of(completeness: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Number of the group of `COMPLETENESS` that each cell is in."""
+    return np.maximum(np.searchsorted(COMPLETENESS, completeness, side="right") - 1, 0)
+
+
+def donor_weights(donors: NDArray) -> NDArray[np.float64]:
+    """Weights of cells that give every donor the same; they sum to one."""
+    _, number, count = np.unique(donors, return_inverse=True, return_counts=True)
+    return 1 / (count[number] * len(count))
+
+
+def conformal_limit(p: NDArray[np.float64], donors: NDArray, coverage: float) -> float:
+    """The probability that this share of cells of a new donor reach in their own class.
+
+    Donors are exchangeable, their cells are not: the distribution is that of a cell drawn from a
+    donor drawn at random, and the new donor counts as one more who may lie anywhere.
+
+    Parameters
+    ----------
+    p : array, shape (cells,)
+        Probability of the true class.
+    donors : array, shape (cells,)
+    coverage : float
+
+    Returns
+    -------
+    float
+        Zero (every cell reaches it) where there are too few donors to say.
+
+    References
+    ----------
+    Dunn, Wasserman, Ramdas: Distribution-free prediction sets for two-layer hierarchical models.
+    J. Am. Stat. Assoc. 118 (2023), pooling of distributions.
+    """
+    if not len(p):
+        return 0.0
+    n_donors = len(np.unique(donors))
+    weights = donor_weights(donors) * n_donors / (n_donors + 1)
+    order = np.argsort(-p, kind="stable")
+    reached = np.cumsum(weights[order]) >= coverage - 1e-12
+    return float(p[order][np.argmax(reached)]) if reached.any() else 0.0
+
+
+def _weighted_quantiles(
+    values: NDArray[np.float64], weights: NDArray[np.float64], n: int
+) -> NDArray[np.float64]:
+    order = np.argsort(values)
+    share = np.cumsum(weights[order])
+    wanted = (np.arange(n) + 0.5) / n
+    return values[order][np.minimum(np.searchsorted(share, wanted), len(values) - 1)]
+
+
+def _scaling(
+    log_p: NDArray[np.float64], codes: NDArray[np.intp], weights: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Temperature and a bias for every class, by weighted log loss.
+
+    References
+    ----------
+    Guo et al.: On calibration of modern neural networks. ICML 2017.
+    """
+    n_classes = log_p.shape[1]
+    true = np.eye(n_classes)[codes]
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope, bias = np.exp(parameters[0]), parameters[1:]
+        log_q = log_softmax(slope * log_p + bias, axis=1)
+        wrong = (np.exp(log_q) - true) * weights[:, None]
+        # A weak pull to no bias: it decides only where a class has next to no cells.
+        value = -(weights[:, None] * true * log_q).sum() + 1e-4 * (bias**2).sum()
+        gradient = np.concatenate(
+            [[slope * (wrong * log_p).sum()], wrong.sum(axis=0) + 2e-4 * bias]
+        )
+        return float(value), gradient
+
+    found = minimize(loss, np.zeros(1 + n_classes), jac=True, method="L-BFGS-B")
+    return float(np.exp(-found.x[0])), found.x[1:] - found.x[1:].mean()

@@ -1,0 +1,536 @@
+"""What users give: recordings and tables, in batches of cells that a model can take."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import platformdirs
+from numpy.typing import NDArray
+
+from crosspatch.archive.dandi import is_dandi
+from crosspatch.cohorts import table
+from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
+from crosspatch.features.extraction import ExtractionSettings, StepDescription
+from crosspatch.features.finding import Source, find_recordings
+from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
+from crosspatch.features.many import ExtractionProgress, extract_many
+from crosspatch.features.outcome import CellFeatures, Failure
+from crosspatch.features.store import CellStore
+from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.tables.columns import ColumnMap, map_columns
+from crosspatch.tables.mapping import Override, Overrides
+from crosspatch.tables.reading import (
+    CHUNK,
+    TABLE_SUFFIXES,
+    _as_h5ad,
+    _excel,
+    _parquet,
+    _text,
+    suffix_of,
+)
+from crosspatch.tables.values import Counted
+from crosspatch.telling import Ask, Say
+from crosspatch.versions import code_digest
+
+_SPECIES = {
+    "mouse": re.compile(r"\b(mouse|mice|murine|mus[ _]musculus|m\. ?musculus)\b", re.IGNORECASE),
+    "human": re.compile(r"\b(humans?|homo[ _]sapiens|h\. ?sapiens)\b", re.IGNORECASE),
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cells to be predicted.
+
+    Attributes
+    ----------
+    source : str
+        The file they are from, or ``recordings``.
+    cell_ids : list of str
+    species : list of str or None
+        ``mouse``, ``human``, what else a table says, or None where nothing says it.
+    X : array, shape (cells, features)
+        In the layout's units, NaN where missing.
+    quality : list of str
+        What quality control found wrong with a cell; empty if nothing.
+    notes : list of str
+    files : list of Path or Asset
+        The recording each cell is from; empty where they are rows of a table.
+    """
+
+    source: str
+    cell_ids: list[str]
+    species: list[str | None]
+    X: NDArray[np.float32]
+    quality: list[str]
+    notes: list[str]
+    files: list[Source] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How inputs are read.
+
+    Attributes
+    ----------
+    layout : Layout
+        What the model measures a cell by.
+    species : str or None
+        Of cells whose file does not say.
+    columns : Overrides or None
+        From `crosspatch.tables.mapping.read_mapping`.
+    quality : str
+        Thresholds for recordings.
+    step : StepDescription or None
+        For recordings without a command waveform.
+    jobs : int
+        Recordings at a time.
+    limit : float
+        Seconds after which a recording is given up.
+    """
+
+    layout: Layout
+    species: str | None = None
+    columns: Overrides | None = None
+    quality: str = "default"
+    step: StepDescription | None = None
+    jobs: int = 1
+    limit: float = 300.0
+
+
+def read_inputs(
+    paths: Sequence[str | Path],
+    settings: ReadSettings,
+    say: Say,
+    *,
+    ask: Ask | None = None,
+    progress: Callable[[ExtractionProgress], None] | None = None,
+    failed: list[str] | None = None,
+) -> Iterator[Batch]:
+    """Cells of recordings, folders of recordings, dandisets, and tables.
+
+    An input that cannot be read costs a line, not the others. A recording that gives no feature
+    is a cell without values, with the reason in its notes.
+
+    Parameters
+    ----------
+    paths : sequence of path
+    settings : ReadSettings
+    say : callable
+        Told what was taken for what, and what went wrong.
+    ask : callable, optional
+        Asked about ambiguous columns; without it they are left out.
+    progress : callable, optional
+        Told of recordings.
+    failed : list, optional
+        Inputs that could not be read are added to it.
+    """
+    failed = [] if failed is None else failed
+    tables: dict[Path, Path] = {}
+    recordings: dict[Source, None] = {}
+    for each in paths:
+        path = Path(each)
+        kind = suffix_of(path)
+        if kind in TABLE_SUFFIXES and not (path.is_dir() or is_dandi(each)):
+            if path.resolve() in tables:
+                say(f"{path}: given twice, read once")
+            tables[path.resolve()] = path
+            continue
+        try:
+            if isinstance(each, str) and is_dandi(each):
+                recordings |= dict.fromkeys(find_recordings([each]))
+                continue
+            if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
+                raise RecordingError(
+                    f"{path}: not a file that can be read; give recordings "
+                    f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
+                )
+            for file in find_recordings([path]):
+                if file in recordings:
+                    say(f"{file}: given twice, read once")
+                recordings[file] = None
+        except CrosspatchError as error:
+            say(one_line(error))
+            failed.append(str(path))
+    seen: Counter[str] = Counter()
+    if recordings:
+        try:
+            yield unique(_recordings(list(recordings), settings, say, progress), seen, say)
+        except CrosspatchError as error:
+            say(one_line(error))
+            failed += [str(file) for file in recordings]
+    for path in tables.values():
+        try:
+            for batch in read_table(path, settings, say, ask=ask):
+                yield unique(batch, seen, say)
+        except CrosspatchError as error:
+            say(one_line(error))
+            failed.append(str(path))
+
+
+def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
+    """A batch with cell ids that stand once: a second one gets a number.
+
+    Parameters
+    ----------
+    batch : Batch
+    seen : Counter
+        Ids of the batches before; those of this one are added.
+    say : callable
+    """
+    ids, notes, twice = [], list(batch.notes), []
+    for row, cell_id in enumerate(batch.cell_ids):
+        name = cell_id
+        while name in seen:
+            seen[cell_id] += 1
+            name = f"{cell_id}#{seen[cell_id]}"
+        if name != cell_id:
+            twice.append(cell_id)
+            notes[row] = with_note(notes[row], f"cell id '{cell_id}' stands more than once")
+        seen[name] = 1
+        ids.append(name)
+    if twice:
+        say(
+            f"{batch.source}: cell id '{twice[0]}' stands more than once ({len(twice)} such rows); "
+            f"they are kept apart as '{twice[0]}#2' and so on"
+        )
+    return replace(batch, cell_ids=ids, notes=notes)
+
+
+def with_note(text: str, more: str) -> str:
+    """A cell's notes and one more; either may be empty."""
+    return "; ".join(part for part in (text, more) if part)
+
+
+# Recordings
+
+
+@contextmanager
+def _store() -> Iterator[Path]:
+    """Where measured recordings are kept, so that a stopped command can go on: the user's cache.
+
+    Where that cannot be written, a temporary folder.
+    """
+    name = f"{code_digest('recordings', 'features')[:12]}.sqlite"
+    kept = platformdirs.user_cache_path("crosspatch") / "recordings" / name
+    try:
+        with CellStore(kept):
+            pass
+    except RecordingError:
+        with tempfile.TemporaryDirectory(prefix="crosspatch-") as folder:
+            yield Path(folder) / "cells.sqlite"
+        return
+    yield kept
+
+
+def _recordings(
+    files: Sequence[Source],
+    settings: ReadSettings,
+    say: Say,
+    progress: Callable[[ExtractionProgress], None] | None,
+) -> Batch:
+    how = extraction_settings(settings)
+    with _store() as store_file:
+        extract_many(
+            files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
+        )
+        with CellStore(store_file) as store:
+            return recordings_batch(store.cells(files, how.key), settings, say)
+
+
+def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
+    """What is measured on a recording for a model.
+
+    Raises
+    ------
+    RecordingError
+        If the model's features cannot be measured on recordings.
+    """
+    layout = settings.layout
+    if layout.name not in LAYOUT_NAMES or load_layout(layout.name).features != layout.features:
+        raise RecordingError(
+            f"the model's layout '{layout.name}' cannot be measured on recordings; give a table, "
+            f"or train a model in one of: {', '.join(LAYOUT_NAMES)}"
+        )
+    return ExtractionSettings(layout.name, settings.quality, settings.step)
+
+
+def recordings_batch(
+    measured: Iterable[tuple[Source, CellFeatures | Failure]], settings: ReadSettings, say: Say
+) -> Batch:
+    """Recordings that were measured, or could not be, as cells.
+
+    Parameters
+    ----------
+    measured : iterable of (Source, CellFeatures or Failure)
+        At least one. One that gave no feature is a cell without values, with the reason in its
+        notes.
+    settings : ReadSettings
+    say : callable
+        Told what could not be read.
+    """
+    ids, species, values, quality, notes, files = [], [], [], [], [], []
+    for path, outcome in measured:
+        files.append(path)
+        if isinstance(outcome, Failure):
+            ids.append(path.stem)
+            species.append(settings.species)
+            values.append(np.full(len(settings.layout.features), np.nan, dtype=np.float32))
+            quality.append("")
+            reason = outcome.reason.replace(f"{path}: ", "").replace(str(path), "")
+            notes.append(f"not read: {reason.strip()}")
+            say(f"{path.name}: {reason.strip()}")
+            continue
+        head = outcome.head
+        ids.append(outcome.cell_id)
+        species.append(_species(head.get("species")) or settings.species)
+        values.append(outcome.values)
+        quality.append(str(head["qc_reasons"] or ""))
+        rejected = int(head["sweeps_rejected"])
+        note = f"{rejected} of {head['sweeps']} sweeps rejected" if rejected else ""
+        note = with_note("SIMULATED" if head["simulated"] else "", note)
+        notes.append(with_note(note, str(head["notes"] or "")))
+    return Batch("recordings", ids, species, np.stack(values), quality, notes, files)
+
+
+# Tables
+
+
+def read_table(
+    path: Path, settings: ReadSettings, say: Say, *, ask: Ask | None = None
+) -> Iterator[Batch]:
+    """The cells of a table, some thousand at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Its ending is one of `TABLE_SUFFIXES`.
+    settings : ReadSettings
+    say : callable
+        Told what was taken for what.
+    ask : callable, optional
+        Asked about ambiguous columns; without it they are left out.
+
+    Raises
+    ------
+    CohortError
+        If the table cannot be read, or no column is a feature.
+    """
+    for part in _parts(path, settings, say):
+        if isinstance(part, Batch):
+            yield part
+        else:
+            yield from _mapped(path, part, settings, say, ask)
+
+
+def first_rows(path: Path, settings: ReadSettings, say: Say) -> pd.DataFrame | None:
+    """The first rows of a table, by which its columns are mapped.
+
+    Returns
+    -------
+    DataFrame or None
+        None where the table is in the model's own features, so that there is nothing to map.
+
+    Raises
+    ------
+    CohortError
+        If the table cannot be read or is empty.
+    """
+    for part in _parts(path, settings, say):
+        if isinstance(part, Batch):
+            return None
+        return _first(path, part)
+    return None
+
+
+def _parts(
+    path: Path, settings: ReadSettings, say: Say
+) -> Iterator[Batch | Iterator[pd.DataFrame]]:
+    """Batches, of a table in the model's own features; else the chunks of one to be mapped."""
+    if not path.is_file():
+        raise CohortError(f"{path} does not exist")
+    kind = suffix_of(path)
+    if kind == ".h5ad":
+        yield from _h5ad(path, settings, say)
+    elif kind in (".xlsx", ".xlsm"):
+        yield _excel(path, say)
+    elif kind == ".parquet":
+        yield _parquet(path)
+    else:
+        yield _text(path, say)
+
+
+def _first(path: Path, chunks: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    first = next(chunks, None)
+    if first is None or first.empty:
+        raise CohortError(f"{path}: the table has no rows")
+    return first
+
+
+def _mapped(
+    path: Path,
+    chunks: Iterator[pd.DataFrame],
+    settings: ReadSettings,
+    say: Say,
+    ask: Ask | None,
+) -> Iterator[Batch]:
+    first = _first(path, chunks)
+    # One mapping file may be for several tables.
+    columns = map_columns(first, settings.layout, settings.columns, absent_ok=True)
+    for name in columns.absent:
+        say(f"{path.name}: has no column '{name}', which {_mapping_name(settings)} names")
+    if ask is not None and columns.ambiguous:
+        given = {} if settings.columns is None else settings.columns.columns
+        answers = {
+            each.column: Override(
+                ask(each.column, each.candidates) or "ignore", source="the answer"
+            )
+            for each in columns.ambiguous
+        }
+        overrides = Overrides(_mapping_name(settings), given | answers)
+        columns = map_columns(first, settings.layout, overrides, absent_ok=True)
+    for line in columns.lines():
+        say(f"{path.name}: {line}")
+    if not columns.taken:
+        raise CohortError(
+            f"{path}: no column is a feature of layout '{settings.layout.name}'; name them with "
+            "--columns mapping.yaml"
+        )
+    counted: dict[str, Counted] = {}
+    number = 0
+    for chunk in itertools.chain([first], chunks):
+        values, odd = columns.values(chunk)
+        for name, count in odd.items():
+            counted[name] = counted.get(name, Counted()) + count
+        yield _batch(path, chunk, values, columns, settings, number)
+        number += len(chunk)
+    for name, count in counted.items():
+        say(f"{path.name}: column '{name}', taken as missing: {count}")
+
+
+def _mapping_name(settings: ReadSettings) -> str:
+    return "the mapping" if settings.columns is None else settings.columns.name
+
+
+def _batch(
+    path: Path,
+    chunk: pd.DataFrame,
+    values: NDArray[np.float32],
+    columns: ColumnMap,
+    settings: ReadSettings,
+    before: int,
+) -> Batch:
+    n = len(chunk)
+    ids = [f"row {before + k + 1}" for k in range(n)]
+    if columns.cell_id is not None:
+        given = chunk[columns.cell_id]
+        ids = [
+            _name(value) if pd.notna(value) and str(value).strip() else ids[k]
+            for k, value in enumerate(given)
+        ]
+    species: list[str | None] = [settings.species] * n
+    if columns.species is not None:
+        species = [_species(value) or settings.species for value in chunk[columns.species]]
+    notes = [""] * n
+    if "__problem__" in chunk.attrs:
+        for row, problem in chunk.attrs["__problem__"].items():
+            notes[row] = problem
+            values[row] = np.nan
+    return Batch(path.name, ids, species, values, [""] * n, notes)
+
+
+def _name(value: Any) -> str:
+    """A cell id as text; a whole number that was stored as a float has no point."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _species(value: Any) -> str | None:
+    """The species a table or recording names; another one stays as it is written."""
+    if value is None or pd.isna(value) or not str(value).strip():
+        return None
+    text = str(value).strip()
+    named = [species for species, words in _SPECIES.items() if words.search(text)]
+    return named[0] if len(named) == 1 else text
+
+
+def _h5ad(path: Path, settings: ReadSettings, say: Say) -> Iterator[Batch | Iterator[pd.DataFrame]]:
+    """A cohort table in the model's own features, or any AnnData with columns to be mapped."""
+    import anndata
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise CohortError(f"{path} is not an h5ad file")
+    with _as_h5ad(path):
+        cells = anndata.read_h5ad(path, backed="r")
+        ours = isinstance(cells.uns.get("crosspatch"), Mapping) and {"family", "unit"} <= set(
+            cells.var.columns
+        )
+        if ours:
+            yield from _cohort(path, cells, settings, say)
+            return
+    yield _annotated(path, cells)
+
+
+def _cohort(path: Path, cells: Any, settings: ReadSettings, say: Say) -> Iterator[Batch]:
+    layout = settings.layout
+    units = dict(zip(cells.var_names.astype(str), cells.var["unit"].astype(str), strict=True))
+    there = {f.name: units.get(f.name) for f in layout.features}
+    for feature in layout.features:
+        if there[feature.name] not in (None, feature.unit):
+            raise CohortError(
+                f"{path}: feature '{feature.name}' is in {there[feature.name]}, the model has it "
+                f"in {feature.unit}; convert it"
+            )
+    lacking = [name for name, unit in there.items() if unit is None]
+    if len(lacking) == len(there):
+        raise CohortError(
+            f"{path}: a table of layout '{cells.uns['crosspatch'].get('layout')}' has no feature "
+            f"of the model's layout '{layout.name}'"
+        )
+    if lacking:
+        say(f"{path.name}: {len(lacking)} features are missing, the first is '{lacking[0]}'")
+    place = {str(name): column for column, name in enumerate(cells.var_names)}
+    simulated = table.is_simulated(cells)
+    for start in range(0, cells.n_obs, CHUNK):
+        part = cells[start : start + CHUNK].to_memory()
+        values = np.full((part.n_obs, len(layout.features)), np.nan, dtype=np.float32)
+        full = np.asarray(part.X, dtype=np.float32)
+        for column, feature in enumerate(layout.features):
+            if feature.name in place:
+                values[:, column] = full[:, place[feature.name]]
+        values[~np.isfinite(values)] = np.nan
+        species: list[str | None] = [settings.species] * part.n_obs
+        if "species" in part.obs:
+            species = [_species(value) or settings.species for value in part.obs["species"]]
+        quality = [""] * part.n_obs
+        if "qc_reasons" in part.obs:
+            quality = ["" if pd.isna(v) else str(v) for v in part.obs["qc_reasons"]]
+        note = "SIMULATED" if simulated else ""
+        ids = part.obs_names.astype(str).tolist()
+        yield Batch(path.name, ids, species, values, quality, [note] * part.n_obs)
+
+
+def _annotated(path: Path, cells: Any) -> Iterator[pd.DataFrame]:
+    """Any AnnData as a table: its variables, and its observations' own columns."""
+    with _as_h5ad(path):
+        for start in range(0, cells.n_obs, CHUNK):
+            part = cells[start : start + CHUNK].to_memory()
+            frame = part.to_df()
+            for name in part.obs:
+                if name not in frame:
+                    frame[name] = part.obs[name].astype(object)
+            if "cell_id" not in frame:
+                frame.insert(0, "cell_id", part.obs_names.astype(str))
+            yield frame.reset_index(drop=True)

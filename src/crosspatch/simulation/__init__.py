@@ -1,0 +1,1 @@
+"""Simulated cells of both species, recorded with the Allen stimulus set, written as NWB."""

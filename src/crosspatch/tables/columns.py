@@ -1,0 +1,486 @@
+"""The columns of another laboratory's feature table: which feature each is, and in which unit."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosspatch.errors import CohortError
+from crosspatch.features.layouts import SCALAR_LAYOUTS, Layout
+from crosspatch.tables.choices import FeatureChoice
+from crosspatch.tables.fitting import (
+    Candidate,
+    EmptyError,
+    Fitted,
+    RefusedColumnError,
+    Taken,
+    fit,
+)
+from crosspatch.tables.mapping import (
+    Override,
+    Overrides,
+    entry,
+    line,
+    require_known,
+    require_once,
+)
+from crosspatch.tables.meanings import (
+    Exactness,
+    Meaning,
+    meaning_of,
+    unit_in,
+    vocabularies_of,
+)
+from crosspatch.tables.names import (
+    ABSOLUTE,
+    family_of,
+    features,
+    key,
+    names,
+    range_of,
+    split_stimulus,
+    words,
+)
+from crosspatch.tables.units import DIMENSION, dimension_of, span
+from crosspatch.tables.values import (
+    NUMERIC_SHARE,
+    Column,
+    Commas,
+    Counted,
+    FirstRows,
+    count_cells,
+    read_column,
+    zero_rows,
+)
+
+_ZERO_BESIDE = "exactly 0 beside another 0 of the same sweep, which stand for missing values"
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """A column that may be one of several features."""
+
+    column: str
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """What became of every column of a table.
+
+    Attributes
+    ----------
+    layout : Layout
+    cell_id, species : str, optional
+        Columns that name a cell and its species.
+    taken : tuple of Taken
+        In the order of the layout.
+    refused : tuple of (str, str)
+        Column, and why together with what to write in the mapping file.
+    ambiguous : tuple of Ambiguity
+        Those of `refused` that may be one of several features.
+    unused : tuple of (str, str)
+        Column that was understood and is not needed, and why.
+    labels : tuple of str
+        Columns that are never features.
+    unknown : tuple of str
+        Columns of numbers that were not understood.
+    absent : tuple of str
+        Columns of the mapping that the table does not have.
+    """
+
+    layout: Layout
+    cell_id: str | None
+    species: str | None
+    taken: tuple[Taken, ...]
+    refused: tuple[tuple[str, str], ...] = ()
+    ambiguous: tuple[Ambiguity, ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()
+    labels: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Features of the layout that no column gives."""
+        given = {taken.feature for taken in self.taken}
+        return tuple(name for name in self.layout.feature_names if name not in given)
+
+    def values(self, frame: pd.DataFrame) -> tuple[NDArray[np.float32], dict[str, Counted]]:
+        """The features of some rows of the table.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Rows with the columns of the table, as text or numbers.
+
+        Returns
+        -------
+        values : array of float32, shape (cells, features)
+            In the layout's units, NaN where missing.
+        counted : dict
+            Column to the values taken as missing; columns without any are left out.
+
+        Raises
+        ------
+        CohortError
+            If a column that gives a feature is not there.
+        """
+        result = np.full((len(frame), len(self.layout.features)), np.nan, dtype=np.float32)
+        place = {name: index for index, name in enumerate(self.layout.feature_names)}
+        read: dict[str, Column] = {}
+        counted: dict[str, Counted] = {}
+        by_name = {str(name): name for name in frame.columns}
+        for taken in self.taken:
+            for name, comma, no_zero in zip(taken.columns, taken.comma, taken.no_zero, strict=True):
+                if name not in by_name:
+                    raise CohortError(
+                        f"column '{name}' is missing from some rows of the table; every part "
+                        "of a table must have the same columns"
+                    )
+                if name not in read:
+                    commas: Commas = "decimal" if comma else "none"
+                    read[name] = read_column(frame[by_name[name]], commas=commas, no_zero=no_zero)
+                    counted[name] = read[name].counted
+            first = taken.columns[0]
+            columns = [read[name].numbers for name in taken.columns]
+            if taken.beside and read[first].zeros.any():
+                zero = read[first].zeros & _zeros_beside(taken, frame, by_name)
+                counted[first] += count_cells(_ZERO_BESIDE, zero, frame[by_name[first]])
+                columns[0] = np.where(zero, np.nan, columns[0])
+            values = taken.combine(columns)
+            change = taken.change_of_unit(columns)
+            if change is not None:
+                counted[first] += count_cells(change, np.isfinite(values), frame[by_name[first]])
+                continue
+            outside = np.isfinite(values) & (
+                (values < taken.limits[0]) | (values > taken.limits[1])
+            )
+            why = f"outside {span(*taken.limits, taken.our_unit)}"
+            counted[first] += count_cells(why, outside, frame[by_name[first]])
+            result[:, place[taken.feature]] = np.where(outside, np.nan, values)
+        return result, {name: found for name, found in counted.items() if found.total}
+
+    def report(self) -> list[tuple[str, str, str]]:
+        """What became of every column, for a table.
+
+        Returns
+        -------
+        list of (str, str, str)
+            What became of it (``taken``, ``refused``, ``unused``, ``never features``,
+            ``not understood``, ``missing``, ``cell id``, ``species``), the features or columns,
+            and the details.
+        """
+        rows = []
+        if self.cell_id is not None:
+            rows.append(("cell id", self.cell_id, ""))
+        if self.species is not None:
+            rows.append(("species", self.species, ""))
+        for taken in self.taken:
+            same = taken.unit == taken.our_unit
+            unit = taken.unit if same else f"{taken.unit}, taken as {taken.our_unit}"
+            rows.append(("taken", taken.feature, f"{taken.source} in {unit} ({taken.how})"))
+        rows += [("refused", column, why) for column, why in self.refused]
+        together: dict[str, list[str]] = {}  # the same reason is said once
+        for column, why in self.unused:
+            together.setdefault(why, []).append(column)
+        rows += [("unused", ", ".join(names), why) for why, names in together.items()]
+        if self.labels:
+            rows.append(("never features", ", ".join(self.labels), ""))
+        rows += [
+            ("not understood", column, f"if it is a feature, write {entry(column, 'FEATURE')}")
+            for column in self.unknown
+        ]
+        if self.missing:
+            rows.append(("missing", ", ".join(self.missing), ""))
+        return rows
+
+    def lines(self) -> list[str]:
+        """`report` as lines of text."""
+        # A header may be of several lines, as spreadsheets have them.
+        return [
+            re.sub(r"[\r\n]+", " ", f"{status}: {name}" + (f": {details}" if details else ""))
+            for status, name, details in self.report()
+        ]
+
+
+def _zeros_beside(taken: Taken, frame: pd.DataFrame, by_name: dict[str, Any]) -> NDArray[np.bool_]:
+    """The rows in which a column of the same sweep is 0 that cannot be."""
+    columns = (
+        read_column(frame[by_name[name]], commas="decimal" if comma else "none")
+        for name, comma in taken.beside
+        if name in by_name
+    )
+    return zero_rows(columns, len(frame))
+
+
+def map_columns(
+    frame: pd.DataFrame,
+    layout: Layout,
+    overrides: Overrides | None = None,
+    *,
+    absent_ok: bool = False,
+) -> ColumnMap:
+    """Find out which columns of a foreign table give which features, and in which units.
+
+    Nothing is guessed: a column that may be several features, or be in several units, is refused
+    with the line of the mapping file that settles it.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The first rows of the table, some thousand if there are as many, with all its columns as
+        text or numbers.
+    layout : Layout
+        A layout of single numbers: ``shared`` or ``full``.
+    overrides : Overrides, optional
+        What the user says of some columns.
+    absent_ok : bool
+        Whether overrides may name columns that the table does not have, as where they are of
+        several tables.
+
+    Returns
+    -------
+    ColumnMap
+
+    Raises
+    ------
+    CohortError
+        If an override names a column that does not exist or stands twice, a feature twice, a
+        unit of another dimension, or what the column's values cannot be; or if the layout is of
+        feature vectors.
+    """
+    unknown = [name for name in layout.feature_names if name not in features()]
+    if unknown:
+        raise CohortError(
+            f"columns cannot be mapped to layout '{layout.name}', it has '{unknown[0]}'; use one "
+            f"of {', '.join(SCALAR_LAYOUTS)}"
+        )
+    mapping = overrides or Overrides("the mapping", {})
+    require_once(mapping)
+    return _Mapper(FirstRows(frame), layout, mapping).map(absent_ok=absent_ok)
+
+
+class _Mapper:
+    """Sorts the columns of one table."""
+
+    def __init__(self, table: FirstRows, layout: Layout, mapping: Overrides) -> None:
+        self.table, self.layout, self.mapping = table, layout, mapping
+        self.wanted = set(layout.feature_names)
+        # What a wanted difference is made of is read too.
+        for absolute, delta in ABSOLUTE.items():
+            for stem, stimulus in map(split_stimulus, layout.feature_names):
+                if stem == delta:
+                    self.wanted |= {f"{absolute}_{stimulus}", f"threshold_v_{stimulus}"}
+        self.refused: dict[str, str] = {}
+        self.unused: dict[str, str] = {}
+        self.labels: list[str] = []
+        self.unknown: list[str] = []
+        self.either: dict[str, tuple[str, ...]] = {}
+        self.candidates: list[Candidate] = []
+
+    def map(self, *, absent_ok: bool) -> ColumnMap:
+        absent = self._check_overrides(absent_ok=absent_ok)
+        once = self._refuse_duplicates()
+        cell_id = self._special(once, "cell_id", names().cell_id)
+        species = self._special(once, "species", names().species)
+        vocabularies = vocabularies_of(once)
+        for column in once:
+            if column not in (cell_id, species):
+                self._sort(column, vocabularies)
+        taken = FeatureChoice(self.layout, self._fitted(), self.refused, self.unused).choose()
+        self._settle_either(taken)
+        order = {column: place for place, column in enumerate(self.table.headers)}
+
+        def place(item: tuple[str, str]) -> int:
+            return order[item[0]]
+
+        return ColumnMap(
+            layout=self.layout,
+            cell_id=cell_id,
+            species=species,
+            taken=tuple(taken[name] for name in self.layout.feature_names if name in taken),
+            refused=tuple(sorted(self.refused.items(), key=place)),
+            ambiguous=tuple(Ambiguity(*item) for item in self.either.items()),
+            unused=tuple(sorted(self.unused.items(), key=place)),
+            labels=tuple(self.labels),
+            unknown=tuple(self.unknown),
+            absent=absent,
+        )
+
+    def _refuse_duplicates(self) -> list[str]:
+        """The columns whose name no other column has."""
+        unnamed: set[str] = set()
+        for header, count in Counter(self.table.headers).items():
+            if count > 1 and not header.strip():
+                self.labels.append(header)
+                unnamed.add(header)
+            elif count > 1:
+                self.refused[header] = (
+                    f"{count} columns have this name; give each its own or remove all but one"
+                )
+        known = set(self.table.headers)
+        for header in self.table.headers:
+            # pandas names a second column "tau" so.
+            numbered = re.fullmatch(r"(.+)\.\d+", header)
+            base = numbered[1] if numbered else ""
+            mapped = {header, base} & set(self.mapping.columns)
+            if base not in known or mapped or meaning_of(base, set()) is None:
+                continue
+            for column in (header, base):
+                self.refused[column] = (
+                    f"'{base}' and '{header}' look like two columns of one name; write "
+                    f"{entry(header, 'ignore')}, or map it"
+                )
+        skipped = unnamed | set(self.refused)
+        return [header for header in self.table.headers if header not in skipped]
+
+    def _check_overrides(self, *, absent_ok: bool) -> tuple[str, ...]:
+        """Refuse overrides that cannot be; the columns that the table does not have."""
+        headers = self.table.headers
+        absent = []
+        for column, override in self.mapping.columns.items():
+            where = f"{self.mapping.name}, column '{column}'"
+            if column not in headers and absent_ok:
+                absent.append(column)
+            elif column not in headers:
+                near = difflib.get_close_matches(column, headers, n=1)
+                hint = f"; the nearest is '{near[0]}'" if near else ""
+                raise CohortError(f"{where}: the table has no such column{hint}")
+            if headers.count(column) > 1:
+                raise CohortError(f"{where}: the table has several such columns; rename them")
+            require_known(override, where)
+        return tuple(absent)
+
+    def _special(self, columns: list[str], what: str, keys: list[str]) -> str | None:
+        """The column of cell ids or species: the one mapped, else the first of the known names."""
+        given = self.mapping.columns
+        mapped = [c for c in columns if c in given and given[c].target == what]
+        free = {key(words(c)): c for c in reversed(columns) if c not in self.mapping.columns}
+        return next(iter([*mapped, *(free[name] for name in keys if name in free)]), None)
+
+    def _sort(self, column: str, vocabularies: set[str]) -> None:
+        """Put a column where its name says it belongs."""
+        override = self.mapping.columns.get(column)
+        meaning = meaning_of(column, vocabularies)
+        if override is not None:
+            self._sort_mapped(column, override, meaning)
+        elif meaning is None:
+            self._sort_other(column)
+        elif meaning.kind == "unlike":
+            more = ""
+            if meaning.features and meaning.features[0] in self.wanted:
+                more = f"; to take it all the same, write {entry(column, meaning.features[0])}"
+            self.unused[column] = meaning.note + more
+        elif not set(meaning.features) & self.wanted:
+            self.unused[column] = f"not in layout '{self.layout.name}'"
+        elif meaning.kind == "either":
+            self.either[column] = tuple(n for n in meaning.features if n in self.wanted)
+            options = " or ".join(meaning.features)
+            lines = " or ".join(line(column, name) for name in self.either[column])
+            self.refused[column] = (
+                f"may be {options}; write {lines} in the mapping file, or 'ignore' instead"
+            )
+        else:
+            (feature,), operation, level = meaning.features, meaning.operation, meaning.level
+            self.candidates.append(
+                Candidate(
+                    column,
+                    feature,
+                    operation,
+                    level,
+                    meaning.unit,
+                    meaning.note,
+                    sure=meaning.own,
+                    high=meaning.high,
+                )
+            )
+
+    def _sort_mapped(self, column: str, override: Override, meaning: Meaning | None) -> None:
+        feature = override.target
+        if feature == "ignore":
+            self.unused[column] = f"{override.source or self.mapping.name} says to ignore it"
+            return
+        if feature not in self.wanted:
+            self.unused[column] = f"not in layout '{self.layout.name}'"
+            return
+        operation = override.operation
+        if operation is None:
+            known = meaning is not None and meaning.features == (feature,)
+            operation = meaning.operation if meaning is not None and known else "plain"
+            ours = dimension_of(features()[feature].unit)
+            if override.unit is not None and DIMENSION[override.unit] != ours:
+                operation = "reciprocal"
+            if split_stimulus(feature)[0] in ("fast_trough_deltav", "trough_deltav", "downstroke"):
+                operation = "sign"
+        unit = override.unit or (meaning.unit if meaning is not None else unit_in(column))
+        self.candidates.append(
+            Candidate(
+                column,
+                feature,
+                operation,
+                Exactness.MAPPED,
+                unit,
+                override.source or "mapping file",
+                certain=override.unit is not None,
+                sure=True,
+            )
+        )
+
+    def _sort_other(self, column: str) -> None:
+        """A column whose name is no feature's: a label, or numbers that were not understood."""
+        found = words(unicodedata.normalize("NFKC", column))
+        dtype, read = self.table.series(column).dtype, self.table.read(column)
+        label = (
+            not column.strip()
+            or key(found) in (*names().cell_id, *names().species)
+            or not names().label.isdisjoint(found)
+            or pd.api.types.is_bool_dtype(dtype)
+            or pd.api.types.is_datetime64_any_dtype(dtype)
+            or (read.filled and read.share < NUMERIC_SHARE)
+        )
+        (self.labels if label else self.unknown).append(column)
+
+    def _fitted(self) -> dict[str, list[Fitted]]:
+        """By feature, the columns that give it, those that say so most exactly first."""
+        fitted: dict[str, list[Fitted]] = {}
+        order = {candidate.column: place for place, candidate in enumerate(self.candidates)}
+        # Which zeros are missing is told by the columns that cannot be 0.
+        for candidate in sorted(self.candidates, key=lambda c: not range_of(c.feature).no_zero):
+            column, feature = candidate.column, candidate.feature
+            try:
+                found = fit(candidate, self.table)
+            except RefusedColumnError as error:
+                self._require_unmapped(candidate, error)
+                self.refused[column] = str(error)
+            else:
+                fitted.setdefault(feature, []).append(found)
+                if range_of(feature).no_zero:
+                    self.table.never_zero(column, family_of(feature))
+        for options in fitted.values():
+            options.sort(key=lambda option: (-option.level, order[option.column]))
+        return fitted
+
+    def _require_unmapped(self, candidate: Candidate, error: RefusedColumnError) -> None:
+        """What a mapping says of a column, its values must not contradict."""
+        override = self.mapping.columns.get(candidate.column)
+        if override is not None and override.source is None and not isinstance(error, EmptyError):
+            raise CohortError(
+                f"{self.mapping.name}, column '{candidate.column}': {error}"
+            ) from error
+
+    def _settle_either(self, taken: dict[str, Taken]) -> None:
+        """An ambiguous column is not asked for where better ones give all it may be."""
+        for column, options in list(self.either.items()):
+            if all(name in taken for name in options):
+                del self.either[column], self.refused[column]
+                by = " and ".join(f"{name} by {taken[name].source}" for name in options)
+                self.unused[column] = f"may be {' or '.join(options)}; given are {by}"

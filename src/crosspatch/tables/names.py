@@ -1,0 +1,167 @@
+"""The table of names: words of a header, features, and which values of them are plausible."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+from crosspatch.features.layouts import SCALAR_LAYOUTS, Feature, load_layout
+
+#: Stem of an absolute potential to that of its difference from the threshold.
+ABSOLUTE = {
+    "peak_v": "peak_deltav",
+    "fast_trough_v": "fast_trough_deltav",
+    "trough_v": "trough_deltav",
+}
+
+_FILLERS = {"the", "of", "at", "in", "for", "during", "from", "on"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """What values of a feature are plausible, in our unit."""
+
+    #: Of the median.
+    low: float
+    high: float
+    #: Least size of a median from whose value alone a unit may be told.
+    floor: float
+    #: Of a single value.
+    least: float
+    most: float
+    #: Whether an exact 0 stands for a missing value.
+    no_zero: bool
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a name means."""
+
+    means: str
+    operation: str = ""
+    vocabulary: str = ""
+    note: str = ""
+    #: Greatest median, in our unit, with which the name is not thought to mean something else.
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Names:
+    """The table of names; all by `key`, but labels are words and `unlike_there` spellings."""
+
+    ranges: dict[str, Range] = field(default_factory=dict)
+    name: dict[str, list[Name]] = field(default_factory=dict)
+    either: dict[str, Name] = field(default_factory=dict)
+    unlike: dict[str, Name] = field(default_factory=dict)
+    unlike_there: dict[str, Name] = field(default_factory=dict)
+    label: set[str] = field(default_factory=set)
+    cell_id: list[str] = field(default_factory=list)
+    species: list[str] = field(default_factory=list)
+
+
+@cache
+def names() -> Names:
+    """The table of names."""
+    text = (files("crosspatch.tables") / "data" / "column_names.csv").read_text(encoding="utf-8")
+    result = Names()
+    for row in csv.DictReader(text.splitlines()):
+        kind, name = row["kind"], row["name"]
+        most = float(row["high"]) if kind == "name" and row["high"] else None
+        meaning = Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
+        by_key = key(words(name))
+        if kind == "range":
+            low, high, least, most = (float(row[c]) for c in ("low", "high", "least", "most"))
+            floor = float(row["floor"] or 0)
+            result.ranges[name] = Range(low, high, floor, least, most, row["zero"] == "missing")
+        elif kind == "name":
+            result.name.setdefault(by_key, []).append(meaning)
+        elif kind == "either":
+            result.either[by_key] = meaning
+        elif kind == "unlike" and meaning.vocabulary:
+            # Told apart from other names of the same words by its very spelling.
+            result.unlike_there[name] = meaning
+        elif kind == "unlike":
+            result.unlike[by_key] = meaning
+        elif kind == "label":
+            result.label.add(name)
+        elif kind == "cell_id":
+            result.cell_id.append(by_key)
+        else:
+            result.species.append(by_key)
+    return result
+
+
+@cache
+def features() -> dict[str, Feature]:
+    """Every feature of a scalar layout, and the potentials that differences are made of."""
+    found = {f.name: f for name in SCALAR_LAYOUTS for f in load_layout(name).features}
+    for absolute in ABSOLUTE:
+        for stimulus in ("rheo", "hero", "ramp", "short_square"):
+            name = f"{absolute}_{stimulus}"
+            found.setdefault(name, Feature(name, "", "mV"))
+    return found
+
+
+@cache
+def own_names() -> dict[str, str]:
+    """Features by key."""
+    return {key(words(name)): name for name in features()}
+
+
+@cache
+def own_stems() -> dict[str, str]:
+    """Features without their stimulus, by key."""
+    stems = (split_stimulus(name)[0] for name in features())
+    return {key(words(stem)): stem for stem in stems}
+
+
+def split_stimulus(feature: str) -> tuple[str, str]:
+    """A feature's stem and stimulus; the stimulus is empty where it has none."""
+    match = re.fullmatch(r"(.*)_(rheo|hero|ramp|short_square|mean|max|chirp)", feature)
+    return (match[1], match[2]) if match else (feature, "")
+
+
+def family_of(feature: str) -> str:
+    """The sweep that a feature is measured in; empty for those below threshold."""
+    # Without a spike there is no rheobase sweep, and no slope.
+    return "rheo" if feature in ("rheobase_i", "fi_fit_slope") else split_stimulus(feature)[1]
+
+
+def range_of(feature: str) -> Range:
+    """The plausible values of a feature."""
+    ranges = names().ranges
+    if feature in ranges:
+        return ranges[feature]
+    return ranges[split_stimulus(feature)[0].removesuffix("_5spike")]
+
+
+def words(text: str) -> list[str]:
+    """The words of a name, in lower case, with its usual variants made one."""
+    # The Allen Cell Types Database marks its features so.
+    text = text.removeprefix("ef__")
+    text = re.sub(r"\bAPs\b", "AP", text)
+    text = re.sub(r"\b1st\b", "first", text, flags=re.IGNORECASE)
+    text = re.sub("[τΤ]", " tau ", text)
+    text = re.sub("[δΔ∆]", " delta ", text)
+    result: list[str] = []
+    for found in re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+", text):
+        word = found.lower()
+        if word in _FILLERS or (word == "1" and result == ["ap"]):
+            continue
+        if word in {"spike", "spikes", "aps"}:
+            result.append("ap")
+        elif word in {"potential", "potentials"} and result[-1:] == ["action"]:
+            result[-1] = "ap"
+        else:
+            result.append(word)
+        if result == ["first", "ap"]:
+            result = ["ap"]
+    return result
+
+
+def key(of: list[str] | tuple[str, ...]) -> str:
+    """By which names of the same words are found."""
+    return "".join(of)
