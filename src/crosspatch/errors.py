@@ -1,36 +1,90 @@
 """Errors a user can meet. The command line prints them in one line and exits with 2."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+
+class _Spelled(dict[str, str]):
+    """Spells the parameters of a hint."""
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        super().__init__()
+        self.spell = spell
+
+    def __missing__(self, parameter: str) -> str:
+        return self.spell(parameter)
+
 
 class CrosspatchError(Exception):
-    """Something the user can put right; the message says what, where and how."""
+    """Something the user can put right; the message says what is wrong and where.
+
+    Parameters
+    ----------
+    message : str
+    hint : str
+        What to do. ``{name}`` stands for the parameter of that name, which is ``--name`` at the
+        command line and something else on a page; other braces are doubled.
+    """
+
+    #: What kind of error it is, for programs.
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def in_words(self, spell: Callable[[str], str] = "'{}'".format) -> str:
+        """The message and what to do, with parameters spelled as the reader knows them."""
+        hint = self.hint.format_map(_Spelled(spell))
+        return "; ".join(part for part in (self.message, hint) if part)
+
+    def __str__(self) -> str:
+        return self.in_words()
 
 
 class CohortError(CrosspatchError):
     """A data directory, source file or cohort table is not as expected."""
 
+    code = "cohort"
+
 
 class TaxonomyError(CohortError):
     """A cell type label that the taxonomy does not know."""
+
+    code = "taxonomy"
 
 
 class LayoutError(CrosspatchError):
     """An unknown feature layout, or features that do not fit it."""
 
+    code = "layout"
+
 
 class ModelError(CrosspatchError):
     """A model cannot be built or fitted as asked."""
+
+    code = "model"
 
 
 class EvaluationError(CrosspatchError):
     """A cohort cannot be evaluated under the protocol asked for."""
 
+    code = "evaluation"
+
 
 class NetworkError(CrosspatchError):
     """Something on the network cannot be had, or is not what was announced."""
 
+    code = "network"
+
 
 class RecordingError(CrosspatchError):
     """A recording cannot be read or written as asked."""
+
+    code = "recording"
 
 
 def one_line(error: BaseException) -> str:

@@ -11,7 +11,6 @@ import pytest
 
 from crosspatch.cohorts import table
 from crosspatch.features.layouts import Feature, Layout, load_layout
-from crosspatch.prediction import batches as inputs
 from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
 from crosspatch.tables.mapping import read_mapping
 from tests import made
@@ -89,7 +88,7 @@ def test_duplicate_ids_are_kept_apart(tmp_path):
     (batch,), _ = read(write(tmp_path, ".csv", frame))
     assert len(set(batch.cell_ids)) == 6
     (batch,), _ = read(write(tmp_path, ".csv", FRAME.assign(Cell=["a", "a", "b", "a", "", "b"])))
-    assert "more than once" in batch.notes[1]
+    assert batch.given_ids[1] == "a"
     assert sum("more than once" in line for line in said) == 1
 
 
@@ -113,7 +112,7 @@ def test_a_row_with_too_many_fields_is_named_and_the_rest_read(tmp_path):
     (batch,), said = read(tmp_path / "cells.csv")
     assert len(batch.cell_ids) == 6
     assert np.isnan(batch.X[1]).all()
-    assert "line 3 has 8 fields" in batch.notes[1]
+    assert "line 3 has 8 fields" in batch.notes[1][0]
     assert np.isfinite(batch.X[2]).any()
     assert any("line 3" in line for line in said)
 

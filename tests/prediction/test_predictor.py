@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -32,7 +33,7 @@ def batch_of(cohort, species=None, ids=None) -> Batch:
     n = cohort.n_obs
     species = ["human"] * n if species is None else species
     ids = cohort.obs_names.tolist() if ids is None else ids
-    return Batch("cells", ids, species, np.asarray(cohort.X).copy(), [""] * n, [""] * n)
+    return Batch("cells", ids, species, np.asarray(cohort.X).copy())
 
 
 def test_verdicts(models, cohort):
@@ -114,10 +115,7 @@ def test_adapting_takes_a_shift_back(models, cohort):
 def test_adapting_takes_a_file_as_a_whole(models, cohort):
     shifted = batch_of(cohort)
     shifted.X[:, :6] += 4
-    halves = [
-        Batch("cells", b.cell_ids, b.species, b.X, b.quality, b.notes)
-        for b in (batch_of(cohort[:180]), batch_of(cohort[180:]))
-    ]
+    halves = [replace(b, source="cells") for b in (batch_of(cohort[:180]), batch_of(cohort[180:]))]
     for half in halves:
         half.X[:, :6] += 4
     predictor = Predictor([models["human"]], adapt=True)

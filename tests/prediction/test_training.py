@@ -33,7 +33,7 @@ def test_predictions_for_unseen_donors_are_those_of_the_evaluation(human, tmp_pa
     )
     X = np.asarray(part.X)
     n = part.n_obs
-    batch = Batch("cells", part.obs_names.tolist(), ["human"] * n, X, [""] * n, [""] * n)
+    batch = Batch("cells", part.obs_names.tolist(), ["human"] * n, X)
     found = Predictor([artifact.load(tmp_path / "m")]).predict(batch).to_table()
     for name in model.classes:
         ours, theirs = found[f"probability_{name}"], told[f"p_{name}"].to_numpy()

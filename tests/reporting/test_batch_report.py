@@ -17,7 +17,7 @@ import pytest
 from crosspatch.errors import CrosspatchError
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.artifact import load
-from crosspatch.models.verdicts import VERDICTS
+from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.explained import CellExplanation, explain_cells
 from crosspatch.prediction.prediction import Prediction, joined
@@ -47,13 +47,13 @@ def predictor(models) -> Predictor:
     return Predictor([load(folder) for folder in models.values()])
 
 
-def batch(ids: list[str], species: Sequence[str | None], notes: str = "") -> Batch:
+def batch(ids: list[str], species: Sequence[str | None], notes: tuple[str, ...] = ()) -> Batch:
     """The first is whole, the second far away, the third has too little, others are whole."""
     X = np.nan_to_num(np.asarray(made.cohort("human", COUNTS, donors=30, seed=1).X[: len(ids)]))
     X = X.astype(np.float32)
     X[1:2] += 40
     X[2:3, 2:] = np.nan
-    return Batch("cells.csv", ids, list(species), X, [""] * len(ids), [notes] * len(ids))
+    return Batch("cells.csv", ids, list(species), X, notes=[notes] * len(ids))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_every_cell_is_there_with_its_verdict(written, prediction):
     by_id = {row[0]: row for row in found}
     first = prediction.cells.iloc[0]
     assert by_id["whole"][2] == first["subclass"]
-    assert by_id["whole"][3] == first["prediction_set"].replace("|", ", ")
+    assert by_id["whole"][3] == ", ".join(first["prediction_set"])
     assert float(by_id["whole"][5]) == pytest.approx(first["probability"], abs=0.005)
     assert by_id["far"][2].startswith("(")
     assert by_id["far"][6] == "< 0.001" or float(by_id["far"][6]) < 0.05
@@ -140,7 +140,7 @@ def test_counts_are_right(written, prediction):
     cells = prediction.cells
     of_verdicts = rows(section(parsed(written), "verdicts"), 0)
     assert {name: int(n) for name, n, _ in of_verdicts} == {
-        name: int((cells["verdict"] == name).sum()) for name in VERDICTS
+        name: int((cells["verdict"] == name).sum()) for name in Verdict
     }
     expected = Counter(
         (row["species"] if row["species"] != "rat" else "another species", row["subclass"])
@@ -164,7 +164,7 @@ def test_what_90_percent_is_of_is_said(written, prediction, tmp_path):
 
 def test_hostile_names_are_only_text(predictor, tmp_path):
     ids = [HOSTILE, "x" * 5000, "", "‮backwards", "<img src=x onerror=alert(1)>"]
-    found = predictor.predict(batch(ids, ["human"] * 4 + [None], notes=HOSTILE))
+    found = predictor.predict(batch(ids, ["human"] * 4 + [None], notes=(HOSTILE,)))
     cells = found.cells.assign(source=HOSTILE, quality="<b>bad</b>")
     file = tmp_path / "a.html"
     write_batch_report(
@@ -188,7 +188,7 @@ def test_hostile_names_are_only_text(predictor, tmp_path):
 
 def test_what_could_not_be_read_is_named_with_the_reason(prediction, predictor, tmp_path):
     unread = batch(["gone"], [None])
-    unread.notes[0] = "not read: was cut short"
+    unread.unread[0] = "was cut short"
     unread.X[:] = np.nan
     both = joined([prediction, predictor.predict(unread)])
     write_batch_report(
@@ -244,14 +244,14 @@ def test_no_cell_with_a_class(predictor, tmp_path):
 
 def test_simulated_cells_and_models_are_said_first(prediction, tmp_path):
     cells = prediction.cells.copy()
-    cells.loc[0, "notes"] = "SIMULATED; no ramp"
+    cells.loc[0, "simulated"] = True
     header = dict(prediction.header)
     header["models"] = [model | {"simulated": True} for model in header["models"][:1]]
     write_batch_report(replace(prediction, cells=cells, header=header), tmp_path / "a.html")
     banner = words(parsed(tmp_path / "a.html").find("body/header/p"))
     assert "The model of human cells learnt from SIMULATED recordings" in banner
     assert "1 of 6 cells are SIMULATED" in banner
-    cells["notes"] = "SIMULATED"
+    cells["simulated"] = True
     write_batch_report(replace(prediction, cells=cells), tmp_path / "a.html")
     banner = words(parsed(tmp_path / "a.html").find("body/header/p"))
     assert banner == "All cells are SIMULATED recordings: no real neuron was recorded."
@@ -295,8 +295,8 @@ def test_a_cell_with_a_hostile_name_is_drawn(prediction, models, tmp_path, monke
         return cell_page(explanation, width=width)
 
     monkeypatch.setattr(batch_report, "cell_page", page)
-    cell = dict(each.cell) | {"cell_id": HOSTILE * 50, "notes": HOSTILE, "quality": HOSTILE}
-    unread = dict(each.cell) | {"cell_id": "gone", "notes": "not read: cut short"}
+    cell = each.cell._replace(cell_id=HOSTILE * 50, notes=(HOSTILE,), quality=HOSTILE)
+    unread = each.cell._replace(cell_id="gone", unread="cut short")
     explained = [replace(each, cell=unread), replace(each, cell=cell)]
     write_batch_report(prediction, tmp_path / "a.html", explanations=explained)
     assert len(drawn) == 1  # nothing is drawn of what could not be read

@@ -65,7 +65,7 @@ def found(model, table) -> dict[str, CellExplanation]:
     cells = explain_cells(table, model=model, say=said.append)
     assert len(cells) == explained.MOST
     assert sum("only the first 20 cells" in line for line in said) == 1
-    return {str(each.cell["cell_id"]): each for each in cells}
+    return {str(each.cell.cell_id): each for each in cells}
 
 
 def words(figure: Figure) -> str:
@@ -149,7 +149,9 @@ def test_a_recording_is_shown(found, monkeypatch):
 
     monkeypatch.setattr(page_module, "open_recording", opened)
     each = replace(found["whole"], recording=Path("made.nwb"))
-    each = replace(each, cell=dict(each.cell) | {"notes": "SIMULATED; sweep 3 rejected: drift"})
+    each = replace(
+        each, cell=each.cell._replace(simulated=True, notes=("sweep 3 rejected: drift",))
+    )
     figure = cell_page(each, width=NARROW)
     said = words(figure)
     for part in ("long square", "first spike", "rate and current", "SIMULATED", "made.nwb"):
@@ -192,7 +194,7 @@ def test_named_cells_are_explained_and_failures_cost_a_line(model, table, tmp_pa
     (each, other) = explain_cells(
         inputs, model=model, cells=["7", "far", "none"], failed=failed, say=said.append
     )
-    assert [each.cell["cell_id"], other.cell["cell_id"]] == ["far", "7"]
+    assert [each.cell.cell_id, other.cell.cell_id] == ["far", "7"]
     assert failed == [str(tmp_path / "no.csv"), "none"]
     assert any("no cell 'none'" in line for line in said)
     with pytest.raises(CohortError, match="no cell 'x'"):

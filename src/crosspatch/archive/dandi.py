@@ -36,20 +36,13 @@ def is_dandi(text: object) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """A dandiset, or a part of it.
+    """A dandiset, or a part of it."""
 
-    Attributes
-    ----------
-    dandiset : str
-        Six digits.
-    version : str or None
-        ``draft``, or a published version; None for the newest published one.
-    path : str
-        A file or folder in it; empty for all.
-    """
-
+    #: Six digits.
     dandiset: str
+    #: ``draft``, or a published version; None for the newest published one.
     version: str | None = None
+    #: A file or folder in it; empty for all.
     path: str = ""
 
     @classmethod
@@ -73,27 +66,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of a dandiset.
-
-    Attributes
-    ----------
-    dandiset, version, asset_id : str
-    path : str
-        In the dandiset, such as ``sub-1/sub-1_ses-2_icephys.nwb``.
-    size : int
-        Bytes.
-    digests : dict
-        ``dandi-etag`` and, where the archive has computed it, ``sha256``.
-    api : str
-        Address of the archive's API.
-    """
+    """A file of a dandiset."""
 
     dandiset: str
     version: str
     asset_id: str
+    #: In the dandiset, such as ``sub-1/sub-1_ses-2_icephys.nwb``.
     path: str
+    #: Bytes.
     size: int
+    #: ``dandi-etag`` and, where the archive has computed it, ``sha256``.
     digests: Mapping[str, str] = field(hash=False)
+    #: Address of the archive's API.
     api: str
 
     @property

@@ -27,43 +27,28 @@ _SPARE = 200 * 1024 * 1024
 
 @dataclass(frozen=True)
 class FetchProgress:
-    """How far a fetch is.
+    """How far a fetch is."""
 
-    Attributes
-    ----------
-    done, total : int
-        Files.
-    bytes_done, bytes_total : int
-    failed : int
-        Files that could not be had.
-    kept : int
-        Files that were there before.
-    """
-
+    #: Files.
     done: int
     total: int
     bytes_done: int
     bytes_total: int
+    #: Files that could not be had.
     failed: int
+    #: Files that were there before.
     kept: int
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch brought.
+    """What a fetch brought."""
 
-    Attributes
-    ----------
-    files : dict
-        Asset to its file on disk, each one verified.
-    kept : int
-        Files that were there before.
-    failures : dict
-        Asset to the reason why it is not there.
-    """
-
+    #: Asset to its file on disk, each one verified.
     files: dict[Asset, Path]
+    #: Files that were there before.
     kept: int
+    #: Asset to the reason why it is not there.
     failures: dict[Asset, str]
 
 

@@ -113,22 +113,14 @@ class _PassingError(Exception):
 
 @dataclass(frozen=True)
 class RangePart:
-    """A part of a remote file.
-
-    Attributes
-    ----------
-    content : bytes
-    etag : str or None
-        Entity tag of the file, without quotes.
-    size : int
-        Of the whole file, bytes.
-    address : str
-        Where it came from, after redirects.
-    """
+    """A part of a remote file."""
 
     content: bytes
+    #: Entity tag of the file, without quotes.
     etag: str | None
+    #: Of the whole file, bytes.
     size: int
+    #: Where it came from, after redirects.
     address: str
 
 

@@ -131,29 +131,19 @@ def _is_there(directory: Path, table: sources.SourceFile) -> bool:
 
 @dataclass(frozen=True)
 class Dandiset:
-    """A set of recordings that is known here.
-
-    Attributes
-    ----------
-    dandiset, species, about, licence : str
-    labels : str or None
-        Dataset whose tables have the labels of its cells.
-    files : int
-    gigabytes : float
-    version : str
-        The published version that the numbers are of; empty if they are of the draft.
-    cite : tuple of str
-        Keys of `crosspatch.cohorts.citations`.
-    """
+    """A set of recordings that is known here."""
 
     dandiset: str
     species: str
+    #: Dataset whose tables have the labels of its cells.
     labels: str | None
     about: str
     files: int
     gigabytes: float
+    #: The published version that the numbers are of; empty if they are of the draft.
     version: str
     licence: str
+    #: Keys of `crosspatch.cohorts.citations`.
     cite: tuple[str, ...]
 
 
@@ -179,23 +169,15 @@ def dandisets() -> Mapping[str, Dandiset]:
 
 @dataclass(frozen=True)
 class CellSelection:
-    """Which recordings of a dandiset are wanted.
+    """Which recordings of a dandiset are wanted."""
 
-    Attributes
-    ----------
-    subclasses : tuple of str
-        Only cells of these; all by default.
-    cells : tuple of str
-        Only these: specimen, session, donor, or file name.
-    limit : int or None
-        At most so many, the first in the order of their paths.
-    unlabelled : bool
-        Whether cells without a label are wanted too.
-    """
-
+    #: Only cells of these; all by default.
     subclasses: tuple[str, ...] = ()
+    #: Only these: specimen, session, donor, or file name.
     cells: tuple[str, ...] = ()
+    #: At most so many, the first in the order of their paths.
     limit: int | None = None
+    #: Whether cells without a label are wanted too.
     unlabelled: bool = False
 
 

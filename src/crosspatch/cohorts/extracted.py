@@ -30,17 +30,11 @@ _LABELS = ("species", "subclass", "t_type", "donor", "dataset")
 
 @dataclass(frozen=True)
 class Extracted:
-    """A cohort and the files that gave no cell.
+    """A cohort and the files that gave no cell."""
 
-    Attributes
-    ----------
-    cohort : AnnData or None
-        None if no file gave a cell.
-    failures : DataFrame
-        Columns ``file`` and ``reason``.
-    """
-
+    #: None if no file gave a cell.
     cohort: anndata.AnnData | None
+    #: Columns ``file`` and ``reason``.
     failures: pd.DataFrame
 
 
@@ -139,7 +133,7 @@ def _row(
     species: str | None,
     extracted_with: str,
 ) -> dict[str, Any]:
-    head = dict(cell.head)
+    head = dict(cell.head) | {"notes": "; ".join(cell.head["notes"])}
     row: dict[str, Any] = dict.fromkeys(_LABELS)
     row["species"] = head.pop("species", None)
     row["donor"] = head.pop("donor", None)

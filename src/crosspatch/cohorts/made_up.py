@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -13,12 +12,10 @@ from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import find_recordings
 from crosspatch.features.many import extract_many, store_beside
 from crosspatch.simulation.cells import simulate_cells
+from crosspatch.telling import Progress, Stage
 
 #: Cells of each species: enough to train on, few enough to wait for.
 CELLS = {"mouse": 80, "human": 60}
-
-#: Told what is being done, how far it is, and how far it has to go.
-Told = Callable[[str, int, int], None]
 
 
 def load_simulated(
@@ -29,7 +26,7 @@ def load_simulated(
     cells: int | None = None,
     seed: int = 0,
     jobs: int = 1,
-    progress: Told | None = None,
+    progress: Stage | None = None,
 ) -> anndata.AnnData:
     """Simulate recordings of a species and extract their features.
 
@@ -60,7 +57,7 @@ def load_simulated(
     count = cells or CELLS[species]
     place = Path(folder) / f"{species}-seed{seed}-{count}"
 
-    def told(what: str) -> Callable[[int, int], None]:
+    def told(what: str) -> Progress:
         def tell(done: int, total: int) -> None:
             if progress is not None:
                 progress(f"{what} {species} cells", done, total)

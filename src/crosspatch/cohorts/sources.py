@@ -36,23 +36,15 @@ _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A public table that a cohort is built from.
+    """A public table that a cohort is built from."""
 
-    Attributes
-    ----------
-    path : str
-        Where it lies in the data directory.
-    sha256 : str
-        Checksum of the pinned version.
-    size : int
-        Bytes.
-    place : str
-        Where it lies on GitHub: ``owner/repository/raw/commit/path``.
-    """
-
+    #: Where it lies in the data directory.
     path: str
+    #: Checksum of the pinned version.
     sha256: str
+    #: Bytes.
     size: int
+    #: Where it lies on GitHub: ``owner/repository/raw/commit/path``.
     place: str
 
     @property

@@ -179,23 +179,15 @@ def require_valid(table: anndata.AnnData, name: str) -> None:
 
 @dataclass(frozen=True)
 class Head:
-    """Where a table comes from; empty where a table does not say.
+    """Where a table comes from; empty where a table does not say."""
 
-    Attributes
-    ----------
-    sources : dict
-        Source file to its sha256.
-    verified : bool
-        Whether every source file is the pinned version.
-    joined : dict
-        Subclass to the labelled cells before those without features were left out.
-    dropped : dict
-        Reason to the cells left out.
-    """
-
+    #: Source file to its sha256.
     sources: dict[str, str]
+    #: Whether every source file is the pinned version.
     verified: bool
+    #: Subclass to the labelled cells before those without features were left out.
     joined: dict[str, int]
+    #: Reason to the cells left out.
     dropped: dict[str, int]
 
 

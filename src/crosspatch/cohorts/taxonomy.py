@@ -19,26 +19,17 @@ DEFAULT_ALIGNMENT = "hodge2019"
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """Which label is which subclass.
+    """Which label is which subclass."""
 
-    Attributes
-    ----------
-    subclasses : tuple of str
-        Every subclass, in the order in which they are listed.
-    labels : dict
-        Species to (source label to subclass).
-    outside : dict
-        Species to (source label to the reason why it is not part of the task).
-    alignments : dict
-        Name of a reading to (subclass to the subclass it counts as across species).
-    colours : dict
-        Subclass to its colour in every figure.
-    """
-
+    #: Every subclass, in the order in which they are listed.
     subclasses: tuple[str, ...]
+    #: Species to (source label to subclass).
     labels: dict[str, dict[str, str]]
+    #: Species to (source label to the reason why it is not part of the task).
     outside: dict[str, dict[str, str]]
+    #: Name of a reading to (subclass to the subclass it counts as across species).
     alignments: dict[str, dict[str, str]]
+    #: Subclass to its colour in every figure.
     colours: dict[str, str]
 
     def subclass_of(self, labels: pd.Series, species: str, where: str) -> pd.Series:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from crosspatch.telling import Stage
+
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
@@ -79,7 +81,7 @@ def print_extracted(cohort: anndata.AnnData) -> None:
 
 
 @contextmanager
-def progress_bar(*, goes_on: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(*, goes_on: bool = True) -> Iterator[Stage]:
     """A bar on stderr with rate and remaining time.
 
     `goes_on` says whether the same command, given again after a stop, goes on where it was.
@@ -130,7 +132,7 @@ def progress_bar(*, goes_on: bool = True) -> Iterator[Callable[[str, int, int], 
             bar.stop()
 
 
-def recordings_done(tell: Callable[[str, int, int], None]) -> Callable[[Any], None]:
+def recordings_done(tell: Stage) -> Callable[[Any], None]:
     """Tells how many recordings are done, and how many failed."""
     return lambda state: tell(f"recordings ({state.failed} failed)", state.done, state.total)
 

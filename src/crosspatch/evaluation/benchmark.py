@@ -29,7 +29,6 @@ from crosspatch.evaluation.results import (
     benchmark_result,
 )
 from crosspatch.evaluation.runner import (
-    Progress,
     build_model,
     fold_key,
     one_core,
@@ -39,6 +38,7 @@ from crosspatch.evaluation.runner import (
 )
 from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
+from crosspatch.telling import Progress
 
 #: Models of a first look, by task: one of each kind that tells most.
 DEFAULT_MODELS = {

@@ -15,12 +15,10 @@ from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.features.layouts import Layout
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import Calibration
+from crosspatch.models.verdicts import OUTSIDE_P
 
 #: Bins of the reliability diagram, of equal width (Guo et al. 2017).
 BINS = 15
-
-#: A cell is called outside the reference below this p-value.
-OUTSIDE = 0.05
 
 #: What stands in place of a class where a cell has too little of the layout.
 REFUSED = "insufficient data"
@@ -234,7 +232,7 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
         best = _confidence(judged)
         right = (judged["predicted"] == judged["true"]).to_numpy()
         size = _sizes(judged["set"])
-        confident = (size == 1) & (judged["p_reference"] >= OUTSIDE).to_numpy()
+        confident = (size == 1) & (judged["p_reference"] >= OUTSIDE_P).to_numpy()
         rows.append(
             dict(zip(_WHO, who, strict=True))
             | {
@@ -244,7 +242,7 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
                 "mean_confidence": best.mean(),
                 "confident": confident.mean(),
                 "accuracy_confident": right[confident].mean() if confident.any() else np.nan,
-                "outside": (judged["p_reference"] < OUTSIDE).mean(),
+                "outside": (judged["p_reference"] < OUTSIDE_P).mean(),
                 "refused": 1 - len(judged) / len(part),
             }
         )

@@ -10,9 +10,10 @@ import anndata
 from crosspatch.cohorts import table
 from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
 from crosspatch.cohorts.loading import AUTO, COHORTS, SIMULATED
-from crosspatch.cohorts.made_up import Told, load_simulated
+from crosspatch.cohorts.made_up import load_simulated
 from crosspatch.errors import CohortError
 from crosspatch.evaluation.protocols import TASKS, task_named
+from crosspatch.telling import Stage
 
 
 def load_cohorts(
@@ -25,7 +26,7 @@ def load_cohorts(
     simulate_in: str | Path = "simulated",
     seed: int = 0,
     jobs: int = 1,
-    progress: Told | None = None,
+    progress: Stage | None = None,
 ) -> dict[str, anndata.AnnData]:
     """Load the cohorts that some tasks need.
 
@@ -46,7 +47,7 @@ def load_cohorts(
     seed, jobs : int
         Of the simulation.
     progress : callable, optional
-        Told of the simulation.
+        Stage of the simulation.
 
     Returns
     -------

@@ -28,7 +28,6 @@ from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.evaluation.protocols import N_FOLDS, TASKS, protocol_named
 from crosspatch.evaluation.results import ResultFolder, read_settings, read_tables
 from crosspatch.evaluation.runner import (
-    Progress,
     checksum,
     one_core,
     require_device,
@@ -38,6 +37,7 @@ from crosspatch.evaluation.runner import (
 from crosspatch.evaluation.splits import Fold, derived_seed, make_folds
 from crosspatch.models.registry import model_entry
 from crosspatch.models.validation import inner_folds
+from crosspatch.telling import Progress
 
 #: The task's name for `crosspatch run`, and ``kind`` in the settings of its folder.
 LEARNING_CURVE = "learning-curve"
@@ -69,21 +69,13 @@ _ATTEMPTS = 200
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """What came out.
+    """What came out."""
 
-    Attributes
-    ----------
-    results : DataFrame
-        A row a model, draw, number of labelled cells and cut (of the test cells).
-    summary : DataFrame
-        Mean over draws with its 95 % interval, corrected for overlapping training sets.
-    gains : DataFrame
-        Paired differences, with the second species minus without.
-    settings : dict
-    """
-
+    #: A row a model, draw, number of labelled cells and cut (of the test cells).
     results: pd.DataFrame
+    #: Mean over draws with its 95 % interval, corrected for overlapping training sets.
     summary: pd.DataFrame
+    #: Paired differences, with the second species minus without.
     gains: pd.DataFrame
     settings: Mapping[str, Any]
 

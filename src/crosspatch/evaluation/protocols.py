@@ -9,50 +9,32 @@ from crosspatch.errors import EvaluationError
 
 @dataclass(frozen=True)
 class Protocol:
-    """How cells are divided, and how often.
-
-    Attributes
-    ----------
-    name : str
-    runs : int
-        Repetitions with other folds.
-    by_donor : bool
-        Whether all cells of a donor stay on one side, in the inner validation split too.
-    validation : float
-        Share of the training cells that the sequence models hold back for early stopping.
-    about : str
-        What a reader of the results must know.
-    """
+    """How cells are divided, and how often."""
 
     name: str
+    #: Repetitions with other folds.
     runs: int
+    #: Whether all cells of a donor stay on one side, in the inner validation split too.
     by_donor: bool
+    #: Share of the training cells that the sequence models hold back for early stopping.
     validation: float
+    #: What a reader of the results must know.
     about: str
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted from what.
-
-    Attributes
-    ----------
-    name : str
-    species : str
-        Species whose cells are predicted.
-    source : str or None
-        Species that transfer models learn from as well.
-    aligned : bool
-        Whether subclasses are mapped to the four shared ones.
-    published_hold_out : bool
-        Whether the published protocol holds out a fifth of the cells once a run (60/20/20) in
-        place of 5 folds.
-    """
+    """What is predicted from what."""
 
     name: str
+    #: Species whose cells are predicted.
     species: str
+    #: Species that transfer models learn from as well.
     source: str | None
+    #: Whether subclasses are mapped to the four shared ones.
     aligned: bool
+    #: Whether the published protocol holds out a fifth of the cells once a run (60/20/20) in place
+    #: of 5 folds.
     published_hold_out: bool
 
 

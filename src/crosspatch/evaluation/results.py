@@ -31,18 +31,12 @@ TABLES = ("results", "summary", "comparisons", "confusion", "cohorts")
 
 @dataclass(frozen=True)
 class CalibrationTables:
-    """How honest models are about their uncertainty; see `crosspatch.evaluation.calibration`.
+    """How honest models are about their uncertainty; see `crosspatch.evaluation.calibration`."""
 
-    Attributes
-    ----------
-    predictions : DataFrame
-        A row a test cell, with probabilities, prediction sets and p-value.
-    calibration, coverage, reliability, families : DataFrame
-        Calibration error; coverage and size of the sets; confidence and accuracy by bin; scores
-        by which families are present.
-    """
-
+    #: A row a test cell, with probabilities, prediction sets and p-value.
     predictions: pd.DataFrame
+    #: Calibration error; coverage and size of the sets; confidence and accuracy by bin; scores by
+    #: which families are present.
     calibration: pd.DataFrame
     coverage: pd.DataFrame
     reliability: pd.DataFrame
@@ -55,32 +49,21 @@ CALIBRATION_TABLES = tuple(field.name for field in fields(CalibrationTables))
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What came out of a benchmark.
+    """What came out of a benchmark."""
 
-    Attributes
-    ----------
-    results : DataFrame
-        A row a task, model, run and fold, with every score.
-    summary : DataFrame
-        A row a task and model: mean and standard deviation over runs, a run being the mean of its
-        folds, beside the published numbers.
-    comparisons : DataFrame
-        A row a task and pair of models: paired difference in macro-F1 (a minus b) with its 95 %
-        interval and p-value, corrected for overlapping training sets.
-    confusion : DataFrame
-        A row a task, model, run, fold, true and predicted class.
-    cohorts : DataFrame
-        What the cells are; see `crosspatch.cohorts.table.composition`.
-    settings : dict
-        What it was run with.
-    calibration : CalibrationTables or None
-    """
-
+    #: A row a task, model, run and fold, with every score.
     results: pd.DataFrame
+    #: A row a task and model: mean and standard deviation over runs, a run being the mean of its
+    #: folds, beside the published numbers.
     summary: pd.DataFrame
+    #: A row a task and pair of models: paired difference in macro-F1 (a minus b) with its 95 %
+    #: interval and p-value, corrected for overlapping training sets.
     comparisons: pd.DataFrame
+    #: A row a task, model, run, fold, true and predicted class.
     confusion: pd.DataFrame
+    #: What the cells are; see `crosspatch.cohorts.table.composition`.
     cohorts: pd.DataFrame
+    #: What it was run with.
     settings: Mapping[str, Any]
     calibration: CalibrationTables | None = None
 
@@ -194,18 +177,12 @@ class ResultFolder:
     """A folder that results are written to, part by part.
 
     ``settings.json`` says whether it is whole (``"status": "complete"``); that is written last.
-
-    Attributes
-    ----------
-    path : Path
-    tables : tuple of str
-        Names of the tables that may be in it.
-    needs : frozenset of str
-        Keys that the stored outcome of a part must have.
     """
 
     path: Path
+    #: Names of the tables that may be in it.
     tables: tuple[str, ...] = (*TABLES, *CALIBRATION_TABLES)
+    #: Keys that the stored outcome of a part must have.
     needs: frozenset[str] = frozenset({"classes", "y", "probabilities", "n_train", "seconds"})
 
     def begin(self, settings: Mapping[str, Any]) -> None:

@@ -29,10 +29,8 @@ from crosspatch.evaluation.results import (
 from crosspatch.evaluation.splits import Fold
 from crosspatch.features.layouts import Layout
 from crosspatch.models.registry import ModelEntry
+from crosspatch.telling import Progress
 from crosspatch.versions import code_digest, library_versions
-
-#: Tells how many folds are done, of how many.
-Progress = Callable[[int, int], None]
 
 
 class Unit(TypeProtocol):

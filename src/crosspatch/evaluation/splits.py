@@ -21,22 +21,15 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Fold:
-    """One division of the cells.
+    """One division of the cells."""
 
-    Attributes
-    ----------
-    run, number : int
-        Counted from zero.
-    train, test : array of int
-        Row numbers.
-    seed : int
-        Seed of every model fitted on this fold.
-    """
-
+    #: Counted from zero.
     run: int
     number: int
+    #: Row numbers.
     train: NDArray[np.intp]
     test: NDArray[np.intp]
+    #: Seed of every model fitted on this fold.
     seed: int
 
 

@@ -175,21 +175,14 @@ def attention_table(by_fold: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two measures put families in the same order.
+    """How far two measures put families in the same order."""
 
-    Attributes
-    ----------
-    spearman, ci_low, ci_high : float
-        Rank correlation and its 95 % interval; NaN where it is not defined.
-    p_value : float
-        Share of all orders of the families in which the second measure agrees with the first as
-        well or better: what chance can do with so few families. NaN where it is not asked.
-    families, folds : int
-    """
-
+    #: Rank correlation and its 95 % interval; NaN where it is not defined.
     spearman: float
     ci_low: float
     ci_high: float
+    #: Share of all orders of the families in which the second measure agrees with the first as well
+    #: or better: what chance can do with so few families. NaN where it is not asked.
     p_value: float
     families: int
     folds: int

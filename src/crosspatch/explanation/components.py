@@ -59,18 +59,13 @@ class Space:
 
     The components are those of the published baseline (`crosspatch.models.forest`). They are fitted
     on all cells: they describe, they see no labels, and nothing is predicted from them.
-
-    Attributes
-    ----------
-    cells : Cells
-    fit : FamilySparsePCA
-        Fitted on `cells`.
-    scores : array, shape (cells, components)
-        In standard deviations, at most `CLIP`; NaN where a family is absent.
     """
 
     cells: Cells
+    #: Fitted on `cells`.
     fit: FamilySparsePCA
+    #: Shape (cells, components). In standard deviations, at most `CLIP`; NaN where a family is
+    #: absent.
     scores: NDArray[np.float64]
 
     @property

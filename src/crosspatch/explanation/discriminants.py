@@ -15,22 +15,16 @@ class Plane:
     """Classes and a cell in two directions, in standard deviations within the classes.
 
     In this plane the normal distribution of every class is round, with unit variance.
-
-    Attributes
-    ----------
-    classes : tuple of str
-    centres : array, shape (classes, 2)
-    cell : array, shape (2,)
-    shares : tuple of float
-        Share of the variance between the means of the classes that each direction shows.
-    measured : int
-        Numbers measured on the cell, all of which enter.
     """
 
     classes: tuple[str, ...]
+    #: Shape (classes, 2).
     centres: NDArray[np.float64]
+    #: Shape (2,).
     cell: NDArray[np.float64]
+    #: Share of the variance between the means of the classes that each direction shows.
     shares: tuple[float, float]
+    #: Numbers measured on the cell, all of which enter.
     measured: int
 
 

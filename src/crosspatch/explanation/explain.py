@@ -22,7 +22,6 @@ from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import TASKS, Protocol, protocol_named
 from crosspatch.evaluation.results import ResultFolder, read_settings, read_tables
 from crosspatch.evaluation.runner import (
-    Progress,
     build_model,
     checksum,
     fold_key,
@@ -51,6 +50,7 @@ from crosspatch.explanation.attention import (
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, model_entry
+from crosspatch.telling import Progress
 from crosspatch.versions import code_digest
 
 #: ``kind`` in the settings of a result folder.
@@ -88,21 +88,15 @@ _ATTENTION_OF_FOLD = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """What came out of `explain`.
+    """What came out of `explain`."""
 
-    Attributes
-    ----------
-    tables : dict
-        Those of `EXPLANATION_TABLES` by name. ``results``: scores of every fold and condition;
-        ``importance``: what each family is worth; ``attention``: by true class and family;
-        ``agreement``: of the two, of seeds and of species, with a verdict in words;
-        ``conserved``, ``separation``, ``map``, ``loadings`` and ``examples`` are about the cells
-        and not about a model.
-    settings : dict
-        What it was run with.
-    """
-
+    #: Those of `EXPLANATION_TABLES` by name. ``results``: scores of every fold and condition;
+    #: ``importance``: what each family is worth; ``attention``: by true class and family;
+    #: ``agreement``: of the two, of seeds and of species, with a verdict in words; ``conserved``,
+    #: ``separation``, ``map``, ``loadings`` and ``examples`` are about the cells and not about a
+    #: model.
     tables: Mapping[str, pd.DataFrame]
+    #: What it was run with.
     settings: Mapping[str, Any]
 
 

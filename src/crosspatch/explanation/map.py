@@ -31,14 +31,9 @@ _MIN_CELLS = 10
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of every feature over the cells of a species that have it.
+    """Mean and standard deviation of every feature over the cells of a species that have it."""
 
-    Attributes
-    ----------
-    mean, deviation : array, shape (features,)
-        In the units of the features; 0 where no cell has the feature.
-    """
-
+    #: Shape (features,). In the units of the features; 0 where no cell has the feature.
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
 
@@ -73,29 +68,20 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class LaidOut:
-    """A map, and what it was made with.
+    """A map, and what it was made with."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        As `map_table` gives it.
-    scores : array, shape (rows of the table, components)
-        In the components of `space`, after moving; NaN where a family is absent.
-    fitted : array of bool, shape (rows of the table,)
-        The cells that UMAP was fitted on; the others were laid over.
-    space : Space
-        Of the species that the map is fitted on.
-    moments : dict
-        Species to its moments.
-    mapper : UMAP
-        Fitted.
-    """
-
+    #: As `map_table` gives it.
     table: pd.DataFrame
+    #: Shape (rows of the table, components). In the components of `space`, after moving; NaN where
+    #: a family is absent.
     scores: NDArray[np.float64]
+    #: Shape (rows of the table,). The cells that UMAP was fitted on; the others were laid over.
     fitted: NDArray[np.bool_]
+    #: Of the species that the map is fitted on.
     space: Space
+    #: Species to its moments.
     moments: Mapping[str, Moments]
+    #: Fitted.
     mapper: Any
 
 

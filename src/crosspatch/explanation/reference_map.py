@@ -61,46 +61,32 @@ _UNREADABLE = (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZi
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Where new cells lie on a map, and among which cells.
+    """Where new cells lie on a map, and among which cells."""
 
-    Attributes
-    ----------
-    x, y : array, shape (cells,)
-        NaN for cells with less than half of the components.
-    neighbours : tuple of dict
-        For every cell, subclass to number among its 15 nearest reference cells of its own species
-        (fewer where there are fewer), the most frequent first; empty where x and y are NaN. A cell
-        that is itself in the reference is not counted among its neighbours.
-    """
-
+    #: Shape (cells,). NaN for cells with less than half of the components.
     x: NDArray[np.float64]
     y: NDArray[np.float64]
+    #: For every cell, subclass to number among its 15 nearest reference cells of its own species
+    #: (fewer where there are fewer), the most frequent first; empty where x and y are NaN. A cell
+    #: that is itself in the reference is not counted among its neighbours.
     neighbours: tuple[dict[str, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceMap:
-    """A map of reference cells, on which new ones are placed.
+    """A map of reference cells, on which new ones are placed."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        A row a reference cell, as `crosspatch.explanation.map.map_table` gives it: ``cell_id``,
-        ``species``, ``subclass``, ``x``, ``y``.
-    scores : array, shape (rows of the table, components)
-        Of the reference cells, in standard deviations; NaN where a family is absent.
-    fitted : array of bool, shape (rows of the table,)
-        The cells that UMAP was fitted on, all of one species.
-    components : FamilySparsePCA
-        Fitted on that species.
-    moments : mapping
-        Species to the moments of its reference cells.
-    """
-
+    #: A row a reference cell, as `crosspatch.explanation.map.map_table` gives it: ``cell_id``,
+    #: ``species``, ``subclass``, ``x``, ``y``.
     table: pd.DataFrame
+    #: Shape (rows of the table, components). Of the reference cells, in standard deviations; NaN
+    #: where a family is absent.
     scores: NDArray[np.float64]
+    #: Shape (rows of the table,). The cells that UMAP was fitted on, all of one species.
     fitted: NDArray[np.bool_]
+    #: Fitted on that species.
     components: FamilySparsePCA
+    #: Species to the moments of its reference cells.
     moments: Mapping[str, Moments]
 
     @property

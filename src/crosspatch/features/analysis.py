@@ -65,57 +65,38 @@ IPFX_ERRORS = (
 
 @dataclass(frozen=True)
 class Responses:
-    """Sweeps of one kind of stimulus and what IPFX measured on them.
+    """Sweeps of one kind of stimulus and what IPFX measured on them."""
 
-    Attributes
-    ----------
-    sweeps : list of ipfx.sweep.Sweep
-        Time in s, voltage in mV, current in pA above holding.
-    features : dict
-        Result of IPFX's analysis for this stimulus.
-    measured : object
-        IPFX's analysis object.
-    start, end : float
-        Stimulus interval on the sweeps' time axis, s; the end of a long square is at most
-        `STEP_WINDOW` after its start.
-    duration : float
-        How long the stimulus really lasts, s.
-    numbers : tuple of int
-        The sweeps' numbers in the file.
-    """
-
+    #: Time in s, voltage in mV, current in pA above holding.
     sweeps: list[Any]
+    #: Result of IPFX's analysis for this stimulus.
     features: dict[str, Any]
+    #: IPFX's analysis object.
     measured: Any
+    #: Stimulus interval on the sweeps' time axis, s; the end of a long square is at most
+    #: `STEP_WINDOW` after its start.
     start: float
     end: float
+    #: How long the stimulus really lasts, s.
     duration: float
+    #: The sweeps' numbers in the file.
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything measured on a recording before features are named.
+    """Everything measured on a recording before features are named."""
 
-    Attributes
-    ----------
-    long_square, short_square, ramp : Responses or None
-        None where the protocol is missing or none of its sweeps can be used.
-    stimuli : dict
-        Sweep number to stimulus.
-    qualities : dict
-        Sweep number to quality, of the sweeps that were read.
-    cell : CellQuality
-    notes : list of str
-        What could not be done, and why.
-    """
-
+    #: None where the protocol is missing or none of its sweeps can be used.
     long_square: Responses | None
     short_square: Responses | None
     ramp: Responses | None
+    #: Sweep number to stimulus.
     stimuli: dict[int, Stimulus]
+    #: Sweep number to quality, of the sweeps that were read.
     qualities: dict[int, SweepQuality]
     cell: CellQuality
+    #: What could not be done, and why.
     notes: list[str] = field(default_factory=list)
 
 

@@ -202,7 +202,7 @@ def features_of(
         "seal": analysis.cell.seal,
         "access_resistance": analysis.cell.access_resistance,
         "bridge_error": analysis.cell.bridge,
-        "notes": "; ".join(dict.fromkeys(notes)),
+        "notes": tuple(dict.fromkeys(notes)),
     }
     return CellFeatures(recording.cell_id, single, head)
 

@@ -126,20 +126,13 @@ _VECTOR_UNITS = {
 
 @dataclass(frozen=True)
 class Feature:
-    """One number measured on a cell.
+    """One number measured on a cell."""
 
-    Attributes
-    ----------
-    name : str
-        Name in IPFX's vocabulary, for example ``threshold_v_rheo``.
-    family : str
-        The family it belongs to.
-    unit : str
-        Unit as text, for example ``mV``; ``ratio`` where it has none.
-    """
-
+    #: Name in IPFX's vocabulary, for example ``threshold_v_rheo``.
     name: str
+    #: The family it belongs to.
     family: str
+    #: Unit as text, for example ``mV``; ``ratio`` where it has none.
     unit: str
 
 

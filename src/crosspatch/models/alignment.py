@@ -31,48 +31,32 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Difference:
-    """A feature in which a batch differs from the reference.
-
-    Attributes
-    ----------
-    feature, unit : str
-    shift : float
-        Batch minus reference for cells of the same class, in `unit`, drawn towards 0.
-    in_sd : float
-        The shift in standard deviations of the reference's cells about their class.
-    p : float
-        Two-sided, times the number of features measured (Bonferroni), at most 1.
-    """
+    """A feature in which a batch differs from the reference."""
 
     feature: str
     unit: str
+    #: Batch minus reference for cells of the same class, in `unit`, drawn towards 0.
     shift: float
+    #: The shift in standard deviations of the reference's cells about their class.
     in_sd: float
+    #: Two-sided, times the number of features measured (Bonferroni), at most 1.
     p: float
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What `align` did to a batch.
+    """What `align` did to a batch."""
 
-    Attributes
-    ----------
-    shift : array, shape (features,)
-        What was subtracted from every cell, in the units of the layout; 0 if nothing was.
-    differences : tuple of Difference
-        As `differs` gives them.
-    proportions : dict
-        Class to its estimated share of the batch; empty if the batch is too small.
-    cells : int
-        Cells with at least one value.
-    why_not : str
-        Why the batch was left as it is; empty if it was aligned.
-    """
-
+    #: Shape (features,). What was subtracted from every cell, in the units of the layout; 0 if
+    #: nothing was.
     shift: NDArray[np.float64]
+    #: As `differs` gives them.
     differences: tuple[Difference, ...]
+    #: Class to its estimated share of the batch; empty if the batch is too small.
     proportions: dict[str, float]
+    #: Cells with at least one value.
     cells: int
+    #: Why the batch was left as it is; empty if it was aligned.
     why_not: str
 
     @property

@@ -84,20 +84,13 @@ _TYPES = (
 
 @dataclass(frozen=True)
 class Artifact:
-    """A trained model.
+    """A trained model."""
 
-    Attributes
-    ----------
-    classifier : CalibratedClassifier
-        Fitted.
-    about : dict
-        What ``model.json`` says: species, classes, layout, training cohort, scores, versions.
-    digest : str
-        sha256 of all of it; two models with the same digest give the same predictions.
-    """
-
+    #: Fitted.
     classifier: CalibratedClassifier
+    #: What ``model.json`` says: species, classes, layout, training cohort, scores, versions.
     about: Mapping[str, Any]
+    #: sha256 of all of it; two models with the same digest give the same predictions.
     digest: str
 
     @property

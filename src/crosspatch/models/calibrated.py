@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
 from crosspatch.models.reference import Reference
 from crosspatch.models.validation import inner_folds
 from crosspatch.models.verdicts import COVERAGE, Judgement
+from crosspatch.telling import Progress
 
 # Copies of each held-back cell, with features taken away.
 _COPIES = 4
@@ -59,7 +60,7 @@ class CalibratedClassifier(ProbabilisticClassifier):
     """
 
     #: Told of every fit; set it before `fit`. It is not kept.
-    progress_: Callable[[int, int], None] | None = None
+    progress_: Progress | None = None
 
     def __init__(
         self,

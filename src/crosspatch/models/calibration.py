@@ -26,32 +26,23 @@ _DONORS = 20
 
 
 class Held(NamedTuple):
-    """What models said of cells held back from them, complete and with features taken away.
+    """What models said of cells held back from them, complete and with features taken away."""
 
-    Attributes
-    ----------
-    rows : array of int, shape (predictions,)
-        Row of the cell.
-    fold : array of int, shape (predictions,)
-    whole : array of bool, shape (predictions,)
-        Whether the cell had all that was measured.
-    completeness : array, shape (predictions,)
-    codes : array of int, shape (predictions,)
-        True class.
-    donors : array of int, shape (predictions,)
-    log_p : array, shape (predictions, classes)
-        Logarithm of the probabilities, not calibrated.
-    distance : array, shape (predictions,)
-        From the reference.
-    """
-
+    #: Shape (predictions,). Row of the cell.
     rows: NDArray[np.intp]
+    #: Shape (predictions,).
     fold: NDArray[np.intp]
+    #: Shape (predictions,). Whether the cell had all that was measured.
     whole: NDArray[np.bool_]
+    #: Shape (predictions,).
     completeness: NDArray[np.float64]
+    #: Shape (predictions,). True class.
     codes: NDArray[np.intp]
+    #: Shape (predictions,).
     donors: NDArray[np.intp]
+    #: Shape (predictions, classes). Logarithm of the probabilities, not calibrated.
     log_p: NDArray[np.float64]
+    #: Shape (predictions,). From the reference.
     distance: NDArray[np.float64]
 
     def where(self, chosen: NDArray[np.bool_]) -> Held:
@@ -65,29 +56,22 @@ class Calibration:
 
     Fitted on cells held back from the model. Every donor has the same weight, so that what holds
     on average holds for a cell of a new donor.
-
-    Attributes
-    ----------
-    temperature : array, shape (groups,)
-        Groups are those of `COMPLETENESS`.
-    bias : array, shape (groups, classes)
-    limit : array, shape (groups, classes)
-        A class whose calibrated probability is at least this is in the set. So chosen that the
-        coverage holds over all cells: rare classes can be covered less.
-    class_limit : array, shape (groups, classes)
-        The same, so chosen that the coverage holds for the cells of every class, whatever the
-        composition of a batch; sets are larger.
-    distances : array, shape (groups, quantiles)
-        Quantiles of the distance of the reference's own cells.
-    size : array, shape (groups,)
-        Effective number of these cells, given the weights of their donors (Kish 1965).
     """
 
+    #: Shape (groups,). Groups are those of `COMPLETENESS`.
     temperature: NDArray[np.float64]
+    #: Shape (groups, classes).
     bias: NDArray[np.float64]
+    #: Shape (groups, classes). A class whose calibrated probability is at least this is in the set.
+    #: So chosen that the coverage holds over all cells: rare classes can be covered less.
     limit: NDArray[np.float64]
+    #: Shape (groups, classes). The same, so chosen that the coverage holds for the cells of every
+    #: class, whatever the composition of a batch; sets are larger.
     class_limit: NDArray[np.float64]
+    #: Shape (groups, quantiles). Quantiles of the distance of the reference's own cells.
     distances: NDArray[np.float64]
+    #: Shape (groups,). Effective number of these cells, given the weights of their donors (Kish
+    #: 1965).
     size: NDArray[np.float64]
 
     @classmethod

@@ -18,28 +18,18 @@ Builder = Callable[[Layout, int | None, str], Any]
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model that can be asked for by name.
-
-    Attributes
-    ----------
-    name : str
-    about : str
-        What it is, in a line.
-    build : callable
-    needs_source : bool
-        Whether `fit` takes the cells of a second species.
-    uses_device : bool
-        Whether it trains on the device that is chosen.
-    settings : tuple of (name, callable)
-        Builders with other settings, from which inner folds choose when a model is trained to be
-        used (`build_calibrated`); empty where there is nothing to choose.
-    """
+    """A model that can be asked for by name."""
 
     name: str
+    #: What it is, in a line.
     about: str
     build: Builder
+    #: Whether `fit` takes the cells of a second species.
     needs_source: bool = False
+    #: Whether it trains on the device that is chosen.
     uses_device: bool = False
+    #: Builders with other settings, from which inner folds choose when a model is trained to be
+    #: used (`build_calibrated`); empty where there is nothing to choose.
     settings: tuple[tuple[str, Builder], ...] = ()
 
 

@@ -13,16 +13,12 @@ from crosspatch.features.layouts import Layout
 
 
 class Sequences(NamedTuple):
-    """Cells as sequences of families.
+    """Cells as sequences of families."""
 
-    Attributes
-    ----------
-    values : array of float32, shape (cells, families, width)
-        Standardised; zero where a family is absent and in the padding behind a narrow family.
-    present : array of bool, shape (cells, families)
-    """
-
+    #: Shape (cells, families, width). Standardised; zero where a family is absent and in the
+    #: padding behind a narrow family.
     values: NDArray[np.float32]
+    #: Shape (cells, families).
     present: NDArray[np.bool_]
 
 

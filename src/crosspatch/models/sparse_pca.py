@@ -188,27 +188,18 @@ def _first_with(gram: NDArray, target: NDArray, n_nonzero: int) -> NDArray[np.fl
 
 @dataclass(frozen=True)
 class FamilyComponents:
-    """How the components of one family are found.
+    """How the components of one family are found."""
 
-    Attributes
-    ----------
-    n_nonzero : tuple of int
-        Non-zero loadings of each component; empty for ordinary PCA.
-    n_components : int
-        Number of components of an ordinary PCA; otherwise ignored.
-    uses : tuple of (int, int)
-        Positions of the family that are used, as half-open ranges; all where it is empty or the
-        family is too short to have them.
-    of : str
-        Family that this one is derived from; empty if it is in the layout itself.
-    per_step : int
-        Positions of a step: each step of a derived family is divided by its maximum.
-    """
-
+    #: Non-zero loadings of each component; empty for ordinary PCA.
     n_nonzero: tuple[int, ...] = ()
+    #: Number of components of an ordinary PCA; otherwise ignored.
     n_components: int = 0
+    #: Positions of the family that are used, as half-open ranges; all where it is empty or the
+    #: family is too short to have them.
     uses: tuple[tuple[int, int], ...] = ()
+    #: Family that this one is derived from; empty if it is in the layout itself.
     of: str = ""
+    #: Positions of a step: each step of a derived family is divided by its maximum.
     per_step: int = 0
 
     def take(self, part: NDArray) -> NDArray:
@@ -225,19 +216,13 @@ class FamilyComponents:
 
 @dataclass(frozen=True)
 class SparsePCASettings:
-    """Sparse PCA of all families.
+    """Sparse PCA of all families."""
 
-    Attributes
-    ----------
-    families : mapping
-        Family to its components; families that are not listed are treated as scalars of unlike
-        units: features scaled, as many components as ordinary PCA has above `min_variance`,
-        `scalar_nonzero` of all loadings non-zero.
-    listed_only : bool
-        Whether families that are not listed are left out instead.
-    """
-
+    #: Family to its components; families that are not listed are treated as scalars of unlike
+    #: units: features scaled, as many components as ordinary PCA has above `min_variance`,
+    #: `scalar_nonzero` of all loadings non-zero.
     families: Mapping[str, FamilyComponents] = field(default_factory=dict)
+    #: Whether families that are not listed are left out instead.
     listed_only: bool = False
     # Chosen on mouse: 0.5 is better than 1 (docs/choices.md).
     scalar_nonzero: float = 0.5

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,61 +50,78 @@ _SPECIES = {
 
 @dataclass(frozen=True)
 class Batch:
-    """Cells to be predicted.
+    """Cells to be predicted."""
 
-    Attributes
-    ----------
-    source : str
-        The file they are from, or ``recordings``.
-    cell_ids : list of str
-    species : list of str or None
-        ``mouse``, ``human``, what else a table says, or None where nothing says it.
-    X : array, shape (cells, features)
-        In the layout's units, NaN where missing.
-    quality : list of str
-        What quality control found wrong with a cell; empty if nothing.
-    notes : list of str
-    files : list of Path or Asset
-        The recording each cell is from; empty where they are rows of a table.
-    """
-
+    #: The file they are from, or ``recordings``.
     source: str
+    #: Each stands once; see `unique`.
     cell_ids: list[str]
+    #: ``mouse``, ``human``, what else a table says, or None where nothing says it.
     species: list[str | None]
+    #: Shape (cells, features). In the layout's units, NaN where missing.
     X: NDArray[np.float32]
-    quality: list[str]
-    notes: list[str]
+    #: What quality control found wrong with a cell; empty if nothing.
+    quality: list[str] = field(default_factory=list)
+    #: What else is to be said of a cell.
+    notes: list[tuple[str, ...]] = field(default_factory=list)
+    #: Whether the cell's file says that it was simulated.
+    simulated: list[bool] = field(default_factory=list)
+    #: Why a recording gave no feature; None where it did, and for rows of a table.
+    unread: list[str | None] = field(default_factory=list)
+    #: Ids as the files have them, which may stand more than once; by default `cell_ids`.
+    given_ids: list[str] = field(default_factory=list)
+    #: The recording each cell is from; empty where they are rows of a table.
     files: list[Source] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        n = len(self.cell_ids)
+        nothing: dict[str, list[Any]] = {
+            "quality": [""] * n,
+            "notes": [()] * n,
+            "simulated": [False] * n,
+            "unread": [None] * n,
+            "given_ids": list(self.cell_ids),
+        }
+        for name, values in nothing.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, values)
+
+    def __len__(self) -> int:
+        return len(self.cell_ids)
+
+    def first(self, count: int) -> Batch:
+        """The first cells."""
+        cut = {f.name: getattr(self, f.name)[:count] for f in fields(self) if f.name != "source"}
+        return Batch(self.source, **cut)
+
+    @staticmethod
+    def joined(batches: Sequence[Batch]) -> Batch:
+        """One batch of several of the same source."""
+        lists = {
+            f.name: [value for batch in batches for value in getattr(batch, f.name)]
+            for f in fields(Batch)
+            if f.name not in ("source", "X")
+        }
+        return Batch(batches[0].source, X=np.vstack([batch.X for batch in batches]), **lists)
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How inputs are read.
+    """How inputs are read."""
 
-    Attributes
-    ----------
-    layout : Layout
-        What the model measures a cell by.
-    species : str or None
-        Of cells whose file does not say.
-    columns : Overrides or None
-        From `crosspatch.tables.mapping.read_mapping`.
-    quality : str
-        Thresholds for recordings.
-    step : StepDescription or None
-        For recordings without a command waveform.
-    jobs : int
-        Recordings at a time.
-    limit : float
-        Seconds after which a recording is given up.
-    """
-
+    #: What the model measures a cell by.
     layout: Layout
+    #: Of cells whose file does not say.
     species: str | None = None
+    #: From `crosspatch.tables.mapping.read_mapping`.
     columns: Overrides | None = None
+    #: Thresholds for recordings.
     quality: str = "default"
+    #: For recordings without a command waveform.
     step: StepDescription | None = None
+    #: Recordings at a time.
     jobs: int = 1
+    #: Seconds after which a recording is given up.
     limit: float = 300.0
 
 
@@ -188,15 +205,14 @@ def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
         Ids of the batches before; those of this one are added.
     say : callable
     """
-    ids, notes, twice = [], list(batch.notes), []
-    for row, cell_id in enumerate(batch.cell_ids):
+    ids, twice = [], []
+    for cell_id in batch.given_ids:
         name = cell_id
         while name in seen:
             seen[cell_id] += 1
             name = f"{cell_id}#{seen[cell_id]}"
         if name != cell_id:
             twice.append(cell_id)
-            notes[row] = with_note(notes[row], f"cell id '{cell_id}' stands more than once")
         seen[name] = 1
         ids.append(name)
     if twice:
@@ -204,12 +220,7 @@ def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
             f"{batch.source}: cell id '{twice[0]}' stands more than once ({len(twice)} such rows); "
             f"they are kept apart as '{twice[0]}#2' and so on"
         )
-    return replace(batch, cell_ids=ids, notes=notes)
-
-
-def with_note(text: str, more: str) -> str:
-    """A cell's notes and one more; either may be empty."""
-    return "; ".join(part for part in (text, more) if part)
+    return replace(batch, cell_ids=ids)
 
 
 # Recordings
@@ -279,7 +290,10 @@ def recordings_batch(
     say : callable
         Told what could not be read.
     """
-    ids, species, values, quality, notes, files = [], [], [], [], [], []
+    ids, species, values, quality, files = [], [], [], [], []
+    notes: list[tuple[str, ...]] = []
+    simulated: list[bool] = []
+    unread: list[str | None] = []
     for path, outcome in measured:
         files.append(path)
         if isinstance(outcome, Failure):
@@ -287,9 +301,11 @@ def recordings_batch(
             species.append(settings.species)
             values.append(np.full(len(settings.layout.features), np.nan, dtype=np.float32))
             quality.append("")
-            reason = outcome.reason.replace(f"{path}: ", "").replace(str(path), "")
-            notes.append(f"not read: {reason.strip()}")
-            say(f"{path.name}: {reason.strip()}")
+            reason = outcome.reason.replace(f"{path}: ", "").replace(str(path), "").strip()
+            notes.append(())
+            simulated.append(False)
+            unread.append(reason)
+            say(f"{path.name}: {reason}")
             continue
         head = outcome.head
         ids.append(outcome.cell_id)
@@ -297,10 +313,14 @@ def recordings_batch(
         values.append(outcome.values)
         quality.append(str(head["qc_reasons"] or ""))
         rejected = int(head["sweeps_rejected"])
-        note = f"{rejected} of {head['sweeps']} sweeps rejected" if rejected else ""
-        note = with_note("SIMULATED" if head["simulated"] else "", note)
-        notes.append(with_note(note, str(head["notes"] or "")))
-    return Batch("recordings", ids, species, np.stack(values), quality, notes, files)
+        said = [f"{rejected} of {head['sweeps']} sweeps rejected"] if rejected else []
+        notes.append((*said, *head["notes"]))
+        simulated.append(bool(head["simulated"]))
+        unread.append(None)
+    stacked = np.stack(values)
+    return Batch(
+        "recordings", ids, species, stacked, quality, notes, simulated, unread, files=files
+    )
 
 
 # Tables
@@ -441,12 +461,12 @@ def _batch(
     species: list[str | None] = [settings.species] * n
     if columns.species is not None:
         species = [_species(value) or settings.species for value in chunk[columns.species]]
-    notes = [""] * n
+    notes: list[tuple[str, ...]] = [()] * n
     if "__problem__" in chunk.attrs:
         for row, problem in chunk.attrs["__problem__"].items():
-            notes[row] = problem
+            notes[row] = (problem,)
             values[row] = np.nan
-    return Batch(path.name, ids, species, values, [""] * n, notes)
+    return Batch(path.name, ids, species, values, notes=notes)
 
 
 def _name(value: Any) -> str:
@@ -517,9 +537,8 @@ def _cohort(path: Path, cells: Any, settings: ReadSettings, say: Say) -> Iterato
         quality = [""] * part.n_obs
         if "qc_reasons" in part.obs:
             quality = ["" if pd.isna(v) else str(v) for v in part.obs["qc_reasons"]]
-        note = "SIMULATED" if simulated else ""
-        ids = part.obs_names.astype(str).tolist()
-        yield Batch(path.name, ids, species, values, quality, [note] * part.n_obs)
+        ids, n = part.obs_names.astype(str).tolist(), part.n_obs
+        yield Batch(path.name, ids, species, values, quality, simulated=[simulated] * n)
 
 
 def _annotated(path: Path, cells: Any) -> Iterator[pd.DataFrame]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -16,7 +15,7 @@ from crosspatch.errors import ModelError
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.training import BEST_MODEL, train
-from crosspatch.telling import Say
+from crosspatch.telling import Say, Stage
 from crosspatch.versions import code_digest, library_versions
 
 #: Layout of the default models: the features both species have.
@@ -29,7 +28,7 @@ def default_model(
     *,
     data_dir: str | Path | None = None,
     jobs: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Stage | None = None,
 ) -> Artifact:
     """The default model of a species, from the user's cache or trained now.
 

@@ -20,10 +20,10 @@ from crosspatch.features.many import ExtractionProgress
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
 from crosspatch.prediction.output import harmless, header_lines
-from crosspatch.prediction.prediction import Prediction
+from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.prediction.predictor import Predictor, load_predictor
 from crosspatch.tables.mapping import Overrides, read_mapping
-from crosspatch.telling import Ask, Say
+from crosspatch.telling import Ask, Say, Stage
 from crosspatch.writing import replacing
 
 #: Cells explained where none are named.
@@ -32,39 +32,25 @@ MOST = 20
 
 @dataclass(frozen=True)
 class CellExplanation:
-    """What a model says of one cell, and why.
+    """What a model says of one cell, and why."""
 
-    Attributes
-    ----------
-    cell : dict
-        Its row of `crosspatch.prediction.prediction.Prediction.to_table`.
-    values : array, shape (features,)
-        What was measured, in the layout's units, NaN where missing.
-    contributions : DataFrame
-        From `crosspatch.explanation.contributions.contributions`, without the column ``cell``;
-        empty where the cell is given no class.
-    model : Artifact or None
-        What judged it; None where there is no model of its species.
-    header : dict
-        Tool, models, taxonomy, parameters of the prediction.
-    recording : Path or None
-        The file it was recorded in; None for a row of a table.
-    quality : str
-        Thresholds the recording was read with.
-    step : StepDescription or None
-        For recordings without a command waveform.
-    name : str or None
-        What the recording is called, where that is not the name of its file.
-    """
-
-    cell: Mapping[str, Any]
+    cell: PredictedCell
+    #: Shape (features,). What was measured, in the layout's units, NaN where missing.
     values: NDArray[np.float32]
+    #: From `crosspatch.explanation.contributions.contributions`, without the column ``cell``; empty
+    #: where the cell is given no class.
     contributions: pd.DataFrame
+    #: What judged it; None where there is no model of its species.
     model: Artifact | None
+    #: Tool, models, taxonomy, parameters of the prediction.
     header: Mapping[str, Any]
+    #: The file it was recorded in; None for a row of a table.
     recording: Source | None = None
+    #: Thresholds the recording was read with.
     quality: str = "default"
+    #: For recordings without a command waveform.
     step: StepDescription | None = None
+    #: What the recording is called, where that is not the name of its file.
     name: str | None = None
 
 
@@ -86,7 +72,7 @@ def explain_cells(
     say: Say = print,
     ask: Ask | None = None,
     failed: list[str] | None = None,
-    training: Callable[[str, int, int], None] | None = None,
+    training: Stage | None = None,
     progress: Callable[[ExtractionProgress], None] | None = None,
 ) -> list[CellExplanation]:
     """Predict cells and say which of their families spoke for and against each class.
@@ -231,16 +217,16 @@ def explain_prediction(
     empty = pd.DataFrame(columns=list(CONTRIBUTION_COLUMNS[1:]))
     return [
         CellExplanation(
-            {str(name): value for name, value in cell.items()},
+            cell,
             X[row],
             parts.get(row, empty),
-            predictor.models.get(str(cell["species"])),
+            predictor.models.get(cell.species),
             prediction.header,
-            files.get(str(cell["cell_id"])),
+            files.get(cell.cell_id),
             settings.quality,
             settings.step,
         )
-        for row, cell in enumerate(table.to_dict("records"))
+        for row, cell in enumerate(prediction)
     ]
 
 
@@ -269,8 +255,8 @@ def write_contributions(explanations: Sequence[CellExplanation], file: str | Pat
         if each.contributions.empty:
             continue
         part = each.contributions.copy()
-        part.insert(0, "cell_id", harmless(str(each.cell["cell_id"])))
-        part.insert(1, "species", harmless(str(each.cell["species"])))
+        part.insert(0, "cell_id", harmless(str(each.cell.cell_id)))
+        part.insert(1, "species", harmless(str(each.cell.species)))
         parts.append(part)
     columns = ["cell_id", "species", *CONTRIBUTION_COLUMNS[1:]]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from crosspatch.errors import CohortError
-from crosspatch.models.verdicts import VERDICTS
+from crosspatch.models.verdicts import Verdict
 from crosspatch.writing import replacing
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
         if model["simulated"]:
             lines.append("# TRAINED ON SIMULATED RECORDINGS: says nothing about real neurons")
     lines.append(f"# parameters: {json.dumps(header['parameters'], sort_keys=True)}")
-    lines += [f"# {name}: {meaning}" for name, meaning in VERDICTS.items()]
+    lines += [f"# {name}: {name.meaning}" for name in Verdict]
     return lines
 
 
@@ -190,7 +190,7 @@ class CsvWriter:
         """Append a batch; the first one brings the header."""
         if self._empty:
             self._stream.write("\n".join(header_lines(prediction.header)) + "\n")
-        self._stream.write(_csv(prediction.cells, header=self._empty))
+        self._stream.write(_csv(prediction.to_table(), header=self._empty))
         self._empty = False
 
     def __exit__(self, *error: Any) -> None:

@@ -5,68 +5,55 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.models.verdicts import OUTSIDE
+from crosspatch.models.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from crosspatch.prediction.prediction import Prediction
 
-def prediction_figure(cells: pd.DataFrame, n_all: int) -> Figure:
-    """Probabilities of cells as stacked bars, a row a cell, with its set and verdict.
+
+def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
+    """Probabilities of cells as stacked bars, one row per cell, with its set and verdict.
 
     Parameters
     ----------
-    cells : DataFrame
-        As `crosspatch.prediction.prediction.Prediction.to_table` gives it.
+    prediction : Prediction
     n_all : int
         Rows there are in all, if not all are drawn.
     """
     from matplotlib.figure import Figure
 
-    columns = [name for name in cells if str(name).startswith("probability_")]
+    cells = list(prediction)
+    names = list(cells[0].probabilities) if cells else []
     figure = Figure(figsize=(9, 1.3 + 0.28 * len(cells)), layout="constrained")
     axes = figure.add_subplot()
     rows = np.arange(len(cells))
     left = np.zeros(len(cells))
-    # Pale where the probabilities are those of a model that does not know such cells.
-    outside = (cells["verdict"] == OUTSIDE).to_numpy()
-    for column in columns:
-        name = str(column).removeprefix("probability_")
-        p = cells[column].to_numpy(dtype=float)
-        bars = axes.barh(
-            rows,
-            np.nan_to_num(p),
-            left=left,
-            height=0.7,
-            color=load_taxonomy().colours.get(name, "0.6"),
-            label=name,
-        )
-        for bar, stranger in zip(bars, outside, strict=True):
-            bar.set_alpha(0.35 if stranger else 1.0)
-        left += np.nan_to_num(p)
-    for row, (_, cell) in zip(rows, cells.iterrows(), strict=True):
-        chosen = str(cell["prediction_set"]).replace("|", " or ")
-        axes.text(
-            1.02,
-            float(row),
-            f"{cell['verdict']}{': ' + chosen if chosen else ''}",
-            va="center",
-            fontsize=8,
-        )
-    names = [
-        f"{cell['cell_id']} ({cell['species']}{'' if cell['species_known'] else '?'})"
-        for _, cell in cells.iterrows()
+    for name in names:
+        p = np.nan_to_num([cell.probabilities[name] for cell in cells])
+        colour = load_taxonomy().colours.get(name, "0.6")
+        bars = axes.barh(rows, p, left=left, height=0.7, color=colour, label=name)
+        for bar, cell in zip(bars, cells, strict=True):
+            # Pale where the probabilities are those of a model that does not know such cells.
+            bar.set_alpha(0.35 if cell.verdict is Verdict.OUTSIDE else 1.0)
+        left += p
+    for row, cell in enumerate(cells):
+        chosen = " or ".join(cell.prediction_set)
+        said = f"{cell.verdict}{': ' + chosen if chosen else ''}"
+        axes.text(1.02, float(row), said, va="center", fontsize=8)
+    labels = [
+        f"{cell.cell_id} ({cell.species}{'' if cell.species_known else '?'})" for cell in cells
     ]
-    axes.set_yticks(rows, names, fontsize=8)
+    axes.set_yticks(rows, labels, fontsize=8)
     axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("probability")
     axes.spines[["top", "right"]].set_visible(False)
     shown = f" (first {len(cells)} of {n_all} rows)" if len(cells) < n_all else ""
     axes.set_title(f"Predicted subclass{shown}", fontsize=10, loc="left")
-    if columns:
-        figure.legend(loc="outside lower center", ncols=len(columns), frameon=False, fontsize=8)
+    if names:
+        figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
     return figure

@@ -16,22 +16,13 @@ from scipy.stats import binomtest
 from crosspatch.cohorts.table import SPECIES
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, ModelError
-from crosspatch.evaluation.calibration import OUTSIDE as OUTSIDE_P
-from crosspatch.evaluation.calibration import set_text
 from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
-from crosspatch.models.verdicts import (
-    AMBIGUOUS,
-    CONFIDENT,
-    COVERAGE,
-    INSUFFICIENT,
-    OUTSIDE,
-    Judgement,
-)
-from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs, with_note
-from crosspatch.prediction.prediction import Prediction, joined
+from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
+from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
+from crosspatch.prediction.prediction import Prediction, cell_columns, joined
 from crosspatch.tables.mapping import Overrides, read_mapping
 from crosspatch.tables.reading import CHUNK
 from crosspatch.telling import Say
@@ -136,43 +127,35 @@ class Predictor:
     ) -> pd.DataFrame:
         X = batch.X[rows]
         known = np.array([batch.species[k] is not None for k in rows])
-        after = ""
+        aligned = False
         if self.adapt:
-            aligned, how = align(X, model.classifier.reference_)
+            moved, how = align(X, model.classifier.reference_)
             say(f"{batch.source}: {_aligned_in_words(how, species)}")
-            X, after = aligned.astype(np.float32), " after alignment" if how.aligned else ""
+            X, aligned = moved.astype(np.float32), how.aligned
         found = model.classifier.judge(X)
         self._warn(batch.source, species, model, X, found, say)
-        notes = [batch.notes[k] for k in rows]
-        frame = self._frame(batch, rows, X, notes)
+        frame = self._frame(batch, rows, X)
         frame["species"], frame["species_known"] = species, known
         best = found.probabilities[found.enough].argmax(axis=1)
         names = np.asarray(model.classes)
         subclass = np.full(len(rows), "", dtype=object)
         subclass[found.enough] = names[best]
-        chosen = np.zeros(len(rows), dtype=bool)
         frame["subclass"] = subclass
         frame["probability"] = np.nan
         frame.loc[found.enough, "probability"] = found.probabilities[found.enough].max(axis=1)
         for k, name in enumerate(names):
             frame[f"probability_{name}"] = found.probabilities[:, k]
         sets = found.class_sets if self.sets == "by-class" else found.sets
-        frame["prediction_set"] = [set_text(model.classes, row) for row in sets]
-        # With limits of their own a less probable subclass can be the only one in the set.
-        chosen[found.enough] = sets[np.flatnonzero(found.enough), best]
+        frame["prediction_set"] = _tuples(model.classes, sets)
         frame["p_reference"] = found.p_reference
-        frame["verdict"] = np.select(
-            [~found.enough, found.p_reference < OUTSIDE_P, chosen & (sets.sum(axis=1) == 1)],
-            [INSUFFICIENT, OUTSIDE, CONFIDENT],
-            AMBIGUOUS,
-        )
-        reference = model.classifier.reference_
-        strange = np.flatnonzero(frame["verdict"] == OUTSIDE)
-        said = reference.unusual(X[strange], subclass[strange].astype(str))
-        for row, parts in zip(strange, said, strict=True):
-            why = f"unlike {species}{after}: {', '.join(parts) or 'an unusual combination'}"
-            notes[row] = with_note(notes[row], why)
-        frame["notes"] = notes
+        frame["verdict"] = verdicts(found.probabilities, sets, found.p_reference)
+        outside = np.flatnonzero(frame["verdict"] == Verdict.OUTSIDE)
+        unusual = model.classifier.reference_.unusual(X[outside], subclass[outside].astype(str))
+        said = _repeated(None, len(rows))
+        for row, parts in zip(outside, unusual, strict=True):
+            said[row] = tuple(parts)
+        frame["unusual"] = said
+        frame["aligned"] = aligned
         return frame[[*self.columns, "row"]]
 
     def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pd.DataFrame:
@@ -184,49 +167,38 @@ class Predictor:
             f"{batch.source}: cells of another species than the reference, which is {there}: "
             f"{named}; they are given no subclass"
         )
-        notes = [with_note(batch.notes[k], f"the reference is of {there} cells") for k in rows]
-        frame = self._frame(batch, rows, batch.X[rows], notes)
+        frame = self._frame(batch, rows, batch.X[rows])
         frame["species"] = [batch.species[k] for k in rows]
         frame["species_known"] = True
-        frame["subclass"], frame["prediction_set"] = "", ""
+        frame["subclass"], frame["probability"], frame["p_reference"] = "", np.nan, np.nan
+        frame["prediction_set"] = _repeated((), len(rows))
+        frame["references"] = _repeated(tuple(self.models), len(rows))
         enough = frame["completeness"] >= MINIMUM_COMPLETENESS
-        frame["verdict"] = np.where(enough, OUTSIDE, INSUFFICIENT)
-        for name in ("probability", "p_reference"):
-            frame[name] = np.nan
+        frame["verdict"] = [Verdict.OUTSIDE if k else Verdict.INSUFFICIENT for k in enough]
         return frame.reindex(columns=[*self.columns, "row"])
 
     @property
     def columns(self) -> list[str]:
-        """Columns of the table of predictions."""
-        return [
-            "cell_id",
-            "species",
-            "species_known",
-            "subclass",
-            "probability",
-            *(f"probability_{name}" for name in self.classes),
-            "prediction_set",
-            "verdict",
-            "p_reference",
-            "completeness",
-            "families",
-            "quality",
-            "notes",
-            "source",
-        ]
+        """Columns of `Prediction.cells`."""
+        return cell_columns(self.classes)
 
-    def _frame(
-        self, batch: Batch, rows: NDArray[np.intp], X: NDArray[np.float32], notes: Sequence[str]
-    ) -> pd.DataFrame:
-        families = np.asarray(self.layout.families, dtype=object)
+    def _frame(self, batch: Batch, rows: NDArray[np.intp], X: NDArray[np.float32]) -> pd.DataFrame:
+        """What is known of cells before they are judged."""
         frame = pd.DataFrame({"row": rows})
-        frame["cell_id"] = [batch.cell_ids[k] for k in rows]
+        for name, values in (
+            ("cell_id", batch.cell_ids),
+            ("given_id", batch.given_ids),
+            ("quality", batch.quality),
+            ("notes", batch.notes),
+            ("simulated", batch.simulated),
+            ("unread", batch.unread),
+        ):
+            frame[name] = pd.Series([values[k] for k in rows], dtype=object)
+        frame["simulated"] = frame["simulated"].astype(bool)
         frame["completeness"] = self.layout.completeness(X)
-        patterns, which = np.unique(self.layout.present(X), axis=0, return_inverse=True)
-        texts = ["|".join(families[pattern]) for pattern in patterns]
-        frame["families"] = [texts[k] for k in np.ravel(which)]
-        frame["quality"] = [batch.quality[k] for k in rows]
-        frame["notes"] = list(notes)
+        frame["families"] = _tuples(self.layout.families, self.layout.present(X))
+        frame["unusual"], frame["aligned"] = _repeated(None, len(rows)), False
+        frame["references"] = _repeated((), len(rows))
         frame["source"] = batch.source
         for name in self.classes:
             frame[f"probability_{name}"] = np.nan
@@ -264,6 +236,21 @@ class Predictor:
                 f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
                 "temperature, --adapt helps"
             )
+
+
+def _tuples(names: Sequence[str], inside: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """Of each row the names of the columns that are True, shape (rows,)."""
+    patterns, which = np.unique(inside, axis=0, return_inverse=True)
+    found = np.empty(len(patterns), dtype=object)
+    for k, pattern in enumerate(patterns):
+        found[k] = tuple(name for name, there in zip(names, pattern, strict=True) if there)
+    return found[np.ravel(which)]
+
+
+def _repeated(value: Any, n: int) -> NDArray[np.object_]:
+    found = np.empty(n, dtype=object)
+    found[:] = [value] * n
+    return found
 
 
 def _datasets(cohorts: Mapping[str, Any]) -> list[str]:
@@ -347,22 +334,11 @@ def predict_batches(
     waiting: list[Batch] = []
     for batch in batches:
         if waiting and batch.source != waiting[0].source:
-            yield predictor.predict(_whole(waiting), say)
+            yield predictor.predict(Batch.joined(waiting), say)
             waiting = []
         waiting.append(batch)
     if waiting:
-        yield predictor.predict(_whole(waiting), say)
-
-
-def _whole(batches: Sequence[Batch]) -> Batch:
-    return Batch(
-        batches[0].source,
-        [cell for batch in batches for cell in batch.cell_ids],
-        [name for batch in batches for name in batch.species],
-        np.vstack([batch.X for batch in batches]),
-        [text for batch in batches for text in batch.quality],
-        [text for batch in batches for text in batch.notes],
-    )
+        yield predictor.predict(Batch.joined(waiting), say)
 
 
 def predict(

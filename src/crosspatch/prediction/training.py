@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import COMPLETENESS
 from crosspatch.models.registry import build_calibrated, model_entry
+from crosspatch.telling import Progress
 
 #: Best measured in the layout both species have (README).
 BEST_MODEL = {"mouse": "boosting", "human": "vote"}
@@ -65,7 +66,7 @@ def train(
     jobs: int = 1,
     device: str = "cpu",
     leave_out: LeftOut | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     out: str | Path,
 ) -> Artifact:
     """Train a model on a cohort and write it.

@@ -19,17 +19,11 @@ _SMALLEST_HEAP = 4096
 
 
 class Bytes(Protocol):
-    """Where the bytes of a file come from: a disk, or a server.
+    """Where the bytes of a file come from: a disk, or a server."""
 
-    Attributes
-    ----------
-    size : int
-        Of the whole, bytes.
-    failure : CrosspatchError or None
-        Why bytes could not be had: HDF5 does not hand exceptions on.
-    """
-
+    #: Of the whole, bytes.
     size: int
+    #: Why bytes could not be had: HDF5 does not hand exceptions on.
     failure: CrosspatchError | None
 
     @property

@@ -24,39 +24,26 @@ Samples = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """One sweep; its samples are read when they are asked for, each time.
+    """One sweep; its samples are read when they are asked for, each time."""
 
-    Attributes
-    ----------
-    number : int
-        The sweep's number in its file.
-    rate : float
-        Sampling rate, Hz.
-    points : int
-        Number of samples.
-    clamp : str
-        ``current clamp`` or ``voltage clamp``.
-    description : str
-        What the file calls the stimulus; empty if it says nothing.
-    bridge_balance : float
-        Bridge balance in MOhm, NaN where the file does not say.
-    bias_current : float
-        Bias (holding) current in pA that the command leaves out, NaN where the file does not say.
-    read_voltage, read_current : callable
-        Read the samples: mV and pA. ``read_current`` is None where a file has no command.
-    read_voltage_until : callable, optional
-        Reads the first so many samples, where a file allows it.
-    """
-
+    #: The sweep's number in its file.
     number: int
+    #: Sampling rate, Hz.
     rate: float
+    #: Number of samples.
     points: int
+    #: ``current clamp`` or ``voltage clamp``.
     clamp: str
+    #: What the file calls the stimulus; empty if it says nothing.
     description: str
+    #: Read the samples: mV and pA. ``read_current`` is None where a file has no command.
     read_voltage: Callable[[], Samples] = field(repr=False)
     read_current: Callable[[], Samples] | None = field(repr=False)
+    #: Bridge balance in MOhm, NaN where the file does not say.
     bridge_balance: float = float("nan")
+    #: Bias (holding) current in pA that the command leaves out, NaN where the file does not say.
     bias_current: float = float("nan")
+    #: Reads the first so many samples, where a file allows it.
     read_voltage_until: Callable[[int], Samples] | None = field(default=None, repr=False)
 
     @property
@@ -111,59 +98,38 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a file says about the cell; None where it says nothing.
+    """What a file says about the cell; None where it says nothing."""
 
-    Attributes
-    ----------
-    species : str or None
-        ``mouse`` or ``human``.
-    donor : str or None
-    session : str or None
-        Start of the session, as the file writes it.
-    seal : float or None
-        Seal resistance noted for the electrode, GOhm.
-    access_resistance : float or None
-        Initial access resistance noted for the electrode, MOhm.
-    simulated : bool
-        Whether the file says it was simulated.
-    """
-
+    #: ``mouse`` or ``human``.
     species: str | None = None
     donor: str | None = None
+    #: Start of the session, as the file writes it.
     session: str | None = None
+    #: Seal resistance noted for the electrode, GOhm.
     seal: float | None = None
+    #: Initial access resistance noted for the electrode, MOhm.
     access_resistance: float | None = None
+    #: Whether the file says it was simulated.
     simulated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A cell's sweeps, read lazily from a file that stays open until `close`.
+    """A cell's sweeps, read lazily from a file that stays open until `close`."""
 
-    Attributes
-    ----------
-    name : str
-        Path or name of the file.
-    cell_id : str
-        The file's name without its ending.
-    format : str
-        For example ``NWB 2.8.0`` or ``ABF 2.6``.
-    sweeps : tuple of Sweep
-        In the file's order.
-    unreadable : dict
-        Sweep or series to the reason why it is left out.
-    recorded : Recorded
-    left_out : int
-        Current-clamp sweeps that are in the file but not here, because they are never measured.
-    """
-
+    #: Path or name of the file.
     name: str
+    #: The file's name without its ending.
     cell_id: str
+    #: For example ``NWB 2.8.0`` or ``ABF 2.6``.
     format: str
+    #: In the file's order.
     sweeps: tuple[Sweep, ...]
+    #: Sweep or series to the reason why it is left out.
     unreadable: dict[str, str] = field(default_factory=dict)
     recorded: Recorded = field(default_factory=Recorded)
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
+    #: Current-clamp sweeps that are in the file but not here, because they are never measured.
     left_out: int = 0
 
     @cached_property

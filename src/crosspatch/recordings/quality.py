@@ -88,25 +88,17 @@ _MAX_CLOSE = 5
 
 @dataclass(frozen=True)
 class SweepQuality:
-    """What was measured on a sweep, and why it is rejected.
+    """What was measured on a sweep, and why it is rejected."""
 
-    Attributes
-    ----------
-    baseline : float
-        Mean potential before the stimulus, mV.
-    drift, slow_noise, fast_noise : float
-        mV; NaN where the sweep is too short to say.
-    bridge : float
-        Jump at the edges of the step, MOhm; NaN without a step.
-    reasons : tuple of str
-        Empty if the sweep is used.
-    """
-
+    #: Mean potential before the stimulus, mV.
     baseline: float = float("nan")
+    #: mV; NaN where the sweep is too short to say.
     drift: float = float("nan")
     slow_noise: float = float("nan")
     fast_noise: float = float("nan")
+    #: Jump at the edges of the step, MOhm; NaN without a step.
     bridge: float = float("nan")
+    #: Empty if the sweep is used.
     reasons: tuple[str, ...] = ()
 
     @property
@@ -117,24 +109,16 @@ class SweepQuality:
 
 @dataclass(frozen=True)
 class CellQuality:
-    """What was measured on the whole cell, and why it is rejected.
+    """What was measured on the whole cell, and why it is rejected."""
 
-    Attributes
-    ----------
-    seal : float
-        GOhm, NaN where not recorded.
-    access_resistance, input_resistance : float
-        From the voltage-clamp test after break-in, else from the file's notes; MOhm.
-    bridge : float
-        Median jump at the edges of steps, MOhm.
-    reasons : tuple of str
-        Empty if the cell passes.
-    """
-
+    #: GOhm, NaN where not recorded.
     seal: float = float("nan")
+    #: From the voltage-clamp test after break-in, else from the file's notes; MOhm.
     access_resistance: float = float("nan")
     input_resistance: float = float("nan")
+    #: Median jump at the edges of steps, MOhm.
     bridge: float = float("nan")
+    #: Empty if the cell passes.
     reasons: tuple[str, ...] = field(default_factory=tuple)
 
     @property

@@ -56,33 +56,22 @@ class StimulusSettings:
 
 @dataclass(frozen=True)
 class Stimulus:
-    """The stimulus of one sweep.
+    """The stimulus of one sweep."""
 
-    Attributes
-    ----------
-    kind : str
-        ``long square``, ``short square``, ``ramp``, ``other`` or ``none``.
-    start, end : float
-        First sample of the stimulus, and the first after it, in s from the start of the sweep.
-    amplitude : float
-        Height above the holding current in pA; of a ramp, its last value.
-    holding : float
-        Command outside the stimulus, pA.
-    test_pulse : tuple of float or None
-        Start and end in s, and amplitude in pA, of a pulse before the stimulus.
-    next_start : float
-        When the next pulse of the sweep begins, s; infinite if there is none.
-    named : str or None
-        The kind that the file's name for the stimulus stands for, in the Allen stimulus ontology.
-    """
-
+    #: ``long square``, ``short square``, ``ramp``, ``other`` or ``none``.
     kind: str
+    #: First sample of the stimulus, and the first after it, in s from the start of the sweep.
     start: float = float("nan")
     end: float = float("nan")
+    #: Height above the holding current in pA; of a ramp, its last value.
     amplitude: float = 0.0
+    #: Command outside the stimulus, pA.
     holding: float = 0.0
+    #: Start and end in s, and amplitude in pA, of a pulse before the stimulus.
     test_pulse: tuple[float, float, float] | None = None
+    #: When the next pulse of the sweep begins, s; infinite if there is none.
     next_start: float = float("inf")
+    #: The kind that the file's name for the stimulus stands for, in the Allen stimulus ontology.
     named: str | None = None
 
     @property

@@ -6,7 +6,7 @@ import datetime
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from crosspatch.models.verdicts import AMBIGUOUS, CONFIDENT, INSUFFICIENT, OUTSIDE, VERDICTS
+from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
-from crosspatch.prediction.prediction import Prediction
+from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.reporting.cell_page import cell_page
 from crosspatch.reporting.labels import LINE, SIDE_BY_SIDE, TEXT, colour_of, ordered
 from crosspatch.reporting.numbers import Content, listed, say, written
@@ -32,6 +32,7 @@ from crosspatch.reporting.page import (
 )
 from crosspatch.reporting.report import CITATION
 from crosspatch.reporting.style import GREY, plain
+from crosspatch.telling import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,14 +50,17 @@ _NAME, _SHORT, _NOTE = 120, 40, 800
 # Notes in a picture, which breaks them into lines and cuts them itself.
 _LONG_NOTE = 2_000
 
-# As `crosspatch.prediction.batches` begins the notes of a recording that gave no feature.
-_UNREAD = "not read: "
 
 _FOREIGN = "another species"
 _NO_CLASS = "no subclass"
 _EDGE = "0.25"
-_HATCHES = {OUTSIDE: "/////", INSUFFICIENT: "....."}
-_LEGEND = {CONFIDENT: "0.35", AMBIGUOUS: "0.75", OUTSIDE: "white", INSUFFICIENT: "white"}
+_HATCHES = {Verdict.OUTSIDE: "/////", Verdict.INSUFFICIENT: "....."}
+_LEGEND = {
+    Verdict.CONFIDENT: "0.35",
+    Verdict.AMBIGUOUS: "0.75",
+    Verdict.OUTSIDE: "white",
+    Verdict.INSUFFICIENT: "white",
+}
 
 
 def write_batch_report(
@@ -68,7 +72,7 @@ def write_batch_report(
     failed: Sequence[str] = (),
     title: str = "Predicted subclasses",
     when: datetime.datetime | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write one HTML file about cells that were predicted together.
 
@@ -102,9 +106,9 @@ def write_batch_report(
     cells = prediction.cells
     header = prediction.header
     # A recording that was not read has nothing to be drawn.
-    drawn = [each for each in explanations if not str(each.cell["notes"]).startswith(_UNREAD)]
+    drawn = [each for each in explanations if each.cell.unread is None]
     pages = {_key(each.cell): f"cell-{k}" for k, each in enumerate(drawn, 1)}
-    unread = list(_unread(cells, failed, messages))
+    unread = list(_unread(prediction, failed, messages))
     reasons = {reason for _, reason in unread} - {""}
     left = [
         line
@@ -114,7 +118,7 @@ def write_batch_report(
     sections = [
         Section("about", "What was predicted", list(_about(cells, header, when))),
         Section("verdicts", "Verdicts and subclasses", list(_verdicts(cells, header))),
-        Section("cells", "All cells", list(_cells(cells, pages))),
+        Section("cells", "All cells", list(_cells(prediction, pages))),
         Section("failed", "What could not be read", list(_failed(unread))),
         Section("messages", "Messages", list(_messages(left))),
         Section("explained", "Single cells", list(_explained(cells, drawn))),
@@ -150,8 +154,8 @@ def _name(text: Any) -> Markup:
     return Markup('<bdi class="long">{}</bdi>').format(_clean(text) or "(no name)")
 
 
-def _key(cell: Mapping[Any, Any]) -> tuple[str, str]:
-    return str(cell["cell_id"]), str(cell["species"])
+def _key(cell: PredictedCell) -> tuple[str, str]:
+    return cell.cell_id, cell.species
 
 
 def _count(number: int, one: str) -> str:
@@ -244,16 +248,12 @@ def _banner(cells: pd.DataFrame, header: Mapping[str, Any]) -> str:
             f"The {models} {' and '.join(made_up)} cells learnt from SIMULATED recordings: what is "
             "said here says nothing about real neurons."
         )
-    simulated = cells.loc[_simulated(cells["notes"]), "cell_id"].nunique()
+    simulated = cells.loc[cells["simulated"].astype(bool), "cell_id"].nunique()
     if simulated:
         count = cells["cell_id"].nunique()
         which = "All cells are" if simulated == count else f"{simulated:,} of {count:,} cells are"
         said.append(f"{which} SIMULATED recordings: no real neuron was recorded.")
     return _clean(" ".join(said), _NOTE)
-
-
-def _simulated(notes: pd.Series) -> pd.Series:
-    return notes.astype(str).str.contains(r"(?:^|; )SIMULATED(?:;|$)")
 
 
 # Verdicts and subclasses
@@ -265,7 +265,7 @@ def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]
     yield Table(
         "What the verdicts mean, and how many rows have each",
         ("verdict", "rows", "meaning"),
-        [(name, f"{found.get(name, 0):,}", meaning) for name, meaning in VERDICTS.items()],
+        [(name, f"{found.get(name, 0):,}", name.meaning) for name in Verdict],
         last_text=True,
     )
     yield Paragraph(
@@ -283,12 +283,12 @@ def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]
     yield Table(
         "Rows by subclass and verdict"
         + (" (a cell of unknown species has several rows)" if len(species) > 1 else ""),
-        ("species", "subclass", *VERDICTS, "all"),
+        ("species", "subclass", *Verdict, "all"),
         [
             (
                 _clean(group.species),
                 _subclass(group.subclass),
-                *(f"{group.rows[verdict]:,}" for verdict in VERDICTS),
+                *(f"{group.rows[verdict]:,}" for verdict in Verdict),
                 f"{group.total:,}",
             )
             for group in groups
@@ -301,7 +301,7 @@ def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]
         return
     shown = "; ".join(
         f"{_clean(group.species)} {_clean(group.subclass)} {group.total:,}, of them "
-        f"{group.rows[CONFIDENT]:,} confident"
+        f"{group.rows[Verdict.CONFIDENT]:,} confident"
         for group in groups[:20]
     )
     yield Picture(
@@ -319,7 +319,7 @@ class _Group:
 
     species: str
     subclass: str
-    rows: Mapping[str, int]
+    rows: Mapping[Verdict, int]
 
     @property
     def total(self) -> int:
@@ -338,7 +338,7 @@ def _groups(cells: pd.DataFrame, header: Mapping[str, Any]) -> list[_Group]:
         there = {name for of, name, _ in counts if of == each}
         if there:
             for name in (*ordered(models.get(each, ())), _NO_CLASS):
-                rows = {verdict: counts[each, name, verdict] for verdict in VERDICTS}
+                rows = {verdict: counts[each, name, verdict] for verdict in Verdict}
                 if name in there or name != _NO_CLASS:
                     groups.append(_Group(each, name, rows))
     return groups
@@ -366,7 +366,7 @@ def _groups_figure(groups: Sequence[_Group], width: float) -> Figure:
             hatch=_HATCHES.get(verdict),
             label=verdict,
         )
-        for verdict in VERDICTS
+        for verdict in Verdict
         if any(group.rows[verdict] for group in groups)
     ]
     figure.legend(
@@ -392,7 +392,9 @@ def _draw_groups(groups: Sequence[_Group], axes: Axes) -> None:
                 count,
                 0.66,
                 left=left,
-                facecolor="white" if hatch else (colour, 0.45 if verdict == AMBIGUOUS else 1.0),
+                facecolor="white"
+                if hatch
+                else (colour, 0.45 if verdict == Verdict.AMBIGUOUS else 1.0),
                 edgecolor=colour if hatch else _EDGE,
                 hatch=hatch,
                 linewidth=0.6 if count else 0,
@@ -416,11 +418,12 @@ def _draw_groups(groups: Sequence[_Group], axes: Axes) -> None:
 # All cells
 
 
-def _cells(cells: pd.DataFrame, pages: Mapping[tuple[str, str], str]) -> Iterator[Block]:
+def _cells(prediction: Prediction, pages: Mapping[tuple[str, str], str]) -> Iterator[Block]:
+    cells = prediction.cells
     if not len(cells):
         yield Paragraph("No cell was predicted.", "warning")
         return
-    shown = cells.head(MOST_ROWS)
+    shown, first = cells.head(MOST_ROWS), list(prediction.first(MOST_ROWS))
     if len(shown) < len(cells):
         yield Paragraph(
             f"ONLY THE FIRST {len(shown):,} OF {len(cells):,} ROWS ARE SHOWN. The file that "
@@ -434,7 +437,7 @@ def _cells(cells: pd.DataFrame, pages: Mapping[tuple[str, str], str]) -> Iterato
     yield Paragraph(
         "p reference is the share of reference cells that lie as far out; measured is the share "
         "of the model's features that the cell has. Quality control and notes stand under a cell."
-        + (bracketed if (shown["verdict"] == OUTSIDE).any() else "")
+        + (bracketed if (shown["verdict"] == Verdict.OUTSIDE).any() else "")
         + (" A cell id leads to the cell's picture." if pages else "")
     )
     rest = len(cells) - len(shown)
@@ -452,37 +455,37 @@ def _cells(cells: pd.DataFrame, pages: Mapping[tuple[str, str], str]) -> Iterato
             "p reference",
             "measured",
         ),
-        [_cell_row(row, pages) for row in shown.to_dict("records")],
+        [_cell_row(each, pages) for each in first],
         texts=5,
-        notes=[_noted(row) for row in shown.to_dict("records")],
+        notes=[_noted(each) for each in first],
     )
 
 
-def _cell_row(cell: Mapping[Any, Any], pages: Mapping[tuple[str, str], str]) -> list[Content]:
-    name: Content = _name(cell["cell_id"])
+def _cell_row(cell: PredictedCell, pages: Mapping[tuple[str, str], str]) -> list[Content]:
+    name: Content = _name(cell.cell_id)
     page = pages.get(_key(cell))
     if page is not None:
         name = Markup('<a href="#figure-{}">{}</a>').format(page, name)
-    chosen = _clean(cell["prediction_set"], _NOTE).replace("|", ", ")
+    chosen = _clean(", ".join(cell.prediction_set), _NOTE)
     return [
         name,
         say(
             "<bdi>{species}</bdi>{assumed}",
-            species=_clean(cell["species"], _SHORT),
-            assumed="" if cell["species_known"] else " (assumed)",
+            species=_clean(cell.species, _SHORT),
+            assumed="" if cell.species_known else " (assumed)",
         ),
-        _subclass(str(cell["subclass"]), str(cell["verdict"])),
+        _subclass(str(cell.subclass), str(cell.verdict)),
         say('<span class="long">{chosen}</span>', chosen=chosen or "–"),
-        _clean(cell["verdict"]),
-        _number(cell["probability"], 2),
-        _number(cell["p_reference"], 3, small=True),
-        f"{float(cell['completeness']):.0%}",
+        _clean(cell.verdict),
+        _number(cell.probability, 2),
+        _number(cell.p_reference, 3, small=True),
+        f"{float(cell.completeness):.0%}",
     ]
 
 
-def _noted(cell: Mapping[Any, Any]) -> Content:
+def _noted(cell: PredictedCell) -> Content:
     """What is wrong with a cell, and notes."""
-    quality, notes = _clean(cell["quality"], _NOTE), _clean(cell["notes"], _NOTE)
+    quality, notes = _clean(cell.quality, _NOTE), _clean(cell.text, _NOTE)
     parts: list[Content] = []
     if quality:
         parts.append(say("<strong>Fails quality control:</strong> {quality}", quality=quality))
@@ -497,7 +500,7 @@ def _subclass(name: str, verdict: str = "") -> Content:
         return "–" if verdict else name
     shown = _clean(name)
     return Markup('<span class="dot" style="border-color:{}" aria-hidden="true"></span>{}').format(
-        colour_of(name), f"({shown})" if verdict == OUTSIDE else shown
+        colour_of(name), f"({shown})" if verdict == Verdict.OUTSIDE else shown
     )
 
 
@@ -510,7 +513,7 @@ def _number(value: Any, digits: int, small: bool = False) -> str:
 
 
 def _unread(
-    cells: pd.DataFrame, failed: Sequence[str], messages: Sequence[str]
+    prediction: Prediction, failed: Sequence[str], messages: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """Inputs and recordings that could not be read, and why."""
     for name in dict.fromkeys(failed):
@@ -518,9 +521,8 @@ def _unread(
         begins = re.compile(re.escape(name) + r"(?!\w)")
         said = [line for line in messages if begins.match(line)]
         yield name, said[-1].removeprefix(name).lstrip(": ") if said else ""
-    notes = cells["notes"].astype(str)
-    for row in cells[notes.str.startswith(_UNREAD)].drop_duplicates("cell_id").to_dict("records"):
-        yield str(row["cell_id"]), str(row["notes"]).removeprefix(_UNREAD)
+    if prediction.cells["unread"].notna().any():
+        yield from {cell.cell_id: cell.unread for cell in prediction if cell.unread}.items()
 
 
 def _failed(unread: Sequence[tuple[str, str]]) -> Iterator[Block]:
@@ -553,7 +555,7 @@ def _messages(messages: Sequence[str]) -> Iterator[Block]:
 def _explained(cells: pd.DataFrame, explanations: Sequence[CellExplanation]) -> Iterator[Block]:
     if not explanations:
         return
-    n = len({str(each.cell["cell_id"]) for each in explanations})
+    n = len({str(each.cell.cell_id) for each in explanations})
     of = cells["cell_id"].nunique()
     which = "All cells" if n == of else f"{n:,} of {_count(of, 'cell')}"
     yield Paragraph(
@@ -568,10 +570,17 @@ def _explained(cells: pd.DataFrame, explanations: Sequence[CellExplanation]) -> 
 def _picture(name: str, explanation: CellExplanation) -> Picture:
     cell = explanation.cell
     # Lengths that a page of one cell can take; the table has the names as they are.
-    lengths = {"cell_id": _NAME, "species": _SHORT, "quality": _NOTE, "notes": _LONG_NOTE}
-    shown = {key: _clean(cell[key], most) for key, most in (lengths | {"source": _NAME}).items()}
-    shown["cell_id"] = shown["cell_id"] or "(no name)"
-    cleaned = replace(explanation, cell={**cell, **shown})
+    name_of_cell = _clean(cell.cell_id) or "(no name)"
+    species = _clean(cell.species, _SHORT)
+    shown = cell._replace(
+        cell_id=name_of_cell,
+        given_id=name_of_cell if cell.given_id == cell.cell_id else _clean(cell.given_id),
+        species=species,
+        quality=_clean(cell.quality, _NOTE),
+        notes=tuple(_clean(note, _LONG_NOTE) for note in cell.notes),
+        source=_clean(cell.source),
+    )
+    cleaned = replace(explanation, cell=shown)
 
     def draw(width: float) -> Figure:
         from matplotlib import rc_context
@@ -579,16 +588,16 @@ def _picture(name: str, explanation: CellExplanation) -> Picture:
         with rc_context({"text.parse_math": False}):  # a "$" in a name begins no formula
             return cell_page(cleaned, width=width)
 
-    assumed = "" if cell["species_known"] else ", assumed"
-    said = f"{shown['species'] or 'unknown species'}{assumed}; {cell['verdict']}"
-    if cell["subclass"]:
-        probability = f"{_clean(cell['subclass'])} with probability {cell['probability']:.2f}"
-        said += f"; {'it would be ' * (cell['verdict'] == OUTSIDE)}{probability}"
+    assumed = "" if cell.species_known else ", assumed"
+    said = f"{species or 'unknown species'}{assumed}; {cell.verdict}"
+    if cell.subclass:
+        probability = f"{_clean(cell.subclass)} with probability {cell.probability:.2f}"
+        said += f"; {'it would be ' * (cell.verdict == Verdict.OUTSIDE)}{probability}"
     return Picture(
         name,
         draw,
-        alt=f"Page of cell {shown['cell_id']} ({said}): recording if there is one, probabilities, "
+        alt=f"Page of cell {name_of_cell} ({said}): recording if there is one, probabilities, "
         "contributions of families, and the cell among the reference.",
-        caption=say("{cell}: {said}.", cell=_name(cell["cell_id"]), said=said),
+        caption=say("{cell}: {said}.", cell=_name(cell.cell_id), said=said),
         large=True,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibration import group_of
 from crosspatch.models.reference import Reference
-from crosspatch.models.verdicts import INSUFFICIENT, OUTSIDE, VERDICTS
+from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
 from crosspatch.reporting.labels import readable
 
@@ -24,7 +24,7 @@ _UNUSUAL = 6
 
 def shows_simulated(explanation: CellExplanation) -> bool:
     """Whether the cell's file says that it was simulated."""
-    return "SIMULATED" in str(explanation.cell["notes"]).split("; ")
+    return explanation.cell.simulated
 
 
 def warnings_of(explanation: CellExplanation) -> list[str]:
@@ -39,16 +39,16 @@ def warnings_of(explanation: CellExplanation) -> list[str]:
 
 def answer(explanation: CellExplanation) -> tuple[str, str]:
     """The verdict in a line, and what it means."""
-    cell, verdict = explanation.cell, str(explanation.cell["verdict"])
-    meaning = VERDICTS[verdict]
-    if verdict == INSUFFICIENT:
-        return verdict, f"{cell['completeness']:.0%} of the layout was measured: {meaning}"
-    if not cell["subclass"]:
-        return verdict, "there is no model of its species; no subclass is given"
-    said = f"{cell['subclass']}, probability {cell['probability']:.2f}"
-    within = str(cell["prediction_set"]).replace("|", " or ") or "no subclass"
+    cell, verdict = explanation.cell, explanation.cell.verdict
+    meaning = verdict.meaning
+    if verdict == Verdict.INSUFFICIENT:
+        return str(verdict), f"{cell.completeness:.0%} of the layout was measured: {meaning}"
+    if not cell.subclass:
+        return str(verdict), "there is no model of its species; no subclass is given"
+    said = f"{cell.subclass}, probability {cell.probability:.2f}"
+    within = " or ".join(cell.prediction_set) or "no subclass"
     means = f"90 % prediction set: {within}. {verdict.capitalize()}: {meaning}"
-    if verdict == OUTSIDE:
+    if verdict == Verdict.OUTSIDE:
         return f"{verdict}; the model's answer would be {said}", means
     return f"{said}: {verdict}", means
 
@@ -58,29 +58,21 @@ def limits_of(explanation: CellExplanation, model: Artifact) -> dict[str, float]
     calibration = model.classifier.calibration_
     by_class = explanation.header["parameters"]["sets"] == "by-class"
     limits = calibration.class_limit if by_class else calibration.limit
-    limit = limits[group_of(np.array([float(explanation.cell["completeness"])]))[0]]
+    limit = limits[group_of(np.array([float(explanation.cell.completeness)]))[0]]
     return {name: float(limit[k]) for k, name in enumerate(model.classes)}
 
 
 @dataclass(frozen=True)
 class Remarks:
-    """What is said under the answer.
+    """What is said under the answer."""
 
-    Attributes
-    ----------
-    quality : str
-        What quality control found wrong; empty if nothing.
-    measured : str
-        What was measured and what is missing, in a sentence; empty without a model.
-    unusual : list of str
-        What sets the cell apart from the class it is given.
-    notes : list of str
-        The others.
-    """
-
+    #: What quality control found wrong; empty if nothing.
     quality: str
+    #: What was measured and what is missing, in a sentence; empty without a model.
     measured: str
+    #: What sets the cell apart from the class it is given.
     unusual: list[str]
+    #: The others.
     notes: list[str]
 
 
@@ -88,19 +80,17 @@ def remarks(explanation: CellExplanation) -> Remarks:
     """What is said under the answer."""
     cell, model = explanation.cell, explanation.model
     measured, unusual = "", []
-    notes = [part for part in str(cell["notes"]).split("; ") if part and part != "SIMULATED"]
     if model is not None:
-        there = set(str(cell["families"]).split("|"))
+        there = cell.families
         absent = [readable(name) for name in model.layout.families if name not in there]
         missing = f"; not measured: {', '.join(absent)}" if absent else ""
-        measured = f"Measured: {cell['completeness']:.0%} of the layout{missing}."
-    if model is not None and cell["subclass"]:
+        measured = f"Measured: {cell.completeness:.0%} of the layout{missing}."
+    if model is not None and cell.subclass:
         reference = model.classifier.reference_
         values = explanation.values[None]
-        unusual = reference.unusual(values, [cell["subclass"]], most=_UNUSUAL)[0]
-        if unusual:
-            notes = [part for part in notes if not part.startswith("unlike ")]
-    return Remarks(str(cell["quality"]), measured, unusual, notes)
+        unusual = reference.unusual(values, [cell.subclass], most=_UNUSUAL)[0]
+    unlike = [cell.unlike] if cell.unlike and not unusual else []
+    return Remarks(cell.quality, measured, unusual, cell.remarks + unlike)
 
 
 def telling(reference: Reference, explanation: CellExplanation) -> NDArray[np.intp]:

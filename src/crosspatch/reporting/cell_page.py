@@ -18,7 +18,7 @@ from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.finding import open_source
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.reference import Reference
-from crosspatch.models.verdicts import INSUFFICIENT, OUTSIDE
+from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation, write_contributions
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import THRESHOLDS
@@ -147,7 +147,7 @@ def write_pages(
             save_figure(figure, out / f"{name}{ending}", _DPI)
             written.append(out / f"{name}{ending}")
             figure.set_layout_engine("none")  # it has its layout, which takes most of the time
-        say(f"{each.cell['cell_id']}: {out / name}.png")
+        say(f"{each.cell.cell_id}: {out / name}.png")
     write_contributions(explanations, out / "contributions.csv")
     return [*written, out / "contributions.csv"]
 
@@ -155,8 +155,8 @@ def write_pages(
 def _file_name(explanation: CellExplanation, taken: set[str]) -> str:
     """A name for files that any system takes, which no other cell has."""
     cell = explanation.cell
-    plain_id = re.sub(r"[^\w.-]+", "_", str(cell["cell_id"])).strip("._")[:80] or "cell"
-    first = plain_id if cell["species_known"] else f"{plain_id}-{cell['species']}"
+    plain_id = re.sub(r"[^\w.-]+", "_", str(cell.cell_id)).strip("._")[:80] or "cell"
+    first = plain_id if cell.species_known else f"{plain_id}-{cell.species}"
     name, number = first, 1
     while name.lower() in taken:
         number += 1
@@ -196,18 +196,18 @@ def _opened(
 
 def _head(explanation: CellExplanation, width: float) -> _Panel:
     cell, model = explanation.cell, explanation.model
-    known = "" if cell["species_known"] else ", assumed: the file does not say"
-    about = [f"{cell['species'] or 'unknown'} cell{known}"]
+    known = "" if cell.species_known else ", assumed: the file does not say"
+    about = [f"{cell.species or 'unknown'} cell{known}"]
     if explanation.recording is not None:
         about.append(explanation.name or explanation.recording.name)
-    elif cell["source"]:
-        about.append(f"a row of {cell['source']}")
+    elif cell.source:
+        about.append(f"a row of {cell.source}")
     if model is not None:
         about.append(
             f"model {model.about['model']} of {model.species} cells, layout {model.layout.name}"
         )
     lines: list[tuple[str, dict[str, Any]]] = [
-        (str(cell["cell_id"]), {"fontsize": 13, "fontweight": "bold"}),
+        (str(cell.cell_id), {"fontsize": 13, "fontweight": "bold"}),
         (" · ".join(about), {"color": "0.35"}),
     ]
     warnings = warnings_of(explanation)
@@ -257,7 +257,7 @@ def _notes(explanation: CellExplanation, recording: Recording | None, width: flo
         lines.append((found.measured, {}))
     if found.unusual:
         unusual = ", ".join(found.unusual)
-        lines.append((f"Unusual for {explanation.cell['subclass']}: {unusual}.", {}))
+        lines.append((f"Unusual for {explanation.cell.subclass}: {unusual}.", {}))
     if found.notes:
         fitted = wrapped(f"Notes: {'; '.join(found.notes)}.", width - 0.2).split("\n")
         more = len(fitted) - _NOTE_LINES
@@ -325,7 +325,7 @@ def _small(*all_axes: Axes) -> None:
 
 
 def _answer_rows(explanation: CellExplanation) -> list[_Row]:
-    if explanation.model is None or not explanation.cell["subclass"]:
+    if explanation.model is None or not explanation.cell.subclass:
         return []
     model, families = explanation.model, explanation.model.layout.families
     low = 0.7 + 0.26 * len(model.classes)
@@ -350,13 +350,13 @@ def _answer_rows(explanation: CellExplanation) -> list[_Row]:
 def _draw_probabilities(explanation: CellExplanation, model: Artifact, place: SubFigure) -> None:
     cell, axes = explanation.cell, place.subplots()
     names = ordered(model.classes)
-    p = np.array([float(cell[f"probability_{name}"]) for name in names])
-    pale = 0.4 if cell["verdict"] == OUTSIDE else 1.0
+    p = np.array([float(cell.probabilities[name]) for name in names])
+    pale = 0.4 if cell.verdict == Verdict.OUTSIDE else 1.0
     rows = np.arange(len(names))
     colours = [colour_of(name) for name in names]
     axes.barh(rows, p, 0.62, color=colours, alpha=pale)
     axes.barh(rows, p, 0.62, facecolor="none", edgecolor=_EDGE, linewidth=0.6)
-    within = str(cell["prediction_set"]).split("|")
+    within = cell.prediction_set
     limits = limits_of(explanation, model)
     for row, name in enumerate(names):
         needed = limits[name]
@@ -383,7 +383,7 @@ def _draw_contributions(explanation: CellExplanation, model: Artifact, place: Su
     from matplotlib.patches import Patch
 
     table, families = explanation.contributions, model.layout.families
-    order = sorted(model.classes, key=lambda name: -explanation.cell[f"probability_{name}"])
+    order = sorted(model.classes, key=lambda name: -explanation.cell.probabilities[name])
     axes = place.subplots()
     handles = []
     shown = order[:2]
@@ -453,7 +453,7 @@ def _reference_rows(explanation: CellExplanation) -> list[_Row]:
             _Panel(height, lambda place: _draw_values(explanation, reference, places, place), 1.15)
         )
     plane = None
-    if explanation.cell["verdict"] != INSUFFICIENT:
+    if explanation.cell.verdict != Verdict.INSUFFICIENT:
         plane = discriminant_plane(reference, explanation.values)
     if plane is not None:
         panels.append(_Panel(3.0, lambda place: _draw_plane(explanation, plane, place), 0.85))
@@ -557,7 +557,7 @@ def _draw_plane(explanation: CellExplanation, plane: Plane, place: SubFigure) ->
     axes.set_aspect("equal")
     axes.set_xlabel(f"discriminant 1 ({plane.shares[0]:.0%} of what separates them)", fontsize=TEXT)
     axes.set_ylabel(f"discriminant 2 ({plane.shares[1]:.0%})", fontsize=TEXT)
-    far = f"{100 * float(explanation.cell['p_reference']):.2g} % of its cells lie as far out"
+    far = f"{100 * float(explanation.cell.p_reference):.2g} % of its cells lie as far out"
     said = (
         f"the cell (star), and 50 and 90 % of each subclass of the reference; over all "
         f"{plane.measured} values {far}"

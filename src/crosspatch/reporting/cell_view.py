@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crosspatch.features.analysis import Analysis
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.explained import CellExplanation
+from crosspatch.prediction.prediction import IN_NOTES, PredictedCell
 from crosspatch.recordings.model import Recording
 from crosspatch.reporting.cell_facts import answer, limits_of, remarks, telling, warnings_of
 from crosspatch.reporting.labels import ordered, readable
@@ -85,9 +86,9 @@ def cell_details(explanation: CellExplanation, place: ReferenceMap | str) -> dic
     headline, meaning = answer(explanation)
     said = remarks(explanation)
     model = explanation.model
-    given = model is not None and bool(explanation.cell["subclass"])
+    given = model is not None and bool(explanation.cell.subclass)
     return {
-        "cell": {name: plain(value) for name, value in explanation.cell.items()},
+        "cell": _of_cell(explanation.cell),
         "headline": headline,
         "meaning": meaning,
         "warnings": warnings_of(explanation),
@@ -115,12 +116,12 @@ def _model(model: Artifact) -> dict[str, Any]:
 
 
 def _probabilities(explanation: CellExplanation, model: Artifact) -> list[dict[str, Any]]:
-    within = str(explanation.cell["prediction_set"]).split("|")
+    within = explanation.cell.prediction_set
     limits = limits_of(explanation, model)
     return [
         {
             "class": name,
-            "probability": plain(explanation.cell[f"probability_{name}"]),
+            "probability": plain(explanation.cell.probabilities[name]),
             "needed": plain(limits[name]),
             "in_set": name in within,
         }
@@ -131,7 +132,7 @@ def _probabilities(explanation: CellExplanation, model: Artifact) -> list[dict[s
 def _contributions(explanation: CellExplanation, model: Artifact) -> dict[str, Any]:
     """Of every family, measured or not, to every class; the most probable class first."""
     table = explanation.contributions
-    order = sorted(model.classes, key=lambda name: -explanation.cell[f"probability_{name}"])
+    order = sorted(model.classes, key=lambda name: -explanation.cell.probabilities[name])
     by_place = table.set_index(["class", "family"])
     measured = set(table["family"])
     families = [
@@ -218,6 +219,21 @@ def _place(
     if not math.isfinite(x):
         return {"why": "less than half of what the map is made of was measured"}
     return {"x": x, "y": y, "neighbours": dict(placed.neighbours[0])}
+
+
+def _of_cell(cell: PredictedCell) -> dict[str, Any]:
+    found = {
+        name: plain(value)
+        for name, value in cell._asdict().items()
+        if name not in ("probabilities", *IN_NOTES)
+    }
+    found |= {f"probability_{name}": plain(p) for name, p in cell.probabilities.items()}
+    return found | {
+        "prediction_set": "|".join(cell.prediction_set),
+        "families": "|".join(cell.families),
+        "verdict": str(cell.verdict),
+        "notes": cell.text,
+    }
 
 
 def plain(value: Any) -> Any:

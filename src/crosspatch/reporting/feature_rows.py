@@ -21,20 +21,13 @@ _GAP = 0.06
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Where each feature and each family's heading is, in inches from the top of the rows.
+    """Where each feature and each family's heading is, in inches from the top of the rows."""
 
-    Attributes
-    ----------
-    features : dict
-        Feature to top, height and label.
-    headings : dict
-        Family to the middle of its heading, and its lines.
-    label_width, height : float
-        Inches.
-    """
-
+    #: Feature to top, height and label.
     features: dict[str, tuple[float, float, str]]
+    #: Family to the middle of its heading, and its lines.
     headings: dict[str, tuple[float, str]]
+    #: Inches.
     label_width: float
     height: float
 

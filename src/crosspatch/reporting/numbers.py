@@ -71,17 +71,10 @@ Content = str | Shown
 
 @dataclass(frozen=True)
 class ResultSource:
-    """A result folder that a report is made from.
-
-    Attributes
-    ----------
-    path : Path
-    label : str
-        What the report calls it; no two of a report are the same.
-    settings : dict
-    """
+    """A result folder that a report is made from."""
 
     path: Path
+    #: What the report calls it; no two of a report are the same.
     label: str
     settings: Mapping[str, Any]
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
@@ -151,26 +144,16 @@ def read_source(path: Path, label: str) -> ResultSource:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Attributes
-    ----------
-    source : ResultSource
-    table : str
-    row : int
-        From 0, as in the file.
-    column : str
-    digits : int
-        After the point.
-    form : str
-        ``plain``, ``signed``, ``p`` (below 0.001 it says so) or ``count``.
-    """
+    """A cell of a table."""
 
     source: ResultSource
     table: str
+    #: From 0, as in the file.
     row: int
     column: str
+    #: After the point.
     digits: int = 3
+    #: ``plain``, ``signed``, ``p`` (below 0.001 it says so) or ``count``.
     form: Form = "plain"
 
     @property
@@ -188,18 +171,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Rows:
-    """How many rows of a table have certain values.
-
-    Attributes
-    ----------
-    source : ResultSource
-    table : str
-    where : dict
-        Column to value.
-    """
+    """How many rows of a table have certain values."""
 
     source: ResultSource
     table: str
+    #: Column to value.
     where: Mapping[str, str]
 
     @property
@@ -219,16 +195,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Setting:
-    """A value of a folder's settings.
-
-    Attributes
-    ----------
-    source : ResultSource
-    path : tuple of str
-        Keys from the top.
-    """
+    """A value of a folder's settings."""
 
     source: ResultSource
+    #: Keys from the top.
     path: tuple[str, ...]
 
     @property

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from crosspatch.errors import CrosspatchError
 from crosspatch.reporting.numbers import Content, refuse_bare
 from crosspatch.reporting.style import NARROW, WIDE, save_figure
+from crosspatch.telling import Progress
 from crosspatch.writing import replacing
 
 if TYPE_CHECKING:
@@ -71,30 +72,19 @@ class Commands:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes
-    ----------
-    caption : str or Markup
-    header : sequence of str
-    rows : sequence of sequences
-        Names, and numbers as references.
-    texts : int
-        How many columns, from the left, are text; the others are numbers and stand to the right.
-    last_text : bool
-        Whether the last column is text too, and long.
-    folded : bool
-        Whether it is shown only when the reader opens it; the caption is what to click on.
-    notes : sequence of str or Markup
-        What stands under each row, in the table's whole width; empty where nothing does.
-    """
+    """A table."""
 
     caption: Content
     header: Sequence[Content]
+    #: Names, and numbers as references.
     rows: Sequence[Sequence[Content]]
+    #: How many columns, from the left, are text; the others are numbers and stand to the right.
     texts: int = 1
+    #: Whether the last column is text too, and long.
     last_text: bool = False
+    #: Whether it is shown only when the reader opens it; the caption is what to click on.
     folded: bool = False
+    #: What stands under each row, in the table's whole width; empty where nothing does.
     notes: Sequence[Content] = ()
     kind: ClassVar[str] = "table"
 
@@ -107,26 +97,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure.
+    """A figure."""
 
-    Attributes
-    ----------
-    name : str
-        Of its files, without ending; unlike all others of a report.
-    draw : callable
-        Takes a width in inches.
-    alt : str
-        What it shows and what is to be seen in it, for those who do not see it.
-    caption : str or Markup
-    large : bool
-        Whether it is slow to draw and full of lines: then it is drawn once, as points, and on a
-        narrow screen the reader moves it from side to side.
-    """
-
+    #: Of its files, without ending; unlike all others of a report.
     name: str
+    #: Takes a width in inches.
     draw: Callable[[float], Figure]
+    #: What it shows and what is to be seen in it, for those who do not see it.
     alt: str
     caption: Content
+    #: Whether it is slow to draw and full of lines: then it is drawn once, as points, and on a
+    #: narrow screen the reader moves it from side to side.
     large: bool = False
     kind: ClassVar[str] = "picture"
 
@@ -183,7 +164,7 @@ def write_page(
     banner: str = "",
     beside: bool = True,
     most_bytes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write a page, and its figures beside it.
 

@@ -172,23 +172,15 @@ def _timed(values: NDArray[np.floating], rate: float, points: int) -> tuple[NDAr
 
 @dataclass(frozen=True)
 class FirstSpike:
-    """The first spike of a kind of stimulus.
+    """The first spike of a kind of stimulus."""
 
-    Attributes
-    ----------
-    stimulus : str
-        ``rheobase``, ``short square`` or ``ramp``.
-    time : array, shape (samples,)
-        ms from threshold.
-    voltage : array, shape (samples,)
-        mV.
-    speed : array, shape (samples,)
-        mV/ms, of the potential filtered as IPFX does to find spikes.
-    """
-
+    #: ``rheobase``, ``short square`` or ``ramp``.
     stimulus: str
+    #: Shape (samples,). ms from threshold.
     time: NDArray[np.float64]
+    #: Shape (samples,). mV.
     voltage: NDArray[np.float64]
+    #: Shape (samples,). mV/ms, of the potential filtered as IPFX does to find spikes.
     speed: NDArray[np.float64]
 
 

@@ -51,6 +51,7 @@ from crosspatch.reporting.page import (
     Table,
     write_page,
 )
+from crosspatch.telling import Progress
 
 _TITLE = "Transcriptomic subclass from patch-clamp recordings"
 
@@ -101,7 +102,7 @@ CITATION = (
 def write_report(
     folders: Sequence[str | Path],
     out: str | Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write one page about result folders, and its figures beside it.
 

@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.staticfiles import StaticFiles
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.models.verdicts import VERDICTS
+from crosspatch.models.verdicts import Verdict
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
@@ -83,7 +83,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "colour_of": colour_of,
-        "verdicts": VERDICTS,
+        "verdicts": {name: name.meaning for name in Verdict},
         "State": State,
     }
     return environment
@@ -237,7 +237,7 @@ def _only(batch: Upload) -> str | None:
 def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, Any]:
     """Subclasses by verdict, in the taxonomy's order."""
     names = ordered(subclass for _, subclass, _, _ in counts if subclass)
-    given = [verdict for verdict in VERDICTS if any(row[2] == verdict for row in counts)]
+    given = [verdict for verdict in Verdict if any(row[2] == verdict for row in counts)]
 
     def row(name: str) -> list[int]:
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crosspatch.prediction.prediction import IN_NOTES
+
 if TYPE_CHECKING:
-    from crosspatch.prediction.batches import Batch
     from crosspatch.prediction.prediction import Prediction
 
 #: Columns by which cells can be sorted.
@@ -31,52 +33,24 @@ CHOICES = ("verdict", "subclass", "species")
 
 _FILE = "cells.sqlite"
 _REAL = ("probability", "p_reference", "completeness")
+_FLAGS = ("species_known", "simulated", "aligned")
 
-#: Of a cell: its id and notes as its file has them, and what was noted when it was judged. Which
-#: ids stand more than once is another question for a file than for all of them.
-_ASIDE = ("given_id", "given_notes", "said")
+#: Columns that hold several words, kept as JSON.
+_LISTS = ("prediction_set", "families", "notes", "unusual", "references")
 
-#: Columns that are of use here only.
-INNER = ("cell", "source", *_ASIDE)
-
-
-@dataclass(frozen=True)
-class PredictedPart:
-    """Cells of a file.
-
-    Attributes
-    ----------
-    given : Batch
-        As the file has them.
-    named : Batch
-        The same, with ids that stand once.
-    judged : Prediction
-        Of `named`.
-    """
-
-    given: Batch
-    named: Batch
-    judged: Prediction
+#: Columns that are of use here only; ``words`` is what is to be said of a cell, in one line.
+INNER = ("words", "source", *IN_NOTES)
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which cells, in which order.
+    """Which cells, in which order."""
 
-    Attributes
-    ----------
-    text : str
-        Stands in the cell's id, its file's name, quality or notes.
-    chosen : mapping
-        Column of `CHOICES` to the value wanted.
-    sort : str
-        One of `SORTS`; empty for the order in which they came.
-    descending : bool
-    offset, limit : int
-    """
-
+    #: Stands in the cell's id, its file's name, quality or notes.
     text: str = ""
+    #: Column of `CHOICES` to the value wanted.
     chosen: Mapping[str, str] = field(default_factory=dict)
+    #: One of `SORTS`; empty for the order in which they came.
     sort: str = ""
     descending: bool = False
     offset: int = 0
@@ -91,17 +65,17 @@ class Results:
     folder : Path
         The batch's; the database is made if it is not there.
     columns : sequence of str
-        Those of `crosspatch.prediction.prediction.Prediction.to_table`.
+        Those of `crosspatch.prediction.prediction.cell_columns`.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str]):
         self.folder = folder
         self.columns = tuple(columns)
-        kinds = ", ".join(f'"{name}" {_kind(name)}' for name in (*self.columns, *_ASIDE))
+        kinds = ", ".join(f'"{name}" {_kind(name)}' for name in (*self.columns, "words"))
         with self._open() as db:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS cells (file INTEGER, row INTEGER, name TEXT, "
-                f"cell INTEGER, {kinds}, PRIMARY KEY (file, row))"
+                f"{kinds}, PRIMARY KEY (file, row))"
             )
 
     @contextmanager
@@ -112,8 +86,8 @@ class Results:
             with db:
                 yield db
 
-    def put(self, upload: int, label: str, parts: Sequence[PredictedPart]) -> int:
-        """Keep the cells of a file in place of what was kept of it.
+    def put(self, upload: int, label: str, parts: Sequence[Prediction]) -> int:
+        """Keep the cells of a file in place of what was kept of it; returns how many rows.
 
         Parameters
         ----------
@@ -121,43 +95,33 @@ class Results:
             Number of the file in its batch.
         label : str
             The file's name.
-        parts : sequence of PredictedPart
-
-        Returns
-        -------
-        int
-            Rows.
+        parts : sequence of Prediction
+            With ids that stand once in the file.
         """
         import numpy as np
-        import pandas as pd
 
-        marks = ", ".join("?" * (4 + len(self.columns) + len(_ASIDE)))
+        marks = ", ".join("?" * (4 + len(self.columns)))
         count = 0
         with self._open() as db:
             db.execute("DELETE FROM cells WHERE file = ?", (upload,))
-            before = 0
             for part in parts:
-                cells = part.judged.cells
-                named = zip(part.given.cell_ids, part.given.notes, part.named.notes, strict=True)
-                of_file = dict(zip(part.named.cell_ids, named, strict=True))
-                aside = [
-                    _aside(*of_file[name], notes)
-                    for name, notes in zip(cells["cell_id"], cells["notes"], strict=True)
-                ]
-                which = pd.factorize(cells["cell_id"])[0] + before
-                before = int(which.max()) + 1 if len(which) else before
-                plain = cells[list(self.columns)].astype(object).where(cells.notna(), None)
-                columns = plain.itertuples(index=False, name=None)
-                rows = zip(which.tolist(), columns, aside, strict=True)
+                cells = part.cells[list(self.columns)].astype(object)
+                for name in _LISTS:
+                    cells[name] = [json.dumps(value) for value in cells[name]]
+                cells["verdict"] = [str(verdict) for verdict in cells["verdict"]]
+                cells = cells.where(cells.notna(), None)
+                cells["words"] = part.to_table()["notes"].to_numpy()
                 db.executemany(
                     f"INSERT INTO cells VALUES ({marks})",  # noqa: S608, question marks only
                     (
-                        (upload, count + k, label, cell, *values, *more)
-                        for k, (cell, values, more) in enumerate(rows)
+                        (upload, row, label, *values)
+                        for row, values in enumerate(
+                            cells.itertuples(index=False, name=None), count
+                        )
                     ),
                 )
-                count += len(cells)
-            X = np.vstack([part.judged.X for part in parts]) if parts else np.zeros((0, 0))
+                count += len(part)
+            X = np.vstack([part.X for part in parts]) if parts else np.zeros((0, 0))
             np.save(self._values(upload), X.astype(np.float32))
         return count
 
@@ -193,7 +157,7 @@ class Results:
                 f"SELECT * FROM cells {where} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
                 (*values, query.limit, query.offset),
             ).fetchall()
-        return int(total), [dict(row) for row in rows]
+        return int(total), [_told(row) for row in rows]
 
     def one(self, upload: int, row: int) -> dict[str, Any] | None:
         """One row, None if it is not there."""
@@ -201,7 +165,7 @@ class Results:
             found = db.execute(
                 "SELECT * FROM cells WHERE file = ? AND row = ?", (upload, row)
             ).fetchone()
-        return None if found is None else dict(found)
+        return None if found is None else _told(found)
 
     def beside(self, upload: int, row: int, way: int) -> dict[str, Any] | None:
         """The row before (-1) or after (1) another, in the order in which they came."""
@@ -239,7 +203,8 @@ class Results:
         import numpy as np
         import pandas as pd
 
-        from crosspatch.prediction.batches import Batch, unique, with_note
+        from crosspatch.models.verdicts import Verdict
+        from crosspatch.prediction.batches import Batch, unique
         from crosspatch.prediction.prediction import Prediction
 
         seen: Counter[str] = Counter()
@@ -251,28 +216,19 @@ class Results:
                 )
             if cells.empty:
                 continue
-            cells["species_known"] = cells["species_known"].astype(bool)
             for name in self.columns:
-                if _kind(name) == "REAL":
-                    cells[name] = cells[name].astype(float)
-            once = cells.drop_duplicates("cell")
-            n = len(once)
-            batch = unique(
-                Batch(
-                    str(once["source"].iloc[0]),
-                    once["given_id"].tolist(),
-                    [None] * n,
-                    np.zeros((n, 0), dtype=np.float32),
-                    [""] * n,
-                    once["given_notes"].tolist(),
-                ),
-                seen,
-                lambda line: None,
-            )
-            renamed = dict(zip(once["cell"], batch.cell_ids, strict=True))
-            cells["cell_id"] = cells["cell"].map(renamed)
-            noted = cells["cell"].map(dict(zip(once["cell"], batch.notes, strict=True)))
-            cells["notes"] = [with_note(*both) for both in zip(noted, cells["said"], strict=True)]
+                kind = _kind(name)
+                if kind != "TEXT":
+                    cells[name] = cells[name].astype(float if kind == "REAL" else bool)
+                elif name in _LISTS:
+                    cells[name] = pd.Series(map(_read_list, cells[name]), dtype=object)
+            cells["verdict"] = list(map(Verdict, cells["verdict"]))
+            once = cells.drop_duplicates("cell_id")
+            nothing = np.zeros((len(once), 0), dtype=np.float32)
+            ids = once["cell_id"].tolist()
+            batch = Batch("", ids, [None] * len(ids), nothing, given_ids=once["given_id"].tolist())
+            named = unique(batch, seen, lambda line: None).cell_ids
+            cells["cell_id"] = cells["cell_id"].map(dict(zip(ids, named, strict=True)))
             X = np.load(self._values(upload), allow_pickle=False)
             found.append(Prediction(cells[list(self.columns)], X, layout, header))
         return found
@@ -288,16 +244,23 @@ class Results:
         return replace(whole, cells=whole.cells.iloc[[row]].reset_index(drop=True), X=X)
 
 
-def _aside(given_id: str, given_notes: str, named_notes: str, notes: str) -> tuple[str, str, str]:
-    """What stands in the columns of `_ASIDE`."""
-    said = notes.removeprefix(named_notes)
-    return given_id, given_notes, said.removeprefix("; ") if named_notes else said
+def _told(row: sqlite3.Row) -> dict[str, Any]:
+    """A row as it is shown, in words."""
+    found = dict(row)
+    for name in ("prediction_set", "families"):
+        found[name] = "|".join(json.loads(found[name]))
+    return found | {"notes": found["words"]}
+
+
+def _read_list(text: str) -> tuple[str, ...] | None:
+    found = json.loads(text)
+    return None if found is None else tuple(found)
 
 
 def _kind(column: str) -> str:
     if column in _REAL or column.startswith("probability_"):
         return "REAL"
-    return "INTEGER" if column == "species_known" else "TEXT"
+    return "INTEGER" if column in _FLAGS else "TEXT"
 
 
 def _where(query: Query) -> tuple[str, list[Any]]:
@@ -308,7 +271,7 @@ def _where(query: Query) -> tuple[str, list[Any]]:
             values.append(value)
     if query.text:
         escaped = query.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        columns = ("cell_id", "name", "quality", "notes", "subclass")
+        columns = ("cell_id", "name", "quality", "words", "subclass")
         parts.append("(" + " OR ".join(f"\"{c}\" LIKE ? ESCAPE '\\'" for c in columns) + ")")
         values += [f"%{escaped}%"] * len(columns)
     return (f"WHERE {' AND '.join(parts)}" if parts else ""), values

@@ -26,23 +26,15 @@ _MODULE = "crosspatch.service.worker"
 
 @dataclass(eq=False)
 class QueuedTask:
-    """Something for a worker to do.
+    """Something for a worker to do."""
 
-    Attributes
-    ----------
-    owner : str
-        Owners take turns.
-    request : dict
-        For `crosspatch.service.worker.Worker`.
-    told : callable
-        Told how far it is; called from another thread.
-    answer : Future
-        Of the worker's answer, always a dict with ``error``.
-    """
-
+    #: Owners take turns.
     owner: str
+    #: For `crosspatch.service.worker.Worker`.
     request: dict[str, Any]
+    #: Told how far it is; called from another thread.
     told: Callable[[dict[str, Any]], None] = lambda said: None
+    #: Of the worker's answer, always a dict with ``error``.
     answer: Future[dict[str, Any]] = field(default_factory=Future)
     stopped: threading.Event = field(default_factory=threading.Event)
 

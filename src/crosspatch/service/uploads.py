@@ -85,54 +85,35 @@ def kind_of(label: str) -> tuple[str, str | None]:
 
 @dataclass
 class UploadedFile:
-    """A file of a batch.
+    """A file of a batch."""
 
-    Attributes
-    ----------
-    number : int
-        In the batch, from 1.
-    label : str
-        Its name as the user gave it, made harmless.
-    kind : str
-        ``recording`` or ``table``.
-    path : Path
-        Where it is; the name has nothing of the user's.
-    state : State
-    stage : str
-        What is being done.
-    done : int
-        Rows predicted so far.
-    size, rows : int
-        Bytes; predicted rows.
-    reason : str or None
-        Why it failed.
-    messages : list of str
-    confirm : bool
-        Whether a table's columns are shown before anything is predicted.
-    columns : dict or None
-        From `crosspatch.service.worker.Worker.columns`.
-    choices : dict
-        What the user chose of its columns.
-    step : StepDescription or None
-    example : str or None
-        Name of the simulated example it is.
-    """
-
+    #: In the batch, from 1.
     number: int
+    #: Its name as the user gave it, made harmless.
     label: str
+    #: ``recording`` or ``table``.
     kind: str
+    #: Where it is; the name has nothing of the user's.
     path: Path
     state: State = State.RECEIVING
+    #: What is being done.
     stage: str = ""
+    #: Rows predicted so far.
     done: int = 0
+    #: Bytes; predicted rows.
     size: int = 0
     rows: int = 0
+    #: Why it failed.
     reason: str | None = None
     messages: list[str] = field(default_factory=list)
+    #: Whether a table's columns are shown before anything is predicted.
     confirm: bool = True
+    #: From `crosspatch.service.worker.Worker.columns`.
     columns: dict[str, Any] | None = None
+    #: What the user chose of its columns.
     choices: dict[str, dict[str, Any]] = field(default_factory=dict)
     step: StepDescription | None = None
+    #: Name of the simulated example it is.
     example: str | None = None
 
     @property
@@ -143,27 +124,17 @@ class UploadedFile:
 
 @dataclass
 class Upload:
-    """Files that were given together.
+    """Files that were given together."""
 
-    Attributes
-    ----------
-    id : str
-        Cannot be guessed.
-    folder : Path
-    species : str or None
-        Of cells whose file does not say.
-    quality : str
-    expires : float
-        Seconds since 1970.
-    uploads : dict
-        By number.
-    """
-
+    #: Cannot be guessed.
     id: str
     folder: Path
+    #: Of cells whose file does not say.
     species: str | None
     quality: str
+    #: Seconds since 1970.
     expires: float
+    #: By number.
     uploads: dict[int, UploadedFile] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 10**9)), repr=False)

@@ -19,13 +19,13 @@ import numpy as np
 
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
 from crosspatch.processes import Tell, answer_requests
-from crosspatch.service.predicted import PredictedPart, Results
+from crosspatch.service.predicted import Results
 from crosspatch.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from crosspatch.explanation.reference_map import ReferenceMap
     from crosspatch.features.outcome import CellFeatures, Failure
-    from crosspatch.prediction.batches import Batch, ReadSettings
+    from crosspatch.prediction.batches import ReadSettings
     from crosspatch.prediction.explained import CellExplanation
     from crosspatch.prediction.prediction import Prediction
     from crosspatch.prediction.predictor import Predictor
@@ -220,9 +220,7 @@ class Worker:
         label = str(request["label"])
         batch = recordings_batch([(Path(label), outcome)], settings, say)
         prediction = self.predictor.predict(batch, say)
-        self._results(request).put(
-            request["upload"], label, [PredictedPart(batch, batch, prediction)]
-        )
+        self._results(request).put(request["upload"], label, [prediction])
         return prediction
 
     def columns(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -274,11 +272,11 @@ class Worker:
                     f"only the first {self.settings.rows:,} rows are predicted; give the rest in "
                     "another file, or use `crosspatch predict`"
                 )
-                given = _first(given, most)
+                given = given.first(most)
             count += len(given.cell_ids)
             if given.cell_ids:
                 named = unique(given, seen, messages)
-                parts.append(PredictedPart(given, named, self.predictor.predict(named, messages)))
+                parts.append(self.predictor.predict(named, messages))
             tell({"stage": "predicting", "done": count})
             if len(each.cell_ids) > most:
                 break
@@ -489,17 +487,6 @@ def _refuse_other_files(path: Path) -> None:
                     if place not in seen:
                         seen.add(place)
                         waiting.append(item)
-
-
-def _first(batch: Batch, count: int) -> Batch:
-    return replace(
-        batch,
-        cell_ids=batch.cell_ids[:count],
-        species=batch.species[:count],
-        X=batch.X[:count],
-        quality=batch.quality[:count],
-        notes=batch.notes[:count],
-    )
 
 
 def _details(request: Mapping[str, Any], row: int) -> Path:

@@ -8,7 +8,7 @@ fitted to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from crosspatch.simulation.subclasses import (
     _require_known,
     simulated_neuron,
 )
+from crosspatch.telling import Progress
 from crosspatch.writing import replacing
 
 #: Table of the cells of a folder.
@@ -86,7 +87,7 @@ def simulate_cells(
     *,
     seed: int = 0,
     jobs: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     whole_set: bool = False,
 ) -> Path:
     """Simulate cells of a species and write their recordings.

@@ -56,74 +56,50 @@ LATIN_NAMES = {"mouse": "Mus musculus", "human": "Homo sapiens"}
 
 @dataclass(frozen=True)
 class WrittenSweep:
-    """One sweep to write.
+    """One sweep to write."""
 
-    Attributes
-    ----------
-    stimulus_code : str
-        Code in the Allen stimulus ontology, such as C1LSCOARSE150216.
-    current : array
-        Injected current, pA; in voltage clamp the response.
-    voltage : array
-        Response, mV, as long as the current; zeros from where the acquisition was stopped. In
-        voltage clamp the command.
-    rate : float
-        Samples a second.
-    start : float
-        Start within the session, s.
-    bridge_balance : float
-        MOhm; not written in voltage clamp.
-    bias_current : float
-        pA; not written in voltage clamp.
-    clamp : str
-        ``current clamp`` or ``voltage clamp``.
-    """
-
+    #: Code in the Allen stimulus ontology, such as C1LSCOARSE150216.
     stimulus_code: str
+    #: Injected current, pA; in voltage clamp the response.
     current: NDArray[np.float32]
+    #: Response, mV, as long as the current; zeros from where the acquisition was stopped. In
+    #: voltage clamp the command.
     voltage: NDArray[np.float32]
+    #: Samples a second.
     rate: float
+    #: Start within the session, s.
     start: float
+    #: MOhm; not written in voltage clamp.
     bridge_balance: float
+    #: pA; not written in voltage clamp.
     bias_current: float
+    #: ``current clamp`` or ``voltage clamp``.
     clamp: str = CURRENT_CLAMP
 
 
 @dataclass(frozen=True)
 class SessionNotes:
-    """What is known of a recording besides its samples.
+    """What is known of a recording besides its samples."""
 
-    Attributes
-    ----------
-    identifier, description, experiment : str
-        Of the session.
-    keywords : tuple of str
-    start : datetime
-        With time zone.
-    species : str
-        Mouse or human.
-    donor, donor_description, sex, age : str
-        Sex as M, F or U; age as ISO 8601 duration.
-    institution, lab : str
-    seal : float
-        GOhm.
-    access_resistance : float
-        MOhm.
-    """
-
+    #: Of the session.
     identifier: str
     description: str
     experiment: str
     keywords: tuple[str, ...]
+    #: With time zone.
     start: datetime
+    #: Mouse or human.
     species: str
+    #: Sex as M, F or U; age as ISO 8601 duration.
     donor: str
     donor_description: str
     sex: str
     age: str
     institution: str
     lab: str
+    #: GOhm.
     seal: float
+    #: MOhm.
     access_resistance: float
 
 

@@ -42,101 +42,71 @@ _SHAPE_FOLLOWS_THRESHOLD = 0.4
 
 @dataclass(frozen=True)
 class SpikeShape:
-    """The shape of a spike fired from rest.
+    """The shape of a spike fired from rest."""
 
-    Attributes
-    ----------
-    threshold : float
-        Membrane potential where the slope reaches 5 % of the upstroke, mV.
-    height : float
-        Peak above threshold, mV.
-    trough : float
-        Fast trough below threshold, mV.
-    width : float
-        Width halfway between peak and fast trough, ms.
-    upstroke : float
-        Steepest rise, mV/ms.
-    upstroke_downstroke_ratio : float
-        Steepest rise over steepest fall.
-    """
-
+    #: Membrane potential where the slope reaches 5 % of the upstroke, mV.
     threshold: float = -38.0
+    #: Peak above threshold, mV.
     height: float = 65.0
+    #: Fast trough below threshold, mV.
     trough: float = 15.0
+    #: Width halfway between peak and fast trough, ms.
     width: float = 0.6
+    #: Steepest rise, mV/ms.
     upstroke: float = 300.0
+    #: Steepest rise over steepest fall.
     upstroke_downstroke_ratio: float = 2.0
 
 
 @dataclass(frozen=True)
 class PointNeuron:
-    """Parameters of the model.
+    """Parameters of the model."""
 
-    Attributes
-    ----------
-    rest : float
-        Resting potential, mV; the leak's reversal potential follows from it.
-    leak : float
-        Leak conductance, nS.
-    capacitance : float
-        Membrane capacitance, pF.
-    slope_factor : float
-        Sharpness of spike onset, mV: smaller is sharper.
-    spike : SpikeShape
-        Shape of a spike fired from rest.
-    threshold_gain, threshold_tau : float
-        The threshold rises by this part of a depolarisation, with this time constant in ms.
-    h_conductance, h_half, h_slope, h_tau, h_reversal : float
-        Ih: nS, mV, mV, ms, mV.
-    d_conductance, d_half, d_slope : float
-        D-type K current, activation: nS, mV, mV.
-    d_inactivation_half, d_inactivation_slope, d_tau : float
-        Its inactivation: mV, mV, ms.
-    k_reversal : float
-        Reversal potential of K, mV.
-    adaptation_conductance, adaptation_jump, adaptation_tau : float
-        Adaptation current: nS, pA a spike, ms.
-    after_jump, after_tau : float
-        Current after a spike, pA and ms: positive hyperpolarises, negative depolarises.
-    fatigue, fatigue_tau : float
-        Part of the height that one spike takes from the next, and its recovery, ms.
-    broadening : float
-        Relative widening of a spike per relative loss of height.
-    noise, noise_tau : float
-        Standard deviation of the noise current when depolarised, pA, and its correlation time, ms.
-    noise_at_rest : float
-        Part of the noise that remains at rest.
-    """
-
+    #: Resting potential, mV; the leak's reversal potential follows from it.
     rest: float = -70.0
+    #: Leak conductance, nS.
     leak: float = 6.0
+    #: Membrane capacitance, pF.
     capacitance: float = 70.0
+    #: Sharpness of spike onset, mV: smaller is sharper.
     slope_factor: float = 1.5
+    #: Shape of a spike fired from rest.
     spike: SpikeShape = field(default_factory=SpikeShape)
+    #: The threshold rises by this part of a depolarisation, with this time constant in ms.
     threshold_gain: float = 0.0
     threshold_tau: float = 8.0
+    #: Ih: nS, mV, mV, ms, mV.
     h_conductance: float = 0.0
     h_half: float = -82.0
     h_slope: float = 9.0
     h_tau: float = 60.0
     h_reversal: float = -40.0
+    #: D-type K current, activation: nS, mV, mV.
     d_conductance: float = 0.0
     d_half: float = -48.0
     d_slope: float = 5.0
+    #: Its inactivation: mV, mV, ms.
     d_inactivation_half: float = -72.0
     d_inactivation_slope: float = 7.0
     d_tau: float = 400.0
+    #: Reversal potential of K, mV.
     k_reversal: float = -92.0
+    #: Adaptation current: nS, pA a spike, ms.
     adaptation_conductance: float = 0.0
     adaptation_jump: float = 0.0
     adaptation_tau: float = 150.0
+    #: Current after a spike, pA and ms: positive hyperpolarises, negative depolarises.
     after_jump: float = 0.0
     after_tau: float = 12.0
+    #: Part of the height that one spike takes from the next, and its recovery, ms.
     fatigue: float = 0.0
     fatigue_tau: float = 60.0
+    #: Relative widening of a spike per relative loss of height.
     broadening: float = 1.0
+    #: Standard deviation of the noise current when depolarised, pA, and its correlation time, ms.
     noise: float = 0.0
     noise_tau: float = 5.0
+    #: Part of the noise that remains at rest.
     noise_at_rest: float = 0.1
 
     @property

@@ -18,72 +18,49 @@ from crosspatch.simulation.subclasses import (
 
 @dataclass(frozen=True)
 class StimulusSet:
-    """The stimulus set, after the Allen Institute's Patch-seq recordings (Gouwens et al. 2020).
+    """The stimulus set, after the Allen Institute's Patch-seq recordings (Gouwens et al. 2020)."""
 
-    Attributes
-    ----------
-    rate : float
-        Samples a second.
-    test_pulse_start, test_pulse_length, test_pulse : float
-        The pulse before every stimulus: s, s, pA.
-    onset, after : float
-        Start of the stimulus, and recording after its end, s.
-    long_square, short_square : float
-        Their lengths, s.
-    lowest, step : float
-        First amplitude of the long squares, and from one to the next, pA.
-    highest : float
-        Amplitude at which the search for the rheobase gives up, pA.
-    offsets : tuple of float
-        Long squares above the rheobase, pA.
-    repeats : int
-        Short squares at the lowest amplitude that fires.
-    ramp_slope : float
-        pA/s.
-    ramp_longest : float
-        Longest ramp, s.
-    ramps : int
-    """
-
+    #: Samples a second.
     rate: float = 50_000.0
+    #: The pulse before every stimulus: s, s, pA.
     test_pulse_start: float = 0.02
     test_pulse_length: float = 0.01
     test_pulse: float = -10.0
+    #: Start of the stimulus, and recording after its end, s.
     onset: float = 0.62
     after: float = 0.6
+    #: Their lengths, s.
     long_square: float = 1.0
     short_square: float = 0.003
+    #: First amplitude of the long squares, and from one to the next, pA.
     lowest: float = -110.0
     step: float = 20.0
+    #: Amplitude at which the search for the rheobase gives up, pA.
     highest: float = 690.0
+    #: Long squares above the rheobase, pA.
     offsets: tuple[float, ...] = (20.0, 40.0, 60.0, 80.0, 100.0, 140.0)
+    #: Short squares at the lowest amplitude that fires.
     repeats: int = 3
+    #: pA/s.
     ramp_slope: float = 25.0
+    #: Longest ramp, s.
     ramp_longest: float = 26.0
     ramps: int = 2
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """How often something goes wrong, as probabilities.
+    """How often something goes wrong, as probabilities."""
 
-    Attributes
-    ----------
-    failed_sweep : float
-        A sweep is stopped early, drifts, is noisy or saturates.
-    repeated : float
-        A failed sweep is recorded again.
-    no_ramp, no_short_square, few_long_squares : float
-        A cell lacks these stimuli.
-    unbalanced_bridge, poor_seal : float
-        Of a cell.
-    """
-
+    #: A sweep is stopped early, drifts, is noisy or saturates.
     failed_sweep: float = 0.02
+    #: A failed sweep is recorded again.
     repeated: float = 0.8
+    #: A cell lacks these stimuli.
     no_ramp: float = 0.05
     no_short_square: float = 0.05
     few_long_squares: float = 0.06
+    #: Of a cell.
     unbalanced_bridge: float = 0.03
     poor_seal: float = 0.03
 

@@ -27,19 +27,12 @@ _AGREEMENT = 1e-3
 
 @dataclass(frozen=True)
 class FeatureChoice:
-    """Chooses the column or difference that gives each feature of a layout.
-
-    Attributes
-    ----------
-    layout : Layout
-    fitted : dict
-        By feature, the columns that may give it, those that say so most exactly first.
-    refused, unused : dict
-        Column to why; those that are not chosen are added.
-    """
+    """Chooses the column or difference that gives each feature of a layout."""
 
     layout: Layout
+    #: By feature, the columns that may give it, those that say so most exactly first.
     fitted: dict[str, list[Fitted]]
+    #: Column to why; those that are not chosen are added.
     refused: dict[str, str]
     unused: dict[str, str]
 

@@ -74,38 +74,25 @@ class Ambiguity:
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """What became of every column of a table.
-
-    Attributes
-    ----------
-    layout : Layout
-    cell_id, species : str, optional
-        Columns that name a cell and its species.
-    taken : tuple of Taken
-        In the order of the layout.
-    refused : tuple of (str, str)
-        Column, and why together with what to write in the mapping file.
-    ambiguous : tuple of Ambiguity
-        Those of `refused` that may be one of several features.
-    unused : tuple of (str, str)
-        Column that was understood and is not needed, and why.
-    labels : tuple of str
-        Columns that are never features.
-    unknown : tuple of str
-        Columns of numbers that were not understood.
-    absent : tuple of str
-        Columns of the mapping that the table does not have.
-    """
+    """What became of every column of a table."""
 
     layout: Layout
+    #: Columns that name a cell and its species.
     cell_id: str | None
     species: str | None
+    #: In the order of the layout.
     taken: tuple[Taken, ...]
+    #: Column, and why together with what to write in the mapping file.
     refused: tuple[tuple[str, str], ...] = ()
+    #: Those of `refused` that may be one of several features.
     ambiguous: tuple[Ambiguity, ...] = ()
+    #: Column that was understood and is not needed, and why.
     unused: tuple[tuple[str, str], ...] = ()
+    #: Columns that are never features.
     labels: tuple[str, ...] = ()
+    #: Columns of numbers that were not understood.
     unknown: tuple[str, ...] = ()
+    #: Columns of the mapping that the table does not have.
     absent: tuple[str, ...] = ()
 
     @property

@@ -36,53 +36,35 @@ _RATIO_OF_SAG = 2
 
 @dataclass(frozen=True)
 class Taken:
-    """A feature and the column or columns that give it.
-
-    Attributes
-    ----------
-    feature : str
-    columns : tuple of str
-        One column, or two where the feature is the first less the second.
-    unit : str
-        Unit in the source; that of the first column for a difference.
-    factor : float
-        By which the column is multiplied; a reciprocal is taken after.
-    how : str
-        How column and unit were recognised.
-    operation : str
-        ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``.
-    our_unit : str
-        Unit of the layout.
-    second_factor : float
-        Factor of the second column of a difference.
-    comma : tuple of bool
-        Of each column, whether it is written with decimal commas.
-    no_zero : tuple of bool
-        Of each column, whether an exact 0 stands for a missing value.
-    limits : tuple of float
-        Least and greatest possible value, in our unit; others are taken as missing.
-    beside : tuple of (str, bool)
-        Columns of the same sweep that cannot be 0, and whether they have decimal commas: in rows
-        in which one is 0, a 0 of this column stands for a missing value too.
-    parts : tuple of Taken
-        The two potentials of a difference.
-    settled : bool
-        Whether the first rows fit the unit, so that later ones must.
-    """
+    """A feature and the column or columns that give it."""
 
     feature: str
+    #: One column, or two where the feature is the first less the second.
     columns: tuple[str, ...]
+    #: Unit in the source; that of the first column for a difference.
     unit: str
+    #: By which the column is multiplied; a reciprocal is taken after.
     factor: float
+    #: How column and unit were recognised.
     how: str
+    #: ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``.
     operation: str
+    #: Unit of the layout.
     our_unit: str
+    #: Factor of the second column of a difference.
     second_factor: float
+    #: Of each column, whether it is written with decimal commas.
     comma: tuple[bool, ...]
+    #: Of each column, whether an exact 0 stands for a missing value.
     no_zero: tuple[bool, ...]
+    #: Least and greatest possible value, in our unit; others are taken as missing.
     limits: tuple[float, float]
+    #: Columns of the same sweep that cannot be 0, and whether they have decimal commas: in rows in
+    #: which one is 0, a 0 of this column stands for a missing value too.
     beside: tuple[tuple[str, bool], ...] = ()
+    #: The two potentials of a difference.
     parts: tuple[Taken, ...] = ()
+    #: Whether the first rows fit the unit, so that later ones must.
     settled: bool = True
 
     @property

@@ -24,24 +24,16 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t
 
 @dataclass(frozen=True)
 class Override:
-    """What a mapping file says of a column.
+    """What a mapping file says of a column."""
 
-    Attributes
-    ----------
-    target : str
-        A feature, an absolute potential such as ``peak_v_rheo``, or one of `SPECIAL`.
-    unit : str, optional
-        Unit of the column; taken from its name or its values if not given.
-    operation : str, optional
-        One of `OPERATIONS`.
-    source : str, optional
-        Who says so, where it is not the mapping: ``the answer``, of a question asked. If the
-        values contradict it, the column is refused; what a mapping says would be an error.
-    """
-
+    #: A feature, an absolute potential such as ``peak_v_rheo``, or one of `SPECIAL`.
     target: str
+    #: Unit of the column; taken from its name or its values if not given.
     unit: str | None = None
+    #: One of `OPERATIONS`.
     operation: str | None = None
+    #: Who says so, where it is not the mapping: ``the answer``, of a question asked. If the values
+    #: contradict it, the column is refused; what a mapping says would be an error.
     source: str | None = None
 
 

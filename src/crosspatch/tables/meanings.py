@@ -50,34 +50,22 @@ class Exactness(IntEnum):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a header was understood to be.
+    """What a header was understood to be."""
 
-    Attributes
-    ----------
-    kind : str
-        ``feature``, ``either`` or ``unlike``.
-    features : tuple of str
-        The feature, or those it may be.
-    operation : str
-        How the feature is computed; ``sign`` where the values tell whether to negate.
-    level : Exactness
-    unit : str or None
-        The unit that the header names.
-    note : str
-        How it was understood; of ``unlike``, why it is no feature.
-    high : float or None
-        Greatest median, in our unit, with which it is not thought to mean something else.
-    own : bool
-        Whether it is our own name.
-    """
-
+    #: ``feature``, ``either`` or ``unlike``.
     kind: str
+    #: The feature, or those it may be.
     features: tuple[str, ...] = ()
+    #: How the feature is computed; ``sign`` where the values tell whether to negate.
     operation: str = "plain"
     level: Exactness = Exactness.NAMED
+    #: The unit that the header names.
     unit: str | None = None
+    #: How it was understood; of ``unlike``, why it is no feature.
     note: str = ""
+    #: Greatest median, in our unit, with which it is not thought to mean something else.
     high: float | None = None
+    #: Whether it is our own name.
     own: bool = False
 
 

@@ -42,14 +42,9 @@ Commas = Literal["none", "decimal", "unclear"]
 
 @dataclass(frozen=True)
 class Counted:
-    """Values of a column that were taken as missing.
+    """Values of a column that were taken as missing."""
 
-    Attributes
-    ----------
-    reasons : tuple of (str, int, str)
-        Why, how many, and the first of them as it stands in the table.
-    """
-
+    #: Why, how many, and the first of them as it stands in the table.
     reasons: tuple[tuple[str, int, str], ...] = ()
 
     @property
@@ -86,25 +81,16 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column as numbers.
-
-    Attributes
-    ----------
-    numbers : array of float, NaN where missing
-    counted : Counted
-        What was taken as missing.
-    filled : int
-        Cells that hold anything.
-    zeros : array of bool
-        The cells that are exactly 0.
-    commas : str
-        How it uses commas.
-    """
+    """A column as numbers."""
 
     numbers: NDArray[np.float64]
+    #: What was taken as missing.
     counted: Counted
+    #: Cells that hold anything.
     filled: int
+    #: The cells that are exactly 0.
     zeros: NDArray[np.bool_]
+    #: How it uses commas.
     commas: Commas = "none"
 
     @property
