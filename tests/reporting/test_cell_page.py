@@ -96,14 +96,14 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
 def test_a_row_of_a_table(found):
     each = found["whole"]
     assert each.recording is None
-    best = each.contributions[each.contributions["class"] == each.cell["subclass"]]
+    best = each.contributions[each.contributions["class"] == each.cell.subclass]
     assert len(best) == len(SHARED.families)
     gained = best["contribution"].sum()
-    assert gained == pytest.approx(each.cell["probability"] - best["base"].iloc[0], abs=1e-9)
+    assert gained == pytest.approx(each.cell.probability - best["base"].iloc[0], abs=1e-9)
     figure = cell_page(each)
     said = words(figure)
     assert "whole" in said
-    assert f"{each.cell['subclass']}, probability {each.cell['probability']:.2f}" in said
+    assert f"{each.cell.subclass}, probability {each.cell.probability:.2f}" in said
     assert "discriminant 1" in said
     assert "first spike" not in said
     assert len(figure.findobj(Axes)) == 4  # no empty panel
@@ -147,7 +147,7 @@ def test_a_recording_is_shown(found, monkeypatch):
     def opened(path: Path) -> Recording:
         return recording
 
-    monkeypatch.setattr(page_module, "open_recording", opened)
+    monkeypatch.setattr(page_module, "open_source", opened)
     each = replace(found["whole"], recording=Path("made.nwb"))
     each = replace(
         each, cell=each.cell._replace(simulated=True, notes=("sweep 3 rejected: drift",))

@@ -280,7 +280,8 @@ def agreement_of_species(
     rho = (drawn[0] * drawn[1]).sum(axis=1)
     low, high = np.nanpercentile(rho, [2.5, 97.5])
     return Agreement(
-        float(ranks[0][0] @ ranks[1][0]),
+        # Summed as the draws are, so that rounding puts it on neither side of them.
+        float((ranks[0] * ranks[1]).sum(axis=1)[0]),
         float(low),
         float(high),
         _share_of_orders(ranks[0].T @ ranks[1], seed),
