@@ -24,7 +24,7 @@ import pandas as pd
 import psutil
 
 from crosspatch.models.artifact import Artifact
-from crosspatch.prediction.batches import ReadSettings, read_inputs
+from crosspatch.prediction.batches import ReadSettings, read_table
 from crosspatch.prediction.default import default_model
 from crosspatch.prediction.predictor import Predictor
 
@@ -100,7 +100,7 @@ def main() -> None:
             )
         settings = ReadSettings(model.layout, "mouse")
         predictor = Predictor([model])
-        (batch,) = read_inputs([folder / "5000.csv"], settings, lambda line: None)
+        (batch,) = read_table(folder / "5000.csv", settings, lambda line: None)
         started = time.perf_counter()
         predictor.predict(batch)
         seconds = time.perf_counter() - started

@@ -15,7 +15,7 @@ import pytest
 from crosspatch.cohorts import table
 from crosspatch.cohorts.sources import source_files
 from crosspatch.features.layouts import load_layout
-from crosspatch.prediction.batches import ReadSettings, read_inputs
+from crosspatch.prediction.batches import ReadSettings, read_table
 from crosspatch.prediction.training import train
 from tests import made
 from tests.archive_server import ArchiveServer, Faults
@@ -227,7 +227,7 @@ def test_a_cohort_is_exported_with_its_origin(run, cohort, tmp_path):
 def test_an_exported_csv_is_read_as_a_table_of_cells(run, cohort, tmp_path):
     run("cohort", "export", cohort, "--out", "e.csv")
     said: list[str] = []
-    (batch,) = read_inputs([tmp_path / "e.csv"], ReadSettings(load_layout("shared")), said.append)
+    (batch,) = read_table(tmp_path / "e.csv", ReadSettings(load_layout("shared")), said.append)
     original = table.read(cohort)
     assert batch.cell_ids == list(original.obs_names)
     assert batch.species == ["mouse"] * original.n_obs

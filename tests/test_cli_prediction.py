@@ -105,6 +105,9 @@ def test_a_report_holds_the_cells_their_pictures_and_what_went_wrong(folder: Pat
     ("arguments", "says"),
     [
         (["predict", "x.csv", "--model", "nowhere"], "is not a model"),
+        (["predict", "a.ibw"], "not a file that can be read"),
+        (["predict", "no.csv"], "does not exist"),
+        (["predict", "x.csv", "--model", "M", "--quality", "odd"], "no quality settings 'odd'"),
         (["predict", "x.csv", "--model", "M", "--out", "x.docx"], "change the name"),
         (["predict", "T", "--model", "M", "--out", "T"], "is an input"),
         (["predict", "x.csv", "--model", "M", "--plot", "x.foo"], "pictures are written as"),
@@ -125,6 +128,8 @@ def test_mistakes_are_one_line(
     folder: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], says: str
 ):
     places = {"M": folder / "m", "T": folder / "train.h5ad"}
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    (tmp_path / "a.ibw").write_bytes(b"\x05\x00")
     given = [str(places.get(each, each)) for each in arguments]
     monkeypatch.setattr(sys, "argv", ["crosspatch", *given])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

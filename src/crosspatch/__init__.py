@@ -4,28 +4,83 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crosspatch.cohorts.allen import load_allen as load_cohort
+    from crosspatch.errors import (
+        CohortError,
+        CrosspatchError,
+        EvaluationError,
+        LayoutError,
+        ModelError,
+        NetworkError,
+        RecordingError,
+        TaxonomyError,
+    )
     from crosspatch.evaluation.benchmark import benchmark
-    from crosspatch.prediction.predictor import predict
+    from crosspatch.features.extraction import extract_file as extract
+    from crosspatch.models.artifact import load as load_model
+    from crosspatch.models.verdicts import Verdict
+    from crosspatch.prediction.explained import explain
+    from crosspatch.prediction.pipeline import predict
+    from crosspatch.prediction.prediction import Prediction
+    from crosspatch.prediction.training import train
     from crosspatch.recordings.opening import open_recording
 
 __version__ = version("crosspatch")
-__all__ = ["__version__", "benchmark", "load_cohort", "open_recording", "predict"]
 
 # Imported on first use, so that `import crosspatch` and the command line start fast.
-_LAZY = {
-    "load_cohort": ("crosspatch.cohorts.allen", "load_allen"),
-    "benchmark": ("crosspatch.evaluation.benchmark", "benchmark"),
-    "open_recording": ("crosspatch.recordings.opening", "open_recording"),
-    "predict": ("crosspatch.prediction.predictor", "predict"),
+_PLACES = {
+    "open_recording": "recordings.opening.open_recording",
+    "extract": "features.extraction.extract_file",
+    "load_cohort": "cohorts.allen.load_allen",
+    "benchmark": "evaluation.benchmark.benchmark",
+    "train": "prediction.training.train",
+    "load_model": "models.artifact.load",
+    "predict": "prediction.pipeline.predict",
+    "explain": "prediction.explained.explain",
+    "Prediction": "prediction.prediction.Prediction",
+    "Verdict": "models.verdicts.Verdict",
+    "CrosspatchError": "errors.CrosspatchError",
+    "CohortError": "errors.CohortError",
+    "TaxonomyError": "errors.TaxonomyError",
+    "LayoutError": "errors.LayoutError",
+    "ModelError": "errors.ModelError",
+    "EvaluationError": "errors.EvaluationError",
+    "NetworkError": "errors.NetworkError",
+    "RecordingError": "errors.RecordingError",
 }
 
+__all__ = [
+    "CohortError",
+    "CrosspatchError",
+    "EvaluationError",
+    "LayoutError",
+    "ModelError",
+    "NetworkError",
+    "Prediction",
+    "RecordingError",
+    "TaxonomyError",
+    "Verdict",
+    "__version__",
+    "benchmark",
+    "explain",
+    "extract",
+    "load_cohort",
+    "load_model",
+    "open_recording",
+    "predict",
+    "train",
+]
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
         raise AttributeError(f"module 'crosspatch' has no attribute '{name}'")
-    module, attribute = _LAZY[name]
-    return getattr(import_module(module), attribute)
+    module, _, attribute = _PLACES[name].rpartition(".")
+    return getattr(import_module(f"crosspatch.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,7 +11,8 @@ import pytest
 
 from crosspatch.cohorts import table
 from crosspatch.features.layouts import Feature, Layout, load_layout
-from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
+from crosspatch.prediction.batches import Batch, ReadSettings
+from crosspatch.prediction.pipeline import Listener, find_inputs, read_inputs
 from crosspatch.tables.mapping import read_mapping
 from tests import made
 
@@ -32,7 +33,7 @@ FRAME = pd.DataFrame(
 def read(*paths: Path, **settings) -> tuple[list[Batch], list[str]]:
     said: list[str] = []
     how = ReadSettings(settings.pop("layout", SHARED), **settings)
-    return list(read_inputs(paths, how, said.append)), said
+    return list(read_inputs(find_inputs(paths, said.append), how, Listener(said.append))), said
 
 
 def column(batch: Batch, name: str) -> np.ndarray:
@@ -157,7 +158,9 @@ def test_an_ambiguous_column_is_asked_about(tmp_path):
         asked.append(name)
         return "latency_hero"
 
-    (batch,) = read_inputs([file], ReadSettings(SHARED), said.append, ask=ask)
+    (batch,) = read_inputs(
+        find_inputs([file], said.append), ReadSettings(SHARED), Listener(said.append, ask)
+    )
     assert asked == ["Latency"]
     assert np.isfinite(column(batch, "latency_hero")).all()
 

@@ -197,7 +197,7 @@ def test_the_python_call_gives_all_of_it(model_folders, cohort, tmp_path):
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels[0] == "human-0 (human)"
     assert len(labels) == 10
-    with pytest.raises(CrosspatchError, match="no cell could be read"):
+    with pytest.raises(CrosspatchError, match="does not exist"):
         crosspatch.predict(tmp_path / "no.csv", model=model_folders["human"], say=lambda line: None)
 
 

@@ -19,7 +19,7 @@ from crosspatch.features.layouts import load_layout
 from crosspatch.models.artifact import load
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.batches import Batch
-from crosspatch.prediction.explained import CellExplanation, explain_cells
+from crosspatch.prediction.explained import CellExplanation, explain
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.training import train
@@ -263,7 +263,7 @@ def explained_cells(
     frame = pd.DataFrame(prediction.X, columns=SHARED.feature_names)
     frame.insert(0, "cell_id", prediction.cells["cell_id"])
     frame.iloc[:2].to_csv(file, index=False)
-    return explain_cells(file, model=models["human"], species="human", say=lambda line: None)
+    return explain(file, model=models["human"], species="human", say=lambda line: None)
 
 
 def test_explained_cells_have_a_picture_each_that_their_row_leads_to(prediction, models, tmp_path):

@@ -17,7 +17,8 @@ from crosspatch.cohorts import table as tables
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import load_layout
 from crosspatch.prediction import explained
-from crosspatch.prediction.explained import CellExplanation, explain_cells
+from crosspatch.prediction.explained import CellExplanation, explain, explain_cells
+from crosspatch.prediction.pipeline import Listener, Pipeline, request
 from crosspatch.prediction.training import train
 from crosspatch.recordings.model import Recording
 from crosspatch.reporting import cell_page as page_module
@@ -62,7 +63,7 @@ def table(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def found(model, table) -> dict[str, CellExplanation]:
     said: list[str] = []
-    cells = explain_cells(table, model=model, say=said.append)
+    cells = explain(table, model=model, say=said.append)
     assert len(cells) == explained.MOST
     assert sum("only the first 20 cells" in line for line in said) == 1
     return {str(each.cell.cell_id): each for each in cells}
@@ -188,23 +189,21 @@ def test_pages_and_contributions_are_written(found, tmp_path):
 
 
 def test_named_cells_are_explained_and_failures_cost_a_line(model, table, tmp_path):
-    failed: list[str] = []
     said: list[str] = []
-    inputs = [tmp_path / "no.csv", table]
-    (each, other) = explain_cells(
-        inputs, model=model, cells=["7", "far", "none"], failed=failed, say=said.append
-    )
+    wanted = request([tmp_path / "no.csv", table], model)
+    pipeline = Pipeline(wanted, Listener(said.append))
+    (each, other) = explain_cells(pipeline, ["7", "far", "none"])
     assert [each.cell.cell_id, other.cell.cell_id] == ["far", "7"]
-    assert failed == [str(tmp_path / "no.csv"), "none"]
+    assert list(pipeline.inputs.failed) == [str(tmp_path / "no.csv"), "none"]
     assert any("no cell 'none'" in line for line in said)
     with pytest.raises(CohortError, match="no cell 'x'"):
-        explain_cells(table, model=model, cells=["x"], say=said.append)
-    with pytest.raises(CohortError, match="no cell could be read"):
-        explain_cells(tmp_path / "no.csv", model=model, say=said.append)
+        explain(table, model=model, cells=["x"], say=said.append)
+    with pytest.raises(CohortError, match="does not exist"):
+        explain(tmp_path / "no.csv", model=model, say=said.append)
 
 
 def test_a_real_recording_finds_its_file(model, real_data):
-    (each,) = explain_cells(
+    (each,) = explain(
         real_data / "recordings" / "171116sh_0018.abf",
         model=model,
         species="human",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from crosspatch.commands.options import (
 )
 from crosspatch.commands.printing import (
     ask_at_terminal,
+    exit_if_failed,
     print_explanation,
     print_warning,
     progress_bar,
@@ -31,7 +32,7 @@ from crosspatch.commands.run import load_and_print_cohorts, simulate_in, write_a
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
-    pass
+    from crosspatch.prediction.pipeline import Request
 
 
 _ABOUT_MODELS, _ABOUT_CELLS = "Of models (no INPUTS)", "Of cells (INPUTS)"
@@ -158,20 +159,21 @@ def explain(
     from joblib import cpu_count
 
     if inputs:
-        _explain_cells(
+        from crosspatch.features.extraction import step_described
+        from crosspatch.prediction.pipeline import request
+
+        wanted = request(
             inputs,
-            out or Path("cells"),
-            model=model or (),
-            cells=cell or (),
+            model or (),
+            columns,
             species=species,
-            columns=columns,
             quality=quality,
-            step=(step_start, step_end, amplitudes),
+            step=step_described(step_start, step_end, amplitudes),
             data_dir=data_dir,
             jobs=jobs or cpu_count(),
             limit=limit,
-            seed=seed,
         )
+        _explain_cells(wanted, out or Path("cells"), cell or [], seed)
         return
     for option, given in (("--model", model), ("--cell", cell), ("--columns", columns)):
         if given:
@@ -212,25 +214,15 @@ def explain(
     write_and_print_report([out], out / "report.html")
 
 
-def _explain_cells(inputs: list[str], out: Path, *, step: Any, **options: Any) -> None:
-    from crosspatch.features.extraction import step_described
+def _explain_cells(wanted: Request, out: Path, cells: list[str], seed: int) -> None:
     from crosspatch.prediction.explained import explain_cells
+    from crosspatch.prediction.pipeline import Listener, Pipeline
     from crosspatch.reporting.cell_page import write_pages
 
-    failed: list[str] = []
+    ask = ask_at_terminal if sys.stdin.isatty() else None
     with progress_bar() as tell:
-        found = explain_cells(
-            inputs,
-            **options,
-            step=step_described(*step),
-            ask=ask_at_terminal if sys.stdin.isatty() else None,
-            say=say_on_stderr,
-            failed=failed,
-            training=tell,
-            progress=recordings_done(tell),
-        )
+        pipeline = Pipeline(wanted, Listener(say_on_stderr, ask, tell))
+        found = explain_cells(pipeline, cells, seed=seed, progress=recordings_done(tell))
     written = write_pages(found, out, say=print)
     print(f"wrote {len(found)} pages (PNG, SVG) and {written[-1]}")
-    if failed:
-        say_on_stderr(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
-        raise typer.Exit(1)
+    exit_if_failed(pipeline.inputs.failed)

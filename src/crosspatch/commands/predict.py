@@ -23,6 +23,7 @@ from crosspatch.commands.options import (
 )
 from crosspatch.commands.printing import (
     ask_at_terminal,
+    exit_if_failed,
     print_predictions,
     progress_bar,
     recordings_done,
@@ -31,7 +32,8 @@ from crosspatch.commands.printing import (
 from crosspatch.commands.root import app, model_app
 
 if TYPE_CHECKING:
-    pass
+    from crosspatch.prediction.pipeline import Pipeline
+    from crosspatch.prediction.prediction import Prediction
 
 
 @app.command("train")
@@ -175,50 +177,32 @@ def predict(
     from joblib import cpu_count
 
     from crosspatch.features.extraction import step_described
-    from crosspatch.prediction.batches import ReadSettings, read_inputs
     from crosspatch.prediction.output import open_output
-    from crosspatch.prediction.predictor import load_predictor, predict_batches
-    from crosspatch.tables.mapping import read_mapping
+    from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request
 
-    mapping = None if columns is None else read_mapping(columns)
-    step = step_described(step_start, step_end, amplitudes)
-    failed: list[str] = []
-    said: list[str] = []
+    wanted = request(
+        inputs,
+        model or (),
+        columns,
+        species=species,
+        sets=sets,
+        adapt=adapt,
+        quality=quality,
+        step=step_described(step_start, step_end, amplitudes),
+        data_dir=data_dir,
+        jobs=jobs or cpu_count(),
+        limit=limit,
+    )
+    messages = Messages(say_on_stderr)
     ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
-
-    def say(line: str) -> None:
-        said.append(line)
-        say_on_stderr(line)
-
     with open_output(out, inputs, plot, report) as output:
         with progress_bar(goes_on=False) as tell:
-            predictor = load_predictor(
-                model or (),
-                species,
-                sets=sets,
-                adapt=adapt,
-                data_dir=data_dir,
-                jobs=jobs or cpu_count(),
-                say=say,
-                progress=tell,
-            )
-        settings = ReadSettings(
-            predictor.layout, species, mapping, quality, step, jobs or cpu_count(), limit
-        )
+            pipeline = Pipeline(wanted, Listener(messages, ask, tell))
         with progress_bar() as tell:
-            batches = read_inputs(
-                inputs,
-                settings,
-                say,
-                ask=ask,
-                progress=recordings_done(tell),
-                failed=failed,
-            )
-            for part in predict_batches(predictor, batches, say):
+            for part in pipeline.predictions(recordings_done(tell)):
                 output.add(part)
     if not output.rows:
-        print("crosspatch: no cell could be read; nothing was predicted", file=sys.stderr)
-        raise typer.Exit(2)
+        raise nothing_read(wanted)
     print_predictions(output)
     if plot is not None:
         from crosspatch.reporting.style import save_figure
@@ -226,43 +210,36 @@ def predict(
         save_figure(output.first.plot(), plot)
         print(f"wrote {plot}")
     if report is not None:
-        from datetime import datetime
-
-        from crosspatch.prediction.explained import explain_cells
-        from crosspatch.reporting.batch_report import write_batch_report
-
-        with progress_bar(goes_on=False) as tell:
-            # Recordings were kept when they were measured; what is said of inputs was said.
-            explained = (
-                ()
-                if adapt
-                else explain_cells(
-                    inputs,
-                    model=model or (),
-                    species=species,
-                    columns=mapping,
-                    sets=sets,
-                    quality=quality,
-                    step=step,
-                    data_dir=data_dir,
-                    jobs=jobs or cpu_count(),
-                    limit=limit,
-                    say=lambda line: None,
-                    ask=ask,
-                )
-            )
-            write_batch_report(
-                output.whole,
-                report,
-                explanations=explained,
-                messages=said,
-                failed=failed,
-                when=datetime.now().astimezone(),
-                progress=lambda done, total: tell("report", done, total),
-            )
-        print(f"wrote {report}")
+        _write_batch_report(pipeline, output.whole, report, messages.lines)
     if out is not None:
         print(f"wrote {out}: {output.rows:,} rows")
-    if failed:
-        say_on_stderr(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
-        raise typer.Exit(1)
+    exit_if_failed(pipeline.inputs.failed)
+
+
+def _write_batch_report(
+    pipeline: Pipeline, prediction: Prediction, report: Path, messages: list[str]
+) -> None:
+    """A page of everything; of aligned cells there is nothing to be explained."""
+    from datetime import datetime
+
+    from crosspatch.prediction.explained import MOST, explain_prediction
+    from crosspatch.reporting.batch_report import write_batch_report
+
+    with progress_bar(goes_on=False) as tell:
+        explained = (
+            ()
+            if pipeline.request.adapt
+            else explain_prediction(
+                pipeline.predictor, prediction.first_cells(MOST), pipeline.settings
+            )
+        )
+        write_batch_report(
+            prediction,
+            report,
+            explanations=explained,
+            messages=messages,
+            failed=list(pipeline.inputs.failed),
+            when=datetime.now().astimezone(),
+            progress=lambda done, total: tell("report", done, total),
+        )
+    print(f"wrote {report}")

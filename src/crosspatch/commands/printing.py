@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -403,6 +403,13 @@ def print_calibration(result: BenchmarkResult) -> None:
         ],
         n_text=3,
     )
+
+
+def exit_if_failed(failed: Mapping[str, str]) -> None:
+    """End with code 1 where some of the inputs could not be read."""
+    if failed:
+        say_on_stderr(f"{len(failed)} of the inputs could not be read: {', '.join(failed)}")
+        raise typer.Exit(1)
 
 
 def print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) -> None:

@@ -54,7 +54,7 @@ def inspect(
     from crosspatch.features.layouts import load_layout
     from crosspatch.features.scalars import scalar_features
     from crosspatch.recordings.opening import open_recording
-    from crosspatch.recordings.quality import THRESHOLDS
+    from crosspatch.recordings.quality import thresholds_named
 
     settings = ExtractionSettings(
         quality=quality, step=step_described(step_start, step_end, amplitudes)
@@ -63,7 +63,7 @@ def inspect(
         if settings.step is not None:
             step = settings.step
             recording = recording.with_steps(step.start, step.end, step.amplitudes)
-        analysis = analyse(recording, THRESHOLDS[quality])
+        analysis = analyse(recording, thresholds_named(quality))
         said = recording.recorded
         about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
         about += [f"species {said.species}"] if said.species else []

@@ -24,7 +24,7 @@ from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.quality import THRESHOLDS
+from crosspatch.recordings.quality import thresholds_named
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,12 @@ class ExtractionSettings:
 
     def __post_init__(self) -> None:
         load_layout(self.layout)
-        if self.quality not in THRESHOLDS:
-            raise RecordingError(
-                f"no quality settings '{self.quality}'; choose from: {', '.join(THRESHOLDS)}"
-            )
+        thresholds_named(self.quality)
 
     def described(self) -> dict[str, Any]:
         """Settings and versions, as they are kept in the table."""
         return asdict(self) | {
-            "thresholds": asdict(THRESHOLDS[self.quality]),
+            "thresholds": asdict(thresholds_named(self.quality)),
             "crosspatch": version("crosspatch"),
             "ipfx": version("ipfx"),
         }
@@ -155,7 +152,7 @@ def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Record
     if settings.step is not None:
         step = settings.step
         recording = recording.with_steps(step.start, step.end, step.amplitudes)
-    return recording, analyse(recording, THRESHOLDS[settings.quality])
+    return recording, analyse(recording, thresholds_named(settings.quality))
 
 
 def features_of(

@@ -10,28 +10,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import anndata
 import numpy as np
 import pandas as pd
 import platformdirs
 from numpy.typing import NDArray
 
-from crosspatch.archive.dandi import is_dandi
-from crosspatch.cohorts import table
-from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
+from crosspatch.cohorts.table import is_simulated
+from crosspatch.errors import CohortError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, StepDescription
-from crosspatch.features.finding import Source, find_recordings
+from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.many import ExtractionProgress, extract_many
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
-from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.tables.columns import ColumnMap, map_columns
 from crosspatch.tables.mapping import Override, Overrides
 from crosspatch.tables.reading import (
     CHUNK,
-    TABLE_SUFFIXES,
     _as_h5ad,
     _excel,
     _parquet,
@@ -125,76 +123,6 @@ class ReadSettings:
     limit: float = 300.0
 
 
-def read_inputs(
-    paths: Sequence[str | Path],
-    settings: ReadSettings,
-    say: Say,
-    *,
-    ask: Ask | None = None,
-    progress: Callable[[ExtractionProgress], None] | None = None,
-    failed: list[str] | None = None,
-) -> Iterator[Batch]:
-    """Cells of recordings, folders of recordings, dandisets, and tables.
-
-    An input that cannot be read costs a line, not the others. A recording that gives no feature
-    is a cell without values, with the reason in its notes.
-
-    Parameters
-    ----------
-    paths : sequence of path
-    settings : ReadSettings
-    say : callable
-        Told what was taken for what, and what went wrong.
-    ask : callable, optional
-        Asked about ambiguous columns; without it they are left out.
-    progress : callable, optional
-        Told of recordings.
-    failed : list, optional
-        Inputs that could not be read are added to it.
-    """
-    failed = [] if failed is None else failed
-    tables: dict[Path, Path] = {}
-    recordings: dict[Source, None] = {}
-    for each in paths:
-        path = Path(each)
-        kind = suffix_of(path)
-        if kind in TABLE_SUFFIXES and not (path.is_dir() or is_dandi(each)):
-            if path.resolve() in tables:
-                say(f"{path}: given twice, read once")
-            tables[path.resolve()] = path
-            continue
-        try:
-            if isinstance(each, str) and is_dandi(each):
-                recordings |= dict.fromkeys(find_recordings([each]))
-                continue
-            if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
-                raise RecordingError(
-                    f"{path}: not a file that can be read; give recordings "
-                    f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
-                )
-            for file in find_recordings([path]):
-                if file in recordings:
-                    say(f"{file}: given twice, read once")
-                recordings[file] = None
-        except CrosspatchError as error:
-            say(one_line(error))
-            failed.append(str(path))
-    seen: Counter[str] = Counter()
-    if recordings:
-        try:
-            yield unique(_recordings(list(recordings), settings, say, progress), seen, say)
-        except CrosspatchError as error:
-            say(one_line(error))
-            failed += [str(file) for file in recordings]
-    for path in tables.values():
-        try:
-            for batch in read_table(path, settings, say, ask=ask):
-                yield unique(batch, seen, say)
-        except CrosspatchError as error:
-            say(one_line(error))
-            failed.append(str(path))
-
-
 def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
     """A batch with cell ids that stand once: a second one gets a number.
 
@@ -244,12 +172,28 @@ def _store() -> Iterator[Path]:
     yield kept
 
 
-def _recordings(
+def read_recordings(
     files: Sequence[Source],
     settings: ReadSettings,
     say: Say,
-    progress: Callable[[ExtractionProgress], None] | None,
+    progress: Callable[[ExtractionProgress], None] | None = None,
 ) -> Batch:
+    """Measure recordings; one that gives no feature is a cell without values, with the reason.
+
+    Parameters
+    ----------
+    files : sequence of Path or Asset
+    settings : ReadSettings
+    say : callable
+        Told what could not be read.
+    progress : callable, optional
+        Told after every recording.
+
+    Raises
+    ------
+    RecordingError
+        If the model's features cannot be measured on recordings.
+    """
     how = extraction_settings(settings)
     with _store() as store_file:
         extract_many(
@@ -326,15 +270,21 @@ def recordings_batch(
 # Tables
 
 
+#: A file whose ending is one of `TABLE_SUFFIXES`, or a table in memory.
+Table: TypeAlias = Path | pd.DataFrame | anndata.AnnData
+
+#: What a table in memory is called.
+_IN_MEMORY = Path("table")
+
+
 def read_table(
-    path: Path, settings: ReadSettings, say: Say, *, ask: Ask | None = None
+    table: Table, settings: ReadSettings, say: Say, *, ask: Ask | None = None
 ) -> Iterator[Batch]:
     """The cells of a table, some thousand at a time.
 
     Parameters
     ----------
-    path : Path
-        Its ending is one of `TABLE_SUFFIXES`.
+    table : Path, DataFrame or AnnData
     settings : ReadSettings
     say : callable
         Told what was taken for what.
@@ -346,7 +296,8 @@ def read_table(
     CohortError
         If the table cannot be read, or no column is a feature.
     """
-    for part in _parts(path, settings, say):
+    path = table if isinstance(table, Path) else _IN_MEMORY
+    for part in _parts(table, settings, say):
         if isinstance(part, Batch):
             yield part
         else:
@@ -374,9 +325,16 @@ def first_rows(path: Path, settings: ReadSettings, say: Say) -> pd.DataFrame | N
 
 
 def _parts(
-    path: Path, settings: ReadSettings, say: Say
+    table: Table, settings: ReadSettings, say: Say
 ) -> Iterator[Batch | Iterator[pd.DataFrame]]:
     """Batches, of a table in the model's own features; else the chunks of one to be mapped."""
+    if isinstance(table, pd.DataFrame):
+        yield _in_memory(table)
+        return
+    if isinstance(table, anndata.AnnData):
+        yield from _cells(_IN_MEMORY, table, settings, say)
+        return
+    path = table
     if not path.is_file():
         raise CohortError(f"{path} does not exist")
     kind = suffix_of(path)
@@ -388,6 +346,16 @@ def _parts(
         yield _parquet(path)
     else:
         yield _text(path, say)
+
+
+def _in_memory(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Chunks; an index that is not just numbered names the cells, as a first column would."""
+    if not isinstance(frame.index, pd.RangeIndex):
+        name = str(frame.index.name or "cell_id")
+        if name not in frame:
+            frame = frame.set_axis(frame.index.astype(str)).rename_axis(name).reset_index()
+    for start in range(0, len(frame), CHUNK):
+        yield frame.iloc[start : start + CHUNK].reset_index(drop=True)
 
 
 def _first(path: Path, chunks: Iterator[pd.DataFrame]) -> pd.DataFrame:
@@ -486,24 +454,28 @@ def _species(value: Any) -> str | None:
 
 
 def _h5ad(path: Path, settings: ReadSettings, say: Say) -> Iterator[Batch | Iterator[pd.DataFrame]]:
-    """A cohort table in the model's own features, or any AnnData with columns to be mapped."""
-    import anndata
     import h5py
 
     if not h5py.is_hdf5(path):
         raise CohortError(f"{path} is not an h5ad file")
     with _as_h5ad(path):
-        cells = anndata.read_h5ad(path, backed="r")
-        ours = isinstance(cells.uns.get("crosspatch"), Mapping) and {"family", "unit"} <= set(
-            cells.var.columns
-        )
-        if ours:
-            yield from _cohort(path, cells, settings, say)
-            return
-    yield _annotated(path, cells)
+        yield from _cells(path, anndata.read_h5ad(path, backed="r"), settings, say)
 
 
-def _cohort(path: Path, cells: Any, settings: ReadSettings, say: Say) -> Iterator[Batch]:
+def _cells(
+    path: Path, cells: anndata.AnnData, settings: ReadSettings, say: Say
+) -> Iterator[Batch | Iterator[pd.DataFrame]]:
+    """A cohort table in the model's own features, or any AnnData with columns to be mapped."""
+    ours = isinstance(cells.uns.get("crosspatch"), Mapping)
+    if ours and {"family", "unit"} <= set(cells.var.columns):
+        yield from _cohort(path, cells, settings, say)
+    else:
+        yield _annotated(path, cells)
+
+
+def _cohort(
+    path: Path, cells: anndata.AnnData, settings: ReadSettings, say: Say
+) -> Iterator[Batch]:
     layout = settings.layout
     units = dict(zip(cells.var_names.astype(str), cells.var["unit"].astype(str), strict=True))
     there = {f.name: units.get(f.name) for f in layout.features}
@@ -522,11 +494,11 @@ def _cohort(path: Path, cells: Any, settings: ReadSettings, say: Say) -> Iterato
     if lacking:
         say(f"{path.name}: {len(lacking)} features are missing, the first is '{lacking[0]}'")
     place = {str(name): column for column, name in enumerate(cells.var_names)}
-    simulated = table.is_simulated(cells)
+    simulated = is_simulated(cells)
     for start in range(0, cells.n_obs, CHUNK):
         part = cells[start : start + CHUNK].to_memory()
         values = np.full((part.n_obs, len(layout.features)), np.nan, dtype=np.float32)
-        full = np.asarray(part.X, dtype=np.float32)
+        full = part.to_df().to_numpy(dtype=np.float32)
         for column, feature in enumerate(layout.features):
             if feature.name in place:
                 values[:, column] = full[:, place[feature.name]]
@@ -541,7 +513,7 @@ def _cohort(path: Path, cells: Any, settings: ReadSettings, say: Say) -> Iterato
         yield Batch(path.name, ids, species, values, quality, simulated=[simulated] * n)
 
 
-def _annotated(path: Path, cells: Any) -> Iterator[pd.DataFrame]:
+def _annotated(path: Path, cells: anndata.AnnData) -> Iterator[pd.DataFrame]:
     """Any AnnData as a table: its variables, and its observations' own columns."""
     with _as_h5ad(path):
         for start in range(0, cells.n_obs, CHUNK):

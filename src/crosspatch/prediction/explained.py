@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,22 @@ from crosspatch.errors import CohortError
 from crosspatch.explanation.contributions import CONTRIBUTION_COLUMNS, contributions
 from crosspatch.features.extraction import StepDescription
 from crosspatch.features.finding import Source
-from crosspatch.features.many import ExtractionProgress
 from crosspatch.models.artifact import Artifact
-from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
+from crosspatch.prediction.batches import Batch, ReadSettings
 from crosspatch.prediction.output import harmless, header_lines
+from crosspatch.prediction.pipeline import (
+    Given,
+    Listener,
+    Measured,
+    Messages,
+    Pipeline,
+    nothing_read,
+    request,
+)
 from crosspatch.prediction.prediction import PredictedCell, Prediction
-from crosspatch.prediction.predictor import Predictor, load_predictor
-from crosspatch.tables.mapping import Overrides, read_mapping
-from crosspatch.telling import Ask, Say, Stage
+from crosspatch.prediction.predictor import Predictor
+from crosspatch.tables.mapping import Overrides
+from crosspatch.telling import Say
 from crosspatch.writing import replacing
 
 #: Cells explained where none are named.
@@ -54,56 +62,31 @@ class CellExplanation:
     name: str | None = None
 
 
-def explain_cells(
-    inputs: str | Path | Sequence[str | Path],
+def explain(
+    inputs: Given | Sequence[Given],
     *,
+    cells: Sequence[str] = (),
     model: str | Path | Sequence[str | Path] = (),
     species: str | None = None,
     columns: str | Path | Overrides | None = None,
-    cells: Sequence[str] = (),
-    most: int = MOST,
-    sets: str = "all-cells",
     quality: str = "default",
-    step: StepDescription | None = None,
     data_dir: str | Path | None = None,
     jobs: int = 1,
-    limit: float = 300.0,
-    seed: int = 0,
-    say: Say = print,
-    ask: Ask | None = None,
-    failed: list[str] | None = None,
-    training: Stage | None = None,
-    progress: Callable[[ExtractionProgress], None] | None = None,
+    say: Say | None = None,
 ) -> list[CellExplanation]:
     """Predict cells and say which of their families spoke for and against each class.
 
-    An input that cannot be read costs a line, not the others.
-
     Parameters
     ----------
-    inputs, model, species, columns, sets, quality, data_dir, jobs
+    inputs, model, species, columns, quality, data_dir, jobs, say
         As for `crosspatch.predict`.
     cells : sequence of str
-        Ids of the cells to be explained; without them the first ones are.
-    most : int
-        How many of the first ones.
-    step, limit
-        See `crosspatch.prediction.batches.ReadSettings`.
-    seed : int
-        Of drawing, where there are more than twelve families.
-    say : callable
-        Told what was taken for what, and what went wrong; by default printed.
-    ask : callable, optional
-        Asked about ambiguous columns; without it they are left out.
-    failed : list, optional
-        Inputs that could not be read, and named cells that are not there, are added to it.
-    training, progress : callable, optional
-        Told of the training of default models, and of recordings.
+        Ids of the cells to be explained; without them the first `MOST` are.
 
     Returns
     -------
     list of CellExplanation
-        One a cell; one for each species where a cell's is unknown.
+        One per cell; one for each species where a cell's is unknown.
 
     Raises
     ------
@@ -112,67 +95,87 @@ def explain_cells(
 
     Examples
     --------
-    >>> (cell,) = explain_cells("cell.nwb", species="human")  # doctest: +SKIP
-    >>> cell.contributions  # doctest: +SKIP
+    >>> import crosspatch
+    >>> (cell,) = crosspatch.explain("simulated/sim-human-0001.nwb", model="human-model")
+    >>> len(cell.contributions)
+    24
     """
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    folders = [model] if isinstance(model, str | Path) else list(model)
-    mapping = read_mapping(columns) if isinstance(columns, str | Path) else columns
-    predictor = load_predictor(
-        folders, species, sets=sets, data_dir=data_dir, jobs=jobs, say=say, progress=training
+    wanted = request(
+        inputs, model, columns, species=species, quality=quality, data_dir=data_dir, jobs=jobs
     )
-    settings = ReadSettings(predictor.layout, species, mapping, quality, step, jobs, limit)
-    failed = [] if failed is None else failed
-    wanted = set(cells)
+    messages = Messages(say)
+    found = explain_cells(Pipeline(wanted, Listener(messages)), cells)
+    messages.summarise()
+    return found
+
+
+def explain_cells(
+    pipeline: Pipeline,
+    cells: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    progress: Measured | None = None,
+) -> list[CellExplanation]:
+    """Predict and explain cells of a pipeline's inputs, reading no further than is needed.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Named cells that are not there are added to what failed of its inputs.
+    cells : sequence of str
+        Ids of the cells to be explained; without them the first `MOST` are.
+    seed : int
+        Of drawing, where there are more than twelve families.
+    progress : callable, optional
+        Told after every recording.
+
+    Raises
+    ------
+    CohortError
+        If no input can be read, or no cell that was named is there.
+    """
+    wanted, seen = set(cells), set[str]()
     found: list[CellExplanation] = []
-    seen: set[str] = set()
     read = False
-    for batch in read_inputs(paths, settings, say, ask=ask, progress=progress, failed=failed):
+    for batch in pipeline.batches(progress):
         read = True
-        if cells:
-            chosen = [name for name in batch.cell_ids if name in wanted]
-        else:
-            chosen = batch.cell_ids[: most - len(seen)]
-            if len(chosen) < len(batch.cell_ids):
-                say(f"only the first {most} cells are explained; name the others you want")
-        found += _explained(predictor, batch, set(chosen), settings, seed, say)
+        chosen = [name for name in batch.cell_ids if name in wanted or not cells]
+        rest = len(batch) if cells else MOST - len(seen)
+        if len(chosen) > rest:
+            chosen = chosen[:rest]
+            pipeline.listener.say(
+                f"only the first {MOST} cells are explained; name the others you want"
+            )
+        found += _explained(pipeline, batch, set(chosen), seed)
         seen.update(chosen)
-        if (cells and seen == wanted) or (not cells and len(chosen) < len(batch.cell_ids)):
+        if (cells and seen == wanted) or (not cells and len(chosen) < len(batch)):
             break
+    if not read:
+        raise nothing_read(pipeline.request, "explained")
     missing = [name for name in dict.fromkeys(cells) if name not in seen]
-    where = ", ".join(map(str, paths))
-    if missing and read:
-        said = f"no cell '{missing[0]}' in {where}; cells are named as `crosspatch predict` does"
+    if missing:
+        where = ", ".join(pipeline.request.names)
         if not found:
-            raise CohortError(said)
+            raise CohortError(
+                f"no cell '{missing[0]}' in {where}; cells are named as predictions name them"
+            )
         for name in missing:
-            say(f"no cell '{name}' in {where}")
-        failed += missing
-    if not found:
-        raise CohortError(f"no cell could be read from {where}")
+            pipeline.listener.say(f"no cell '{name}' in {where}")
+            pipeline.inputs.failed[name] = "no such cell"
     return found
 
 
 def _explained(
-    predictor: Predictor,
-    batch: Batch,
-    chosen: set[str],
-    settings: ReadSettings,
-    seed: int,
-    say: Say,
+    pipeline: Pipeline, batch: Batch, chosen: set[str], seed: int
 ) -> list[CellExplanation]:
     """Explain some cells of a batch; all are judged, so that what is unusual of it is said."""
     if not chosen:
         return []
-    prediction = predictor.predict(batch, say)
+    prediction = pipeline.predictor.predict(batch, pipeline.listener.say)
     rows = np.flatnonzero(prediction.cells["cell_id"].isin(chosen))
-    wanted = replace(
-        prediction,
-        cells=prediction.cells.iloc[rows].reset_index(drop=True),
-        X=prediction.X[rows],
+    return explain_prediction(
+        pipeline.predictor, prediction.rows(rows), pipeline.settings, seed=seed
     )
-    files = dict(zip(batch.cell_ids, batch.files, strict=False))
-    return explain_prediction(predictor, wanted, settings, files=files, seed=seed)
 
 
 def explain_prediction(
@@ -180,7 +183,6 @@ def explain_prediction(
     prediction: Prediction,
     settings: ReadSettings,
     *,
-    files: Mapping[str, Source] | None = None,
     seed: int = 0,
 ) -> list[CellExplanation]:
     """Say which families of cells that were predicted spoke for and against each class.
@@ -193,8 +195,6 @@ def explain_prediction(
         All of its rows are explained.
     settings : ReadSettings
         How they were read.
-    files : mapping, optional
-        Cell id to the recording it is from.
     seed : int
         Of drawing, where there are more than twelve families.
 
@@ -204,7 +204,6 @@ def explain_prediction(
         One a row.
     """
     table, X = prediction.cells, prediction.X
-    files = files or {}
     parts: dict[int, pd.DataFrame] = {}
     for species, model in predictor.models.items():
         here = np.flatnonzero((table["species"] == species) & (table["subclass"] != ""))
@@ -222,7 +221,7 @@ def explain_prediction(
             parts.get(row, empty),
             predictor.models.get(cell.species),
             prediction.header,
-            files.get(cell.cell_id),
+            prediction.recordings.get(cell.cell_id),
             settings.quality,
             settings.step,
         )

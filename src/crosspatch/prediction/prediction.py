@@ -6,7 +6,7 @@ import html
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crosspatch.features.finding import Source
 from crosspatch.features.layouts import Layout
 from crosspatch.models.verdicts import Verdict
 
@@ -120,12 +121,18 @@ class Prediction:
     layout : Layout
     header : mapping
         Tool, models, taxonomy, parameters.
+    recordings : mapping
+        Cell id to the recording it is from; without rows of tables.
+    messages : tuple of str
+        What was taken for what, and what went wrong, where `crosspatch.predict` made it.
     """
 
     cells: pd.DataFrame
     X: NDArray[np.float32]
     layout: Layout
     header: Mapping[str, Any] = field(default_factory=dict)
+    recordings: Mapping[str, Source] = field(default_factory=dict)
+    messages: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -153,7 +160,8 @@ class Prediction:
             f"{model['model']} of {model['species']} cells"
             for model in self.header.get("models", ())
         )
-        return f"Prediction of {len(self):,} rows ({counts or 'none'}) by {models or 'no model'}"
+        rows = f"{len(self):,} row{'' if len(self) == 1 else 's'}"
+        return f"Prediction of {rows} ({counts or 'no verdict'}) by {models or 'no model'}"
 
     def _repr_html_(self) -> str:
         """The first rows as a table, for notebooks."""
@@ -168,7 +176,17 @@ class Prediction:
 
     def first(self, rows: int) -> Prediction:
         """The first rows."""
-        return Prediction(self.cells.head(rows), self.X[:rows], self.layout, self.header)
+        return self.rows(np.arange(min(rows, len(self))))
+
+    def first_cells(self, cells: int) -> Prediction:
+        """The rows of the first cells; a cell may have one for each species."""
+        numbers = pd.factorize(self.cells["cell_id"])[0]
+        return self.rows(np.flatnonzero(numbers < cells))
+
+    def rows(self, rows: NDArray[np.intp]) -> Prediction:
+        """Some rows, by number."""
+        cells = self.cells.iloc[rows].reset_index(drop=True)
+        return replace(self, cells=cells, X=self.X[rows])
 
     def to_table(self) -> pd.DataFrame:
         """One row per cell; a cell of unknown species has a row for each species.
@@ -242,4 +260,5 @@ class Prediction:
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """One prediction of several of the same models."""
     cells = pd.concat([part.cells for part in parts], ignore_index=True)
-    return Prediction(cells, np.vstack([p.X for p in parts]), parts[0].layout, parts[0].header)
+    recordings = {name: file for part in parts for name, file in part.recordings.items()}
+    return replace(parts[0], cells=cells, X=np.vstack([p.X for p in parts]), recordings=recordings)

@@ -21,9 +21,8 @@ from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
-from crosspatch.prediction.batches import Batch, ReadSettings, read_inputs
-from crosspatch.prediction.prediction import Prediction, cell_columns, joined
-from crosspatch.tables.mapping import Overrides, read_mapping
+from crosspatch.prediction.batches import Batch
+from crosspatch.prediction.prediction import Prediction, cell_columns
 from crosspatch.tables.reading import CHUNK
 from crosspatch.telling import Say
 
@@ -53,8 +52,7 @@ class Predictor:
     """
 
     def __init__(self, models: Sequence[Artifact], *, sets: str = "all-cells", adapt: bool = False):
-        if sets not in SETS:
-            raise ModelError(f"no prediction sets '{sets}'; choose from: {', '.join(SETS)}")
+        require_sets(sets)
         self.models: dict[str, Artifact] = {}
         for model in models:
             if model.species in self.models:
@@ -120,7 +118,8 @@ class Predictor:
         order = np.lexsort((cells["species"].astype(str), cells["row"]))
         cells = cells.iloc[order].reset_index(drop=True)
         rows = cells.pop("row").to_numpy(dtype=int)
-        return Prediction(cells, batch.X[rows], self.layout, self.header)
+        recordings = dict(zip(batch.cell_ids, batch.files, strict=False))
+        return Prediction(cells, batch.X[rows], self.layout, self.header, recordings)
 
     def _judged(
         self, batch: Batch, rows: NDArray[np.intp], species: str, model: Artifact, say: Say
@@ -272,6 +271,30 @@ def _first_shifts(shifts: Sequence[tuple[str, float, str]]) -> str:
     return first + (", …" if len(shifts) > 4 else "")
 
 
+def require_species(species: str | None) -> None:
+    """Check the species of cells whose file does not say.
+
+    Raises
+    ------
+    CohortError
+        If there is none of this name.
+    """
+    if species is not None and species not in SPECIES:
+        raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
+
+
+def require_sets(sets: str) -> None:
+    """Check the kind of prediction sets.
+
+    Raises
+    ------
+    ModelError
+        If there is none of this name.
+    """
+    if sets not in SETS:
+        raise ModelError(f"no prediction sets '{sets}'; choose from: {', '.join(SETS)}")
+
+
 def load_predictor(
     models: Sequence[str | Path] = (),
     species: str | None = None,
@@ -302,8 +325,7 @@ def load_predictor(
     ModelError, CohortError
         If a model cannot be loaded, or the species is unknown.
     """
-    if species is not None and species not in SPECIES:
-        raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
+    require_species(species)
     if models:
         found = [load(folder) for folder in models]
     else:
@@ -339,64 +361,3 @@ def predict_batches(
         waiting.append(batch)
     if waiting:
         yield predictor.predict(Batch.joined(waiting), say)
-
-
-def predict(
-    inputs: str | Path | Sequence[str | Path],
-    *,
-    model: str | Path | Sequence[str | Path] = (),
-    species: str | None = None,
-    columns: str | Path | Overrides | None = None,
-    sets: str = "all-cells",
-    adapt: bool = False,
-    quality: str = "default",
-    data_dir: str | Path | None = None,
-    jobs: int = 1,
-    say: Say = print,
-) -> Prediction:
-    """Predict the subclass of cells.
-
-    Parameters
-    ----------
-    inputs : path or sequence of path
-        Recordings (NWB, ABF), folders of them, tables (csv, Excel, parquet, h5ad).
-    model : path or sequence of path
-        Model folders, one a species; by default models trained once from the data directory.
-    species : str, optional
-        Of cells whose file does not say; without it such cells are judged by both.
-    columns : path or Overrides, optional
-        Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
-    sets, adapt
-        See `Predictor`.
-    quality : str
-        Thresholds for recordings.
-    data_dir, jobs
-        For training the default models, and recordings at a time.
-    say : callable
-        Told what was taken for what, and what went wrong; by default printed.
-
-    Returns
-    -------
-    Prediction
-
-    Raises
-    ------
-    CrosspatchError
-        If a model cannot be loaded or no input can be read.
-
-    Examples
-    --------
-    >>> prediction = crosspatch.predict("cells.csv", species="mouse")  # doctest: +SKIP
-    >>> prediction.to_table()  # doctest: +SKIP
-    """
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    folders = [model] if isinstance(model, str | Path) else list(model)
-    mapping = read_mapping(columns) if isinstance(columns, str | Path) else columns
-    predictor = load_predictor(
-        folders, species, sets=sets, adapt=adapt, data_dir=data_dir, jobs=jobs, say=say
-    )
-    settings = ReadSettings(predictor.layout, species, mapping, quality, jobs=jobs)
-    parts = list(predict_batches(predictor, read_inputs(paths, settings, say), say))
-    if not parts:
-        raise CohortError(f"no cell could be read from {', '.join(map(str, paths))}")
-    return joined(parts)

@@ -78,6 +78,19 @@ ANY = replace(
 THRESHOLDS = {"default": QualityThresholds(), "allen": ALLEN, "any": ANY}
 
 
+def thresholds_named(name: str) -> QualityThresholds:
+    """Thresholds by name.
+
+    Raises
+    ------
+    RecordingError
+        If there are none of this name.
+    """
+    if name not in THRESHOLDS:
+        raise RecordingError(f"no quality settings '{name}'; choose from: {', '.join(THRESHOLDS)}")
+    return THRESHOLDS[name]
+
+
 #: mV; amplifiers and digitisers end far below.
 _MAX_VOLTAGE = 2_000.0
 #: No neuron spikes twice within this time, s; …

@@ -21,7 +21,7 @@ from crosspatch.models.reference import Reference
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation, write_contributions
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.quality import THRESHOLDS
+from crosspatch.recordings.quality import thresholds_named
 from crosspatch.recordings.stimuli import LONG_SQUARE
 from crosspatch.reporting.cell_facts import answer, limits_of, remarks, telling, warnings_of
 from crosspatch.reporting.labels import LINE, TEXT, colour_of, ordered, readable, wrapped
@@ -184,7 +184,7 @@ def _opened(
             recording, step = opened, explanation.step
             if step is not None:
                 recording = opened.with_steps(step.start, step.end, step.amplitudes)
-            analysis = analyse(recording, THRESHOLDS[explanation.quality])
+            analysis = analyse(recording, thresholds_named(explanation.quality))
         except (RecordingError, NetworkError):
             yield None, None
             return

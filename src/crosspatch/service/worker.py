@@ -311,7 +311,7 @@ class Worker:
         if recording is not None:
             files = dict.fromkeys(prediction.cells["cell_id"].astype(str), recording)
         found = explain_prediction(
-            self.predictor, prediction, self._read_settings(request), files=files
+            self.predictor, replace(prediction, recordings=files), self._read_settings(request)
         )
         label = str(request["label"]) if recording is not None else None
         return [replace(each, name=label) for each in found]

@@ -1,0 +1,376 @@
+"""The one way from inputs to predictions: find, check, load the models, read, predict, explain."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import anndata
+import pandas as pd
+
+from crosspatch.archive.dandi import is_dandi
+from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
+from crosspatch.features.extraction import StepDescription
+from crosspatch.features.finding import Source, find_recordings
+from crosspatch.features.many import ExtractionProgress
+from crosspatch.prediction.batches import (
+    Batch,
+    ReadSettings,
+    Table,
+    read_recordings,
+    read_table,
+    unique,
+)
+from crosspatch.prediction.prediction import Prediction, joined
+from crosspatch.prediction.predictor import (
+    Predictor,
+    load_predictor,
+    predict_batches,
+    require_sets,
+    require_species,
+)
+from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.recordings.quality import thresholds_named
+from crosspatch.tables.mapping import Overrides, read_mapping
+from crosspatch.tables.reading import TABLE_SUFFIXES, suffix_of
+from crosspatch.telling import Ask, Say, Stage
+
+#: What can be predicted: recordings, folders and tables on disk, dandisets, tables in memory.
+Given: TypeAlias = str | Path | pd.DataFrame | anndata.AnnData
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be predicted, by which models, and how it is read.
+
+    Raises
+    ------
+    CrosspatchError
+        If a setting is unknown.
+    """
+
+    inputs: tuple[Given, ...]
+    #: Model folders, one per species; none for the default models.
+    models: tuple[str | Path, ...] = ()
+    #: Of cells whose file does not say; without it such cells are judged by every model.
+    species: str | None = None
+    #: Which column of a table is what.
+    columns: Overrides | None = None
+    #: See `crosspatch.prediction.predictor.Predictor`.
+    sets: str = "all-cells"
+    adapt: bool = False
+    #: Thresholds for recordings.
+    quality: str = "default"
+    #: For recordings without a command waveform.
+    step: StepDescription | None = None
+    #: For training the default models.
+    data_dir: str | Path | None = None
+    #: Recordings at a time, and processes that train the default models.
+    jobs: int = 1
+    #: Seconds after which a recording is given up.
+    limit: float = 300.0
+
+    @property
+    def names(self) -> list[str]:
+        """The inputs as the user calls them."""
+        return [str(each) if isinstance(each, str | Path) else "table" for each in self.inputs]
+
+    def __post_init__(self) -> None:
+        require_species(self.species)
+        require_sets(self.sets)
+        thresholds_named(self.quality)
+
+
+def request(
+    inputs: Given | Sequence[Given],
+    model: str | Path | Sequence[str | Path] = (),
+    columns: str | Path | Overrides | None = None,
+    **settings: object,
+) -> Request:
+    """A `Request` of one or several inputs and models; a mapping file is read."""
+    several = [inputs] if isinstance(inputs, Given) else list(inputs)
+    folders = [model] if isinstance(model, str | Path) else list(model)
+    mapping = read_mapping(columns) if isinstance(columns, str | Path) else columns
+    return Request(tuple(several), tuple(folders), columns=mapping, **settings)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what happens, and asked."""
+
+    #: Told what was taken for what, and what went wrong.
+    say: Say
+    #: Asked about ambiguous columns; without it they are left out.
+    ask: Ask | None = None
+    #: Told of the training of default models.
+    training: Stage | None = None
+
+
+#: Told how many recordings are measured.
+Measured = Callable[[ExtractionProgress], None]
+
+
+@dataclass
+class Inputs:
+    """What was found among the inputs of a request."""
+
+    recordings: list[Source] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    #: Inputs that could not be read, and why; grows while they are read.
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, name: str, error: CrosspatchError, say: Say) -> None:
+        """Note, and say, that an input could not be read."""
+        said = one_line(error)
+        say(said)
+        self.failed[name] = said.replace(f"{name}: ", "", 1).removeprefix(name).strip()
+
+
+def find_inputs(given: Sequence[Given], say: Say) -> Inputs:
+    """Sort inputs into recordings and tables; of several, one that cannot be read costs a line.
+
+    Parameters
+    ----------
+    given : sequence
+    say : callable
+        Told what is given twice, and what cannot be read.
+
+    Raises
+    ------
+    CrosspatchError
+        If the only one cannot be read.
+    """
+    found = Inputs()
+    for each in given:
+        if not isinstance(each, str | Path):
+            found.tables.append(each)
+            continue
+        try:
+            _sort(each, found, say)
+        except CrosspatchError as error:
+            if len(given) == 1:
+                raise
+            found.fail(str(Path(each)), error, say)
+    return found
+
+
+def _sort(each: str | Path, found: Inputs, say: Say) -> None:
+    if isinstance(each, str) and is_dandi(each):
+        found.recordings += [a for a in find_recordings([each]) if a not in found.recordings]
+        return
+    path = Path(each)
+    if suffix_of(path) in TABLE_SUFFIXES and not path.is_dir():
+        if not path.is_file():
+            raise CohortError(f"{path} does not exist")
+        if path.resolve() in [t.resolve() for t in found.tables if isinstance(t, Path)]:
+            say(f"{path}: given twice, read once")
+        else:
+            found.tables.append(path)
+        return
+    if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
+        raise RecordingError(
+            f"{path}: not a file that can be read; give recordings "
+            f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
+        )
+    before = set(found.recordings)
+    for file in find_recordings([path]):
+        if file in before:
+            say(f"{file}: given twice, read once")
+        else:
+            found.recordings.append(file)
+
+
+def read_inputs(
+    inputs: Inputs,
+    settings: ReadSettings,
+    listener: Listener,
+    progress: Measured | None = None,
+) -> Iterator[Batch]:
+    """Cells of recordings and tables, in batches; an input that cannot be read costs a line.
+
+    A recording that gives no feature is a cell without values, with the reason.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        What could not be read is noted in it.
+    settings : ReadSettings
+    listener : Listener
+    progress : callable, optional
+        Told after every recording.
+    """
+    seen: Counter[str] = Counter()
+    say = listener.say
+    if inputs.recordings:
+        try:
+            batch = read_recordings(inputs.recordings, settings, say, progress)
+            yield unique(batch, seen, say)
+        except CrosspatchError as error:
+            said = one_line(error)
+            say(said)
+            inputs.failed |= dict.fromkeys(map(str, inputs.recordings), said)
+    for table in inputs.tables:
+        try:
+            for batch in read_table(table, settings, say, ask=listener.ask):
+                yield unique(batch, seen, say)
+        except CrosspatchError as error:
+            inputs.fail(str(table) if isinstance(table, Path) else "table", error, say)
+
+
+class Pipeline:
+    """Inputs that were checked, and the models that judge them.
+
+    Parameters
+    ----------
+    request : Request
+    listener : Listener
+
+    Attributes
+    ----------
+    inputs : Inputs
+    predictor : Predictor
+    settings : ReadSettings
+
+    Raises
+    ------
+    CrosspatchError
+        If no input can be read, which is known before a model is loaded or trained, or a model
+        cannot be loaded.
+    """
+
+    def __init__(self, request: Request, listener: Listener):
+        self.listener = listener
+        self.inputs = find_inputs(request.inputs, listener.say)
+        if not (self.inputs.recordings or self.inputs.tables):
+            raise nothing_read(request)
+        self.request = request
+        self.predictor: Predictor = load_predictor(
+            request.models,
+            request.species,
+            sets=request.sets,
+            adapt=request.adapt,
+            data_dir=request.data_dir,
+            jobs=request.jobs,
+            say=listener.say,
+            progress=listener.training,
+        )
+        self.settings = ReadSettings(
+            self.predictor.layout,
+            request.species,
+            request.columns,
+            request.quality,
+            request.step,
+            request.jobs,
+            request.limit,
+        )
+
+    def batches(self, progress: Measured | None = None) -> Iterator[Batch]:
+        """Cells as they are read; see `read_inputs`."""
+        return read_inputs(self.inputs, self.settings, self.listener, progress)
+
+    def predictions(self, progress: Measured | None = None) -> Iterator[Prediction]:
+        """What the models say of every batch, as they are read."""
+        return predict_batches(self.predictor, self.batches(progress), self.listener.say)
+
+
+def nothing_read(request: Request, done: str = "predicted") -> CohortError:
+    """The error where no cell could be read."""
+    return CohortError(f"no cell could be read from {', '.join(request.names)}; nothing was {done}")
+
+
+def predict(
+    inputs: Given | Sequence[Given],
+    *,
+    model: str | Path | Sequence[str | Path] = (),
+    species: str | None = None,
+    columns: str | Path | Overrides | None = None,
+    sets: str = "all-cells",
+    adapt: bool = False,
+    quality: str = "default",
+    data_dir: str | Path | None = None,
+    jobs: int = 1,
+    say: Say | None = None,
+) -> Prediction:
+    """Predict the subclass of cells.
+
+    Parameters
+    ----------
+    inputs : path, DataFrame, AnnData, or sequence of them
+        Recordings (NWB, ABF), folders of them, tables (csv, Excel, parquet, h5ad), ``dandi:``
+        addresses; tables in memory.
+    model : path or sequence of path
+        Model folders, one per species; by default models trained once from the data directory.
+    species : str, optional
+        Of cells whose file does not say; without it such cells are judged by both.
+    columns : path or Overrides, optional
+        Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
+    sets, adapt
+        See `crosspatch.prediction.predictor.Predictor`.
+    quality : str
+        Thresholds for recordings.
+    data_dir, jobs
+        For training the default models, and recordings at a time.
+    say : callable, optional
+        Told what was taken for what, and what went wrong, line by line, such as ``print``. Without
+        it one line is printed where there is something to be read in `Prediction.messages`.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    CrosspatchError
+        If a model cannot be loaded or no input can be read.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> crosspatch.predict("simulated/sim-human-0001.nwb", model="human-model")
+    Prediction of 1 row (1 confident) by logistic of human cells
+    """
+    wanted = request(
+        inputs,
+        model,
+        columns,
+        species=species,
+        sets=sets,
+        adapt=adapt,
+        quality=quality,
+        data_dir=data_dir,
+        jobs=jobs,
+    )
+    messages = Messages(say)
+    parts = list(Pipeline(wanted, Listener(messages)).predictions())
+    if not parts:
+        raise nothing_read(wanted)
+    messages.summarise()
+    return replace(joined(parts), messages=tuple(messages.lines))
+
+
+class Messages:
+    """Keeps the lines that are said, and says them to whoever asked for them.
+
+    Parameters
+    ----------
+    say : callable or None
+    """
+
+    def __init__(self, say: Say | None) -> None:
+        self.say = say
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        """Keep a line."""
+        self.lines.append(line)
+        if self.say is not None:
+            self.say(line)
+
+    def summarise(self) -> None:
+        """Print one line where something was said that nobody asked for."""
+        if self.say is None and self.lines:
+            more = f" (and {len(self.lines) - 1} more in .messages)" if len(self.lines) > 1 else ""
+            print(f"crosspatch: {self.lines[0]}{more}")
