@@ -357,10 +357,9 @@ class Worker:
             joined(parts),
             out,
             explanations=explanations,
-            messages=[line for each in uploads for line in each["messages"]]
-            + [f"{name}: {reason}" for name, reason in request["unread"]],
+            messages=[line for each in uploads for line in each["messages"]],
             # Recordings that were not read are rows that say so.
-            failed=[name for name, _ in request["unread"]],
+            failed=dict(request["unread"]),
             progress=lambda done, total: tell({"stage": "drawing", "done": done, "total": total}),
         )
         return {}
