@@ -15,6 +15,7 @@ from matplotlib.text import Text
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.reporting import benchmark_figures as figures
+from crosspatch.reporting import curve_figures as curves
 from crosspatch.reporting.style import NARROW, WIDE
 from tests.reporting.made_results import (
     benchmark_folder,
@@ -167,13 +168,13 @@ def test_calibration(tables, width):
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_learning_curve(tables, width):
     summary, gains = tables("curve", "summary"), tables("curve", "gains")
-    assert_readable(figures.learning_curve_figure(summary, gains, width), width)
-    assert_readable(figures.gains_figure(gains, width), width)
+    assert_readable(curves.learning_curve_figure(summary, gains, width), width)
+    assert_readable(curves.gains_figure(gains, width), width)
 
 
 def test_learning_curve_has_mouse_alone_at_zero(tables):
     summary, gains = tables("curve", "summary"), tables("curve", "gains")
-    axes = figures.learning_curve_figure(summary, gains).axes[0]
+    axes = curves.learning_curve_figure(summary, gains).axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == [
         "0",
         "5",

@@ -19,7 +19,7 @@ from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
 from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.reporting.cell_page import cell_page
-from crosspatch.reporting.labels import LINE, SIDE_BY_SIDE, TEXT, colour_of, ordered
+from crosspatch.reporting.labels import colour_of, ordered
 from crosspatch.reporting.numbers import Content, listed, say, written
 from crosspatch.reporting.page import (
     Block,
@@ -31,7 +31,7 @@ from crosspatch.reporting.page import (
     write_page,
 )
 from crosspatch.reporting.report import CITATION
-from crosspatch.reporting.style import GREY, plain
+from crosspatch.reporting.style import GREY, LINE, SIDE_BY_SIDE, TEXT, plain
 from crosspatch.telling import Progress
 
 if TYPE_CHECKING:

@@ -27,14 +27,14 @@ from crosspatch.reporting.cell_view import (
     cell_view,
     recording_view,
 )
-from crosspatch.reporting.labels import LINE, TEXT, colour_of, ordered, readable, wrapped
+from crosspatch.reporting.labels import colour_of, ordered, readable, wrapped
 from crosspatch.reporting.recording_figures import (
     draw_first_spikes,
     draw_rates,
     draw_sweeps,
     shown_kinds,
 )
-from crosspatch.reporting.style import SECOND, WIDE, plain, save_figure
+from crosspatch.reporting.style import LINE, SECOND, TEXT, WIDE, plain, save_figure
 from crosspatch.telling import Say
 
 if TYPE_CHECKING:

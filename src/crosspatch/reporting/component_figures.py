@@ -10,19 +10,9 @@ from numpy.typing import NDArray
 
 from crosspatch.features.layouts import TRACE
 from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet
-from crosspatch.reporting.labels import (
-    LINE,
-    SIDE_BY_SIDE,
-    TEXT,
-    colour_of,
-    nothing,
-    ordered,
-    readable,
-    species_in,
-    width_of,
-    wrapped,
-)
-from crosspatch.reporting.style import SPECIES_COLOURS, WIDE, plain
+from crosspatch.reporting.labels import colour_of, ordered, readable, width_of, wrapped
+from crosspatch.reporting.panels import nothing, species_in
+from crosspatch.reporting.style import LINE, SIDE_BY_SIDE, SPECIES_COLOURS, TEXT, WIDE, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,16 +8,9 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet
-from crosspatch.reporting.labels import (
-    LINE,
-    SIDE_BY_SIDE,
-    TEXT,
-    nothing,
-    ordered,
-    width_of,
-    wrapped,
-)
-from crosspatch.reporting.style import WIDE
+from crosspatch.reporting.labels import ordered, width_of, wrapped
+from crosspatch.reporting.panels import nothing
+from crosspatch.reporting.style import LINE, SIDE_BY_SIDE, TEXT, WIDE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

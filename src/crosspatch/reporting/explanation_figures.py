@@ -10,19 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from crosspatch.reporting.labels import (
-    LINE,
-    SIDE_BY_SIDE,
-    TEXT,
-    Panel,
-    nothing,
-    ordered,
-    panels,
-    readable,
-    width_of,
-    wrapped,
-)
-from crosspatch.reporting.style import ACCENT, SECOND, WIDE, plain
+from crosspatch.reporting.labels import ordered, readable, width_of, wrapped
+from crosspatch.reporting.panels import Panel, nothing, panels
+from crosspatch.reporting.style import ACCENT, LINE, SECOND, SIDE_BY_SIDE, TEXT, WIDE, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from crosspatch.reporting import (
-    benchmark_figures,
     component_figures,
     conserved_figures,
+    curve_figures,
     explanation_figures,
 )
 from crosspatch.reporting.benchmark_sections import interval
@@ -39,7 +39,7 @@ def curve_blocks(source: ResultSource) -> Iterator[Block]:
         told = " ".join(str(sentence.striptags()) for sentence in gains_in_words(source))
         yield Picture(
             f"learning_curve_{source.name}",
-            partial(benchmark_figures.learning_curve_figure, summary, gains),
+            partial(curve_figures.learning_curve_figure, summary, gains),
             "Lines: macro-F1 against labelled human cells a class, with and without mouse cells, a "
             f"panel a model. {_without_digits(source)}",
             say(
@@ -50,7 +50,7 @@ def curve_blocks(source: ResultSource) -> Iterator[Block]:
         )
         yield Picture(
             f"gains_by_labelled_cells_{source.name}",
-            partial(benchmark_figures.gains_figure, gains),
+            partial(curve_figures.gains_figure, gains),
             "Dots with intervals: gain in macro-F1 from mouse against labelled human cells a "
             f"class, a panel a group of test cells. {_without_digits(source)}",
             say(

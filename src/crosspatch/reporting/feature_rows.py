@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crosspatch.reporting.labels import LINE, TEXT, readable, width_of, wrapped
+from crosspatch.reporting.labels import readable, width_of, wrapped
+from crosspatch.reporting.style import LINE, TEXT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

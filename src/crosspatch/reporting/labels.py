@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
-
-import pandas as pd
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.reporting.style import GREY
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-#: Size of text in figures, points.
-TEXT = 8
-
-#: Height of a line of such text, inches.
-LINE = 0.145
-
-#: Figures at least this wide have panels side by side, inches.
-SIDE_BY_SIDE = 5.0
-
-_SPECIES = ("mouse", "human")
-
-
-class Panel(NamedTuple):
-    """A part of a table that is drawn in axes of its own."""
-
-    title: str
-    species: str
-    table: pd.DataFrame
+from crosspatch.reporting.style import GREY, TEXT
 
 
 def readable(name: str) -> str:
@@ -74,46 +49,3 @@ def ordered(groups: Iterable[str]) -> list[str]:
 def colour_of(group: str) -> str:
     """Colour of a subclass; grey for anything else."""
     return load_taxonomy().colours.get(group, GREY)
-
-
-def species_in(table: pd.DataFrame) -> list[str]:
-    """Species of a table, mouse first."""
-    present = list(dict.fromkeys(table["species"].astype(str)))
-    return [name for name in _SPECIES if name in present] + [
-        name for name in present if name not in _SPECIES
-    ]
-
-
-def panels(table: pd.DataFrame, by: Sequence[str] = ("features", "model")) -> list[Panel]:
-    """Parts of a table, one a species and value of some columns.
-
-    Titles name the species, and of the columns only those with several values.
-    """
-    columns = [name for name in by if name in table]
-    told = [name for name in columns if len(table[name].unique()) > 1]
-    parts = []
-    for keys, part in _grouped(table, columns):
-        kept = [key for name, key in zip(columns, keys, strict=True) if name in told]
-        parts += [
-            Panel(", ".join([name, *kept]), name, part[part["species"] == name])
-            for name in species_in(part)
-        ]
-    return parts
-
-
-def _grouped(table: pd.DataFrame, columns: list[str]) -> list[tuple[list[str], pd.DataFrame]]:
-    if not columns:
-        return [([], table)]
-    return [
-        ([str(key) for key in keys], part)
-        for keys, part in table.groupby(columns, sort=False, dropna=False)
-    ]
-
-
-def nothing(text: str, width: float) -> Figure:
-    """A figure that says why it is empty."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 0.8))
-    figure.text(0.5, 0.5, wrapped(text, width - 0.3), ha="center", va="center", fontsize=TEXT)
-    return figure

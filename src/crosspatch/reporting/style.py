@@ -1,9 +1,11 @@
-"""What all figures share: widths, colours, and how they are saved."""
+"""What all figures share: sizes, colours, text, and how they are saved."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from crosspatch.errors import CrosspatchError
 from crosspatch.writing import replacing
@@ -12,14 +14,52 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Width of a figure in inches: on a page or screen, and on a phone. Text is 8 points in both.
+#: Width of a figure in inches: on a page or screen, and on a phone. Text is `TEXT` in both.
 WIDE, NARROW = 7.2, 3.5
+
+#: Figures at least this wide have panels side by side, inches.
+SIDE_BY_SIDE = 5.0
+
+#: Size of text in figures, points; of headings, and of what is written into a panel.
+TEXT, LARGE, SMALL = 8, 9, 7
+
+#: Height of a line of such text, and what is left free at the edges of a figure, inches.
+LINE, MARGIN = 0.145, 0.08
 
 #: Colours of what is not a subclass (Okabe and Ito, safe for colour-blind readers).
 ACCENT, SECOND, THIRD, GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
 
+#: Outline that keeps pale colours visible on white; lines at zero; light grids.
+OUTLINE, ZERO, GRID = "0.25", "0.6", "0.92"
+
 #: Colours of the species.
 SPECIES_COLOURS = {"mouse": SECOND, "human": ACCENT}
+
+
+_P = ParamSpec("_P")
+
+# What matplotlib is to do unless it is told otherwise; sizes of ticks are read later, by `plain`.
+_STYLE = {
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
+    "axes.labelsize": TEXT,
+    "figure.titlesize": TEXT,
+    "legend.fontsize": TEXT,
+    "legend.frameon": False,
+}
+
+
+def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Let a function draw with text of `TEXT` points and legends without a frame."""
+
+    @wraps(draw)
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+        from matplotlib import RcParams, rc_context
+
+        with rc_context(RcParams(_STYLE)):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def save_figure(figure: Figure, file: str | Path, dpi: float = 150) -> None:
@@ -57,4 +97,4 @@ def save_figure(figure: Figure, file: str | Path, dpi: float = 150) -> None:
 def plain(axes: Axes) -> None:
     """Axes without a frame, with small labels."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=TEXT)
