@@ -21,17 +21,9 @@ from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.reporting.cell_page import cell_page
 from crosspatch.reporting.labels import colour_of, ordered
 from crosspatch.reporting.numbers import Content, listed, say, written
-from crosspatch.reporting.page import (
-    Block,
-    Paragraph,
-    Picture,
-    Points,
-    Section,
-    Table,
-    write_page,
-)
+from crosspatch.reporting.page import Block, Paragraph, Picture, Points, Section, Table, write_page
 from crosspatch.reporting.report import CITATION
-from crosspatch.reporting.style import GREY, LINE, SIDE_BY_SIDE, TEXT, plain
+from crosspatch.reporting.style import GREY, LINE, OUTLINE, SIDE_BY_SIDE, plain, styled
 from crosspatch.telling import Progress
 
 if TYPE_CHECKING:
@@ -53,7 +45,6 @@ _LONG_NOTE = 2_000
 
 _FOREIGN = "another species"
 _NO_CLASS = "no subclass"
-_EDGE = "0.25"
 _HATCHES = {Verdict.OUTSIDE: "/////", Verdict.INSUFFICIENT: "....."}
 _LEGEND = {
     Verdict.CONFIDENT: "0.35",
@@ -339,6 +330,7 @@ def _groups(cells: pd.DataFrame, header: Mapping[str, Any]) -> list[_Group]:
     return groups
 
 
+@styled
 def _groups_figure(groups: Sequence[_Group], width: float) -> Figure:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -351,12 +343,12 @@ def _groups_figure(groups: Sequence[_Group], width: float) -> Figure:
         places = figure.subplots(len(species), 1, height_ratios=heights, squeeze=False)
         for (name, each), axes in zip(species.items(), places[:, 0], strict=True):
             _draw_groups(each, axes)
-            axes.set_title(_clean(name, _SHORT), fontsize=TEXT, loc="left", fontweight="bold")
-    places[-1, 0].set_xlabel("cells", fontsize=TEXT)
+            axes.set_title(_clean(name, _SHORT), loc="left", fontweight="bold")
+    places[-1, 0].set_xlabel("cells")
     handles = [
         Patch(
             facecolor=_LEGEND[verdict],
-            edgecolor=_EDGE,
+            edgecolor=OUTLINE,
             linewidth=0.6,
             hatch=_HATCHES.get(verdict),
             label=verdict,
@@ -365,11 +357,7 @@ def _groups_figure(groups: Sequence[_Group], width: float) -> Figure:
         if any(group.rows[verdict] for group in groups)
     ]
     figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=4 if width > SIDE_BY_SIDE else 2,
-        frameon=False,
-        fontsize=TEXT,
+        handles=handles, loc="outside lower center", ncols=4 if width > SIDE_BY_SIDE else 2
     )
     return figure
 
@@ -390,19 +378,12 @@ def _draw_groups(groups: Sequence[_Group], axes: Axes) -> None:
                 facecolor="white"
                 if hatch
                 else (colour, 0.45 if verdict == Verdict.AMBIGUOUS else 1.0),
-                edgecolor=colour if hatch else _EDGE,
+                edgecolor=colour if hatch else OUTLINE,
                 hatch=hatch,
                 linewidth=0.6 if count else 0,
             )
             left += count
-        axes.annotate(
-            f"{left:,}",
-            (left, row),
-            (3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=TEXT,
-        )
+        axes.annotate(f"{left:,}", (left, row), (3, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(groups)), [_clean(group.subclass, 30) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(0, 1.08 * max(group.total for group in groups))

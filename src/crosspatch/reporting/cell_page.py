@@ -34,7 +34,17 @@ from crosspatch.reporting.recording_figures import (
     draw_sweeps,
     shown_kinds,
 )
-from crosspatch.reporting.style import LINE, SECOND, TEXT, WIDE, plain, save_figure
+from crosspatch.reporting.style import (
+    LINE,
+    OUTLINE,
+    SECOND,
+    SMALL,
+    TEXT,
+    WIDE,
+    plain,
+    save_figure,
+    styled,
+)
 from crosspatch.telling import Say
 
 if TYPE_CHECKING:
@@ -54,7 +64,6 @@ _FAR = 6.0
 _NOTE_LINES = 9
 # Panels stand side by side on a page of at least this width, inches.
 _TWO_COLUMNS = 5.0
-_EDGE = "0.25"
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class _Panel:
 _Row = list[_Panel]
 
 
+@styled
 def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
     """Everything about one cell on a page.
 
@@ -266,7 +276,7 @@ def _recording_rows(recording: Recording, analysis: Analysis, width: float) -> l
         def draw(place: SubFigure) -> None:
             above, below = place.subplots(2, 1, sharex=True, height_ratios=[3, 1])
             draw_sweeps(recording, analysis, kind, above, below, points=_STRETCHES, close_up=True)
-            above.set_title(wrapped(above.get_title(), share_of(kind) - 0.3), fontsize=TEXT)
+            above.set_title(wrapped(above.get_title(), share_of(kind) - 0.3))
             above.set_ylabel("mV")  # the panels are too low for more
             below.set_ylabel("pA")
             _small(above, below)
@@ -342,7 +352,7 @@ def _draw_probabilities(view: CellView, place: SubFigure) -> None:
     rows = range(len(names))
     colours = [colour_of(name) for name in names]
     axes.barh(rows, p, 0.62, color=colours, alpha=pale)
-    axes.barh(rows, p, 0.62, facecolor="none", edgecolor=_EDGE, linewidth=0.6)
+    axes.barh(rows, p, 0.62, facecolor="none", edgecolor=OUTLINE, linewidth=0.6)
     for row, each in enumerate(view.probabilities):
         axes.plot([each.needed] * 2, [row - 0.42, row + 0.42], color="black", linewidth=1.2)
         axes.text(
@@ -350,15 +360,14 @@ def _draw_probabilities(view: CellView, place: SubFigure) -> None:
             row,
             f"{each.probability:.2f}{' in set' if each.in_set else ''}",
             va="center",
-            fontsize=TEXT,
             fontweight="bold" if each.in_set else "normal",
             transform=axes.get_yaxis_transform(),
         )
     axes.set_yticks(rows, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("probability; black: needed to be in the set", fontsize=TEXT)
-    axes.set_title("subclass", fontsize=TEXT)
+    axes.set_xlabel("probability; black: needed to be in the set")
+    axes.set_title("subclass")
     plain(axes)
 
 
@@ -375,7 +384,7 @@ def _draw_contributions(view: CellView, shares: Contributions, place: SubFigure)
         values = [of[name].contribution for _, of in measured]
         errors = [of[name].error for _, of in measured]
         colour = colour_of(name)
-        axes.barh(at, values, 0.36, color=colour, edgecolor=_EDGE, linewidth=0.6)
+        axes.barh(at, values, 0.36, color=colour, edgecolor=OUTLINE, linewidth=0.6)
         if any(errors):
             axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8)
         for y, value, error in zip(at, values, errors, strict=True):
@@ -386,29 +395,23 @@ def _draw_contributions(view: CellView, shares: Contributions, place: SubFigure)
                 _signed(value),
                 va="center",
                 ha="left" if right else "right",
-                fontsize=TEXT - 1,
+                fontsize=SMALL,
             )
         label = f"{name}: from {shares.base[name]:.2f} to {view.cell.probabilities[name]:.2f}"
-        handles.append(Patch(facecolor=colour, edgecolor=_EDGE, linewidth=0.6, label=label))
+        handles.append(Patch(facecolor=colour, edgecolor=OUTLINE, linewidth=0.6, label=label))
     for row, family in enumerate(shares.families):
         if not family.measured:
-            axes.text(0.03 * reach, row, "not measured", va="center", fontsize=TEXT, color="0.45")
+            axes.text(0.03 * reach, row, "not measured", va="center", color="0.45")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-1.35 * reach, 1.35 * reach)
     labels = [wrapped(readable(each.family), 1.2) for each in shares.families]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    place.suptitle("what speaks against (left) and for (right)", fontsize=TEXT)
-    axes.set_xlabel("added to the probability by each family", fontsize=TEXT)
+    place.suptitle("what speaks against (left) and for (right)")
+    axes.set_xlabel("added to the probability by each family")
     plain(axes)
     wide = place.bbox.width / place.figure.dpi > 3.8
-    place.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=2 if wide else 1,
-        frameon=False,
-        fontsize=TEXT,
-    )
+    place.legend(handles=handles, loc="outside lower center", ncols=2 if wide else 1)
 
 
 def _signed(value: float) -> str:
@@ -451,7 +454,7 @@ def _draw_values(values: Sequence[FeatureValue], place: SubFigure) -> None:
             step * 0.85,
             left=low,
             color=colour_of(name),
-            edgecolor=_EDGE,
+            edgecolor=OUTLINE,
             linewidth=0.3,
         )
         axes.plot(means, at, "|", color="black", markersize=2.5, markeredgewidth=0.8)
@@ -466,18 +469,18 @@ def _draw_values(values: Sequence[FeatureValue], place: SubFigure) -> None:
             row,
             f"{each.value:.3g} {each.unit}".rstrip(),
             va="center",
-            fontsize=TEXT - 1,
+            fontsize=SMALL,
             transform=axes.get_yaxis_transform(),
         )
     axes.set_yticks(rows, [each.label for each in values])
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.margins(x=0.03)
-    axes.set_title("the cell (line) among the reference", fontsize=TEXT)
+    axes.set_title("the cell (line) among the reference")
     axes.set_xlabel(
         "robust SD from the reference's median;\nbars: middle 95 % of each subclass", fontsize=TEXT
     )
     plain(axes)
-    axes.tick_params(axis="y", labelsize=TEXT - 1)
+    axes.tick_params(axis="y", labelsize=SMALL)
     _class_legend(place, names)
 
 
@@ -489,7 +492,7 @@ def _draw_plane(view: CellView, plane: Plane, place: SubFigure) -> None:
     axes = place.subplots()
     inches = place.bbox.width / place.figure.dpi
     half, most = np.sqrt(chi2.ppf([0.5, 0.9], 2))
-    outline: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground=_EDGE)]
+    outline: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground=OUTLINE)]
     for name, centre in zip(plane.classes, plane.centres, strict=True):
         colour = colour_of(name)
         axes.add_patch(Circle(tuple(centre), most, color=colour, alpha=0.18, linewidth=0))
@@ -518,8 +521,8 @@ def _draw_plane(view: CellView, plane: Plane, place: SubFigure) -> None:
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
-    axes.set_xlabel(f"discriminant 1 ({plane.shares[0]:.0%} of what separates them)", fontsize=TEXT)
-    axes.set_ylabel(f"discriminant 2 ({plane.shares[1]:.0%})", fontsize=TEXT)
+    axes.set_xlabel(f"discriminant 1 ({plane.shares[0]:.0%} of what separates them)")
+    axes.set_ylabel(f"discriminant 2 ({plane.shares[1]:.0%})")
     far = f"{100 * view.cell.p_reference:.2g} % of its cells lie as far out"
     said = (
         f"the cell (star), and 50 and 90 % of each subclass of the reference; over all "
@@ -527,7 +530,7 @@ def _draw_plane(view: CellView, plane: Plane, place: SubFigure) -> None:
     )
     if beyond:
         said += "; the cell lies beyond the edge"
-    place.suptitle(wrapped(said, inches - 0.2), fontsize=TEXT)
+    place.suptitle(wrapped(said, inches - 0.2))
     plain(axes)
     if not view.values:  # of traces; beside values the legend is theirs
         _class_legend(place, ordered(plane.classes))
@@ -537,15 +540,13 @@ def _class_legend(place: SubFigure, names: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=colour_of(name), edgecolor=_EDGE, linewidth=0.6, label=name)
+        Patch(facecolor=colour_of(name), edgecolor=OUTLINE, linewidth=0.6, label=name)
         for name in names
     ]
     place.legend(
         handles=handles,
         loc="outside lower center",
         ncols=len(names),
-        frameon=False,
-        fontsize=TEXT,
         columnspacing=1.0,
         handlelength=1.2,
     )

@@ -12,31 +12,34 @@ from crosspatch.features.layouts import TRACE
 from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet
 from crosspatch.reporting.labels import colour_of, ordered, readable, width_of, wrapped
 from crosspatch.reporting.panels import nothing, species_in
-from crosspatch.reporting.style import LINE, SIDE_BY_SIDE, SPECIES_COLOURS, TEXT, WIDE, plain
+from crosspatch.reporting.style import (
+    LARGE,
+    LINE,
+    MARGIN,
+    OUTLINE,
+    SIDE_BY_SIDE,
+    SPECIES_COLOURS,
+    TEXT,
+    WIDE,
+    ZERO,
+    plain,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARGIN = 0.08
 _SIGNIFICANT = 0.05
 _MARKERS = {"mouse": "o", "human": "D"}
 _SIGNS = {"mouse": "●", "human": "◆"}
-#: Thin outline that keeps pale colours visible on white.
-_OUTLINE = "0.25"
 
 
+@styled
 def separation_figure(separation: pd.DataFrame, width: float = WIDE) -> Figure:
     """How far subclasses lie apart in the space of components: d′ of pairs and silhouettes.
 
     Filled marks have p < 0.05 against permuted labels; the p of open ones is written beside them.
-
-    Parameters
-    ----------
-    separation : DataFrame
-        Table ``separation`` of a result folder of kind "explanation".
-    width : float
-        Inches.
     """
     from matplotlib.figure import Figure
 
@@ -61,20 +64,17 @@ def separation_figure(separation: pd.DataFrame, width: float = WIDE) -> Figure:
     for number, ((features, metric, part), names) in enumerate(zip(kinds, lines, strict=True)):
         axes = figure.add_subplot(grid[divmod(number, columns)])
         label = {"d_prime": "d′", "silhouette": "silhouette"}[metric]
-        axes.set_title(label + (f", {features}" if several else ""), fontsize=TEXT + 1)
-        axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.set_title(label + (f", {features}" if several else ""), fontsize=LARGE)
+        axes.axvline(0, color=ZERO, linewidth=0.8)
         present = species_in(part)
         for place_of, name in enumerate(present):
             own = part[part["species"] == name]
             offset = 0.36 * place_of - 0.18 * (len(present) - 1)
             _draw_separations(axes, own, names, offset, name)
-        axes.set_yticks(range(len(names)), list(names), fontsize=TEXT)
+        axes.set_yticks(range(len(names)), list(names))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.margins(x=0.16)
-        axes.set_xlabel(
-            "distance in pooled SDs" if metric == "d_prime" else "−1 mixed … 1 apart",
-            fontsize=TEXT,
-        )
+        axes.set_xlabel("distance in pooled SDs" if metric == "d_prime" else "−1 mixed … 1 apart")
         axes.grid(axis="x", color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)
         plain(axes)
@@ -125,7 +125,6 @@ def _draw_separations(
                 (6, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=TEXT,
                 color="0.3",
             )
 
@@ -157,21 +156,12 @@ def _species_legend(figure: Figure, species: list[str]) -> None:
             label="p ≥ 0.05",
         )
     )
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=TEXT
-    )
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=TEXT)
 
 
+@styled
 def map_figure(map: pd.DataFrame, width: float = WIDE) -> Figure:  # noqa: A002
-    """UMAP fitted on one species, the other laid over it: alone, then pale under the other.
-
-    Parameters
-    ----------
-    map : DataFrame
-        Table ``map`` of a result folder of kind "explanation".
-    width : float
-        Inches.
-    """
+    """UMAP fitted on one species, the other laid over it: alone, then pale under the other."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -194,14 +184,14 @@ def map_figure(map: pd.DataFrame, width: float = WIDE) -> Figure:  # noqa: A002
         own = cells[cells["species"] == name]
         _scatter(axes, own, name, pale=False)
         over = f" over {' and '.join(species[:number])} (pale)" if number else ""
-        axes.set_title(f"{name}{over}: {len(own):,} cells", fontsize=TEXT + 1)
+        axes.set_title(f"{name}{over}: {len(own):,} cells", fontsize=LARGE)
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_box_aspect(1)
-        axes.set_xlabel("UMAP 1", fontsize=TEXT)
-        axes.set_ylabel("UMAP 2", fontsize=TEXT)
+        axes.set_xlabel("UMAP 1")
+        axes.set_ylabel("UMAP 2")
         plain(axes)
     handles = [
         Line2D(
@@ -210,7 +200,7 @@ def map_figure(map: pd.DataFrame, width: float = WIDE) -> Figure:  # noqa: A002
             marker="o",
             markersize=6,
             color=colour_of(group),
-            markeredgecolor=_OUTLINE,
+            markeredgecolor=OUTLINE,
             markeredgewidth=0.4,
             linestyle="none",
             label=group,
@@ -223,8 +213,6 @@ def map_figure(map: pd.DataFrame, width: float = WIDE) -> Figure:  # noqa: A002
         ncols=across,
         columnspacing=1.2,
         handletextpad=0.2,
-        frameon=False,
-        fontsize=TEXT,
     )
     return figure
 
@@ -253,23 +241,17 @@ def _scatter(axes: Axes, cells: pd.DataFrame, species: str, pale: bool) -> None:
         c=colours,
         marker=_MARKERS.get(species, "s"),
         linewidths=0 if pale else (0.4 if few else 0.2),
-        edgecolors="none" if pale else _OUTLINE,
+        edgecolors="none" if pale else OUTLINE,
         rasterized=True,
     )
 
 
+@styled
 def loadings_figure(loadings: pd.DataFrame, width: float = WIDE) -> Figure:
     """What the sparse components are made of, by family and species.
 
     For traces, the mean trace with the loading of the first component along it, and below it a
     strip with a line a component, the first on top. For single numbers, loadings by feature.
-
-    Parameters
-    ----------
-    loadings : DataFrame
-        Table ``loadings`` of a result folder of kind "explanation", of one layout.
-    width : float
-        Inches.
     """
     if loadings.empty:
         return nothing("No components were computed here.", width)
@@ -288,7 +270,7 @@ def _trace_loadings(loadings: pd.DataFrame, width: float) -> Figure:
     across = 2 if width >= SIDE_BY_SIDE and len(families) > 1 else 1
     rows = -(-len(families) // across)
     axis = 0.5
-    block = (width - _MARGIN) / across
+    block = (width - MARGIN) / across
     panel = block / len(species) - axis - 0.05
     titles = {
         family: wrapped(
@@ -328,7 +310,6 @@ def _write(figure: Figure, left: float, top: float, text: str, bold: bool) -> No
         1 - top / down,
         text,
         va="center",
-        fontsize=TEXT,
         fontweight="bold" if bold else "normal",
         linespacing=1.0,
     )
@@ -405,7 +386,7 @@ def _loading_bar(figure: Figure, width: float, text: str) -> None:
     scale.outline.set_visible(False)
     scale.set_ticks([-1, 0, 1])
     bar.tick_params(labelsize=TEXT, length=2)
-    bar.set_title(text, fontsize=TEXT, pad=3)
+    bar.set_title(text, pad=3)
 
 
 def _scalar_loadings(loadings: pd.DataFrame, width: float) -> Figure:
@@ -417,17 +398,17 @@ def _scalar_loadings(loadings: pd.DataFrame, width: float) -> Figure:
         for name in species
     }
     gap = 0.25
-    room = width - 2 * _MARGIN - rows.label_width - 0.08 - gap * (len(species) - 1)
+    room = width - 2 * MARGIN - rows.label_width - 0.08 - gap * (len(species) - 1)
     cell = min(room / max(sum(counts.values()), 1), 0.4)
     key, head = 0.62, 0.3
     figure, axes = sheet(width, key + head + rows.height + 0.1)
     _loading_bar(figure, width, "loading")
     top = key + head
-    rows.write(axes, _MARGIN, top)
-    left = _MARGIN + rows.label_width + 0.08
+    rows.write(axes, MARGIN, top)
+    left = MARGIN + rows.label_width + 0.08
     for name in species:
         across = cell * counts[name]
-        axes.text(left + across / 2, key + 0.12, name, ha="center", va="center", fontsize=TEXT + 1)
+        axes.text(left + across / 2, key + 0.12, name, ha="center", va="center", fontsize=LARGE)
         own = loadings[loadings["species"] == name]
         for family, part in own.groupby("family", sort=False):
             _draw_family_loadings(axes, part, str(family), rows, left, top, cell)
@@ -461,7 +442,6 @@ def _draw_family_loadings(
                 label,
                 ha="center",
                 va="center",
-                fontsize=TEXT,
                 color="0.35",
             )
     tiles = []
@@ -479,19 +459,13 @@ def _draw_family_loadings(
     axes.add_collection(PatchCollection(tiles, match_original=True), autolim=False)
 
 
+@styled
 def examples_figure(examples: pd.DataFrame, width: float = WIDE) -> Figure:
     """An example cell of each subclass among the quartiles of its subclass, family by family.
 
     For traces a panel a family and subclass, one species below the other. For single numbers a
     line a feature, standardised within its species: dot the example, line the quartiles, and a
     stroke at the median.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Table ``examples`` of a result folder of kind "explanation", of one layout.
-    width : float
-        Inches.
     """
     if examples.empty:
         return nothing("There are no example cells here.", width)
@@ -510,10 +484,10 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
     families = list(dict.fromkeys(examples["family"]))
     most = max(len(each) for each in groups.values())
     axis, gap = 0.5, 0.06
-    panel = (width - axis - _MARGIN) / most - gap
+    panel = (width - axis - MARGIN) / most - gap
     names = {
         family: wrapped(
-            _with_unit(family, examples[examples["family"] == family]), width - 2 * _MARGIN
+            _with_unit(family, examples[examples["family"] == family]), width - 2 * MARGIN
         )
         for family in families
     }
@@ -524,7 +498,7 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
     top = 0.0
     for name in species:
         own = examples[examples["species"] == name]
-        _write(figure, _MARGIN, top + 0.12, f"{name}: example cell, quartiles pale", True)
+        _write(figure, MARGIN, top + 0.12, f"{name}: example cell, quartiles pale", True)
         for number, group in enumerate(groups[name]):
             left = axis + number * (panel + gap)
             middle = left + max(panel - width_of(group), 0) / 2
@@ -532,7 +506,7 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
         for row, family in enumerate(families):
             part = own[own["family"] == family]
             above = top + title + row * pitch
-            _write(figure, _MARGIN, above + head / 2, names[family], False)
+            _write(figure, MARGIN, above + head / 2, names[family], False)
             limits = _value_limits(part)
             for number, group in enumerate(groups[name]):
                 left = axis + number * (panel + gap)
@@ -586,7 +560,7 @@ def _draw_example(axes: Axes, part: pd.DataFrame, group: str) -> None:
         values[:, 0],
         color=colour_of(group),
         linewidth=1,
-        path_effects=[Stroke(linewidth=1.6, foreground=_OUTLINE), Normal()] if pale else [],
+        path_effects=[Stroke(linewidth=1.6, foreground=OUTLINE), Normal()] if pale else [],
     )
     axes.set_xlim(0, max(len(values) - 1, 1))
 
@@ -598,19 +572,19 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
     families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
     rows = feature_rows(families, max(width * 0.36, min(2.7, width - 2.2)), 0.2)
     gap = 0.08
-    left = _MARGIN + rows.label_width + 0.08
-    panel = (width - left - _MARGIN) / len(groups) - gap
+    left = MARGIN + rows.label_width + 0.08
+    panel = (width - left - MARGIN) / len(groups) - gap
     marks = ", ".join(f"{_SIGNS.get(name, '■')} {name}" for name in species)
-    text = wrapped(f"{marks}: example cell; bar: quartiles; stroke: median", width - 2 * _MARGIN)
+    text = wrapped(f"{marks}: example cell; bar: quartiles; stroke: median", width - 2 * MARGIN)
     lines = 1 + text.count("\n")
     turned = any(width_of(group) > panel - 0.04 for group in groups)
     head = max(width_of(group) for group in groups) + 0.1 if turned else 0.28
     key, foot = 0.12 + LINE * lines + head, 0.42
     figure, axes = sheet(width, key + rows.height + foot)
-    _write(figure, _MARGIN, 0.05 + LINE * lines / 2, text, False)
+    _write(figure, MARGIN, 0.05 + LINE * lines / 2, text, False)
     values = table[["example", "low", "high"]].to_numpy(dtype=np.float64)
     limit = float(np.ceil(np.nanmax(np.abs(values), initial=1.0)))
-    rows.write(axes, _MARGIN, key)
+    rows.write(axes, MARGIN, key)
     roomy = panel > 0.75
     for number, feature in enumerate(rows.features):
         if number % 2:
@@ -624,7 +598,6 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
             group,
             ha="center",
             va="bottom",
-            fontsize=TEXT,
             rotation=90 if turned else 0,
         )
         own = place(figure, at, key, panel, rows.height)
@@ -634,12 +607,11 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
         own.set_xlim(-1.1 * limit, 1.1 * limit)
         own.set_xticks([-limit, 0, limit] if roomy else [0])
     axes.text(
-        left + (width - left - _MARGIN) / 2,
+        left + (width - left - MARGIN) / 2,
         key + rows.height + 0.31,
         "standardised value" + ("" if roomy else f" (to ±{limit:.0f})"),
         ha="center",
         va="center",
-        fontsize=TEXT,
     )
     return figure
 
@@ -672,7 +644,7 @@ def _draw_profile(
     for name, offset in zip(species, offsets, strict=True):
         own = table[table["species"] == name]
         y = np.array([rows.middle(feature) for feature in own["feature"]]) + offset
-        for shade, thick in ((_OUTLINE, 2.2), (colour, 1.5)):
+        for shade, thick in ((OUTLINE, 2.2), (colour, 1.5)):
             axes.hlines(y, own["low"], own["high"], color=shade, linewidth=thick, zorder=2)
         axes.vlines(own["median"], y - 0.035, y + 0.035, color="black", linewidth=0.8, zorder=3)
         axes.plot(
@@ -680,7 +652,7 @@ def _draw_profile(
             y,
             _MARKERS.get(name, "s"),
             color=colour,
-            markeredgecolor=_OUTLINE,
+            markeredgecolor=OUTLINE,
             markeredgewidth=0.5,
             markersize=size,
             linestyle="none",

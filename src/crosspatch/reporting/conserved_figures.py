@@ -10,7 +10,7 @@ import pandas as pd
 from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet
 from crosspatch.reporting.labels import ordered, width_of, wrapped
 from crosspatch.reporting.panels import nothing
-from crosspatch.reporting.style import LINE, SIDE_BY_SIDE, TEXT, WIDE
+from crosspatch.reporting.style import LINE, MARGIN, SIDE_BY_SIDE, TEXT, WIDE, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 #: More rows than this no reader takes in: those that separate best are drawn.
 MOST_ROWS = 120
 
-_MARGIN = 0.08
 _LEAST_CELL, _MOST_CELL = 0.1, 0.48
 _ROW = 0.175
 _BETWEEN = 0.09
 
 
+@styled
 def conserved_figure(
     conserved: pd.DataFrame, width: float = WIDE, level: str = "subclass"
 ) -> Figure:
@@ -56,9 +56,9 @@ def conserved_figure(
     families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
     least = len(groups) * (2 * _LEAST_CELL + _BETWEEN)
     rows = feature_rows(
-        families, max(width * 0.36, min(2.7, width - 2 * _MARGIN - least - 1.6)), _ROW
+        families, max(width * 0.36, min(2.7, width - 2 * MARGIN - least - 1.6)), _ROW
     )
-    room = width - 2 * _MARGIN - rows.label_width - 0.08
+    room = width - 2 * MARGIN - rows.label_width - 0.08
     each_block = max(1, min(len(groups), int(room / (2 * _LEAST_CELL + _BETWEEN))))
     n_blocks = -(-len(groups) // each_block)
     each_block = -(-len(groups) // n_blocks)
@@ -80,11 +80,11 @@ def conserved_figure(
             table["group"], table["feature"], table.to_dict("records"), strict=True
         )
     }
-    left = _MARGIN + rows.label_width + 0.08
+    left = MARGIN + rows.label_width + 0.08
     for block in range(n_blocks):
         own = slice(block * each_block, (block + 1) * each_block)
         top = key_height + block * block_height + head
-        rows.write(axes, _MARGIN, top)
+        rows.write(axes, MARGIN, top)
         for number, (group, name) in enumerate(zip(groups[own], names[own], strict=True)):
             at = left + number * (2 * cell + _BETWEEN)
             _head(axes, at, top, cell, name, turned, rows)
@@ -124,7 +124,6 @@ def _head(
                     letter,
                     ha="center",
                     va="center",
-                    fontsize=TEXT,
                     color="0.35",
                 )
         axes.text(
@@ -134,18 +133,12 @@ def _head(
             ha="center",
             va="bottom" if number == 0 else "center",
             rotation=90 if turned else 0,
-            fontsize=TEXT,
             color="black" if number == 0 else "0.35",
         )
 
 
 def _draw_pair(
-    tiles: _Tiles,
-    left: float,
-    top: float,
-    cell: float,
-    row: dict,
-    rows: FeatureRows,
+    tiles: _Tiles, left: float, top: float, cell: float, row: dict, rows: FeatureRows
 ) -> None:
     above, height, _ = rows.features[row["feature"]]
     tile = min(height, _ROW) - 0.02
@@ -255,7 +248,7 @@ def _draw_key(figure: Figure, axes: Axes, width: float, tiles: _Tiles, chosen: s
     scale.outline.set_visible(False)
     scale.set_ticks([0, 0.25, 0.5, 0.75, 1])
     bar.tick_params(labelsize=TEXT, length=2)
-    bar.set_title("AUC: lower in the group ← 0.5 → higher", fontsize=TEXT, pad=3)
+    bar.set_title("AUC: lower in the group ← 0.5 → higher", pad=3)
     left, top = (0.3, 0.78) if narrow else (3.6, 0.16)
     entries = (
         ("full: the interval leaves 0.5 out", (0.85, 0.7, 1.0), ""),
@@ -270,13 +263,12 @@ def _draw_key(figure: Figure, axes: Axes, width: float, tiles: _Tiles, chosen: s
             tiles.add((left + 0.1 + 0.2 * position, y), (0.2, 0.155), each)
         if mark:
             tiles.frame((left + 0.2, y), (0.4, 0.155), both=mark == "both")
-        axes.text(left + 0.5, y, text, va="center", fontsize=TEXT)
+        axes.text(left + 0.5, y, text, va="center")
     axes.text(
         0.3,
         top + 0.19 * 5 if narrow else 0.72,
         "M mouse, H human" + (f". {chosen}" if chosen and not narrow else ""),
         va="center",
-        fontsize=TEXT,
     )
     if chosen and narrow:
-        axes.text(0.3, top + 0.19 * 6, chosen, va="center", fontsize=TEXT)
+        axes.text(0.3, top + 0.19 * 6, chosen, va="center")

@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 
 from crosspatch.reporting.labels import ordered, readable, width_of, wrapped
 from crosspatch.reporting.panels import Panel, nothing, panels
-from crosspatch.reporting.style import ACCENT, LINE, SECOND, SIDE_BY_SIDE, TEXT, WIDE, plain
+from crosspatch.reporting.style import (
+    ACCENT,
+    LARGE,
+    LINE,
+    SECOND,
+    SIDE_BY_SIDE,
+    TEXT,
+    WIDE,
+    ZERO,
+    plain,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,17 +32,11 @@ if TYPE_CHECKING:
 _HOW = {"permuted": (ACCENT, "o"), "removed": (SECOND, "s")}
 
 
+@styled
 def attention_figure(attention: pd.DataFrame, width: float = WIDE) -> Figure:
     """Mean attention by family and class of held-out cells, a panel a species and model.
 
     All panels have one colour scale; a line in its bar is the weight that even attention gives.
-
-    Parameters
-    ----------
-    attention : DataFrame
-        Table ``attention`` of a result folder of kind "explanation".
-    width : float
-        Inches.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -65,14 +70,10 @@ def attention_figure(attention: pd.DataFrame, width: float = WIDE) -> Figure:
         image = axes.imshow(table, cmap=colours, vmin=0, vmax=highest, aspect="auto")
         across = cell / table.shape[1]
         _name_columns(axes, list(table.columns), across)
-        axes.set_yticks(
-            range(len(table)),
-            [wrapped(readable(name), room) for name in table.index],
-            fontsize=TEXT,
-        )
+        axes.set_yticks(range(len(table)), [wrapped(readable(name), room) for name in table.index])
         axes.tick_params(length=0, labelsize=TEXT, labelleft=named[number])
         axes.spines[:].set_visible(False)
-        axes.set_title(wrapped(part.title, cell), fontsize=TEXT + 1)
+        axes.set_title(wrapped(part.title, cell), fontsize=LARGE)
         if across > width_of("0.00") + 0.02:
             _write_values(axes, table.to_numpy(dtype=np.float64), highest)
         drawn.append(axes)
@@ -86,7 +87,7 @@ def attention_figure(attention: pd.DataFrame, width: float = WIDE) -> Figure:
         )
         bar.ax.axvline(even, color="white", linewidth=2)
     label = "mean attention weight (line: even)"
-    bar.set_label(wrapped(label, (height if side_by_side else width) - 0.6), fontsize=TEXT)
+    bar.set_label(wrapped(label, (height if side_by_side else width) - 0.6))
     bar.ax.tick_params(labelsize=TEXT)
     bar.locator = MaxNLocator(5)
     bar.update_ticks()
@@ -116,7 +117,7 @@ def _longest_line(tables: list[pd.DataFrame], room: float) -> float:
 
 def _name_columns(axes: Axes, names: list[str], each: float) -> None:
     turned = max(width_of(name) for name in names) > each - 0.04
-    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0, fontsize=TEXT)
+    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
 
 
 def _write_values(axes: Axes, values: NDArray[np.float64], highest: float) -> None:
@@ -128,23 +129,16 @@ def _write_values(axes: Axes, values: NDArray[np.float64], highest: float) -> No
             "–" if missing else f"{value:.2f}",
             ha="center",
             va="center",
-            fontsize=TEXT,
             # Viridis is dark in its lower part.
             color="black" if missing or value > 0.6 * highest else "white",
         )
 
 
+@styled
 def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
     """Fall in macro-F1 without a family, permuted and removed, a panel a species and model.
 
     Families come by their mean fall over all panels. Bars are the table's intervals.
-
-    Parameters
-    ----------
-    importance : DataFrame
-        Table ``importance`` of a result folder of kind "explanation".
-    width : float
-        Inches.
     """
     from matplotlib.figure import Figure
 
@@ -164,13 +158,13 @@ def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
     for number, (part, names) in enumerate(zip(parts, families, strict=True)):
         axes = figure.add_subplot(grid[divmod(number, columns)], sharex=first)
         first = first or axes
-        axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.axvline(0, color=ZERO, linewidth=0.8)
         for how, offset in (("permuted", 0.17), ("removed", -0.17)):
             table = part.table[part.table["how"] == how].set_index("family").reindex(names)
             if table["drop"].isna().all():
                 continue
             _intervals(axes, table, np.arange(len(names), dtype=np.float64) + offset, how)
-        axes.set_title(wrapped(part.title, (width - room) / columns), fontsize=TEXT + 1)
+        axes.set_title(wrapped(part.title, (width - room) / columns), fontsize=LARGE)
         axes.set_yticks(
             range(len(names)), [wrapped(readable(name), room) for name in names], fontsize=TEXT
         )
@@ -182,9 +176,9 @@ def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
         axes.tick_params(axis="y", length=0, labelleft=labelled)
         axes.locator_params(axis="x", nbins=4)
         if number + columns >= len(parts):
-            axes.set_xlabel("fall in macro-F1", fontsize=TEXT)
+            axes.set_xlabel("fall in macro-F1")
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False, fontsize=TEXT)
+    figure.legend(handles, names, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -204,23 +198,14 @@ def _intervals(axes: Axes, table: pd.DataFrame, y: NDArray[np.float64], how: str
     axes.plot(drop, y, marker, color=colour, markersize=4, linestyle="none", label=how)
 
 
+@styled
 def agreement_figure(
-    importance: pd.DataFrame,
-    attention: pd.DataFrame,
-    agreement: pd.DataFrame,
-    width: float = WIDE,
+    importance: pd.DataFrame, attention: pd.DataFrame, agreement: pd.DataFrame, width: float = WIDE
 ) -> Figure:
     """Attention against what happens without a family, and every rank agreement with its interval.
 
     A panel a species, model and way to take a family away; families are numbers, named below.
     Were attention an explanation, the numbers would rise from left to right.
-
-    Parameters
-    ----------
-    importance, attention, agreement : DataFrame
-        Tables of a result folder of kind "explanation".
-    width : float
-        Inches.
     """
     from matplotlib.figure import Figure
 
@@ -258,20 +243,20 @@ def agreement_figure(
         grid = above.add_gridspec(rows + 1, columns, height_ratios=[*heights[:rows], key_height])
     for number, part in enumerate(parts):
         axes = above.add_subplot(grid[divmod(number, columns)])
-        axes.set_title(titles[number], fontsize=TEXT)
+        axes.set_title(titles[number])
         _draw_points(axes, part.table)
         scatter.append((axes, part))
     if parts:
         axes = above.add_subplot(grid[rows, :])
         axes.set_axis_off()
-        axes.text(0.5, 0.5, key, ha="center", va="center", fontsize=TEXT, transform=axes.transAxes)
+        axes.text(0.5, 0.5, key, ha="center", va="center", transform=axes.transAxes)
     if len(lines):
         axes = below.add_subplot()
         _draw_agreement(axes, lines, side_by_side)
         label = "rank agreement of families (Spearman)"
         if remark := _remark(agreement):
             label = wrapped(f"{label}; {remark}", width - 0.4)
-        axes.set_xlabel(label, fontsize=TEXT)
+        axes.set_xlabel(label)
     # Numbers go where they hide no others, which is known only once axes have their places.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -313,16 +298,16 @@ def _draw_points(axes: Axes, table: pd.DataFrame) -> None:
     how = table["how"].iloc[0]
     colour, marker = _HOW[how]
     weight, drop = table["weight"].to_numpy(), table["drop"].to_numpy()
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.axvline(1 / max(len(table), 1), color="0.6", linewidth=0.8, linestyle=":")
+    axes.axhline(0, color=ZERO, linewidth=0.8)
+    axes.axvline(1 / max(len(table), 1), color=ZERO, linewidth=0.8, linestyle=":")
     axes.hlines(drop, weight - table["sd"], weight + table["sd"], color="0.82", linewidth=1)
     axes.vlines(weight, table["ci_low"], table["ci_high"], color="0.82", linewidth=1)
     axes.plot(weight, drop, marker, color=colour, markersize=4, linestyle="none")
     axes.margins(0.12)
     plain(axes)
     axes.locator_params(nbins=5)
-    axes.set_xlabel("mean attention weight (dotted: even)", fontsize=TEXT)
-    axes.set_ylabel("fall in macro-F1", fontsize=TEXT)
+    axes.set_xlabel("mean attention weight (dotted: even)")
+    axes.set_ylabel("fall in macro-F1")
 
 
 def _number(axes: Axes, table: pd.DataFrame, families: list[str]) -> None:
@@ -362,7 +347,6 @@ def _number(axes: Axes, table: pd.DataFrame, families: list[str]) -> None:
             textcoords="offset points",
             ha="center",
             va="center",
-            fontsize=TEXT,
             arrowprops={
                 "arrowstyle": "-",
                 "color": "0.5",
@@ -427,7 +411,7 @@ def _most_lines(lines: pd.DataFrame) -> int:
 def _draw_agreement(axes: Axes, lines: pd.DataFrame, side_by_side: bool) -> None:
     y = np.arange(len(lines))[::-1].astype(float)
     rho = lines["spearman"].to_numpy(dtype=np.float64)
-    axes.axvline(0, color="0.6", linewidth=0.8)
+    axes.axvline(0, color=ZERO, linewidth=0.8)
     axes.hlines(y, lines["ci_low"].astype(float), lines["ci_high"].astype(float), color="0.3")
     axes.plot(rho, y, "o", color="0.1", markersize=4)
     axes.set_xlim(-1.05, 1.05)
@@ -436,9 +420,9 @@ def _draw_agreement(axes: Axes, lines: pd.DataFrame, side_by_side: bool) -> None
     axes.spines["left"].set_visible(False)
     if side_by_side:
         axes.set_ylim(-0.6, len(lines) - 0.4)
-        axes.set_yticks(y, lines["label"], fontsize=TEXT)
+        axes.set_yticks(y, lines["label"])
         for at, verdict in zip(y, lines["text"], strict=True):
-            axes.text(1.1, at, verdict, va="center", fontsize=TEXT, linespacing=1.0)
+            axes.text(1.1, at, verdict, va="center", linespacing=1.0)
         return
     # On a phone what a line is stands above it.
     axes.set_yticks([])
@@ -449,7 +433,6 @@ def _draw_agreement(axes: Axes, lines: pd.DataFrame, side_by_side: bool) -> None
             at + 0.18,
             text,
             va="bottom",
-            fontsize=TEXT,
             linespacing=1.0,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crosspatch.reporting.labels import readable, width_of, wrapped
-from crosspatch.reporting.style import LINE, TEXT
+from crosspatch.reporting.style import LINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,19 +46,10 @@ class FeatureRows:
                 label,
                 ha="right",
                 va="center",
-                fontsize=TEXT,
                 linespacing=1.0,
             )
         for middle, heading in self.headings.values():
-            axes.text(
-                left,
-                top + middle,
-                heading,
-                linespacing=1.0,
-                va="center",
-                fontsize=TEXT,
-                fontweight="bold",
-            )
+            axes.text(left, top + middle, heading, linespacing=1.0, va="center", fontweight="bold")
 
 
 def feature_rows(families: Mapping[str, str], widest: float, least: float) -> FeatureRows:
