@@ -259,7 +259,7 @@ def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]
         "was recorded."
         if by_class
         else "90 % is over all cells: nine of ten cells like those of the reference have their "
-        "subclass in the set. Of a rare subclass it can be fewer; sets by class (--sets by-class) "
+        "subclass in the set. Of a rare subclass it can be fewer; sets by class (option 'sets') "
         "cover each."
     )
     if not len(cells):

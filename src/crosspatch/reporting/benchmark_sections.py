@@ -1,27 +1,27 @@
-"""Sections of a report on a benchmark: cohorts, scores, differences, confusion, calibration."""
+"""Sections of a report on a benchmark: cohorts, scores, differences, confusion, calibration.
+
+One for each kind of table that a benchmark writes, with what it says in words; so 400 lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import pandas as pd
-from markupsafe import Markup
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import ModelError
 from crosspatch.models.registry import model_entry
 from crosspatch.reporting import benchmark_figures as figures
 from crosspatch.reporting.numbers import (
-    Cell,
     Content,
-    Form,
     ResultSource,
     Setting,
+    TableRow,
+    code,
     first_by,
     listed,
-    name_in,
-    rows_of,
     say,
 )
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, Table
@@ -63,7 +63,7 @@ def cohorts_blocks(sources: Sequence[ResultSource]) -> Iterator[Block]:
 
 def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Iterator[Block]:
     largest = " ".join(
-        f"Of {species} cells most are {name_in(part, first_by(part, 'cells'), 'name')}."
+        f"Of {species} cells most are {first_by(part, 'cells')['name']}."
         for species, part in table[table["group"] == "subclass"].groupby("species", sort=False)
     )
     yield Picture(
@@ -77,22 +77,21 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
         ),
     )
     for (species, group), part in table.groupby(["species", "group"], sort=False):
-        if group not in _COHORT_TABLES:
-            continue
-        yield Table(
-            _COHORT_TABLES[str(group)].format(species=str(species).capitalize()),
-            ("Family" if group == "missing family" else "Name", "Cells", "Donors", "Share"),
-            [
-                (
-                    _cell(source, "cohorts", row, "name"),
-                    _cell(source, "cohorts", row, "cells", form="count"),
-                    _cell(source, "cohorts", row, "donors", form="count"),
-                    _cell(source, "cohorts", row, "share"),
-                )
-                for row in rows_of(part)
-            ],
-            folded=group != "subclass",
-        )
+        if group in _COHORT_TABLES:
+            yield Table(
+                _COHORT_TABLES[str(group)].format(species=str(species).capitalize()),
+                ("Family" if group == "missing family" else "Name", "Cells", "Donors", "Share"),
+                [
+                    (
+                        row.cell("name"),
+                        row.cell("cells", "count"),
+                        row.cell("donors", "count"),
+                        row.cell("share"),
+                    )
+                    for row in source.rows("cohorts", part)
+                ],
+                folded=group != "subclass",
+            )
 
 
 _COHORT_TABLES = {
@@ -104,32 +103,35 @@ _COHORT_TABLES = {
 
 
 def _from_settings(source: ResultSource, species: str) -> Table:
-    about = source.settings["cohorts"][species]
+    there = source.settings["cohorts"][species]["subclasses"]
     return Table(
         f"{species.capitalize()} cells by subclass",
         ("Subclass", "Cells"),
         [
             (name, Setting(source, ("cohorts", species, "subclasses", name)))
-            for name in (n for n in load_taxonomy().subclasses if n in about["subclasses"])
+            for name in load_taxonomy().subclasses
+            if name in there
         ],
     )
 
 
 def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
-    about = source.settings["cohorts"][species]
-    reasons = [
-        say("{n} {reason}", n=Setting(source, ("cohorts", species, "dropped", key)), reason=key)
-        for key, count in about.get("dropped", {}).items()
+    def setting(*path: str) -> Setting:
+        return Setting(source, ("cohorts", species, *path))
+
+    reasons: list[Content] = [
+        say("{n} {reason}", n=setting("dropped", key), reason=key)
+        for key, count in source.settings["cohorts"][species].get("dropped", {}).items()
         if count
     ]
     yield Paragraph(
         say(
             "{species}: {cells} cells of {donors} donors ({dataset}); left out: {reasons}.",
             species=species.capitalize(),
-            cells=Setting(source, ("cohorts", species, "cells")),
-            donors=Setting(source, ("cohorts", species, "donors")),
-            dataset=Setting(source, ("cohorts", species, "dataset")),
-            reasons=listed(list(reasons)) if reasons else "none",
+            cells=setting("cells"),
+            donors=setting("donors"),
+            dataset=setting("dataset"),
+            reasons=listed(reasons) if reasons else "none",
         )
     )
 
@@ -137,30 +139,8 @@ def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
 def results_blocks(source: ResultSource) -> Iterator[Block]:
     """Scores beside the published ones, and paired differences."""
     summary = source.table("summary")
-    published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
-    header = ["Task", "Model", "Macro-F1", "Accuracy", "Balanced accuracy", "Runs"]
-    if published:
-        header = [*header[:3], "published", "Accuracy", "published", *header[4:]]
-    rows = []
-    for row in rows_of(summary):
-        cells = {
-            name: spread(source, "summary", row, name)
-            for name in ("macro_f1", "accuracy", "balanced_accuracy")
-            if f"{name}_mean" in summary
-        }
-        line: list[Content] = [
-            _cell(source, "summary", row, "task"),
-            _cell(source, "summary", row, "model"),
-            cells["macro_f1"],
-        ]
-        line += [_cell(source, "summary", row, "published_macro_f1")] if published else []
-        line.append(cells["accuracy"])
-        line += [_cell(source, "summary", row, "published_accuracy")] if published else []
-        line.append(cells.get("balanced_accuracy", "–"))
-        line.append(_cell(source, "summary", row, "runs", form="count"))
-        rows.append(line)
     best = best_by_task(source)
-    names = listed([say("{m} ({t})", m=name_in(summary, r, "model"), t=t) for t, r in best.items()])
+    names = listed([say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()])
     yield Picture(
         f"scores_{source.name}",
         partial(figures.scores_figure, summary),
@@ -171,59 +151,73 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
             names=names,
         ),
     )
+    yield from _scores(source, summary)
+    if len(source.table("comparisons")):
+        yield from _compared(source, " ".join(_tied_in_words(source, task) for task in best))
+
+
+def _scores(source: ResultSource, summary: pd.DataFrame) -> Iterator[Block]:
+    published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
+    balanced = "balanced_accuracy_mean" in summary
+    there = ["published"] if published else []
+    rows: list[list[Content]] = [
+        [
+            *row.cells("task", "model"),
+            row.spread("macro_f1"),
+            *(row.cell(f"{name}_macro_f1") for name in there),
+            row.spread("accuracy"),
+            *(row.cell(f"{name}_accuracy") for name in there),
+            row.spread("balanced_accuracy") if balanced else "–",
+            row.cell("runs", "count"),
+        ]
+        for row in source.rows("summary")
+    ]
+    header = ["Task", "Model", "Macro-F1", *there, "Accuracy", *there, "Balanced accuracy", "Runs"]
     yield Table("Scores, mean ± SD over runs", header, rows, texts=2)
     if published:
         yield Paragraph(_ORIENTATION)
+
+
+def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
     comparisons = source.table("comparisons")
-    if not len(comparisons):
-        return
     yield Picture(
         f"differences_{source.name}",
         partial(figures.differences_figure, comparisons),
         "Dots with intervals: paired differences in macro-F1 between models, a panel a task. "
-        + " ".join(_tied_in_words(source, task) for task in best),
+        + tied,
         say(
             "Differences in macro-F1 on the same folds, with intervals of 95 % confidence. Filled: "
             "the interval has no zero in it, so the difference is hardly chance. {tied}",
-            tied=" ".join(_tied_in_words(source, task) for task in best),
+            tied=tied,
         ),
     )
     several = len(comparisons) > figures.MOST_PAIRS
     if several:
-        chosen = [
-            row
-            for task, part in comparisons.groupby("task", sort=False)
-            for row in rows_of(part)
-            if figures.best_model(part)
-            in (name_in(part, row, "model_a"), name_in(part, row, "model_b"))
-        ]
-        yield _differences("Paired differences with the best model of each task", source, chosen)
-    yield _differences(
-        "All paired differences" if several else "Paired differences",
-        source,
-        rows_of(comparisons),
-        folded=several,
-    )
+        chosen = []
+        for _, part in comparisons.groupby("task", sort=False):
+            best = figures.best_model(part)
+            with_best = part[(part["model_a"] == best) | (part["model_b"] == best)]
+            chosen += source.rows("comparisons", with_best)
+        yield _differences("Paired differences with the best model of each task", chosen)
+    caption = "All paired differences" if several else "Paired differences"
+    yield _differences(caption, source.rows("comparisons"), folded=several)
     yield Paragraph(
         "Corrected resampled t-test (Nadeau and Bengio), which allows for training sets that "
         "overlap. The p-values are not corrected for the number of pairs."
     )
 
 
-def _differences(
-    caption: str, source: ResultSource, rows: Sequence[int], *, folded: bool = False
-) -> Table:
-    table = source.table("comparisons")
+def _differences(caption: str, rows: Iterable[TableRow], *, folded: bool = False) -> Table:
     return Table(
         caption,
         ("Task", "Difference", "Macro-F1", "95 % interval", "p"),
         [
             (
-                name_in(table, row, "task"),
-                f"{name_in(table, row, 'model_a')} − {name_in(table, row, 'model_b')}",
-                _cell(source, "comparisons", row, "delta_macro_f1", form="signed"),
-                interval(source, "comparisons", row),
-                _cell(source, "comparisons", row, "p_value", form="p"),
+                row.name("task"),
+                f"{row.name('model_a')} − {row.name('model_b')}",
+                row.cell("delta_macro_f1", "signed"),
+                row.interval(),
+                row.cell("p_value", "p"),
             )
             for row in rows
         ],
@@ -232,12 +226,11 @@ def _differences(
     )
 
 
-def best_by_task(source: ResultSource) -> dict[str, int]:
+def best_by_task(source: ResultSource) -> dict[str, TableRow]:
     """Row of the model with the highest macro-F1, by task."""
-    summary = source.table("summary")
     return {
-        str(task): first_by(part, "macro_f1_mean")
-        for task, part in summary.groupby("task", sort=False)
+        str(task): source.rows("summary", part.nlargest(1, "macro_f1_mean"))[0]
+        for task, part in source.table("summary").groupby("task", sort=False)
     }
 
 
@@ -246,44 +239,43 @@ def against_best(source: ResultSource, task: str) -> tuple[str, list[str], list[
 
     The first are those for which the interval of the difference has no zero in it.
     """
-    best = name_in(source.table("summary"), best_by_task(source)[task], "model")
+    best = best_by_task(source)[task].name("model")
     table = source.table("comparisons")
-    worse: list[str] = []
-    tied: list[str] = []
-    if len(table):
-        for _, row in figures.against(table[table["task"] == task], best).iterrows():
-            (worse if row["ci_high"] < 0 else tied).append(str(row["model"]))
-    return best, worse, tied
+    if not len(table):
+        return best, [], []
+    others = figures.against(table[table["task"] == task], best)
+    worse = others["ci_high"] < 0
+    names = others["model"].astype(str)
+    return best, names[worse].tolist(), names[~worse].tolist()
 
 
 def _tied_in_words(source: ResultSource, task: str) -> str:
     best, worse, tied = against_best(source, task)
     if tied and worse:
-        return f"In task {task}, {listed(list(tied))} may be as good as {best}."
+        return f"In task {task}, {listed(tied)} may be as good as {best}."
     if tied:
         return f"In task {task} no model is clearly worse than {best}."
     return f"In task {task} all others are clearly worse than {best}." if worse else ""
 
 
 def confusion_blocks(source: ResultSource) -> Iterator[Block]:
-    """Confusion matrices, a figure a task."""
-    confusion = source.table("confusion")
-    for task, part in confusion.groupby("task", sort=False):
+    """Confusion matrices, one figure per task."""
+    for task, part in source.table("confusion").groupby("task", sort=False):
         models = list(dict.fromkeys(part["model"]))
         for first in range(0, len(models), _MOST_PANELS):
             chosen = models[first : first + _MOST_PANELS]
             here = part[part["model"].isin(chosen)]
-            name = f"confusion_{task}_{source.name}" + (f"_from_{chosen[0]}" if first else "")
+            confused = _confused(here)
             yield Picture(
-                name,
+                f"confusion_{task}_{source.name}" + (f"_from_{chosen[0]}" if first else ""),
                 partial(figures.confusion_figure, here),
                 f"Matrices of true against predicted subclass, task {task}, one a model: "
-                f"{listed(list(chosen))}. {_confused(here)}",
+                f"{listed(chosen)}. {confused}",
                 say(
                     "Where the cells of each subclass end up ({task}): share of the row, and below "
                     "it cells a run. {confused}",
                     task=TASKS.get(str(task), str(task)),
-                    confused=_confused(here),
+                    confused=confused,
                 ),
             )
 
@@ -295,43 +287,33 @@ def _confused(confusion: pd.DataFrame) -> str:
     if wrong["cells"].sum() == 0:
         return "No cell is confused."
     most = first_by(wrong, "share")
-    true, predicted = (name_in(wrong, most, column) for column in ("true", "predicted"))
-    return f"Over these models, {true} is most often taken for {predicted}."
+    return f"Over these models, {most['true']} is most often taken for {most['predicted']}."
 
 
 def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
     """F1 of each subclass."""
     summary = source.table("summary")
-    columns = [n for n in summary if str(n).startswith("f1_") and str(n).endswith("_mean")]
-    names = [str(n).removeprefix("f1_").removesuffix("_mean") for n in columns]
-    names = [n for n in load_taxonomy().subclasses if n in names]
+    found = figures.f1_classes(summary)
+    names = [name for name in load_taxonomy().subclasses if name in found]
     if not names:
         return
-    hardest = []
-    for task, row in best_by_task(source).items():
-        scores = {n: float(str(summary[f"f1_{n}_mean"].loc[row])) for n in names}
-        there = [name for name, score in scores.items() if score == score]
-        worst = min(there, key=lambda name, scores=scores: scores[name])  # type: ignore[misc]
-        hardest.append(f"In task {task}, {worst} is hardest for {name_in(summary, row, 'model')}.")
+    scores = summary[[f"f1_{name}_mean" for name in names]].set_axis(names, axis="columns")
+    hardest = " ".join(
+        f"In task {task}, {scores.loc[row.number].idxmin()} is hardest for {row.name('model')}."
+        for task, row in best_by_task(source).items()
+    )
     yield Picture(
         f"f1_by_subclass_{source.name}",
         partial(figures.class_f1_figure, summary),
-        f"Dots: F1 by model, a panel a subclass and task. {' '.join(hardest)}",
-        say(
-            "F1 of each subclass by model, mean and SD over runs. {hardest}",
-            hardest=" ".join(hardest),
-        ),
+        f"Dots: F1 by model, a panel a subclass and task. {hardest}",
+        say("F1 of each subclass by model, mean and SD over runs. {hardest}", hardest=hardest),
     )
     yield Table(
         "F1 by subclass, mean ± SD over runs",
         ("Task", "Model", *names),
         [
-            (
-                name_in(summary, row, "task"),
-                name_in(summary, row, "model"),
-                *(spread(source, "summary", row, f"f1_{name}") for name in names),
-            )
-            for row in rows_of(summary)
+            (row.name("task"), row.name("model"), *(row.spread(f"f1_{name}") for name in names))
+            for row in source.rows("summary")
         ],
         texts=2,
         folded=True,
@@ -356,13 +338,18 @@ def transfer_rows(source: ResultSource) -> pd.DataFrame:
     return table[a ^ b]
 
 
+def mouse_learners(source: ResultSource) -> list[str]:
+    """Models of `transfer_rows` that learn from mouse."""
+    rows = transfer_rows(source)
+    models = dict.fromkeys([*rows["model_a"], *rows["model_b"]]) if len(rows) else {}
+    return [name for name in models if learns_from_mouse(name)]
+
+
 def gain_blocks(source: ResultSource) -> Iterator[Block]:
     """Transfer models against those without mouse."""
-    rows = transfer_rows(source)
-    if not len(rows):
+    rows, theirs = transfer_rows(source), mouse_learners(source)
+    if not theirs:
         return
-    models = list(dict.fromkeys([*rows["model_a"], *rows["model_b"]]))
-    theirs = [name for name in models if learns_from_mouse(name)]
     told = " ".join(gain_in_words(source, name) for name in theirs)
     yield Picture(
         f"gain_from_mouse_{source.name}",
@@ -375,24 +362,23 @@ def gain_blocks(source: ResultSource) -> Iterator[Block]:
             told=told,
         ),
     )
-    yield _differences("With and without mouse", source, rows_of(rows))
+    yield _differences("With and without mouse", source.rows("comparisons", rows))
 
 
 def gain_in_words(source: ResultSource, model: str) -> str:
     """Over which models one that learns from mouse gains, over which it loses."""
-    rows = transfer_rows(source)
-    found = figures.against(rows, model)  # the others minus it
-    gains = list(found.loc[found["ci_high"] < 0, "model"])
-    loses = list(found.loc[found["ci_low"] > 0, "model"])
-    rest = list(found.loc[(found["ci_high"] >= 0) & (found["ci_low"] <= 0), "model"])
-    parts = []
-    if gains:
-        parts.append(f"is better than {listed(gains)}")
-    if loses:
-        parts.append(f"is worse than {listed(loses)}")
-    if rest:
-        parts.append(f"shows no clear difference from {listed(rest)}")
-    return f"{model} {listed(list(parts))}." if parts else ""
+    found = figures.against(transfer_rows(source), model)  # the others minus it
+    gains, loses = found["ci_high"] < 0, found["ci_low"] > 0
+    parts: list[Content] = [
+        f"{verb} {listed(found.loc[rows, 'model'].tolist())}"
+        for verb, rows in (
+            ("is better than", gains),
+            ("is worse than", loses),
+            ("shows no clear difference from", ~gains & ~loses),
+        )
+        if rows.any()
+    ]
+    return f"{model} {listed(parts)}." if parts else ""
 
 
 def calibration_blocks(source: ResultSource) -> Iterator[Block]:
@@ -400,15 +386,8 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
     table = source.table("calibration")
     if not len(table):
         return
-    reliability, coverage = source.table("reliability"), source.table("coverage")
-    bins = reliability.assign(gap=reliability["accuracy"] - reliability["confidence"])
-    weighted = (bins["gap"] * bins["cells"]).groupby(bins["model"], sort=False).sum()
-    leaning = " ".join(
-        f"On the whole {model} is right {'more' if gap > 0 else 'less'} often than it says."
-        for model, gap in weighted.items()
-        if abs(gap) / bins.loc[bins["model"] == model, "cells"].sum() > 0.02
-    )
-    leaning = leaning or "On the whole, models are about as often right as they say."
+    reliability = source.table("reliability")
+    leaning = _leaning(reliability)
     yield Picture(
         f"reliability_{source.name}",
         partial(figures.reliability_figure, reliability),
@@ -424,24 +403,41 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
         "Calibration, mean ± SD over runs",
         ("Task", "Model", *(_CALIBRATION[n] for n in names)),
         [
-            (
-                name_in(table, row, "task"),
-                name_in(table, row, "model"),
-                *(spread(source, "calibration", row, n) for n in names),
-            )
-            for row in rows_of(table)
+            (row.name("task"), row.name("model"), *map(row.spread, names))
+            for row in source.rows("calibration")
         ],
         texts=2,
     )
     yield Paragraph(
         "Confident: share of cells with one class in their set that are not called outside the "
         "reference. Outside: share of cells called so, all of which are true cells of the "
-        "reference; by its definition 0.05 is expected.".replace("0.05", "a twentieth")
+        "reference; by its definition a twentieth is expected."
     )
-    least = coverage[coverage["class"] != "all"]
-    low = least.loc[least.groupby("sets", sort=False)["coverage_mean"].idxmin()]
+    yield from _coverage(source)
+    if len(source.table("families")):
+        caption = "Scores by which features are present, mean ± SD over runs"
+        yield _scores_table(caption, source, "families", ("present",))
+
+
+def _leaning(reliability: pd.DataFrame) -> str:
+    """Which models are more or less often right than they say."""
+    gap = (reliability["accuracy"] - reliability["confidence"]) * reliability["cells"]
+    sums = gap.groupby(reliability["model"], sort=False).sum()
+    mean = sums / reliability.groupby("model", sort=False)["cells"].sum()
+    leaning = " ".join(
+        f"On the whole {model} is right {'more' if of_model > 0 else 'less'} often than it says."
+        for model, of_model in mean[mean.abs() > 0.02].items()
+    )
+    return leaning or "On the whole, models are about as often right as they say."
+
+
+def _coverage(source: ResultSource) -> Iterator[Block]:
+    coverage = source.table("coverage")
+    classes = coverage[coverage["class"] != "all"]
+    low = classes.loc[classes.groupby("sets", sort=False)["coverage_mean"].idxmin()]
     told = " ".join(
-        f"With sets {row['sets']}, {row['class']} is covered least." for _, row in low.iterrows()
+        f"With sets {sets}, {name} is covered least."
+        for sets, name in zip(low["sets"], low["class"], strict=True)
     )
     yield Picture(
         f"prediction_sets_{source.name}",
@@ -453,16 +449,8 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
             told=told,
         ),
     )
-    yield _scores_table(
-        "Prediction sets by subclass, mean ± SD over runs", source, "coverage", ("sets", "class")
-    )
-    if len(source.table("families")):
-        yield _scores_table(
-            "Scores by which features are present, mean ± SD over runs",
-            source,
-            "families",
-            ("present",),
-        )
+    caption = "Prediction sets by subclass, mean ± SD over runs"
+    yield _scores_table(caption, source, "coverage", ("sets", "class"))
 
 
 _CALIBRATION = {
@@ -484,50 +472,15 @@ _SCORES = {
 
 
 def _scores_table(caption: str, source: ResultSource, name: str, keys: Sequence[str]) -> Table:
-    table = source.table(name)
-    scores = [n for n in _SCORES if f"{n}_mean" in table]
+    scores = [n for n in _SCORES if f"{n}_mean" in source.table(name)]
     who = ("task", "model", *keys)
     return Table(
         caption,
         (*(key.capitalize() for key in who), *(_SCORES[n] for n in scores)),
-        [
-            (
-                *(_cell(source, name, row, key) for key in who),
-                *(spread(source, name, row, n) for n in scores),
-            )
-            for row in rows_of(table)
-        ],
+        [(*row.cells(*who), *map(row.spread, scores)) for row in source.rows(name)],
         texts=len(who),
         folded=True,
     )
-
-
-def _cell(
-    source: ResultSource, table: str, row: int, column: str, digits: int = 3, form: Form = "plain"
-) -> Cell:
-    return Cell(source, table, row, column, digits, form)
-
-
-def spread(source: ResultSource, table: str, row: int, name: str, digits: int = 3) -> Markup:
-    """Mean ± SD; the mean alone where one run has no SD."""
-    mean = _cell(source, table, row, f"{name}_mean", digits)
-    if f"{name}_sd" not in source.table(table):
-        return say("{mean}", mean=mean)
-    deviation = _cell(source, table, row, f"{name}_sd", digits)
-    return say("{mean} ± {sd}", mean=mean, sd=deviation) if deviation else say("{m}", m=mean)
-
-
-def interval(
-    source: ResultSource,
-    table: str,
-    row: int,
-    columns: tuple[str, str] = ("ci_low", "ci_high"),
-    digits: int = 3,
-    form: Form = "signed",
-) -> Markup:
-    """A 95 % interval in brackets."""
-    ends = (_cell(source, table, row, name, digits, form) for name in columns)
-    return say("[{low}, {high}]", **dict(zip(("low", "high"), ends, strict=True)))
 
 
 def by_source(
@@ -537,7 +490,5 @@ def by_source(
     filled = [(source, part) for source, part in zip(sources, blocks, strict=True) if part]
     for source, part in filled:
         if len(filled) > 1:
-            yield Heading(
-                say("Folder {label}", label=Markup("<code>{}</code>").format(source.label))
-            )
+            yield Heading(say("Folder {label}", label=code(source.label)))
         yield from part

@@ -14,17 +14,14 @@ from crosspatch.reporting import (
     curve_figures,
     explanation_figures,
 )
-from crosspatch.reporting.benchmark_sections import interval
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import (
-    Cell,
     Content,
     ResultSource,
     Rows,
+    TableRow,
     first_by,
     listed,
-    name_in,
-    rows_of,
     say,
 )
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, Points, Table
@@ -32,71 +29,75 @@ from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, Points
 
 def curve_blocks(source: ResultSource) -> Iterator[Block]:
     """Macro-F1 against labelled human cells, with and without mouse."""
-    summary, gains = source.table("summary"), source.table("gains")
-    if not len(summary):
+    if not len(source.table("summary")):
         return
-    if len(gains):
-        told = " ".join(str(sentence.striptags()) for sentence in gains_in_words(source))
-        yield Picture(
-            f"learning_curve_{source.name}",
-            partial(curve_figures.learning_curve_figure, summary, gains),
-            "Lines: macro-F1 against labelled human cells a class, with and without mouse cells, a "
-            f"panel a model. {_without_digits(source)}",
-            say(
-                "Macro-F1 on human cells against the number of labelled human cells a class that "
-                "the model learns from, with and without mouse cells, with intervals of 95 % "
-                "confidence. The donors of the test cells are always apart."
-            ),
-        )
-        yield Picture(
-            f"gains_by_labelled_cells_{source.name}",
-            partial(curve_figures.gains_figure, gains),
-            "Dots with intervals: gain in macro-F1 from mouse against labelled human cells a "
-            f"class, a panel a group of test cells. {_without_digits(source)}",
-            say(
-                "Gain in macro-F1 from mouse cells, paired on the same draws, with intervals of "
-                "95 % confidence: above zero, mouse helps. One panel for all test cells, and one "
-                "for each condition and disease with enough cells."
-            ),
-        )
-        if told:
-            yield Points(gains_in_words(source))
-        for cut, part in gains.groupby("cut", sort=False):
-            yield Table(
-                f"Gain from mouse, {_cut(str(cut))}",
-                ("With mouse", "Without", "Labelled cells a class", "Gain", "95 % interval", "p"),
-                [
-                    (
-                        name_in(gains, row, "model"),
-                        name_in(gains, row, "without"),
-                        Cell(source, "gains", row, "cells_per_class", form="count"),
-                        Cell(source, "gains", row, "delta_macro_f1", form="signed"),
-                        interval(source, "gains", row),
-                        Cell(source, "gains", row, "p_value", form="p"),
-                    )
-                    for row in rows_of(part)
-                ],
-                texts=2,
-                folded=cut != "all",
-            )
+    if len(source.table("gains")):
+        yield from _gain_blocks(source)
     yield Table(
         "Learning curve, every point",
         ("Model", "Mouse", "Test cells", "Cells a class", "Labelled", "Macro-F1", "95 % interval"),
         [
             (
-                name_in(summary, row, "model"),
-                Cell(source, "summary", row, "mouse"),
-                _cut(name_in(summary, row, "cut")),
-                Cell(source, "summary", row, "cells_per_class", form="count"),
-                Cell(source, "summary", row, "n_labelled", 0, "count"),
-                Cell(source, "summary", row, "macro_f1_mean"),
-                interval(source, "summary", row, form="plain"),
+                row.name("model"),
+                row.cell("mouse"),
+                _cut(row.name("cut")),
+                row.cell("cells_per_class", "count"),
+                row.cell("n_labelled", "count", 0),
+                row.cell("macro_f1_mean"),
+                row.interval(form="plain"),
             )
-            for row in rows_of(summary)
+            for row in source.rows("summary")
         ],
         texts=3,
         folded=True,
     )
+
+
+def _gain_blocks(source: ResultSource) -> Iterator[Block]:
+    summary, gains = source.table("summary"), source.table("gains")
+    seen = _without_digits(gains)
+    yield Picture(
+        f"learning_curve_{source.name}",
+        partial(curve_figures.learning_curve_figure, summary, gains),
+        "Lines: macro-F1 against labelled human cells a class, with and without mouse cells, a "
+        f"panel a model. {seen}",
+        say(
+            "Macro-F1 on human cells against the number of labelled human cells a class that the "
+            "model learns from, with and without mouse cells, with intervals of 95 % confidence. "
+            "The donors of the test cells are always apart."
+        ),
+    )
+    yield Picture(
+        f"gains_by_labelled_cells_{source.name}",
+        partial(curve_figures.gains_figure, gains),
+        "Dots with intervals: gain in macro-F1 from mouse against labelled human cells a class, a "
+        f"panel a group of test cells. {seen}",
+        say(
+            "Gain in macro-F1 from mouse cells, paired on the same draws, with intervals of 95 % "
+            "confidence: above zero, mouse helps. One panel for all test cells, and one for each "
+            "condition and disease with enough cells."
+        ),
+    )
+    if told := gains_in_words(source):
+        yield Points(told)
+    for cut, part in gains.groupby("cut", sort=False):
+        yield Table(
+            f"Gain from mouse, {_cut(str(cut))}",
+            ("With mouse", "Without", "Labelled cells a class", "Gain", "95 % interval", "p"),
+            [
+                (
+                    row.name("model"),
+                    row.name("without"),
+                    row.cell("cells_per_class", "count"),
+                    row.cell("delta_macro_f1", "signed"),
+                    row.interval(),
+                    row.cell("p_value", "p"),
+                )
+                for row in source.rows("gains", part)
+            ],
+            texts=2,
+            folded=cut != "all",
+        )
 
 
 def _cut(cut: str) -> str:
@@ -104,60 +105,55 @@ def _cut(cut: str) -> str:
 
 
 def gains_in_words(source: ResultSource) -> list[Markup]:
-    """Where mouse helps, where it harms, a sentence a pair of models; over all test cells."""
+    """Where mouse helps and where it harms, in one sentence per pair of models; all test cells."""
     gains = source.table("gains")
+    of_all = gains[gains["cut"] == "all"]
     sentences = []
-    for (model, without), part in gains[gains["cut"] == "all"].groupby(
-        ["model", "without"], sort=False
-    ):
-        better, worse = part[part["ci_low"] > 0], part[part["ci_high"] < 0]
-        told = []
-        for rows, word in ((better, "gains"), (worse, "loses")):
-            if len(rows):
-                told.append(say("{word} {points}", word=word, points=_points(source, rows)))
-        if told:
-            every = len(better) + len(worse) == len(part)
-            rest = "" if every else "; with other numbers there is no clear difference"
-        else:
+    for (model, without), part in of_all.groupby(["model", "without"], sort=False):
+        better, worse = part["ci_low"] > 0, part["ci_high"] < 0
+        told = [
+            say("{word} {points}", word=word, points=listed([_point(row) for row in rows]))
+            for rows, word in (
+                (source.rows("gains", part[better]), "gains"),
+                (source.rows("gains", part[worse]), "loses"),
+            )
+            if rows
+        ]
+        rest = "; with other numbers there is no clear difference"
+        if not told:
             rest = "there is no clear difference at any number of labelled cells"
+        elif (better | worse).all():
+            rest = ""
         sentences.append(
             say(
                 "{model} against {without}: {told}{rest}.",
                 model=str(model),
-                told=listed(list(told)),
-                rest=rest,
                 without=str(without),
+                told=listed(told),
+                rest=rest,
             )
         )
     return sentences
 
 
-def _points(source: ResultSource, rows: pd.DataFrame) -> Markup:
-    return listed(
-        [
-            say(
-                "{delta} {ends} with {count} labelled cells a class",
-                delta=Cell(source, "gains", row, "delta_macro_f1", form="signed"),
-                ends=interval(source, "gains", row),
-                count=Cell(source, "gains", row, "cells_per_class", form="count"),
-            )
-            for row in rows_of(rows)
-        ]
+def _point(row: TableRow) -> Markup:
+    return say(
+        "{delta} {ends} with {count} labelled cells a class",
+        delta=row.cell("delta_macro_f1", "signed"),
+        ends=row.interval(),
+        count=row.cell("cells_per_class", "count"),
     )
 
 
-def _without_digits(source: ResultSource) -> str:
+def _without_digits(gains: pd.DataFrame) -> str:
     """Where mouse helps, for those who do not see the figure."""
-    gains = source.table("gains")
     of_all = gains[gains["cut"] == "all"]
     sentences = []
     for (model, without), part in of_all.groupby(["model", "without"], sort=False):
-        if (part["ci_low"] > 0).all():
-            word = "is better at every point"
-        elif (part["ci_low"] > 0).any():
-            word = "is clearly better at some points"
-        else:
-            word = "is clearly better at no point"
+        clear = part["ci_low"] > 0
+        word = "is clearly better at no point"
+        if clear.any():
+            word = "is better at every point" if clear.all() else "is clearly better at some points"
         sentences.append(f"With mouse, {model} {word} than {without}.")
     return " ".join(sentences)
 
@@ -165,61 +161,77 @@ def _without_digits(source: ResultSource) -> str:
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
     """Attention, and beside it what really happens without a family."""
     importance, attention = source.table("importance"), source.table("attention")
-    agreement = source.table("agreement")
-    verdicts = verdicts_in_words(source, "attention and")
-    for sentence in verdicts:
+    for sentence in verdicts_in_words(source, "attention and"):
         yield Paragraph(sentence, "verdict")
     if len(attention):
-        top = _top(attention[attention["subclass"] == "all"], "weight", "gives most attention to")
-        yield Picture(
-            f"attention_{source.name}",
-            partial(explanation_figures.attention_figure, attention),
-            f"Tiles: mean attention by family and subclass, a panel a species and model. {top}",
-            say(
-                "What the model attends to: mean weight of each family, over held-out cells of "
-                "each subclass. {top}",
-                top=top,
-            ),
-        )
+        yield _attention(source)
     if len(importance):
-        whole = importance[importance["scope"] == "macro_f1"]
-        top = _top(whole[whole["how"] == "permuted"], "drop", "loses most without")
-        yield Picture(
-            f"importance_{source.name}",
-            partial(explanation_figures.importance_figure, importance),
-            "Dots with intervals: fall in macro-F1 when a family is permuted or removed, a panel a "
-            f"species and model. {top}",
-            say(
-                "What really happens: fall in macro-F1 on held-out donors when a family is "
-                "permuted among the test cells, or removed and the model trained again, with "
-                "intervals of 95 % confidence. {top}",
-                top=top,
-            ),
-        )
-        yield Table(
-            "Fall in macro-F1 without a family",
-            ("Species", "Model", "Family", "How", "Fall", "95 % interval", "p"),
-            [
-                (
-                    *(Cell(source, "importance", row, n) for n in ("species", "model", "family")),
-                    Cell(source, "importance", row, "how"),
-                    Cell(source, "importance", row, "drop", form="signed"),
-                    interval(source, "importance", row),
-                    Cell(source, "importance", row, "p_value", form="p"),
-                )
-                for row in rows_of(whole)
-            ],
-            texts=4,
-            folded=True,
-        )
-    if not len(agreement):
-        return
+        yield from _importance_blocks(source)
+    if len(source.table("agreement")):
+        yield from _agreement_blocks(source)
+
+
+def _attention(source: ResultSource) -> Picture:
+    attention = source.table("attention")
+    top = _top(attention[attention["subclass"] == "all"], "weight", "gives most attention to")
+    return Picture(
+        f"attention_{source.name}",
+        partial(explanation_figures.attention_figure, attention),
+        f"Tiles: mean attention by family and subclass, a panel a species and model. {top}",
+        say(
+            "What the model attends to: mean weight of each family, over held-out cells of each "
+            "subclass. {top}",
+            top=top,
+        ),
+    )
+
+
+def _importance_blocks(source: ResultSource) -> Iterator[Block]:
+    importance = source.table("importance")
+    whole = importance[importance["scope"] == "macro_f1"]
+    top = _top(whole[whole["how"] == "permuted"], "drop", "loses most without")
+    yield Picture(
+        f"importance_{source.name}",
+        partial(explanation_figures.importance_figure, importance),
+        "Dots with intervals: fall in macro-F1 when a family is permuted or removed, a panel a "
+        f"species and model. {top}",
+        say(
+            "What really happens: fall in macro-F1 on held-out donors when a family is permuted "
+            "among the test cells, or removed and the model trained again, with intervals of 95 % "
+            "confidence. {top}",
+            top=top,
+        ),
+    )
+    yield Table(
+        "Fall in macro-F1 without a family",
+        ("Species", "Model", "Family", "How", "Fall", "95 % interval", "p"),
+        [
+            (
+                *row.cells("species", "model", "family", "how"),
+                row.cell("drop", "signed"),
+                row.interval(),
+                row.cell("p_value", "p"),
+            )
+            for row in source.rows("importance", whole)
+        ],
+        texts=4,
+        folded=True,
+    )
+
+
+def _agreement_blocks(source: ResultSource) -> Iterator[Block]:
+    importance, attention = source.table("importance"), source.table("attention")
+    agreement = source.table("agreement")
     if len(attention) and len(importance):
+        verdicts = " ".join(
+            f"{row.name('species')}, {row.name('what')}: {row.name('verdict')}."
+            for row in _agreement_on(source, "attention and")
+        )
         yield Picture(
             f"agreement_{source.name}",
             partial(explanation_figures.agreement_figure, importance, attention, agreement),
             "Families by attention and by the fall without them, and rank correlations with "
-            f"intervals. {' '.join(str(verdict.striptags()) for verdict in _plain(source))}",
+            f"intervals. {verdicts}",
             "Attention against what really happens. Did attention explain the model, families with "
             "more weight would also be those it cannot do without.",
         )
@@ -229,37 +241,38 @@ def explanation_blocks(source: ResultSource) -> Iterator[Block]:
         ("Of what", "Species", "Model", "Correlation", "95 % interval", *p, "Families", "Verdict"),
         [
             (
-                *(Cell(source, "agreement", row, name) for name in ("what", "species", "model")),
-                Cell(source, "agreement", row, "spearman", form="signed"),
-                interval(source, "agreement", row),
-                *(Cell(source, "agreement", row, "p_value", form="p") for _ in p),
-                Cell(source, "agreement", row, "families", form="count"),
-                Cell(source, "agreement", row, "verdict"),
+                *row.cells("what", "species", "model"),
+                row.cell("spearman", "signed"),
+                row.interval(),
+                *(row.cell("p_value", "p") for _ in p),
+                row.cell("families", "count"),
+                row.cell("verdict"),
             )
-            for row in rows_of(agreement)
+            for row in source.rows("agreement")
         ],
         texts=3,
         last_text=True,
     )
 
 
+def _agreement_on(source: ResultSource, what: str) -> list[TableRow]:
+    """Rows of the table ``agreement`` on comparisons that begin so."""
+    return [row for row in source.rows("agreement") if row.name("what").startswith(what)]
+
+
 def verdicts_in_words(source: ResultSource, what: str) -> list[Markup]:
-    """Verdicts of the table ``agreement`` on comparisons that begin so, a sentence a row."""
-    agreement = source.table("agreement")
-    if not len(agreement):
-        return []
-    chosen = agreement[agreement["what"].astype(str).str.startswith(what)]
+    """Verdicts of the table ``agreement`` on comparisons that begin so, one sentence per row."""
     return [
         say(
             "{what} ({species}, {model}): {verdict}; rank correlation {r} {ends}.",
-            what=_in_words(name_in(agreement, row, "what")),
-            species=_species(name_in(agreement, row, "species")),
-            model=(name_in(agreement, row, "model")),
-            verdict=Cell(source, "agreement", row, "verdict"),
-            r=Cell(source, "agreement", row, "spearman", form="signed"),
-            ends=interval(source, "agreement", row),
+            what=_WHAT.get(row.name("what"), row.name("what").capitalize()),
+            species="both species" if row.name("species") == "both" else row.name("species"),
+            model=row.name("model"),
+            verdict=row.cell("verdict"),
+            r=row.cell("spearman", "signed"),
+            ends=row.interval(),
         )
-        for row in rows_of(chosen)
+        for row in _agreement_on(source, what)
     ]
 
 
@@ -272,27 +285,10 @@ _WHAT = {
 }
 
 
-def _in_words(what: str) -> str:
-    return _WHAT.get(what, what.capitalize())
-
-
-def _species(species: str) -> str:
-    return "both species" if species == "both" else species
-
-
-def _plain(source: ResultSource) -> list[Markup]:
-    agreement = source.table("agreement")
-    chosen = agreement[agreement["what"].astype(str).str.startswith("attention and")]
-    return [
-        say("{s}, {w}: {v}.", s=row["species"], w=row["what"], v=row["verdict"])
-        for _, row in chosen.astype(str).iterrows()
-    ]
-
-
 def _top(table: pd.DataFrame, column: str, verb: str) -> str:
-    """Which family is first, a sentence a species and model."""
+    """Which family is first, in one sentence per species and model."""
     return " ".join(
-        f"In {species}, {model} {verb} {readable(name_in(part, first_by(part, column), 'family'))}."
+        f"In {species}, {model} {verb} {readable(str(first_by(part, column)['family']))}."
         for (species, model), part in table.groupby(["species", "model"], sort=False)
         if part[column].notna().any()
     )
@@ -364,12 +360,12 @@ def _told_by_one(loadings: pd.DataFrame) -> str:
     first = loadings[loadings["component"] == loadings["component"].min()]
     if "variance" not in first or not first["variance"].notna().any():
         return ""
-    name = readable(name_in(first, first_by(first, "variance"), "family"))
+    name = readable(str(first_by(first, "variance")["family"]))
     return f"The first component says most in {name}."
 
 
 def _farthest(where: pd.DataFrame) -> str:
-    """Which subclass lies apart: its mean is farthest from those of the others."""
+    """Which subclass lies apart: its middle is farthest from those of the others."""
     centres = where.groupby("subclass")[["x", "y"]].median()
     if len(centres) < 3:
         return ""
@@ -386,85 +382,79 @@ def conserved_blocks(source: ResultSource) -> Iterator[Block]:
     if not len(conserved):
         return
     for level, part in conserved.groupby("level", sort=False):
-        counts = _verdicts_by_group(part)
-        most = counts["opposite"].idxmax() if counts["opposite"].any() else ""
-        level = str(level)
-        told: Content = "Nowhere do they point opposite ways."
-        if most:
-            told = say("Most often opposite: {group}.", group=_group(source, part, str(most)))
         yield Heading(f"By {level}")
-        yield Picture(
-            f"conserved_by_{level.replace(' ', '_')}_{source.name}",
-            partial(conserved_figures.conserved_figure, conserved, level=level),
-            f"Tiles: how well each feature tells a {level} from the rest, mouse beside human. "
-            + (f"Most often opposite: {most}." if most else str(told)),
-            say(
-                "How well each feature tells a {level} from the rest (AUC), in mouse and in human. "
-                "Tiles of one colour mean the same in both; frames mark where the species point "
-                "opposite ways. {told}",
-                level=level,
-                told=told,
-            ),
-        )
-        balanced = "balanced_verdict" in part
-        yield Table(
-            f"How many features mean the same, by {level}",
-            (
-                level.capitalize(),
-                *(word.capitalize() for word in _VERDICTS),
-                *(["Opposite, balanced too"] if balanced else []),
-            ),
-            [
-                (_group(source, part, group), *_counts(source, level, group, balanced=balanced))
-                for group in ordered(part["group"])
-            ],
-        )
-        if balanced:
+        yield _conserved_picture(source, str(level), part)
+        yield _verdict_counts(source, str(level), part)
+        if "balanced_verdict" in part:
             yield Paragraph(
                 "Balanced: every subclass counts alike among the other cells. What is opposite "
                 "only when they do not comes from which cells were collected, not from the cells."
             )
-        for verdict, folded in (("opposite", False), ("same", True)):
+        for verdict in ("opposite", "same"):
             rows = part[part["verdict"] == verdict]
             if len(rows):
-                yield _conserved_table(source, level, verdict, rows, folded=folded)
+                yield _conserved_table(source, str(level), verdict, rows)
+
+
+def _conserved_picture(source: ResultSource, level: str, part: pd.DataFrame) -> Picture:
+    opposite = part.loc[part["verdict"] == "opposite", "group"].astype(str).value_counts()
+    plainly = "Nowhere do they point opposite ways."
+    told: Content = plainly
+    if len(opposite):
+        most = min(opposite[opposite == opposite.max()].index)
+        plainly = f"Most often opposite: {most}."
+        told = say("Most often opposite: {group}.", group=_group(source, part, most))
+    return Picture(
+        f"conserved_by_{level.replace(' ', '_')}_{source.name}",
+        partial(conserved_figures.conserved_figure, source.table("conserved"), level=level),
+        f"Tiles: how well each feature tells a {level} from the rest, mouse beside human. "
+        + plainly,
+        say(
+            "How well each feature tells a {level} from the rest (AUC), in mouse and in human. "
+            "Tiles of one colour mean the same in both; frames mark where the species point "
+            "opposite ways. {told}",
+            level=level,
+            told=told,
+        ),
+    )
+
+
+def _verdict_counts(source: ResultSource, level: str, part: pd.DataFrame) -> Table:
+    kinds = {word.capitalize(): {"verdict": word} for word in _VERDICTS}
+    if "balanced_verdict" in part:
+        both = {"verdict": "opposite", "balanced_verdict": "opposite"}
+        kinds["Opposite, balanced too"] = both
+    return Table(
+        f"How many features mean the same, by {level}",
+        (level.capitalize(), *kinds),
+        [
+            (
+                _group(source, part, group),
+                *(
+                    Rows(source, "conserved", {"level": level, "group": group} | which)
+                    for which in kinds.values()
+                ),
+            )
+            for group in ordered(part["group"])
+        ],
+    )
 
 
 _VERDICTS = ("same", "opposite", "mouse only", "human only", "neither")
 
 
-def _counts(source: ResultSource, level: str, group: str, *, balanced: bool) -> Iterator[Rows]:
-    where = {"level": level, "group": group}
-    for verdict in _VERDICTS:
-        yield Rows(source, "conserved", where | {"verdict": verdict})
-    if balanced:
-        both = {"verdict": "opposite", "balanced_verdict": "opposite"}
-        yield Rows(source, "conserved", where | both)
-
-
-def _verdicts_by_group(part: pd.DataFrame) -> pd.DataFrame:
-    counts = pd.crosstab(part["group"], part["verdict"])
-    return counts.reindex(columns=list(_VERDICTS), fill_value=0)
-
-
 def _group(source: ResultSource, part: pd.DataFrame, group: str) -> Content:
     """Name of a group: t-types have numbers in theirs."""
-    row = part.index[part["group"].astype(str) == group][0]
-    return Cell(source, "conserved", int(row), "group")
+    return source.rows("conserved", part[part["group"].astype(str) == group])[0].cell("group")
 
 
-def _conserved_table(
-    source: ResultSource, level: str, verdict: str, rows: pd.DataFrame, *, folded: bool
-) -> Table:
+def _conserved_table(source: ResultSource, level: str, verdict: str, rows: pd.DataFrame) -> Table:
     kinds = ("mouse", "human", "mouse_balanced", "human_balanced")
     there = [kind for kind in kinds if f"{kind}_auc" in rows]
 
-    def auc(row: int, kind: str) -> Content:
-        return say(
-            "{value} {ends}",
-            value=Cell(source, "conserved", row, f"{kind}_auc", digits=2),
-            ends=interval(source, "conserved", row, (f"{kind}_low", f"{kind}_high"), 2, "plain"),
-        )
+    def auc(row: TableRow, kind: str) -> Content:
+        value = row.cell(f"{kind}_auc", digits=2)
+        return say("{value} {ends}", value=value, ends=row.interval(kind, "plain", 2))
 
     return Table(
         f"Features that point {'opposite ways' if verdict == 'opposite' else 'the same way'}, "
@@ -475,15 +465,11 @@ def _conserved_table(
             *(kind.replace("_", ", ").capitalize() for kind in there),
         ),
         [
-            (
-                Cell(source, "conserved", row, "group"),
-                Cell(source, "conserved", row, "feature"),
-                *(auc(row, kind) for kind in there),
-            )
-            for row in rows_of(rows)
+            (*row.cells("group", "feature"), *(auc(row, kind) for kind in there))
+            for row in source.rows("conserved", rows)
         ],
         texts=2,
-        folded=folded,
+        folded=verdict == "same",
     )
 
 
@@ -493,10 +479,11 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
     if not len(table):
         return
     pairs = table[table["metric"] == "d_prime"]
-    told = " ".join(
-        f"In {species}, {_closest(part, 'a')} and {_closest(part, 'b')} are closest."
+    closest = [
+        (species, first_by(part, "value", lowest=True))
         for species, part in pairs.groupby("species", sort=False)
-    )
+    ]
+    told = " ".join(f"In {name}, {row['a']} and {row['b']} are closest." for name, row in closest)
     yield Picture(
         f"separation_{source.name}",
         partial(component_figures.separation_figure, table),
@@ -508,24 +495,14 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
         ),
     )
     for metric, part in table.groupby("metric", sort=False):
+        names = {"silhouette": "Silhouette", "d_prime": "d′ between subclasses"}
         yield Table(
-            {"silhouette": "Silhouette", "d_prime": "d′ between subclasses"}.get(
-                str(metric), str(metric)
-            )
-            + ", with p-values by permutation of labels",
+            f"{names.get(str(metric), metric)}, with p-values by permutation of labels",
             ("Species", "Of", "Against", "Value", "p"),
             [
-                (
-                    *(Cell(source, "separation", row, name) for name in ("species", "a", "b")),
-                    Cell(source, "separation", row, "value"),
-                    Cell(source, "separation", row, "p_value", form="p"),
-                )
-                for row in rows_of(part)
+                (*row.cells("species", "a", "b", "value"), row.cell("p_value", "p"))
+                for row in source.rows("separation", part)
             ],
             texts=3,
             folded=metric != "silhouette",
         )
-
-
-def _closest(pairs: pd.DataFrame, side: str) -> str:
-    return name_in(pairs, first_by(pairs, "value", lowest=True), side)

@@ -11,22 +11,10 @@ from crosspatch.reporting.benchmark_sections import (
     against_best,
     best_by_task,
     gain_in_words,
-    learns_from_mouse,
-    spread,
-    transfer_rows,
+    mouse_learners,
 )
 from crosspatch.reporting.explanation_sections import gains_in_words, verdicts_in_words
-from crosspatch.reporting.numbers import (
-    Cell,
-    Content,
-    ResultSource,
-    Rows,
-    first_by,
-    listed,
-    name_in,
-    rows_of,
-    say,
-)
+from crosspatch.reporting.numbers import Content, ResultSource, Rows, code, listed, say
 
 
 def findings(
@@ -36,33 +24,26 @@ def findings(
 ) -> Iterator[Content]:
     """What a reader should take home; each finding only where there are results for it."""
     for source in benchmarks:
-        where = say(" (folder {name})", name=_code(source.label)) if len(benchmarks) > 1 else ""
+        where = say(" (folder {name})", name=code(source.label)) if len(benchmarks) > 1 else ""
         sentences = [_best(source, task) for task in best_by_task(source)]
         yield _about(say("Best models, mean ± SD over runs{where}", where=where), sentences)
-    gains: list[Content] = []
-    for source in benchmarks:
-        rows = transfer_rows(source)
-        models = dict.fromkeys([*rows["model_a"], *rows["model_b"]]) if len(rows) else {}
-        gains += [gain_in_words(source, name) for name in models if learns_from_mouse(name)]
-    for source in curves:
-        gains += gains_in_words(source)
+    gains: list[Content] = [
+        gain_in_words(source, name) for source in benchmarks for name in mouse_learners(source)
+    ]
+    gains += [sentence for source in curves for sentence in gains_in_words(source)]
     if gains:
         yield _about("What mouse is worth", gains)
     sets = [sentence for source in benchmarks for sentence in _coverage(source)]
     if sets:
         yield _about("Prediction sets that aim at 90 %", sets)
     for source in explanations:
-        verdicts = verdicts_in_words(source, "attention and")
-        if verdicts:
-            yield _about("Attention and what really matters", verdicts)
-        alike = verdicts_in_words(source, "mouse and human")
-        if alike:
-            yield _about("Do families matter alike in both species", alike)
+        for title, what in (
+            ("Attention and what really matters", "attention and"),
+            ("Do families matter alike in both species", "mouse and human"),
+        ):
+            if verdicts := verdicts_in_words(source, what):
+                yield _about(title, verdicts)
         yield from _conserved(source)
-
-
-def _code(text: str) -> Markup:
-    return Markup("<code>{}</code>").format(text)
 
 
 def _about(title: Content, sentences: Sequence[Content]) -> Markup:
@@ -75,17 +56,17 @@ def _best(source: ResultSource, task: str) -> Markup:
     best, worse, tied = against_best(source, task)
     rest: Content = ""
     if worse and tied:
-        rest = say("; clearly better than all others but {models}", models=listed(list(tied)))
+        rest = say("; clearly better than all others but {models}", models=listed(tied))
     elif worse:
         rest = "; clearly better than all others"
     elif tied:
-        rest = say("; no clear difference from {models}", models=listed(list(tied), "or"))
+        rest = say("; no clear difference from {models}", models=listed(tied, "or"))
     return say(
         "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
         task=TASKS.get(task, task).capitalize(),
         best=best,
-        score=spread(source, "summary", row, "macro_f1"),
-        accuracy=spread(source, "summary", row, "accuracy"),
+        score=row.spread("macro_f1"),
+        accuracy=row.spread("accuracy"),
         rest=rest,
     )
 
@@ -94,25 +75,22 @@ def _coverage(source: ResultSource) -> Iterator[Content]:
     coverage = source.table("coverage")
     if not len(coverage):
         return
-    for (task, model), part in coverage[coverage["sets"] == coverage["sets"].iloc[0]].groupby(
-        ["task", "model"], sort=False
-    ):
-        whole = rows_of(part[part["class"] == "all"])
+    first_kind = coverage[coverage["sets"] == coverage["sets"].iloc[0]]
+    for (task, model), part in first_kind.groupby(["task", "model"], sort=False):
+        whole = source.rows("coverage", part[part["class"] == "all"])
         classes = part[part["class"] != "all"]
-        if not len(whole) or not len(classes):
+        if not whole or not len(classes):
             continue
-        least = first_by(classes, "coverage_mean", lowest=True)
-        yield (
-            say(
-                "Sets of {model} hold the true subclass of {share} of {task}, with {size} classes "
-                "in a set on average; of {name} they hold it least often, {low}.",
-                model=str(model),
-                share=spread(source, "coverage", whole[0], "coverage"),
-                task=TASKS.get(str(task), str(task)),
-                size=Cell(source, "coverage", whole[0], "set_size_mean", 2),
-                name=name_in(classes, least, "class"),
-                low=spread(source, "coverage", least, "coverage"),
-            )
+        least = source.rows("coverage", classes.nsmallest(1, "coverage_mean"))[0]
+        yield say(
+            "Sets of {model} hold the true subclass of {share} of {task}, with {size} classes "
+            "in a set on average; of {name} they hold it least often, {low}.",
+            model=str(model),
+            share=whole[0].spread("coverage"),
+            task=TASKS.get(str(task), str(task)),
+            size=whole[0].cell("set_size_mean", digits=2),
+            name=least.name("class"),
+            low=least.spread("coverage"),
         )
 
 

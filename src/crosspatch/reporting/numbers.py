@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -114,6 +114,11 @@ class ResultSource:
             self._tables[name] = self._read(file, COLUMNS[self.kind].get(name, ()))
         return self._tables[name]
 
+    def rows(self, name: str, part: pd.DataFrame | None = None) -> list[TableRow]:
+        """Rows of a table, or of a part of it."""
+        frame = self.table(name) if part is None else part
+        return [TableRow(self, name, int(row)) for row in frame.index]
+
     def _read(self, file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         try:
             # As precise as it was written, so that a reader finds the same digits in the file.
@@ -167,6 +172,41 @@ class Cell:
     def __html__(self) -> Markup:
         where = f"{self.source.label}/{self.table}.csv:{self.row}:{self.column}"
         return _data(self.value, where, self.digits, self.form)
+
+
+class TableRow(NamedTuple):
+    """A row of a table, which gives references to its cells."""
+
+    source: ResultSource
+    table: str
+    #: From 0, as in the file.
+    number: int
+
+    def cell(self, column: str, form: Form = "plain", digits: int = 3) -> Cell:
+        """One of its cells."""
+        return Cell(self.source, self.table, self.number, column, digits, form)
+
+    def cells(self, *columns: str) -> tuple[Cell, ...]:
+        """Several of its cells."""
+        return tuple(map(self.cell, columns))
+
+    def name(self, column: str) -> str:
+        """The name that stands in a column."""
+        return str(self.source.table(self.table)[column].loc[self.number])
+
+    def spread(self, score: str) -> Markup:
+        """Mean ± SD; the mean alone where one run has no SD."""
+        mean = self.cell(f"{score}_mean")
+        if f"{score}_sd" in self.source.table(self.table):
+            sd = self.cell(f"{score}_sd")
+            if sd:
+                return say("{mean} ± {sd}", mean=mean, sd=sd)
+        return say("{mean}", mean=mean)
+
+    def interval(self, of: str = "ci", form: Form = "signed", digits: int = 3) -> Markup:
+        """An interval of 95 % confidence in brackets, of columns ``_low`` and ``_high``."""
+        low, high = (self.cell(f"{of}_{end}", form, digits) for end in ("low", "high"))
+        return say("[{low}, {high}]", low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -235,20 +275,15 @@ def _data(value: Any, where: str, digits: int, form: Form) -> Markup:
     )
 
 
-def rows_of(table: pd.DataFrame) -> list[int]:
-    """Row numbers of a part of a table, as they are in its file."""
-    return [int(row) for row in table.index.tolist()]
+def code(text: str) -> Markup:
+    """The name of a file or folder."""
+    return Markup("<code>{}</code>").format(text)
 
 
-def name_in(table: pd.DataFrame, row: int, column: str) -> str:
-    """The name that stands in a table."""
-    return str(table[column].loc[row])
-
-
-def first_by(table: pd.DataFrame, column: str, *, lowest: bool = False) -> int:
+def first_by(table: pd.DataFrame, column: str, *, lowest: bool = False) -> pd.Series:
     """Row with the highest (or lowest) value of a column."""
-    values = table[column].astype(float)
-    return int(str(values.idxmin() if lowest else values.idxmax()))
+    values = table[column].to_numpy(dtype=float)
+    return table.iloc[int(np.nanargmin(values) if lowest else np.nanargmax(values))]
 
 
 def written(value: float, digits: int = 3, form: Form = "plain") -> str:
@@ -311,7 +346,7 @@ def refuse_bare(part: Any, name: str = "it") -> Any:
     return part
 
 
-def listed(parts: list[Content], last: str = "and") -> Markup:
+def listed(parts: Sequence[Content], last: str = "and") -> Markup:
     """Names or numbers as words: a, b and c."""
     if len(parts) < 2:
         return Markup("").join(parts)

@@ -205,23 +205,16 @@ def write_page(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CrosspatchError(
-            f"{folder} cannot be made ({error.strerror}); choose another --out"
+            f"{folder} cannot be made ({error.strerror})", hint="choose another {out}"
         ) from error
-    written: list[Path] = []
+    tell = progress or (lambda done, total: None)
     drawn: dict[str, dict[str, _Drawn]] = {}
+    written: list[Path] = []
     for done, picture in enumerate(pictures):
-        if progress is not None:
-            progress(done, len(pictures))
-        both: dict[str, _Drawn] = {}
-        if beside:
-            saved = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")]
-            both["wide"] = _saved(picture, *saved)
-            written += saved
-        else:
-            both["wide"] = _unsaved(picture, WIDE)
-        if not picture.large:
-            both["narrow"] = _unsaved(picture, NARROW)
-        drawn[picture.name] = both
+        tell(done, len(pictures))
+        files_of = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")]
+        drawn[picture.name] = _drawn(picture, files_of if beside else [])
+        written += files_of if beside else []
     limit = MOST_BYTES if most_bytes is None else most_bytes
     for scale in _SCALES:
         html = _page(title, sections, banner, drawn, scale)
@@ -229,9 +222,16 @@ def write_page(
             break
     with replacing(out, CrosspatchError) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    if progress is not None:
-        progress(len(pictures), len(pictures))
+    tell(len(pictures), len(pictures))
     return [out, *written]
+
+
+def _drawn(picture: Picture, beside: Sequence[Path]) -> dict[str, _Drawn]:
+    """A figure in each width it is needed in; as files too, if there are to be any."""
+    both = {"wide": _saved(picture, *beside) if beside else _unsaved(picture, WIDE)}
+    if not picture.large:
+        both["narrow"] = _unsaved(picture, NARROW)
+    return both
 
 
 def _placed(picture: Picture, width: float) -> Figure:

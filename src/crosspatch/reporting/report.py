@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from crosspatch.reporting.numbers import (
     ResultSource,
     Setting,
     checksum,
+    code,
     listed,
     read_source,
     say,
@@ -71,19 +73,25 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]]
     ("cells", "The cells and their features", EXPLANATION, pictures_blocks),
 )
 
-# What a report can hold, in words, and the command that makes it.
+# What a report can hold, in words, and the command that makes it; its last word is the folder.
 _MAKES = {
-    "results": ("scores of models", "crosspatch run --out results"),
-    "gain-from-mouse": ("the gain from mouse", "crosspatch run --task transfer --out transfer"),
+    "results": ("scores of models", ("crosspatch", "run", "--out", "results")),
+    "gain-from-mouse": (
+        "the gain from mouse",
+        ("crosspatch", "run", "--task", "transfer", "--out", "transfer"),
+    ),
     "learning-curve": (
         "the learning curve",
-        "crosspatch run --task learning-curve --out learning-curve",
+        ("crosspatch", "run", "--task", "learning-curve", "--out", "learning-curve"),
     ),
     "calibration": (
         "calibration",
-        "crosspatch run --calibration --task human --models vote --out calibration",
+        (
+            *("crosspatch", "run", "--calibration", "--task", "human", "--models", "vote"),
+            *("--out", "calibration"),
+        ),
     ),
-    "explanation": ("explanations", "crosspatch explain --out explanation"),
+    "explanation": ("explanations", ("crosspatch", "explain", "--out", "explanation")),
 }
 
 #: What to cite: the method, the cells, the features.
@@ -165,19 +173,20 @@ def read_sources(folders: Sequence[str | Path]) -> list[ResultSource]:
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
         raise CrosspatchError("no result folder was given; give the folder of `crosspatch run`")
-    names = [path.name for path in paths]
-    sources: list[ResultSource] = []
+    names = Counter(path.name for path in paths)
+    labels: list[str] = []
     for path in paths:
-        label = path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}"
-        while any(source.label == label for source in sources):
+        label = path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}"
+        while label in labels:
             label += "+"
-        sources.append(read_source(path, label))
-    made_up = [source for source in sources if source.simulated]
-    if made_up and len(made_up) < len(sources):
-        real = next(source for source in sources if not source.simulated)
+        labels.append(label)
+    sources = [read_source(path, label) for path, label in zip(paths, labels, strict=True)]
+    made_up = [source.path for source in sources if source.simulated]
+    real = [source.path for source in sources if not source.simulated]
+    if made_up and real:
         raise CrosspatchError(
-            f"{made_up[0].path} holds results on simulated recordings, {real.path} on real ones; "
-            "give a report of each by itself"
+            f"{made_up[0]} holds results on simulated recordings, {real[0]} on real ones; give a "
+            "report of each by itself"
         )
     return sources
 
@@ -190,21 +199,22 @@ def _about(sources: Sequence[ResultSource]) -> Iterator[Block]:
     )
     for source in sources:
         yield Paragraph(_done(source))
-    unverified = {
-        species
-        for source in sources
-        for species, about in source.settings.get("cohorts", {}).items()
-        if about.get("sha256") and not about.get("verified", True)
-    }
+    unverified = sorted({species for source in sources for species in _unverified(source)})
     if unverified:
         yield Paragraph(
             say(
                 "The source files of the cells of {species} are not the pinned versions "
-                "(--unverified): the numbers need not agree with those of others.",
-                species=listed(sorted(unverified)),
+                "(option 'unverified'): the numbers need not agree with those of others.",
+                species=listed(unverified),
             ),
             "warning",
         )
+
+
+def _unverified(source: ResultSource) -> list[str]:
+    """Species of the cohorts whose source files are not the pinned versions."""
+    cohorts = source.settings.get("cohorts", {}).items()
+    return [name for name, each in cohorts if each.get("sha256") and not each.get("verified", True)]
 
 
 _DONE = {
@@ -218,16 +228,11 @@ _DONE = {
 
 def _done(source: ResultSource) -> Markup:
     settings = source.settings
-    models = listed([str(name) for name in settings.get("models", ())]) or Markup("Models")
+    models = listed(settings.get("models", ())) or Markup("Models")
     tasks: Content = ""
     if source.kind == BENCHMARK and settings.get("tasks"):
-        names = list(map(str, settings["tasks"]))
-        word = "tasks" if len(names) > 1 else "task"
-        tasks = say(" on the {word} {tasks}", word=word, tasks=listed(list(names)))
-    parts: list[Content] = [
-        say(_DONE[source.kind], models=models, tasks=tasks),
-        ", trained and calibrated as by crosspatch train" * bool(settings.get("calibration")),
-    ]
+        word = "tasks" if len(settings["tasks"]) > 1 else "task"
+        tasks = say(" on the {word} {tasks}", word=word, tasks=listed(settings["tasks"]))
     cohorts = [
         say(
             "{cells} {species} cells of {donors} donors",
@@ -237,24 +242,32 @@ def _done(source: ResultSource) -> Markup:
         )
         for species in settings.get("cohorts", {})
     ]
-    if cohorts:
-        parts.append(say("; {cohorts}", cohorts=listed(list(cohorts))))
-    more: list[Content] = []
+    return say(
+        "Folder {folder}: {what}{trained}{cohorts}. {more}",
+        folder=code(source.label),
+        what=say(_DONE[source.kind], models=models, tasks=tasks),
+        trained=", trained and calibrated as by crosspatch train"
+        * bool(settings.get("calibration")),
+        cohorts=say("; {cohorts}", cohorts=listed(cohorts)) if cohorts else "",
+        more=Markup(" ").join(_circumstances(source)),
+    )
+
+
+def _calibrated(source: ResultSource) -> bool:
+    return bool(source.settings.get("calibration"))
+
+
+def _circumstances(source: ResultSource) -> Iterator[Markup]:
+    """Protocol, seed and machine, as far as the settings have them."""
+    settings = source.settings
     if "protocol_about" in settings:
         about = Setting(source, ("protocol_about",))
-        more.append(say("Protocol {name}: {about}.", name=settings["protocol"], about=about))
+        yield say("Protocol {name}: {about}.", name=settings["protocol"], about=about)
     if "seed" in settings:
-        more.append(say("Seed {seed}.", seed=Setting(source, ("seed",))))
+        yield say("Seed {seed}.", seed=Setting(source, ("seed",)))
     if "machine" in settings:
-        more.append(
-            say("On {machine}{when}.", machine=Setting(source, ("machine",)), when=_when(settings))
-        )
-    return say(
-        "Folder <code>{label}</code>: {text}. {more}",
-        label=source.label,
-        text=Markup("").join(parts),
-        more=Markup(" ").join(more),
-    )
+        machine = Setting(source, ("machine",))
+        yield say("On {machine}{when}.", machine=machine, when=_when(settings))
 
 
 def _when(settings: Mapping[str, Any]) -> Content:
@@ -285,22 +298,18 @@ def _missing(
             what=listed([_MAKES[name][0] for name in lacking], "or"),
         )
     )
-    names = shlex.join(str(source.label) for source in sources)
-    made_in = " ".join(_MAKES[name][1].rsplit(" ", 1)[1] for name in lacking)
-    yield Commands(
-        [
-            *(_MAKES[name][1] for name in lacking),
-            f"crosspatch report {names} {made_in} --out report.html",
-        ]
-    )
+    commands = [_MAKES[name][1] for name in lacking]
+    names = [*(source.label for source in sources), *(words[-1] for words in commands)]
+    report = ("crosspatch", "report", *names, "--out", "report.html")
+    yield Commands([shlex.join(words) for words in (*commands, report)])
 
 
 def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
     for source in sources:
-        yield Heading(say("Folder <code>{label}</code>", label=source.label))
+        yield Heading(say("Folder {label}", label=code(source.label)))
         yield Commands([command_of(source)])
         yield Table(
-            say("Settings of folder {label}", label=_code(source.label)),
+            say("Settings of folder {label}", label=code(source.label)),
             ("Setting", "Value"),
             [
                 (" ".join(path).replace("_", " "), Setting(source, path))
@@ -310,17 +319,11 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
             folded=True,
         )
     yield Heading("Files")
-    hashes: dict[tuple[str, str, str], None] = {}
-    for source in sources:
-        for species, about in source.settings.get("cohorts", {}).items():
-            for file, digest in about.get("sha256", {}).items():
-                hashes[(f"source of {species} cells", file, digest)] = None
-        for file in source.files:
-            hashes[("result", f"{source.label}/{file.name}", checksum(file))] = None
+    hashes = dict.fromkeys(each for source in sources for each in _hashes(source))
     yield Table(
         "Checksums (sha256) of what this report is made from",
         ("What", "File", "Sha256"),
-        [(what, _code(file), _code(digest)) for what, file, digest in hashes],
+        [(what, code(file), code(digest)) for what, file, digest in hashes],
         texts=3,
         folded=True,
     )
@@ -336,8 +339,13 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
     yield Points(CITATION)
 
 
-def _code(text: str) -> Markup:
-    return Markup("<code>{}</code>").format(text)
+def _hashes(source: ResultSource) -> Iterator[tuple[str, str, str]]:
+    """What a file is, its name, and its checksum."""
+    for species, about in source.settings.get("cohorts", {}).items():
+        for file, digest in about.get("sha256", {}).items():
+            yield f"source of {species} cells", file, digest
+    for path in source.files:
+        yield "result", f"{source.label}/{path.name}", checksum(path)
 
 
 def _about_model(name: str) -> str:
@@ -360,29 +368,29 @@ def _leaves(settings: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterato
 def command_of(source: ResultSource) -> str:
     """The command that makes a folder's results again."""
     settings = source.settings
-    explained = source.kind == EXPLANATION
-    words = ["crosspatch", "explain" if explained else "run"]
-    if source.kind == LEARNING_CURVE:
-        words += ["--task", LEARNING_CURVE]
-    elif not explained:
-        words += ["--task", *settings.get("tasks", ())]
+    options: dict[str, Sequence[object]] = {}
+    if source.kind != EXPLANATION:
+        curve = source.kind == LEARNING_CURVE
+        options["task"] = [LEARNING_CURVE] if curve else settings.get("tasks", ())
     if settings.get("models"):
-        words += ["--models", *settings["models"]]
-    layouts = {str(name).split(" (")[0] for name in settings.get("features", {}).values()}
+        options["models"] = settings["models"]
     if source.simulated:
-        words += ["--cohort", "simulated"]
+        options["cohort"] = ["simulated"]
+    layouts = {str(name).split(" (")[0] for name in settings.get("features", {}).values()}
     if len(layouts) == 1:
-        words += ["--features", *layouts]
-    for name in ("protocol", "runs", "alignment", "seed", "seeds"):
-        if name in settings:
-            words += [f"--{name}", str(settings[name])]
-    if settings.get("calibration"):
-        words.append("--calibration")
-    if not settings.get("removed", True):
-        words.append("--no-removed")
-    if any(
-        about.get("sha256") and not about.get("verified", True)
-        for about in settings.get("cohorts", {}).values()
-    ):
-        words.append("--unverified")
-    return shlex.join([*words, "--out", source.label])
+        options["features"] = [*layouts]
+    # Settings are called as their options are.
+    options |= {name: [settings[name]] for name in _NAMED if name in settings}
+    flags = {
+        "calibration": _calibrated(source),
+        "no-removed": not settings.get("removed", True),
+        "unverified": _unverified(source),
+    }
+    options |= {name: () for name, given in flags.items() if given}
+    words = ["crosspatch", "explain" if source.kind == EXPLANATION else "run"]
+    for name, values in (options | {"out": [source.label]}).items():
+        words += [f"--{name}", *map(str, values)]
+    return shlex.join(words)
+
+
+_NAMED = ("protocol", "runs", "alignment", "seed", "seeds")
