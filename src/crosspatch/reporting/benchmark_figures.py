@@ -16,6 +16,7 @@ import pandas as pd
 from crosspatch.reporting.labels import colour_of, ordered, width_of, wrapped
 from crosspatch.reporting.panels import (
     LEAST,
+    add_panels,
     columns_for,
     ends_of,
     grid,
@@ -343,17 +344,15 @@ def cohorts_figure(cohorts: pd.DataFrame, width: float = WIDE) -> Figure:
         if group in _GROUPS
     ]
     columns = 2 if width >= 2 * LEAST else 1
-    lines = in_rows(parts, columns)
-    most = [max(len(part) for _, part in line) for line in lines]
-    heights = [rows + 0.2 for rows in most]
-    tall = 0.2 * sum(heights) + 0.38 * len(lines)
+    lines = in_rows([len(part) for _, part in parts], columns)
+    heights = [max(line) + 0.2 for line in lines for _ in line]
+    tall = 0.2 * sum(heights[::columns]) + 0.38 * len(lines)
     figure = Figure(figsize=(width, tall), layout=ConstrainedLayoutEngine(wspace=0.04))
-    places = figure.add_gridspec(len(lines), columns, height_ratios=heights)
-    for number, (title, part) in enumerate(parts):
-        axes = figure.add_subplot(places[divmod(number, columns)])
+    panels = add_panels(figure, heights, columns)
+    for axes, height, (title, part) in zip(panels, heights, parts, strict=True):
         _draw_cohort(axes, part, 0.38 * width / columns)
         axes.set_title(title, loc="left")
-        axes.set_ylim(most[number // columns] - 0.4, -0.6)
+        axes.set_ylim(height - 0.6, -0.6)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosspatch.reporting.labels import ordered, readable, width_of, wrapped
-from crosspatch.reporting.panels import Panel, nothing, panels
+from crosspatch.reporting.panels import Panel, across_zero, add_panels, in_rows, nothing, panels
 from crosspatch.reporting.style import (
     ACCENT,
     LARGE,
@@ -38,61 +38,58 @@ def attention_figure(attention: pd.DataFrame, width: float = WIDE) -> Figure:
 
     All panels have one colour scale; a line in its bar is the weight that even attention gives.
     """
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     if attention.empty:
         return nothing("No model here has attention weights.", width)
     parts = panels(attention)
     side_by_side = width >= SIDE_BY_SIDE
     columns = 2 if side_by_side and len(parts) > 1 else 1
-    rows = -(-len(parts) // columns)
     room = width * (0.28 if columns == 2 else 0.36)
     highest = max(float(np.nan_to_num(attention["weight"]).max()), 1e-9)
     tables = [_attention_table(part) for part in parts]
-    named = [
-        not number % columns or list(table.index) != list(tables[number - 1].index)
-        for number, table in enumerate(tables)
-    ]
-    taken = _longest_line(tables, room) * (1 + any(named[1::2]) if columns == 2 else 1)
+    named = _named([list(table.index) for table in tables], columns)
+    taken = _longest_line(tables, room) * (1 + (columns == 2 and any(named[1::2])))
     cell = (width - taken - (0.75 if side_by_side else 0.1) - 0.1 * columns) / columns
-    each = [_row_height(table.index, room, 0.26) for table in tables]
-    heights = [one * len(table) + 0.2 for one, table in zip(each, tables, strict=True)]
-    grid_heights = [max(heights[k * columns : (k + 1) * columns]) for k in range(rows)]
-    height = max(sum(grid_heights) + 0.65 * rows + (0.1 if side_by_side else 0.6), 1.6)
+    heights = [_rows_height(list(table.index), room, 0.26) + 0.2 for table in tables]
+    tall = sum(max(row) + 0.65 for row in in_rows(heights, columns))
+    height = max(tall + (0.1 if side_by_side else 0.6), 1.6)
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.add_gridspec(rows, columns, height_ratios=grid_heights)
-    colours = colormaps["viridis"].with_extremes(bad="0.92")
-    drawn: list[Axes] = []
-    for number, (part, table) in enumerate(zip(parts, tables, strict=True)):
-        axes = figure.add_subplot(grid[divmod(number, columns)])
-        image = axes.imshow(table, cmap=colours, vmin=0, vmax=highest, aspect="auto")
-        across = cell / table.shape[1]
-        _name_columns(axes, list(table.columns), across)
+    drawn = add_panels(figure, heights, columns)
+    for axes, part, table, labelled in zip(drawn, parts, tables, named, strict=True):
+        _draw_attention(axes, table, cell / table.shape[1], highest)
         axes.set_yticks(range(len(table)), [wrapped(readable(name), room) for name in table.index])
-        axes.tick_params(length=0, labelsize=TEXT, labelleft=named[number])
-        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, labelsize=TEXT, labelleft=labelled)
         axes.set_title(wrapped(part.title, cell), fontsize=LARGE)
-        if across > width_of("0.00") + 0.02:
-            _write_values(axes, table.to_numpy(dtype=np.float64), highest)
-        drawn.append(axes)
-    even = 1 / max(len(table) for table in tables)
-    if side_by_side:
+    _attention_bar(figure, drawn, 1 / max(map(len, tables)), upright=side_by_side)
+    return figure
+
+
+def _attention_bar(figure: Figure, drawn: list[Axes], even: float, *, upright: bool) -> None:
+    """The scale, beside the panels or below them, with a line at even weights."""
+    from matplotlib.ticker import MaxNLocator
+
+    image, (width, height) = drawn[-1].images[0], figure.get_size_inches()
+    if upright:
         bar = figure.colorbar(image, ax=drawn, aspect=40, pad=0.02, fraction=0.05)
         bar.ax.axhline(even, color="white", linewidth=2)
     else:
+        share, pad = 0.12 / height, 0.1 / height
         bar = figure.colorbar(
-            image, ax=drawn, location="bottom", aspect=30, fraction=0.12 / height, pad=0.1 / height
+            image, ax=drawn, location="bottom", aspect=30, fraction=share, pad=pad
         )
         bar.ax.axvline(even, color="white", linewidth=2)
     label = "mean attention weight (line: even)"
-    bar.set_label(wrapped(label, (height if side_by_side else width) - 0.6))
+    bar.set_label(wrapped(label, (height if upright else width) - 0.6))
     bar.ax.tick_params(labelsize=TEXT)
     bar.locator = MaxNLocator(5)
     bar.update_ticks()
     bar.outline.set_visible(False)
-    return figure
+
+
+def _named(rows: list[list[str]], columns: int) -> list[bool]:
+    """Whether each panel needs names: not where the panel left of it has the same."""
+    return [not number % columns or names != rows[number - 1] for number, names in enumerate(rows)]
 
 
 def _attention_table(part: Panel) -> pd.DataFrame:
@@ -102,10 +99,10 @@ def _attention_table(part: Panel) -> pd.DataFrame:
     return table[ordered(table.columns)]
 
 
-def _row_height(names: Iterable[str], room: float, least: float) -> float:
-    """Height of a row in inches, for the name with the most lines."""
+def _rows_height(names: Sequence[str], room: float, least: float) -> float:
+    """Height of rows in inches, as many as there are names, for the name with the most lines."""
     lines = max((wrapped(readable(name), room).count("\n") + 1 for name in names), default=1)
-    return max(least, LINE * lines + 0.06)
+    return max(least, LINE * lines + 0.06) * len(names)
 
 
 def _longest_line(tables: list[pd.DataFrame], room: float) -> float:
@@ -115,23 +112,22 @@ def _longest_line(tables: list[pd.DataFrame], room: float) -> float:
     )
 
 
-def _name_columns(axes: Axes, names: list[str], each: float) -> None:
-    turned = max(width_of(name) for name in names) > each - 0.04
-    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
+def _draw_attention(axes: Axes, table: pd.DataFrame, across: float, highest: float) -> None:
+    """Tiles so many inches wide, with their values where these fit."""
+    from matplotlib import colormaps
 
-
-def _write_values(axes: Axes, values: NDArray[np.float64], highest: float) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        missing = not np.isfinite(value)
-        axes.text(
-            column,
-            row,
-            "–" if missing else f"{value:.2f}",
-            ha="center",
-            va="center",
-            # Viridis is dark in its lower part.
-            color="black" if missing or value > 0.6 * highest else "white",
-        )
+    colours = colormaps["viridis"].with_extremes(bad="0.92")
+    axes.imshow(table, cmap=colours, vmin=0, vmax=highest, aspect="auto")
+    axes.spines[:].set_visible(False)
+    turned = max(map(width_of, table.columns)) > across - 0.04
+    axes.set_xticks(range(table.shape[1]), list(table.columns), rotation=90 if turned else 0)
+    if across <= width_of("0.00") + 0.02:
+        return
+    for (row, column), value in np.ndenumerate(table.to_numpy(dtype=np.float64)):
+        text = f"{value:.2f}" if np.isfinite(value) else "–"
+        # Viridis is dark in its lower part.
+        colour = "white" if value <= 0.6 * highest else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour)
 
 
 @styled
@@ -147,38 +143,27 @@ def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
         return nothing("No family was left out here.", width)
     parts = panels(overall)
     columns = 2 if width >= SIDE_BY_SIDE and len(parts) > 1 else 1
-    rows = -(-len(parts) // columns)
     room = width * (0.3 if columns == 2 else 0.36)
     families = [_by_fall(overall, part) for part in parts]
-    each = [_row_height(names, room, 0.34) * len(names) for names in families]
-    heights = [0.6 + max(each[k * columns : (k + 1) * columns]) for k in range(rows)]
-    figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
-    grid = figure.add_gridspec(rows, columns, height_ratios=heights)
-    first: Axes | None = None
-    for number, (part, names) in enumerate(zip(parts, families, strict=True)):
-        axes = figure.add_subplot(grid[divmod(number, columns)], sharex=first)
-        first = first or axes
-        axes.axvline(0, color=ZERO, linewidth=0.8)
+    heights = [0.6 + _rows_height(names, room, 0.34) for names in families]
+    tall = sum(max(row) for row in in_rows(heights, columns)) + 0.4
+    figure = Figure(figsize=(width, tall), layout="constrained")
+    drawn = add_panels(figure, heights, columns, sharex=True)
+    named = _named(families, columns)
+    for axes, part, names, labelled in zip(drawn, parts, families, named, strict=True):
+        across_zero(axes, [wrapped(readable(name), room) for name in names])
+        axes.set_ylim(-0.6, len(names) - 0.4)
         for how, offset in (("permuted", 0.17), ("removed", -0.17)):
             table = part.table[part.table["how"] == how].set_index("family").reindex(names)
-            if table["drop"].isna().all():
-                continue
-            _intervals(axes, table, np.arange(len(names), dtype=np.float64) + offset, how)
+            if table["drop"].notna().any():
+                _intervals(axes, table, np.arange(len(names)) + offset, how)
         axes.set_title(wrapped(part.title, (width - room) / columns), fontsize=LARGE)
-        axes.set_yticks(
-            range(len(names)), [wrapped(readable(name), room) for name in names], fontsize=TEXT
-        )
-        axes.set_ylim(-0.6, len(names) - 0.4)
-        plain(axes)
-        axes.grid(axis="x", color="0.92", linewidth=0.6)
-        axes.set_axisbelow(True)
-        labelled = number % columns == 0 or names != families[number - 1]
-        axes.tick_params(axis="y", length=0, labelleft=labelled)
+        axes.tick_params(axis="y", labelleft=labelled)
         axes.locator_params(axis="x", nbins=4)
-        if number + columns >= len(parts):
-            axes.set_xlabel("fall in macro-F1")
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2)
+    for axes in drawn[-columns:]:
+        axes.set_xlabel("fall in macro-F1")
+    handles, labels = drawn[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -189,13 +174,11 @@ def _by_fall(overall: pd.DataFrame, part: Panel) -> list[str]:
     return list(falls.sort_values(na_position="first").index)
 
 
-def _intervals(axes: Axes, table: pd.DataFrame, y: NDArray[np.float64], how: str) -> None:
+def _intervals(axes: Axes, table: pd.DataFrame, y: NDArray[np.floating], how: str) -> None:
     colour, marker = _HOW[how]
-    drop = table["drop"].to_numpy(dtype=np.float64)
-    low = table["ci_low"].to_numpy(dtype=np.float64)
-    high = table["ci_high"].to_numpy(dtype=np.float64)
+    drop, low, high = table[["drop", "ci_low", "ci_high"]].to_numpy(dtype=np.float64).T
     axes.hlines(y, low, high, color=colour, linewidth=1.3)
-    axes.plot(drop, y, marker, color=colour, markersize=4, linestyle="none", label=how)
+    axes.plot(drop, y, marker, color=colour, markersize=4, label=how)
 
 
 @styled
@@ -212,7 +195,6 @@ def agreement_figure(
     points = _points(importance, attention)
     if points.empty and agreement.empty:
         return nothing("Nothing was compared here.", width)
-    side_by_side = width >= SIDE_BY_SIDE
     families = list(dict.fromkeys(points["family"]))
     parts = [
         Panel(f"{part.title}, {how}", part.species, part.table[part.table["how"] == how])
@@ -220,47 +202,34 @@ def agreement_figure(
         for how in _HOW
         if (part.table["how"] == how).any()
     ]
-    columns = 2 if side_by_side else 1
-    rows = -(-len(parts) // columns)
-    key = _key(families, width)
-    lines = _agreement_lines(agreement, width)
-    key_height = LINE * (1 + key.count("\n")) + 0.1 if parts else 0.0
-    line_height = (0.08 if side_by_side else 0.16) + LINE * _most_lines(lines)
-    forest_height = line_height * len(lines) + (0.7 if len(lines) else 0.0)
+    columns = 2 if width >= SIDE_BY_SIDE else 1
     titles = [_agreement_title(agreement, part, width / columns - 0.8) for part in parts]
-    heights = [
-        2.0
-        + LINE * (1 + max(title.count("\n") for title in titles[k * columns : (k + 1) * columns]))
-        for k in range(rows)
-    ]
-    heights += [key_height] * bool(parts) + [forest_height] * bool(len(lines))
-    figure = Figure(figsize=(width, sum(heights) + 0.2), layout="constrained")
+    heights = [2.0 + LINE * (1 + title.count("\n")) for title in titles]
+    key = _key(families, width)
+    upper = sum(max(row) for row in in_rows(heights, columns))
+    upper += LINE * (1 + key.count("\n")) + 0.1 if parts else 0.0
+    lines = _agreement_lines(agreement, width)
+    lower = _agreement_height(lines, width) if len(lines) else 0.0
+    figure = Figure(figsize=(width, upper + lower + 0.2), layout="constrained")
     # Figures of their own within it, so that long labels of one leave the others their width.
-    shares = [sum(heights) - forest_height + 0.01, forest_height + 0.01]
+    shares = [upper + 0.01, lower + 0.01]
     above, below = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=shares)))
-    scatter: list[tuple[Axes, Panel]] = []
-    if parts:
-        grid = above.add_gridspec(rows + 1, columns, height_ratios=[*heights[:rows], key_height])
-    for number, part in enumerate(parts):
-        axes = above.add_subplot(grid[divmod(number, columns)])
-        axes.set_title(titles[number])
+    scatter = add_panels(above, heights, columns) if parts else []
+    for axes, part, title in zip(scatter, parts, titles, strict=True):
+        axes.set_title(title)
         _draw_points(axes, part.table)
-        scatter.append((axes, part))
     if parts:
-        axes = above.add_subplot(grid[rows, :])
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, key, ha="center", va="center", transform=axes.transAxes)
+        above.supxlabel(key, fontsize=TEXT)
     if len(lines):
         axes = below.add_subplot()
-        _draw_agreement(axes, lines, side_by_side)
+        _draw_agreement(axes, lines, side_by_side=columns == 2)
         label = "rank agreement of families (Spearman)"
-        if remark := _remark(agreement):
-            label = wrapped(f"{label}; {remark}", width - 0.4)
-        axes.set_xlabel(label)
+        remark = _remark(agreement)
+        axes.set_xlabel(wrapped(f"{label}; {remark}", width - 0.4) if remark else label)
     # Numbers go where they hide no others, which is known only once axes have their places.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for axes, part in scatter:
+    for axes, part in zip(scatter, parts, strict=True):
         _number(axes, part.table, families)
     return figure
 
@@ -403,12 +372,13 @@ def _remark(agreement: pd.DataFrame) -> str:
     return endings.pop() if len(endings) == 1 else ""
 
 
-def _most_lines(lines: pd.DataFrame) -> int:
-    texts = [*lines["text"], *lines["label"]]
-    return max((text.count("\n") + 1 for text in texts), default=1)
+def _agreement_height(lines: pd.DataFrame, width: float) -> float:
+    """Inches that the lines take, for the one with the most lines of text."""
+    most = max(text.count("\n") + 1 for text in [*lines["text"], *lines["label"]])
+    return 0.7 + len(lines) * ((0.08 if width >= SIDE_BY_SIDE else 0.16) + LINE * most)
 
 
-def _draw_agreement(axes: Axes, lines: pd.DataFrame, side_by_side: bool) -> None:
+def _draw_agreement(axes: Axes, lines: pd.DataFrame, *, side_by_side: bool) -> None:
     y = np.arange(len(lines))[::-1].astype(float)
     rho = lines["spearman"].to_numpy(dtype=np.float64)
     axes.axvline(0, color=ZERO, linewidth=0.8)

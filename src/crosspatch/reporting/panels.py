@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.reporting.labels import width_of, wrapped
-from crosspatch.reporting.style import LINE, OUTLINE, plain, styled
+from crosspatch.reporting.style import GRID, LINE, OUTLINE, ZERO, plain, styled
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.patches import Patch
     from matplotlib.typing import ColorType
 
@@ -103,6 +103,19 @@ def grid(
     return figure, list(places[:count])
 
 
+def add_panels(
+    place: Figure | SubFigure, heights: Sequence[float], columns: int, *, sharex: bool = False
+) -> list[Axes]:
+    """Panels in rows, each as high as the highest that stands in it."""
+    rows = [max(row) for row in in_rows(heights, columns)]
+    places = place.add_gridspec(len(rows), columns, height_ratios=rows)
+    found: list[Axes] = []
+    for number in range(len(heights)):
+        first = found[0] if found and sharex else None
+        found.append(place.add_subplot(places[divmod(number, columns)], sharex=first))
+    return found
+
+
 def stacked(rows: Sequence[int], width: float) -> tuple[Figure, list[Axes]]:
     """Panels one below the other on one scale, each as high as its rows need."""
     from matplotlib.figure import Figure
@@ -130,6 +143,16 @@ def name_rows(axes: Axes, names: Iterable[str], title: str = "") -> None:
     if title:
         axes.set_title(title, fontweight="bold", loc="left")
     plain(axes)
+
+
+def across_zero(axes: Axes, names: Sequence[str]) -> None:
+    """Rows by name on both sides of zero, on a light grid."""
+    axes.axvline(0, color=ZERO, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    plain(axes)
+    axes.tick_params(axis="y", length=0)
 
 
 def intervals(
