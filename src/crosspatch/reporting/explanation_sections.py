@@ -9,10 +9,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from crosspatch.reporting import (
-    component_figures,
     conserved_figures,
     curve_figures,
+    example_figures,
     explanation_figures,
+    loading_figures,
+    map_figures,
 )
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import (
@@ -302,7 +304,7 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
         apart = _farthest(where)
         yield Picture(
             f"map_{source.name}",
-            partial(component_figures.map_figure, where),
+            partial(map_figures.map_figure, where),
             f"Map of cells by subclass, mouse and human. {apart}",
             say(
                 "Cells in two dimensions (UMAP of the sparse principal components), fitted on "
@@ -315,7 +317,7 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
         (
             examples,
             "examples",
-            component_figures.examples_figure,
+            example_figures.examples_figure,
             "One example cell of each subclass over the quartiles of its subclass, by family of "
             "features.",
             "One example cell of each subclass, over the median and quartiles of the subclass.",
@@ -324,7 +326,7 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
         (
             loadings,
             "loadings",
-            component_figures.loadings_figure,
+            loading_figures.loadings_figure,
             "Loadings of the sparse principal components of each family.",
             "Sparse principal components: where each component of a family has its loadings; of "
             "traces, over their mean.",
@@ -486,7 +488,7 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
     told = " ".join(f"In {name}, {row['a']} and {row['b']} are closest." for name, row in closest)
     yield Picture(
         f"separation_{source.name}",
-        partial(component_figures.separation_figure, table),
+        partial(map_figures.separation_figure, table),
         f"Separation of subclasses in the space of sparse components, by species. {told}",
         say(
             "How far subclasses are apart in the space of sparse principal components: silhouette "

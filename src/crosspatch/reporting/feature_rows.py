@@ -103,3 +103,11 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes(
         (left / across, 1 - (top + height) / down, width / across, height / down)
     )
+
+
+def write(figure: Figure, left: float, top: float, text: str, *, bold: bool = False) -> None:
+    """Write text whose middle is so many inches below the upper edge."""
+    across, down = figure.get_size_inches()
+    weight = "bold" if bold else "normal"
+    x, y = left / across, 1 - top / down
+    figure.text(x, y, text, va="center", fontweight=weight, linespacing=1.0)

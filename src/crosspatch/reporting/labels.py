@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable
 from functools import cache
 
+import pandas as pd
+
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.reporting.style import GREY, TEXT
 
@@ -49,3 +51,19 @@ def ordered(groups: Iterable[str]) -> list[str]:
 def colour_of(group: str) -> str:
     """Colour of a subclass; grey for anything else."""
     return load_taxonomy().colours.get(group, GREY)
+
+
+def in_milliseconds(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Families of short times in ms: numbers such as 0.00075 are hard to read, and wide."""
+    table = table.copy()
+    largest = table[columns].abs().max(axis=1).groupby(table["family"]).transform("max")
+    short = (table["unit"] == "s") & (largest < 0.1)
+    table.loc[short, columns] *= 1000
+    table.loc[short, "unit"] = "ms"
+    return table
+
+
+def with_unit(family: str, part: pd.DataFrame) -> str:
+    """Name of a family, with the unit that all its values have."""
+    units = set(part["unit"].astype(str)) - {"ratio"}
+    return readable(family) + (f" ({units.pop()})" if len(units) == 1 else "")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     from matplotlib.typing import ColorType
 
@@ -199,6 +200,33 @@ def legend_of_all(figure: Figure, drawn: Iterable[Axes]) -> None:
     room = max(width_of(label) for label in found) + 0.7
     ncols = max(1, int(figure.get_figwidth() // room))
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=ncols)
+
+
+def limits_of(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of an axis for some values, with some room."""
+    low, high = float(values.min()), float(values.max())
+    edge = 0.04 * (high - low) or 1.0
+    return low - edge, high + edge
+
+
+def dot(
+    label: str, marker: str, colour: str, size: float = 5, fill: str = "", edge: str = ""
+) -> Line2D:
+    """An entry of a legend: a mark, filled and outlined with its colour unless told otherwise."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker=marker,
+        markersize=size,
+        color=colour,
+        markerfacecolor=fill or colour,
+        markeredgecolor=edge or colour,
+        markeredgewidth=0.4 if edge else None,
+        label=label,
+    )
 
 
 def swatch(label: str, colour: ColorType, hatch: str | None = None) -> Patch:

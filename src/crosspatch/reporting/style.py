@@ -35,6 +35,10 @@ OUTLINE, ZERO, GRID = "0.25", "0.6", "0.92"
 #: Colours of the species.
 SPECIES_COLOURS = {"mouse": SECOND, "human": ACCENT}
 
+#: Marks of the species, and the same as letters.
+SPECIES_MARKERS = {"mouse": "o", "human": "D"}
+SPECIES_SIGNS = {"mouse": "●", "human": "◆"}
+
 
 _P = ParamSpec("_P")
 
