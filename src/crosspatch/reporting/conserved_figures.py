@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet
+from crosspatch.reporting.feature_rows import FeatureRows, colour_bar, feature_rows, sheet
 from crosspatch.reporting.labels import ordered, width_of, wrapped
-from crosspatch.reporting.panels import nothing
-from crosspatch.reporting.style import LINE, MARGIN, SIDE_BY_SIDE, TEXT, WIDE, styled
+from crosspatch.reporting.panels import in_rows, nothing
+from crosspatch.reporting.style import LINE, MARGIN, SIDE_BY_SIDE, WIDE, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -24,6 +24,7 @@ MOST_ROWS = 120
 _LEAST_CELL, _MOST_CELL = 0.1, 0.48
 _ROW = 0.175
 _BETWEEN = 0.09
+_LEAST_GROUP = 2 * _LEAST_CELL + _BETWEEN
 
 
 @styled
@@ -36,64 +37,44 @@ def conserved_figure(
     leaves 0.5 out; a small one could be chance. A frame with a cross marks where the species
     point opposite ways; a broken frame, where they do so either among the cells as they are or
     with every subclass of the rest counting the same, but not both ways.
-
-    Parameters
-    ----------
-    conserved : DataFrame
-        Table ``conserved`` of a result folder of kind "explanation".
-    width : float
-        Inches.
-    level : str
-        ``subclass``, or ``homologous type``.
+    `level` is ``subclass`` or ``homologous type``.
     """
-    from matplotlib import colormaps
-
     table = conserved[conserved["level"] == level]
     if table.empty:
         return nothing(f"Nothing was compared by {level}.", width)
     groups = ordered(table["group"])
     table, chosen = _strongest(table)
     families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
-    least = len(groups) * (2 * _LEAST_CELL + _BETWEEN)
+    least = len(groups) * _LEAST_GROUP
     rows = feature_rows(
         families, max(width * 0.36, min(2.7, width - 2 * MARGIN - least - 1.6)), _ROW
     )
-    room = width - 2 * MARGIN - rows.label_width - 0.08
-    each_block = max(1, min(len(groups), int(room / (2 * _LEAST_CELL + _BETWEEN))))
-    n_blocks = -(-len(groups) // each_block)
-    each_block = -(-len(groups) // n_blocks)
-    cell = min(_MOST_CELL, (room / each_block - _BETWEEN) / 2)
-    turned = max(width_of(name) for name in groups) > 2 * cell + _BETWEEN - 0.03
-    names = [wrapped(name, 1.6) for name in groups] if turned else groups
-    head = max(width_of(name) for name in groups) + 0.08 if turned else LINE + 0.04
-    head = min(head, 1.7) + 0.12
-    key_height = 1.02 if width >= SIDE_BY_SIDE else 1.84
-    key_height += LINE * bool(chosen)
-    block_height = head + rows.height + 0.12
-    figure, axes = sheet(width, key_height + n_blocks * block_height + 0.05)
-    colours = colormaps["RdBu_r"]
-    tiles = _Tiles(colours)
-    _draw_key(figure, axes, width, tiles, chosen)
-    values = {
-        (str(group), str(feature)): row
-        for group, feature, row in zip(
-            table["group"], table["feature"], table.to_dict("records"), strict=True
-        )
-    }
     left = MARGIN + rows.label_width + 0.08
-    for block in range(n_blocks):
-        own = slice(block * each_block, (block + 1) * each_block)
-        top = key_height + block * block_height + head
-        rows.write(axes, MARGIN, top)
-        for number, (group, name) in enumerate(zip(groups[own], names[own], strict=True)):
-            at = left + number * (2 * cell + _BETWEEN)
-            _head(axes, at, top, cell, name, turned, rows)
-            for feature in families:
-                row = values.get((group, feature))
-                if row is not None:
-                    _draw_pair(tiles, at, top, cell, row, rows)
+    blocks, cell = _blocks(groups, width - MARGIN - left)
+    head = _Head.of(groups, cell)
+    top = (1.02 if width >= SIDE_BY_SIDE else 1.84) + LINE * bool(chosen)
+    pitch = head.height + rows.height + 0.12
+    figure, axes = sheet(width, top + len(blocks) * pitch + 0.05)
+    tiles = _Tiles()
+    _draw_key(figure, axes, width, tiles, chosen)
+    found = {str(g): part.to_dict("records") for g, part in table.groupby("group", sort=False)}
+    for number, block in enumerate(blocks):
+        first = top + number * pitch + head.height
+        rows.write(axes, MARGIN, first)
+        for position, group in enumerate(block):
+            at = left + position * (2 * cell + _BETWEEN)
+            head.write(axes, at, first, group, rows)
+            for row in found.get(group, ()):
+                _draw_pair(tiles, at, first, cell, row, rows)
     tiles.draw(axes)
     return figure
+
+
+def _blocks(groups: list[str], room: float) -> tuple[list[list[str]], float]:
+    """Groups in blocks that fit beside the names, and the width of a tile in inches."""
+    most = max(1, min(len(groups), int(room / _LEAST_GROUP)))
+    in_block = -(-len(groups) // -(-len(groups) // most))
+    return in_rows(groups, in_block), min(_MOST_CELL, (room / in_block - _BETWEEN) / 2)
 
 
 def _strongest(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -109,32 +90,36 @@ def _strongest(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     )
 
 
-def _head(
-    axes: Axes, left: float, top: float, cell: float, name: str, turned: bool, rows: FeatureRows
-) -> None:
-    """Name of a group and letters of the species, above and, where short, at every family."""
-    for number, (middle, _) in enumerate(rows.headings.values()):
-        if number and turned:
-            break
-        for letter, offset in (("M", 0.5), ("H", 1.5)):
-            if number == 0 and cell >= 0.1:
-                axes.text(
-                    left + offset * cell,
-                    top + middle,
-                    letter,
-                    ha="center",
-                    va="center",
-                    color="0.35",
-                )
-        axes.text(
-            left + cell,
-            top + middle - (0.11 if number == 0 else 0),
-            name,
-            ha="center",
-            va="bottom" if number == 0 else "center",
-            rotation=90 if turned else 0,
-            color="black" if number == 0 else "0.35",
-        )
+@dataclass(frozen=True)
+class _Head:
+    """Names of groups above their tiles, turned if they are too long."""
+
+    cell: float
+    turned: bool
+    #: Inches.
+    height: float
+
+    @classmethod
+    def of(cls, groups: list[str], cell: float) -> _Head:
+        """How these groups are written above tiles so many inches wide."""
+        longest = max(width_of(name) for name in groups)
+        turned = longest > 2 * cell + _BETWEEN - 0.03
+        return cls(cell, turned, min(longest + 0.08 if turned else LINE + 0.04, 1.7) + 0.12)
+
+    def write(self, axes: Axes, left: float, top: float, name: str, rows: FeatureRows) -> None:
+        """Write a name and letters of the species, above and, where short, at every family."""
+        first, *others = (top + middle for middle, _ in rows.headings.values())
+        middle = left + self.cell
+        if self.cell >= _LEAST_CELL:
+            for x, letter in ((middle - self.cell / 2, "M"), (middle + self.cell / 2, "H")):
+                axes.text(x, first, letter, ha="center", va="center", color="0.35")
+        if self.turned:
+            name = wrapped(name, 1.6)
+            axes.text(middle, first - 0.11, name, ha="center", va="bottom", rotation=90)
+            return
+        axes.text(middle, first - 0.11, name, ha="center", va="bottom", color="black")
+        for y in others:
+            axes.text(middle, y, name, ha="center", va="center", color="0.35")
 
 
 def _draw_pair(
@@ -157,8 +142,10 @@ def _draw_pair(
 class _Tiles:
     """Rectangles of a picture, gathered: thousands of single patches are slow."""
 
-    def __init__(self, colours: Colormap) -> None:
-        self.colours = colours
+    def __init__(self) -> None:
+        from matplotlib import colormaps
+
+        self.colours = colormaps["RdBu_r"]
         self.rectangles: list[Rectangle] = []
         self.frames: list[Rectangle] = []
         self.crosses: list[tuple[float, float]] = []
@@ -221,54 +208,36 @@ class _Tiles:
                 PatchCollection(patches, match_original=True, zorder=over), autolim=False
             )
         x, y = np.reshape(self.crosses, (-1, 2)).T
-        axes.plot(
-            x,
-            y,
-            "x",
-            markersize=4.5,
-            markeredgewidth=1.2,
-            color="black",
-            linestyle="none",
-            zorder=3,
-        )
+        axes.plot(x, y, "x", markersize=4.5, markeredgewidth=1.2, color="black", zorder=3)
         x, y = np.reshape(self.missing, (-1, 2)).T
-        axes.plot(x, y, "_", markersize=4, color="0.7", linestyle="none")
+        axes.plot(x, y, "_", markersize=4, color="0.7")
 
 
 def _draw_key(figure: Figure, axes: Axes, width: float, tiles: _Tiles, chosen: str) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     narrow = width < SIDE_BY_SIDE
-    bar_width = width - 0.6 if narrow else 2.9
-    bar = place(figure, 0.3, 0.28, bar_width, 0.11)
-    scale = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), tiles.colours), cax=bar, orientation="horizontal"
-    )
-    scale.outline.set_visible(False)
-    scale.set_ticks([0, 0.25, 0.5, 0.75, 1])
-    bar.tick_params(labelsize=TEXT, length=2)
-    bar.set_title("AUC: lower in the group ← 0.5 → higher", pad=3)
+    title = "AUC: lower in the group ← 0.5 → higher"
+    colour_bar(figure, width - 0.6 if narrow else 2.9, 0, 1, 5, title)
     left, top = (0.3, 0.78) if narrow else (3.6, 0.16)
-    entries = (
-        ("full: the interval leaves 0.5 out", (0.85, 0.7, 1.0), ""),
-        ("small: the interval includes 0.5", (0.65, 0.4, 0.9), ""),
-        ("the species point opposite ways", (0.85, 0.7, 1.0), "both"),
-        ("opposite by one measure, not both", (0.85, 0.7, 1.0), "one"),
-        ("not measured", (np.nan, np.nan, np.nan), ""),
-    )
-    for number, (text, value, mark) in enumerate(entries):
+    for number, (text, value, mark) in enumerate(_KEY):
         y = top + 0.19 * number
         for position, each in enumerate((value, (0.15, 0.1, 0.3) if mark else value)):
             tiles.add((left + 0.1 + 0.2 * position, y), (0.2, 0.155), each)
         if mark:
             tiles.frame((left + 0.2, y), (0.4, 0.155), both=mark == "both")
         axes.text(left + 0.5, y, text, va="center")
-    axes.text(
-        0.3,
-        top + 0.19 * 5 if narrow else 0.72,
-        "M mouse, H human" + (f". {chosen}" if chosen and not narrow else ""),
-        va="center",
-    )
-    if chosen and narrow:
+    species = "M mouse, H human"
+    if narrow:
+        axes.text(0.3, top + 0.19 * 5, species, va="center")
         axes.text(0.3, top + 0.19 * 6, chosen, va="center")
+    else:
+        axes.text(0.3, 0.72, f"{species}. {chosen}" if chosen else species, va="center")
+
+
+# What the key says, and an AUC with its interval; and in which sense the species are opposite.
+_KEY = (
+    ("full: the interval leaves 0.5 out", (0.85, 0.7, 1.0), ""),
+    ("small: the interval includes 0.5", (0.65, 0.4, 0.9), ""),
+    ("the species point opposite ways", (0.85, 0.7, 1.0), "both"),
+    ("opposite by one measure, not both", (0.85, 0.7, 1.0), "one"),
+    ("not measured", (np.nan, np.nan, np.nan), ""),
+)

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from crosspatch.reporting.labels import readable, width_of, wrapped
-from crosspatch.reporting.style import LINE
+from crosspatch.reporting.style import LINE, TEXT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,3 +113,19 @@ def write(figure: Figure, left: float, top: float, text: str, *, bold: bool = Fa
     weight = "bold" if bold else "normal"
     x, y = left / across, 1 - top / down
     figure.text(x, y, text, va="center", fontweight=weight, linespacing=1.0)
+
+
+def colour_bar(
+    figure: Figure, across: float, low: float, high: float, ticks: int, title: str
+) -> None:
+    """A scale from blue to red at the upper left, so many inches wide, under its title."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bar = place(figure, 0.3, 0.28, across, 0.11)
+    shades = ScalarMappable(Normalize(low, high), "RdBu_r")
+    scale = figure.colorbar(shades, cax=bar, orientation="horizontal")
+    scale.outline.set_visible(False)
+    scale.set_ticks(np.linspace(low, high, ticks).tolist())
+    bar.tick_params(labelsize=TEXT, length=2)
+    bar.set_title(title, pad=3)

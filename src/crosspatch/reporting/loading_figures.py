@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.features.layouts import TRACE
-from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet, write
+from crosspatch.reporting.feature_rows import (
+    FeatureRows,
+    colour_bar,
+    feature_rows,
+    place,
+    sheet,
+    write,
+)
 from crosspatch.reporting.labels import (
     in_milliseconds,
     width_of,
@@ -21,7 +28,6 @@ from crosspatch.reporting.style import (
     LINE,
     MARGIN,
     SIDE_BY_SIDE,
-    TEXT,
     WIDE,
     plain,
     styled,
@@ -69,7 +75,9 @@ def _trace_loadings(loadings: pd.DataFrame, width: float) -> Figure:
     pitch = head + trace + strip + 0.14
     key = 0.72 if width >= SIDE_BY_SIDE else 1.05
     figure = Figure(figsize=(width, key + rows * pitch + 0.05))
-    _loading_bar(figure, width, "loading, as a share of the family's largest")
+    colour_bar(
+        figure, min(width - 0.6, 2.9), -1, 1, 3, "loading, as a share of the family's largest"
+    )
     left, top = (3.6, 0.22) if width >= SIDE_BY_SIDE else (0.1, 0.66)
     write(figure, left, top, "after a species: components (share of variance)")
     write(figure, left, top + 0.18, "trace: mean, coloured by the first; strip: all")
@@ -126,20 +134,6 @@ def _draw_trace(above: Axes, below: Axes, part: pd.DataFrame) -> None:
     above.set_xlim(-0.5, len(mean) - 0.5)
 
 
-def _loading_bar(figure: Figure, width: float, text: str) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    across = min(width - 0.6, 2.9)
-    bar = place(figure, 0.3, 0.28, across, 0.11)
-    shades = ScalarMappable(Normalize(-1, 1), "RdBu_r")
-    scale = figure.colorbar(shades, cax=bar, orientation="horizontal")
-    scale.outline.set_visible(False)
-    scale.set_ticks([-1, 0, 1])
-    bar.tick_params(labelsize=TEXT, length=2)
-    bar.set_title(text, pad=3)
-
-
 def _scalar_loadings(loadings: pd.DataFrame, width: float) -> Figure:
     species = species_in(loadings)
     families = dict(zip(loadings["feature"], loadings["family"].astype(str), strict=True))
@@ -153,7 +147,7 @@ def _scalar_loadings(loadings: pd.DataFrame, width: float) -> Figure:
     cell = min(room / max(sum(counts.values()), 1), 0.4)
     key, head = 0.62, 0.3
     figure, axes = sheet(width, key + head + rows.height + 0.1)
-    _loading_bar(figure, width, "loading")
+    colour_bar(figure, min(width - 0.6, 2.9), -1, 1, 3, "loading")
     top = key + head
     rows.write(axes, MARGIN, top)
     left = MARGIN + rows.label_width + 0.08
