@@ -14,7 +14,7 @@ from crosspatch.features.analysis import Analysis
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
-from crosspatch.reporting.style import ACCENT, SECOND, THIRD, plain
+from crosspatch.reporting.style import ACCENT, SECOND, THIRD, plain, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,7 @@ _MAX_SWEEPS = 40
 _POINTS = 4000
 
 
+@styled
 def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
     """A recording's sweeps by stimulus, its first spikes and its rate-current curve.
 
@@ -120,7 +121,7 @@ def draw_sweeps(
     rejected = len(chosen) - len(passed)
     shown = f"{len(chosen)} of {len(numbers)}" if len(chosen) < len(numbers) else str(len(numbers))
     grey = f", {rejected} rejected (grey)" if rejected else ""
-    above.set_title(f"{kind}: {shown} sweep{'s' * (len(numbers) > 1)}{grey}", fontsize=9)
+    above.set_title(f"{kind}: {shown} sweep{'s' * (len(numbers) > 1)}{grey}")
     above.set_ylabel("potential (mV)")
     below.set_ylabel("command (pA)")
     below.set_xlabel("time (s)")
@@ -239,11 +240,11 @@ def draw_first_spikes(spikes: Sequence[FirstSpike], axes: Axes) -> None:
     for each in spikes:
         colour = SPIKE_COLOURS[each.stimulus]
         axes.plot(each.time, each.voltage, color=colour, label=each.stimulus, linewidth=1.2)
-    axes.set_title("first spike, from threshold", fontsize=9)
+    axes.set_title("first spike, from threshold")
     axes.set_xlabel("time (ms)")
     axes.set_ylabel("potential (mV)")
     if spikes:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend()
     else:
         axes.text(0.5, 0.5, "no spike", ha="center", transform=axes.transAxes, color="0.4")
     plain(axes)
@@ -251,7 +252,7 @@ def draw_first_spikes(spikes: Sequence[FirstSpike], axes: Axes) -> None:
 
 def draw_rates(measured: tuple[NDArray[np.float64], NDArray[np.float64]], axes: Axes) -> None:
     """Draw `rates`: the spike rate against the current of long squares."""
-    axes.set_title("rate and current, long squares", fontsize=9)
+    axes.set_title("rate and current, long squares")
     axes.set_xlabel("step (pA)")
     axes.set_ylabel("rate (spikes/s)")
     plain(axes)
