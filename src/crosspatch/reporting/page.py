@@ -204,26 +204,36 @@ def write_page(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CrosspatchError(
-            f"{folder} cannot be made ({error.strerror})", hint="choose another {out}"
-        ) from error
+        said = f"{folder} cannot be made ({error.strerror})"
+        raise CrosspatchError(said, hint="choose another {out}") from error
     tell = progress or (lambda done, total: None)
     drawn: dict[str, dict[str, _Drawn]] = {}
     written: list[Path] = []
     for done, picture in enumerate(pictures):
         tell(done, len(pictures))
-        files_of = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")]
-        drawn[picture.name] = _drawn(picture, files_of if beside else [])
-        written += files_of if beside else []
-    limit = MOST_BYTES if most_bytes is None else most_bytes
-    for scale in _SCALES:
-        html = _page(title, sections, banner, drawn, scale)
-        if len(html.encode()) <= limit:
-            break
+        files_of = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")] * beside
+        drawn[picture.name] = _drawn(picture, files_of)
+        written += files_of
+    html = _small_enough(title, sections, banner, drawn, most_bytes or MOST_BYTES)
     with replacing(out, CrosspatchError) as temporary:
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
     return [out, *written]
+
+
+def _small_enough(
+    title: str,
+    sections: Sequence[Section],
+    banner: str,
+    drawn: Mapping[str, Mapping[str, _Drawn]],
+    most_bytes: int,
+) -> str:
+    """The page, its figures as coarse as they must be."""
+    for scale in _SCALES:
+        html = _page(title, sections, banner, drawn, scale)
+        if len(html.encode()) <= most_bytes:
+            break
+    return html
 
 
 def _drawn(picture: Picture, beside: Sequence[Path]) -> dict[str, _Drawn]:

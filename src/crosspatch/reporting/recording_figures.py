@@ -19,9 +19,11 @@ from crosspatch.reporting.style import ACCENT, SECOND, THIRD, plain, styled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import ColorType
 
 _MAX_SWEEPS = 40
 _POINTS = 4000
+_REJECTED = "0.8"
 
 
 @styled
@@ -94,31 +96,21 @@ def draw_sweeps(
     close_up : bool
         Show only the surroundings of a short square, whose spike is but a line otherwise.
     """
-    from matplotlib import colormaps
-
     numbers = [n for n, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
     chosen = numbers[:: max(1, -(-len(numbers) // _MAX_SWEEPS))]
-    qualities = analysis.qualities
-    passed = [n for n in chosen if n not in qualities or qualities[n].passed]
-    colours = colormaps["viridis"](np.linspace(0, 0.9, max(len(passed), 1)))
-    ranked = sorted(passed, key=lambda n: analysis.stimuli[n].amplitude)
+    colours = _sweep_colours(analysis, chosen)
     for number in chosen:
         sweep = recording.sweep(number)
-        colour = colours[ranked.index(number)] if number in passed else "0.8"
         try:
             voltage, current = sweep.voltage, sweep.current
         except RecordingError:
             continue
         recorded = voltage[: recorded_points(voltage, sweep.rate)]
         for axes, values in ((above, recorded), (below, current)):
-            axes.plot(
-                *_timed(values, sweep.rate, points),
-                color=colour,
-                linewidth=0.6,
-                # Thousands of points a sweep: as paths they would make files of many megabytes.
-                rasterized=True,
-            )
-    rejected = len(chosen) - len(passed)
+            time, ends = _timed(values, sweep.rate, points)
+            # Thousands of points a sweep: as paths they would make files of many megabytes.
+            axes.plot(time, ends, color=colours[number], linewidth=0.6, rasterized=True)
+    rejected = list(colours.values()).count(_REJECTED)
     shown = f"{len(chosen)} of {len(numbers)}" if len(chosen) < len(numbers) else str(len(numbers))
     grey = f", {rejected} rejected (grey)" if rejected else ""
     above.set_title(f"{kind}: {shown} sweep{'s' * (len(numbers) > 1)}{grey}")
@@ -134,6 +126,18 @@ def draw_sweeps(
         )
     plain(above)
     plain(below)
+
+
+def _sweep_colours(analysis: Analysis, chosen: Sequence[int]) -> dict[int, ColorType]:
+    """Colour of each sweep, from the smallest step (dark) to the largest."""
+    from matplotlib import colormaps
+
+    qualities = analysis.qualities
+    passed = [n for n in chosen if n not in qualities or qualities[n].passed]
+    ranked = sorted(passed, key=lambda n: analysis.stimuli[n].amplitude)
+    shades = colormaps["viridis"](np.linspace(0, 0.9, max(len(ranked), 1)))
+    colours: dict[int, ColorType] = dict.fromkeys(chosen, _REJECTED)
+    return colours | {number: tuple(shade) for number, shade in zip(ranked, shades, strict=False)}
 
 
 def thinned(values: NDArray[np.floating], width: int) -> NDArray[np.float64]:
