@@ -1,15 +1,16 @@
-"""A report of cells that were predicted together: one page that needs nothing else."""
+"""A report of cells that were predicted together: one page that needs nothing else.
+
+Its sections come one after the other, with what each says, hence more than 400 lines.
+"""
 
 from __future__ import annotations
 
 import datetime
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,15 +20,14 @@ from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
 from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.reporting.cell_page import cell_page
-from crosspatch.reporting.labels import colour_of, ordered
-from crosspatch.reporting.numbers import Content, listed, say, written
+from crosspatch.reporting.labels import clean, colour_of
+from crosspatch.reporting.numbers import Content, Settings, code, listed, say, written
 from crosspatch.reporting.page import Block, Paragraph, Picture, Points, Section, Table, write_page
 from crosspatch.reporting.report import CITATION
-from crosspatch.reporting.style import GREY, LINE, OUTLINE, SIDE_BY_SIDE, plain, styled
+from crosspatch.reporting.verdict_figure import NO_CLASS, Group, groups_of, verdicts_figure
 from crosspatch.telling import Progress
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Rows of the table of cells; a browser and a printer must cope with it.
@@ -37,21 +37,10 @@ MOST_ROWS = 1_000
 _MOST_LINES = 200
 # A page of twenty recordings, their traces sharp enough to be printed.
 _MOST_BYTES = 12_000_000
-# Characters of a name, of one where there is little room, and of notes, quality or a message.
-_NAME, _SHORT, _NOTE = 120, 40, 800
+# Characters of a name where there is little room, and of notes, quality or a message.
+_SHORT, _NOTE = 40, 800
 # Notes in a picture, which breaks them into lines and cuts them itself.
 _LONG_NOTE = 2_000
-
-
-_FOREIGN = "another species"
-_NO_CLASS = "no subclass"
-_HATCHES = {Verdict.OUTSIDE: "/////", Verdict.INSUFFICIENT: "....."}
-_LEGEND = {
-    Verdict.CONFIDENT: "0.35",
-    Verdict.AMBIGUOUS: "0.75",
-    Verdict.OUTSIDE: "white",
-    Verdict.INSUFFICIENT: "white",
-}
 
 
 def write_batch_report(
@@ -112,7 +101,7 @@ def write_batch_report(
     ]
     write_page(
         Path(file),
-        _clean(title),
+        clean(title),
         sections,
         banner=_banner(cells, header),
         beside=False,
@@ -124,20 +113,9 @@ def write_batch_report(
 # Text of users
 
 
-def _clean(text: Any, most: int = _NAME) -> str:
-    """Text in one line that every browser and file takes, not longer than so many characters.
-
-    What it means in HTML is taken away from it where it is put into the page.
-    """
-    line = " ".join(str(text).split())
-    shown = line if len(line) <= most else f"{line[: most - 1]}…"
-    # Control characters, and halves of characters in names of files that are not UTF-8.
-    return "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in shown)
-
-
-def _name(text: Any) -> Markup:
+def _name(text: object) -> Markup:
     """A user's name of something; it may be broken, and turns nothing around it."""
-    return Markup('<bdi class="long">{}</bdi>').format(_clean(text) or "(no name)")
+    return Markup('<bdi class="long">{}</bdi>').format(clean(text) or "(no name)")
 
 
 def _key(cell: PredictedCell) -> tuple[str, str]:
@@ -152,36 +130,26 @@ def _count(number: int, one: str) -> str:
 
 
 def _about(
-    cells: pd.DataFrame, header: Mapping[str, Any], when: datetime.datetime | None
+    cells: pd.DataFrame, header: Settings, when: datetime.datetime | None
 ) -> Iterator[Block]:
-    known = cells["species_known"].astype(bool)
-    n_cells = cells["cell_id"].nunique()
-    sources = cells.drop_duplicates("cell_id")["source"].astype(str).value_counts()
-    parts: list[Content] = []
-    for source, count in list(sources.items())[:10]:
-        if source == "recordings":
-            parts.append(_count(int(count), "recording"))
-        else:
-            parts.append(say("{rows} of {source}", rows=_rows(count), source=_name(source)))
-    if len(sources) > 10:
-        parts.append(f"rows of {_count(len(sources) - 10, 'more table')}")
     on: Content = ""
     if when is not None:
-        shown = f"{when.day} {when:%B %Y, %H:%M}"
         on = say(
             ' on <time datetime="{iso}">{shown}</time>',
             iso=when.isoformat(timespec="minutes"),
-            shown=shown,
+            shown=f"{when.day} {when:%B %Y, %H:%M}",
         )
+    parts = _sources(cells)
     yield Paragraph(
         say(
             "{cells}{of}: the transcriptomic subclass of each, by crosspatch {version}{on}.",
-            cells=_count(n_cells, "cell"),
+            cells=_count(cells["cell_id"].nunique(), "cell"),
             of=say(" ({parts})", parts=listed(parts)) if parts else "",
             version=str(header.get("crosspatch", "")),
             on=on,
         )
     )
+    known = cells["species_known"].astype(bool)
     if not known.all():
         yield Paragraph(
             say(
@@ -192,40 +160,62 @@ def _about(
             ),
             "warning",
         )
-    models = header.get("models", ())
-    if models:
-        yield Table(
-            "Models",
-            ("species", "model", "layout", "classes", "trained on", "sha256"),
-            [
-                (
-                    _clean(model["species"]),
-                    _clean(model["model"]) + " (SIMULATED)" * model["simulated"],
-                    _clean(model["layout"]),
-                    say(
-                        '<span class="long">{classes} (taxonomy {taxonomy})</span>',
-                        classes=_clean(", ".join(model["classes"]), _NOTE),
-                        taxonomy=_clean(model["taxonomy"]),
-                    ),
-                    _clean(", ".join(model["trained_on"]) or "not said"),
-                    Markup("<code>{}</code>").format(_clean(model["digest"])),
-                )
-                for model in models
-            ],
-            texts=5,
-            last_text=True,
-        )
+    if header.get("models"):
+        yield _models(header)
     if header.get("parameters", {}).get("adapt"):
         yield Paragraph(
             "Each batch was aligned to the reference before it was judged (adapt).", "warning"
         )
 
 
+def _sources(cells: pd.DataFrame) -> list[Content]:
+    """How many cells are from where, the ten largest tables by name."""
+    sources = cells.drop_duplicates("cell_id")["source"].astype(str).value_counts()
+    parts: list[Content] = [
+        _count(int(count), "recording")
+        if source == "recordings"
+        else say("{rows} of {source}", rows=_rows(int(count)), source=_name(source))
+        for source, count in sources.head(10).items()
+    ]
+    if len(sources) > 10:
+        parts.append(f"rows of {_count(len(sources) - 10, 'more table')}")
+    return parts
+
+
+def _models(header: Settings) -> Table:
+    return Table(
+        "Models",
+        ("species", "model", "layout", "classes", "trained on", "sha256"),
+        [
+            (
+                clean(model["species"]),
+                clean(model["model"]) + " (SIMULATED)" * model["simulated"],
+                clean(model["layout"]),
+                say(
+                    '<span class="long">{classes} (taxonomy {taxonomy})</span>',
+                    classes=clean(", ".join(model["classes"]), _NOTE),
+                    taxonomy=clean(model["taxonomy"]),
+                ),
+                clean(", ".join(model["trained_on"]) or "not said"),
+                code(clean(model["digest"])),
+            )
+            for model in header["models"]
+        ],
+        texts=5,
+        last_text=True,
+    )
+
+
 def _rows(count: int) -> str:
     return _count(count, "row")
 
 
-def _banner(cells: pd.DataFrame, header: Mapping[str, Any]) -> str:
+def _classes(header: Settings) -> dict[str, list[str]]:
+    """Species that a model judged, and its classes."""
+    return {str(model["species"]): list(model["classes"]) for model in header.get("models", ())}
+
+
+def _banner(cells: pd.DataFrame, header: Settings) -> str:
     said = []
     made_up = [str(m["species"]) for m in header.get("models", ()) if m["simulated"]]
     if made_up:
@@ -239,13 +229,13 @@ def _banner(cells: pd.DataFrame, header: Mapping[str, Any]) -> str:
         count = cells["cell_id"].nunique()
         which = "All cells are" if simulated == count else f"{simulated:,} of {count:,} cells are"
         said.append(f"{which} SIMULATED recordings: no real neuron was recorded.")
-    return _clean(" ".join(said), _NOTE)
+    return clean(" ".join(said), _NOTE)
 
 
 # Verdicts and subclasses
 
 
-def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]:
+def _verdicts(cells: pd.DataFrame, header: Settings) -> Iterator[Block]:
     by_class = header.get("parameters", {}).get("sets") == "by-class"
     found = cells["verdict"].value_counts()
     yield Table(
@@ -262,17 +252,19 @@ def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]
         "subclass in the set. Of a rare subclass it can be fewer; sets by class (option 'sets') "
         "cover each."
     )
-    if not len(cells):
-        return
-    groups = _groups(cells, header)
-    species = list(dict.fromkeys(group.species for group in groups))
+    if len(cells):
+        yield from _counts(cells, groups_of(cells, _classes(header)))
+
+
+def _counts(cells: pd.DataFrame, groups: Sequence[Group]) -> Iterator[Block]:
+    several = len({group.species for group in groups}) > 1
     yield Table(
         "Rows by subclass and verdict"
-        + (" (a cell of unknown species has several rows)" if len(species) > 1 else ""),
+        + (" (a cell of unknown species has several rows)" if several else ""),
         ("species", "subclass", *Verdict, "all"),
         [
             (
-                _clean(group.species),
+                clean(group.species),
                 _subclass(group.subclass),
                 *(f"{group.rows[verdict]:,}" for verdict in Verdict),
                 f"{group.total:,}",
@@ -286,109 +278,17 @@ def _verdicts(cells: pd.DataFrame, header: Mapping[str, Any]) -> Iterator[Block]
         yield Paragraph("No cell was given a subclass.", "warning")
         return
     shown = "; ".join(
-        f"{_clean(group.species)} {_clean(group.subclass)} {group.total:,}, of them "
+        f"{clean(group.species)} {clean(group.subclass)} {group.total:,}, of them "
         f"{group.rows[Verdict.CONFIDENT]:,} confident"
         for group in groups[:20]
     )
     yield Picture(
         "subclasses",
-        lambda width: _groups_figure(groups, width),
+        lambda width: verdicts_figure(groups, width),
         alt=f"Bars, one a subclass: {shown}.",
         caption="Cells by subclass and verdict; beside each bar how many there are. Of cells "
         "outside the reference, the subclass is what the model's answer would be.",
     )
-
-
-@dataclass(frozen=True)
-class _Group:
-    """How many rows of a species and subclass have each verdict."""
-
-    species: str
-    subclass: str
-    rows: Mapping[Verdict, int]
-
-    @property
-    def total(self) -> int:
-        return sum(self.rows.values())
-
-
-def _groups(cells: pd.DataFrame, header: Mapping[str, Any]) -> list[_Group]:
-    """Species that a model judged, with all its subclasses, then all others as one."""
-    models = {str(m["species"]): list(m["classes"]) for m in header.get("models", ())}
-    species = cells["species"].astype(str)
-    species = species.where(species.isin(list(models)), _FOREIGN)
-    subclass = cells["subclass"].astype(str).replace("", _NO_CLASS)
-    counts = Counter(zip(species, subclass, cells["verdict"].astype(str), strict=True))
-    groups = []
-    for each in (*models, _FOREIGN):
-        there = {name for of, name, _ in counts if of == each}
-        if there:
-            for name in (*ordered(models.get(each, ())), _NO_CLASS):
-                rows = {verdict: counts[each, name, verdict] for verdict in Verdict}
-                if name in there or name != _NO_CLASS:
-                    groups.append(_Group(each, name, rows))
-    return groups
-
-
-@styled
-def _groups_figure(groups: Sequence[_Group], width: float) -> Figure:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    species = {group.species: [g for g in groups if g.species == group.species] for group in groups}
-    heights = [0.6 + 0.2 * len(each) for each in species.values()]
-    figure = Figure(figsize=(width, sum(heights) + 3 * LINE), layout="constrained")
-    with rc_context({"text.parse_math": False}):  # a "$" in a name begins no formula
-        places = figure.subplots(len(species), 1, height_ratios=heights, squeeze=False)
-        for (name, each), axes in zip(species.items(), places[:, 0], strict=True):
-            _draw_groups(each, axes)
-            axes.set_title(_clean(name, _SHORT), loc="left", fontweight="bold")
-    places[-1, 0].set_xlabel("cells")
-    handles = [
-        Patch(
-            facecolor=_LEGEND[verdict],
-            edgecolor=OUTLINE,
-            linewidth=0.6,
-            hatch=_HATCHES.get(verdict),
-            label=verdict,
-        )
-        for verdict in Verdict
-        if any(group.rows[verdict] for group in groups)
-    ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=4 if width > SIDE_BY_SIDE else 2
-    )
-    return figure
-
-
-def _draw_groups(groups: Sequence[_Group], axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for row, group in enumerate(groups):
-        colour = GREY if group.subclass == _NO_CLASS else colour_of(group.subclass)
-        left = 0
-        for verdict, count in group.rows.items():
-            hatch = _HATCHES.get(verdict)
-            axes.barh(
-                row,
-                count,
-                0.66,
-                left=left,
-                facecolor="white"
-                if hatch
-                else (colour, 0.45 if verdict == Verdict.AMBIGUOUS else 1.0),
-                edgecolor=colour if hatch else OUTLINE,
-                hatch=hatch,
-                linewidth=0.6 if count else 0,
-            )
-            left += count
-        axes.annotate(f"{left:,}", (left, row), (3, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(groups)), [_clean(group.subclass, 30) for group in groups])
-    axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlim(0, 1.08 * max(group.total for group in groups))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    plain(axes)
 
 
 # All cells
@@ -442,17 +342,17 @@ def _cell_row(cell: PredictedCell, pages: Mapping[tuple[str, str], str]) -> list
     page = pages.get(_key(cell))
     if page is not None:
         name = Markup('<a href="#figure-{}">{}</a>').format(page, name)
-    chosen = _clean(", ".join(cell.prediction_set), _NOTE)
+    chosen = clean(", ".join(cell.prediction_set), _NOTE)
     return [
         name,
         say(
             "<bdi>{species}</bdi>{assumed}",
-            species=_clean(cell.species, _SHORT),
+            species=clean(cell.species, _SHORT),
             assumed="" if cell.species_known else " (assumed)",
         ),
         _subclass(str(cell.subclass), str(cell.verdict)),
         say('<span class="long">{chosen}</span>', chosen=chosen or "–"),
-        _clean(cell.verdict),
+        clean(cell.verdict),
         _number(cell.probability, 2),
         _number(cell.p_reference, 3, small=True),
         f"{float(cell.completeness):.0%}",
@@ -461,7 +361,7 @@ def _cell_row(cell: PredictedCell, pages: Mapping[tuple[str, str], str]) -> list
 
 def _noted(cell: PredictedCell) -> Content:
     """What is wrong with a cell, and notes."""
-    quality, notes = _clean(cell.quality, _NOTE), _clean(cell.text, _NOTE)
+    quality, notes = clean(cell.quality, _NOTE), clean(cell.text, _NOTE)
     parts: list[Content] = []
     if quality:
         parts.append(say("<strong>Fails quality control:</strong> {quality}", quality=quality))
@@ -472,17 +372,16 @@ def _noted(cell: PredictedCell) -> Content:
 
 def _subclass(name: str, verdict: str = "") -> Content:
     """A subclass and its colour."""
-    if name in ("", _NO_CLASS):
+    if name in ("", NO_CLASS):
         return "–" if verdict else name
-    shown = _clean(name)
+    shown = clean(name)
     return Markup('<span class="dot" style="border-color:{}" aria-hidden="true"></span>{}').format(
         colour_of(name), f"({shown})" if verdict == Verdict.OUTSIDE else shown
     )
 
 
-def _number(value: Any, digits: int, small: bool = False) -> str:
-    number = float(value)
-    return "–" if np.isnan(number) else written(number, digits, "p" if small else "plain")
+def _number(value: float, digits: int, small: bool = False) -> str:
+    return "–" if np.isnan(value) else written(value, digits, "p" if small else "plain")
 
 
 # What went wrong
@@ -505,27 +404,29 @@ def _without(messages: Sequence[str], unread: Sequence[tuple[str, str]]) -> list
 
 
 def _failed(unread: Sequence[tuple[str, str]]) -> Iterator[Block]:
-    if not unread:
-        return
-    yield Table(
-        f"{_count(len(unread), 'input')} could not be read",
-        ("input", "why"),
-        [
-            (_name(name), say("<bdi>{why}</bdi>", why=_clean(why, _NOTE) or "see the messages"))
-            for name, why in unread[:_MOST_LINES]
-        ],
-        last_text=True,
-    )
-    if len(unread) > _MOST_LINES:
-        yield Paragraph(f"… and {len(unread) - _MOST_LINES:,} more.", "warning")
+    if unread:
+        yield Table(
+            f"{_count(len(unread), 'input')} could not be read",
+            ("input", "why"),
+            [
+                (_name(name), say("<bdi>{why}</bdi>", why=clean(why, _NOTE) or "see the messages"))
+                for name, why in unread[:_MOST_LINES]
+            ],
+            last_text=True,
+        )
+        yield from _and_more(len(unread))
 
 
 def _messages(messages: Sequence[str]) -> Iterator[Block]:
-    if not messages:
-        return
-    yield Points([say("<bdi>{line}</bdi>", line=_clean(m, _NOTE)) for m in messages[:_MOST_LINES]])
-    if len(messages) > _MOST_LINES:
-        yield Paragraph(f"… and {len(messages) - _MOST_LINES:,} more.", "warning")
+    if messages:
+        shown = [clean(line, _NOTE) for line in messages[:_MOST_LINES]]
+        yield Points([say("<bdi>{line}</bdi>", line=line) for line in shown])
+        yield from _and_more(len(messages))
+
+
+def _and_more(count: int) -> Iterator[Block]:
+    if count > _MOST_LINES:
+        yield Paragraph(f"… and {count - _MOST_LINES:,} more.", "warning")
 
 
 # Single cells
@@ -549,15 +450,15 @@ def _explained(cells: pd.DataFrame, explanations: Sequence[CellExplanation]) -> 
 def _picture(name: str, explanation: CellExplanation) -> Picture:
     cell = explanation.cell
     # Lengths that a page of one cell can take; the table has the names as they are.
-    name_of_cell = _clean(cell.cell_id) or "(no name)"
-    species = _clean(cell.species, _SHORT)
+    name_of_cell = clean(cell.cell_id) or "(no name)"
+    species = clean(cell.species, _SHORT)
     shown = cell._replace(
         cell_id=name_of_cell,
-        given_id=name_of_cell if cell.given_id == cell.cell_id else _clean(cell.given_id),
+        given_id=name_of_cell if cell.given_id == cell.cell_id else clean(cell.given_id),
         species=species,
-        quality=_clean(cell.quality, _NOTE),
-        notes=tuple(_clean(note, _LONG_NOTE) for note in cell.notes),
-        source=_clean(cell.source),
+        quality=clean(cell.quality, _NOTE),
+        notes=tuple(clean(note, _LONG_NOTE) for note in cell.notes),
+        source=clean(cell.source),
     )
     cleaned = replace(explanation, cell=shown)
 
@@ -570,7 +471,7 @@ def _picture(name: str, explanation: CellExplanation) -> Picture:
     assumed = "" if cell.species_known else ", assumed"
     said = f"{species or 'unknown species'}{assumed}; {cell.verdict}"
     if cell.subclass:
-        probability = f"{_clean(cell.subclass)} with probability {cell.probability:.2f}"
+        probability = f"{clean(cell.subclass)} with probability {cell.probability:.2f}"
         said += f"; {'it would be ' * (cell.verdict == Verdict.OUTSIDE)}{probability}"
     return Picture(
         name,

@@ -114,7 +114,7 @@ def write_pages(
     width: float = WIDE,
     say: Say = lambda line: None,
 ) -> list[Path]:
-    """Write a page a cell, as PNG and SVG, and contributions.csv.
+    """Write one page per cell, as PNG and SVG, and contributions.csv.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def _text(lines: Sequence[_Line], width: float) -> _Panel:
                 line.text,
                 va="top",
                 linespacing=1.2,
-                # A cell's id and notes are no formulas.
+                # A cell's id and notes are not formulas.
                 parse_math=False,
                 fontsize=line.size,
                 fontweight="bold" if line.bold else "normal",

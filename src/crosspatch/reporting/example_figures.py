@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 def examples_figure(examples: pd.DataFrame, width: float = WIDE) -> Figure:
     """An example cell of each subclass among the quartiles of its subclass, family by family.
 
-    For traces a panel a family and subclass, one species below the other. For single numbers a
-    line a feature, standardised within its species: dot the example, line the quartiles, and a
-    stroke at the median.
+    For traces one panel per family and subclass, one species below the other. For single numbers
+    one line per feature, standardised within its species: the dot is the example, the line the
+    quartiles, and the stroke the median.
     """
     if examples.empty:
         return nothing("There are no example cells here.", width)

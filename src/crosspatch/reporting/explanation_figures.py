@@ -34,7 +34,7 @@ _HOW = {"permuted": (ACCENT, "o"), "removed": (SECOND, "s")}
 
 @styled
 def attention_figure(attention: pd.DataFrame, width: float = WIDE) -> Figure:
-    """Mean attention by family and class of held-out cells, a panel a species and model.
+    """Mean attention by family and class of held-out cells, one panel per species and model.
 
     All panels have one colour scale; a line in its bar is the weight that even attention gives.
     """
@@ -132,7 +132,7 @@ def _draw_attention(axes: Axes, table: pd.DataFrame, across: float, highest: flo
 
 @styled
 def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
-    """Fall in macro-F1 without a family, permuted and removed, a panel a species and model.
+    """Fall in macro-F1 without a family, permuted and removed, one panel per species and model.
 
     Families come by their mean fall over all panels. Bars are the table's intervals.
     """
@@ -187,7 +187,7 @@ def agreement_figure(
 ) -> Figure:
     """Attention against what happens without a family, and every rank agreement with its interval.
 
-    A panel a species, model and way to take a family away; families are numbers, named below.
+    One panel per species, model and way to take a family away; families are numbers, named below.
     Were attention an explanation, the numbers would rise from left to right.
     """
     from matplotlib.figure import Figure

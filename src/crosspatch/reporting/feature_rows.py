@@ -55,16 +55,10 @@ class FeatureRows:
 
 
 def feature_rows(families: Mapping[str, str], widest: float, least: float) -> FeatureRows:
-    """Place features.
+    """Place features, given with their families in the order in which they are drawn.
 
-    Parameters
-    ----------
-    families : mapping
-        Feature to its family, in the order in which they are drawn.
-    widest : float
-        Inches that names may take; longer ones are broken into lines.
-    least : float
-        Least height of a row, inches.
+    Names may be `widest` inches wide, and are broken into lines if they are longer; a row is at
+    least `least` inches high.
     """
     labels = {feature: wrapped(readable(feature), widest) for feature in families}
     features: dict[str, tuple[float, float, str]] = {}

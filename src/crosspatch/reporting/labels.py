@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from collections.abc import Iterable
 from functools import cache
 
@@ -67,3 +68,14 @@ def with_unit(family: str, part: pd.DataFrame) -> str:
     """Name of a family, with the unit that all its values have."""
     units = set(part["unit"].astype(str)) - {"ratio"}
     return readable(family) + (f" ({units.pop()})" if len(units) == 1 else "")
+
+
+def clean(text: object, most: int = 120) -> str:
+    """Text in one line that every browser and file takes, not longer than so many characters.
+
+    What it means in HTML is taken away from it where it is put into the page.
+    """
+    line = " ".join(str(text).split())
+    shown = line if len(line) <= most else f"{line[: most - 1]}…"
+    # Control characters, and halves of characters in names of files that are not UTF-8.
+    return "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in shown)

@@ -43,7 +43,7 @@ def loadings_figure(loadings: pd.DataFrame, width: float = WIDE) -> Figure:
     """What the sparse components are made of, by family and species.
 
     For traces, the mean trace with the loading of the first component along it, and below it a
-    strip with a line a component, the first on top. For single numbers, loadings by feature.
+    strip with one line per component, the first on top. For single numbers, loadings by feature.
     """
     if loadings.empty:
         return nothing("No components were computed here.", width)

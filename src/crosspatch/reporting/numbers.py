@@ -55,6 +55,9 @@ COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+#: What a run writes beside its tables, as JSON.
+Settings = Mapping[str, Any]
+
 #: How a number is written.
 Form = Literal["plain", "signed", "p", "count"]
 
@@ -76,7 +79,7 @@ class ResultSource:
     path: Path
     #: What the report calls it; no two of a report are the same.
     label: str
-    settings: Mapping[str, Any]
+    settings: Settings
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -162,7 +165,7 @@ class Cell:
     form: Form = "plain"
 
     @property
-    def value(self) -> Any:
+    def value(self) -> object:
         """The number or text itself."""
         return self.source.table(self.table)[self.column].iloc[self.row]
 
@@ -242,7 +245,7 @@ class Setting:
     path: tuple[str, ...]
 
     @property
-    def value(self) -> Any:
+    def value(self) -> object:
         """The value itself."""
         value: Any = self.source.settings
         for key in self.path:
@@ -257,11 +260,11 @@ class Setting:
         return _data(self.value, f"{self.source.label}/settings.json#{pointer}", 3, "count")
 
 
-def _missing(value: Any) -> bool:
+def _missing(value: object) -> bool:
     return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
-def _data(value: Any, where: str, digits: int, form: Form) -> Markup:
+def _data(value: object, where: str, digits: int, form: Form) -> Markup:
     if _missing(value):
         return Markup("–")
     if not isinstance(value, bool | np.bool_ | int | float | np.number):
@@ -287,15 +290,7 @@ def first_by(table: pd.DataFrame, column: str, *, lowest: bool = False) -> pd.Se
 
 
 def written(value: float, digits: int = 3, form: Form = "plain") -> str:
-    """A number as it is shown: rounded, with a true minus sign.
-
-    Parameters
-    ----------
-    value : float
-    digits : int
-    form : str
-        See `Cell`.
-    """
+    """A number as it is shown: rounded, with a true minus sign; see `Cell`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if form == "count":
@@ -310,18 +305,9 @@ def written(value: float, digits: int = 3, form: Form = "plain") -> str:
 
 
 def say(text: str, /, **parts: Content) -> Markup:
-    """A sentence, with numbers and names put in.
+    """A sentence, with numbers and names put in for fields in braces.
 
-    Parameters
-    ----------
-    text : str
-        With fields in braces. It must not have numbers of its own.
-    **parts : str, Cell, Rows, Setting or Markup
-
-    Raises
-    ------
-    TypeError
-        If a part is a bare number.
+    It must not have numbers of its own; a part that is a bare number is a TypeError.
 
     Examples
     --------
@@ -333,14 +319,8 @@ def say(text: str, /, **parts: Content) -> Markup:
     return Markup(text).format(**parts)  # noqa: S704, the texts are our own
 
 
-def refuse_bare(part: Any, name: str = "it") -> Any:
-    """Give back what may stand in a report.
-
-    Raises
-    ------
-    TypeError
-        If it is a number that does not say where it is from.
-    """
+def refuse_bare(part: object, name: str = "it") -> object:
+    """Give back what may stand in a report; a number that is from nowhere is a TypeError."""
     if isinstance(part, bool | int | float | np.number):
         raise TypeError(f"{name} is a bare number, {part}: give the cell of the table it is from")
     return part

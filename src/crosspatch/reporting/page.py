@@ -166,33 +166,12 @@ def write_page(
     most_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a page, and its figures beside it.
+    """Write a page, and its figures to a folder ``<stem>_figures`` beside it.
 
-    Parameters
-    ----------
-    out : Path
-        The page; figures go to a folder ``<stem>_figures`` beside it.
-    title : str
-    sections : sequence of Section
-        One without blocks is left out.
-    banner : str
-        A warning above everything.
-    beside : bool
-        Whether figures are written as files too; they are in the page in any case.
-    most_bytes : int, optional
-        Figures are made coarser until the page is no larger; `MOST_BYTES` if not given.
-    progress : callable, optional
-        Told how many figures are done, of how many.
-
-    Returns
-    -------
-    list of Path
-        Files that were written, the page first.
-
-    Raises
-    ------
-    CrosspatchError
-        If they cannot be written.
+    Sections without blocks are left out; the banner is a warning above everything. Figures are in
+    the page in any case, `beside` is whether they are files too, and they are made coarser until
+    the page has no more than `most_bytes`, or `MOST_BYTES`. Gives back what was written, the page
+    first; raises a CrosspatchError if it cannot be.
     """
     if out.is_dir():
         raise CrosspatchError(

@@ -82,19 +82,8 @@ def draw_sweeps(
 ) -> None:
     """Draw the sweeps of one kind of stimulus, from the smallest step (dark) to the largest.
 
-    Parameters
-    ----------
-    recording : Recording
-        Open.
-    analysis : Analysis
-    kind : str
-        One of `stimulus_kinds`.
-    above, below : Axes
-        For potential and command.
-    points : int
-        Stretches of a sweep of which the lowest and highest value are drawn.
-    close_up : bool
-        Show only the surroundings of a short square, whose spike is but a line otherwise.
+    Potential above, command below; of `points` stretches of a sweep the lowest and highest value.
+    A close-up shows only the surroundings of a short square, whose spike is but a line otherwise.
     """
     numbers = [n for n, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
     chosen = numbers[:: max(1, -(-len(numbers) // _MAX_SWEEPS))]

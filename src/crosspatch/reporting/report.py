@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -37,6 +36,7 @@ from crosspatch.reporting.numbers import (
     Content,
     ResultSource,
     Setting,
+    Settings,
     checksum,
     code,
     listed,
@@ -139,7 +139,7 @@ def write_report(
     --------
     >>> write_report(["results"], "report.html")  # doctest: +SKIP
     """
-    sources = read_sources(folders)
+    sources = _read_sources(folders)
     kinds = {
         kind: [source for source in sources if source.kind == kind]
         for kind in (BENCHMARK, LEARNING_CURVE, EXPLANATION)
@@ -162,14 +162,8 @@ def write_report(
     return write_page(Path(out), _TITLE, sections, banner=banner, progress=progress)
 
 
-def read_sources(folders: Sequence[str | Path]) -> list[ResultSource]:
-    """Open result folders, each under a name of its own.
-
-    Raises
-    ------
-    CrosspatchError
-        If there is none, one is not whole, or real and simulated cells are mixed.
-    """
+def _read_sources(folders: Sequence[str | Path]) -> list[ResultSource]:
+    """Open result folders, each under a name of its own; real and simulated ones do not mix."""
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
         raise CrosspatchError("no result folder was given; give the folder of `crosspatch run`")
@@ -270,7 +264,7 @@ def _circumstances(source: ResultSource) -> Iterator[Markup]:
         yield say("On {machine}{when}.", machine=machine, when=_when(settings))
 
 
-def _when(settings: Mapping[str, Any]) -> Content:
+def _when(settings: Settings) -> Content:
     started = settings.get("started")
     if not started:
         return ""
@@ -355,7 +349,7 @@ def _about_model(name: str) -> str:
         return "not in this version of crosspatch"
 
 
-def _leaves(settings: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _leaves(settings: Settings, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Paths of all values, but for what has a table of its own."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
