@@ -20,6 +20,7 @@ from crosspatch.features.finding import Source
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 #: Labels in a folder of recordings, found without being named.
@@ -144,10 +145,9 @@ def _row(
             if pd.notna(value):
                 row[str(name)] = value
     row["species"] = row["species"] or species
-    if row["species"] not in table.SPECIES:
+    if row["species"] not in SPECIES:
         raise CohortError(
-            f"{path} does not say the species of the cell; give --species "
-            f"{' or '.join(table.SPECIES)}"
+            f"{path} does not say the species of the cell; give --species {' or '.join(SPECIES)}"
         )
     row["recording_file"] = path.name
     return row | head | {"extracted_with": extracted_with}
@@ -233,8 +233,8 @@ def require_species(species: str | None) -> None:
     CohortError
         If it is not known.
     """
-    if species is not None and species not in table.SPECIES:
-        raise CohortError(f"no species '{species}'; use {' or '.join(table.SPECIES)}")
+    if species is not None and species not in SPECIES:
+        raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
 
 
 def write_failures(failures: pd.DataFrame, file: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.errors import TaxonomyError
+from crosspatch.species import SPECIES
 
 #: Sncg counts as Vip (Hodge et al. 2019; text of arXiv 2603.11000).
 DEFAULT_ALIGNMENT = "hodge2019"
@@ -91,11 +92,10 @@ def load_taxonomy() -> Taxonomy:
     """Read the taxonomy shipped with the package."""
     text = (files("crosspatch.cohorts") / "data" / "taxonomy.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text)
-    species = ("mouse", "human")
     return Taxonomy(
         subclasses=tuple(data["subclasses"]),
-        labels={name: data[name]["labels"] for name in species},
-        outside={name: data[name]["outside"] for name in species},
+        labels={name: data[name]["labels"] for name in SPECIES},
+        outside={name: data[name]["outside"] for name in SPECIES},
         alignments=data["alignments"],
         colours=data["colours"],
     )

@@ -30,6 +30,7 @@ from crosspatch.commands.printing import (
     say_on_stderr,
 )
 from crosspatch.commands.root import app, model_app
+from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import Pipeline
@@ -135,7 +136,10 @@ def predict(
     ] = None,
     species: Annotated[
         str | None,
-        typer.Option(help="human or mouse, for cells whose file does not say. (default: both)"),
+        typer.Option(
+            help=f"{' or '.join(sorted(SPECIES))}, for cells whose file does not say. "
+            "(default: both)"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
