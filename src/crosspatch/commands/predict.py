@@ -78,13 +78,13 @@ def train(
     """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
     from joblib import cpu_count
 
-    from crosspatch.cohorts.loading import load_cohort_named
+    from crosspatch.cohorts.loading import load_cohort
     from crosspatch.prediction.training import left_out
     from crosspatch.prediction.training import train as train_model
 
     fold = left_out(leave_out)
     cohorts = [
-        None if name is None else load_cohort_named(name, features, data_dir, not unverified)
+        None if name is None else load_cohort(name, features, data_dir, verify=not unverified)
         for name in (target, source)
     ]
     assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
