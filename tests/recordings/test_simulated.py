@@ -19,7 +19,8 @@ from crosspatch.simulation import nwb_writer, rig
 from crosspatch.simulation.cells import plan_cells, simulate_cells
 from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate_neuron
 from crosspatch.simulation.rig import record
-from crosspatch.simulation.subclasses import SPECIES, SUBCLASSES, simulated_neuron
+from crosspatch.simulation.subclasses import SUBCLASSES, simulated_neuron
+from crosspatch.species import SPECIES
 
 RATE = 50_000
 STEP = slice(31_000, 81_000)

@@ -14,17 +14,12 @@ import pandas as pd
 
 from crosspatch.archive.dandi import Asset
 from crosspatch.archive.web import Web, digests_of
-from crosspatch.cohorts import sources
+from crosspatch.cohorts.dataset import datasets, source_files
 from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
+from crosspatch.cohorts.sources import SourceFile
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, in_words
 from crosspatch.writing import replacing
-
-#: Said of the Allen Institute's tables.
-TABLES_LICENCE = (
-    "Allen Institute: free for research; redistribution for commercial purposes needs their "
-    "permission"
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def fetch_tables(
     # pooch says on its own what we say with a bar.
     pooch.get_logger().setLevel(logging.ERROR)
     web = web or Web()
-    tables = list(sources.source_files().values())
+    tables = list(source_files().values())
     missing = [table for table in tables if not _is_there(directory, table)]
     done = len(tables) - len(missing)
     came = sum(table.size for table in tables) - sum(table.size for table in missing)
@@ -95,7 +90,7 @@ def fetch_tables(
             urls={table.path: table.address},
         )
 
-        def download(address: str, out: str, _: object, table: sources.SourceFile = table) -> None:
+        def download(address: str, out: str, _: object, table: SourceFile = table) -> None:
             file = directory / table.path
             arriving = file.with_name(f".{file.name}.whole")
             digests = {"sha256": table.sha256}
@@ -113,7 +108,7 @@ def fetch_tables(
     return fetched
 
 
-def _is_there(directory: Path, table: sources.SourceFile) -> bool:
+def _is_there(directory: Path, table: SourceFile) -> bool:
     file = directory / table.path
     if not file.exists():
         return False
@@ -135,8 +130,6 @@ class Dandiset:
 
     dandiset: str
     species: str
-    #: Dataset whose tables have the labels of its cells.
-    labels: str | None
     about: str
     files: int
     gigabytes: float
@@ -145,6 +138,11 @@ class Dandiset:
     licence: str
     #: Keys of `crosspatch.cohorts.citations`.
     cite: tuple[str, ...]
+
+    @property
+    def labels(self) -> str | None:
+        """Dataset whose tables have the labels of its cells."""
+        return _labelling(self.dandiset)
 
 
 @cache
@@ -155,7 +153,6 @@ def dandisets() -> Mapping[str, Dandiset]:
         row["dandiset"]: Dandiset(
             dandiset=row["dandiset"],
             species=row["species"],
-            labels=row["labels"] or None,
             about=row["about"],
             files=int(row["files"]),
             gigabytes=float(row["gigabytes"]),
@@ -181,6 +178,10 @@ class CellSelection:
     unlabelled: bool = False
 
 
+def _labelling(dandiset: str) -> str | None:
+    return next((name for name, each in datasets().items() if dandiset in each.dandisets), None)
+
+
 def labels_of(
     dandiset: str, labels: str | None = None, data_dir: str | Path | None = None
 ) -> pd.DataFrame | None:
@@ -204,8 +205,7 @@ def labels_of(
     CohortError
         If they cannot be read; the message says how to go on.
     """
-    known = dandisets().get(dandiset)
-    name = labels or (known.labels if known else None)
+    name = labels or _labelling(dandiset)
     if name is None:
         return None
     try:

@@ -7,9 +7,8 @@ import difflib
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -54,17 +53,17 @@ class SourceFile:
         return f"{base.rstrip('/')}/{self.place}"
 
 
-@cache
-def source_files() -> Mapping[str, SourceFile]:
-    """Every known source file, by its path in the data directory."""
+def listed(folder: str) -> tuple[SourceFile, ...]:
+    """The files of a folder of the data directory that ``data/sources.csv`` lists."""
     text = (files("crosspatch.cohorts") / "data" / "sources.csv").read_text(encoding="utf-8")
-    sources = {}
+    found = []
     for row in csv.DictReader(text.splitlines()):
-        name = row["path"].rsplit("/", 1)[-1]
-        inside = "/".join(part for part in (row["folder"], name) if part)
-        place = f"{row['repository']}/raw/{row['commit']}/{inside}"
-        sources[row["path"]] = SourceFile(row["path"], row["sha256"], int(row["bytes"]), place)
-    return sources
+        place, name = row["path"].rsplit("/", 1)
+        if place == folder:
+            inside = "/".join(part for part in (row["folder"], name) if part)
+            address = f"{row['repository']}/raw/{row['commit']}/{inside}"
+            found.append(SourceFile(row["path"], row["sha256"], int(row["bytes"]), address))
+    return tuple(found)
 
 
 def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
@@ -73,7 +72,7 @@ def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
     The one given, else ``CROSSPATCH_DATA``, else one in the user's cache.
     """
     if explicit is not None:
-        return Path(explicit), "--data-dir"
+        return Path(explicit), "data_dir"
     if os.environ.get(DATA_VARIABLE):
         return Path(os.environ[DATA_VARIABLE]), DATA_VARIABLE
     return platformdirs.user_cache_path("crosspatch") / "data", "the user's cache"
@@ -90,22 +89,21 @@ def data_directory(explicit: str | Path | None = None) -> Path:
     directory, origin = named_directory(explicit)
     if not directory.is_dir():
         raise CohortError(
-            f"data directory {directory} (from {origin}) does not exist; get the tables with "
-            "`crosspatch fetch tables` (9 MB), or name the directory that has them with "
-            f"--data-dir or {DATA_VARIABLE}"
+            f"data directory {directory} (from {origin}) does not exist",
+            hint="get the tables with `crosspatch fetch tables` (9 MB), or name the directory "
+            f"that has them with {{data_dir}} or {DATA_VARIABLE}",
         )
     return directory
 
 
-def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, str]:
+def locate(directory: Path, source: SourceFile, *, verify: bool = True) -> tuple[Path, str]:
     """Find a source file and check that it is the pinned version.
 
     Parameters
     ----------
     directory : Path
         The data directory.
-    path : str
-        The file's place in it.
+    source : SourceFile
     verify : bool
         Whether another version is refused.
 
@@ -120,8 +118,7 @@ def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, st
     CohortError
         If the file is missing, cannot be read or, with `verify`, has another checksum.
     """
-    source = source_files()[path]
-    file = directory / path
+    file = directory / source.path
     if not file.is_file():
         raise CohortError(f"{file} is missing; get it with `crosspatch fetch tables`")
     try:
@@ -132,8 +129,9 @@ def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, st
     if verify and found != source.sha256:
         raise CohortError(
             f"{file} is not the pinned version: sha256 {found[:12]}…, expected "
-            f"{source.sha256[:12]}…; move it away and get it again with `crosspatch fetch tables`, "
-            "or use --unverified to go on with the file as it is"
+            f"{source.sha256[:12]}…",
+            hint="move it away and get it again with `crosspatch fetch tables`, or use "
+            "{unverified} to go on with the file as it is",
         )
     return file, found
 

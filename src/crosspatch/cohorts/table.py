@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Feature, Layout, load_layout
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 #: Version of the table's schema, kept in ``uns["crosspatch"]["schema_version"]``.
@@ -23,8 +24,6 @@ SCHEMA_VERSION = 1
 
 #: Columns every cohort table has in ``obs``.
 REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
-
-SPECIES = ("mouse", "human")
 
 
 def build(

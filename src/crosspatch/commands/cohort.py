@@ -31,9 +31,9 @@ def cohort_build(
 ) -> None:
     """Build the cohort table of a dataset."""
     from crosspatch.cohorts import table
-    from crosspatch.cohorts.allen import load_allen
+    from crosspatch.cohorts.dataset import dataset_named
 
-    cohort = load_allen(dataset, layout, data_dir, verify=not unverified)
+    cohort = dataset_named(dataset).load(layout, data_dir, verify=not unverified)
     table.write(cohort, out)
     print_joined(cohort)
     print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")

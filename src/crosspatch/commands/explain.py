@@ -30,6 +30,7 @@ from crosspatch.commands.printing import (
 from crosspatch.commands.root import app
 from crosspatch.commands.run import load_and_print_cohorts, simulate_in, write_and_print_report
 from crosspatch.errors import CrosspatchError
+from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import Request
@@ -131,7 +132,8 @@ def explain(
     species: Annotated[
         str | None,
         typer.Option(
-            help="human or mouse, for cells whose file does not say.", rich_help_panel=_ABOUT_CELLS
+            help=f"{' or '.join(sorted(SPECIES))}, for cells whose file does not say.",
+            rich_help_panel=_ABOUT_CELLS,
         ),
     ] = None,
     columns: Annotated[

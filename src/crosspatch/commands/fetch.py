@@ -45,8 +45,8 @@ def fetch(
 
 def _print_data() -> None:
     from crosspatch.cohorts.citations import entries
-    from crosspatch.cohorts.download import TABLES_LICENCE, dandisets
-    from crosspatch.cohorts.sources import source_files
+    from crosspatch.cohorts.dataset import datasets, source_files
+    from crosspatch.cohorts.download import dandisets
 
     tables = source_files().values()
     print_rows(
@@ -54,8 +54,9 @@ def _print_data() -> None:
         ("file", "from", "MB"),
         [(table.path, table.address, f"{table.size / 1e6:.2f}") for table in tables],
     )
-    print(f"licence of the tables: {TABLES_LICENCE}")
-    print("cite with the tables: Gouwens et al. 2020, Lee and Dalley et al. 2023\n")
+    known = datasets().values()
+    print(f"licence of the tables: {', '.join(dict.fromkeys(each.licence for each in known))}")
+    print(f"cite with the tables: {', '.join(each.authors for each in known)}\n")
     print_rows(
         "Recordings: crosspatch fetch recordings --dandiset NUMBER",
         ("dandiset", "species", "what", "labels", "licence", "files", "GB"),
@@ -101,6 +102,7 @@ def fetch_tables_command(
                 state.total,
             ),
         )
+    origin = origin if data_dir is None else "--data-dir"
     print(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
 
 

@@ -30,6 +30,7 @@ from crosspatch.commands.printing import (
     say_on_stderr,
 )
 from crosspatch.commands.root import app, model_app
+from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import Pipeline
@@ -77,13 +78,13 @@ def train(
     """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
     from joblib import cpu_count
 
-    from crosspatch.cohorts.loading import load_cohort_named
+    from crosspatch.cohorts.loading import load_cohort
     from crosspatch.prediction.training import left_out
     from crosspatch.prediction.training import train as train_model
 
     fold = left_out(leave_out)
     cohorts = [
-        None if name is None else load_cohort_named(name, features, data_dir, not unverified)
+        None if name is None else load_cohort(name, features, data_dir, verify=not unverified)
         for name in (target, source)
     ]
     assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
@@ -135,7 +136,10 @@ def predict(
     ] = None,
     species: Annotated[
         str | None,
-        typer.Option(help="human or mouse, for cells whose file does not say. (default: both)"),
+        typer.Option(
+            help=f"{' or '.join(sorted(SPECIES))}, for cells whose file does not say. "
+            "(default: both)"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")

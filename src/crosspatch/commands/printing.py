@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from crosspatch.species import SPECIES
 from crosspatch.telling import Stage
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ def print_predictions(output: Any) -> None:
                     f"{row[kind]}"
                 )
     if not shown["species_known"].all():
-        print("species unknown: judged by both references; give --species human or mouse")
+        known = " or ".join(sorted(SPECIES))
+        print(f"species unknown: judged by both references; give --species {known}")
     if output.rows > len(shown):
         print(f"{output.rows:,} rows in all, the first {len(shown)} are shown; --out keeps all")
     counts = ", ".join(f"{name} {count:,}" for name, count in output.verdicts.most_common())

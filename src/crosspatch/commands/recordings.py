@@ -31,6 +31,7 @@ from crosspatch.commands.printing import (
 )
 from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
+from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def inspect(
 
 @app.command("simulate")
 def simulate(
-    species: Annotated[str, typer.Option(help="mouse or human.")],
+    species: Annotated[str, typer.Option(help=f"{' or '.join(SPECIES)}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the recordings.")],
     cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="SeedOption of cells and noise.")] = 0,
@@ -151,7 +152,7 @@ def extract(
     ] = None,
     unlabelled: UnlabelledOption = False,
     species: Annotated[
-        str | None, typer.Option(help="mouse or human, for files that do not say.")
+        str | None, typer.Option(help=f"{' or '.join(SPECIES)}, for files that do not say.")
     ] = None,
     quality: QualityOption = "default",
     drop_failed: Annotated[

@@ -38,12 +38,12 @@ from crosspatch.evaluation.runner import (
 )
 from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 
 #: Models of a first look, by task: one of each kind that tells most.
 DEFAULT_MODELS = {
-    "mouse": ("spca-forest", "boosting", "bilstm-attention"),
-    "human": ("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
+    **{name: each.first_models for name, each in SPECIES.items()},
     "transfer": ("bilstm-attention", "finetune"),
 }
 

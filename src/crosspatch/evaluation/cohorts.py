@@ -8,8 +8,8 @@ from pathlib import Path
 import anndata
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
-from crosspatch.cohorts.loading import AUTO, COHORTS, SIMULATED
+from crosspatch.cohorts.dataset import collections
+from crosspatch.cohorts.loading import AUTO, SIMULATED
 from crosspatch.cohorts.made_up import load_simulated
 from crosspatch.errors import CohortError
 from crosspatch.evaluation.protocols import TASKS, task_named
@@ -33,7 +33,8 @@ def load_cohorts(
     Parameters
     ----------
     names : sequence of str
-        ``allen``; ``simulated``; or files of cohort tables, one a species.
+        A collection of datasets, such as ``allen``; ``simulated``; or files of cohort tables,
+        one per species.
     features : str, optional
         Layout; by default ``shared``, ``gouwens`` for simulated cohorts, and whatever a cohort
         table has.
@@ -67,10 +68,13 @@ def load_cohorts(
             )
             for species in _needed(tasks)
         }
-    if len(names) == 1 and names[0] in COHORTS:
+    if len(names) == 1 and names[0] in collections():
         return _load_named(names[0], features, tasks, data_dir, verify)
     if data_dir is not None or not verify:
-        raise CohortError("--data-dir and --unverified have no meaning for .h5ad files; omit them")
+        raise CohortError(
+            "a data directory and unverified sources have no meaning for .h5ad files",
+            hint="omit {data_dir} and {unverified}",
+        )
     return _load_files(names, features)
 
 
@@ -88,17 +92,16 @@ def _load_named(
     data_dir: str | Path | None,
     verify: bool,
 ) -> dict[str, anndata.AnnData]:
-    datasets = COHORTS[name]
+    datasets = collections()[name]
     needed = _needed(tasks)
-    layout = features or "shared"
     cohorts = {
-        species: load_allen(dataset, layout, data_dir, verify=verify)
+        species: dataset.load(features, data_dir, verify=verify)
         for species, dataset in datasets.items()
-        if species in needed and layout in LAYOUTS_OF[dataset]
+        if species in needed and features in (None, *dataset.layouts)
     }
     if not cohorts:
         # Let the loader say which layouts there are.
-        load_allen(next(iter(datasets.values())), layout, data_dir, verify=verify)
+        next(iter(datasets.values())).load(features, data_dir, verify=verify)
     return cohorts
 
 
@@ -106,10 +109,8 @@ def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata
     cohorts: dict[str, anndata.AnnData] = {}
     for name in names:
         if Path(name).suffix != ".h5ad":
-            raise CohortError(
-                f"no cohort '{name}'; give {', '.join((*COHORTS, SIMULATED, AUTO))} alone, or "
-                "names of .h5ad files"
-            )
+            known = ", ".join((*collections(), SIMULATED, AUTO))
+            raise CohortError(f"no cohort '{name}'; give {known} alone, or names of .h5ad files")
         cohort = table.read(name)
         if features is not None:
             cohort = table.in_layout(cohort, features)

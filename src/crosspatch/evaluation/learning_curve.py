@@ -37,6 +37,7 @@ from crosspatch.evaluation.runner import (
 from crosspatch.evaluation.splits import Fold, derived_seed, make_folds
 from crosspatch.models.registry import model_entry
 from crosspatch.models.validation import inner_folds
+from crosspatch.species import HUMAN, MOUSE
 from crosspatch.telling import Progress
 
 #: The task's name for `crosspatch run`, and ``kind`` in the settings of its folder.
@@ -168,7 +169,7 @@ def learning_curve(
         raise EvaluationError(
             f"the learning curve has protocols {', '.join(DRAWS)}, not '{protocol}'"
         )
-    for species in ("human", "mouse"):
+    for species in (HUMAN.name, MOUSE.name):
         if species not in cohorts:
             raise EvaluationError(
                 f"task '{LEARNING_CURVE}' needs a {species} cohort; use --features shared or give "
@@ -176,7 +177,7 @@ def learning_curve(
             )
     if any(model_entry(name).uses_device for name in chosen):
         require_device(device)
-    target, source = (cells_of(cohorts[name], alignment) for name in ("human", "mouse"))
+    target, source = (cells_of(cohorts[name], alignment) for name in (HUMAN.name, MOUSE.name))
     if target.layout.features != source.layout.features:
         raise EvaluationError(
             "human and mouse cohorts have different features; build both with --layout shared"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from crosspatch.errors import EvaluationError
+from crosspatch.species import HUMAN, MOUSE, SPECIES
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ PROTOCOLS = {
 TASKS = {
     task.name: task
     for task in (
-        Task("mouse", "mouse", None, aligned=False, published_hold_out=True),
-        Task("human", "human", None, aligned=True, published_hold_out=False),
-        Task("transfer", "human", "mouse", aligned=True, published_hold_out=False),
+        *(
+            Task(name, name, None, aligned=each.aligned, published_hold_out=not each.aligned)
+            for name, each in SPECIES.items()
+        ),
+        Task("transfer", HUMAN.name, MOUSE.name, aligned=True, published_hold_out=False),
     )
 }
 

@@ -16,7 +16,6 @@ import anndata
 import pandas as pd
 
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.cohorts.table import SPECIES
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import TASKS, Protocol, protocol_named
@@ -50,6 +49,7 @@ from crosspatch.explanation.attention import (
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, model_entry
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.versions import code_digest
 

@@ -21,7 +21,7 @@ import platformdirs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from crosspatch.cohorts.sources import source_files
+from crosspatch.cohorts.dataset import source_files
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError, in_words
 from crosspatch.explanation.components import CLIP

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.many import ExtractionProgress, extract_many
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.species import species_within
 from crosspatch.tables.columns import ColumnMap, map_columns
 from crosspatch.tables.mapping import Override, Overrides
 from crosspatch.tables.reading import (
@@ -39,11 +39,6 @@ from crosspatch.tables.reading import (
 from crosspatch.tables.values import Counted
 from crosspatch.telling import Ask, Say
 from crosspatch.versions import code_digest
-
-_SPECIES = {
-    "mouse": re.compile(r"\b(mouse|mice|murine|mus[ _]musculus|m\. ?musculus)\b", re.IGNORECASE),
-    "human": re.compile(r"\b(humans?|homo[ _]sapiens|h\. ?sapiens)\b", re.IGNORECASE),
-}
 
 
 @dataclass(frozen=True)
@@ -449,8 +444,7 @@ def _species(value: Any) -> str | None:
     if value is None or pd.isna(value) or not str(value).strip():
         return None
     text = str(value).strip()
-    named = [species for species, words in _SPECIES.items() if words.search(text)]
-    return named[0] if len(named) == 1 else text
+    return species_within(text) or text
 
 
 def _h5ad(path: Path, settings: ReadSettings, say: Say) -> Iterator[Batch | Iterator[pd.DataFrame]]:

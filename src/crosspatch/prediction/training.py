@@ -25,10 +25,11 @@ from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import COMPLETENESS
 from crosspatch.models.registry import build_calibrated, model_entry
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 
 #: Best measured in the layout both species have (README).
-BEST_MODEL = {"mouse": "boosting", "human": "vote"}
+BEST_MODEL = {name: each.best_model for name, each in SPECIES.items()}
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def train(
         raise ModelError(f"model '{entry.name}' learns from a second species; give --source")
     if entry.uses_device:
         require_device(device)
-    if alignment is None and (species[0] == "human" or entry.needs_source):
+    if alignment is None and (SPECIES[species[0]].aligned or entry.needs_source):
         alignment = DEFAULT_ALIGNMENT
-    if leave_out is not None and alignment is not None and species[0] == "mouse":
+    if leave_out is not None and alignment is not None and not SPECIES[species[0]].aligned:
         raise ModelError(
             "--leave-out gives a fold of task mouse, which has no alignment; leave --alignment out"
         )

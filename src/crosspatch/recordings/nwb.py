@@ -32,6 +32,7 @@ from crosspatch.recordings.model import (
     to_millivolts,
     to_picoamperes,
 )
+from crosspatch.species import species_called
 
 #: Neurodata type to (clamp, whether it is the response).
 _TYPES = {
@@ -40,13 +41,6 @@ _TYPES = {
     "CurrentClampStimulusSeries": (CURRENT_CLAMP, False),
     "VoltageClampSeries": (VOLTAGE_CLAMP, True),
     "VoltageClampStimulusSeries": (VOLTAGE_CLAMP, False),
-}
-_SPECIES = {
-    "mus musculus": "mouse",
-    "mouse": "mouse",
-    "house mouse": "mouse",
-    "homo sapiens": "human",
-    "human": "human",
 }
 _ICEPHYS = "general/intracellular_ephys"
 _MAX_POINTS = 200_000_000
@@ -602,7 +596,6 @@ def _recorded(file: h5py.File) -> Recorded:
         item = file.get(name)
         return _text(_content(item)) if isinstance(item, h5py.Dataset) else None
 
-    species = (text("general/subject/species") or "").strip().lower()
     words = " ".join(
         text(name) or "" for name in ("session_description", "general/experiment_description")
     )
@@ -617,7 +610,7 @@ def _recorded(file: h5py.File) -> Recorded:
         noted = text(f"{base}/initial_access_resistance")
         access = access if access is not None else _resistance(noted, 1e6)
     return Recorded(
-        species=_SPECIES.get(species),
+        species=species_called(text("general/subject/species") or ""),
         donor=text("general/subject/subject_id"),
         session=text("session_start_time"),
         seal=seal,

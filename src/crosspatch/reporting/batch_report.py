@@ -30,7 +30,7 @@ from crosspatch.reporting.page import (
     Table,
     write_page,
 )
-from crosspatch.reporting.report import CITATION
+from crosspatch.reporting.report import citation
 from crosspatch.reporting.style import GREY, plain
 from crosspatch.telling import Progress
 
@@ -122,7 +122,7 @@ def write_batch_report(
         Section("failed", "What could not be read", list(_failed(unread))),
         Section("messages", "Messages", list(_messages(left))),
         Section("explained", "Single cells", list(_explained(cells, drawn))),
-        Section("cite", "Please cite", [Points(CITATION)]),
+        Section("cite", "Please cite", [Points(citation())]),
     ]
     write_page(
         Path(file),

@@ -13,6 +13,7 @@ import pandas as pd
 
 from crosspatch.reporting.labels import LINE, TEXT, colour_of, ordered, width_of, wrapped
 from crosspatch.reporting.style import ACCENT, GREY, SECOND, SPECIES_COLOURS, THIRD, WIDE, plain
+from crosspatch.species import HUMAN, MOUSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -380,8 +381,8 @@ def learning_curve_figure(
     for axes, (features, model, without) in zip(panels, pairs.itertuples(index=False), strict=True):
         here = summary[(summary["features"] == features) & (summary["cut"] == cut)]
         for name, mouse, colour, marker in (
-            (without, False, SPECIES_COLOURS["human"], "o"),
-            (model, True, SPECIES_COLOURS["mouse"], "s"),
+            (without, False, HUMAN.colour, "o"),
+            (model, True, MOUSE.colour, "s"),
         ):
             part = here[(here["model"] == name) & (_flags(here["mouse"]) == mouse)]
             part = part.assign(place=part["cells_per_class"].astype(str).map(counts.index))

@@ -23,6 +23,7 @@ from crosspatch.reporting.labels import (
     wrapped,
 )
 from crosspatch.reporting.style import SPECIES_COLOURS, WIDE, plain
+from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 _MARGIN = 0.08
 _SIGNIFICANT = 0.05
-_MARKERS = {"mouse": "o", "human": "D"}
-_SIGNS = {"mouse": "●", "human": "◆"}
+_MARKERS = {name: each.marker for name, each in SPECIES.items()}
+_SIGNS = {name: each.sign for name, each in SPECIES.items()}
 #: Thin outline that keeps pale colours visible on white.
 _OUTLINE = "0.25"
 

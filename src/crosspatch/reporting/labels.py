@@ -11,6 +11,7 @@ import pandas as pd
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.reporting.style import GREY
+from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +24,6 @@ LINE = 0.145
 
 #: Figures at least this wide have panels side by side, inches.
 SIDE_BY_SIDE = 5.0
-
-_SPECIES = ("mouse", "human")
 
 
 class Panel(NamedTuple):
@@ -79,8 +78,8 @@ def colour_of(group: str) -> str:
 def species_in(table: pd.DataFrame) -> list[str]:
     """Species of a table, mouse first."""
     present = list(dict.fromkeys(table["species"].astype(str)))
-    return [name for name in _SPECIES if name in present] + [
-        name for name in present if name not in _SPECIES
+    return [name for name in SPECIES if name in present] + [
+        name for name in present if name not in SPECIES
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from crosspatch.cohorts.dataset import datasets
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK
@@ -86,17 +87,17 @@ _MAKES = {
     "explanation": ("explanations", "crosspatch explain --out explanation"),
 }
 
-#: What to cite: the method, the cells, the features.
-CITATION = (
+_METHOD = (
     "Schwider, Ramezani: Cross-Species Transfer Learning for Electrophysiology-to-Transcriptomics "
     "Mapping in Cortical GABAergic Interneurons. arXiv 2603.11000 (2026): the method, and the "
-    "published numbers.",
-    "Gouwens et al.: Integrated morphoelectric and transcriptomic classification of cortical "
-    "GABAergic cells. Cell 183 (2020): the mouse cells, and the features.",
-    "Lee, Dalley et al.: Signature morphoelectric properties of diverse GABAergic interneurons in "
-    "the human neocortex. Science 382 (2023): the human cells.",
-    "IPFX, Allen Institute: the measurement of features.",
+    "published numbers."
 )
+_MEASURING = "IPFX, Allen Institute: the measurement of features."
+
+
+def citation() -> tuple[str, ...]:
+    """What to cite: the method, the cells, the features."""
+    return (_METHOD, *(each.citation for each in datasets().values()), _MEASURING)
 
 
 def write_report(
@@ -333,7 +334,7 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
         last_text=True,
     )
     yield Heading("Please cite")
-    yield Points(CITATION)
+    yield Points(citation())
 
 
 def _code(text: str) -> Markup:

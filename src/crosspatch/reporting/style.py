@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ WIDE, NARROW = 7.2, 3.5
 ACCENT, SECOND, THIRD, GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
 
 #: Colours of the species.
-SPECIES_COLOURS = {"mouse": SECOND, "human": ACCENT}
+SPECIES_COLOURS = {name: each.colour for name, each in SPECIES.items()}
 
 
 def save_figure(figure: Figure, file: str | Path, dpi: float = 150) -> None:

@@ -19,6 +19,7 @@ from crosspatch.service.jobs import Jobs
 from crosspatch.service.predicted import CHOICES, INNER, SORTS
 from crosspatch.service.predicted import Query as Which
 from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
+from crosspatch.species import SpeciesName
 
 PREFIX = "/api/v1"
 
@@ -42,7 +43,7 @@ class NewBatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    species: Literal["mouse", "human"] | None = Field(
+    species: SpeciesName | None = Field(
         None, description="Of cells whose file does not say; null: judged by both models."
     )
     quality: str = Field(

@@ -14,7 +14,6 @@ from concurrent.futures import TimeoutError as TooLateError
 from pathlib import Path
 from typing import Any
 
-from crosspatch.cohorts.table import SPECIES
 from crosspatch.features.extraction import StepDescription
 from crosspatch.recordings.quality import THRESHOLDS
 from crosspatch.service.predicted import Results
@@ -32,6 +31,7 @@ from crosspatch.service.uploads import (
     UploadedFile,
 )
 from crosspatch.service.worker import DETAILS, EXAMPLE_TABLE, EXAMPLES, RECORDED, forget_details
+from crosspatch.species import SPECIES
 
 #: How often it is looked for batches whose time is over, s.
 _SWEEP = 20.0

@@ -41,6 +41,7 @@ from crosspatch.service.uploads import (
     Upload,
     UploadedFile,
 )
+from crosspatch.species import SPECIES
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
 #: Cells on a page.
@@ -83,6 +84,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "colour_of": colour_of,
+        "species_known": list(SPECIES),
         "verdicts": {name: name.meaning for name in Verdict},
         "State": State,
     }

@@ -23,24 +23,13 @@ from crosspatch.errors import RecordingError
 from crosspatch.simulation.nwb_writer import SessionNotes, write_nwb
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 from crosspatch.simulation.rig import Trouble, record
-from crosspatch.simulation.subclasses import (
-    SPECIES,
-    _require_known,
-    simulated_neuron,
-)
+from crosspatch.simulation.subclasses import _require_known, simulated_neuron
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
 
 #: Table of the cells of a folder.
 CELLS_FILE = "cells.csv"
-
-#: Cells of a subclass among any twenty in a row: the shares of the Allen sets, evened out so that
-#: a small folder has cells of every subclass.
-_SHARES = {
-    "mouse": {"Lamp5": 3, "Pvalb": 5, "Sst": 7, "Vip": 5},
-    "human": {"Lamp5": 4, "Pvalb": 7, "Sst": 5, "Vip": 4},
-}
-
 
 #: Most cells of a donor: fewer than in the Allen sets (median 4 a mouse, 3 a person), so that a
 #: small cohort has donors enough for folds.
@@ -205,8 +194,9 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
         If the species is unknown.
     """
     _require_known(species)
-    which = SPECIES.index(species)
-    block = [name for name, count in _SHARES[species].items() for _ in range(count)]
+    which = list(SPECIES).index(species)
+    shares = SPECIES[species].simulated_shares
+    block = [name for name, count in shares.items() for _ in range(count)]
     order = np.random.default_rng([_ORDER, seed, which])
     subclasses: list[str] = []
     while len(subclasses) < cells:
@@ -243,7 +233,7 @@ def write_cell(
         If the file cannot be written.
     """
     trouble = trouble or Trouble()
-    which = SPECIES.index(cell.species)
+    which = list(SPECIES).index(cell.species)
     donor_seed = [_DONOR, cell.seed, which, cell.donor]
     rng = np.random.default_rng([_CELL, cell.seed, which, cell.number])
     neuron = simulated_neuron(
@@ -251,9 +241,8 @@ def write_cell(
     )
     # A generator of its own: the donor's sex and age do not depend on what was drawn before.
     donor = np.random.default_rng([*donor_seed, 1])
-    age = (
-        f"P{donor.integers(45, 75)}D" if cell.species == "mouse" else f"P{donor.integers(20, 75)}Y"
-    )
+    youngest, oldest, unit = SPECIES[cell.species].simulated_ages
+    age = f"P{donor.integers(youngest, oldest)}{unit}"
     poor = rng.random() < trouble.poor_seal
     seal = float(rng.uniform(0.4, 0.9) if poor else rng.lognormal(np.log(2.5), 0.4) + 1.0)
     access = float(np.clip(rng.normal(13.0, 3.5), 5.0, 25.0))

@@ -26,6 +26,7 @@ from pynwb.file import Subject
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 #: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
@@ -50,8 +51,6 @@ _LARGE_CHUNKS = _Chunks(65_536, 1, False)
 _ARCHIVE_CHUNKS = _Chunks(8_192, 3, True)
 
 _ELECTRODE = "electrode_0"
-
-LATIN_NAMES = {"mouse": "Mus musculus", "human": "Homo sapiens"}
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _write_header(path: Path, notes: SessionNotes) -> None:
         subject=Subject(
             subject_id=notes.donor,
             description=notes.donor_description,
-            species=LATIN_NAMES[notes.species],
+            species=SPECIES[notes.species].latin,
             sex=notes.sex,
             age=notes.age,
         ),

@@ -13,9 +13,7 @@ import numpy as np
 
 from crosspatch.errors import RecordingError
 from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate_neuron
-
-SPECIES = ("mouse", "human")
-
+from crosspatch.species import SPECIES
 
 SUBCLASSES = ("Lamp5", "Pvalb", "Sst", "Vip")
 
