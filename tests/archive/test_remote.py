@@ -147,7 +147,7 @@ def test_what_is_said_ahead_saves_time_and_changes_nothing(asset, local, server,
     extract_file(asset, SHARED)
     ahead = len(server.requests("/blobs/"))
     server.clear_log()
-    monkeypatch.setattr(RemoteBytes, "hint", lambda self, ranges: None)
+    monkeypatch.setattr(RemoteBytes, "announce", lambda self, ranges: None)
     require_same(extract_file(asset, SHARED), local[asset.path])
     assert len(server.requests("/blobs/")) != ahead
 
