@@ -52,6 +52,7 @@ import psutil
 from playwright.sync_api import BrowserContext, Error, Page, Request, sync_playwright
 from tests.features.made_files import write_small
 
+from benchmarks.whole_set import ARCHIVE, Extras
 from crosspatch.prediction.predictor import load_predictor
 from crosspatch.service.examples import write_table
 from crosspatch.simulation.cells import simulate_cells
@@ -204,8 +205,8 @@ def make_long(folder: Path, name: str, protocol: StimulusSet, number: int) -> Pa
     )
     subclass = ("Sst", "Pvalb", "Vip", "Lamp5")[number % 4]
     neuron = simulated_neuron("mouse", subclass, number)
-    sweeps = record(neuron, number, protocol=protocol, whole_set=True)
-    write_nwb(file, notes, sweeps, like_archive=True)
+    sweeps = record(neuron, number, protocol=protocol, extra=Extras(notes.seal))
+    write_nwb(file, notes, sweeps, ARCHIVE)
     return file
 
 

@@ -32,7 +32,22 @@ class ChildError(Exception):
 
 
 class DiedError(ChildError):
-    """The process ended; the message says how."""
+    """The process ended unasked.
+
+    Parameters
+    ----------
+    status : int, optional
+        Its exit code, or minus the signal that killed it. None if it did not start.
+    """
+
+    def __init__(self, status: int | None = None) -> None:
+        self.code = status if status is not None and status >= 0 else None
+        self.signal = -status if status is not None and status < 0 else None
+        #: In words.
+        self.how = f"exit code {self.code}" if self.signal is None else f"signal {self.signal}"
+        super().__init__(
+            f"it ended ({self.how})" if status is not None else "it could not be started"
+        )
 
 
 class LateError(ChildError):
@@ -77,21 +92,20 @@ class Child:
         self.receive = Connection(to_us, writable=False)
         self.answers = 0
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Wait until the child has imported what it needs.
 
         Raises
         ------
         DiedError
             If it ends or takes minutes; it is closed.
+        StoppedError
         """
         try:
-            ready = self.receive.poll(_START_LIMIT) and self.receive.recv() == "ready"
-        except (EOFError, OSError):
-            ready = False
-        if not ready:
+            self._hear(_START_LIMIT, None, stopped)
+        except (DiedError, LateError):
             self.close()
-            raise DiedError("it could not be started")
+            raise DiedError from None
 
     @property
     def alive(self) -> bool:
@@ -123,9 +137,13 @@ class Child:
         DiedError, LateError, StoppedError
         """
         self.answers += 1
+        with contextlib.suppress(OSError):  # it has ended: nothing is heard of it either
+            self.send.send(request)
+        return self._hear(limit, told, stopped)
+
+    def _hear(self, limit: float, told: Tell | None, stopped: Callable[[], bool]) -> Any:
         deadline = time.monotonic() + limit
         try:
-            self.send.send(request)
             while True:
                 said = self.receive.poll(min(_LOOK, max(deadline - time.monotonic(), 0)))
                 if stopped():
@@ -141,10 +159,9 @@ class Child:
                     self.close()
                     raise LateError(f"gave up after {limit:g} s")
         except (EOFError, OSError):
-            code = self.process.wait()
+            status = self.process.wait()
             self.close()
-            ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise DiedError(f"it ended ({ended})") from None
+            raise DiedError(status) from None
 
     def close(self) -> None:
         """End the process."""
@@ -177,7 +194,7 @@ def answer_requests(answer: Callable[[Any, Tell], Any], arguments: Sequence[str]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory := int(arguments[2]):
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    send.send("ready")
+    send.send(("answer", "ready"))
     while True:
         try:
             request = receive.recv()

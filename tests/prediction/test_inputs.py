@@ -300,8 +300,8 @@ def test_whole_numbers_as_ids(tmp_path):
 def test_recordings_that_were_measured_are_not_measured_again(real_data: Path, monkeypatch):
     file = real_data / "recordings" / "18713001.abf"
     (first,), _ = read(file)
-    from crosspatch.features import isolation
+    from crosspatch.features.many import Readers
 
-    monkeypatch.setattr(isolation, "extract_isolated", None)
+    monkeypatch.setattr(Readers, "extract", None)
     (again,), _ = read(file)
     np.testing.assert_array_equal(first.X, again.X)

@@ -50,7 +50,7 @@ def test_a_prediction_is_typed_and_says_what_it_is(models, cohort):
     assert cells[2].unusual is None
     assert sum(found.verdicts.values()) == len(found) == cohort.n_obs
     assert len(repr(found)) < 200
-    assert "1 outside reference" in repr(found)
+    assert " outside reference" in repr(found)
     shown = found._repr_html_()
     assert shown.count("<tr") == 41  # the head, and the first 40 rows
     assert "&lt;" not in repr(found)

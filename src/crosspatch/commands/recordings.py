@@ -100,13 +100,6 @@ def simulate(
     cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="SeedOption of cells and noise.")] = 0,
     jobs: JobsOption = None,
-    whole_set: Annotated[
-        bool,
-        typer.Option(
-            "--whole-set",
-            help="With what files of the archive hold besides: tests, noise, a chirp, triples.",
-        ),
-    ] = False,
 ) -> None:
     """Write simulated recordings (NWB) and their labels (cells.csv)."""
     from joblib import cpu_count
@@ -121,7 +114,6 @@ def simulate(
             seed=seed,
             jobs=jobs or cpu_count(),
             progress=lambda done, total: tell(f"simulate {species} cells", done, total),
-            whole_set=whole_set,
         )
     print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
 

@@ -6,9 +6,13 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from crosspatch.errors import CrosspatchError, NetworkError
+
+if TYPE_CHECKING:
+    import h5py
+    from _typeshed import WriteableBuffer
 
 _HEAP = b"GCOL"
 #: Signature, version and reserved bytes of a heap, before its size.
@@ -33,8 +37,11 @@ class Bytes(Protocol):
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""
 
-    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Say that there is something to be looked up in these (offset, count)."""
+    def look_ahead(self, groups: Iterable[h5py.Group]) -> None:
+        """Say that all members of these groups will be looked at."""
+
+    def look_for_samples(self, series: Sequence[h5py.Group]) -> None:
+        """Say that it will be looked up where the samples of these series lie."""
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Say that these (offset, count) will be read next."""
@@ -73,7 +80,10 @@ class LocalBytes:
         """Some bytes; fewer where the file ends."""
         return os.pread(self._file.fileno(), count, offset)
 
-    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
+    def look_ahead(self, groups: Iterable[h5py.Group]) -> None:
+        """Nothing to prepare: a disk is near."""
+
+    def look_for_samples(self, series: Sequence[h5py.Group]) -> None:
         """Nothing to prepare: a disk is near."""
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
@@ -134,7 +144,7 @@ class GuardedFile(io.RawIOBase):
         self._at = min(base + offset, self._size)
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer; past the end of the file there are zeros."""
         view = memoryview(buffer).cast("B")
         at = self._at

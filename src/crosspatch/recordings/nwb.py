@@ -19,7 +19,6 @@ import numpy as np
 
 from crosspatch.errors import NetworkError, RecordingError, in_words
 from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, GuardedFile
-from crosspatch.recordings.hdf5_ahead import hint_members, hint_samples
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
     MAX_RATE,
@@ -237,7 +236,7 @@ def _all_series(
     places = ("acquisition", "stimulus/presentation")
     parents = {place: file.get(place) for place in places}
     parents = {name: each for name, each in parents.items() if isinstance(each, h5py.Group)}
-    hint_members(content, parents.values())
+    content.look_ahead(parents.values())
     wanted: list[tuple[str, h5py.Group, str, bool]] = []
     for place, parent in parents.items():
         for name in parent:
@@ -254,7 +253,7 @@ def _all_series(
                     left_out += [path] if (clamp, is_response) == (CURRENT_CLAMP, True) else []
                     continue
                 wanted.append((path, group, clamp, is_response))
-    hint_samples(content, [group for _, group, _, _ in wanted])
+    content.look_for_samples([group for _, group, _, _ in wanted])
     for path, group, clamp, is_response in wanted:
         with _noting(path, unreadable):
             if not content.protected:

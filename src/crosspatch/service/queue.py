@@ -164,10 +164,9 @@ class Workers:
             return {"error": f"gave up after {limit:g} s; see --seconds of `crosspatch serve`"}
         except DiedError as error:
             gib = self.settings.memory / 2**30
-            how = str(error).removeprefix("it ended ")
             return {
-                "error": f"reading it brought the process down {how}; it may need more than "
-                f"{gib:.3g} GiB of memory (--memory of `crosspatch serve`), or be damaged"
+                "error": f"reading it brought the process down ({error.how}); it may need more "
+                f"than {gib:.3g} GiB of memory (--memory of `crosspatch serve`), or be damaged"
             }
         return answer
 

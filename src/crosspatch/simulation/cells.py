@@ -8,7 +8,8 @@ fitted to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +21,10 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
 
 from crosspatch.errors import RecordingError
-from crosspatch.simulation.nwb_writer import SessionNotes, write_nwb
+from crosspatch.simulation.nwb_writer import INTEGERS, SessionNotes, Storage, write_nwb
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
-from crosspatch.simulation.rig import Trouble, record
-from crosspatch.simulation.subclasses import _require_known, simulated_neuron
+from crosspatch.simulation.rig import USUAL_TROUBLE, Extra, Trouble, no_extra, record
+from crosspatch.simulation.subclasses import require_known, simulated_neuron
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
@@ -40,8 +41,18 @@ _MOST_OF_DONOR = 3
 _CELL, _DONOR, _DONOR_SIZE, _ORDER = range(4)
 
 
-#: Keyword of files with the whole set.
-WHOLE_SET = "whole stimulus set"
+@dataclass(frozen=True)
+class Style:
+    """What recordings have besides the stimulus set, and how they are stored."""
+
+    #: That tell the files from others of the same cells.
+    keywords: tuple[str, ...] = ()
+    #: Given a cell's seal, GOhm.
+    extras: Callable[[float], Extra] = lambda seal: no_extra
+    storage: Storage = INTEGERS
+
+
+PLAIN = Style()
 
 
 class PlannedCell(NamedTuple):
@@ -77,13 +88,12 @@ def simulate_cells(
     seed: int = 0,
     jobs: int | None = None,
     progress: Progress | None = None,
-    whole_set: bool = False,
+    style: Style = PLAIN,
 ) -> Path:
     """Simulate cells of a species and write their recordings.
 
     A cell depends on the seed, the species and its number alone. Files that are there already are
-    kept, so that a run that was stopped can go on; with the whole set where it is not wanted, or
-    without it where it is, they are made anew.
+    kept, so that a run that was stopped can go on; those of another style are made anew.
 
     Parameters
     ----------
@@ -98,9 +108,7 @@ def simulate_cells(
         Processes; all cores by default.
     progress : callable, optional
         Called with the cells done and the cells to do.
-    whole_set : bool
-        Add what files of the DANDI archive hold besides the sweeps that are measured, and store
-        the samples as they do: files that are several times as large, with the same cells.
+    style : Style
 
     Returns
     -------
@@ -124,11 +132,11 @@ def simulate_cells(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordingError(f"{out} cannot be made a folder: {error}") from error
-    missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, whole_set)]
+    missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, style)]
     done = len(plan) - len(missing)
     if progress:
         progress(done, len(plan))
-    for _ in _written(missing, out, jobs, whole_set):
+    for _ in _written(missing, out, jobs, style):
         done += 1
         if progress:
             progress(done, len(plan))
@@ -149,31 +157,31 @@ def simulate_cells(
 
 
 def _written(
-    missing: list[PlannedCell], out: Path, jobs: int | None, whole_set: bool
+    missing: list[PlannedCell], out: Path, jobs: int | None, style: Style
 ) -> Iterator[None]:
     jobs = min(jobs or cpu_count(), len(missing))
     if jobs <= 1:
         for cell in missing:
-            write_cell(cell, out, whole_set=whole_set)
+            write_cell(cell, out, style=style)
             yield
         return
     # Compiled here, the processes find the machine code in numba's cache.
     simulate_neuron(PointNeuron(), np.zeros(10))
     try:
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(write_cell)(cell, out, whole_set=whole_set) for cell in missing
+            delayed(write_cell)(cell, out, style=style) for cell in missing
         )
     finally:
         get_reusable_executor().shutdown(wait=True)  # what comes next needs the memory
 
 
-def _is_written(path: Path, cell: PlannedCell, whole_set: bool) -> bool:
+def _is_written(path: Path, cell: PlannedCell, style: Style) -> bool:
     if not path.exists():
         return False
     try:
         with h5py.File(path, "r") as file:
             found = file["identifier"].asstr()[()]
-            keywords = list(file["general/keywords"].asstr()[()])
+            keywords = file["general/keywords"].asstr()[()]
     except (OSError, KeyError) as error:
         raise RecordingError(
             f"{path} is no simulated recording; choose another folder ({error})"
@@ -182,7 +190,12 @@ def _is_written(path: Path, cell: PlannedCell, whole_set: bool) -> bool:
         raise RecordingError(
             f"{path} holds '{found}', not '{cell.identifier}'; choose another folder or seed"
         )
-    return (WHOLE_SET in keywords) == whole_set
+    return tuple(keywords) == _keywords(cell, style)
+
+
+def _keywords(cell: PlannedCell, style: Style) -> tuple[str, ...]:
+    about = ("simulated", "patch-clamp", "current clamp", "interneuron", cell.subclass)
+    return (*about, *style.keywords)
 
 
 def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
@@ -193,7 +206,7 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
     RecordingError
         If the species is unknown.
     """
-    _require_known(species)
+    require_known(species)
     which = list(SPECIES).index(species)
     shares = SPECIES[species].simulated_shares
     block = [name for name, count in shares.items() for _ in range(count)]
@@ -213,7 +226,7 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
 
 
 def write_cell(
-    cell: PlannedCell, out: Path, trouble: Trouble | None = None, *, whole_set: bool = False
+    cell: PlannedCell, out: Path, trouble: Trouble = USUAL_TROUBLE, *, style: Style = PLAIN
 ) -> Path:
     """Simulate a planned cell and write its recording; returns the file.
 
@@ -222,17 +235,15 @@ def write_cell(
     cell : PlannedCell
     out : Path
         Folder.
-    trouble : Trouble, optional
+    trouble : Trouble
         What may go wrong.
-    whole_set : bool
-        As for `simulate_cells`.
+    style : Style
 
     Raises
     ------
     RecordingError
         If the file cannot be written.
     """
-    trouble = trouble or Trouble()
     which = list(SPECIES).index(cell.species)
     donor_seed = [_DONOR, cell.seed, which, cell.donor]
     rng = np.random.default_rng([_CELL, cell.seed, which, cell.number])
@@ -252,10 +263,7 @@ def write_cell(
         "interneuron",
         experiment="Simulated by crosspatch with a point neuron; the stimulus set is that of the "
         "Allen Institute's Patch-seq recordings",
-        keywords=(
-            *("simulated", "patch-clamp", "current clamp", "interneuron", cell.subclass),
-            *((WHOLE_SET,) if whole_set else ()),
-        ),
+        keywords=_keywords(cell, style),
         start=datetime(2020, 1, 1, 9, tzinfo=UTC) + timedelta(hours=cell.number),
         species=cell.species,
         donor=cell.donor_name,
@@ -268,8 +276,8 @@ def write_cell(
         access_resistance=access,
     )
     sweeps = record(
-        neuron, rng, trouble=trouble, access_resistance=access, seal=seal, whole_set=whole_set
+        neuron, rng, trouble=trouble, access_resistance=access, extra=style.extras(seal)
     )
     path = out / f"{cell.name}.nwb"
-    write_nwb(path, notes, sweeps, like_archive=whole_set)
+    write_nwb(path, notes, sweeps, style.storage)
     return path
