@@ -171,7 +171,7 @@ def test_hostile_names_are_only_text(predictor, tmp_path):
         replace(found, cells=cells),
         file,
         messages=[f"{HOSTILE}: taken", "<i>said</i>"],
-        failed=["<script>.csv"],
+        failed={"<script>.csv": "<i>no</i>"},
         title="<script>title</script>",
     )
     document = parsed(file)
@@ -200,7 +200,7 @@ def test_what_could_not_be_read_is_named_with_the_reason(prediction, predictor, 
             "gone.nwb: was cut short",
             "cells.csv: unused: x",
         ],
-        failed=["no.csv", "other.csv"],
+        failed={"no.csv": "the table has no rows", "other.csv": ""},
     )
     document = parsed(tmp_path / "a.html")
     assert rows(section(document, "failed")) == [

@@ -242,7 +242,7 @@ def _write_batch_report(
             report,
             explanations=explained,
             messages=messages,
-            failed=list(pipeline.inputs.failed),
+            failed=pipeline.inputs.failed,
             when=datetime.now().astimezone(),
             progress=lambda done, total: tell("report", done, total),
         )

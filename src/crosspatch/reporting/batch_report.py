@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def write_batch_report(
     *,
     explanations: Sequence[CellExplanation] = (),
     messages: Sequence[str] = (),
-    failed: Sequence[str] = (),
+    failed: Mapping[str, str] = MappingProxyType({}),
     title: str = "Predicted subclasses",
     when: datetime.datetime | None = None,
     progress: Progress | None = None,
@@ -90,8 +90,8 @@ def write_batch_report(
         are opened again.
     messages : sequence of str
         What was said while cells were read and judged.
-    failed : sequence of str
-        Inputs that could not be read. A reason is looked for among the messages.
+    failed : mapping
+        Inputs that could not be read, and why; messages that say the same are left out.
     title : str
     when : datetime, optional
         When the cells were predicted.
@@ -108,13 +108,8 @@ def write_batch_report(
     # A recording that was not read has nothing to be drawn.
     drawn = [each for each in explanations if each.cell.unread is None]
     pages = {_key(each.cell): f"cell-{k}" for k, each in enumerate(drawn, 1)}
-    unread = list(_unread(prediction, failed, messages))
-    reasons = {reason for _, reason in unread} - {""}
-    left = [
-        line
-        for line in dict.fromkeys(messages)
-        if line not in reasons and line.partition(": ")[2] not in reasons
-    ]
+    unread = [*failed.items(), *_unread(prediction)]
+    left = _without(messages, unread)
     sections = [
         Section("about", "What was predicted", list(_about(cells, header, when))),
         Section("verdicts", "Verdicts and subclasses", list(_verdicts(cells, header))),
@@ -512,17 +507,20 @@ def _number(value: Any, digits: int, small: bool = False) -> str:
 # What went wrong
 
 
-def _unread(
-    prediction: Prediction, failed: Sequence[str], messages: Sequence[str]
-) -> Iterator[tuple[str, str]]:
-    """Inputs and recordings that could not be read, and why."""
-    for name in dict.fromkeys(failed):
-        # A file that could not be read to its end was spoken of before.
-        begins = re.compile(re.escape(name) + r"(?!\w)")
-        said = [line for line in messages if begins.match(line)]
-        yield name, said[-1].removeprefix(name).lstrip(": ") if said else ""
+def _unread(prediction: Prediction) -> Iterator[tuple[str, str]]:
+    """Recordings that gave nothing, and why."""
     if prediction.cells["unread"].notna().any():
         yield from {cell.cell_id: cell.unread for cell in prediction if cell.unread}.items()
+
+
+def _without(messages: Sequence[str], unread: Sequence[tuple[str, str]]) -> list[str]:
+    """Messages once each, without those that say why something was not read."""
+    told = [(name, why) for name, why in unread if why]
+    whole = {line for name, why in told for line in (why, f"{name} {why}")}
+    ends = tuple(f": {why}" for _, why in told)
+    return [
+        line for line in dict.fromkeys(messages) if line not in whole and not line.endswith(ends)
+    ]
 
 
 def _failed(unread: Sequence[tuple[str, str]]) -> Iterator[Block]:

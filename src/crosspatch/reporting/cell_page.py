@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosspatch.errors import CohortError, NetworkError, RecordingError
 from crosspatch.explanation.discriminants import Plane, discriminant_plane
 from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.finding import open_source
-from crosspatch.models.artifact import Artifact
-from crosspatch.models.reference import Reference
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation, write_contributions
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import thresholds_named
 from crosspatch.recordings.stimuli import LONG_SQUARE
-from crosspatch.reporting.cell_facts import answer, limits_of, remarks, telling, warnings_of
+from crosspatch.reporting.cell_view import (
+    CellView,
+    Contributions,
+    FeatureValue,
+    cell_view,
+    recording_view,
+)
 from crosspatch.reporting.labels import LINE, TEXT, colour_of, ordered, readable, wrapped
 from crosspatch.reporting.recording_figures import (
     draw_first_spikes,
@@ -84,13 +87,14 @@ def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    with _opened(explanation) as (recording, analysis):
-        rows: list[_Row] = [[_head(explanation, width)]]
-        if recording is not None and analysis is not None:
-            rows += _recording_rows(recording, analysis, width)
-        rows += _answer_rows(explanation)
-        rows += _reference_rows(explanation)
-        rows.append([_notes(explanation, recording, width)])
+    view = cell_view(explanation)
+    with _opened(explanation) as opened:
+        rows: list[_Row] = [[_head(explanation, view, width)]]
+        if opened is not None:
+            rows += _recording_rows(*opened, width)
+        rows += _answer_rows(view)
+        rows += _reference_rows(explanation, view)
+        rows.append([_notes(view, width, recorded=opened is not None)])
         if width < _TWO_COLUMNS:
             rows = [[panel] for row in rows for panel in row]
         heights = [max(panel.height for panel in row) for row in rows]
@@ -166,36 +170,26 @@ def _file_name(explanation: CellExplanation, taken: set[str]) -> str:
 
 
 @contextmanager
-def _opened(
-    explanation: CellExplanation,
-) -> Iterator[tuple[Recording | None, Analysis | None]]:
-    """The cell's recording and what was measured on it, None where there is none to be read."""
-    if explanation.recording is None:
-        yield None, None
-        return
-    try:
-        opened = open_source(explanation.recording)
-    except (RecordingError, NetworkError):
-        # It could not be read for the prediction either; the notes say why.
-        yield None, None
-        return
-    with opened:
-        try:
-            recording, step = opened, explanation.step
-            if step is not None:
-                recording = opened.with_steps(step.start, step.end, step.amplitudes)
-            analysis = analyse(recording, thresholds_named(explanation.quality))
-        except (RecordingError, NetworkError):
-            yield None, None
-            return
-        yield recording, analysis
+def _opened(explanation: CellExplanation) -> Iterator[tuple[Recording, Analysis] | None]:
+    """The cell's recording and what was measured on it; None where there is none to be read."""
+    with ExitStack() as stack:
+        found = None
+        if explanation.recording is not None:
+            # One that cannot be read could not be for the prediction either; the notes say why.
+            with suppress(RecordingError, NetworkError):
+                recording = stack.enter_context(open_source(explanation.recording))
+                step = explanation.step
+                if step is not None:
+                    recording = recording.with_steps(step.start, step.end, step.amplitudes)
+                found = recording, analyse(recording, thresholds_named(explanation.quality))
+        yield found
 
 
 # The answer, in words
 
 
-def _head(explanation: CellExplanation, width: float) -> _Panel:
-    cell, model = explanation.cell, explanation.model
+def _head(explanation: CellExplanation, view: CellView, width: float) -> _Panel:
+    cell, model = view.cell, view.model
     known = "" if cell.species_known else ", assumed: the file does not say"
     about = [f"{cell.species or 'unknown'} cell{known}"]
     if explanation.recording is not None:
@@ -203,18 +197,14 @@ def _head(explanation: CellExplanation, width: float) -> _Panel:
     elif cell.source:
         about.append(f"a row of {cell.source}")
     if model is not None:
-        about.append(
-            f"model {model.about['model']} of {model.species} cells, layout {model.layout.name}"
-        )
+        about.append(f"model {model.model} of {model.species} cells, layout {model.layout}")
     lines: list[tuple[str, dict[str, Any]]] = [
         (str(cell.cell_id), {"fontsize": 13, "fontweight": "bold"}),
         (" · ".join(about), {"color": "0.35"}),
     ]
-    warnings = warnings_of(explanation)
-    if warnings:
-        lines.append(("; ".join(warnings), {"color": SECOND, "fontweight": "bold"}))
-    said, meaning = answer(explanation)
-    lines += [(said, {"fontsize": 10, "fontweight": "bold"}), (meaning, {})]
+    if view.warnings:
+        lines.append(("; ".join(view.warnings), {"color": SECOND, "fontweight": "bold"}))
+    lines += [(view.headline, {"fontsize": 10, "fontweight": "bold"}), (view.meaning, {})]
     return _text(lines, width)
 
 
@@ -246,18 +236,18 @@ def _text(lines: Sequence[tuple[str, dict[str, Any]]], width: float) -> _Panel:
     return _Panel(height, draw)
 
 
-def _notes(explanation: CellExplanation, recording: Recording | None, width: float) -> _Panel:
-    found = remarks(explanation)
+def _notes(view: CellView, width: float, *, recorded: bool) -> _Panel:
+    found = view.remarks
     lines: list[tuple[str, dict[str, Any]]] = []
     if found.quality:
         lines.append((f"Fails quality control: {found.quality}", {"color": SECOND}))
-    elif recording is not None:
+    elif recorded:
         lines.append(("Quality control found nothing wrong with the cell.", {}))
     if found.measured:
         lines.append((found.measured, {}))
     if found.unusual:
         unusual = ", ".join(found.unusual)
-        lines.append((f"Unusual for {explanation.cell.subclass}: {unusual}.", {}))
+        lines.append((f"Unusual for {view.cell.subclass}: {unusual}.", {}))
     if found.notes:
         fitted = wrapped(f"Notes: {'; '.join(found.notes)}.", width - 0.2).split("\n")
         more = len(fitted) - _NOTE_LINES
@@ -294,24 +284,21 @@ def _recording_rows(recording: Recording, analysis: Analysis, width: float) -> l
 
     grouped = [kinds[k : k + _SIDE_BY_SIDE] for k in range(0, len(kinds), _SIDE_BY_SIDE)]
     rows = [[sweeps(kind) for kind in row] for row in grouped]
-    measured = []
-    if any(_has_spikes(each) for each in (analysis.long_square, analysis.short_square)) or (
-        _has_spikes(analysis.ramp)
-    ):
-        measured.append(_Panel(1.6, lambda place: _drawn(draw_first_spikes, analysis, place)))
-    if analysis.long_square is not None:
-        measured.append(_Panel(1.6, lambda place: _drawn(draw_rates, analysis, place)))
+    view = recording_view(recording, analysis)
+
+    def spikes(place: SubFigure) -> None:
+        axes = place.subplots()
+        draw_first_spikes(view.first_spikes, axes)
+        _small(axes)
+
+    def rates(place: SubFigure) -> None:
+        axes = place.subplots()
+        draw_rates(view.rates, axes)
+        _small(axes)
+
+    measured = [_Panel(1.6, spikes)] if view.first_spikes else []
+    measured += [_Panel(1.6, rates)] if len(view.rates[0]) else []
     return [*rows, measured] if measured else rows
-
-
-def _has_spikes(responses: Any) -> bool:
-    return responses is not None and any(len(each) for each in responses.features["spikes_set"])
-
-
-def _drawn(draw: Callable[[Analysis, Axes], None], analysis: Analysis, place: SubFigure) -> None:
-    axes = place.subplots()
-    draw(analysis, axes)
-    _small(axes)
 
 
 def _small(*all_axes: Axes) -> None:
@@ -324,12 +311,12 @@ def _small(*all_axes: Axes) -> None:
 # What the model says, and why
 
 
-def _answer_rows(explanation: CellExplanation) -> list[_Row]:
-    if explanation.model is None or not explanation.cell.subclass:
+def _answer_rows(view: CellView) -> list[_Row]:
+    shares = view.contributions
+    if shares is None:
         return []
-    model, families = explanation.model, explanation.model.layout.families
-    low = 0.7 + 0.26 * len(model.classes)
-    height = max(0.8 + 0.27 * len(families), low)
+    low = 0.7 + 0.26 * len(view.probabilities)
+    height = max(0.8 + 0.27 * len(shares.families), low)
 
     def probabilities(place: SubFigure) -> None:
         # Few classes beside many families: bars stay as high as elsewhere.
@@ -337,38 +324,34 @@ def _answer_rows(explanation: CellExplanation) -> list[_Row]:
         if inches > 1.4 * low:
             parts = place.subfigures(2, 1, height_ratios=[low, inches - low], squeeze=False)
             place = parts[0, 0]
-        _draw_probabilities(explanation, model, place)
+        _draw_probabilities(view, place)
 
     return [
         [
             _Panel(low, probabilities, 0.9),
-            _Panel(height, lambda place: _draw_contributions(explanation, model, place), 1.2),
+            _Panel(height, lambda place: _draw_contributions(view, shares, place), 1.2),
         ]
     ]
 
 
-def _draw_probabilities(explanation: CellExplanation, model: Artifact, place: SubFigure) -> None:
-    cell, axes = explanation.cell, place.subplots()
-    names = ordered(model.classes)
-    p = np.array([float(cell.probabilities[name]) for name in names])
-    pale = 0.4 if cell.verdict == Verdict.OUTSIDE else 1.0
-    rows = np.arange(len(names))
+def _draw_probabilities(view: CellView, place: SubFigure) -> None:
+    axes = place.subplots()
+    names = [each.class_ for each in view.probabilities]
+    p = [each.probability for each in view.probabilities]
+    pale = 0.4 if view.cell.verdict == Verdict.OUTSIDE else 1.0
+    rows = range(len(names))
     colours = [colour_of(name) for name in names]
     axes.barh(rows, p, 0.62, color=colours, alpha=pale)
     axes.barh(rows, p, 0.62, facecolor="none", edgecolor=_EDGE, linewidth=0.6)
-    within = cell.prediction_set
-    limits = limits_of(explanation, model)
-    for row, name in enumerate(names):
-        needed = limits[name]
-        axes.plot([needed, needed], [row - 0.42, row + 0.42], color="black", linewidth=1.2)
-        inside = name in within
+    for row, each in enumerate(view.probabilities):
+        axes.plot([each.needed] * 2, [row - 0.42, row + 0.42], color="black", linewidth=1.2)
         axes.text(
             1.02,
             row,
-            f"{p[row]:.2f}{' in set' if inside else ''}",
+            f"{each.probability:.2f}{' in set' if each.in_set else ''}",
             va="center",
             fontsize=TEXT,
-            fontweight="bold" if inside else "normal",
+            fontweight="bold" if each.in_set else "normal",
             transform=axes.get_yaxis_transform(),
         )
     axes.set_yticks(rows, names)
@@ -379,46 +362,42 @@ def _draw_probabilities(explanation: CellExplanation, model: Artifact, place: Su
     plain(axes)
 
 
-def _draw_contributions(explanation: CellExplanation, model: Artifact, place: SubFigure) -> None:
+def _draw_contributions(view: CellView, shares: Contributions, place: SubFigure) -> None:
     from matplotlib.patches import Patch
 
-    table, families = explanation.contributions, model.layout.families
-    order = sorted(model.classes, key=lambda name: -explanation.cell.probabilities[name])
     axes = place.subplots()
     handles = []
-    shown = order[:2]
-    reach = max(float(table.loc[table["class"].isin(shown), "contribution"].abs().max()), 0.02)
-    for number, name in enumerate(shown):
-        part = table[table["class"] == name].set_index("family")
-        rows = np.array([families.index(family) for family in part.index])
-        at = rows + (-0.2 if number == 0 else 0.2)
-        colour, values = colour_of(name), part["contribution"].to_numpy(dtype=float)
+    shown = shares.classes[:2]
+    measured = [(row, each.classes) for row, each in enumerate(shares.families) if each.measured]
+    reach = max(0.02, *(abs(of[name].contribution) for _, of in measured for name in shown))
+    for name, shift in zip(shown, (-0.2, 0.2), strict=False):
+        at = [row + shift for row, _ in measured]
+        values = [of[name].contribution for _, of in measured]
+        errors = [of[name].error for _, of in measured]
+        colour = colour_of(name)
         axes.barh(at, values, 0.36, color=colour, edgecolor=_EDGE, linewidth=0.6)
-        errors = part["error"].to_numpy(dtype=float)
-        if errors.any():
+        if any(errors):
             axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8)
-        for row, value, error in zip(at, values, errors, strict=True):
+        for y, value, error in zip(at, values, errors, strict=True):
             right = value >= 0
             axes.text(
                 value + (error + 0.03 * reach) * (1 if right else -1),
-                row,
+                y,
                 _signed(value),
                 va="center",
                 ha="left" if right else "right",
                 fontsize=TEXT - 1,
             )
-        base, p = part["base"].iloc[0], part["probability"].iloc[0]
-        label = f"{name}: from {base:.2f} to {p:.2f}"
+        label = f"{name}: from {shares.base[name]:.2f} to {view.cell.probabilities[name]:.2f}"
         handles.append(Patch(facecolor=colour, edgecolor=_EDGE, linewidth=0.6, label=label))
-    there = set(table["family"])
-    for row, family in enumerate(families):
-        if family not in there:
+    for row, family in enumerate(shares.families):
+        if not family.measured:
             axes.text(0.03 * reach, row, "not measured", va="center", fontsize=TEXT, color="0.45")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-1.35 * reach, 1.35 * reach)
-    labels = [wrapped(readable(family), 1.2) for family in families]
-    axes.set_yticks(range(len(families)), labels)
-    axes.set_ylim(len(families) - 0.5, -0.5)
+    labels = [wrapped(readable(each.family), 1.2) for each in shares.families]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     place.suptitle("what speaks against (left) and for (right)", fontsize=TEXT)
     axes.set_xlabel("added to the probability by each family", fontsize=TEXT)
     plain(axes)
@@ -440,42 +419,32 @@ def _signed(value: float) -> str:
 # Among the reference
 
 
-def _reference_rows(explanation: CellExplanation) -> list[_Row]:
-    model = explanation.model
-    if model is None:
+def _reference_rows(explanation: CellExplanation, view: CellView) -> list[_Row]:
+    if explanation.model is None:
         return []
-    reference = model.classifier.reference_
+    reference = explanation.model.classifier.reference_
     panels = []
-    places = telling(reference, explanation)
-    if len(places):
-        height = 0.85 + 0.19 * len(places) + 0.05
-        panels.append(
-            _Panel(height, lambda place: _draw_values(explanation, reference, places, place), 1.15)
-        )
+    values = [each for each in view.values if each.telling]
+    if values:
+        height = 0.85 + 0.19 * len(values) + 0.05
+        panels.append(_Panel(height, lambda place: _draw_values(values, place), 1.15))
     plane = None
-    if explanation.cell.verdict != Verdict.INSUFFICIENT:
+    if view.cell.verdict != Verdict.INSUFFICIENT:
         plane = discriminant_plane(reference, explanation.values)
     if plane is not None:
-        panels.append(_Panel(3.0, lambda place: _draw_plane(explanation, plane, place), 0.85))
+        panels.append(_Panel(3.0, lambda place: _draw_plane(view, plane, place), 0.85))
     return [panels] if panels else []
 
 
-def _draw_values(
-    explanation: CellExplanation,
-    reference: Reference,
-    places: NDArray[np.intp],
-    place: SubFigure,
-) -> None:
-    layout = reference.layout
-    columns = np.concatenate(list(layout.columns.values()))[places]
-    names = ordered(str(name) for name in reference.classes_)
-    codes = [list(map(str, reference.classes_)).index(name) for name in names]
-    z = reference.coordinates(explanation.values[None])[0][places]
+def _draw_values(values: Sequence[FeatureValue], place: SubFigure) -> None:
     axes = place.subplots()
+    rows = np.arange(len(values))
+    names = [each.class_ for each in values[0].classes]
     step = 0.76 / len(names)
-    for number, (name, code) in enumerate(zip(names, codes, strict=True)):
-        at = np.arange(len(places)) - 0.38 + step * (number + 0.5)
-        low, high = np.clip(reference.middle_[code][:, places], -_FAR, _FAR)
+    for number, name in enumerate(names):
+        at = rows - 0.38 + step * (number + 0.5)
+        ends = np.clip([each.classes[number].z for each in values], -_FAR, _FAR)
+        low, means, high = ends.T
         axes.barh(
             at,
             high - low,
@@ -485,30 +454,24 @@ def _draw_values(
             edgecolor=_EDGE,
             linewidth=0.3,
         )
-        means = np.clip(reference.means_[code, places], -_FAR, _FAR)
         axes.plot(means, at, "|", color="black", markersize=2.5, markeredgewidth=0.8)
-    inside = np.abs(z) <= _FAR
-    for row, value in enumerate(z):
-        x = float(np.clip(value, -_FAR, _FAR))
+    for row, each in enumerate(values):
+        x = min(max(each.z, -_FAR), _FAR)
         axes.plot([x, x], [row - 0.45, row + 0.45], color="white", linewidth=2.6)
         axes.plot([x, x], [row - 0.45, row + 0.45], color="black", linewidth=1.3)
-        if not inside[row]:
-            axes.plot(x, row, ">" if value > 0 else "<", color="black", markersize=5)
-    labels = [readable(layout.features[column].name) for column in columns]
-    axes.set_yticks(range(len(places)), labels)
-    axes.set_ylim(len(places) - 0.5, -0.5)
-    axes.margins(x=0.03)
-    for row, column in enumerate(columns):
-        unit = layout.features[column].unit
-        shown = "" if unit in ("ratio", "unspecified") else f" {unit}"
+        if x != each.z:
+            axes.plot(x, row, ">" if x > 0 else "<", color="black", markersize=5)
         axes.text(
             1.02,
             row,
-            f"{explanation.values[column]:.3g}{shown}",
+            f"{each.value:.3g} {each.unit}".rstrip(),
             va="center",
             fontsize=TEXT - 1,
             transform=axes.get_yaxis_transform(),
         )
+    axes.set_yticks(rows, [each.label for each in values])
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.margins(x=0.03)
     axes.set_title("the cell (line) among the reference", fontsize=TEXT)
     axes.set_xlabel(
         "robust SD from the reference's median;\nbars: middle 95 % of each subclass", fontsize=TEXT
@@ -518,7 +481,7 @@ def _draw_values(
     _class_legend(place, names)
 
 
-def _draw_plane(explanation: CellExplanation, plane: Plane, place: SubFigure) -> None:
+def _draw_plane(view: CellView, plane: Plane, place: SubFigure) -> None:
     from matplotlib.patches import Circle
     from matplotlib.patheffects import AbstractPathEffect, withStroke
     from scipy.stats import chi2
@@ -557,7 +520,7 @@ def _draw_plane(explanation: CellExplanation, plane: Plane, place: SubFigure) ->
     axes.set_aspect("equal")
     axes.set_xlabel(f"discriminant 1 ({plane.shares[0]:.0%} of what separates them)", fontsize=TEXT)
     axes.set_ylabel(f"discriminant 2 ({plane.shares[1]:.0%})", fontsize=TEXT)
-    far = f"{100 * float(explanation.cell.p_reference):.2g} % of its cells lie as far out"
+    far = f"{100 * view.cell.p_reference:.2g} % of its cells lie as far out"
     said = (
         f"the cell (star), and 50 and 90 % of each subclass of the reference; over all "
         f"{plane.measured} values {far}"
@@ -566,7 +529,7 @@ def _draw_plane(explanation: CellExplanation, plane: Plane, place: SubFigure) ->
         said += "; the cell lies beyond the edge"
     place.suptitle(wrapped(said, inches - 0.2), fontsize=TEXT)
     plain(axes)
-    if explanation.model is not None and explanation.model.layout.traces:
+    if not view.values:  # of traces; beside values the legend is theirs
         _class_legend(place, ordered(plane.classes))
 
 

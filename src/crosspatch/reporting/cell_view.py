@@ -1,234 +1,441 @@
-"""What a page about one cell is made from, as plain data."""
+"""The one picture of a cell: what was recorded, what a model says of it, and why.
+
+It is made once and drawn by the page of a cell, by the report and by the service, none of which
+compute anything of their own. Most of its 400 lines say what it holds.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosspatch.errors import EvaluationError
 from crosspatch.features.analysis import Analysis
 from crosspatch.models.artifact import Artifact
+from crosspatch.models.calibration import group_of
+from crosspatch.models.reference import Reference
+from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
 from crosspatch.prediction.prediction import IN_NOTES, PredictedCell
 from crosspatch.recordings.model import Recording
-from crosspatch.reporting.cell_facts import answer, limits_of, remarks, telling, warnings_of
+from crosspatch.recordings.quality import CellQuality
 from crosspatch.reporting.labels import ordered, readable
-from crosspatch.reporting.recording_figures import (
-    first_spikes,
-    rates,
-)
+from crosspatch.reporting.recording_figures import FirstSpike, first_spikes, rates
 
 if TYPE_CHECKING:
     from crosspatch.explanation.reference_map import ReferenceMap
 
+# Features shown beside the reference, and of them those that are unlike all subclasses.
+_FEATURES, _UNLIKE = 11, 4
+# Features named as unusual.
+_UNUSUAL = 6
 
-def recording_details(recording: Recording, analysis: Analysis) -> dict[str, Any]:
-    """What was recorded, besides the sweeps.
 
-    Returns
-    -------
-    dict
-        ``format``; ``sweeps`` in current clamp; ``rejected``, the reasons for which quality
-        control refused sweeps and their numbers; ``cell``, the seal (GOhm), access resistance and
-        bridge error (MOhm) and what is wrong with them; ``first_spikes`` (ms, mV, mV/ms);
-        ``rates`` (pA, spikes/s).
+# What was recorded
+
+
+@dataclass(frozen=True)
+class RejectedSweeps:
+    """Sweeps that quality control refused for one reason, by their numbers."""
+
+    reason: str
+    sweeps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RecordingView:
+    """What was recorded, besides the sweeps themselves."""
+
+    format: str
+    #: How many there are in current clamp.
+    sweeps: int
+    #: Of them, those of noise, chirps and the like that are not used.
+    left_out: int
+    rejected: tuple[RejectedSweeps, ...]
+    cell: CellQuality
+    first_spikes: tuple[FirstSpike, ...]
+    #: Steps of long squares from the smallest, pA; and the spike rate of each, spikes/s.
+    rates: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+    def as_json(self) -> dict[str, object]:
+        """As JSON has it: rounded samples, None for NaN."""
+        current, rate = self.rates
+        return {
+            "format": self.format,
+            "sweeps": self.sweeps,
+            "left_out": self.left_out,
+            "rejected": _json(self.rejected),
+            "cell": {
+                "passed": self.cell.passed,
+                "reasons": list(self.cell.reasons),
+                "seal": _finite(self.cell.seal),
+                "access_resistance": _finite(self.cell.access_resistance),
+                "bridge": _finite(self.cell.bridge),
+            },
+            "first_spikes": [
+                {
+                    "stimulus": each.stimulus,
+                    "time": listed(each.time, 4),
+                    "voltage": listed(each.voltage, 3),
+                    "speed": listed(each.speed, 3),
+                }
+                for each in self.first_spikes
+            ],
+            "rates": {"current": listed(current, 2), "rate": listed(rate, 3)},
+        }
+
+
+def recording_view(recording: Recording, analysis: Analysis) -> RecordingView:
+    """What was recorded and measured.
+
+    Parameters
+    ----------
+    recording : Recording
+    analysis : Analysis
+        From `crosspatch.features.analysis.analyse`, of this recording.
     """
     rejected: dict[str, list[int]] = {}
     for number, quality in sorted(analysis.qualities.items()):
         for reason in quality.reasons:
             rejected.setdefault(reason, []).append(number)
-    current, rate = rates(analysis)
-    cell = analysis.cell
-    return {
-        "format": recording.format,
-        "sweeps": len(recording.current_clamp) + recording.left_out,
-        "left_out": recording.left_out,
-        "rejected": [{"reason": reason, "sweeps": each} for reason, each in rejected.items()],
-        "cell": {
-            "passed": cell.passed,
-            "reasons": list(cell.reasons),
-            "seal": _number(cell.seal),
-            "access_resistance": _number(cell.access_resistance),
-            "bridge": _number(cell.bridge),
-        },
-        "first_spikes": [
-            {
-                "stimulus": each.stimulus,
-                "time": listed(each.time, 4),
-                "voltage": listed(each.voltage, 3),
-                "speed": listed(each.speed, 3),
-            }
-            for each in first_spikes(analysis)
-        ],
-        "rates": {"current": listed(current, 2), "rate": listed(rate, 3)},
-    }
+    return RecordingView(
+        format=recording.format,
+        sweeps=len(recording.current_clamp) + recording.left_out,
+        left_out=recording.left_out,
+        rejected=tuple(RejectedSweeps(reason, tuple(n)) for reason, n in rejected.items()),
+        cell=analysis.cell,
+        first_spikes=tuple(first_spikes(analysis)),
+        rates=rates(analysis),
+    )
 
 
-def cell_details(explanation: CellExplanation, place: ReferenceMap | str) -> dict[str, Any]:
+# What a model says, and why
+
+
+@dataclass(frozen=True)
+class JudgingModel:
+    """The model that judged the cell."""
+
+    model: str
+    species: str
+    layout: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """The probability of a class, and what it needs to be in the prediction set."""
+
+    class_: str
+    probability: float
+    needed: float
+    in_set: bool
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a family adds to the probability of a class, and the error of drawing orders."""
+
+    contribution: float
+    error: float
+
+
+@dataclass(frozen=True)
+class FamilyContributions:
+    """What a family adds to each class, the most probable first; empty if not measured."""
+
+    family: str
+    measured: bool
+    classes: Mapping[str, Contribution]
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What speaks for and against each class, in the order of the layout's families."""
+
+    #: The most probable first.
+    classes: tuple[str, ...]
+    #: Share of each class among the cells the model learnt from.
+    base: Mapping[str, float]
+    families: tuple[FamilyContributions, ...]
+
+
+@dataclass(frozen=True)
+class ClassRange:
+    """The middle 95 % of a class and its mean, in the feature's unit."""
+
+    class_: str
+    #: Low, mean and high in robust standard deviations from the reference's median.
+    z: tuple[float, float, float]
+    low: float
+    mean: float
+    high: float
+
+
+@dataclass(frozen=True)
+class FeatureValue:
+    """A single number of the cell beside every class of the reference; NaN if not measured."""
+
+    feature: str
+    label: str
+    family: str
+    #: Empty for ratios.
+    unit: str
+    value: float
+    #: In robust standard deviations from the reference's median.
+    z: float
+    #: Whether it is one of the few that tell most.
+    telling: bool
+    classes: tuple[ClassRange, ...]
+
+
+@dataclass(frozen=True)
+class MapPlace:
+    """Where the cell lies on the reference map, and its nearest cells by subclass."""
+
+    x: float
+    y: float
+    neighbours: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class NoPlace:
+    """Why the cell is not on the map."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What is said under the answer."""
+
+    #: What quality control found wrong; empty if nothing.
+    quality: str
+    #: What was measured and what is missing, in a sentence; empty without a model.
+    measured: str
+    #: What sets the cell apart from the class it is given.
+    unusual: tuple[str, ...]
+    #: The others.
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CellView:
+    """What a model says of one cell, and why."""
+
+    cell: PredictedCell
+    #: The verdict in a line, and what it means.
+    headline: str
+    meaning: str
+    #: What must not be overlooked.
+    warnings: tuple[str, ...]
+    #: None where there is no model of the cell's species.
+    model: JudgingModel | None
+    #: Of each class in the taxonomy's order; empty where no class is given.
+    probabilities: tuple[ClassProbability, ...]
+    #: None where no class is given.
+    contributions: Contributions | None
+    #: Single numbers, in the layout's order; empty for traces and without a model.
+    values: tuple[FeatureValue, ...]
+    map: MapPlace | NoPlace
+    remarks: Remarks
+
+    def as_json(self) -> dict[str, object]:
+        """As JSON has it: six digits, None for NaN, the cell as a row of the table."""
+        return {each.name: _json(getattr(self, each.name)) for each in fields(self)} | {
+            "cell": _row(self.cell)
+        }
+
+
+def cell_view(explanation: CellExplanation, place: ReferenceMap | str = "") -> CellView:
     """What a model says of one cell, and why.
 
     Parameters
     ----------
     explanation : CellExplanation
+        From `crosspatch.prediction.explained.explain_cells`.
     place : ReferenceMap or str
         The map, or why there is none.
-
-    Returns
-    -------
-    dict
-        ``cell``, its row of the table; ``headline`` and ``meaning``; ``warnings``;
-        ``probabilities`` of each class, what is ``needed`` to be in the set; ``contributions`` of
-        families; ``values`` among the reference; ``map``; ``remarks``.
     """
-    headline, meaning = answer(explanation)
-    said = remarks(explanation)
-    model = explanation.model
-    given = model is not None and bool(explanation.cell.subclass)
-    return {
-        "cell": _of_cell(explanation.cell),
-        "headline": headline,
-        "meaning": meaning,
-        "warnings": warnings_of(explanation),
-        "model": None if model is None else _model(model),
-        "probabilities": _probabilities(explanation, model) if model and given else [],
-        "contributions": _contributions(explanation, model) if model and given else None,
-        "values": [] if model is None else _values(explanation, model),
-        "map": _place(explanation, model, place),
-        "remarks": {
-            "quality": said.quality,
-            "measured": said.measured,
-            "unusual": said.unusual,
-            "notes": said.notes,
-        },
-    }
+    cell, model = explanation.cell, explanation.model
+    headline, meaning = _answer(cell)
+    given = model if cell.subclass else None
+    return CellView(
+        cell=cell,
+        headline=headline,
+        meaning=meaning,
+        warnings=tuple(_warnings(explanation)),
+        model=None if model is None else _judging(model),
+        probabilities=_probabilities(explanation, given) if given else (),
+        contributions=_contributions(explanation, given) if given else None,
+        values=_values(explanation, model.classifier.reference_) if model else (),
+        map=_place(explanation, place),
+        remarks=_remarks(explanation),
+    )
 
 
-def _model(model: Artifact) -> dict[str, Any]:
-    return {
-        "model": str(model.about["model"]),
-        "species": model.species,
-        "layout": model.layout.name,
-        "digest": model.digest,
-    }
+def _answer(cell: PredictedCell) -> tuple[str, str]:
+    """The verdict in a line, and what it means."""
+    verdict, meaning = cell.verdict, cell.verdict.meaning
+    if verdict == Verdict.INSUFFICIENT:
+        return str(verdict), f"{cell.completeness:.0%} of the layout was measured: {meaning}"
+    if not cell.subclass:
+        return str(verdict), "there is no model of its species; no subclass is given"
+    said = f"{cell.subclass}, probability {cell.probability:.2f}"
+    within = " or ".join(cell.prediction_set) or "no subclass"
+    means = f"90 % prediction set: {within}. {verdict.capitalize()}: {meaning}"
+    if verdict == Verdict.OUTSIDE:
+        return f"{verdict}; the model's answer would be {said}", means
+    return f"{said}: {verdict}", means
 
 
-def _probabilities(explanation: CellExplanation, model: Artifact) -> list[dict[str, Any]]:
-    within = explanation.cell.prediction_set
-    limits = limits_of(explanation, model)
-    return [
-        {
-            "class": name,
-            "probability": plain(explanation.cell.probabilities[name]),
-            "needed": plain(limits[name]),
-            "in_set": name in within,
-        }
+def _warnings(explanation: CellExplanation) -> list[str]:
+    warnings = []
+    if explanation.cell.simulated:
+        warnings.append("SIMULATED recording: it says nothing about a real neuron")
+    if explanation.model is not None and explanation.model.about["simulated"]:
+        warnings.append("the model was trained on SIMULATED recordings")
+    return warnings
+
+
+def _judging(model: Artifact) -> JudgingModel:
+    return JudgingModel(str(model.about["model"]), model.species, model.layout.name, model.digest)
+
+
+def _probabilities(explanation: CellExplanation, model: Artifact) -> tuple[ClassProbability, ...]:
+    cell, calibration = explanation.cell, model.classifier.calibration_
+    by_class = explanation.header["parameters"]["sets"] == "by-class"
+    limits = calibration.class_limit if by_class else calibration.limit
+    needed = limits[group_of(np.array([float(cell.completeness)]))[0]]
+    of_class = dict(zip(model.classes, needed, strict=True))
+    return tuple(
+        ClassProbability(
+            name, cell.probabilities[name], float(of_class[name]), name in cell.prediction_set
+        )
         for name in ordered(model.classes)
-    ]
+    )
 
 
-def _contributions(explanation: CellExplanation, model: Artifact) -> dict[str, Any]:
-    """Of every family, measured or not, to every class; the most probable class first."""
+def _contributions(explanation: CellExplanation, model: Artifact) -> Contributions:
     table = explanation.contributions
     order = sorted(model.classes, key=lambda name: -explanation.cell.probabilities[name])
-    by_place = table.set_index(["class", "family"])
-    measured = set(table["family"])
-    families = [
-        {
-            "family": family,
-            "measured": family in measured,
-            "classes": {
-                name: {
-                    "contribution": plain(by_place.loc[(name, family), "contribution"]),
-                    "error": plain(by_place.loc[(name, family), "error"]),
-                }
-                for name in order
-                if family in measured
-            },
-        }
-        for family in model.layout.families
-    ]
+    added: dict[str, dict[str, Contribution]] = {family: {} for family in model.layout.families}
+    for name in order:
+        part = table[table["class"] == name]
+        for family, value, error in zip(
+            part["family"], part["contribution"], part["error"], strict=True
+        ):
+            added[family][name] = Contribution(float(value), float(error))
     base = table.drop_duplicates("class").set_index("class")["base"]
-    return {
-        "classes": order,
-        "base": {name: plain(base[name]) for name in order},
-        "families": families,
-    }
+    return Contributions(
+        classes=tuple(order),
+        base={name: float(base[name]) for name in order},
+        families=tuple(
+            FamilyContributions(family, bool(classes), classes) for family, classes in added.items()
+        ),
+    )
 
 
-def _values(explanation: CellExplanation, model: Artifact) -> list[dict[str, Any]]:
-    """Single numbers of the cell, in the layout's order, beside every class of the reference."""
-    reference = model.classifier.reference_
+def _values(explanation: CellExplanation, reference: Reference) -> tuple[FeatureValue, ...]:
     if reference.traces_:
-        return []
-    shown = set(telling(reference, explanation).tolist())
+        return ()
     columns = np.concatenate(list(reference.layout.columns.values()))
     z = reference.coordinates(explanation.values[None])[0]
+    shown = _telling(reference, z)
     classes = [str(name) for name in reference.classes_]
-    codes = {name: classes.index(name) for name in ordered(classes)}
     found = []
     for place, column in enumerate(columns):
         feature = reference.layout.features[column]
-        centre, scale = reference.center_[place], reference.scale_[place]
+        centre, scale = float(reference.center_[place]), float(reference.scale_[place])
         if not math.isfinite(scale):
             continue
+        ranges = []
+        for name in ordered(classes):
+            code = classes.index(name)
+            low, high = reference.middle_[code, :, place]
+            ends = float(low), float(reference.means_[code, place]), float(high)
+            ranges.append(ClassRange(name, ends, *(centre + scale * end for end in ends)))
         found.append(
-            {
-                "feature": feature.name,
-                "label": readable(feature.name),
-                "family": feature.family,
-                "unit": "" if feature.unit in ("ratio", "unspecified") else feature.unit,
-                "value": plain(explanation.values[column]),
-                "z": plain(z[place]),
-                "telling": place in shown,
-                "classes": [
-                    {
-                        "class": name,
-                        "z": [
-                            plain(reference.middle_[code, 0, place]),
-                            plain(reference.means_[code, place]),
-                            plain(reference.middle_[code, 1, place]),
-                        ],
-                        "low": plain(centre + scale * reference.middle_[code, 0, place]),
-                        "mean": plain(centre + scale * reference.means_[code, place]),
-                        "high": plain(centre + scale * reference.middle_[code, 1, place]),
-                    }
-                    for name, code in codes.items()
-                ],
-            }
+            FeatureValue(
+                feature=feature.name,
+                label=readable(feature.name),
+                family=feature.family,
+                unit="" if feature.unit in ("ratio", "unspecified") else feature.unit,
+                value=float(explanation.values[column]),
+                z=float(z[place]),
+                telling=place in shown,
+                classes=tuple(ranges),
+            )
         )
-    return found
+    return tuple(found)
 
 
-def _place(
-    explanation: CellExplanation, model: Artifact | None, place: ReferenceMap | str
-) -> dict[str, Any]:
+def _telling(reference: Reference, z: NDArray[np.float64]) -> set[int]:
+    """Coordinates to be shown, of those measured.
+
+    First those in which the cell lies outside the middle 95 % of every class; then those that tell
+    the classes apart best, for which families take turns, so that none of them fills the panel.
+    """
+    apart = reference.means_.var(axis=0) / np.diag(reference.covariance_)
+    turns: list[tuple[int, float, int]] = []
+    before = 0
+    for columns in reference.layout.columns.values():
+        inside = np.arange(before, before + len(columns))
+        before += len(columns)
+        measured = inside[np.isfinite(z[inside])]
+        best = measured[np.argsort(-apart[measured], kind="stable")]
+        turns += [(turn, -apart[place], int(place)) for turn, place in enumerate(best)]
+    low, high = reference.middle_[:, 0].min(axis=0), reference.middle_[:, 1].max(axis=0)
+    beyond = np.nan_to_num(np.maximum(low - z, z - high), nan=-np.inf)
+    unlike = [int(place) for place in np.argsort(-beyond, kind="stable") if beyond[place] > 0]
+    best_first = [place for _, _, place in sorted(turns)]
+    return set(list(dict.fromkeys([*unlike[:_UNLIKE], *best_first]))[:_FEATURES])
+
+
+def _place(explanation: CellExplanation, place: ReferenceMap | str) -> MapPlace | NoPlace:
+    model = explanation.model
     if isinstance(place, str):
-        return {"why": place}
+        return NoPlace(place)
     if model is None:
-        return {"why": "there is no model of its species"}
-    from crosspatch.errors import EvaluationError
-
+        return NoPlace("there is no model of its species")
     try:
         placed = place.place(explanation.values[None], model.layout, model.species)
     except EvaluationError as error:
-        return {"why": str(error)}
+        return NoPlace(str(error))
     x, y = float(placed.x[0]), float(placed.y[0])
     if not math.isfinite(x):
-        return {"why": "less than half of what the map is made of was measured"}
-    return {"x": x, "y": y, "neighbours": dict(placed.neighbours[0])}
+        return NoPlace("less than half of what the map is made of was measured")
+    return MapPlace(x, y, dict(placed.neighbours[0]))
 
 
-def _of_cell(cell: PredictedCell) -> dict[str, Any]:
-    found = {
-        name: plain(value)
-        for name, value in cell._asdict().items()
-        if name not in ("probabilities", *IN_NOTES)
-    }
-    found |= {f"probability_{name}": plain(p) for name, p in cell.probabilities.items()}
-    return found | {
+def _remarks(explanation: CellExplanation) -> Remarks:
+    cell, model = explanation.cell, explanation.model
+    measured, unusual = "", []
+    if model is not None:
+        absent = [readable(name) for name in model.layout.families if name not in cell.families]
+        missing = f"; not measured: {', '.join(absent)}" if absent else ""
+        measured = f"Measured: {cell.completeness:.0%} of the layout{missing}."
+    if model is not None and cell.subclass:
+        reference = model.classifier.reference_
+        unusual = reference.unusual(explanation.values[None], [cell.subclass], _UNUSUAL)[0]
+    unlike = [cell.unlike] if cell.unlike and not unusual else []
+    return Remarks(cell.quality, measured, tuple(unusual), (*cell.remarks, *unlike))
+
+
+# As JSON
+
+
+def _row(cell: PredictedCell) -> dict[str, object]:
+    """The cell as a row of the table has it."""
+    row = {k: _json(v) for k, v in cell._asdict().items() if k not in IN_NOTES}
+    del row["probabilities"]
+    row |= {f"probability_{name}": _json(p) for name, p in cell.probabilities.items()}
+    return row | {
         "prediction_set": "|".join(cell.prediction_set),
         "families": "|".join(cell.families),
         "verdict": str(cell.verdict),
@@ -236,24 +443,27 @@ def _of_cell(cell: PredictedCell) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it; None for what is no number."""
+def _json(value: object) -> object:
+    """A value as JSON has it: six digits, None for NaN; ``class_`` is called ``class``."""
+    if is_dataclass(value):
+        return {each.name.rstrip("_"): _json(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(each) for each in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
     return value
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def listed(values: NDArray[np.floating], digits: int) -> list[float | None]:
-    """Rounded values as JSON has them; None for what is no number."""
-    rounded = np.round(values, digits)
-    if np.isfinite(rounded).all():
-        return rounded.tolist()
-    return [value if math.isfinite(value) else None for value in rounded.tolist()]
+    """Rounded values as JSON has them; None for NaN."""
+    rounded = np.round(values, digits).astype(object)
+    rounded[~np.isfinite(values)] = None
+    return rounded.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,8 @@ def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
         below = figure.add_subplot(grid[1, place], sharex=above)
         draw_sweeps(recording, analysis, kind, above, below)
     half = columns
-    draw_first_spikes(analysis, figure.add_subplot(grid[2, :half]))
-    draw_rates(analysis, figure.add_subplot(grid[2, half:]))
+    draw_first_spikes(first_spikes(analysis), figure.add_subplot(grid[2, :half]))
+    draw_rates(rates(analysis), figure.add_subplot(grid[2, half:]))
     label = ", SIMULATED" if recording.recorded.simulated else ""
     figure.suptitle(f"{recording.cell_id} ({recording.format}{label})", fontsize=11)
     return figure
@@ -233,29 +234,28 @@ def rates(analysis: Analysis) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return table["stim_amp"].to_numpy(dtype=float), table["avg_rate"].to_numpy(dtype=float)
 
 
-def draw_first_spikes(analysis: Analysis, axes: Axes) -> None:
+def draw_first_spikes(spikes: Sequence[FirstSpike], axes: Axes) -> None:
     """Draw the first spike of each kind of stimulus, aligned at threshold."""
-    drawn = first_spikes(analysis)
-    for each in drawn:
+    for each in spikes:
         colour = SPIKE_COLOURS[each.stimulus]
         axes.plot(each.time, each.voltage, color=colour, label=each.stimulus, linewidth=1.2)
     axes.set_title("first spike, from threshold", fontsize=9)
     axes.set_xlabel("time (ms)")
     axes.set_ylabel("potential (mV)")
-    if drawn:
+    if spikes:
         axes.legend(frameon=False, fontsize=8)
     else:
         axes.text(0.5, 0.5, "no spike", ha="center", transform=axes.transAxes, color="0.4")
     plain(axes)
 
 
-def draw_rates(analysis: Analysis, axes: Axes) -> None:
-    """Draw the spike rate against the current of long squares."""
+def draw_rates(measured: tuple[NDArray[np.float64], NDArray[np.float64]], axes: Axes) -> None:
+    """Draw `rates`: the spike rate against the current of long squares."""
     axes.set_title("rate and current, long squares", fontsize=9)
     axes.set_xlabel("step (pA)")
     axes.set_ylabel("rate (spikes/s)")
     plain(axes)
-    if analysis.long_square is None:
+    if len(measured[0]):
+        axes.plot(*measured, "o-", color=ACCENT, markersize=3)
+    else:
         axes.text(0.5, 0.5, "no long square", ha="center", transform=axes.transAxes, color="0.4")
-        return
-    axes.plot(*rates(analysis), "o-", color=ACCENT, markersize=3)

@@ -410,7 +410,7 @@ class Jobs:
         Returns
         -------
         dict
-            ``details`` as `crosspatch.reporting.cell_view.cell_details` has them;
+            ``details`` as `crosspatch.reporting.cell_view.CellView.as_json` has them;
             ``recording``, None for a row of a table.
 
         Raises

@@ -167,7 +167,7 @@ class Worker:
         from crosspatch.features.outcome import Failure
         from crosspatch.prediction.batches import extraction_settings
         from crosspatch.recordings.opening import open_recording
-        from crosspatch.reporting.cell_view import recording_details
+        from crosspatch.reporting.cell_view import recording_view
         from crosspatch.service.traces import write_traces
 
         path, label = Path(request["path"]), str(request["label"])
@@ -182,7 +182,7 @@ class Worker:
                 named = replace(opened, name=label, cell_id=Path(label).stem)
                 recording, analysis = analysed(named, how)
                 tell({"stage": "drawing"})
-                about = recording_details(recording, analysis)
+                about = recording_view(recording, analysis).as_json()
                 about["stimuli"] = write_traces(recording, analysis, path.parent)
                 _write_json(_recorded(request), about)
                 tell({"stage": "drawn"})
@@ -296,11 +296,10 @@ class Worker:
     def _keep_details(
         self, request: dict[str, Any], prediction: Prediction, rows: Any, recording: Path | None
     ) -> None:
-        from crosspatch.reporting.cell_view import cell_details
+        from crosspatch.reporting.cell_view import cell_view
 
         for row, each in zip(rows, self._explained(request, prediction, recording), strict=True):
-            details = cell_details(each, self._map)
-            _write_json(_details(request, row), details)
+            _write_json(_details(request, row), cell_view(each, self._map).as_json())
 
     def _explained(
         self, request: dict[str, Any], prediction: Prediction, recording: Path | None
@@ -358,10 +357,9 @@ class Worker:
             joined(parts),
             out,
             explanations=explanations,
-            messages=[line for each in uploads for line in each["messages"]]
-            + [f"{name}: {reason}" for name, reason in request["unread"]],
+            messages=[line for each in uploads for line in each["messages"]],
             # Recordings that were not read are rows that say so.
-            failed=[name for name, _ in request["unread"]],
+            failed=dict(request["unread"]),
             progress=lambda done, total: tell({"stage": "drawing", "done": done, "total": total}),
         )
         return {}
