@@ -22,7 +22,7 @@ from crosspatch.errors import CohortError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, StepDescription
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
-from crosspatch.features.many import ExtractionProgress, extract_many
+from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.species import species_within
@@ -190,6 +190,11 @@ def read_recordings(
         If the model's features cannot be measured on recordings.
     """
     how = extraction_settings(settings)
+    if len(files) == 1 and isinstance(files[0], Path):
+        outcome = extract_one(files[0], how, settings.limit)
+        if progress is not None:
+            progress(ExtractionProgress(1, 1, int(isinstance(outcome, Failure)), 0))
+        return recordings_batch([(files[0], outcome)], settings, say)
     with _store() as store_file:
         extract_many(
             files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
