@@ -298,10 +298,10 @@ def test_whole_numbers_as_ids(tmp_path):
 
 
 def test_recordings_that_were_measured_are_not_measured_again(real_data: Path, monkeypatch):
-    file = real_data / "recordings" / "18713001.abf"
-    (first,), _ = read(file)
+    files = [real_data / "recordings" / f"{n}.abf" for n in ("18713001", "171116sh_0018")]
+    (first,), _ = read(*files)
     from crosspatch.features.many import Readers
 
     monkeypatch.setattr(Readers, "extract", None)
-    (again,), _ = read(file)
+    (again,), _ = read(*files)
     np.testing.assert_array_equal(first.X, again.X)

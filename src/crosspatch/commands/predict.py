@@ -178,6 +178,9 @@ def predict(
     Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
     outside reference (unlike the cells the model knows), insufficient data.
     """
+    # LightGBM and AnnData import Dask where it is installed: a second of start that is not used.
+    for name in ("dask", "dask.utils"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     from joblib import cpu_count
 
     from crosspatch.features.extraction import step_described
