@@ -31,7 +31,14 @@ class Judgement(NamedTuple):
 
 
 class Verdict(StrEnum):
-    """What is concluded about a cell."""
+    """What is concluded about a cell.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> crosspatch.Verdict("confident").meaning
+    'one subclass in the 90 % prediction set'
+    """
 
     CONFIDENT = "confident"
     AMBIGUOUS = "ambiguous"

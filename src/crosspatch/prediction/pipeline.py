@@ -330,7 +330,7 @@ def predict(
     --------
     >>> import crosspatch
     >>> crosspatch.predict("simulated/sim-human-0001.nwb", model="human-model")
-    Prediction of 1 row (1 confident) by logistic of human cells
+    Prediction of 1 row (1 outside reference) by logistic of human cells
     """
     wanted = request(
         inputs,

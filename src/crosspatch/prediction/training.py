@@ -98,6 +98,14 @@ def train(
     ------
     ModelError, EvaluationError, CohortError
         If the model or cohort does not allow it.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> cohort = crosspatch.load_cohort("human.h5ad")
+    >>> model = crosspatch.train(cohort, model="logistic", out="trained")
+    >>> model.species, model.classes
+    ('human', ('Lamp5', 'Pvalb', 'Sst', 'Vip'))
     """
     species = sorted(set(target.obs["species"].astype(str)))
     if len(species) != 1:
