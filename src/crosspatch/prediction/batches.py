@@ -30,10 +30,8 @@ from crosspatch.tables.columns import ColumnMap, map_columns
 from crosspatch.tables.mapping import Override, Overrides
 from crosspatch.tables.reading import (
     CHUNK,
-    _as_h5ad,
-    _excel,
-    _parquet,
-    _text,
+    read_chunks,
+    reading_h5ad,
     suffix_of,
 )
 from crosspatch.tables.values import Counted
@@ -337,15 +335,10 @@ def _parts(
     path = table
     if not path.is_file():
         raise CohortError(f"{path} does not exist")
-    kind = suffix_of(path)
-    if kind == ".h5ad":
+    if suffix_of(path) == ".h5ad":
         yield from _h5ad(path, settings, say)
-    elif kind in (".xlsx", ".xlsm"):
-        yield _excel(path, say)
-    elif kind == ".parquet":
-        yield _parquet(path)
     else:
-        yield _text(path, say)
+        yield read_chunks(path, say)
 
 
 def _in_memory(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -457,7 +450,7 @@ def _h5ad(path: Path, settings: ReadSettings, say: Say) -> Iterator[Batch | Iter
 
     if not h5py.is_hdf5(path):
         raise CohortError(f"{path} is not an h5ad file")
-    with _as_h5ad(path):
+    with reading_h5ad(path):
         yield from _cells(path, anndata.read_h5ad(path, backed="r"), settings, say)
 
 
@@ -514,7 +507,7 @@ def _cohort(
 
 def _annotated(path: Path, cells: anndata.AnnData) -> Iterator[pd.DataFrame]:
     """Any AnnData as a table: its variables, and its observations' own columns."""
-    with _as_h5ad(path):
+    with reading_h5ad(path):
         for start in range(0, cells.n_obs, CHUNK):
             part = cells[start : start + CHUNK].to_memory()
             frame = part.to_df()
