@@ -20,10 +20,10 @@ from crosspatch.errors import (
     TaxonomyError,
 )
 from crosspatch.evaluation import benchmark as module
-from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.results import TABLES, published, read_results
 from crosspatch.evaluation.splits import make_folds
+from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.registry import model_entry
 from tests import made

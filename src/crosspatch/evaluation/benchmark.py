@@ -18,8 +18,7 @@ from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation import calibration as honesty
-from crosspatch.evaluation import metrics
+from crosspatch.evaluation import metrics, uncertainty
 from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
 from crosspatch.evaluation.results import (
     BENCHMARK,
@@ -192,15 +191,15 @@ def _calibration_tables(
     by_fold: list[dict[str, Any]] = []
     for job in work:
         place, outcome = _place(job), outcomes[job.name]
-        predictions += honesty.prediction_rows(place, outcome, classes)
-        by_fold += honesty.condition_rows(place, outcome, job.target.classes)
+        predictions += uncertainty.prediction_rows(place, outcome, classes)
+        by_fold += uncertainty.condition_rows(place, outcome, job.target.classes)
     frame = pd.DataFrame(predictions)
     return CalibrationTables(
         predictions=frame,
-        calibration=honesty.calibration_table(frame),
-        coverage=honesty.coverage_table(frame),
-        reliability=honesty.reliability_table(frame),
-        families=honesty.families_table(pd.DataFrame(by_fold)),
+        calibration=uncertainty.calibration_table(frame),
+        coverage=uncertainty.coverage_table(frame),
+        reliability=uncertainty.reliability_table(frame),
+        families=uncertainty.families_table(pd.DataFrame(by_fold)),
     )
 
 
@@ -309,7 +308,7 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
                 more["groups_source"] = job.source.donors
         model.fit(target.X[fold.train], target.y[fold.train], **more)
         probabilities = model.predict_proba(target.X[fold.test])
-        judged = honesty.judge(model, target.X[fold.test]) if job.calibrated else None
+        judged = uncertainty.judge(model, target.X[fold.test]) if job.calibrated else None
     outcome = {
         "classes": [str(name) for name in model.classes_],
         "cell_ids": target.cell_ids[fold.test].tolist(),
@@ -325,7 +324,7 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, dict[str, An
 
 
 def _predicted(outcome: Mapping[str, Any]) -> NDArray[np.str_]:
-    return honesty.predicted_classes(outcome["probabilities"], outcome["classes"])
+    return uncertainty.predicted_classes(outcome["probabilities"], outcome["classes"])
 
 
 def _place(job: _Job) -> dict[str, Any]:

@@ -31,7 +31,7 @@ TABLES = ("results", "summary", "comparisons", "confusion", "cohorts")
 
 @dataclass(frozen=True)
 class CalibrationTables:
-    """How honest models are about their uncertainty; see `crosspatch.evaluation.calibration`."""
+    """How honest models are about their uncertainty; see `crosspatch.evaluation.uncertainty`."""
 
     #: A row a test cell, with probabilities, prediction sets and p-value.
     predictions: pd.DataFrame

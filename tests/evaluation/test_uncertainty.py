@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosspatch.evaluation import calibration as module
+from crosspatch.evaluation import uncertainty as module
 from crosspatch.evaluation.benchmark import benchmark
 from crosspatch.evaluation.results import read_results
 from crosspatch.features.layouts import load_layout
