@@ -74,7 +74,7 @@ def test_a_refused_cell_counts_as_wrong(result):
 def test_tables_are_made_of_the_predictions(result):
     tables = result.calibration
     run = tables.predictions.query("run == 0 and predicted != @module.REFUSED")
-    inside = [t in str(s).split("|") for t, s in zip(run["true"], run["set"], strict=True)]
+    inside = [t in chosen for t, chosen in zip(run["true"], run["set"], strict=True)]
     rows = module.coverage_table(run).query("`class` == 'all' and sets == 'over all cells'")
     assert rows["coverage_mean"].iloc[0] == pytest.approx(np.mean(inside))
     reliability = tables.reliability
@@ -110,6 +110,11 @@ def test_the_folder_keeps_and_gives_back_the_tables(result, folder: Path):
     again = read_results(folder)
     assert again.calibration is not None
     pd.testing.assert_frame_equal(again.calibration.families, result.calibration.families)
+    for kind in ("set", "class_set"):
+        back, made_now = (r.calibration.predictions[kind] for r in (again, result))
+        assert back.tolist() == made_now.tolist()
+    text = pd.read_csv(folder / "predictions.csv", keep_default_na=False)["class_set"]
+    assert text.tolist() == ["|".join(each) for each in result.calibration.predictions["class_set"]]
 
 
 def test_fold_probabilities_are_those_in_the_predictions(result, folder: Path):

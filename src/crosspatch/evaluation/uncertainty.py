@@ -1,10 +1,13 @@
-"""How honest is a model's uncertainty: calibration, coverage, strangers, missing families."""
+"""How honest is a model's uncertainty: calibration, coverage, cells unlike the reference.
+
+And how good it is where families are missing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import combinations, compress
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -12,37 +15,62 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.evaluation.results import WHO, over_runs
 from crosspatch.features.layouts import Layout
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import Calibration
-from crosspatch.models.verdicts import OUTSIDE_P
+from crosspatch.models.verdicts import Verdict, verdicts
 
 #: Bins of the reliability diagram, of equal width (Guo et al. 2017).
 BINS = 15
 
 #: What stands in place of a class where a cell has too little of the layout.
-REFUSED = "insufficient data"
+REFUSED = Verdict.INSUFFICIENT.value
 
 #: Stimuli by the ending of a family's name, for scalar layouts.
 _OTHER_STIMULI = ("_ramp", "_short_square")
 
-#: Columns that identify a model's results.
-_WHO = ["task", "features", "model", "protocol"]
+_SCORES_OF_FAMILIES = ["macro_f1", "accuracy", "coverage", "set_size", "refused"]
+
+
+class PartOutcome(TypedDict):
+    """What a model says of test cells of which some features are there, as a fold's file has it."""
+
+    predicted: list[str]
+    sets: list[list[int]]
+
+
+class JudgedOutcome(TypedDict):
+    """What a calibrated model says of test cells, as a fold's file has it."""
+
+    sets: list[list[int]]
+    class_sets: list[list[int]]
+    p_reference: list[float]
+    enough: list[bool]
+    settings: str
+    conditions: dict[str, PartOutcome]
+
+
+class FoldOutcome(TypedDict):
+    """What a fold's file has."""
+
+    classes: list[str]
+    cell_ids: list[str]
+    y: list[str]
+    probabilities: list[list[float]]
+    n_train: int
+    judged: JudgedOutcome | None
+    seconds: float
+
+
+#: Where a row of a table comes from: task, features, model, protocol, run, fold.
+Place = dict[str, str | int]
 
 
 def conditions(layout: Layout, seed: int = 0) -> dict[str, NDArray[np.bool_]]:
-    """Which features are there: all, long squares only, without a family, two families, 40 %.
+    """What is there, in words, to which features those are: an array of bool, shape (features,).
 
-    Parameters
-    ----------
-    layout : Layout
-    seed : int
-        Of the features drawn at random.
-
-    Returns
-    -------
-    dict
-        What is there, in words, to an array of bool, shape (features,).
+    All; long squares only; without one family; two families; 40 % of scalars, drawn at random.
     """
     whole = np.ones(len(layout.features), dtype=bool)
 
@@ -70,22 +98,10 @@ def conditions(layout: Layout, seed: int = 0) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
-def judge(model: CalibratedClassifier, X: NDArray, seed: int = 0) -> dict[str, Any]:
-    """What a fitted model says of test cells, complete and with features taken away.
-
-    Parameters
-    ----------
-    model : CalibratedClassifier
-    X : array, shape (cells, features)
-    seed : int
-
-    Returns
-    -------
-    dict
-        Lists, as they are kept in a fold's file.
-    """
+def judged_outcome(model: CalibratedClassifier, X: NDArray, seed: int = 0) -> JudgedOutcome:
+    """What a fitted model says of test cells, complete and with features taken away."""
     found = model.judge(X)
-    less = {}
+    less: dict[str, PartOutcome] = {}
     for name, there in conditions(model.layout, seed).items():
         part = found if there.all() else model.judge(np.where(there, X, np.nan))
         less[name] = {
@@ -118,24 +134,20 @@ def predicted_classes(probabilities: ArrayLike, classes: ArrayLike) -> NDArray[n
 
 
 def prediction_rows(
-    place: Mapping[str, Any], outcome: Mapping[str, Any], classes: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """A row a test cell of a fold: probabilities, prediction sets, p-value."""
-    judged = outcome["judged"]
-    names = outcome["classes"]
+    place: Place, outcome: FoldOutcome, classes: Sequence[str]
+) -> Iterator[dict[str, object]]:
+    """One row per test cell of a fold: probabilities, prediction sets, p-value."""
+    judged, names = outcome["judged"], outcome["classes"]
+    if judged is None:
+        return
     predicted = predicted_classes(outcome["probabilities"], names).tolist()
     for row, cell_id in enumerate(outcome["cell_ids"]):
         p = dict(zip(names, outcome["probabilities"][row], strict=True))
         yield (
-            dict(place)
-            | {"cell_id": cell_id, "true": outcome["y"][row], "predicted": predicted[row]}
+            {**place, "cell_id": cell_id, "true": outcome["y"][row], "predicted": predicted[row]}
             | {f"p_{name}": p.get(name, np.nan) for name in classes}
-            | {
-                kind: "|".join(
-                    n for n, inside in zip(names, judged[of][row], strict=True) if inside
-                )
-                for kind, of in (("set", "sets"), ("class_set", "class_sets"))
-            }
+            | {"set": tuple(compress(names, judged["sets"][row]))}
+            | {"class_set": tuple(compress(names, judged["class_sets"][row]))}
             | {"p_reference": judged["p_reference"][row]}
         )
 
@@ -148,7 +160,7 @@ def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a cell that has enough of the layout, with the columns of `prediction_rows`.
+        One row per cell that has enough of the layout, with the columns of `prediction_rows`.
     """
     held = model.held_
     names = [str(name) for name in model.classes_]
@@ -159,34 +171,30 @@ def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
         p = fitted.probabilities(part.log_p, part.completeness)
         frame = pd.DataFrame(p, columns=[f"p_{name}" for name in names])
         frame["true"] = np.asarray(names)[part.codes]
-        frame["predicted"] = np.asarray(names)[p.argmax(axis=1)]
+        frame["predicted"] = predicted_classes(p, names)
         for kind, by_class in (("set", False), ("class_set", True)):
-            frame[kind] = [
-                set_text(names, row) for row in fitted.sets(p, part.completeness, by_class=by_class)
-            ]
+            sets = fitted.sets(p, part.completeness, by_class=by_class)
+            frame[kind] = [tuple(compress(names, row)) for row in sets]
         frame["p_reference"] = fitted.p_values(part.distance, part.completeness)
         parts.append(frame)
-    return pd.concat(parts, ignore_index=True).assign(run=0, **dict.fromkeys(_WHO, ""))
-
-
-def set_text(names: Sequence[str], inside: Sequence[Any]) -> str:
-    """The classes of a prediction set as text: ``Sst|Vip``."""
-    return "|".join(name for name, there in zip(names, inside, strict=True) if there)
+    return pd.concat(parts, ignore_index=True).assign(run=0, **dict.fromkeys(WHO, ""))
 
 
 def condition_rows(
-    place: Mapping[str, Any], outcome: Mapping[str, Any], classes: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """A row a fold and choice of features."""
+    place: Place, outcome: FoldOutcome, classes: Sequence[str]
+) -> Iterator[dict[str, object]]:
+    """One row per fold and choice of features."""
     y = np.asarray(outcome["y"])
     names = np.asarray(outcome["classes"])
-    for condition, part in outcome["judged"]["conditions"].items():
+    parts = outcome["judged"]["conditions"] if outcome["judged"] else {}
+    for condition, part in parts.items():
         predicted = np.asarray(part["predicted"])
         sets = np.asarray(part["sets"], dtype=bool).reshape(len(y), len(names))
         enough = predicted != REFUSED
         inside = (sets & (names[None, :] == y[:, None])).any(axis=1)
         of_class = f1_score(y, predicted, labels=list(classes), average="macro", zero_division=0)
-        yield dict(place) | {
+        yield {
+            **place,
             "present": condition,
             "macro_f1": float(of_class),
             "accuracy": float(np.mean(predicted == y)),
@@ -199,15 +207,8 @@ def condition_rows(
 def expected_calibration_error(confidence: NDArray, correct: NDArray) -> float:
     """Mean distance between confidence and accuracy over `BINS` bins of equal width.
 
-    Parameters
-    ----------
-    confidence : array, shape (cells,)
-        Probability of the predicted class.
-    correct : array of bool, shape (cells,)
-
-    References
-    ----------
-    Guo et al.: On calibration of modern neural networks. ICML 2017.
+    See Guo et al.: On calibration of modern neural networks. ICML 2017. Both arrays have shape
+    (cells,); confidence is the probability of the predicted class.
     """
     which = _bin(confidence)
     gaps = [abs(confidence[which == k].sum() - correct[which == k].sum()) for k in range(BINS)]
@@ -219,101 +220,93 @@ def _bin(confidence: NDArray) -> NDArray[np.intp]:
 
 
 def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Mean and SD over runs, a row a task and model.
+    """Mean and SD over runs: one row per task and model.
 
-    ``ece`` is of the predicted class; ``confident`` the share of cells with one class in their
-    set that are not called outside, ``accuracy_confident`` how many of those are right;
-    ``outside`` the share called outside the reference, all of which are true cells of it;
-    ``refused`` the share with too little data, which take no part in the rest.
+    ``ece`` is of the predicted class; ``confident`` the share of cells with that verdict,
+    ``accuracy_confident`` how many of those are right; ``outside`` the share called unlike the
+    reference, all of which are true cells of it; ``refused`` the share with too little data, which
+    take no part in the rest.
     """
     rows = []
-    for (*who, run), part in predictions.groupby([*_WHO, "run"], sort=False):
-        judged = part[part["predicted"] != REFUSED]
-        best = _confidence(judged)
-        right = (judged["predicted"] == judged["true"]).to_numpy()
-        size = _sizes(judged["set"])
-        confident = (size == 1) & (judged["p_reference"] >= OUTSIDE_P).to_numpy()
+    for place, part in _by(predictions, [*WHO, "run"]):
+        judged = _Judged(part)
+        confident = judged.verdicts == Verdict.CONFIDENT
+        accuracy = judged.right[confident].mean() if confident.any() else np.nan
         rows.append(
-            dict(zip(_WHO, who, strict=True))
-            | {
-                "run": run,
-                "ece": expected_calibration_error(best, right),
-                "accuracy": right.mean(),
-                "mean_confidence": best.mean(),
-                "confident": confident.mean(),
-                "accuracy_confident": right[confident].mean() if confident.any() else np.nan,
-                "outside": (judged["p_reference"] < OUTSIDE_P).mean(),
-                "refused": 1 - len(judged) / len(part),
-            }
+            place
+            | {"ece": expected_calibration_error(judged.confidence, judged.right)}
+            | {"accuracy": judged.right.mean(), "mean_confidence": judged.confidence.mean()}
+            | {"confident": confident.mean(), "accuracy_confident": accuracy}
+            | {"outside": (judged.verdicts == Verdict.OUTSIDE).mean()}
+            | {"refused": 1 - len(judged.right) / len(part)}
         )
-    return _over_runs(pd.DataFrame(rows), _WHO)
+    return over_runs(pd.DataFrame(rows), WHO)
 
 
 def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Coverage and mean size of the prediction sets, mean and SD over runs.
 
-    A row a task, model, kind of set and class; ``all`` for all cells together.
+    One row per task, model, kind of set and class; ``all`` for all cells together.
     """
     rows = []
-    for (*who, run), part in predictions.groupby([*_WHO, "run"], sort=False):
+    for place, part in _by(predictions, [*WHO, "run"]):
         judged = part[part["predicted"] != REFUSED]
+        true = judged["true"].to_numpy()
+        classes = [name for name in load_taxonomy().subclasses if name in set(true)]
         for kind, column in (("over all cells", "set"), ("by class", "class_set")):
-            size = _sizes(judged[column])
-            inside = np.array(
-                [t in s.split("|") for t, s in zip(judged["true"], judged[column], strict=True)]
-            )
-            there = set(judged["true"])
-            for name in ["all", *(n for n in load_taxonomy().subclasses if n in there)]:
-                of = np.ones(len(judged), bool) if name == "all" else judged["true"] == name
+            size = judged[column].map(len).to_numpy()
+            inside = np.array([t in chosen for t, chosen in zip(true, judged[column], strict=True)])
+            for name in ["all", *classes]:
+                of = np.ones(len(true), bool) if name == "all" else true == name
                 rows.append(
-                    dict(zip(_WHO, who, strict=True))
-                    | {"sets": kind, "class": name, "run": run, "coverage": inside[of].mean()}
+                    place
+                    | {"sets": kind, "class": name, "coverage": inside[of].mean()}
                     | {"set_size": size[of].mean(), "one_class": (size[of] == 1).mean()}
                     | {"empty": (size[of] == 0).mean()}
                 )
-    return _over_runs(pd.DataFrame(rows), [*_WHO, "sets", "class"])
+    return over_runs(pd.DataFrame(rows), [*WHO, "sets", "class"])
 
 
 def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Confidence and accuracy by bin of confidence, all runs together."""
     rows = []
-    for who, part in predictions.groupby(_WHO, sort=False):
-        judged = part[part["predicted"] != REFUSED]
-        best = _confidence(judged)
-        right = (judged["predicted"] == judged["true"]).to_numpy()
-        which = _bin(best)
+    for place, part in _by(predictions, WHO):
+        judged = _Judged(part)
+        which = _bin(judged.confidence)
         for k in np.unique(which):
             here = which == k
             rows.append(
-                dict(zip(_WHO, who, strict=True))
+                place
                 | {"bin_low": k / BINS, "bin_high": (k + 1) / BINS, "cells": int(here.sum())}
-                | {"confidence": best[here].mean(), "accuracy": right[here].mean()}
+                | {"confidence": judged.confidence[here].mean()}
+                | {"accuracy": judged.right[here].mean()}
             )
     return pd.DataFrame(rows)
 
 
 def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:
     """Macro-F1 and coverage by what is there, mean and SD over runs of the mean of folds."""
-    scores = ["macro_f1", "accuracy", "coverage", "set_size", "refused"]
-    keys = [*_WHO, "present"]
-    runs = by_fold.groupby([*keys, "run"], sort=False)[scores].mean().reset_index()
-    return _over_runs(runs, keys)
+    keys = [*WHO, "present"]
+    runs = by_fold.groupby([*keys, "run"], sort=False)[_SCORES_OF_FAMILIES].mean()
+    return over_runs(runs.reset_index(), keys)
 
 
-def _over_runs(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    scores = [name for name in rows.columns if name not in (*keys, "run")]
-    grouped = rows.groupby(list(keys), sort=False)[scores]
-    mean, deviation = grouped.mean(), grouped.std(ddof=1)
-    table = mean.add_suffix("_mean").join(deviation.add_suffix("_sd"))
-    table = table[[f"{name}_{kind}" for name in scores for kind in ("mean", "sd")]]
-    table.insert(0, "runs", grouped.size())
-    return table.reset_index()
+def _by(predictions: pd.DataFrame, keys: list[str]) -> Iterator[tuple[Place, pd.DataFrame]]:
+    """Every value of some columns, and its rows."""
+    for _, part in predictions.groupby(keys, sort=False):
+        yield {str(key): part[key].iloc[0] for key in keys}, part
 
 
-def _confidence(predictions: pd.DataFrame) -> NDArray[np.float64]:
-    columns = [name for name in predictions if str(name).startswith("p_") and name != "p_reference"]
-    return np.nanmax(predictions[columns].to_numpy(dtype=float), axis=1)
+class _Judged:
+    """Predictions of one model, as arrays, without the cells that have too little."""
 
-
-def _sizes(sets: pd.Series) -> NDArray[np.intp]:
-    return np.array([len(text.split("|")) if text else 0 for text in sets.fillna("")])
+    def __init__(self, predictions: pd.DataFrame) -> None:
+        cells = predictions[predictions["predicted"] != REFUSED]
+        names = [name for name in load_taxonomy().subclasses if f"p_{name}" in cells]
+        p = cells[[f"p_{name}" for name in names]].to_numpy(dtype=float)
+        known = ~np.isnan(p).all(axis=0)  # classes of another task have no probabilities
+        sets = np.array([[name in chosen for name in names] for chosen in cells["set"]], dtype=bool)
+        sets = sets.reshape(p.shape)
+        self.right = (cells["predicted"] == cells["true"]).to_numpy()
+        self.confidence = np.nanmax(p, axis=1)
+        self.verdicts = verdicts(p[:, known], sets[:, known], cells["p_reference"].to_numpy())
