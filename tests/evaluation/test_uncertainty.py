@@ -111,10 +111,10 @@ def test_the_folder_keeps_and_gives_back_the_tables(result, folder: Path):
     assert again.calibration is not None
     pd.testing.assert_frame_equal(again.calibration.families, result.calibration.families)
     for kind in ("set", "class_set"):
-        back, made_now = (r.calibration.predictions[kind] for r in (again, result))
-        assert back.tolist() == made_now.tolist()
-    text = pd.read_csv(folder / "predictions.csv", keep_default_na=False)["class_set"]
-    assert text.tolist() == ["|".join(each) for each in result.calibration.predictions["class_set"]]
+        expected = result.calibration.predictions[kind].tolist()
+        assert again.calibration.predictions[kind].tolist() == expected
+        text = pd.read_csv(folder / "predictions.csv", keep_default_na=False)[kind]
+        assert text.tolist() == ["|".join(each) for each in expected]
 
 
 def test_fold_probabilities_are_those_in_the_predictions(result, folder: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
@@ -15,7 +16,7 @@ from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation import metrics, uncertainty
+from crosspatch.evaluation import metrics, runner, uncertainty
 from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
 from crosspatch.evaluation.results import (
     BENCHMARK,
@@ -24,16 +25,7 @@ from crosspatch.evaluation.results import (
     ResultFolder,
     benchmark_result,
 )
-from crosspatch.evaluation.runner import (
-    RunKeywords,
-    RunSettings,
-    build_model,
-    fold_key,
-    one_core,
-    run_settings,
-    run_units,
-    source_arguments,
-)
+from crosspatch.evaluation.runner import RunKeywords, RunSettings
 from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.evaluation.task_cohorts import cells_for, require_cohorts
 from crosspatch.evaluation.uncertainty import FoldOutcome, Place, predicted_classes
@@ -64,7 +56,6 @@ class _Job:
 
     @property
     def name(self) -> str:
-        """What the fold's file is called."""
         place = f"{self.entry.name}-{self.protocol.name}-r{self.fold.run:02d}-f{self.fold.number}"
         place += "-calibrated" if self.calibrated else ""
         return f"{self.task.species}-{place}-{self.key[:12]}"
@@ -123,7 +114,7 @@ def benchmark(
         for job in _jobs(task, entries, cohorts, run, calibration)
     ]
     run.require_device_for(job.entry for job in work)
-    told = run_settings(
+    told = runner.run_settings(
         BENCHMARK,
         cohorts,
         tasks=list(dict.fromkeys(job.task.name for job in work)),
@@ -141,11 +132,12 @@ def benchmark(
     # Long ones first, so that the last worker is not left with one. What two tasks share is done
     # once.
     ordered = sorted(work, key=lambda job: not job.entry.needs_source)
-    outcomes = run_units(ordered, _evaluate, run.jobs, folder, run.progress)
+    outcomes = runner.run_units(ordered, _evaluate, run.jobs, folder, run.progress)
     done = [(job, outcomes[job.name]) for job in work]
+    rows, confusion = zip(*(_rows(*each) for each in done), strict=True)
     result = benchmark_result(
-        pd.DataFrame([_row(*each) for each in done]),
-        pd.DataFrame([row for each in done for row in _confusion_rows(*each)]),
+        pd.DataFrame(rows),
+        pd.DataFrame(chain.from_iterable(confusion)),
         table.composition(cohorts),
         told,
         _calibration_tables(done) if calibration else None,
@@ -201,16 +193,16 @@ def _jobs(
     calibrated: bool,
 ) -> Iterator[_Job]:
     cells = cells_for(task, cohorts, run.alignment)
-    target = cells[task.species]
-    digests = {species: part.digest for species, part in cells.items()}
+    target, source = cells[task.species], cells.get(task.source or "")
+    digests = target.digest, source.digest if source is not None else ""
     protocol = protocol_named(run.protocol)
     for number in range(protocol.runs):
         for fold in make_folds(target.y, target.donors, protocol, task, number, run.seed):
             for entry in entries:
-                second = task.source if entry.needs_source else None
-                source, theirs = (cells[second], digests[second]) if second else (None, "")
-                key = fold_key(entry, protocol, fold, digests[task.species], theirs, run.device)
-                yield _Job(task, entry, protocol, fold, target, source, run.device, calibrated, key)
+                second = (source, digests[1]) if entry.needs_source else (None, "")
+                key = runner.fold_key(entry, protocol, fold, digests[0], second[1], run.device)
+                where = run.device, calibrated, key
+                yield _Job(task, entry, protocol, fold, target, second[0], *where)
 
 
 def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, FoldOutcome]:
@@ -220,10 +212,10 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, FoldOutcome]
     if job.calibrated:
         model = build_calibrated(job.entry, target.layout, fold.seed, job.device)
     else:
-        model = build_model(job.entry, target.layout, job.protocol, fold.seed, job.device)
-    with one_core():
+        model = runner.build_model(job.entry, target.layout, job.protocol, fold.seed, job.device)
+    with runner.one_core():
         donors = target.donors[fold.train] if by_donor else None
-        source = {} if job.source is None else source_arguments(job.source, by_donor)
+        source = {} if job.source is None else runner.source_arguments(job.source, by_donor)
         model = fit_copy(model, target.X[fold.train], target.y[fold.train], donors, **source)
         probabilities = model.predict_proba(target.X[fold.test])
         tested = target.X[fold.test]
@@ -253,22 +245,19 @@ def _place(job: _Job) -> Place:
     }
 
 
-def _row(job: _Job, outcome: FoldOutcome) -> Mapping[str, object]:
-    predicted = predicted_classes(outcome["probabilities"], outcome["classes"])
-    return (
-        {**_place(job), "n_train": outcome["n_train"], "n_test": len(outcome["y"])}
-        | metrics.scores(outcome["y"], predicted, job.target.classes)
-        | {"seconds": outcome["seconds"]}
-    )
-
-
-def _confusion_rows(job: _Job, outcome: FoldOutcome) -> Iterator[dict[str, object]]:
-    classes = job.target.classes
+def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """The fold's row of ``results``, and its rows of ``confusion``."""
+    classes, place = job.target.classes, _place(job)
     predicted = predicted_classes(outcome["probabilities"], outcome["classes"])
     counts = metrics.confusion(outcome["y"], predicted, classes).tolist()
-    for true, row in zip(classes, counts, strict=True):
-        for name, cells in zip(classes, row, strict=True):
-            yield {**_place(job), "true": true, "predicted": name, "cells": cells}
+    confusion: list[dict[str, object]] = [
+        {**place, "true": true, "predicted": name, "cells": cells}
+        for true, row in zip(classes, counts, strict=True)
+        for name, cells in zip(classes, row, strict=True)
+    ]
+    scores = metrics.scores(outcome["y"], predicted, classes)
+    counted = {"n_train": outcome["n_train"], "n_test": len(outcome["y"])}
+    return {**place, **counted, **scores, "seconds": outcome["seconds"]}, confusion
 
 
 def _calibration_tables(done: Sequence[tuple[_Job, FoldOutcome]]) -> CalibrationTables:

@@ -23,7 +23,7 @@ from sklearn.base import BaseEstimator
 from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.table import CONDITIONS
 from crosspatch.errors import EvaluationError, ModelError
-from crosspatch.evaluation import metrics
+from crosspatch.evaluation import metrics, runner
 from crosspatch.evaluation.comparison import (
     corrected_resampled_t,
     held_out_share,
@@ -31,16 +31,7 @@ from crosspatch.evaluation.comparison import (
 )
 from crosspatch.evaluation.protocols import BY_DONOR, CURVE_TASK, N_FOLDS, PROTOCOLS
 from crosspatch.evaluation.results import ResultFolder, Settings, read_settings, read_tables
-from crosspatch.evaluation.runner import (
-    RunKeywords,
-    RunSettings,
-    fold_key,
-    one_core,
-    outcome_key,
-    run_settings,
-    run_units,
-    source_arguments,
-)
+from crosspatch.evaluation.runner import RunKeywords, RunSettings
 from crosspatch.evaluation.splits import Fold, derived_seed, make_folds
 from crosspatch.evaluation.task_cohorts import cells_for, require_cohorts
 from crosspatch.models.registry import ModelEntry, model_entry
@@ -115,7 +106,6 @@ class _Job:
 
     @property
     def name(self) -> str:
-        """What its file is called."""
         return f"curve-{self.entry.name}-d{self.draw.number:02d}-{self.key[:12]}"
 
 
@@ -189,7 +179,7 @@ def learning_curve(
     run.require_device_for(entries)
     target, source = cells_for(CURVE_TASK, cohorts, run.alignment).values()
     work = list(_jobs(entries, target, source, run))
-    told = run_settings(
+    told = runner.run_settings(
         LEARNING_CURVE,
         cohorts,
         tasks=[LEARNING_CURVE],
@@ -208,7 +198,7 @@ def learning_curve(
         needs = frozenset({"classes", "y", "points"})
         folder = ResultFolder(Path(run.out), CURVE_TABLES, needs).begin(told)
     ordered = sorted(work, key=lambda job: not job.entry.uses_device)  # slow ones first
-    outcomes = run_units(ordered, _evaluate, run.jobs, folder, run.progress)
+    outcomes = runner.run_units(ordered, _evaluate, run.jobs, folder, run.progress)
     cuts = dict(_cuts(cohorts[CURVE_TASK.species], target))
     results = pd.DataFrame([row for job in work for row in _rows(job, outcomes[job.name], cuts)])
     curve = LearningCurve(results, summarize_draws(results), gains(results), told)
@@ -250,8 +240,8 @@ def _jobs(
     for draw in _draws(target, run.protocol, run.seed):
         points = [rows.tolist() for rows in draw.points.values()]
         for entry in entries:
-            fold = fold_key(entry, PROTOCOLS["donor"], draw.fold, *digests, run.device)
-            key = outcome_key(LEARNING_CURVE, fold, points)
+            fold = runner.fold_key(entry, PROTOCOLS["donor"], draw.fold, *digests, run.device)
+            key = runner.outcome_key(LEARNING_CURVE, fold, points)
             yield _Job(entry, draw, target, source, run.device, key)
 
 
@@ -297,7 +287,7 @@ def _divisible(y: NDArray, donors: NDArray, seed: int) -> bool:
 def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, _Outcome]:
     target, test = job.target, job.draw.fold.test
     points: dict[str, _Point] = {}
-    with one_core():
+    with runner.one_core():
         fit = _fitter(job)
         for name, rows in job.draw.points.items():
             started = time.perf_counter()
@@ -311,11 +301,8 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, _Outcome]:
                 "probabilities": np.asarray(p, dtype=float).tolist(),
                 "seconds": time.perf_counter() - started,
             }
-    outcome: _Outcome = {
-        "classes": list(target.classes),
-        "y": target.y[test].tolist(),
-        "points": points,
-    }
+    y = target.y[test].tolist()
+    outcome: _Outcome = {"classes": list(target.classes), "y": y, "points": points}
     if folder is not None:
         folder.store(job.name, outcome)
     return job.name, outcome
@@ -325,7 +312,7 @@ def _fitter(job: _Job) -> Callable[[NDArray[np.intp]], BaseEstimator | None]:
     """A function that fits the job's model on labelled rows; None where it cannot do without."""
     target, source, name = job.target, job.source, job.entry.name
     pool = target.X[job.draw.fold.train]  # the features of all cells of the training donors
-    second = source_arguments(source) if name in PAIRS else {}
+    second = runner.source_arguments(source) if name in PAIRS else {}
 
     def fresh() -> BaseEstimator:
         return job.entry.build(target.layout, job.draw.fold.seed, job.device)
@@ -369,31 +356,22 @@ def _cuts(cohort: anndata.AnnData, target: Cells) -> Iterator[tuple[str, NDArray
 def _rows(
     job: _Job, outcome: _Outcome, cuts: Mapping[str, NDArray[np.bool_]]
 ) -> Iterator[dict[str, object]]:
-    fold = job.draw.fold
+    fold, name = job.draw.fold, job.entry.name
     y = np.asarray(outcome["y"])
     for point, found in outcome["points"].items():
         best = np.asarray(found["probabilities"]).argmax(axis=1)
         predicted = np.asarray(found["classes"])[best]
         for cut, cells in cuts.items():
             rows = cells[fold.test]
-            here = [name for name in outcome["classes"] if name in set(y[rows])]
+            here = [each for each in outcome["classes"] if each in set(y[rows])]
             if len(here) < 2:
                 continue
             yield (
-                {
-                    "features": job.target.features,
-                    "model": job.entry.name,
-                    "mouse": job.entry.name in PAIRS,
-                    "cells_per_class": point,
-                    "n_labelled": found["labelled"],
-                    "cut": cut,
-                    "draw": job.draw.number,
-                    "run": fold.run,
-                    "fold": fold.number,
-                    # For the correction: labelled cells are drawn from all training cells.
-                    "n_train": len(fold.train),
-                    "n_test": int(rows.sum()),
-                }
+                {"features": job.target.features, "model": name, "mouse": name in PAIRS}
+                | {"cells_per_class": point, "n_labelled": found["labelled"], "cut": cut}
+                | {"draw": job.draw.number, "run": fold.run, "fold": fold.number}
+                # For the correction: labelled cells are drawn from all training cells.
+                | {"n_train": len(fold.train), "n_test": int(rows.sum())}
                 | metrics.scores(y[rows], predicted[rows], here)
                 | {"seconds": found["seconds"]}
             )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
@@ -120,10 +119,8 @@ def summarize_runs(results: pd.DataFrame) -> pd.DataFrame:
     # A class that a task does not have has no score, and one run no standard deviation.
     ours = ours.dropna(axis="columns", how="all") if len(ours) else ours
     ours = ours.rename(columns={"seconds_mean": "seconds_per_fold"})
-    theirs = published()[["task", "model", "macro_f1", "accuracy"]].rename(
-        columns={"macro_f1": "published_macro_f1", "accuracy": "published_accuracy"}
-    )
-    merged = ours.merge(theirs, on=["task", "model"], how="left")
+    theirs = published().set_index(["task", "model"])[["macro_f1", "accuracy"]]
+    merged = ours.join(theirs.add_prefix("published_"), on=["task", "model"])
     made_up = merged["features"].astype(str).str.contains("simulated")
     merged.loc[made_up, ["published_macro_f1", "published_accuracy"]] = np.nan
     first = [*WHO, "macro_f1_mean", "macro_f1_sd", "accuracy_mean", "accuracy_sd"]
@@ -172,12 +169,16 @@ class ResultFolder:
                 f"{self.path} is not a result folder, and {foreign[0].name} in it would be lost",
                 hint="choose another {out}",
             )
-        with self._writing():
+        try:
             self._folds.mkdir(parents=True, exist_ok=True)
-        self._write("settings.json", _json({"status": "running", **settings}))
-        with self._writing():
+            self._write_settings("running", settings)
             for file in tables:
                 file.unlink(missing_ok=True)
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.path}: results cannot be written here ({error.strerror})",
+                hint="choose another {out}",
+            ) from error
         return self
 
     def finish(self, tables: Mapping[str, pd.DataFrame], settings: Settings) -> None:
@@ -191,7 +192,7 @@ class ResultFolder:
         for name, table in tables.items():
             joined = {column: table[column].map("|".join) for column in _SETS if column in table}
             self._write(f"{name}.csv", table.assign(**joined).to_csv(index=False))
-        self._write("settings.json", _json({"status": "complete", **settings}))
+        self._write_settings("complete", settings)
 
     def store(self, name: str, outcome: Mapping[str, object]) -> None:
         """Keep the outcome of a part."""
@@ -213,19 +214,9 @@ class ResultFolder:
         with replacing(self.path / name, EvaluationError) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise EvaluationError(
-                f"{self.path}: results cannot be written here ({error.strerror})",
-                hint="choose another {out}",
-            ) from error
-
-
-def _json(value: Mapping[str, object]) -> str:
-    return json.dumps(value, indent=2) + "\n"
+    def _write_settings(self, status: str, settings: Settings) -> None:
+        text = json.dumps({"status": status, **settings}, indent=2)
+        self._write("settings.json", text + "\n")
 
 
 def read_settings(path: str | Path, kind: str | None = None) -> Settings:

@@ -123,8 +123,7 @@ def fold_key(
     """Checksum of everything a fold's result depends on."""
     rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
     where = device if entry.uses_device else ""
-    who = (entry.name, protocol.name, fold.seed, rows, target, source, where)
-    return outcome_key(*who)
+    return outcome_key(entry.name, protocol.name, fold.seed, rows, target, source, where)
 
 
 def outcome_key(*parts: object) -> str:

@@ -227,18 +227,19 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
     reference, all of which are true cells of it; ``refused`` the share with too little data, which
     take no part in the rest.
     """
+    keys = [*WHO, "run"]
+    cells = predictions.groupby(keys, sort=False).size().to_dict()
     rows = []
-    for place, part in _by(predictions, [*WHO, "run"]):
-        judged = _Judged(part)
-        confident = judged.verdicts == Verdict.CONFIDENT
-        accuracy = judged.right[confident].mean() if confident.any() else np.nan
+    for place, part in _judged(predictions).groupby(keys, sort=False):
+        right, confidence = part["right"].to_numpy(), part["confidence"].to_numpy()
+        confident = (part["verdict"] == Verdict.CONFIDENT).to_numpy()
         rows.append(
-            place
-            | {"ece": expected_calibration_error(judged.confidence, judged.right)}
-            | {"accuracy": judged.right.mean(), "mean_confidence": judged.confidence.mean()}
-            | {"confident": confident.mean(), "accuracy_confident": accuracy}
-            | {"outside": (judged.verdicts == Verdict.OUTSIDE).mean()}
-            | {"refused": 1 - len(judged.right) / len(part)}
+            dict(zip(keys, place, strict=True))
+            | {"ece": expected_calibration_error(confidence, right), "accuracy": right.mean()}
+            | {"mean_confidence": confidence.mean(), "confident": confident.mean()}
+            | {"accuracy_confident": right[confident].mean() if confident.any() else np.nan}
+            | {"outside": (part["verdict"] == Verdict.OUTSIDE).mean()}
+            | {"refused": 1 - len(part) / cells[place]}
         )
     return over_runs(pd.DataFrame(rows), WHO)
 
@@ -248,18 +249,18 @@ def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
     One row per task, model, kind of set and class; ``all`` for all cells together.
     """
+    keys = [*WHO, "run"]
     rows = []
-    for place, part in _by(predictions, [*WHO, "run"]):
-        judged = part[part["predicted"] != REFUSED]
-        true = judged["true"].to_numpy()
+    for place, part in _judged(predictions).groupby(keys, sort=False):
+        true = part["true"].to_numpy()
         classes = [name for name in load_taxonomy().subclasses if name in set(true)]
         for kind, column in (("over all cells", "set"), ("by class", "class_set")):
-            size = judged[column].map(len).to_numpy()
-            inside = np.array([t in chosen for t, chosen in zip(true, judged[column], strict=True)])
+            size = part[column].map(len).to_numpy()
+            inside = np.array([t in chosen for t, chosen in zip(true, part[column], strict=True)])
             for name in ["all", *classes]:
                 of = np.ones(len(true), bool) if name == "all" else true == name
                 rows.append(
-                    place
+                    dict(zip(keys, place, strict=True))
                     | {"sets": kind, "class": name, "coverage": inside[of].mean()}
                     | {"set_size": size[of].mean(), "one_class": (size[of] == 1).mean()}
                     | {"empty": (size[of] == 0).mean()}
@@ -270,16 +271,14 @@ def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Confidence and accuracy by bin of confidence, all runs together."""
     rows = []
-    for place, part in _by(predictions, WHO):
-        judged = _Judged(part)
-        which = _bin(judged.confidence)
+    for place, part in _judged(predictions).groupby(WHO, sort=False):
+        which = _bin(part["confidence"].to_numpy())
         for k in np.unique(which):
-            here = which == k
+            here = part[which == k]
             rows.append(
-                place
-                | {"bin_low": k / BINS, "bin_high": (k + 1) / BINS, "cells": int(here.sum())}
-                | {"confidence": judged.confidence[here].mean()}
-                | {"accuracy": judged.right[here].mean()}
+                dict(zip(WHO, place, strict=True))
+                | {"bin_low": k / BINS, "bin_high": (k + 1) / BINS, "cells": len(here)}
+                | {"confidence": here["confidence"].mean(), "accuracy": here["right"].mean()}
             )
     return pd.DataFrame(rows)
 
@@ -291,22 +290,13 @@ def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:
     return over_runs(runs.reset_index(), keys)
 
 
-def _by(predictions: pd.DataFrame, keys: list[str]) -> Iterator[tuple[Place, pd.DataFrame]]:
-    """Every value of some columns, and its rows."""
-    for _, part in predictions.groupby(keys, sort=False):
-        yield {str(key): part[key].iloc[0] for key in keys}, part
-
-
-class _Judged:
-    """Predictions of one model, as arrays, without the cells that have too little."""
-
-    def __init__(self, predictions: pd.DataFrame) -> None:
-        cells = predictions[predictions["predicted"] != REFUSED]
-        names = [name for name in load_taxonomy().subclasses if f"p_{name}" in cells]
-        p = cells[[f"p_{name}" for name in names]].to_numpy(dtype=float)
-        known = ~np.isnan(p).all(axis=0)  # classes of another task have no probabilities
-        sets = np.array([[name in chosen for name in names] for chosen in cells["set"]], dtype=bool)
-        sets = sets.reshape(p.shape)
-        self.right = (cells["predicted"] == cells["true"]).to_numpy()
-        self.confidence = np.nanmax(p, axis=1)
-        self.verdicts = verdicts(p[:, known], sets[:, known], cells["p_reference"].to_numpy())
+def _judged(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Cells with enough of the layout: also whether they are right, how surely, the verdict."""
+    cells = predictions[predictions["predicted"] != REFUSED]
+    names = [name for name in load_taxonomy().subclasses if f"p_{name}" in cells]
+    # Classes of another task have no probabilities.
+    p = np.nan_to_num(cells[[f"p_{name}" for name in names]].to_numpy(dtype=float))
+    sets = np.array([[name in chosen for name in names] for chosen in cells["set"]], dtype=bool)
+    found = verdicts(p, sets.reshape(p.shape), cells["p_reference"].to_numpy())
+    right = cells["predicted"] == cells["true"]
+    return cells.assign(right=right, confidence=p.max(axis=1), verdict=found)
