@@ -33,9 +33,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import crosspatch
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.splits import make_folds
+from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.models.registry import MODEL_NAMES, model_entry
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
 from crosspatch.models.sequence_inputs import SequenceInputs, as_sequences

@@ -6,7 +6,6 @@ import doctest
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def there(folder: Path, monkeypatch) -> Iterator[None]:
+def there(folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
-    yield
 
 
 def test_what_is_offered():

@@ -19,7 +19,7 @@ from crosspatch.cohorts.dataset import dataset_named, datasets, source_files
 from crosspatch.cohorts.download import labels_of
 from crosspatch.cohorts.export import export
 from crosspatch.errors import CohortError, TaxonomyError
-from crosspatch.evaluation.cohorts import load_cohorts
+from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.features.layouts import load_layout
 from tests import made
 

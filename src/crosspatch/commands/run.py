@@ -155,7 +155,7 @@ def load_and_print_cohorts(
 ) -> dict[str, anndata.AnnData]:
     """The cohorts of a command, with what must be said of them printed."""
     from crosspatch.cohorts.loading import choose_cohorts, warning_about
-    from crosspatch.evaluation.cohorts import load_cohorts
+    from crosspatch.evaluation.task_cohorts import load_cohorts
 
     names = given or ["auto"]
     chosen = choose_cohorts(names, data_dir)

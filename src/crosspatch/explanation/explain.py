@@ -22,9 +22,9 @@ from crosspatch.evaluation.protocols import TASKS, Protocol, protocol_named
 from crosspatch.evaluation.results import ResultFolder, read_settings, read_tables
 from crosspatch.evaluation.runner import (
     build_model,
-    checksum,
     fold_key,
     one_core,
+    outcome_key,
     require_device,
     run_settings,
     run_units,
@@ -321,7 +321,7 @@ def _fits(
 
 def _key(*parts: Any) -> str:
     """Checksum of parts, of all code that numbers come from, this room's too, and of libraries."""
-    return checksum(*parts, code_digest("explanation"))
+    return outcome_key(*parts, code_digest("explanation"))
 
 
 def _tables(

@@ -345,7 +345,7 @@ def reference_map(
         except EvaluationError as error:
             say(f"{error}; making it again")
     # Simulated cohorts bring numba, which whoever only loads a map need not wait for.
-    from crosspatch.evaluation.cohorts import load_cohorts
+    from crosspatch.evaluation.task_cohorts import load_cohorts
 
     cohorts = load_cohorts(["allen"], layout_name, data_dir=data_dir)
     cells = sum(cohort.n_obs for cohort in cohorts.values())

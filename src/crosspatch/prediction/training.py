@@ -15,7 +15,7 @@ import numpy as np
 from crosspatch.cohorts.cells import Cells, cells_of, provenance
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import ModelError
-from crosspatch.evaluation import calibration, metrics
+from crosspatch.evaluation import metrics, uncertainty
 from crosspatch.evaluation.protocols import TASKS, protocol_named
 from crosspatch.evaluation.runner import require_device
 from crosspatch.evaluation.splits import make_folds
@@ -212,10 +212,10 @@ def training_scores(classifier: CalibratedClassifier, cells: Cells) -> dict[str,
     Folds are those on which settings were chosen, so that the scores are a little too good;
     `crosspatch run --calibration` chooses inside its folds.
     """
-    found = calibration.cross_validated(classifier)
+    found = uncertainty.cross_validated(classifier)
     best = metrics.scores(found["true"], found["predicted"], cells.classes)
-    honest = calibration.calibration_table(found).iloc[0]
-    coverage = calibration.coverage_table(found)
+    honest = uncertainty.calibration_table(found).iloc[0]
+    coverage = uncertainty.coverage_table(found)
     return (
         {name: round(value, 4) for name, value in best.items()}
         | {

@@ -273,7 +273,7 @@ def reliability_figure(reliability: pd.DataFrame, width: float = WIDE) -> Figure
     Parameters
     ----------
     reliability : DataFrame
-        From `crosspatch.evaluation.calibration.reliability_table`.
+        From `crosspatch.evaluation.uncertainty.reliability_table`.
     width : float
         Inches.
     """
@@ -304,7 +304,7 @@ def coverage_figure(coverage: pd.DataFrame, width: float = WIDE) -> Figure:
     Parameters
     ----------
     coverage : DataFrame
-        From `crosspatch.evaluation.calibration.coverage_table`.
+        From `crosspatch.evaluation.uncertainty.coverage_table`.
     width : float
         Inches.
     """

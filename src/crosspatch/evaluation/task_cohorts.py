@@ -1,18 +1,19 @@
-"""Which cohorts a benchmark runs on: the Allen tables, simulated ones, or the user's own."""
+"""What tasks run on: the Allen tables, simulated cohorts or the user's own, and their cells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
 
 from crosspatch.cohorts import table
+from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.dataset import collections
 from crosspatch.cohorts.loading import AUTO, SIMULATED
 from crosspatch.cohorts.made_up import load_simulated
-from crosspatch.errors import CohortError
-from crosspatch.evaluation.protocols import TASKS, task_named
+from crosspatch.errors import CohortError, EvaluationError
+from crosspatch.evaluation.protocols import TASKS, Task, task_named
 from crosspatch.telling import Stage
 
 
@@ -60,16 +61,27 @@ def load_cohorts(
     CohortError
         If a name is unknown, two tables are of one species, or nothing can give the features.
     """
+    needed = _species_of(tasks)
     if list(names) == [SIMULATED]:
         layout = features or "gouwens"
         return {
             species: load_simulated(
                 species, layout, simulate_in, seed=seed, jobs=jobs, progress=progress
             )
-            for species in _needed(tasks)
+            for species in needed
         }
     if len(names) == 1 and names[0] in collections():
-        return _load_named(names[0], features, tasks, data_dir, verify)
+        datasets = collections()[names[0]]
+        possible = {
+            species: dataset
+            for species, dataset in datasets.items()
+            if species in needed and features in (None, *dataset.layouts)
+        }
+        # Where none is possible, let the loader say which layouts there are.
+        return {
+            species: dataset.load(features, data_dir, verify=verify)
+            for species, dataset in (possible or datasets).items()
+        }
     if data_dir is not None or not verify:
         raise CohortError(
             "a data directory and unverified sources have no meaning for .h5ad files",
@@ -78,31 +90,10 @@ def load_cohorts(
     return _load_files(names, features)
 
 
-def _needed(tasks: Sequence[str] | None) -> list[str]:
+def _species_of(tasks: Sequence[str] | None) -> list[str]:
     """Species that some tasks need, or all."""
-    wanted = map(task_named, tasks) if tasks else TASKS.values()
-    species = [name for task in wanted for name in (task.species, task.source) if name]
-    return list(dict.fromkeys(species))
-
-
-def _load_named(
-    name: str,
-    features: str | None,
-    tasks: Sequence[str] | None,
-    data_dir: str | Path | None,
-    verify: bool,
-) -> dict[str, anndata.AnnData]:
-    datasets = collections()[name]
-    needed = _needed(tasks)
-    cohorts = {
-        species: dataset.load(features, data_dir, verify=verify)
-        for species, dataset in datasets.items()
-        if species in needed and features in (None, *dataset.layouts)
-    }
-    if not cohorts:
-        # Let the loader say which layouts there are.
-        next(iter(datasets.values())).load(features, data_dir, verify=verify)
-    return cohorts
+    chosen = map(task_named, tasks) if tasks else TASKS.values()
+    return list(dict.fromkeys(species for task in chosen for species in task.needs))
 
 
 def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:
@@ -123,3 +114,34 @@ def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata
                 raise CohortError(f"{name}: there is already a table of {species} cells; give one")
             cohorts[species] = cohort[(cohort.obs["species"] == species).to_numpy()].copy()
     return cohorts
+
+
+def require_cohorts(task: Task, cohorts: Mapping[str, anndata.AnnData]) -> None:
+    """Check that the cohorts that a task needs are there."""
+    for species in task.needs:
+        if species not in cohorts:
+            raise EvaluationError(
+                f"task '{task.name}' needs a {species} cohort, and there is none in these features",
+                hint="use {features} shared or give the cohort",
+            )
+
+
+def cells_for(
+    task: Task, cohorts: Mapping[str, anndata.AnnData], alignment: str
+) -> dict[str, Cells]:
+    """Cells of the species that a task needs, by species; those that are predicted come first."""
+    reading = alignment if task.aligned else None
+    cells = {species: cells_of(cohorts[species], reading) for species in task.needs}
+    both = " and ".join(cells)
+    if len({part.layout.features for part in cells.values()}) > 1:
+        raise EvaluationError(
+            f"{both} cohorts have different features", hint="build both with {layout} shared"
+        )
+    classes = [set(part.y) for part in cells.values()]
+    odd = sorted(set.union(*classes) - set.intersection(*classes))
+    if odd:
+        raise EvaluationError(
+            f"{both} cells must have the same classes; '{odd[0]}' is in one only",
+            hint="use another {alignment} or leave the class out",
+        )
+    return cells
