@@ -43,13 +43,7 @@ class SequenceInputs(BaseEstimator):
         self.clip = clip
 
     def fit(self, X: ArrayLike) -> SequenceInputs:
-        """Learn mean, scale and median of every feature.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        """
+        """Learn mean, scale and median of every feature; ``X`` is NaN where missing."""
         X = np.asarray(X, dtype=np.float64)
         finite = np.isfinite(X)
         known = finite.any(axis=0)
@@ -64,12 +58,14 @@ class SequenceInputs(BaseEstimator):
         self.median_[known] = np.nanmedian(standard, axis=0)
         return self
 
+    def standardised(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Features in standard deviations, clipped; missing values stay missing."""
+        check_is_fitted(self, "mean_")
+        standard = (np.asarray(X, dtype=np.float64) - self.mean_) / self.scale_
+        return np.clip(standard, -self.clip, self.clip)
+
     def transform(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Standardise and impute.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
 
         Returns
         -------
@@ -77,10 +73,8 @@ class SequenceInputs(BaseEstimator):
             Zero in the features of an absent family.
         present : array of bool, shape (cells, families)
         """
-        check_is_fitted(self, "mean_")
         X = np.asarray(X, dtype=np.float64)
-        present = self.layout.present(X)
-        values = np.clip((X - self.mean_) / self.scale_, -self.clip, self.clip)
+        values, present = self.standardised(X), self.layout.present(X)
         values = np.where(np.isfinite(X), values, self.median_)
         for family, columns in enumerate(self.layout.columns.values()):
             values[np.ix_(~present[:, family], columns)] = 0.0

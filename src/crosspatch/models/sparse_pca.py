@@ -267,7 +267,7 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         """
         X = np.asarray(X, dtype=np.float64)
         settings = self.settings or SparsePCASettings()
-        self.fits_: dict[str, _FamilyFit] = {}
+        self.fits_: dict[str, FamilyFit] = {}
         for family in self._families(settings):
             part = self._part(X, family)
             part = part[np.isfinite(part).any(axis=1)]
@@ -309,25 +309,28 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
 
 
 @dataclass
-class _FamilyFit:
+class FamilyFit:
+    """The sparse PCA of one family, fitted."""
+
     median: NDArray
-    use: NDArray[np.bool_]  # features with any variation
+    #: Features with any variation.
+    use: NDArray[np.bool_]
     pca: SparsePCA
+    #: Components that explain enough.
     kept: NDArray[np.bool_]
     mean: NDArray
     deviation: NDArray
 
-    def raw(self, part: NDArray) -> NDArray:
-        filled = np.where(np.isfinite(part), part, self.median)
-        return self.pca.transform(filled[:, self.use])[:, self.kept]
-
     def scores(self, part: NDArray) -> NDArray:
-        scores = (self.raw(part) - self.mean) / self.deviation
+        """Z-scored components of cells, NaN where the family is absent."""
+        filled = np.where(np.isfinite(part), part, self.median)
+        scores = self.pca.transform(filled[:, self.use])[:, self.kept]
+        scores = (scores - self.mean) / self.deviation
         scores[~np.isfinite(part).any(axis=1)] = np.nan
         return scores
 
 
-def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> _FamilyFit | None:
+def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> FamilyFit | None:
     measured = np.isfinite(part).any(axis=0)
     median = np.zeros(part.shape[1])
     median[measured] = np.nanmedian(part[:, measured], axis=0)
@@ -357,6 +360,6 @@ def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> _Fam
         return None
     scores = pca.transform(filled)[:, kept]
     deviation = scores.std(axis=0)
-    return _FamilyFit(
+    return FamilyFit(
         median, use, pca, kept, scores.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
     )
