@@ -168,21 +168,23 @@ class CalibratedClassifier(ProbabilisticClassifier):
         X = np.asarray(X)
         completeness = self.layout.completeness(X)
         enough = completeness >= MINIMUM_COMPLETENESS
-        n = len(X), len(self.classes_)
-        probabilities = np.full(n, np.nan)
-        sets, class_sets = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-        p_reference = np.full(len(X), np.nan)
+        n, calibration = (len(X), len(self.classes_)), self.calibration_
+        found = Judgement(
+            probabilities=np.full(n, np.nan),
+            sets=np.zeros(n, dtype=bool),
+            class_sets=np.zeros(n, dtype=bool),
+            p_reference=np.full(len(X), np.nan),
+            enough=enough,
+        )
         if enough.any():
             X, completeness = X[enough], completeness[enough]
-            found = self.calibration_.probabilities(
-                _log(self.model_.predict_proba(X)), completeness
-            )
-            probabilities[enough] = found
-            sets[enough] = self.calibration_.sets(found, completeness)
-            class_sets[enough] = self.calibration_.sets(found, completeness, by_class=True)
+            p = calibration.probabilities(_log(self.model_.predict_proba(X)), completeness)
+            found.probabilities[enough] = p
+            found.sets[enough] = calibration.sets(p, completeness)
+            found.class_sets[enough] = calibration.sets(p, completeness, by_class=True)
             distance = self.reference_.distance(X)
-            p_reference[enough] = self.calibration_.p_values(distance, completeness)
-        return Judgement(probabilities, sets, class_sets, p_reference, enough)
+            found.p_reference[enough] = calibration.p_values(distance, completeness)
+        return found
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Calibrated class probabilities, shape (cells, classes); NaN for cells with too little."""

@@ -22,7 +22,7 @@ from crosspatch.models.classifier import ProbabilisticClassifier
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
-from crosspatch.models.sequence_inputs import SequenceInputs, Sequences, as_sequences
+from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import validation_split
 
 EpochProgress = Callable[[int, Epoch], None]
@@ -148,8 +148,8 @@ class SequenceClassifierBase(ProbabilisticClassifier):
 
     def _cells(self, X: ArrayLike) -> TrainingCells:
         check_is_fitted(self, "network_")
-        sequences = as_sequences(self.layout, *self.inputs_.transform(check_width(X, self.layout)))
-        return on_device(sequences, np.zeros(len(sequences.values)), self.device)
+        values, present = self.inputs_.sequences(check_width(X, self.layout))
+        return on_device(values, present, np.zeros(len(values)), self.device)
 
     def _encode(self, y: ArrayLike) -> NDArray[np.int64]:
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
@@ -297,18 +297,22 @@ def prepare(
     chosen, held = validation_split(codes, groups, fraction, model.random_state)
     inputs = SequenceInputs(model.layout).fit(X[chosen] if unlabelled is None else unlabelled)
     parts = [
-        on_device(as_sequences(model.layout, *inputs.transform(X[rows])), codes[rows], model.device)
-        for rows in (chosen, held)
+        on_device(*inputs.sequences(X[rows]), codes[rows], model.device) for rows in (chosen, held)
     ]
     counts = torch.bincount(parts[0].y, minlength=int(codes.max()) + 1)
     return Prepared(inputs, parts[0], parts[1], counts)
 
 
-def on_device(sequences: Sequences, codes: NDArray, device: str | torch.device) -> TrainingCells:
+def on_device(
+    values: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    codes: NDArray,
+    device: str | torch.device,
+) -> TrainingCells:
     """Turn arrays into tensors on a device."""
     return TrainingCells(
-        torch.from_numpy(sequences.values).to(device),
-        torch.from_numpy(sequences.present).to(device),
+        torch.from_numpy(values).to(device),
+        torch.from_numpy(present).to(device),
         torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(device),
     )
 
@@ -328,8 +332,8 @@ def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells
     n_families = present.shape[1]
     present = flat[:, -n_families:] > 1 - 1e-6
     values = flat[:, :-n_families].reshape(len(y), *values.shape[1:])
-    made = Sequences(np.ascontiguousarray(values, dtype=np.float32), present)
-    return on_device(made, y, cells.values.device)
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    return on_device(values, present, y, cells.values.device)
 
 
 def cross_entropy(

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
-
-
-class Sequences(NamedTuple):
-    """Cells as sequences of families."""
-
-    #: Shape (cells, families, width). Standardised; zero where a family is absent and in the
-    #: padding behind a narrow family.
-    values: NDArray[np.float32]
-    #: Shape (cells, families).
-    present: NDArray[np.bool_]
 
 
 class SequenceInputs(BaseEstimator):
@@ -80,12 +68,18 @@ class SequenceInputs(BaseEstimator):
             values[np.ix_(~present[:, family], columns)] = 0.0
         return values.astype(np.float32), present
 
+    def sequences(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Cells as sequences of families.
 
-def as_sequences(
-    layout: Layout, values: NDArray[np.float32], present: NDArray[np.bool_]
-) -> Sequences:
-    """Lay the output of `SequenceInputs` out family by family, padded to the widest."""
-    sequences = np.zeros((len(values), len(layout.families), layout.width), dtype=np.float32)
-    for family, columns in enumerate(layout.columns.values()):
-        sequences[:, family, : len(columns)] = values[:, columns]
-    return Sequences(sequences, present)
+        Returns
+        -------
+        values : array of float32, shape (cells, families, width)
+            Zero where a family is absent and in the padding behind a narrow family.
+        present : array of bool, shape (cells, families)
+        """
+        values, present = self.transform(X)
+        shape = len(values), len(self.layout.families), self.layout.width
+        laid_out = np.zeros(shape, dtype=np.float32)
+        for family, columns in enumerate(self.layout.columns.values()):
+            laid_out[:, family, : len(columns)] = values[:, columns]
+        return laid_out, present
