@@ -28,7 +28,7 @@ from crosspatch.explanation.components import CLIP
 from crosspatch.explanation.map import MAP_COLUMNS, NEIGHBORS, LaidOut, Moments, enough, lay_out
 from crosspatch.features.layouts import VECTOR_LAYOUTS, Feature, Layout
 from crosspatch.models.forest import build_spca_forest
-from crosspatch.models.sparse_pca import FamilySparsePCA, SparsePCA, _FamilyFit
+from crosspatch.models.sparse_pca import FamilyFit, FamilySparsePCA, SparsePCA
 from crosspatch.versions import code_digest, library_versions
 from crosspatch.writing import replacing
 
@@ -427,7 +427,7 @@ def _from_content(about: Mapping, content: Mapping[str, NDArray]) -> ReferenceMa
         for name in _OF_COMPONENTS:
             setattr(pca, name, content[f"families/{family}/pca/{name}"])
         parts = {name: content[f"families/{family}/{name}"] for name in _OF_FAMILY}
-        components.fits_[family] = _FamilyFit(pca=pca, **parts)
+        components.fits_[family] = FamilyFit(pca=pca, **parts)
     components.names_ = [str(name) for name in about["names"]]
     # As objects: pandas gives the columns of a new table in this type.
     columns = {name: content[f"table/{name}"] for name in MAP_COLUMNS}

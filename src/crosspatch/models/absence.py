@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
@@ -22,12 +20,6 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
     Every cell keeps each family with a probability of its own, drawn between 0.2 and 1; every
     second cell loses single features as well, as a table does that has but some columns. No mask
     leaves less than `MINIMUM_COMPLETENESS`.
-
-    Parameters
-    ----------
-    layout : Layout
-    n_cells : int
-    rng : Generator
 
     Returns
     -------
@@ -55,12 +47,6 @@ def without(
 ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
     """Cells with features taken away at random; those left with too little are left out.
 
-    Parameters
-    ----------
-    X : array, shape (cells, features)
-    layout : Layout
-    rng : Generator
-
     Returns
     -------
     X : array, shape (kept cells, features)
@@ -70,6 +56,15 @@ def without(
     masked = np.where(random_masks(layout, len(X), rng), X, np.nan)
     kept = np.flatnonzero(layout.completeness(masked) >= MINIMUM_COMPLETENESS)
     return masked[kept], kept
+
+
+def with_copies(
+    X: NDArray[np.floating], layout: Layout, copies: int, rng: np.random.Generator
+) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
+    """Cells, and below them copies `without` features; with the row that each is a copy of."""
+    parts = [(X, np.arange(len(X))), *(without(X, layout, rng) for _ in range(copies))]
+    cells, rows = zip(*parts, strict=True)
+    return np.vstack(cells), np.concatenate(rows)
 
 
 class FamilyDropout(ProbabilisticClassifier):
@@ -91,7 +86,12 @@ class FamilyDropout(ProbabilisticClassifier):
     """
 
     def __init__(
-        self, model: Any, layout: Layout, *, copies: int = 6, random_state: int | None = None
+        self,
+        model: BaseEstimator,
+        layout: Layout,
+        *,
+        copies: int = 6,
+        random_state: int | None = None,
     ):
         self.model = model
         self.layout = layout
@@ -99,36 +99,17 @@ class FamilyDropout(ProbabilisticClassifier):
         self.random_state = random_state
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, **source: Any
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        **source: ArrayLike | None,
     ) -> FamilyDropout:
-        """Fit on cells and copies.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : array, shape (cells,)
-        groups : array, shape (cells,), optional
-            Donors; copies have the donor of their cell.
-        **source
-            Passed on: ``X_source``, ``y_source`` and ``groups_source`` of transfer models.
-        """
+        """Fit on cells and copies; copies have the donor of their cell, the source has none."""
         X, y = np.asarray(X), np.asarray(y)
         rng = np.random.default_rng(self.random_state)
-        rows = [np.arange(len(X))]
-        parts = [X]
-        for _ in range(self.copies):
-            masked, kept = without(X, self.layout, rng)
-            parts.append(masked)
-            rows.append(kept)
-        chosen = np.concatenate(rows)
-        donors = None if groups is None else np.asarray(groups)[chosen]
-        self.model_ = fit_copy(self.model, np.vstack(parts), y[chosen], donors, **source)
+        cells, rows = with_copies(X, self.layout, self.copies, rng)
+        donors = None if groups is None else np.asarray(groups)[rows]
+        self.model_ = fit_copy(self.model, cells, y[rows], donors, **source)
         self.classes_ = self.model_.classes_
         return self
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Class probabilities, shape (cells, classes)."""
-        check_is_fitted(self, "model_")
-        probabilities: NDArray[np.float64] = self.model_.predict_proba(np.asarray(X))
-        return probabilities

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 
@@ -46,7 +46,7 @@ class SoftVote(ProbabilisticClassifier):
 
     def __init__(
         self,
-        members: Sequence[tuple[str, Any]],
+        members: Sequence[tuple[str, BaseEstimator]],
         *,
         n_folds: int = 3,
         rounds: int = 20,
@@ -58,16 +58,7 @@ class SoftVote(ProbabilisticClassifier):
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> SoftVote:
-        """Choose the weights on inner folds, then fit the chosen members on all cells.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : array, shape (cells,)
-        groups : array, shape (cells,), optional
-            Donors.
-        """
+        """Choose the weights on inner folds, then fit the chosen members on all cells."""
         X, y = np.asarray(X), np.asarray(y)
         groups = None if groups is None else np.asarray(groups)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -102,18 +93,9 @@ def _macro_f1(votes: NDArray, codes: NDArray) -> float:
 
 
 def _select(votes: NDArray, codes: NDArray, rounds: int) -> tuple[NDArray[np.float64], float]:
-    """Greedy selection with replacement.
+    """Greedy selection with replacement: the members' weights, macro-F1 of the weighted mean.
 
-    Parameters
-    ----------
-    votes : array, shape (members, cells, classes)
-    codes : array of int, shape (cells,)
-
-    Returns
-    -------
-    weights : array, shape (members,)
-    score : float
-        Macro-F1 of the weighted mean.
+    The votes have shape (members, cells, classes).
     """
 
     def quality(sum_of_votes: NDArray, count: int) -> tuple[float, float]:

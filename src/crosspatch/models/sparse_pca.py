@@ -77,13 +77,7 @@ class SparsePCA(TransformerMixin, BaseEstimator):
         self.tol = tol
 
     def fit(self, X: ArrayLike, y: object = None) -> SparsePCA:
-        """Find the components.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            Without missing values.
-        y : ignored
+        """Find the components of cells without missing values.
 
         Raises
         ------
@@ -126,31 +120,19 @@ class SparsePCA(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Score cells on the components.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-
-        Returns
-        -------
-        array, shape (cells, components)
-        """
+        """Scores of cells on the components, shape (cells, components)."""
         check_is_fitted(self)
         return (np.asarray(X, dtype=np.float64) - self.mean_) / self.scale_ @ self.components_.T
 
     def _regress(self, gram: NDArray, alpha: NDArray) -> NDArray[np.float64]:
         """Elastic net of every component, shape (features, components)."""
+        wanted = np.minimum(self.n_nonzero, len(gram)).tolist()
+        targets = (gram @ alpha[:, k] for k in range(len(wanted)))
         if np.isinf(self.ridge):
-            wanted = np.minimum(self.n_nonzero, len(gram))
-            return np.stack(
-                [_thresholded(gram @ alpha[:, k], n) for k, n in enumerate(wanted)], axis=1
-            )
-        ridged = gram + self.ridge * np.eye(len(gram))
-        loadings = [
-            _first_with(ridged, gram @ alpha[:, k], wanted)
-            for k, wanted in enumerate(self.n_nonzero)
-        ]
+            loadings = list(map(_thresholded, targets, wanted))
+        else:
+            ridged = gram + self.ridge * np.eye(len(gram))
+            loadings = [_first_with(ridged, *each) for each in zip(targets, wanted, strict=True)]
         return np.stack(loadings, axis=1)
 
 
@@ -172,7 +154,6 @@ def _first_with(gram: NDArray, target: NDArray, n_nonzero: int) -> NDArray[np.fl
     The ridge is in `gram`: an elastic net is a lasso with it on the diagonal. The scale of
     `target`, which the paper's augmented form changes, does not alter the direction.
     """
-    n_nonzero = min(n_nonzero, len(gram))
     # A variable can leave the path again, so that it takes more steps than variables.
     for steps in (n_nonzero, 2 * n_nonzero, 50 * len(gram)):
         path = lars_path_gram(
@@ -257,17 +238,10 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         self.settings = settings
 
     def fit(self, X: ArrayLike, y: object = None) -> FamilySparsePCA:
-        """Fit every family on the cells that have it.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : ignored
-        """
+        """Fit every family on the cells that have it; ``X`` is NaN where missing."""
         X = np.asarray(X, dtype=np.float64)
         settings = self.settings or SparsePCASettings()
-        self.fits_: dict[str, _FamilyFit] = {}
+        self.fits_: dict[str, FamilyFit] = {}
         for family in self._families(settings):
             part = self._part(X, family)
             part = part[np.isfinite(part).any(axis=1)]
@@ -309,25 +283,28 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
 
 
 @dataclass
-class _FamilyFit:
+class FamilyFit:
+    """The sparse PCA of one family, fitted."""
+
     median: NDArray
-    use: NDArray[np.bool_]  # features with any variation
+    #: Features with any variation.
+    use: NDArray[np.bool_]
     pca: SparsePCA
+    #: Components that explain enough.
     kept: NDArray[np.bool_]
     mean: NDArray
     deviation: NDArray
 
-    def raw(self, part: NDArray) -> NDArray:
-        filled = np.where(np.isfinite(part), part, self.median)
-        return self.pca.transform(filled[:, self.use])[:, self.kept]
-
     def scores(self, part: NDArray) -> NDArray:
-        scores = (self.raw(part) - self.mean) / self.deviation
+        """Z-scored components of cells, NaN where the family is absent."""
+        filled = np.where(np.isfinite(part), part, self.median)
+        scores = self.pca.transform(filled[:, self.use])[:, self.kept]
+        scores = (scores - self.mean) / self.deviation
         scores[~np.isfinite(part).any(axis=1)] = np.nan
         return scores
 
 
-def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> _FamilyFit | None:
+def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> FamilyFit | None:
     measured = np.isfinite(part).any(axis=0)
     median = np.zeros(part.shape[1])
     median[measured] = np.nanmedian(part[:, measured], axis=0)
@@ -357,6 +334,6 @@ def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> _Fam
         return None
     scores = pca.transform(filled)[:, kept]
     deviation = scores.std(axis=0)
-    return _FamilyFit(
+    return FamilyFit(
         median, use, pca, kept, scores.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
     )

@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from crosspatch.errors import ModelError
-from crosspatch.features.layouts import Layout
+from crosspatch.models.classifier import require_same_classes
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import inverse_frequency
-from crosspatch.models.sequence import FamilyEncoder, SequenceSettings
+from crosspatch.models.sequence import FamilyEncoder
 from crosspatch.models.sequence_classifier import (
-    VALIDATION_FRACTION,
-    EpochProgress,
     Network,
     Prepared,
     SequenceClassifierBase,
@@ -42,21 +40,22 @@ class _Pair(NamedTuple):
     source: Tensor
 
 
+class _Start(NamedTuple):
+    """What training begins with."""
+
+    encoder: FamilyEncoder
+    target: Prepared
+    source: Prepared
+    generator: torch.Generator
+    pretrained: Network | None
+
+
 class TransferClassifier(SequenceClassifierBase):
     """What both ways of transfer share.
 
-    Parameters
-    ----------
-    layout : Layout
-        What the columns of `X` and `X_source` are.
-    network : SequenceSettings, optional
-    training : TrainingSettings, optional
-        Batch size, patience and epochs of every stage; learning rates are the stages' own.
-    validation_fraction : float
-        Share of the target's training cells held back for early stopping.
-    random_state : int, optional
-    device : str
-    progress : callable, optional
+    Parameters are those of `SequenceClassifierBase`, the validation cells those of the target;
+    ``training`` gives batch size, patience and epochs of every stage, learning rates are the
+    stages' own.
 
     Attributes
     ----------
@@ -64,25 +63,6 @@ class TransferClassifier(SequenceClassifierBase):
     history_ : dict
         Stage to its list of Epoch.
     """
-
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        network: SequenceSettings | None = None,
-        training: TrainingSettings | None = None,
-        validation_fraction: float = VALIDATION_FRACTION,
-        random_state: int | None = None,
-        device: str = "cpu",
-        progress: EpochProgress | None = None,
-    ):
-        self.layout = layout
-        self.network = network
-        self.training = training
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
 
     def fit(
         self,
@@ -99,17 +79,8 @@ class TransferClassifier(SequenceClassifierBase):
 
         Parameters
         ----------
-        X : array, shape (cells, features)
-            The species to predict, NaN where missing.
-        y : array, shape (cells,)
-        X_source : array, shape (source cells, features)
-            The species to learn from.
-        y_source : array, shape (source cells,)
-            In the same classes.
-        groups, groups_source : array, optional
-            Donors.
-        unlabelled : array, shape (other cells, features), optional
-            Cells of the target that standardise it in place of its training cells.
+        X, y, X_source, y_source, groups, groups_source, unlabelled
+            As in `ProbabilisticClassifier`.
         pretrained : Network, optional
             From `pretrain`, to be used again in place of training it on the source.
 
@@ -124,28 +95,17 @@ class TransferClassifier(SequenceClassifierBase):
             target = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
             encoder = self._encoder(self.network).to(self.device)
             self.history_: dict[str, list[Epoch]] = {}
-            self.network_ = self._train(encoder, target, source, generator, pretrained)
+            self.network_ = self._train(_Start(encoder, target, source, generator, pretrained))
         self.inputs_ = target.inputs
         return self
 
-    def _train(
-        self,
-        encoder: FamilyEncoder,
-        target: Prepared,
-        source: Prepared,
-        generator: torch.Generator,
-        pretrained: Network | None,
-    ) -> Network:
+    def _train(self, start: _Start) -> Network:
         raise NotImplementedError
 
     def _source(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> Prepared:
         y = np.asarray(y)
-        if set(y) != set(self.classes_):
-            odd = sorted(set(y) ^ set(self.classes_))
-            raise ModelError(
-                f"source and target must have the same classes; '{odd[0]}' is in one only"
-            )
-        codes: NDArray[np.int64] = np.searchsorted(self.classes_, y).astype(np.int64)
+        require_same_classes(self.classes_, y)
+        codes = np.searchsorted(self.classes_, y).astype(np.int64)
         return prepare(self, X, codes, groups, SOURCE_VALIDATION_FRACTION)
 
     def _settings(self, learning_rate: float, **changes: int) -> TrainingSettings:
@@ -188,14 +148,7 @@ class FinetuneClassifier(TransferClassifier):
     def pretrain(
         self, X_source: ArrayLike, y_source: ArrayLike, groups_source: ArrayLike | None = None
     ) -> Network:
-        """Train on the source alone; the network can start several fits.
-
-        Parameters
-        ----------
-        X_source : array, shape (source cells, features)
-        y_source : array, shape (source cells,)
-        groups_source : array, optional
-        """
+        """Train on the source alone; the network can start several fits."""
         with self._seeded() as generator:
             self._encode(y_source)
             source = self._source(X_source, y_source, groups_source)
@@ -207,27 +160,15 @@ class FinetuneClassifier(TransferClassifier):
     ) -> FinetuneClassifier:
         """Use the network of the source as it is; the target's cells only standardise.
 
-        Parameters
-        ----------
-        unlabelled : array, shape (cells, features)
-            Of the target.
-        classes : array of str
-            Of the source, sorted.
-        pretrained : Network
+        The classes are those of the source, sorted.
         """
         self.classes_ = np.asarray(classes)
         self.inputs_ = SequenceInputs(self.layout).fit(check_width(unlabelled, self.layout))
         self.network_ = pretrained
         return self
 
-    def _train(
-        self,
-        encoder: FamilyEncoder,
-        target: Prepared,
-        source: Prepared,
-        generator: torch.Generator,
-        pretrained: Network | None,
-    ) -> Network:
+    def _train(self, start: _Start) -> Network:
+        encoder, target, source, generator, pretrained = start
         if pretrained is None:
             self._pretrained(encoder, source, generator)
         else:
@@ -247,21 +188,15 @@ class FinetuneClassifier(TransferClassifier):
 
 
 class JointClassifier(TransferClassifier):
-    """One encoder and a head a species, trained on both at once, then on the target alone.
+    """One encoder and one head per species, trained on both at once, then on the target alone.
 
     The loss is that of the target plus half that of the source, learning rate 5e-4, early
     stopping on the target; then the target alone at 3e-4 (arXiv 2603.11000). Parameters are those
     of `TransferClassifier`.
     """
 
-    def _train(
-        self,
-        encoder: FamilyEncoder,
-        target: Prepared,
-        source: Prepared,
-        generator: torch.Generator,
-        pretrained: Network | None,
-    ) -> Network:
+    def _train(self, start: _Start) -> Network:
+        encoder, target, source, generator, pretrained = start
         if pretrained is not None:
             raise ModelError("joint training cannot start from a pretrained network")
         network, other = self._with_new_head(encoder), self._with_new_head(encoder)
@@ -286,10 +221,7 @@ class JointClassifier(TransferClassifier):
         self.history_["joint"] = train_network(
             both,
             batches=lambda: _pairs(
-                len(target.train.y),
-                len(source.train.y),
-                settings.batch_size,
-                generator,
+                len(target.train.y), len(source.train.y), settings.batch_size, generator
             ),
             loss=loss,
             score=lambda: macro_f1(network, target.validation),

@@ -135,8 +135,9 @@ def train(
             raise ModelError("source and target have different features; use --features shared")
         more = {"X_source": theirs.X, "y_source": theirs.y, "groups_source": theirs.donors}
     classifier = build_calibrated(entry, cells.layout, seed, device, jobs)
-    classifier.progress_ = progress
-    classifier.fit(cells.X[rows], cells.y[rows], groups=cells.donors[rows], **more)
+    classifier.fit(
+        cells.X[rows], cells.y[rows], groups=cells.donors[rows], progress=progress, **more
+    )
     about = {
         "crosspatch": version("crosspatch"),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
