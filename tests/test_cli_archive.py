@@ -15,7 +15,8 @@ import pytest
 from crosspatch.cohorts import table
 from crosspatch.cohorts.dataset import source_files
 from crosspatch.features.layouts import load_layout
-from crosspatch.prediction.batches import ReadSettings, read_table
+from crosspatch.prediction.batches import ReadSettings
+from crosspatch.prediction.table_cells import read_table
 from crosspatch.prediction.training import train
 from tests import made
 from tests.archive_server import ArchiveServer, Faults

@@ -19,9 +19,7 @@ from crosspatch.features.many import ExtractionProgress
 from crosspatch.prediction.batches import (
     Batch,
     ReadSettings,
-    Table,
     read_recordings,
-    read_table,
     unique,
 )
 from crosspatch.prediction.prediction import Prediction, joined
@@ -32,6 +30,7 @@ from crosspatch.prediction.predictor import (
     require_sets,
     require_species,
 )
+from crosspatch.prediction.table_cells import Table, read_table
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.recordings.quality import thresholds_named
 from crosspatch.tables.mapping import Overrides, read_mapping

@@ -232,7 +232,7 @@ class Worker:
             ``own``, whether the table is in the model's own features; else what
             `crosspatch.service.mapping_screen.described` gives; ``messages``.
         """
-        from crosspatch.prediction.batches import first_rows
+        from crosspatch.prediction.table_cells import first_rows
         from crosspatch.service.mapping_screen import described
         from crosspatch.tables.columns import map_columns
 
@@ -257,7 +257,8 @@ class Worker:
         dict
             ``rows``, ``messages``.
         """
-        from crosspatch.prediction.batches import read_table, unique
+        from crosspatch.prediction.batches import unique
+        from crosspatch.prediction.table_cells import read_table
 
         tell({"stage": "predicting"})
         path, label = Path(request["path"]), str(request["label"])
