@@ -33,7 +33,9 @@ FRAME = pd.DataFrame(
 def read(*paths: Path, **settings) -> tuple[list[Batch], list[str]]:
     said: list[str] = []
     how = ReadSettings(settings.pop("layout", SHARED), **settings)
-    return list(read_inputs(find_inputs(paths, said.append), how, Listener(said.append))), said
+    return list(
+        read_inputs(find_inputs(paths, Listener(said.append)), how, Listener(said.append))
+    ), said
 
 
 def column(batch: Batch, name: str) -> np.ndarray:
@@ -159,7 +161,7 @@ def test_an_ambiguous_column_is_asked_about(tmp_path):
         return "latency_hero"
 
     (batch,) = read_inputs(
-        find_inputs([file], said.append), ReadSettings(SHARED), Listener(said.append, ask)
+        find_inputs([file], Listener(said.append)), ReadSettings(SHARED), Listener(said.append, ask)
     )
     assert asked == ["Latency"]
     assert np.isfinite(column(batch, "latency_hero")).all()

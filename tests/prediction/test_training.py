@@ -89,7 +89,7 @@ def test_the_default_models_exist():
 
 @pytest.mark.parametrize("text", ["1", "a:b", "1:2:3", "-1:0", ":"])
 def test_what_is_left_out_must_be_a_run_and_a_fold(text: str):
-    with pytest.raises(ModelError, match="--leave-out"):
+    with pytest.raises(ModelError, match="leave_out"):
         left_out(text)
 
 

@@ -237,7 +237,7 @@ def _of_recording(file: Source, outcome: CellFeatures | Failure, settings: ReadS
         "recordings",
         [outcome.cell_id],
         [species_said(head.get("species")) or settings.species],
-        outcome.values[None],
+        outcome.values[None],  # noqa: PD011, of a cell
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],

@@ -76,6 +76,6 @@ def default_model(
         return train(cohort, jobs=jobs, progress=tell, out=folder)
     except ModelError as error:
         raise ModelError(
-            f"the default model could not be kept: {error}; or train one with `crosspatch train` "
-            "and give it with --model"
+            f"the default model could not be kept: {error}",
+            "or train one with `crosspatch train` and give it with {model}",
         ) from error

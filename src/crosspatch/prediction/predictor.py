@@ -233,7 +233,7 @@ class Predictor:
             say(
                 f"{source}: {len(different)} features differ from the {species} reference "
                 f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
-                "temperature, --adapt helps"
+                "temperature, option 'adapt' helps"
             )
 
 
@@ -346,8 +346,9 @@ def predict_batches(
     """Predict batch by batch; a source is aligned as a whole where that is asked for."""
     if predictor.adapt and predictor.layout.traces:
         raise ModelError(
-            f"--adapt is for layouts of single numbers; the model has traces (layout "
-            f"'{predictor.layout.name}'): leave it out"
+            f"only layouts of single numbers can be aligned; the model has traces (layout "
+            f"'{predictor.layout.name}')",
+            "leave {adapt} out",
         )
     if not predictor.adapt:
         for batch in batches:
