@@ -10,7 +10,6 @@ from typer.core import TyperCommand
 
 from crosspatch.species import SPECIES
 
-
 #: Every species there is, in words.
 KNOWN_SPECIES = " or ".join(sorted(SPECIES))
 

@@ -70,15 +70,11 @@ def train(
     from crosspatch.prediction.training import train as train_model
 
     fold = left_out(leave_out)
-    cohorts = [
-        None if name is None else load_cohort(name, features, data_dir, verify=not unverified)
-        for name in (target, source)
-    ]
-    assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
+    load = partial(load_cohort, data_dir=data_dir, verify=not unverified)
     with progress_bar(goes_on=False) as tell:
         trained = train_model(
-            cohorts[0],
-            cohorts[1],
+            load(target, features),
+            None if source is None else load(source, features),
             model=model,
             alignment=alignment,
             seed=seed,
