@@ -23,7 +23,7 @@ def learning_curve(
     protocol: options.ProtocolName = "donor",
     alignment: options.AlignmentName = "hodge2019",
     seed: options.Seed = 0,
-    jobs: options.Jobs,
+    jobs: options.Processes,
     device: options.Device = "cpu",
     out: options.OutFolder = Path("learning-curve"),
     unverified: options.Unverified = False,

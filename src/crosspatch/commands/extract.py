@@ -72,7 +72,7 @@ def simulate(
     out: options.OutFolder,
     cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
     seed: options.Seed = 0,
-    jobs: options.Jobs,
+    jobs: options.Processes,
 ) -> None:
     """Write simulated recordings (NWB) and their labels (cells.csv)."""
     from crosspatch.simulation.cells import simulate_cells
@@ -115,7 +115,7 @@ def extract(
         int | None, typer.Option(min=1, help="Of a dandiset, at most so many.")
     ] = None,
     unlabelled: options.Unlabelled = False,
-    species: options.SpeciesName = None,
+    species: options.CellSpecies = None,
     quality: options.Quality = "default",
     drop_failed: Annotated[
         bool, typer.Option("--drop-failed", help="Leave out cells that fail quality control.")
@@ -123,7 +123,7 @@ def extract(
     step_start: options.StepStart = None,
     step_end: options.StepEnd = None,
     amplitudes: options.Amplitudes = None,
-    jobs: options.Jobs,
+    jobs: options.Processes,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler to use, tcp://HOST:PORT.")
     ] = None,

@@ -65,7 +65,7 @@ CohortNames = Annotated[
         "cohort tables (.h5ad), one per species. (default: auto)"
     ),
 ]
-Columns = Annotated[
+ColumnsFile = Annotated[
     Path | None, typer.Option(help="YAML file that says which column of a table is what.")
 ]
 DataDir = Annotated[
@@ -80,7 +80,7 @@ Features = Annotated[
         "(default: shared; gouwens for simulated)"
     ),
 ]
-Jobs = Annotated[
+Processes = Annotated[
     int,
     typer.Option(
         min=1, default_factory=cores, show_default="the number of cores", help="Processes."
@@ -107,7 +107,7 @@ SetsKind = Annotated[
     str,
     typer.Option(help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."),
 ]
-SpeciesName = Annotated[
+CellSpecies = Annotated[
     str | None, typer.Option(help=f"{KNOWN_SPECIES}, for cells whose file does not say.")
 ]
 StepEnd = Annotated[float | None, typer.Option(help="End of the step in s.")]

@@ -59,7 +59,7 @@ def train(
         ),
     ] = None,
     seed: options.Seed = 0,
-    jobs: options.Jobs,
+    jobs: options.Processes,
     device: options.Device = "cpu",
     data_dir: options.DataDir = None,
     unverified: options.Unverified = False,
@@ -112,11 +112,11 @@ def predict(
         ),
     ],
     model: options.ModelFolders = None,
-    species: options.SpeciesName = None,
+    species: options.CellSpecies = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
     ] = None,
-    columns: options.Columns = None,
+    columns: options.ColumnsFile = None,
     sets: options.SetsKind = "all-cells",
     adapt: Annotated[
         bool,
@@ -134,7 +134,7 @@ def predict(
     step_start: options.StepStart = None,
     step_end: options.StepEnd = None,
     amplitudes: options.Amplitudes = None,
-    jobs: options.Jobs,
+    jobs: options.Processes,
     limit: options.Limit = 300.0,
     data_dir: options.DataDir = None,
 ) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crosspatch.features.many import ExtractionProgress
 
 
-class Tell(Protocol):
+class ShowProgress(Protocol):
     """Told what is being done, how many pieces of it, of how many, and a note beside it."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...  # noqa: D102
@@ -64,7 +64,7 @@ def ask_at_terminal(column: str, candidates: Sequence[str]) -> str | None:
 
 
 @contextmanager
-def progress_bar(*, goes_on: bool = True) -> Iterator[Tell]:
+def progress_bar(*, goes_on: bool = True) -> Iterator[ShowProgress]:
     """A bar on stderr with rate and remaining time.
 
     `goes_on` says whether the same command, given again after a stop, goes on where it was.
@@ -115,7 +115,7 @@ def progress_bar(*, goes_on: bool = True) -> Iterator[Tell]:
             bar.stop()
 
 
-def recordings_done(tell: Tell) -> Callable[[ExtractionProgress], None]:
+def recordings_done(tell: ShowProgress) -> Callable[[ExtractionProgress], None]:
     """Tells how many recordings are done, and how many failed."""
     return lambda state: tell("recordings", state.done, state.total, f"{state.failed} failed")
 

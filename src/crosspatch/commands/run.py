@@ -44,7 +44,7 @@ def run(
     protocol: options.ProtocolName = "donor",
     alignment: options.AlignmentName = "hodge2019",
     seed: options.Seed = 0,
-    jobs: options.Jobs,
+    jobs: options.Processes,
     device: options.Device = "cpu",
     calibration: Annotated[
         bool,
