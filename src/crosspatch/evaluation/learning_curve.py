@@ -126,23 +126,6 @@ class _Outcome(TypedDict):
     points: dict[str, _Point]
 
 
-def is_learning_curve(tasks: Sequence[str] | None, calibration: bool) -> bool:
-    """Whether tasks ask for the learning curve, which stands by itself.
-
-    Raises
-    ------
-    EvaluationError
-        If it is asked for beside other tasks or with calibration.
-    """
-    if LEARNING_CURVE not in (tasks or ()):
-        return False
-    if set(tasks or ()) != {LEARNING_CURVE}:
-        raise EvaluationError(f"task '{LEARNING_CURVE}' stands by itself; run the others apart")
-    if calibration:
-        raise EvaluationError(f"task '{LEARNING_CURVE}' has no calibration; leave it out")
-    return True
-
-
 def learning_curve(
     cohorts: Mapping[str, anndata.AnnData],
     *,

@@ -78,13 +78,13 @@ _MAKES = {
     "gain-from-mouse": ("the gain from mouse", "crosspatch run --task transfer --out transfer"),
     "learning-curve": (
         "the learning curve",
-        "crosspatch run --task learning-curve --out learning-curve",
+        "crosspatch learning-curve --out learning-curve",
     ),
     "calibration": (
         "calibration",
         "crosspatch run --calibration --task human --models vote --out calibration",
     ),
-    "explanation": ("explanations", "crosspatch explain --out explanation"),
+    "explanation": ("explanations", "crosspatch explain-models --out explanation"),
 }
 
 _METHOD = (
@@ -361,11 +361,9 @@ def _leaves(settings: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterato
 def command_of(source: ResultSource) -> str:
     """The command that makes a folder's results again."""
     settings = source.settings
-    explained = source.kind == EXPLANATION
-    words = ["crosspatch", "explain" if explained else "run"]
-    if source.kind == LEARNING_CURVE:
-        words += ["--task", LEARNING_CURVE]
-    elif not explained:
+    commands = {EXPLANATION: "explain-models", LEARNING_CURVE: "learning-curve"}
+    words = ["crosspatch", commands.get(source.kind, "run")]
+    if source.kind == BENCHMARK:
         words += ["--task", *settings.get("tasks", ())]
     if settings.get("models"):
         words += ["--models", *settings["models"]]
