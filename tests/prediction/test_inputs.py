@@ -33,9 +33,8 @@ FRAME = pd.DataFrame(
 def read(*paths: Path, **settings) -> tuple[list[Batch], list[str]]:
     said: list[str] = []
     how = ReadSettings(settings.pop("layout", SHARED), **settings)
-    return list(
-        read_inputs(find_inputs(paths, Listener(said.append)), how, Listener(said.append))
-    ), said
+    listener = Listener(said.append, spell="--{}".format)
+    return list(read_inputs(find_inputs(paths, listener), how, listener)), said
 
 
 def column(batch: Batch, name: str) -> np.ndarray:

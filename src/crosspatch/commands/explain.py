@@ -12,6 +12,7 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
 from crosspatch.commands.printing import (
+    as_flag,
     ask_at_terminal,
     exit_if_failed,
     progress_bar,
@@ -92,7 +93,7 @@ def explain(
     )
     ask = ask_at_terminal if sys.stdin.isatty() else None
     with progress_bar() as tell:
-        pipeline = Pipeline(wanted, Listener(say_on_stderr, ask, tell))
+        pipeline = Pipeline(wanted, Listener(say_on_stderr, ask, tell, as_flag))
         found = explain_cells(pipeline, cell or [], seed=seed, progress=recordings_done(tell))
     written = write_pages(found, out, say=print)
     print(f"wrote {len(found)} pages (PNG, SVG) and {written[-1]}")

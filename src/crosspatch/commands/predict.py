@@ -11,6 +11,7 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.printing import (
+    as_flag,
     ask_at_terminal,
     exit_if_failed,
     progress_bar,
@@ -167,7 +168,7 @@ def predict(
     ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
     with open_output(out, inputs, plot, report) as output:
         with progress_bar(goes_on=False) as tell:
-            pipeline = Pipeline(wanted, Listener(messages, ask, tell))
+            pipeline = Pipeline(wanted, Listener(messages, ask, tell, as_flag))
         with progress_bar() as tell:
             for part in pipeline.predictions(recordings_done(tell)):
                 output.add(part)
