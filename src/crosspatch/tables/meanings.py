@@ -61,8 +61,8 @@ class Meaning:
     level: Exactness = Exactness.NAMED
     #: The unit that the header names.
     unit: str | None = None
-    #: How it was understood; of ``unlike``, why it is no feature.
-    note: str = ""
+    #: How it was understood; of ``unlike``, why it is not a feature.
+    notes: tuple[str, ...] = ()
     #: Greatest median, in our unit, with which it is not thought to mean something else.
     high: float | None = None
     #: Whether it is our own name.
@@ -174,14 +174,14 @@ def _meaning(reading: _Reading, vocabularies: set[str]) -> Meaning | None:
     if there is not None and there.vocabulary in vocabularies:
         placed = [feature_at(option, None, None) for option in table.name.get(whole, [])]
         elsewhere = next((found.features for found in placed if found is not None), ())
-        return Meaning("unlike", elsewhere, unit=reading.unit, note=there.note)
+        return Meaning("unlike", elsewhere, unit=reading.unit, notes=(there.note,))
     own = own_names().get(whole)
     if own is not None:
-        return Meaning("feature", (own,), unit=reading.unit, note="our own name", own=True)
+        return Meaning("feature", (own,), unit=reading.unit, notes=("our own name",), own=True)
     for rest, stimulus in _without_stimulus(reading.words):
         short = key(rest)
         if short in table.unlike:
-            return Meaning("unlike", unit=reading.unit, note=table.unlike[short].note)
+            return Meaning("unlike", unit=reading.unit, notes=(table.unlike[short].note,))
         stem = own_stems().get(short)
         for option in [*([Name(stem)] if stem else []), *table.name.get(short, [])]:
             found = feature_at(option, stimulus, reading.unit)
@@ -195,38 +195,34 @@ def _meaning(reading: _Reading, vocabularies: set[str]) -> Meaning | None:
 
 def feature_at(option: Name, stimulus: str | None, unit: str | None) -> Meaning | None:
     """The feature that a quantity is at a stimulus; None where there is no such feature."""
-    stem, bare = option.means, stimulus is None
-    none_such = Meaning("unlike", unit=unit, note="no feature of a layout")
-    how = ""
-    if stem in features() and split_stimulus(stem)[0] == stem:
+    stem, bare, how = option.means, stimulus is None, ""
+    unnamed = stimulus in (None, "long_square")
+    if stem in features() and not split_stimulus(stem)[1] and (unnamed or stimulus == "rheo"):
         # A quantity that needs no stimulus; rheobase is by itself of the long square.
-        if stimulus not in (None, "long_square", "rheo"):
-            return None
         feature, bare = stem, False
-    elif stem == "threshold_i":
-        if stimulus not in (None, "long_square", "rheo", "ramp"):
-            return none_such
-        feature = "threshold_i_ramp" if stimulus == "ramp" else "rheobase_i"
-    elif stem == "latency":
-        if stimulus not in ("rheo", "hero"):
-            return None
-        feature = f"latency_{stimulus}"
-    elif stem in _HERO:
-        bare = stimulus in (None, "long_square")
-        feature = f"{stem}_{'hero' if bare else stimulus}"
-        how = "no sweep named, taken as the hero sweep's" if bare else ""
+    elif stem == "threshold_i" and (unnamed or stimulus == "rheo"):
+        feature = "rheobase_i"
+    elif stem in _HERO and unnamed:
+        feature, bare, how = f"{stem}_hero", True, "no sweep named, taken as the hero sweep's"
+    elif stem == "latency" or stem in features() or not unnamed:
+        feature = f"{stem}_{stimulus}"
     else:
-        feature = f"{stem}_{'rheo' if stimulus in (None, 'long_square') else stimulus}"
+        feature = f"{stem}_rheo"
         how = "no stimulus named, taken as the rheobase sweep's" if bare else ""
     if feature not in features():
-        made = stem in _HERO or {f"{stem}_rheo", f"{stem}_hero"} & set(features())
-        return none_such if made else None
+        elsewhere = {f"{stem}_rheo", f"{stem}_hero"} & set(features())
+        made = stem in (*_HERO, "threshold_i") or (elsewhere and stem != "latency")
+        return _no_feature(unit) if made else None
     level = Exactness.BARE if bare else Exactness.NAMED
     operation = option.operation or "plain"
     if operation == "loose":
         level, operation = Exactness.LOOSE, "plain"
-    note = "; ".join(part for part in (how, option.note) if part)
-    return Meaning("feature", (feature,), operation, level, unit, note)
+    notes = tuple(part for part in (how, option.note) if part)
+    return Meaning("feature", (feature,), operation, level, unit, notes)
+
+
+def _no_feature(unit: str | None) -> Meaning:
+    return Meaning("unlike", unit=unit, notes=("no feature of a layout",))
 
 
 def _either(
@@ -235,21 +231,25 @@ def _either(
     """Which of several features a name is, if stimulus, vocabulary or unit say so."""
     options = tuple(either.means.split())
     if stimulus not in (None, "long_square"):
-        # Rheobase is the threshold current of the long square.
-        stems = ("threshold_i" if n == "rheobase_i" else split_stimulus(n)[0] for n in options)
-        named = dict.fromkeys(f"{stem}_{stimulus}" for stem in stems)
-        options = tuple(name for name in named if name in features())
+        options = _at_stimulus(options, stimulus)
         if not options:
-            return Meaning("unlike", unit=unit, note="no feature of a layout")
+            return _no_feature(unit)
     elif either.vocabulary in vocabularies:
         how = "as the other names of the Allen Institute's tables"
-        return Meaning("feature", options[:1], level=Exactness.BARE, unit=unit, note=how)
+        return Meaning("feature", options[:1], level=Exactness.BARE, unit=unit, notes=(how,))
     if unit is not None:
-        options = (
-            tuple(n for n in options if dimension_of(features()[n].unit) == DIMENSION[unit])
-            or options
-        )
+        dimension = DIMENSION[unit]
+        alike = tuple(n for n in options if dimension_of(features()[n].unit) == dimension)
+        options = alike or options
     if len(options) == 1:
         level = Exactness.BARE if stimulus is None else Exactness.NAMED
         return Meaning("feature", options, level=level, unit=unit)
     return Meaning("either", options, unit=unit)
+
+
+def _at_stimulus(options: tuple[str, ...], stimulus: str | None) -> tuple[str, ...]:
+    """The features that some are at another stimulus."""
+    # Rheobase is the threshold current of the long square.
+    stems = ("threshold_i" if n == "rheobase_i" else split_stimulus(n)[0] for n in options)
+    named = dict.fromkeys(f"{stem}_{stimulus}" for stem in stems)
+    return tuple(name for name in named if name in features())
