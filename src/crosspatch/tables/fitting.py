@@ -339,12 +339,17 @@ class _Unsettled:
                 f"write {self._entry(likely[0])}, or with the unit it has",
             )
         ours = canonical(self.ours)
-        if self.candidate.sure and ours in given and possible(given[ours], self.allowed):
-            if plausible(given[ours], self.allowed):
-                return ours, how
-            if _other_unit(given, ours, self.allowed) is None:
-                return ours, [*how, unusual(given[ours], self.allowed, self.ours)]
+        if self.candidate.sure and ours in given and self._can_be(ours):
+            odd = not plausible(given[ours], self.allowed)
+            return ours, [*how, unusual(given[ours], self.allowed, self.ours)] if odd else how
         raise RefusedColumnError(self._not_told())
+
+    def _can_be(self, unit: str) -> bool:
+        """Whether the values may be in a unit, and no other explains them better."""
+        values = self.given[unit]
+        if not possible(values, self.allowed):
+            return False
+        return _other_unit(self.given, unit, self.allowed) is None
 
     def _entry(self, unit: str | None = None) -> str:
         return entry(self.candidate.column, self.candidate.feature, unit)

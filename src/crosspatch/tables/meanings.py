@@ -169,46 +169,44 @@ def _without_stimulus(of: tuple[str, ...]) -> list[tuple[tuple[str, ...], str | 
 
 
 def _meaning(reading: _Reading, vocabularies: set[str]) -> Meaning | None:
-    table, whole = names(), key(reading.words)
+    table, whole, unit = names(), key(reading.words), reading.unit
     there = table.unlike_there.get(re.sub(r"\s+", "_", reading.raw))
     if there is not None and there.vocabulary in vocabularies:
         placed = [feature_at(option, None, None) for option in table.name.get(whole, [])]
         elsewhere = next((found.features for found in placed if found is not None), ())
-        return Meaning("unlike", elsewhere, unit=reading.unit, notes=(there.note,))
+        return Meaning("unlike", elsewhere, unit=unit, notes=(there.note,))
     own = own_names().get(whole)
     if own is not None:
-        return Meaning("feature", (own,), unit=reading.unit, notes=("our own name",), own=True)
+        return Meaning("feature", (own,), unit=unit, notes=("our own name",), own=True)
     for rest, stimulus in _without_stimulus(reading.words):
         short = key(rest)
         if short in table.unlike:
-            return Meaning("unlike", unit=reading.unit, notes=(table.unlike[short].note,))
-        stem = own_stems().get(short)
-        for option in [*([Name(stem)] if stem else []), *table.name.get(short, [])]:
-            found = feature_at(option, stimulus, reading.unit)
-            if found is not None:
-                ours = _OURS_IN.get(option.means) in vocabularies
-                return replace(found, high=None if ours else option.high)
+            return Meaning("unlike", unit=unit, notes=(table.unlike[short].note,))
+        found = _quantity(short, stimulus, unit, vocabularies)
+        if found is not None:
+            return found
         if short in table.either:
-            return _either(table.either[short], stimulus, reading.unit, vocabularies)
+            return _either(table.either[short], stimulus, unit, vocabularies)
+    return None
+
+
+def _quantity(
+    short: str, stimulus: str | None, unit: str | None, vocabularies: set[str]
+) -> Meaning | None:
+    """The feature that words are at a stimulus, by our names or those of the table."""
+    stem = own_stems().get(short)
+    for option in [*([Name(stem)] if stem else []), *names().name.get(short, [])]:
+        found = feature_at(option, stimulus, unit)
+        if found is not None:
+            ours = _OURS_IN.get(option.means) in vocabularies
+            return replace(found, high=None if ours else option.high)
     return None
 
 
 def feature_at(option: Name, stimulus: str | None, unit: str | None) -> Meaning | None:
     """The feature that a quantity is at a stimulus; None where there is no such feature."""
-    stem, bare, how = option.means, stimulus is None, ""
-    unnamed = stimulus in (None, "long_square")
-    if stem in features() and not split_stimulus(stem)[1] and (unnamed or stimulus == "rheo"):
-        # A quantity that needs no stimulus; rheobase is by itself of the long square.
-        feature, bare = stem, False
-    elif stem == "threshold_i" and (unnamed or stimulus == "rheo"):
-        feature = "rheobase_i"
-    elif stem in _HERO and unnamed:
-        feature, bare, how = f"{stem}_hero", True, "no sweep named, taken as the hero sweep's"
-    elif stem == "latency" or stem in features() or not unnamed:
-        feature = f"{stem}_{stimulus}"
-    else:
-        feature = f"{stem}_rheo"
-        how = "no stimulus named, taken as the rheobase sweep's" if bare else ""
+    stem = option.means
+    feature, bare, how = _named_at(stem, stimulus)
     if feature not in features():
         elsewhere = {f"{stem}_rheo", f"{stem}_hero"} & set(features())
         made = stem in (*_HERO, "threshold_i") or (elsewhere and stem != "latency")
@@ -219,6 +217,23 @@ def feature_at(option: Name, stimulus: str | None, unit: str | None) -> Meaning 
         level, operation = Exactness.LOOSE, "plain"
     notes = tuple(part for part in (how, option.note) if part)
     return Meaning("feature", (feature,), operation, level, unit, notes)
+
+
+def _named_at(stem: str, stimulus: str | None) -> tuple[str, bool, str]:
+    """A quantity's name at a stimulus, whether one is missing, and which was taken for it."""
+    bare, unnamed = stimulus is None, stimulus in (None, "long_square")
+    long_square = unnamed or stimulus == "rheo"
+    if stem in features() and not split_stimulus(stem)[1] and long_square:
+        # A quantity that needs no stimulus; rheobase is by itself of the long square.
+        return stem, False, ""
+    if stem == "threshold_i" and long_square:
+        return "rheobase_i", bare, ""
+    if stem in _HERO and unnamed:
+        return f"{stem}_hero", True, "no sweep named, taken as the hero sweep's"
+    if stem == "latency" or stem in features() or not unnamed:
+        return f"{stem}_{stimulus}", bare, ""
+    how = "no stimulus named, taken as the rheobase sweep's" if bare else ""
+    return f"{stem}_rheo", bare, how
 
 
 def _no_feature(unit: str | None) -> Meaning:
