@@ -9,7 +9,6 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.dataset import datasets
@@ -123,7 +122,7 @@ def _in_json(file: Path) -> Iterator[str]:
         raise CohortError(f"{file} cannot be read: {error}") from error
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: object) -> Iterator[str]:
     """Every text in a tree of JSON, keys too."""
     if isinstance(value, dict):
         yield from map(str, value)

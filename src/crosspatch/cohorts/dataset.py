@@ -108,24 +108,12 @@ class Dataset:
         )
 
     def subclass_of(self, labels: pd.Series, where: str) -> pd.Series:
-        """Map labels of the tables to subclasses.
-
-        Parameters
-        ----------
-        labels : Series of str
-            Labels as the source writes them; missing where a cell has none.
-        where : str
-            File and column, for the error message.
-
-        Returns
-        -------
-        Series of str
-            The subclass; missing for unlabelled cells and types outside the task.
+        """Labels of the tables as subclasses, missing for types outside the task.
 
         Raises
         ------
         TaxonomyError
-            If a label is in neither list.
+            If a label is in neither list; `where` says the file and column it is from.
         """
         known = set(self.labels) | set(self.outside)
         unknown = labels[labels.notna() & ~labels.isin(known)]

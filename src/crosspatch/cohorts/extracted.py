@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
@@ -131,9 +130,9 @@ def _row(
     labels: pd.DataFrame | None,
     species: str | None,
     extracted_with: str,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     head = dict(cell.head) | {"notes": "; ".join(cell.head["notes"])}
-    row: dict[str, Any] = dict.fromkeys(table.REQUIRED_OBS)
+    row: dict[str, object] = dict.fromkeys(table.REQUIRED_OBS)
     row["species"] = head.pop("species", None)
     row["donor"] = head.pop("donor", None)
     row["dataset"] = "simulated recordings" if head["simulated"] else "recordings"
@@ -145,7 +144,8 @@ def _row(
     row["species"] = row["species"] or species
     if row["species"] not in SPECIES:
         raise CohortError(
-            f"{path} does not say the species of the cell; give --species {' or '.join(SPECIES)}"
+            f"{path} does not say the species of the cell",
+            hint=f"give {{species}} {' or '.join(SPECIES)}",
         )
     row["recording_file"] = path.name
     return row | head | {"extracted_with": extracted_with}

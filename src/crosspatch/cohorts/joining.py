@@ -145,23 +145,7 @@ def unique_cells(rows: pd.DataFrame, file: Path, column: str) -> pd.DataFrame:
 def cells_in(
     rows: pd.DataFrame, file: Path, columns: Mapping[str, str], donors: pd.Series
 ) -> pd.DataFrame:
-    """Cells with some of their columns under our names, and their donors: every cell must have one.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Indexed by cell, see `unique_cells`.
-    file : Path
-        Where they are from.
-    columns : mapping
-        Our name to the source's.
-    donors : Series
-
-    Raises
-    ------
-    CohortError
-        If a cell has no donor.
-    """
+    """Rows of `unique_cells` under our names for their columns, every cell with its donor."""
     cells = pd.DataFrame({ours: rows[theirs] for ours, theirs in columns.items()})
     cells.index = cells.index.astype(str).rename("cell_id")
     cells["donor"] = donors.to_numpy()

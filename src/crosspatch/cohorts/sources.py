@@ -28,7 +28,6 @@ TABLES_ADDRESS = "https://github.com"
 #: Column that `read_source` adds: the line of the file a row stands on.
 LINE = "line of the file"
 
-
 # What pandas and its decompressors raise for a file that is damaged or something else.
 _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
 
@@ -97,21 +96,7 @@ def data_directory(explicit: str | Path | None = None) -> Path:
 
 
 def locate(directory: Path, source: SourceFile, *, verify: bool = True) -> tuple[Path, str]:
-    """Find a source file and check that it is the pinned version.
-
-    Parameters
-    ----------
-    directory : Path
-        The data directory.
-    source : SourceFile
-    verify : bool
-        Whether another version is refused.
-
-    Returns
-    -------
-    file : Path
-    sha256 : str
-        Checksum of what was found.
+    """A source file in a data directory, and its checksum; refused if it is not the pinned one.
 
     Raises
     ------
@@ -143,26 +128,14 @@ def read_source(
     optional: Sequence[str] = (),
     encoding: str = "utf-8-sig",
 ) -> pd.DataFrame:
-    """Read some columns of a csv file as text.
+    """Columns of a csv file that must be there, and some that may be, as text, and `LINE`.
 
-    Parameters
-    ----------
-    file : Path
-    columns : sequence of str
-        The columns that must be there.
-    optional : sequence of str
-        Columns that are read if they are there.
-    encoding : str
-
-    Returns
-    -------
-    DataFrame of str
-        One column each, missing where the cell is empty, ``NA`` or ``NULL``; and `LINE`.
+    Fields that are empty, ``NA`` or ``NULL`` are missing.
 
     Raises
     ------
     CohortError
-        If the file is no csv, has no rows, or lacks a column.
+        If the file is not csv, has no rows, or lacks a column.
     """
     try:
         table = pd.read_csv(file, dtype=str, encoding=encoding, skip_blank_lines=False)
@@ -170,12 +143,12 @@ def read_source(
         raise CohortError(f"{file}: cannot be read as csv ({error})") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        near = difflib.get_close_matches(missing[0], [str(c) for c in table.columns], n=1)
-        hint = f"; the nearest is '{near[0]}'" if near else ""
+        near = difflib.get_close_matches(missing[0], map(str, table.columns), n=1)
+        nearest = f"; the nearest is '{near[0]}'" if near else ""
+        more = f" ({len(missing)} columns are missing)" if len(missing) > 1 else ""
         raise CohortError(
-            f"{file}: column '{missing[0]}' is missing{hint}"
-            + (f" ({len(missing)} columns are missing)" if len(missing) > 1 else "")
-            + "; rename it back or get the file again"
+            f"{file}: column '{missing[0]}' is missing{nearest}{more}; rename it back or get the "
+            "file again"
         )
     if table.empty:
         raise CohortError(f"{file}: the table has no rows; get the file again")
@@ -185,13 +158,7 @@ def read_source(
 
 
 def numeric(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
-    """Turn a column of text into numbers.
-
-    Raises
-    ------
-    CohortError
-        If a cell is neither empty nor a number; the message names the line.
-    """
+    """A column of text as numbers; refused, with its line, where it is neither empty nor one."""
     values = pd.to_numeric(table[column], errors="coerce")
     bad = table.index[values.isna() & table[column].notna()]
     if len(bad):

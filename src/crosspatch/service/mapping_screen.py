@@ -81,9 +81,9 @@ def described(frame: pd.DataFrame, columns: ColumnMap) -> dict[str, Any]:
         elif header in taken:
             status, feature, unit, why = taken[header]
         elif header in refused:
-            status, why = "refused", refused[header]
+            status, why = "refused", refused[header].why
         elif header in unused:
-            status, why = "unused", unused[header]
+            status, why = "unused", unused[header].why
         elif header in columns.labels:
             status, why = "label", "never a feature"
         values = [str(v)[:24] for v in frame.iloc[:40, position] if pd.notna(v) and str(v).strip()]
@@ -94,8 +94,7 @@ def described(frame: pd.DataFrame, columns: ColumnMap) -> dict[str, Any]:
                 "status": status,
                 "feature": feature,
                 "unit": unit,
-                # What to write in a mapping file is of no use on a screen.
-                "why": why.split("; write ")[0].split("; to take it all the same")[0],
+                "why": why,
                 "candidates": candidates.get(header, []),
             }
         )
