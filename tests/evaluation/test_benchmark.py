@@ -273,7 +273,7 @@ def test_a_device_that_is_not_there_is_said_where_it_is_used(human):
 def test_settings_that_mean_nothing_are_refused(human, mouse):
     with pytest.raises(TaxonomyError, match="no alignment 'bogus'"):
         run({"mouse": mouse}, tasks=["mouse"], alignment="bogus")
-    with pytest.raises(EvaluationError, match="seed must be at least 0"):
+    with pytest.raises(EvaluationError, match="'seed' must be at least 0"):
         run({"human": human}, seed=-1)
     with pytest.raises(EvaluationError, match="'Lamp5' is in one only"):
         few = mouse[mouse.obs["subclass"] != "Lamp5"].copy()

@@ -217,8 +217,8 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, FoldOutcome]
         donors = target.donors[fold.train] if by_donor else None
         source = {} if job.source is None else runner.source_arguments(job.source, by_donor)
         model = fit_copy(model, target.X[fold.train], target.y[fold.train], donors, **source)
-        probabilities = model.predict_proba(target.X[fold.test])
         tested = target.X[fold.test]
+        probabilities = model.predict_proba(tested)
         judged = uncertainty.judged_outcome(model, tested) if job.calibrated else None
     outcome: FoldOutcome = {
         "classes": [str(name) for name in model.classes_],

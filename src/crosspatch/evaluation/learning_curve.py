@@ -23,12 +23,7 @@ from sklearn.base import BaseEstimator
 from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.table import CONDITIONS
 from crosspatch.errors import EvaluationError, ModelError
-from crosspatch.evaluation import metrics, runner
-from crosspatch.evaluation.comparison import (
-    corrected_resampled_t,
-    held_out_share,
-    paired_differences,
-)
+from crosspatch.evaluation import comparison, metrics, runner
 from crosspatch.evaluation.protocols import BY_DONOR, CURVE_TASK, N_FOLDS, PROTOCOLS
 from crosspatch.evaluation.results import ResultFolder, Settings, read_settings, read_tables
 from crosspatch.evaluation.runner import RunKeywords, RunSettings
@@ -155,9 +150,8 @@ def learning_curve(
     run = RunSettings(**settings)
     entries = _entries(models)
     if run.protocol not in DRAWS:
-        raise EvaluationError(
-            f"the learning curve has protocols {', '.join(DRAWS)}, not '{run.protocol}'"
-        )
+        known = ", ".join(DRAWS)
+        raise EvaluationError(f"the learning curve has protocols {known}, not '{run.protocol}'")
     require_cohorts(CURVE_TASK, cohorts)
     run.require_device_for(entries)
     target, source = cells_for(CURVE_TASK, cohorts, run.alignment).values()
@@ -178,8 +172,7 @@ def learning_curve(
     )
     folder = None
     if run.out is not None:
-        needs = frozenset({"classes", "y", "points"})
-        folder = ResultFolder(Path(run.out), CURVE_TABLES, needs).begin(told)
+        folder = ResultFolder(Path(run.out), CURVE_TABLES, _Outcome.__required_keys__).begin(told)
     ordered = sorted(work, key=lambda job: not job.entry.uses_device)  # slow ones first
     outcomes = runner.run_units(ordered, _evaluate, run.jobs, folder, run.progress)
     cuts = dict(_cuts(cohorts[CURVE_TASK.species], target))
@@ -204,9 +197,8 @@ def read_learning_curve(path: str | Path) -> LearningCurve:
 
 def _entries(names: Sequence[str] | None) -> list[ModelEntry]:
     known = dict.fromkeys([*PAIRS, *PAIRS.values()])
-    wanted = list(names) if names is not None else list(PAIRS)
+    wanted = [model_entry(name).name for name in (PAIRS if names is None else names)]
     for name in wanted:
-        model_entry(name)  # raises if there is none
         if name not in known:
             raise ModelError(
                 f"the learning curve is for {', '.join(known)}; '{name}' has no partner that "
@@ -230,9 +222,8 @@ def _jobs(
 
 def _draws(target: Cells, protocol: str, seed: int) -> Iterator[_Draw]:
     for number in range(DRAWS[protocol]):
-        run, fold_number = divmod(number, N_FOLDS)
-        folds = make_folds(target.y, target.donors, PROTOCOLS["donor"], CURVE_TASK, run, seed)
-        fold = folds[fold_number]
+        run, nth = divmod(number, N_FOLDS)
+        fold = make_folds(target.y, target.donors, PROTOCOLS["donor"], CURVE_TASK, run, seed)[nth]
         yield _Draw(number, fold, _points(target, fold, seed))
 
 
@@ -245,9 +236,7 @@ def _points(target: Cells, fold: Fold, seed: int) -> dict[str, NDArray[np.intp]]
         rng = np.random.default_rng(derived_seed(seed, fold.run, fold.number, attempt, 1))
         order = rng.permutation(len(y))
         rank = np.empty(len(y), dtype=int)
-        for name in np.unique(y):
-            of_class = order[y[order] == name]
-            rank[of_class] = np.arange(len(of_class))
+        rank[order] = pd.Series(order).groupby(y[order]).cumcount()
         chosen = {str(size): np.flatnonzero(rank < size) for size in sizes}
         if all(_divisible(y[rows], donors[rows], fold.seed) for rows in chosen.values()):
             points = {"0": fold.train[:0]} | {k: fold.train[rows] for k, rows in chosen.items()}
@@ -274,8 +263,7 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, _Outcome]:
         fit = _fitter(job)
         for name, rows in job.draw.points.items():
             started = time.perf_counter()
-            model = fit(rows)
-            if model is None:
+            if (model := fit(rows)) is None:
                 continue
             p = model.predict_proba(target.X[test])
             points[name] = {
@@ -342,8 +330,7 @@ def _rows(
     fold, name = job.draw.fold, job.entry.name
     y = np.asarray(outcome["y"])
     for point, found in outcome["points"].items():
-        best = np.asarray(found["probabilities"]).argmax(axis=1)
-        predicted = np.asarray(found["classes"])[best]
+        predicted = np.asarray(found["classes"])[np.argmax(found["probabilities"], axis=1)]
         for cut, cells in cuts.items():
             rows = cells[fold.test]
             here = [each for each in outcome["classes"] if each in set(y[rows])]
@@ -373,7 +360,8 @@ def summarize_draws(results: pd.DataFrame) -> pd.DataFrame:
         scores = part["macro_f1"].to_numpy()
         low = high = deviation = float("nan")
         if len(part) > 1:
-            found = corrected_resampled_t(scores, np.zeros(len(part)), held_out_share(part))
+            share = comparison.held_out_share(part)
+            found = comparison.corrected_resampled_t(scores, np.zeros(len(part)), share)
             low, high, deviation = found.ci_low, found.ci_high, float(scores.std(ddof=1))
         rows.append(
             dict(zip(who, place, strict=True))
@@ -389,8 +377,8 @@ def gains(results: pd.DataFrame) -> pd.DataFrame:
     columns = ["features", "model", "without", "cells_per_class", "cut", "draws"]
     columns += ["delta_macro_f1", "ci_low", "ci_high", "p_value"]
     rows = []
-    for place, part in results.groupby(["features", "cells_per_class", "cut"], sort=False):
-        features, point, cut = place
-        for model, without, *found in paired_differences(part, ["draw"], PAIRS.items()):
+    places = results.groupby(["features", "cells_per_class", "cut"], sort=False)
+    for (features, point, cut), part in places:
+        for model, without, *found in comparison.paired_differences(part, ["draw"], PAIRS.items()):
             rows.append((features, model, without, point, cut, *found))
     return pd.DataFrame(rows, columns=columns)

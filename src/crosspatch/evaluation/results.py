@@ -133,8 +133,8 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     columns = ["task", "model_a", "model_b", "delta_macro_f1", "ci_low", "ci_high", "p_value"]
     columns += ["features", "protocol", "folds"]
     rows = []
-    for place, part in results.groupby(["task", "features", "protocol"], sort=False):
-        task, features, protocol = place
+    places = results.groupby(["task", "features", "protocol"], sort=False)
+    for (task, features, protocol), part in places:
         pairs = [(b, a) for a, b in combinations(dict.fromkeys(part["model"]), 2)]
         for a, b, folds, *found in paired_differences(part, ["run", "fold"], pairs):
             rows.append((task, a, b, *found, features, protocol, folds))

@@ -89,7 +89,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         for name, value, least in (("jobs", self.jobs, 1), ("seed", self.seed, 0)):
             if value < least:
-                raise EvaluationError(f"{name} must be at least {least}, not {value}")
+                raise EvaluationError("", hint=f"{{{name}}} must be at least {least}, not {value}")
         load_taxonomy().align([], self.alignment)  # raises if there is no such reading
 
     def require_device_for(self, entries: Iterable[ModelEntry]) -> None:

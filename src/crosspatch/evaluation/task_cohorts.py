@@ -83,10 +83,8 @@ def load_cohorts(
             for species, dataset in (possible or datasets).items()
         }
     if data_dir is not None or not verify:
-        raise CohortError(
-            "a data directory and unverified sources have no meaning for .h5ad files",
-            hint="omit {data_dir} and {unverified}",
-        )
+        what = "{data_dir} and {unverified}"
+        raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
     return _load_files(names, features)
 
 

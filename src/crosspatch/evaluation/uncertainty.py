@@ -67,7 +67,7 @@ class FoldOutcome(TypedDict):
 Place = dict[str, str | int]
 
 
-def conditions(layout: Layout, seed: int = 0) -> dict[str, NDArray[np.bool_]]:
+def conditions(layout: Layout) -> dict[str, NDArray[np.bool_]]:
     """What is there, in words, to which features those are: an array of bool, shape (features,).
 
     All; long squares only; without one family; two families; 40 % of scalars, drawn at random.
@@ -90,7 +90,7 @@ def conditions(layout: Layout, seed: int = 0) -> dict[str, NDArray[np.bool_]]:
         for pair in combinations(layout.families, 2):
             found[f"only {pair[0]} and {pair[1]}"] = of(pair)
     if not layout.traces:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         for number in range(3):
             some = np.zeros(len(whole), dtype=bool)
             some[rng.choice(len(whole), round(0.4 * len(whole)), replace=False)] = True
@@ -98,11 +98,11 @@ def conditions(layout: Layout, seed: int = 0) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
-def judged_outcome(model: CalibratedClassifier, X: NDArray, seed: int = 0) -> JudgedOutcome:
+def judged_outcome(model: CalibratedClassifier, X: NDArray) -> JudgedOutcome:
     """What a fitted model says of test cells, complete and with features taken away."""
     found = model.judge(X)
     less: dict[str, PartOutcome] = {}
-    for name, there in conditions(model.layout, seed).items():
+    for name, there in conditions(model.layout).items():
         part = found if there.all() else model.judge(np.where(there, X, np.nan))
         less[name] = {
             "predicted": predicted_classes(part.probabilities, model.classes_).tolist(),
