@@ -19,12 +19,7 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
 
     Every cell keeps each family with a probability of its own, drawn between 0.2 and 1; every
     second cell loses single features as well, as a table does that has but some columns. No mask
-    leaves less than `MINIMUM_COMPLETENESS`.
-
-    Returns
-    -------
-    array of bool, shape (cells, features)
-        True where a feature stays.
+    leaves less than `MINIMUM_COMPLETENESS`. Shape (cells, features), True where a feature stays.
     """
     masks = np.ones((n_cells, len(layout.features)), dtype=bool)
     open_rows = np.arange(n_cells)
@@ -45,14 +40,7 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
 def without(
     X: NDArray[np.floating], layout: Layout, rng: np.random.Generator
 ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
-    """Cells with features taken away at random; those left with too little are left out.
-
-    Returns
-    -------
-    X : array, shape (kept cells, features)
-    kept : array of int
-        Row numbers.
-    """
+    """Cells with features taken away, and their rows; those left with too little are left out."""
     masked = np.where(random_masks(layout, len(X), rng), X, np.nan)
     kept = np.flatnonzero(layout.completeness(masked) >= MINIMUM_COMPLETENESS)
     return masked[kept], kept
@@ -77,12 +65,6 @@ class FamilyDropout(ProbabilisticClassifier):
     copies : int
         Copies of every cell, each with other features taken away; the cell itself stays.
     random_state : int, optional
-
-    Attributes
-    ----------
-    classes_ : array
-    model_ : classifier
-        Fitted on cells and copies.
     """
 
     def __init__(

@@ -58,7 +58,6 @@ class CalibratedClassifier(ProbabilisticClassifier):
 
     Attributes
     ----------
-    classes_ : array
     chosen_ : str
         Name of the candidate.
     log_loss_ : dict

@@ -33,7 +33,6 @@ class SoftVote(ProbabilisticClassifier):
 
     Attributes
     ----------
-    classes_ : array
     weights_ : dict
         Member to its weight.
     inner_scores_ : dict

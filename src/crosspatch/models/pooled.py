@@ -29,15 +29,9 @@ class PooledClassifier(ProbabilisticClassifier):
         Takes missing values and sample weights, and balances no classes itself.
     layout : Layout
     weights : tuple of float
-        Weights to choose from.
+        Weights to choose from; ``weight_`` is the one chosen.
     random_state : int, optional
         Seed of the inner folds.
-
-    Attributes
-    ----------
-    classes_ : array
-    weight_ : float
-        The weight chosen.
     """
 
     def __init__(

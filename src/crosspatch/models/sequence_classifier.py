@@ -132,8 +132,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
         super().__setstate__(dict(state))
         if "network_" in state:
             self.device = "cpu"
-            encoder = self._encoder(self.network)
-            self.network_ = Network(encoder, self._head(encoder))
+            self.network_ = self._with_new_head(self._encoder())
             weights = {name: torch.as_tensor(v) for name, v in state["network_"].items()}
             self.network_.load_state_dict(weights)
             self.network_.eval()
@@ -157,9 +156,13 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             raise ModelError(f"a classifier needs two classes, there is only {self.classes_}")
         return codes.astype(np.int64)
 
-    def _encoder(self, settings: SequenceSettings | None) -> FamilyEncoder:
+    def _encoder(self) -> FamilyEncoder:
         widths = [len(columns) for columns in self.layout.columns.values()]
-        return FamilyEncoder(widths, settings or SequenceSettings())
+        return FamilyEncoder(widths, self.network or SequenceSettings()).to(self.device)
+
+    def _with_new_head(self, encoder: FamilyEncoder) -> Network:
+        """The encoder with a new head."""
+        return Network(encoder, self._head(encoder)).to(self.device)
 
     @contextmanager
     def _seeded(self) -> Iterator[torch.Generator]:
@@ -190,7 +193,6 @@ class SequenceClassifier(SequenceClassifierBase):
 
     Attributes
     ----------
-    classes_ : array
     history_ : list of Epoch
     """
 
@@ -233,14 +235,13 @@ class SequenceClassifier(SequenceClassifierBase):
             codes = self._encode(y)
             data = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
-            encoder = self._encoder(self.network)
-            network = Network(encoder, self._head(encoder)).to(self.device)
+            network = self._with_new_head(self._encoder())
             self.log_prior_ = torch.log(data.counts / data.counts.sum())
             settings = self.training or TrainingSettings()
             self.history_ = train_network(
                 network,
                 batches=lambda: shuffled(len(cells.y), settings.batch_size, generator),
-                loss=self._loss(network, cells, len(self.classes_)),
+                loss=self._loss(network, cells),
                 score=lambda: macro_f1(network, data.validation),
                 settings=settings,
                 progress=self.progress,
@@ -253,10 +254,8 @@ class SequenceClassifier(SequenceClassifierBase):
             return ArcFaceHead(encoder.size, len(self.classes_))
         return super()._head(encoder)
 
-    def _loss(
-        self, network: Network, cells: TrainingCells, n_classes: int
-    ) -> Callable[[Tensor], Tensor]:
-        counts = torch.bincount(cells.y, minlength=n_classes)
+    def _loss(self, network: Network, cells: TrainingCells) -> Callable[[Tensor], Tensor]:
+        counts = torch.bincount(cells.y, minlength=len(self.classes_))
         weight = None if self.oversample else inverse_frequency(counts)
 
         def arcface(index: Tensor) -> Tensor:

@@ -245,10 +245,7 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         for family in self._families(settings):
             part = self._part(X, family)
             part = part[np.isfinite(part).any(axis=1)]
-            if len(part) < 2:
-                continue
-            fit = _fit_family(part, family, settings)
-            if fit is not None:
+            if len(part) >= 2 and (fit := _fit_family(part, family, settings)) is not None:
                 self.fits_[family] = fit
         if not self.fits_:
             raise ModelError("sparse PCA: no family is present in at least two training cells")
@@ -265,17 +262,10 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
 
     def _families(self, settings: SparsePCASettings) -> list[str]:
         """Families of the layout, then those derived from them."""
-        here = [
-            family
-            for family in self.layout.families
-            if family in settings.families or not settings.listed_only
-        ]
-        derived = [
-            family
-            for family, given in settings.families.items()
-            if given.of in self.layout.families and family not in here
-        ]
-        return here + derived
+        listed, families = settings.families, self.layout.families
+        here = [family for family in families if family in listed or not settings.listed_only]
+        derived = [family for family, given in listed.items() if given.of in families]
+        return here + [family for family in derived if family not in here]
 
     def _part(self, X: NDArray, family: str) -> NDArray:
         given = (self.settings or SparsePCASettings()).families.get(family, FamilyComponents())
@@ -327,13 +317,12 @@ def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> Fami
         n_nonzero = (width,) * min(limit, given.n_components)
     scalar = given is None
     max_iter = settings.scalar_max_iter if scalar else 200
-    ridge = np.inf if given is not None and len(filled) < width else SparsePCASettings.ridge
+    ridge = np.inf if given is not None and len(filled) < width else settings.ridge
     pca = SparsePCA(n_nonzero, scale=scalar, ridge=ridge, max_iter=max_iter).fit(filled)
     kept = pca.adjusted_variance_ratio_ >= settings.min_variance
     if not kept.any():
         return None
     scores = pca.transform(filled)[:, kept]
     deviation = scores.std(axis=0)
-    return FamilyFit(
-        median, use, pca, kept, scores.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
-    )
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    return FamilyFit(median, use, pca, kept, scores.mean(axis=0), deviation)
