@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -55,30 +57,16 @@ def with_copies(
     return np.vstack(cells), np.concatenate(rows)
 
 
+@dataclass(eq=False, repr=False)
 class FamilyDropout(ProbabilisticClassifier):
-    """A classifier that also learns from copies of its cells with features taken away.
+    """A classifier that also learns from copies of its cells with features taken away."""
 
-    Parameters
-    ----------
-    model : classifier
-    layout : Layout
-    copies : int
-        Copies of every cell, each with other features taken away; the cell itself stays.
-    random_state : int, optional
-    """
-
-    def __init__(
-        self,
-        model: BaseEstimator,
-        layout: Layout,
-        *,
-        copies: int = 6,
-        random_state: int | None = None,
-    ):
-        self.model = model
-        self.layout = layout
-        self.copies = copies
-        self.random_state = random_state
+    model: BaseEstimator
+    layout: Layout
+    _: KW_ONLY
+    #: Copies of every cell, each with other features taken away; the cell itself stays.
+    copies: int = 6
+    random_state: int | None = None
 
     def fit(
         self,

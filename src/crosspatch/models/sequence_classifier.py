@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,43 +65,24 @@ class Network(nn.Module):
         return self.head(self.encoder(values, present)[0])
 
 
+@dataclass(eq=False, repr=False)
 class SequenceClassifierBase(ProbabilisticClassifier):
     """What the sequence classifiers share: inputs, prediction, attention.
 
     Subclasses set ``classes_``, ``inputs_`` and ``network_`` in ``fit``.
-
-    Parameters
-    ----------
-    layout : Layout
-        What the columns of `X` are.
-    network : SequenceSettings, optional
-    training : TrainingSettings, optional
-    validation_fraction : float
-        Share of the training cells held back for early stopping.
-    random_state : int, optional
-    device : str
-    progress : callable, optional
-        Told the number of an epoch and its `Epoch`.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        network: SequenceSettings | None = None,
-        training: TrainingSettings | None = None,
-        validation_fraction: float = VALIDATION_FRACTION,
-        random_state: int | None = None,
-        device: str = "cpu",
-        progress: EpochProgress | None = None,
-    ):
-        self.layout = layout
-        self.network = network
-        self.training = training
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
+    #: What the columns of ``X`` are.
+    layout: Layout
+    _: KW_ONLY
+    network: SequenceSettings | None = None
+    training: TrainingSettings | None = None
+    #: Share of the training cells held back for early stopping.
+    validation_fraction: float = VALIDATION_FRACTION
+    random_state: int | None = None
+    device: str = "cpu"
+    #: Told the number of an epoch and what came of it.
+    progress: EpochProgress | None = None
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""
@@ -174,54 +155,25 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             yield torch.Generator().manual_seed(seed)
 
 
+@dataclass(eq=False, repr=False)
 class SequenceClassifier(SequenceClassifierBase):
     """BiLSTM over families, with or without attention, oversampling and ArcFace.
-
-    Parameters
-    ----------
-    layout, network, training, validation_fraction, random_state, device, progress
-        As in `SequenceClassifierBase`.
-    oversample : bool
-        SMOTE on the training cells, k = min(5, smallest class - 1). Without it, classes are
-        weighted by inverse frequency.
-    arcface : bool
-        ArcFace head and class-balanced focal loss in place of a linear head and cross-entropy.
-    prior_strength : float
-        With ArcFace: this times the log frequency of the classes is added to the logits at test
-        time. The default is that of the published code for mouse; for human that code subtracts
-        the whole log frequency instead.
 
     Attributes
     ----------
     history_ : list of Epoch
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        network: SequenceSettings | None = None,
-        training: TrainingSettings | None = None,
-        oversample: bool = False,
-        arcface: bool = False,
-        prior_strength: float = 0.7,
-        validation_fraction: float = VALIDATION_FRACTION,
-        random_state: int | None = None,
-        device: str = "cpu",
-        progress: EpochProgress | None = None,
-    ):
-        super().__init__(
-            layout,
-            network=network,
-            training=training,
-            validation_fraction=validation_fraction,
-            random_state=random_state,
-            device=device,
-            progress=progress,
-        )
-        self.oversample = oversample
-        self.arcface = arcface
-        self.prior_strength = prior_strength
+    _: KW_ONLY
+    #: SMOTE on the training cells, k = min(5, smallest class - 1). Without it, classes are weighted
+    #: by inverse frequency.
+    oversample: bool = False
+    #: ArcFace head and class-balanced focal loss in place of a linear head and cross-entropy.
+    arcface: bool = False
+    #: With ArcFace: this times the log frequency of the classes is added to the logits at test
+    #: time. The default is that of the published code for mouse; for human that code subtracts the
+    #: whole log frequency instead.
+    prior_strength: float = 0.7
 
     def fit(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,25 +25,12 @@ from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 
 
+@dataclass(eq=False, repr=False)
 class SparsePCA(TransformerMixin, BaseEstimator):
     """Sparse principal components of one family.
 
     Every loading vector solves the elastic net min ‖Xα − Xβ‖² + λ‖β‖² + λ₁‖β‖₁, where λ₁ is the
     smallest that leaves the wanted number of non-zero loadings; α and β are refined in turn.
-
-    Parameters
-    ----------
-    n_nonzero : sequence of int
-        Non-zero loadings of each component; its length is the number of components.
-    scale : bool
-        Whether features are divided by their standard deviation, as for features of unlike units.
-    ridge : float
-        λ; the default is that of the R package elasticnet 1.3, which the Cell paper used. Infinite
-        gives the paper's way for data with more features than cells (section 4.2): loadings are
-        soft-thresholded, no regression is solved.
-    max_iter : int
-    tol : float
-        Largest change of a normalised loading at which the iteration stops.
 
     Attributes
     ----------
@@ -61,20 +48,18 @@ class SparsePCA(TransformerMixin, BaseEstimator):
     Graphical Statistics 15 (2006).
     """
 
-    def __init__(
-        self,
-        n_nonzero: Sequence[int] = (1,),
-        *,
-        scale: bool = False,
-        ridge: float = 1e-6,
-        max_iter: int = 200,
-        tol: float = 1e-3,
-    ):
-        self.n_nonzero = n_nonzero
-        self.scale = scale
-        self.ridge = ridge
-        self.max_iter = max_iter
-        self.tol = tol
+    #: Non-zero loadings of each component; its length is the number of components.
+    n_nonzero: Sequence[int] = (1,)
+    _: KW_ONLY
+    #: Whether features are divided by their standard deviation, as for features of unlike units.
+    scale: bool = False
+    #: λ; the default is that of the R package elasticnet 1.3, which the Cell paper used. Infinite
+    #: gives the paper's way for data with more features than cells (section 4.2): loadings are
+    #: soft-thresholded, no regression is solved.
+    ridge: float = 1e-6
+    max_iter: int = 200
+    #: Largest change of a normalised loading at which the iteration stops.
+    tol: float = 1e-3
 
     def fit(self, X: ArrayLike, y: object = None) -> SparsePCA:
         """Find the components of cells without missing values.
@@ -216,16 +201,12 @@ class SparsePCASettings:
     min_variance: float = 0.01
 
 
+@dataclass(eq=False, repr=False)
 class FamilySparsePCA(TransformerMixin, BaseEstimator):
     """Sparse PCA of every family; kept components z-scored and joined.
 
     Missing features of a family that is there are filled with the median of the training cells.
     Where a whole family is absent, its components are NaN: absent, not average.
-
-    Parameters
-    ----------
-    layout : Layout
-    settings : SparsePCASettings
 
     Attributes
     ----------
@@ -233,9 +214,8 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         Name of every joined component, ``family[k]``.
     """
 
-    def __init__(self, layout: Layout, settings: SparsePCASettings | None = None):
-        self.layout = layout
-        self.settings = settings
+    layout: Layout
+    settings: SparsePCASettings | None = None
 
     def fit(self, X: ArrayLike, y: object = None) -> FamilySparsePCA:
         """Fit every family on the cells that have it; ``X`` is NaN where missing."""
