@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -19,12 +21,7 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
 
     Every cell keeps each family with a probability of its own, drawn between 0.2 and 1; every
     second cell loses single features as well, as a table does that has but some columns. No mask
-    leaves less than `MINIMUM_COMPLETENESS`.
-
-    Returns
-    -------
-    array of bool, shape (cells, features)
-        True where a feature stays.
+    leaves less than `MINIMUM_COMPLETENESS`. Shape (cells, features), True where a feature stays.
     """
     masks = np.ones((n_cells, len(layout.features)), dtype=bool)
     open_rows = np.arange(n_cells)
@@ -45,14 +42,7 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
 def without(
     X: NDArray[np.floating], layout: Layout, rng: np.random.Generator
 ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
-    """Cells with features taken away at random; those left with too little are left out.
-
-    Returns
-    -------
-    X : array, shape (kept cells, features)
-    kept : array of int
-        Row numbers.
-    """
+    """Cells with features taken away, and their rows; those left with too little are left out."""
     masked = np.where(random_masks(layout, len(X), rng), X, np.nan)
     kept = np.flatnonzero(layout.completeness(masked) >= MINIMUM_COMPLETENESS)
     return masked[kept], kept
@@ -67,36 +57,16 @@ def with_copies(
     return np.vstack(cells), np.concatenate(rows)
 
 
+@dataclass(eq=False, repr=False)
 class FamilyDropout(ProbabilisticClassifier):
-    """A classifier that also learns from copies of its cells with features taken away.
+    """A classifier that also learns from copies of its cells with features taken away."""
 
-    Parameters
-    ----------
-    model : classifier
-    layout : Layout
-    copies : int
-        Copies of every cell, each with other features taken away; the cell itself stays.
-    random_state : int, optional
-
-    Attributes
-    ----------
-    classes_ : array
-    model_ : classifier
-        Fitted on cells and copies.
-    """
-
-    def __init__(
-        self,
-        model: BaseEstimator,
-        layout: Layout,
-        *,
-        copies: int = 6,
-        random_state: int | None = None,
-    ):
-        self.model = model
-        self.layout = layout
-        self.copies = copies
-        self.random_state = random_state
+    model: BaseEstimator
+    layout: Layout
+    _: KW_ONLY
+    #: Copies of every cell, each with other features taken away; the cell itself stays.
+    copies: int = 6
+    random_state: int | None = None
 
     def fit(
         self,

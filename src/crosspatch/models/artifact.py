@@ -64,7 +64,7 @@ class LayoutAbout(TypedDict):
 
 
 class About(TypedDict):
-    """What ``model.json`` says of a model; `read_about` checks what is needed to load it."""
+    """What ``model.json`` says of a model; `load` checks what it needs of it."""
 
     format: int
     #: Version that trained it, and when.
@@ -166,7 +166,7 @@ class Artifact:
     @property
     def species(self) -> str:
         """The species of its reference."""
-        return str(self.about["species"])
+        return self.about["species"]
 
 
 def save(
@@ -243,7 +243,7 @@ def load(folder: str | Path) -> Artifact:
     import skops.io
 
     folder = Path(folder)
-    about = read_about(folder)
+    about = _read_about(folder)
     for name, wanted in about["files"].items():
         file = folder / str(name)
         if file.parent != folder or not file.is_file():
@@ -258,30 +258,22 @@ def load(folder: str | Path) -> Artifact:
     _require_archive(weights)
     try:
         foreign = sorted(set(skops.io.get_untrusted_types(file=weights)) - set(_TYPES))
-        if foreign:
-            raise ModelError(
-                f"{weights} holds {foreign[0]}, which no model of crosspatch has; it is not "
-                "loaded, because that could run code"
-            )
-        classifier = skops.io.load(weights, trusted=list(_TYPES))
-    except ModelError:
-        raise
+        classifier = None if foreign else skops.io.load(weights, trusted=list(_TYPES))
     except Exception as error:  # damaged archives raise many kinds
         raise ModelError(f"{weights} cannot be read: {in_words(error)}; train it again") from error
+    if foreign:
+        raise ModelError(
+            f"{weights} holds {foreign[0]}, which no model of crosspatch has; it is not loaded, "
+            "because that could run code"
+        )
     if not isinstance(classifier, CalibratedClassifier):
         raise ModelError(f"{weights} holds a {type(classifier).__name__}, not a trained model")
     _require_alike(folder, classifier, about)
     return Artifact(classifier, about, about["digest"])
 
 
-def read_about(folder: Path) -> About:
-    """What ``model.json`` of a model folder says, its own checksum checked.
-
-    Raises
-    ------
-    ModelError
-        If the folder is not a model, or the file is damaged, changed, or from another version.
-    """
+def _read_about(folder: Path) -> About:
+    """What ``model.json`` of a model folder says, its own checksum checked."""
     file = folder / MODEL_FILE
     if not file.is_file():
         raise ModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ class _Cells(NamedTuple):
     source: Mapping[str, ArrayLike | None]
 
 
+@dataclass(eq=False, repr=False)
 class CalibratedClassifier(ProbabilisticClassifier):
     """A classifier that also says which cells are unlike its reference, and how sure it is.
 
@@ -43,22 +45,8 @@ class CalibratedClassifier(ProbabilisticClassifier):
     log loss on the cells held back, complete and with features taken away, is fitted on all
     cells. What the folds' models said of the cells held back calibrates it.
 
-    Parameters
-    ----------
-    candidates : sequence of (name, classifier)
-        The same model with other settings.
-    layout : Layout
-    n_folds : int
-    coverage : float
-        Of the prediction sets.
-    random_state : int, optional
-        Seed of the inner folds and of what is taken away.
-    jobs : int
-        Fits at a time.
-
     Attributes
     ----------
-    classes_ : array
     chosen_ : str
         Name of the candidate.
     log_loss_ : dict
@@ -71,22 +59,17 @@ class CalibratedClassifier(ProbabilisticClassifier):
         Predictions of the chosen candidate for cells held back.
     """
 
-    def __init__(
-        self,
-        candidates: Sequence[tuple[str, BaseEstimator]],
-        layout: Layout,
-        *,
-        n_folds: int = 5,
-        coverage: float = COVERAGE,
-        random_state: int | None = None,
-        jobs: int = 1,
-    ):
-        self.candidates = candidates
-        self.layout = layout
-        self.n_folds = n_folds
-        self.coverage = coverage
-        self.random_state = random_state
-        self.jobs = jobs
+    #: Name and classifier: the same model with other settings.
+    candidates: Sequence[tuple[str, BaseEstimator]]
+    layout: Layout
+    _: KW_ONLY
+    n_folds: int = 5
+    #: Of the prediction sets.
+    coverage: float = COVERAGE
+    #: Seed of the inner folds and of what is taken away.
+    random_state: int | None = None
+    #: Fits at a time.
+    jobs: int = 1
 
     def fit(
         self,

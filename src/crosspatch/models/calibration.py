@@ -138,7 +138,7 @@ def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64]
     of_class = [held.codes == code for code in range(n_classes)]
     class_limit = [conformal_limit(true[here], held.donors[here], coverage) for here in of_class]
     known = held.where(np.isfinite(held.distance))
-    distances = _weighted_quantiles(known.distance, donor_weights(known.donors), _GRID)
+    distances = _weighted_quantiles(known.distance, donor_weights(known.donors))
     # Copies of a cell are not cells more.
     cells = np.unique(known.rows, return_index=True)[1]
     size = 1 / np.sum(donor_weights(known.donors[cells]) ** 2)
@@ -189,11 +189,11 @@ def conformal_limit(p: NDArray[np.float64], donors: NDArray, coverage: float) ->
 
 
 def _weighted_quantiles(
-    values: NDArray[np.float64], weights: NDArray[np.float64], n: int
+    values: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     order = np.argsort(values)
     share = np.cumsum(weights[order])
-    wanted = (np.arange(n) + 0.5) / n
+    wanted = (np.arange(_GRID) + 0.5) / _GRID
     return values[order][np.minimum(np.searchsorted(share, wanted), len(values) - 1)]
 
 

@@ -13,7 +13,8 @@ from crosspatch.errors import ModelError
 class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     """A classifier that is known by its probabilities.
 
-    Subclasses have `fit`, which sets ``classes_``, and `predict_proba`; those that stand around
+    The estimators here are dataclasses, so that their constructors do nothing but store parameters;
+    comparing and showing them is left to scikit-learn. Subclasses have `fit`, which sets ``classes_``, and `predict_proba`; those that stand around
     one other model set ``model_`` and say in `_inputs` what it is given. What `fit` takes has one
     meaning in all of them:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
 from crosspatch.models.validation import inner_folds
 
 
+@dataclass(eq=False, repr=False)
 class SoftVote(ProbabilisticClassifier):
     """Weighted mean of class probabilities.
 
@@ -21,19 +23,8 @@ class SoftVote(ProbabilisticClassifier):
     raises macro-F1 most is added, again and again, a member as often as it helps; the weights are
     the shares of the best set met. Ties go to the lower log loss.
 
-    Parameters
-    ----------
-    members : sequence of (name, classifier)
-    n_folds : int
-        Inner folds, stratified and grouped by donor where donors are given.
-    rounds : int
-        How often a member is added at most.
-    random_state : int, optional
-        Seed of the inner folds.
-
     Attributes
     ----------
-    classes_ : array
     weights_ : dict
         Member to its weight.
     inner_scores_ : dict
@@ -44,18 +35,15 @@ class SoftVote(ProbabilisticClassifier):
     Caruana et al.: Ensemble selection from libraries of models. ICML 2004.
     """
 
-    def __init__(
-        self,
-        members: Sequence[tuple[str, BaseEstimator]],
-        *,
-        n_folds: int = 3,
-        rounds: int = 20,
-        random_state: int | None = None,
-    ):
-        self.members = members
-        self.n_folds = n_folds
-        self.rounds = rounds
-        self.random_state = random_state
+    #: Name and classifier.
+    members: Sequence[tuple[str, BaseEstimator]]
+    _: KW_ONLY
+    #: Inner folds, stratified and grouped by donor where donors are given.
+    n_folds: int = 3
+    #: How often a member is added at most.
+    rounds: int = 20
+    #: Seed of the inner folds.
+    random_state: int | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> SoftVote:
         """Choose the weights on inner folds, then fit the chosen members on all cells."""

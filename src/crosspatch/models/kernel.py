@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
@@ -16,11 +18,11 @@ from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import inner_folds
 
 
+@dataclass(eq=False, repr=False)
 class StandardInputs(TransformerMixin, BaseEstimator):
     """Standardised, clipped and imputed features, and which families are there."""
 
-    def __init__(self, layout: Layout):
-        self.layout = layout
+    layout: Layout
 
     def fit(
         self, X: ArrayLike, y: object = None, unlabelled: ArrayLike | None = None
@@ -35,24 +37,18 @@ class StandardInputs(TransformerMixin, BaseEstimator):
         return np.hstack([values, present]).astype(np.float64)
 
 
+@dataclass(eq=False, repr=False)
 class CalibratedSVC(ProbabilisticClassifier):
     """Support vector machine with a radial kernel, class-balanced, with probabilities.
 
     Platt scaling is fitted on inner folds of the training cells, grouped by donor where donors
     are given.
-
-    Parameters
-    ----------
-    layout : Layout
-    C : float
-    random_state : int, optional
-        Seed of the inner folds.
     """
 
-    def __init__(self, layout: Layout, C: float = 3.0, random_state: int | None = None):
-        self.layout = layout
-        self.C = C
-        self.random_state = random_state
+    layout: Layout
+    C: float = 3.0
+    #: Seed of the inner folds.
+    random_state: int | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> CalibratedSVC:
         """Fit machine and scaling."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
@@ -17,41 +19,22 @@ from crosspatch.models.validation import inner_folds
 TARGET_WEIGHTS = (1.0, 10.0, 100.0)
 
 
+@dataclass(eq=False, repr=False)
 class PooledClassifier(ProbabilisticClassifier):
     """A classifier fitted on both species, each standardised by its own training cells.
 
     Classes are balanced within each species. How much a cell of the target counts against one of
     the source is chosen by the log loss on inner folds of the target, grouped by donor.
-
-    Parameters
-    ----------
-    model : classifier
-        Takes missing values and sample weights, and balances no classes itself.
-    layout : Layout
-    weights : tuple of float
-        Weights to choose from.
-    random_state : int, optional
-        Seed of the inner folds.
-
-    Attributes
-    ----------
-    classes_ : array
-    weight_ : float
-        The weight chosen.
     """
 
-    def __init__(
-        self,
-        model: BaseEstimator,
-        layout: Layout,
-        *,
-        weights: tuple[float, ...] = TARGET_WEIGHTS,
-        random_state: int | None = None,
-    ):
-        self.model = model
-        self.layout = layout
-        self.weights = weights
-        self.random_state = random_state
+    #: Takes missing values and sample weights, and does not balance classes itself.
+    model: BaseEstimator
+    layout: Layout
+    _: KW_ONLY
+    #: Weights to choose from; ``weight_`` is the one chosen.
+    weights: tuple[float, ...] = TARGET_WEIGHTS
+    #: Seed of the inner folds.
+    random_state: int | None = None
 
     def fit(
         self,

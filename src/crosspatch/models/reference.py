@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -12,20 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from crosspatch.features.layouts import Layout
 
 
+@dataclass(eq=False, repr=False)
 class Reference(BaseEstimator):
     """Normal distributions of the classes, with one covariance.
 
     A missing value takes no part: the distribution of the other values is that of the classes
     without it, so that any set of features can be judged. Features enter in robust standard
     deviations; traces enter by the first principal components of each family.
-
-    Parameters
-    ----------
-    layout : Layout
-    components : int
-        Principal components of a family of traces.
-    clip : float
-        Robust standard deviations beyond which a value counts as this far.
 
     Attributes
     ----------
@@ -38,10 +33,11 @@ class Reference(BaseEstimator):
         Ends of the middle 95 % of each class.
     """
 
-    def __init__(self, layout: Layout, components: int = 5, clip: float = 8.0):
-        self.layout = layout
-        self.components = components
-        self.clip = clip
+    layout: Layout
+    #: Principal components of a family of traces.
+    components: int = 5
+    #: Robust standard deviations beyond which a value counts as this far.
+    clip: float = 8.0
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Reference:
         """Learn the distributions; ``X`` is NaN where missing."""

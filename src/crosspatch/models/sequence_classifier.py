@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,43 +65,24 @@ class Network(nn.Module):
         return self.head(self.encoder(values, present)[0])
 
 
+@dataclass(eq=False, repr=False)
 class SequenceClassifierBase(ProbabilisticClassifier):
     """What the sequence classifiers share: inputs, prediction, attention.
 
     Subclasses set ``classes_``, ``inputs_`` and ``network_`` in ``fit``.
-
-    Parameters
-    ----------
-    layout : Layout
-        What the columns of `X` are.
-    network : SequenceSettings, optional
-    training : TrainingSettings, optional
-    validation_fraction : float
-        Share of the training cells held back for early stopping.
-    random_state : int, optional
-    device : str
-    progress : callable, optional
-        Told the number of an epoch and its `Epoch`.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        network: SequenceSettings | None = None,
-        training: TrainingSettings | None = None,
-        validation_fraction: float = VALIDATION_FRACTION,
-        random_state: int | None = None,
-        device: str = "cpu",
-        progress: EpochProgress | None = None,
-    ):
-        self.layout = layout
-        self.network = network
-        self.training = training
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
+    #: What the columns of ``X`` are.
+    layout: Layout
+    _: KW_ONLY
+    network: SequenceSettings | None = None
+    training: TrainingSettings | None = None
+    #: Share of the training cells held back for early stopping.
+    validation_fraction: float = VALIDATION_FRACTION
+    random_state: int | None = None
+    device: str = "cpu"
+    #: Told the number of an epoch and what came of it.
+    progress: EpochProgress | None = None
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""
@@ -132,8 +113,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
         super().__setstate__(dict(state))
         if "network_" in state:
             self.device = "cpu"
-            encoder = self._encoder(self.network)
-            self.network_ = Network(encoder, self._head(encoder))
+            self.network_ = self._with_new_head(self._encoder())
             weights = {name: torch.as_tensor(v) for name, v in state["network_"].items()}
             self.network_.load_state_dict(weights)
             self.network_.eval()
@@ -157,9 +137,13 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             raise ModelError(f"a classifier needs two classes, there is only {self.classes_}")
         return codes.astype(np.int64)
 
-    def _encoder(self, settings: SequenceSettings | None) -> FamilyEncoder:
+    def _encoder(self) -> FamilyEncoder:
         widths = [len(columns) for columns in self.layout.columns.values()]
-        return FamilyEncoder(widths, settings or SequenceSettings())
+        return FamilyEncoder(widths, self.network or SequenceSettings()).to(self.device)
+
+    def _with_new_head(self, encoder: FamilyEncoder) -> Network:
+        """The encoder with a new head."""
+        return Network(encoder, self._head(encoder)).to(self.device)
 
     @contextmanager
     def _seeded(self) -> Iterator[torch.Generator]:
@@ -171,55 +155,25 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             yield torch.Generator().manual_seed(seed)
 
 
+@dataclass(eq=False, repr=False)
 class SequenceClassifier(SequenceClassifierBase):
     """BiLSTM over families, with or without attention, oversampling and ArcFace.
 
-    Parameters
-    ----------
-    layout, network, training, validation_fraction, random_state, device, progress
-        As in `SequenceClassifierBase`.
-    oversample : bool
-        SMOTE on the training cells, k = min(5, smallest class - 1). Without it, classes are
-        weighted by inverse frequency.
-    arcface : bool
-        ArcFace head and class-balanced focal loss in place of a linear head and cross-entropy.
-    prior_strength : float
-        With ArcFace: this times the log frequency of the classes is added to the logits at test
-        time. The default is that of the published code for mouse; for human that code subtracts
-        the whole log frequency instead.
-
     Attributes
     ----------
-    classes_ : array
     history_ : list of Epoch
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        network: SequenceSettings | None = None,
-        training: TrainingSettings | None = None,
-        oversample: bool = False,
-        arcface: bool = False,
-        prior_strength: float = 0.7,
-        validation_fraction: float = VALIDATION_FRACTION,
-        random_state: int | None = None,
-        device: str = "cpu",
-        progress: EpochProgress | None = None,
-    ):
-        super().__init__(
-            layout,
-            network=network,
-            training=training,
-            validation_fraction=validation_fraction,
-            random_state=random_state,
-            device=device,
-            progress=progress,
-        )
-        self.oversample = oversample
-        self.arcface = arcface
-        self.prior_strength = prior_strength
+    _: KW_ONLY
+    #: SMOTE on the training cells, k = min(5, smallest class - 1). Without it, classes are weighted
+    #: by inverse frequency.
+    oversample: bool = False
+    #: ArcFace head and class-balanced focal loss in place of a linear head and cross-entropy.
+    arcface: bool = False
+    #: With ArcFace: this times the log frequency of the classes is added to the logits at test
+    #: time. The default is that of the published code for mouse; for human that code subtracts the
+    #: whole log frequency instead.
+    prior_strength: float = 0.7
 
     def fit(
         self,
@@ -233,14 +187,13 @@ class SequenceClassifier(SequenceClassifierBase):
             codes = self._encode(y)
             data = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
-            encoder = self._encoder(self.network)
-            network = Network(encoder, self._head(encoder)).to(self.device)
+            network = self._with_new_head(self._encoder())
             self.log_prior_ = torch.log(data.counts / data.counts.sum())
             settings = self.training or TrainingSettings()
             self.history_ = train_network(
                 network,
                 batches=lambda: shuffled(len(cells.y), settings.batch_size, generator),
-                loss=self._loss(network, cells, len(self.classes_)),
+                loss=self._loss(network, cells),
                 score=lambda: macro_f1(network, data.validation),
                 settings=settings,
                 progress=self.progress,
@@ -253,10 +206,8 @@ class SequenceClassifier(SequenceClassifierBase):
             return ArcFaceHead(encoder.size, len(self.classes_))
         return super()._head(encoder)
 
-    def _loss(
-        self, network: Network, cells: TrainingCells, n_classes: int
-    ) -> Callable[[Tensor], Tensor]:
-        counts = torch.bincount(cells.y, minlength=n_classes)
+    def _loss(self, network: Network, cells: TrainingCells) -> Callable[[Tensor], Tensor]:
+        counts = torch.bincount(cells.y, minlength=len(self.classes_))
         weight = None if self.oversample else inverse_frequency(counts)
 
         def arcface(index: Tensor) -> Tensor:

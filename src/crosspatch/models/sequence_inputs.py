@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -10,15 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from crosspatch.features.layouts import Layout
 
 
+@dataclass(eq=False, repr=False)
 class SequenceInputs(BaseEstimator):
     """Standardise, impute single missing features, and lay families out as a sequence.
-
-    Parameters
-    ----------
-    layout : Layout
-    clip : float
-        Standardised values beyond this are set to it: a failed fit (an input resistance of
-        -800 MΩ) must not outweigh every other feature.
 
     Attributes
     ----------
@@ -26,9 +22,10 @@ class SequenceInputs(BaseEstimator):
         Of the finite values of the training cells; `median_` is in standard deviations.
     """
 
-    def __init__(self, layout: Layout, clip: float = 5.0):
-        self.layout = layout
-        self.clip = clip
+    layout: Layout
+    #: Standardised values beyond this are set to it: a failed fit (an input resistance of -800 MΩ)
+    #: must not outweigh every other feature.
+    clip: float = 5.0
 
     def fit(self, X: ArrayLike) -> SequenceInputs:
         """Learn mean, scale and median of every feature; ``X`` is NaN where missing."""

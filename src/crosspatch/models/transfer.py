@@ -33,13 +33,6 @@ from crosspatch.models.sequence_inputs import SequenceInputs
 SOURCE_VALIDATION_FRACTION = 0.2
 
 
-class _Pair(NamedTuple):
-    """Batches of both species."""
-
-    target: Tensor
-    source: Tensor
-
-
 class _Start(NamedTuple):
     """What training begins with."""
 
@@ -59,7 +52,6 @@ class TransferClassifier(SequenceClassifierBase):
 
     Attributes
     ----------
-    classes_ : array
     history_ : dict
         Stage to its list of Epoch.
     """
@@ -93,7 +85,7 @@ class TransferClassifier(SequenceClassifierBase):
             codes = self._encode(y)
             source = self._source(X_source, y_source, groups_source)
             target = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
-            encoder = self._encoder(self.network).to(self.device)
+            encoder = self._encoder()
             self.history_: dict[str, list[Epoch]] = {}
             self.network_ = self._train(_Start(encoder, target, source, generator, pretrained))
         self.inputs_ = target.inputs
@@ -111,9 +103,6 @@ class TransferClassifier(SequenceClassifierBase):
     def _settings(self, learning_rate: float, **changes: int) -> TrainingSettings:
         settings = self.training or TrainingSettings()
         return replace(settings, learning_rate=learning_rate, **changes)
-
-    def _with_new_head(self, encoder: FamilyEncoder) -> Network:
-        return Network(encoder, self._head(encoder)).to(self.device)
 
     def _stage(
         self,
@@ -153,7 +142,7 @@ class FinetuneClassifier(TransferClassifier):
             self._encode(y_source)
             source = self._source(X_source, y_source, groups_source)
             self.history_ = {}
-            return self._pretrained(self._encoder(self.network).to(self.device), source, generator)
+            return self._pretrained(self._encoder(), source, generator)
 
     def without_labels(
         self, unlabelled: ArrayLike, classes: NDArray, pretrained: Network
@@ -204,8 +193,8 @@ class JointClassifier(TransferClassifier):
         weights = inverse_frequency(target.counts), inverse_frequency(source.counts)
         settings = self._settings(5e-4)
 
-        def loss(pair: _Pair) -> Tensor:
-            ours, theirs = target.train[pair.target], source.train[pair.source]
+        def loss(pair: tuple[Tensor, Tensor]) -> Tensor:
+            ours, theirs = target.train[pair[0]], source.train[pair[1]]
             # One pass through the encoder for both is faster than two.
             encoding = encoder(
                 torch.cat([ours.values, theirs.values]), torch.cat([ours.present, theirs.present])
@@ -234,10 +223,9 @@ class JointClassifier(TransferClassifier):
 
 def _pairs(
     n_target: int, n_source: int, batch_size: int, generator: torch.Generator
-) -> Iterator[_Pair]:
-    """Batches of both species; an epoch is one pass over the larger, the smaller starts anew."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of target and source: one pass over the larger, the smaller starts anew."""
     larger, smaller = max(n_target, n_source), min(n_target, n_source)
     again = chain.from_iterable(shuffled(smaller, batch_size, generator) for _ in repeat(None))
-    for index in shuffled(larger, batch_size, generator):
-        other = next(again)
-        yield _Pair(index, other) if n_target >= n_source else _Pair(other, index)
+    for index, other in zip(shuffled(larger, batch_size, generator), again, strict=False):
+        yield (index, other) if n_target >= n_source else (other, index)
