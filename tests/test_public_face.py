@@ -91,13 +91,14 @@ def test_tables_in_memory_are_predicted_like_files(folder: Path, tmp_path: Path)
     known: dict[str, Any] = {"model": folder / "human-model", "species": "human"}
     of_file = crosspatch.predict(tmp_path / "cells.csv", **known, say=said.append)
     of_frame = crosspatch.predict(frame, **known, say=said.append)
+    of_h5ad = crosspatch.predict(folder / "human.h5ad", **known, say=said.append).first(50)
     of_adata = crosspatch.predict(cohort, **known, say=said.append)
     of_both = crosspatch.predict([frame, tmp_path / "cells.csv"], **known, say=said.append)
     assert of_frame.cells["cell_id"].tolist() == cohort.obs_names.tolist()
-    for other in (of_frame, of_adata):
-        np.testing.assert_allclose(other.X, of_file.X, rtol=1e-6)
-        assert other.cells["prediction_set"].tolist() == of_file.cells["prediction_set"].tolist()
-        assert other.cells["verdict"].tolist() == of_file.cells["verdict"].tolist()
+    for one, other in ((of_frame, of_file), (of_adata, of_h5ad)):
+        np.testing.assert_allclose(one.X, other.X, rtol=1e-6)
+        assert one.cells["prediction_set"].tolist() == other.cells["prediction_set"].tolist()
+        assert one.cells["verdict"].tolist() == other.cells["verdict"].tolist()
     assert len(of_both) == 100
     assert of_both.cells["cell_id"].is_unique
 
