@@ -266,4 +266,4 @@ except RecordingError as error:
         [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True
     )
     assert f"{file} cannot be used as the store of finished cells" in run.stdout
-    assert "free space, or give another --out" in run.stdout
+    assert "free space, or give another 'out'" in run.stdout

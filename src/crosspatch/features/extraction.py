@@ -19,7 +19,7 @@ from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.families import vector_families
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
-from crosspatch.features.outcome import CellFeatures
+from crosspatch.features.outcome import CellFeatures, Head
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
@@ -56,25 +56,27 @@ def step_described(
     if start is None and end is None and amplitudes is None:
         return None
     if start is None or end is None or amplitudes is None:
-        raise RecordingError(
-            "--step-start, --step-end and --amplitudes go together; give all three"
-        )
+        hint = "{step_start}, {step_end} and {amplitudes} go together; give all three"
+        raise RecordingError("", hint)
     try:
-        if ":" in amplitudes:
-            first, last, step = (float(part) for part in amplitudes.split(":"))
-            count = round((last - first) / step)
-            if count < 0 or abs(first + count * step - last) > 1e-6 * abs(step):
-                raise ValueError
-            values = [first + step * k for k in range(count + 1)]
-        else:
-            values = [float(part) for part in amplitudes.split(",")]
+        values = _amplitudes(amplitudes)
         if not np.isfinite([start, end, *values]).all():
             raise ValueError
     except (ValueError, ZeroDivisionError) as error:
         raise RecordingError(
-            f"--amplitudes {amplitudes}: not understood; write -100,-50,0,50 or -100:300:20"
+            f"amplitudes {amplitudes}: not understood", hint="write -100,-50,0,50 or -100:300:20"
         ) from error
     return StepDescription(start, end, tuple(values))
+
+
+def _amplitudes(text: str) -> list[float]:
+    if ":" not in text:
+        return [float(part) for part in text.split(",")]
+    first, last, step = (float(part) for part in text.split(":"))
+    count = round((last - first) / step)
+    if count < 0 or abs(first + count * step - last) > 1e-6 * abs(step):
+        raise ValueError
+    return [first + step * k for k in range(count + 1)]
 
 
 @dataclass(frozen=True)
@@ -186,21 +188,24 @@ def features_of(
             f"{'; '.join(notes) or 'nothing was recorded'}"
         )
     present = layout.present(single[None])[0]
-    qualities = analysis.qualities.values()
-    head = asdict(recording.recorded) | {
-        "format": recording.format,
-        "sweeps": len(recording.current_clamp) + recording.left_out,
-        "sweeps_rejected": sum(not quality.passed for quality in qualities),
-        "families_missing": ", ".join(
-            name for name, there in zip(layout.families, present, strict=True) if not there
-        ),
-        "qc_passed": analysis.cell.passed,
-        "qc_reasons": "; ".join(analysis.cell.reasons),
-        "seal": analysis.cell.seal,
-        "access_resistance": analysis.cell.access_resistance,
-        "bridge_error": analysis.cell.bridge,
-        "notes": tuple(dict.fromkeys(notes)),
-    }
+    recorded, cell = recording.recorded, analysis.cell
+    missing = [name for name, there in zip(layout.families, present, strict=True) if not there]
+    head = Head(
+        species=recorded.species,
+        donor=recorded.donor,
+        session=recorded.session,
+        seal=cell.seal,
+        access_resistance=cell.access_resistance,
+        simulated=recorded.simulated,
+        format=recording.format,
+        sweeps=len(recording.current_clamp) + recording.left_out,
+        sweeps_rejected=sum(not quality.passed for quality in analysis.qualities.values()),
+        families_missing=", ".join(missing),
+        qc_passed=cell.passed,
+        qc_reasons="; ".join(cell.reasons),
+        bridge_error=cell.bridge,
+        notes=tuple(dict.fromkeys(notes)),
+    )
     return CellFeatures(recording.cell_id, single, head)
 
 

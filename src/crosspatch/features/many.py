@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.errors import CrosspatchError, NetworkError, RecordingError, one_line
+from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.outcome import CellFeatures, Failure
@@ -158,7 +158,7 @@ class Readers:
         try:
             outcome = child.ask((source, settings), limit, stopped=self._closed.is_set)
         except LateError as error:
-            return Failure(f"{error} (option 'limit')", again=True)
+            return Failure(str(error), again=True, hint="give it more time with {limit}")
         except DiedError as error:
             return Failure(f"reading it brought the process down ({error.how})", again=True)
         self.idle.append(child)
@@ -272,9 +272,9 @@ def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> Outcome:
     try:
         return extract_file(*request)
     except NetworkError as error:
-        return Failure(one_line(error), again=True)
+        return Failure.of(error, again=True)
     except CrosspatchError as error:
-        return Failure(one_line(error))
+        return Failure.of(error)
     except MemoryError:
         return Failure("not enough memory", again=True)
     except Exception as error:  # a bug of ours or a library's: the others must go on

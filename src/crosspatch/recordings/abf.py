@@ -14,6 +14,7 @@ import numpy as np
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
+    DESCRIBE_STEP,
     MAX_RATE,
     MIN_RATE,
     VOLTAGE_CLAMP,
@@ -271,7 +272,8 @@ class _Command:
             except Exception as error:  # pyabf raises whatever its parsing meets
                 raise RecordingError(
                     f"{self.path}, sweep {number}: the command waveform cannot be read: "
-                    f"{in_words(error)}; describe it with --step-start, --step-end and --amplitudes"
+                    f"{in_words(error)}",
+                    hint=DESCRIBE_STEP,
                 ) from error
             waveform = np.asarray(waveform, dtype=np.float64)[: self.points] * self.factor
             if len(waveform) < self.points:
