@@ -114,7 +114,7 @@ class Child:
 
     def ask(
         self,
-        request: Any,
+        request: object,
         limit: float,
         *,
         told: Tell | None = None,
@@ -177,7 +177,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def answer_requests(answer: Callable[[Any, Tell], Any], arguments: Sequence[str]) -> None:
+def answer_requests(answer: Callable[[Any, Tell], object], arguments: Sequence[str]) -> None:
     """Answer the parent's requests until it ends; what a module run by `Child` does.
 
     Parameters

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from crosspatch.features.analysis import Analysis, Responses, quiet
+
+#: None or NaN where something cannot be measured.
+Values = dict[str, float | None]
 
 #: Features of the first spike: our name to (IPFX's name, factor to our unit).
 _SPIKE = {
@@ -46,7 +48,7 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
         and time constant, s for latencies and intervals, pA, MOhm). Those that cannot be
         measured are not in it.
     """
-    values: dict[str, Any] = {}
+    values: Values = {}
     with quiet():
         if analysis.long_square is not None:
             values.update(_of_long_squares(analysis.long_square))
@@ -64,7 +66,7 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
     }
 
 
-def _of_long_squares(long: Responses) -> dict[str, Any]:
+def _of_long_squares(long: Responses) -> Values:
     features = long.features
     values = {
         name: features.get(name)
@@ -85,7 +87,7 @@ def _of_long_squares(long: Responses) -> dict[str, Any]:
     return values
 
 
-def _of_train(sweep: pd.Series, name: str) -> dict[str, Any]:
+def _of_train(sweep: pd.Series, name: str) -> Values:
     train = {
         f"{feature}_{name}": sweep.get(feature)
         for feature in ("latency", "avg_rate", "mean_isi", "median_isi", "isi_cv", "adapt")
@@ -105,8 +107,8 @@ def _mean_first_spike(responses: Responses, *more: str) -> dict[str, float]:
     return dict(responses.measured.mean_features_first_spike(spikes, features))
 
 
-def _of_spike(spike: Mapping[str, Any], name: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _of_spike(spike: Mapping[str, float], name: str) -> Values:
+    values: Values = {}
     for feature, (theirs, factor) in _SPIKE.items():
         value = spike.get(theirs)
         values[f"{feature}_{name}"] = None if value is None else value * factor
