@@ -118,11 +118,6 @@ class ExtractionSettings:
 def extract_recording(recording: Recording, settings: ExtractionSettings) -> CellFeatures:
     """Compute the features of one open recording.
 
-    Parameters
-    ----------
-    recording : Recording
-    settings : ExtractionSettings
-
     Raises
     ------
     RecordingError
@@ -133,18 +128,7 @@ def extract_recording(recording: Recording, settings: ExtractionSettings) -> Cel
 
 
 def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Recording, Analysis]:
-    """Measure an open recording.
-
-    Parameters
-    ----------
-    recording : Recording
-    settings : ExtractionSettings
-
-    Returns
-    -------
-    Recording
-        With the step that the settings describe, if they do.
-    Analysis
+    """Measure an open recording; it comes back with the step that the settings describe.
 
     Raises
     ------
@@ -227,19 +211,7 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     """
     settings = settings or ExtractionSettings()
     if isinstance(source, Asset):
-        web = Web()
-        # Without TLS, what looks like a poor recording may be bytes that came wrong.
-        doubts = (DoubtfulBytesError,) if source.api.startswith("https://") else _DOUBTS
-        try:
-            cell = _extract_asset(source, settings, web, verified=False)
-        except doubts:
-            cell = _extract_asset(source, settings, web, verified=True)
-        cell.head["sha256"] = source.digests.get("sha256", source.digest)
-        cell.head["recording_source"] = str(source)
-        cell.head["file_bytes"] = source.size
-        cell.head["bytes_read"] = web.received
-        cell.head["requests"] = web.requests
-        return cell
+        return _extract_asset(source, settings)
     path = Path(source)
     with open_recording(path, measured_only=True) as recording:
         cell = extract_recording(recording, settings)
@@ -248,16 +220,31 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    cell.head["sha256"] = digest
-    cell.head["recording_source"] = str(path)
+    cell.head.update({"sha256": digest, "recording_source": str(path)})
     return cell
 
 
-_DOUBTS = (DoubtfulBytesError, RecordingError)
+def _extract_asset(asset: Asset, settings: ExtractionSettings) -> CellFeatures:
+    web = Web()
 
+    def extracted(*, verified: bool) -> CellFeatures:
+        with open_asset(asset, measured_only=True, verified=verified, web=web) as recording:
+            return extract_recording(recording, settings)
 
-def _extract_asset(
-    asset: Asset, settings: ExtractionSettings, web: Web, *, verified: bool
-) -> CellFeatures:
-    with open_asset(asset, measured_only=True, verified=verified, web=web) as recording:
-        return extract_recording(recording, settings)
+    # Without TLS, what looks like a poor recording may be bytes that came wrong.
+    secure = asset.api.startswith("https://")
+    doubts = (DoubtfulBytesError,) if secure else (DoubtfulBytesError, RecordingError)
+    try:
+        cell = extracted(verified=False)
+    except doubts:
+        cell = extracted(verified=True)
+    cell.head.update(
+        {
+            "sha256": asset.digests.get("sha256", asset.digest),
+            "recording_source": str(asset),
+            "file_bytes": asset.size,
+            "bytes_read": web.received,
+            "requests": web.requests,
+        }
+    )
+    return cell

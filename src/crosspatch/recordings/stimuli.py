@@ -214,24 +214,16 @@ def _pulses(
     """The pulses of a command, and its level at the start."""
     holding = float(current[0])
     changes = np.flatnonzero(np.diff(current)) + 1
-    pulses: list[_Pulse] = []
     if not len(changes):
-        return pulses, holding
+        return [], holding
     gap = round(0.05 * rate)
     clusters = np.split(changes, np.flatnonzero(np.diff(changes) > gap) + 1)
-    edges: list[int] = []
-    waves: list[tuple[int, int]] = []
-    for cluster in clusters:
-        if len(cluster) > 8:
-            waves.append((int(cluster[0]), int(cluster[-1])))
-        else:
-            edges += [int(edge) for edge in cluster]
-    for first, last in waves:
-        pulses.append(_wave(current, first, last, rate, settings))
+    waves = [(int(cluster[0]), int(cluster[-1])) for cluster in clusters if len(cluster) > 8]
+    edges = [int(edge) for cluster in clusters if len(cluster) <= 8 for edge in cluster]
+    pulses = [_wave(current, first, last, rate, settings) for first, last in waves]
     # Constant runs between the edges that lie outside waves.
-    bounds = [0, *edges, len(current)]
     runs = []
-    for first, last in pairwise(bounds):
+    for first, last in pairwise([0, *edges, len(current)]):
         inside = any(first < stop and start < last for start, stop in waves)
         level = float(current[first]) - holding
         if not inside and abs(level) >= settings.smallest:
@@ -306,15 +298,7 @@ def _stimulus(
         return empty
     chosen = next((pulse for pulse in pulses if pulse.alone), pulses[0])
     later = [pulse.first for pulse in pulses if pulse.first >= chosen.last]
-    duration = (chosen.last - chosen.first) / sweep.rate
-    kind = OTHER
-    if chosen.shape == "ramp":
-        kind = RAMP
-    elif chosen.shape == "flat" and chosen.alone:
-        if duration >= settings.long_square:
-            kind = LONG_SQUARE
-        elif duration <= settings.short_square:
-            kind = SHORT_SQUARE
+    kind = _kind(chosen, sweep.rate, settings)
     amplitude = chosen.level
     if kind == RAMP:  # sweeps that go on where the last one ended start above the holding
         amplitude, level = chosen.level + level - holding, holding
@@ -327,6 +311,19 @@ def _stimulus(
         holding=level,
         next_start=min(later, default=np.inf) / sweep.rate,
     )
+
+
+def _kind(pulse: _Pulse, rate: float, settings: StimulusSettings) -> str:
+    if pulse.shape == "ramp":
+        return RAMP
+    duration = (pulse.last - pulse.first) / rate
+    if (
+        pulse.shape != "flat"
+        or not pulse.alone
+        or (settings.short_square < duration < settings.long_square)
+    ):
+        return OTHER
+    return LONG_SQUARE if duration >= settings.long_square else SHORT_SQUARE
 
 
 @cache
@@ -357,31 +354,16 @@ def _ontology() -> dict[str, str]:
 
 
 def ontology_kind(description: str) -> str | None:
-    """The kind that a stimulus name stands for in the Allen ontology, None if it says nothing.
+    """The kind that a name stands for in the Allen ontology, None if it says nothing.
 
-    Parameters
-    ----------
-    description : str
-        As files write it: ``C1LSCOARSE150216_DA_0``, ``Long Square`` …
+    Files write ``C1LSCOARSE150216_DA_0``, ``Long Square`` …
     """
     code = re.sub(r"_DA_\d+$", "", description.strip()).split("[")[0].strip()
     return _ontology().get(code) if code else None
 
 
 def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
-    """The stimulus alone: no holding current, test pulse or later pulse.
-
-    Parameters
-    ----------
-    sweep : Sweep
-    stimulus : Stimulus
-        Of this sweep.
-
-    Returns
-    -------
-    array, shape (points,)
-        pA.
-    """
+    """The stimulus alone in pA, shape (points,): no holding current, test pulse or later pulse."""
     first, last = round(stimulus.start * sweep.rate), round(stimulus.end * sweep.rate)
     result = np.zeros(sweep.points)
     if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
