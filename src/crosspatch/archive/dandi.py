@@ -195,7 +195,7 @@ class Archive:
                 )
 
     def _asset(self, dandiset: str, version: str, row: _Row) -> Asset | None:
-        """A row of the archive's list; None for what is no NWB file."""
+        """A row of the archive's list; None for what is not an NWB file."""
         try:
             path, size, name = str(row["path"]), int(row["size"]), str(row["asset_id"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -77,7 +77,7 @@ class WebSettings:
         Raises
         ------
         NetworkError
-            If it is no number of seconds.
+            If it is not a number of seconds.
         """
         text = os.environ.get(TIMEOUT_VARIABLE)
         if not text:

@@ -51,7 +51,7 @@ def step_described(
     Raises
     ------
     RecordingError
-        If only a part is given, or the amplitudes are no numbers.
+        If only a part is given, or the amplitudes are not numbers.
     """
     if start is None and end is None and amplitudes is None:
         return None

@@ -218,7 +218,7 @@ class _Padded:
         onset = (long.start - float(sweep.t[0])) * rate
         width = round(settings.subthreshold_bin * rate)
         if abs(width / settings.subthreshold_bin - rate) > 1e-6 * rate:
-            # Bins that are no whole number of samples: onto the nearest rate that has whole ones.
+            # Bins that are not whole samples: onto the nearest rate at which they are.
             fitting = width / settings.subthreshold_bin
             points = int(len(voltage) / rate * fitting)
             voltage = np.interp(

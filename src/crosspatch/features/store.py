@@ -45,7 +45,7 @@ def _content_of(source: Path | Asset) -> str | None:
 
 
 class CellStore:
-    """A SQLite file with a row a recording and settings; used in a ``with`` block.
+    """A SQLite file with one row per recording and settings; used in a ``with`` block.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class CellStore:
     Raises
     ------
     RecordingError
-        On any use, if the file cannot be written or is no store.
+        On any use, if the file cannot be written or is not a store.
     """
 
     def __init__(self, file: str | Path):

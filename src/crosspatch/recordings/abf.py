@@ -51,7 +51,7 @@ _kept_to_the_file = False
 
 
 def keep_to_the_file() -> None:
-    """From now on follow no file that another one names: in this process files are strangers'."""
+    """From now on follow no file that another one names: files come from other people."""
     global _kept_to_the_file
     _kept_to_the_file = True
 

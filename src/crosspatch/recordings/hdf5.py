@@ -73,7 +73,7 @@ class LocalBytes:
 
     @property
     def protected(self) -> bool:
-        """From a disk there is no way."""
+        """Nothing can happen on the way from a disk."""
         return True
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -179,7 +179,7 @@ class GuardedFile(io.RawIOBase):
         super().close()
 
     def _require_bytes(self) -> None:
-        """Bytes that did not come are no zeros."""
+        """Bytes that did not come are not zeros."""
         if self.content.failure is not None:
             raise OSError(str(self.content.failure))
 

@@ -162,7 +162,7 @@ class Recording:
         start, end : float
             The step in s from the start of a sweep.
         amplitudes : sequence of float
-            The step's amplitude in pA, one a current-clamp sweep, or a single one for all.
+            The step's amplitude in pA, one per current-clamp sweep, or a single one for all.
 
         Raises
         ------
@@ -231,12 +231,12 @@ _PICOAMPERES = {
 
 
 def to_millivolts(unit: str) -> float | None:
-    """Factor from a unit of voltage to mV, None if it is no unit of voltage."""
+    """Factor from a unit of voltage to mV, None if it is not one."""
     return _MILLIVOLTS.get(_plain(unit))
 
 
 def to_picoamperes(unit: str) -> float | None:
-    """Factor from a unit of current to pA, None if it is no unit of current."""
+    """Factor from a unit of current to pA, None if it is not one."""
     return _PICOAMPERES.get(_plain(unit))
 
 

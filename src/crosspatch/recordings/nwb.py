@@ -354,7 +354,7 @@ def _scalar(group: h5py.Group, name: str) -> float:
 
 
 def _content(dataset: h5py.Dataset) -> Any:
-    """All of a dataset that is no samples; a damaged one may claim to be of any size."""
+    """All of a dataset that does not hold samples; a damaged one may claim to be of any size."""
     kind = dataset.id.get_type()
     _require_plain(kind, dataset.name)
     if (dataset.size or 0) * kind.get_size() > _MAX_CONTENT:

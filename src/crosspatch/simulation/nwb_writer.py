@@ -46,7 +46,7 @@ class WrittenSweep:
     #: Response, mV, as long as the current; zeros from where the acquisition was stopped. In
     #: voltage clamp the command.
     voltage: NDArray[np.float32]
-    #: Samples a second.
+    #: Samples per second.
     rate: float
     #: Start within the session, s.
     start: float

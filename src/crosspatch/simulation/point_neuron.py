@@ -90,7 +90,7 @@ class PointNeuron:
     d_tau: float = 400.0
     #: Reversal potential of K, mV.
     k_reversal: float = -92.0
-    #: Adaptation current: nS, pA a spike, ms.
+    #: Adaptation current: nS, pA per spike, ms.
     adaptation_conductance: float = 0.0
     adaptation_jump: float = 0.0
     adaptation_tau: float = 150.0
@@ -153,7 +153,7 @@ def simulate_neuron(
     current : array, shape (samples,)
         Injected current, pA.
     rate : float
-        Samples a second of current and voltage, Hz.
+        Samples per second of current and voltage, Hz.
     rng : Generator or int, optional
         Source of the channel noise, or its seed; without it there is no noise.
     stop_after : int, optional
