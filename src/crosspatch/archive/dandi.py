@@ -111,14 +111,7 @@ class Asset:
 
 
 class Archive:
-    """A DANDI archive.
-
-    Parameters
-    ----------
-    address : str, optional
-        Of its API; by default ``CROSSPATCH_DANDI``, else the public archive.
-    web : Web, optional
-    """
+    """A DANDI archive, by the address of its API: ``CROSSPATCH_DANDI``, else the public one."""
 
     def __init__(self, address: str | None = None, web: Web | None = None):
         self.address = (address or os.environ.get(DANDI_VARIABLE) or DANDI_ADDRESS).rstrip("/")

@@ -147,24 +147,12 @@ def _proxy(scheme: str, host: str) -> str | None:
 
 
 class Web:
-    """Requests over HTTP that are patient and check what they get.
-
-    Parameters
-    ----------
-    settings : WebSettings, optional
-
-    Attributes
-    ----------
-    requests : int
-        How many requests were made, those that failed too.
-    received : int
-        Bytes of bodies that came, those of failed requests too.
-    """
+    """Requests over HTTP that are patient and check what they get."""
 
     def __init__(self, settings: WebSettings | None = None):
         self.settings = settings or WebSettings.of_user()
-        self.requests = 0
-        self.received = 0
+        #: Requests that were made, and bytes of bodies that came, those of failed requests too.
+        self.requests = self.received = 0
         self.until = time.monotonic() + self.settings.patience
         self._lock = threading.Lock()
 
@@ -521,11 +509,6 @@ class _DandiETag:
 
     The MD5 of the MD5s of parts of 64 MiB, and how many parts there are; a file of more than
     10,000 parts has larger ones.
-
-    Parameters
-    ----------
-    size : int
-        Of the file, bytes.
     """
 
     _PART, _MOST = 64 * 1024 * 1024, 10_000

@@ -47,10 +47,6 @@ def _content_of(source: Path | Asset) -> str | None:
 class CellStore:
     """A SQLite file with one row per recording and settings; used in a ``with`` block.
 
-    Parameters
-    ----------
-    file : path
-
     Raises
     ------
     RecordingError

@@ -59,10 +59,6 @@ def keep_to_the_file() -> None:
 def read_abf(path: Path) -> Recording:
     """Open an ABF file; its header is read, its samples are not.
 
-    Parameters
-    ----------
-    path : Path
-
     Raises
     ------
     RecordingError
