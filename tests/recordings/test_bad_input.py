@@ -119,7 +119,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_without_a_stimulus_it_can_be_described(tmp_path: Path):
     steps = made_files.cell()[:6]
     path = made_files.write_nwb(tmp_path / "cell.nwb", steps, with_stimulus=False)
-    with pytest.raises(RecordingError, match="--step-start, --step-end and --amplitudes"):
+    with pytest.raises(RecordingError, match="'step_start', 'step_end' and 'amplitudes'"):
         extract_file(path, SHARED)
     step = StepDescription(0.2, 0.6, made_files.STEPS)
     described = extract_file(path, ExtractionSettings("shared", step=step))
@@ -133,7 +133,7 @@ def test_abf_sweeps_of_different_length_need_a_described_step(tmp_path: Path):
     with open_recording(made_files.write_abf2(tmp_path / "cell.abf", sweeps)) as recording:
         assert [sweep.points for sweep in recording.sweeps] == [9000, 8500, *[9000] * 4]
         assert recording.sweep(2).voltage == pytest.approx(sweeps[2].voltage, abs=0.01)
-        with pytest.raises(RecordingError, match="--step-start"):
+        with pytest.raises(RecordingError, match="'step_start'"):
             extract_recording(recording, SHARED)
 
 
