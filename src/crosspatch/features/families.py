@@ -104,14 +104,13 @@ def _waveform(
     """Mean first action potential of some of the sweeps."""
     from ipfx import feature_vectors
 
-    points = round(settings.ap_window * settings.ap_rate)
     spikes_set = responses.features["spikes_set"]
     if skip_clipped:
         places = [k for k in places if not bool(spikes_set[k]["clipped"].to_numpy()[0])]
     sweeps = [responses.sweeps[k] for k in places]
     spikes = [spikes_set[k] for k in places]
     if not sweeps:  # IPFX would give zeros
-        return np.full(points, np.nan)
+        return np.full(round(settings.ap_window * settings.ap_rate), np.nan)
     rate = float(sweeps[0].sampling_rate)
     factor = rate / settings.ap_rate
     native = factor >= 1 and abs(factor - round(factor)) < 1e-6
@@ -122,11 +121,13 @@ def _waveform(
         target_sampling_rate=settings.ap_rate if native else rate,
         window_length=window,
     )
-    if native:
-        return np.asarray(potential, dtype=np.float64)
+    return np.asarray(potential, np.float64) if native else _resampled(potential, rate, settings)
+
+
+def _resampled(potential: Vector, rate: float, settings: VectorSettings) -> Vector:
     from scipy.interpolate import CubicSpline
 
-    at = np.arange(points) / settings.ap_rate
+    at = np.arange(round(settings.ap_window * settings.ap_rate)) / settings.ap_rate
     return np.asarray(CubicSpline(np.arange(len(potential)) / rate, potential)(at))
 
 

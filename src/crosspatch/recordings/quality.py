@@ -193,10 +193,7 @@ def assess_sweep(
     if not len(before):
         return SweepQuality(reasons=(*reasons, "nothing was recorded before the stimulus"))
     baseline = float(np.mean(before))
-    slow = float(np.std(before))
-    short = max(round(0.0015 * rate), 2)
-    blocks = before[: len(before) // short * short].reshape(-1, short)
-    fast = float(np.median(np.std(blocks, axis=1))) if len(blocks) else float("nan")
+    slow, fast = float(np.std(before)), _fast_noise(before, rate)
     drift = float("nan")
     after = _after(used, stimulus, rate)
     if stimulus.kind != RAMP and len(after):  # after a ramp there is no time to recover
@@ -233,6 +230,12 @@ def _unfit(used: Samples, rate: float) -> str | None:
     if close > _MAX_CLOSE:
         return f"{close} spikes follow another within {_REFRACTORY * 1e3:g} ms: it is noise"
     return None
+
+
+def _fast_noise(before: Samples, rate: float) -> float:
+    short = max(round(0.0015 * rate), 2)
+    blocks = before[: len(before) // short * short].reshape(-1, short)
+    return float(np.median(np.std(blocks, axis=1))) if len(blocks) else float("nan")
 
 
 def _stopped_early(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import DESCRIBE_STEP, Recording, Samples, Sweep
+
+if TYPE_CHECKING:
+    from ipfx.stimulus import Stimulus as IpfxStimulus
 
 LONG_SQUARE = "long square"
 SHORT_SQUARE = "short square"
@@ -222,18 +226,22 @@ def _pulses(
     edges = [int(edge) for cluster in clusters if len(cluster) <= 8 for edge in cluster]
     pulses = [_wave(current, first, last, rate, settings) for first, last in waves]
     # Constant runs between the edges that lie outside waves.
-    runs = []
-    for first, last in pairwise([0, *edges, len(current)]):
-        inside = any(first < stop and start < last for start, stop in waves)
-        level = float(current[first]) - holding
-        if not inside and abs(level) >= settings.smallest:
-            runs.append((first, last, level))
-    for number, (first, last, level) in enumerate(runs):
-        before = number > 0 and runs[number - 1][1] == first
-        after = number + 1 < len(runs) and runs[number + 1][0] == last
-        ends = last < len(current)
-        pulses.append(_Pulse(first, last, level, "flat", not before and not after and ends))
+    runs = [
+        (first, last)
+        for first, last in pairwise([0, *edges, len(current)])
+        if abs(float(current[first]) - holding) >= settings.smallest
+        and not any(first < stop and start < last for start, stop in waves)
+    ]
+    pulses += _flat(current, runs, holding)
     return sorted(pulses, key=lambda pulse: pulse.first), holding
+
+
+def _flat(current: Samples, runs: list[tuple[int, int]], holding: float) -> Iterator[_Pulse]:
+    """Pulses of constant runs, which stand alone if nothing borders on them."""
+    firsts, lasts = ({run[side] for run in runs} for side in (0, 1))
+    for first, last in runs:
+        alone = first not in lasts and last not in firsts and last < len(current)
+        yield _Pulse(first, last, float(current[first]) - holding, "flat", alone)
 
 
 def _wave(
@@ -341,16 +349,21 @@ def _ontology() -> dict[str, str]:
         (ontology.ramp_names, RAMP),
     ):
         for stimulus in ontology.stimuli:
-            if any(stimulus.has_tag(name, tag_type="name") for name in names):
-                for tags in stimulus.tags(tag_type="code"):
-                    kinds.update(dict.fromkeys(tags[1:], kind))
-                kinds.update(dict.fromkeys(names, kind))
+            if _is_called(stimulus, names):
+                kinds.update(dict.fromkeys([*_codes(stimulus), *names], kind))
     for stimulus in ontology.stimuli:
-        codes = [code for tags in stimulus.tags(tag_type="code") for code in tags[1:]]
-        unmeasured = any(stimulus.has_tag(name, tag_type="name") for name in _UNMEASURED)
-        if unmeasured or any(code.startswith("C2CHIRP") for code in codes):
+        codes = _codes(stimulus)
+        if _is_called(stimulus, _UNMEASURED) or any(each.startswith("C2CHIRP") for each in codes):
             kinds.update(dict.fromkeys(codes, OTHER))
     return kinds
+
+
+def _is_called(stimulus: IpfxStimulus, names: Iterable[str]) -> bool:
+    return any(stimulus.has_tag(name, tag_type="name") for name in names)
+
+
+def _codes(stimulus: IpfxStimulus) -> list[str]:
+    return [code for tags in stimulus.tags(tag_type="code") for code in tags[1:]]
 
 
 def ontology_kind(description: str) -> str | None:

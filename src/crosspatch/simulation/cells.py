@@ -122,8 +122,7 @@ def simulate_cells(
     out = Path(out)
     processes = cpu_count() if jobs is None else jobs
     for name, value, least in (("cells", cells, 1), ("seed", seed, 0), ("jobs", processes, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise RecordingError(f"{name} must be a whole number of at least {least}, not {value}")
+        _require_whole(name, value, least)
     plan = plan_cells(cells, species, seed=seed)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -149,6 +148,11 @@ def simulate_cells(
     with replacing(path, RecordingError) as temporary:
         table.to_csv(temporary, index=False)
     return path
+
+
+def _require_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise RecordingError(f"{name} must be a whole number of at least {least}, not {value}")
 
 
 def _written(missing: list[PlannedCell], out: Path, jobs: int, style: Style) -> Iterator[None]:
