@@ -58,7 +58,7 @@ def test_a_file_becomes_a_row(five):
     assert np.isnan(found["threshold_i_ramp"])
     assert cell.head["species"] == "mouse"
     assert cell.head["donor"] == "donor-3"
-    assert "no usable ramps" in cell.head["notes"]
+    assert "no usable ramps" in "; ".join(cell.head["notes"])
 
 
 @pytest.mark.parametrize("layout", ["gouwens", "paper", "shared", "full"])
