@@ -6,10 +6,11 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from crosspatch.features.store import CellStore
 from crosspatch.processes import Child, DiedError, LateError, Tell, answer_requests
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
+    from distributed import Future as DaskFuture
 
 #: Waiting this long for a Dask worker to appear, s.
 _WORKERS_WITHIN = 60.0
@@ -192,10 +194,18 @@ def _extract_here(
     """Extract in child processes of this one, in the order in which they finish."""
     readers = Readers()
     threads = ThreadPoolExecutor(jobs)
+
+    def started(some: Iterable[Source]) -> dict[Future[Outcome], Source]:
+        return {threads.submit(readers.extract, file, settings, limit): file for file in some}
+
     try:
-        running = {threads.submit(readers.extract, file, settings, limit): file for file in files}
-        for future in as_completed(running):
-            yield running.pop(future), future.result()
+        waiting = iter(files)
+        running = started(islice(waiting, 2 * jobs))  # what is waiting costs memory
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                file = running.pop(future)
+                running |= started(islice(waiting, 1))
+                yield file, future.result()
     finally:
         readers.stop()
         threads.shutdown(cancel_futures=True)
@@ -227,9 +237,9 @@ def _extract_elsewhere(
             hint="start one with `dask scheduler`, or leave out {scheduler} to use this machine",
         ) from error
     with client:
-        finished: queue.Queue[Future] = queue.Queue()
+        finished: queue.Queue[DaskFuture] = queue.Queue()
         waiting = iter(files)
-        running: dict[object, tuple[Future, Source]] = {}
+        running: dict[object, tuple[DaskFuture, Source]] = {}
 
         def submit() -> None:
             if (path := next(waiting, None)) is not None:
