@@ -195,11 +195,8 @@ def make_long(folder: Path, name: str, protocol: StimulusSet, number: int) -> Pa
         start=datetime(2020, 1, 1, tzinfo=UTC),
         species="mouse",
         donor="simulated",
-        donor_description="Simulated donor, no animal or person",
         sex="U",
         age="P60D",
-        institution="none: simulated",
-        lab="none: simulated",
         seal=3.0,
         access_resistance=12.0,
     )

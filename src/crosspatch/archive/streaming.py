@@ -50,19 +50,7 @@ class RemoteBytes:
     time before samples are read, and must be the same, over a connection without TLS, which would
     protect it; a file whose samples have no checksum is then downloaded as well.
 
-    Parameters
-    ----------
-    asset : Asset
-    verified : bool
-        Whether to do so in any case.
-    web : Web, optional
-
-    Attributes
-    ----------
-    size : int
-    failure : NetworkError or None
-        Why bytes could not be had: HDF5 does not hand exceptions on. A `DoubtfulBytesError` if the
-        whole file may still be had.
+    `verified` makes it do so in any case.
 
     Raises
     ------
@@ -73,6 +61,7 @@ class RemoteBytes:
     def __init__(self, asset: Asset, *, verified: bool = False, web: Web | None = None):
         self.asset = asset
         self.size = asset.size
+        #: A `DoubtfulBytesError` if the whole file may still be had.
         self.failure: CrosspatchError | None = None
         self.web = web or Web()
         self._etag: str | None = None

@@ -6,14 +6,15 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.errors import CrosspatchError, NetworkError, RecordingError, one_line
+from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.outcome import CellFeatures, Failure
@@ -21,7 +22,8 @@ from crosspatch.features.store import CellStore
 from crosspatch.processes import Child, DiedError, LateError, Tell, answer_requests
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
+    from distributed import Future as DaskFuture
 
 #: Waiting this long for a Dask worker to appear, s.
 _WORKERS_WITHIN = 60.0
@@ -158,7 +160,7 @@ class Readers:
         try:
             outcome = child.ask((source, settings), limit, stopped=self._closed.is_set)
         except LateError as error:
-            return Failure(f"{error} (option 'limit')", again=True)
+            return Failure(str(error), again=True, hint="give it more time with {limit}")
         except DiedError as error:
             return Failure(f"reading it brought the process down ({error.how})", again=True)
         self.idle.append(child)
@@ -192,10 +194,18 @@ def _extract_here(
     """Extract in child processes of this one, in the order in which they finish."""
     readers = Readers()
     threads = ThreadPoolExecutor(jobs)
+
+    def started(some: Iterable[Source]) -> dict[Future[Outcome], Source]:
+        return {threads.submit(readers.extract, file, settings, limit): file for file in some}
+
     try:
-        running = {threads.submit(readers.extract, file, settings, limit): file for file in files}
-        for future in as_completed(running):
-            yield running.pop(future), future.result()
+        waiting = iter(files)
+        running = started(islice(waiting, 2 * jobs))  # what is waiting costs memory
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                file = running.pop(future)
+                running |= started(islice(waiting, 1))
+                yield file, future.result()
     finally:
         readers.stop()
         threads.shutdown(cancel_futures=True)
@@ -227,9 +237,9 @@ def _extract_elsewhere(
             hint="start one with `dask scheduler`, or leave out {scheduler} to use this machine",
         ) from error
     with client:
-        finished: queue.Queue[Future] = queue.Queue()
+        finished: queue.Queue[DaskFuture] = queue.Queue()
         waiting = iter(files)
-        running: dict[object, tuple[Future, Source]] = {}
+        running: dict[object, tuple[DaskFuture, Source]] = {}
 
         def submit() -> None:
             if (path := next(waiting, None)) is not None:
@@ -272,9 +282,9 @@ def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> Outcome:
     try:
         return extract_file(*request)
     except NetworkError as error:
-        return Failure(one_line(error), again=True)
+        return Failure.of(error, again=True)
     except CrosspatchError as error:
-        return Failure(one_line(error))
+        return Failure.of(error)
     except MemoryError:
         return Failure("not enough memory", again=True)
     except Exception as error:  # a bug of ours or a library's: the others must go on

@@ -54,17 +54,7 @@ class Bytes(Protocol):
 
 
 class LocalBytes:
-    """The bytes of a file on disk.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened.
-    """
+    """The bytes of a file on disk; an `OSError` if it cannot be opened."""
 
     def __init__(self, path: Path):
         self._file = path.open("rb", buffering=0)
@@ -73,7 +63,7 @@ class LocalBytes:
 
     @property
     def protected(self) -> bool:
-        """From a disk there is no way."""
+        """Nothing can happen on the way from a disk."""
         return True
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -106,12 +96,7 @@ class GuardedFile(io.RawIOBase):
     over without its signature, which HDF5 reports as an error.
 
     Samples may hold those bytes by chance (in a hundred gigabytes they do); they are handed over as
-    they are, see `expect`.
-
-    Parameters
-    ----------
-    content : Bytes
-        Closed with this file.
+    they are, see `expect`. The content is closed with this file.
     """
 
     def __init__(self, content: Bytes):
@@ -179,7 +164,7 @@ class GuardedFile(io.RawIOBase):
         super().close()
 
     def _require_bytes(self) -> None:
-        """Bytes that did not come are no zeros."""
+        """Bytes that did not come are not zeros."""
         if self.content.failure is not None:
             raise OSError(str(self.content.failure))
 

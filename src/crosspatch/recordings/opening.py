@@ -38,7 +38,7 @@ def open_recording(source: str | Path, *, measured_only: bool = False) -> Record
     Raises
     ------
     RecordingError
-        If the file cannot be read, is no recording, or holds no current-clamp sweep.
+        If the file cannot be read, is not a recording, or holds no current-clamp sweep.
     """
     unwanted = is_unmeasured if measured_only else None
     return require_current_clamp(_open_file(Path(source), unwanted))

@@ -32,10 +32,9 @@ from crosspatch.writing import replacing
 #: Table of the cells of a folder.
 CELLS_FILE = "cells.csv"
 
-#: Most cells of a donor: fewer than in the Allen sets (median 4 a mouse, 3 a person), so that a
+#: Most cells of a donor: fewer than in the Allen sets (median 4 per mouse, 3 per person), so that a
 #: small cohort has donors enough for folds.
 _MOST_OF_DONOR = 3
-
 
 # First words of the seeds, so that cells, donors and the order of subclasses draw independently.
 _CELL, _DONOR, _DONOR_SIZE, _ORDER = range(4)
@@ -100,7 +99,6 @@ def simulate_cells(
     out : path
         Folder for ``sim-<species>-0001.nwb``, … and ``cells.csv``.
     cells : int
-        Number of cells.
     species : str
         mouse or human.
     seed : int
@@ -122,24 +120,20 @@ def simulate_cells(
         written.
     """
     out = Path(out)
-    for name, value, least in (("cells", cells, 1), ("seed", seed, 0), ("jobs", jobs or 1, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise RecordingError(f"{name} must be a whole number of at least {least}, not {value}")
-    if jobs == 0:
-        raise RecordingError("jobs must be a whole number of at least 1, not 0")
+    processes = cpu_count() if jobs is None else jobs
+    for name, value, least in (("cells", cells, 1), ("seed", seed, 0), ("jobs", processes, 1)):
+        _require_whole(name, value, least)
     plan = plan_cells(cells, species, seed=seed)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordingError(f"{out} cannot be made a folder: {error}") from error
     missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, style)]
-    done = len(plan) - len(missing)
-    if progress:
-        progress(done, len(plan))
-    for _ in _written(missing, out, jobs, style):
-        done += 1
-        if progress:
-            progress(done, len(plan))
+    tell = progress or (lambda done, total: None)
+    tell(len(plan) - len(missing), len(plan))
+    written = _written(missing, out, min(processes, len(missing)), style)
+    for done, _ in enumerate(written, start=len(plan) - len(missing) + 1):
+        tell(done, len(plan))
     table = pd.DataFrame(
         {
             "file": [f"{cell.name}.nwb" for cell in plan],
@@ -156,10 +150,12 @@ def simulate_cells(
     return path
 
 
-def _written(
-    missing: list[PlannedCell], out: Path, jobs: int | None, style: Style
-) -> Iterator[None]:
-    jobs = min(jobs or cpu_count(), len(missing))
+def _require_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise RecordingError(f"{name} must be a whole number of at least {least}, not {value}")
+
+
+def _written(missing: list[PlannedCell], out: Path, jobs: int, style: Style) -> Iterator[None]:
     if jobs <= 1:
         for cell in missing:
             write_cell(cell, out, style=style)
@@ -228,16 +224,7 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
 def write_cell(
     cell: PlannedCell, out: Path, trouble: Trouble = USUAL_TROUBLE, *, style: Style = PLAIN
 ) -> Path:
-    """Simulate a planned cell and write its recording; returns the file.
-
-    Parameters
-    ----------
-    cell : PlannedCell
-    out : Path
-        Folder.
-    trouble : Trouble
-        What may go wrong.
-    style : Style
+    """Simulate a planned cell and write its recording into a folder; returns the file.
 
     Raises
     ------
@@ -267,11 +254,8 @@ def write_cell(
         start=datetime(2020, 1, 1, 9, tzinfo=UTC) + timedelta(hours=cell.number),
         species=cell.species,
         donor=cell.donor_name,
-        donor_description="Simulated donor, no animal or person",
         sex=str(donor.choice(["M", "F"])),
         age=age,
-        institution="none: simulated",
-        lab="none: simulated",
         seal=seal,
         access_resistance=access,
     )

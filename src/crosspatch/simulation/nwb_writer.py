@@ -46,7 +46,7 @@ class WrittenSweep:
     #: Response, mV, as long as the current; zeros from where the acquisition was stopped. In
     #: voltage clamp the command.
     voltage: NDArray[np.float32]
-    #: Samples a second.
+    #: Samples per second.
     rate: float
     #: Start within the session, s.
     start: float
@@ -116,15 +116,15 @@ class SessionNotes:
     species: str
     #: Sex as M, F or U; age as ISO 8601 duration.
     donor: str
-    donor_description: str
     sex: str
     age: str
-    institution: str
-    lab: str
     #: GOhm.
     seal: float
     #: MOhm.
     access_resistance: float
+    donor_description: str = "Simulated donor, no animal or person"
+    institution: str = "none: simulated"
+    lab: str = "none: simulated"
 
 
 def write_nwb(
@@ -219,8 +219,8 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Stor
     clamped = sweep.clamp == VOLTAGE_CLAMP
     kind = "VoltageClamp" if clamped else "CurrentClamp"
     group = file["acquisition"].create_group(response)
-    _describe(group, "core", f"{kind}Series")
-    group.attrs["description"] = "clamp current" if clamped else "membrane potential"
+    about = "clamp current" if clamped else "membrane potential"
+    _describe(group, "core", f"{kind}Series", description=about)
     _fill(group, number, sweep, storage.response(sweep), storage)
     if not clamped:
         for name, value, unit in (
@@ -231,8 +231,8 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Stor
             group[name] = np.float32(value)
             group[name].attrs["unit"] = unit
     group = file["stimulus/presentation"].create_group(stimulus)
-    _describe(group, "core", f"{kind}StimulusSeries")
-    group.attrs["description"] = "command potential" if clamped else "injected current"
+    about = "command potential" if clamped else "injected current"
+    _describe(group, "core", f"{kind}StimulusSeries", description=about)
     _fill(group, number, sweep, _voltage(sweep) if clamped else _current(sweep), storage)
 
 
@@ -240,9 +240,11 @@ def _fill(
     group: h5py.Group, number: int, sweep: WrittenSweep, stored: Stored, storage: Storage
 ) -> None:
     """Add what every series has."""
-    group.attrs["comments"] = "no comments"
-    group.attrs["stimulus_description"] = f"{sweep.stimulus_code}_DA_0"
-    group.attrs["sweep_number"] = np.uint32(number)
+    group.attrs.update(
+        comments="no comments",
+        stimulus_description=f"{sweep.stimulus_code}_DA_0",
+        sweep_number=np.uint32(number),
+    )
     group["electrode"] = h5py.SoftLink(f"/general/intracellular_ephys/{_ELECTRODE}")
     group["gain"] = np.float32(1.0)
     data = group.create_dataset(
@@ -254,17 +256,13 @@ def _fill(
         compression_opts=storage.level,
         shuffle=True,
     )
-    data.attrs["conversion"] = stored.conversion
-    data.attrs["offset"] = 0.0
-    data.attrs["resolution"] = -1.0
-    data.attrs["unit"] = stored.unit
+    data.attrs.update(conversion=stored.conversion, offset=0.0, resolution=-1.0, unit=stored.unit)
     group["starting_time"] = float(sweep.start)
-    group["starting_time"].attrs["rate"] = float(sweep.rate)
-    group["starting_time"].attrs["unit"] = "seconds"
+    group["starting_time"].attrs.update(rate=float(sweep.rate), unit="seconds")
 
 
 def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
-    """Add the table in the layout of pynwb 2: a row a series, with its sweep number."""
+    """Add the table in the layout of pynwb 2: one row per series, with its sweep number."""
     rows = [
         (number, file[f"{folder}/{name}"].ref)
         for number in range(sweeps)
@@ -273,24 +271,23 @@ def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
         )
     ]
     table = file["general/intracellular_ephys"].create_group("sweep_table")
-    _describe(table, "core", "SweepTable")
-    table.attrs["description"] = "Sweep number of each series"
-    table.attrs["colnames"] = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
+    columns = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
+    about = "Sweep number of each series"
+    _describe(table, "core", "SweepTable", description=about, colnames=columns)
     identifiers = table.create_dataset("id", data=np.arange(len(rows), dtype=np.int64))
     _describe(identifiers, "hdmf-common", "ElementIdentifiers")
     numbers = table.create_dataset(
         "sweep_number", data=np.array([number for number, _ in rows], dtype=np.uint32)
     )
-    _describe(numbers, "hdmf-common", "VectorData")
-    numbers.attrs["description"] = "Sweep number of the series in the row"
+    about = "Sweep number of the series in the row"
+    _describe(numbers, "hdmf-common", "VectorData", description=about)
     series = table.create_dataset("series", (len(rows),), dtype=h5py.ref_dtype)
     series[:] = [reference for _, reference in rows]
-    _describe(series, "hdmf-common", "VectorData")
-    series.attrs["description"] = "The series with the sweep number of the row"
+    about = "The series with the sweep number of the row"
+    _describe(series, "hdmf-common", "VectorData", description=about)
     index = table.create_dataset("series_index", data=np.arange(1, len(rows) + 1, dtype=np.uint32))
-    _describe(index, "hdmf-common", "VectorIndex")
-    index.attrs["description"] = "Index for series"
-    index.attrs["target"] = series.ref
+    about = "Index for series"
+    _describe(index, "hdmf-common", "VectorIndex", description=about, target=series.ref)
 
 
 def _add_specifications(file: h5py.File) -> None:
@@ -321,7 +318,8 @@ def _specifications() -> dict[str, str]:
     return found
 
 
-def _describe(item: h5py.Group | h5py.Dataset, namespace: str, kind: str) -> None:
-    item.attrs["namespace"] = namespace
-    item.attrs["neurodata_type"] = kind
-    item.attrs["object_id"] = str(uuid.uuid4())
+def _describe(
+    item: h5py.Group | h5py.Dataset, namespace: str, kind: str, **attributes: object
+) -> None:
+    about = {"namespace": namespace, "neurodata_type": kind, "object_id": str(uuid.uuid4())}
+    item.attrs.update(about | attributes)

@@ -18,7 +18,7 @@ from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 class StimulusSet:
     """The stimulus set, after the Allen Institute's Patch-seq recordings (Gouwens et al. 2020)."""
 
-    #: Samples a second.
+    #: Samples per second.
     rate: float = 50_000.0
     #: The pulse before every stimulus: s, s, pA.
     test_pulse_start: float = 0.02
