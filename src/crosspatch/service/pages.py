@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from http import HTTPStatus
@@ -17,30 +18,26 @@ from fastapi import APIRouter, Query, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.errors import NoCommandError
 from crosspatch.models.verdicts import Verdict
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service.api import (
     Number,
-    TheBatch,
     TheFilter,
     TheJobs,
+    TheUpload,
     batch_state,
     cell_row,
     jobs_of,
 )
 from crosspatch.service.predicted import SORTS
-from crosspatch.service.uploads import (
-    RECORDING,
-    TABLE,
-    RefusedUploadError,
-    State,
-    Upload,
-    UploadedFile,
-)
+from crosspatch.service.predicted import Query as Which
+from crosspatch.service.uploads import RECORDING, TABLE, RefusedUploadError, State, Upload
 from crosspatch.species import SPECIES
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
@@ -53,8 +50,8 @@ router = APIRouter(include_in_schema=False)
 class _Static(StaticFiles):
     """Files of the package; a browser asks whether they have changed."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
         response.headers["cache-control"] = "no-cache"
         return response
 
@@ -87,6 +84,7 @@ def _environment() -> Environment:
         "species_known": list(SPECIES),
         "verdicts": {name: name.meaning for name in Verdict},
         "State": State,
+        "NO_COMMAND": NoCommandError.code,
     }
     return environment
 
@@ -106,9 +104,9 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
 
 
-def _page(request: Request, name: str, status: int = 200, **content: Any) -> HTMLResponse:
+def _page(request: Request, name: str, status: int = 200, **content: object) -> HTMLResponse:
     jobs = jobs_of(request)
-    simulated = any(model["simulated"] for model in jobs.about["header"]["models"])
+    simulated = any(model["simulated"] for model in jobs.about.models)
     text = (
         _environment()
         .get_template(name)
@@ -158,112 +156,121 @@ def interface(request: Request) -> HTMLResponse:
     return _page(request, "api.html", calls=calls, address=address)
 
 
-def _summary(said: dict[str, Any]) -> str:
-    return str(said.get("description") or said.get("summary", "")).split("\n")[0]
+def _summary(said: dict[str, str]) -> str:
+    return (said.get("description") or said.get("summary", "")).split("\n")[0]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Which cells a page shows, and the address of others."""
+
+    upload: Upload
+    which: Which
+    #: ``descending``, or anything else.
+    order: str
+    page: int
+
+    @property
+    def query(self) -> Which:
+        """What is looked for."""
+        return replace(
+            self.which,
+            descending=self.order == "descending",
+            offset=(self.page - 1) * PAGE,
+            limit=PAGE,
+        )
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What cells have to be like."""
+        said = {"text": self.which.text, **self.which.chosen}
+        return {name: value for name, value in said.items() if value}
+
+    def address(self, **changed: str | int) -> str:
+        """Of this page, but for what is changed."""
+        sort = {"sort": self.which.sort, "order": self.order} if self.which.sort else {}
+        kept = {name: value for name, value in (self.asked | sort | changed).items() if value}
+        return f"{self.upload.url}?{urlencode(kept)}"
 
 
 @router.get("/batches/{batch}", response_model=None)
 def batch_page(
     request: Request,
     jobs: TheJobs,
-    batch: TheBatch,
+    upload: TheUpload,
     which: TheFilter,
     sort: Annotated[str, Query(max_length=40)] = "",
     order: Annotated[str, Query(max_length=10)] = "",
     page: Annotated[int, Query(ge=1, lt=2**24)] = 1,
     new: bool = False,
 ) -> Response:
-    """The files of a batch and their cells."""
+    """The files of an upload and their cells."""
     # Before anything else: what is not finished in it is followed by the page.
-    state = batch_state(batch)
-    on = _only(batch) if new and state.finished else None
+    state = batch_state(upload)
+    on = _only(upload) if new and state.finished else None
     if on is not None:
         return RedirectResponse(on, status_code=303)
-    results = jobs.results(batch)
-    text, chosen = which.text, which.chosen
-    total, cells = results.select(
-        replace(
-            which,
-            sort=sort,
-            descending=order == "descending",
-            offset=(page - 1) * PAGE,
-            limit=PAGE,
-        )
-    )
+    shown = _Shown(upload, replace(which, sort=sort), order, page)
+    results = jobs.results(upload)
+    total, cells = results.select(shown.query)
     counts = results.counts()
-    asked = {name: value for name, value in (("text", text), *chosen.items()) if value}
-
-    def address(**changed: Any) -> str:
-        kept = asked | ({"sort": sort, "order": order} if sort else {}) | changed
-        return f"/batches/{batch.id}?{urlencode({k: v for k, v in kept.items() if v})}"
-
     return _page(
         request,
         "batch.html",
-        batch=batch,
+        batch=upload,
         state=state,
-        uploads=list(batch.uploads.values()),
+        uploads=upload.files,
         # A recording's cell is called as its file.
-        with_file=len(batch.uploads) > 1
-        and any(each.kind == TABLE for each in batch.uploads.values()),
+        with_file=len(upload.files) > 1 and any(each.kind == TABLE for each in upload.files),
         with_remarks=any(each["quality"] or each["notes"] for each in cells),
         cells=[cell_row(each) for each in cells],
         total=total,
         all=sum(count for *_, count in counts),
         counted=_counted(counts),
         species_there=sorted({name for name, *_ in counts if name}),
-        asked=asked,
-        chosen=chosen,
-        text=text,
+        asked=shown.asked,
+        chosen=which.chosen,
+        text=which.text,
         sort=sort if sort in SORTS else "",
         order=order,
         page=page,
         pages=max(1, -(-total // PAGE)),
-        address=address,
+        address=shown.address,
     )
 
 
-def _only(batch: Upload) -> str | None:
+def _only(upload: Upload) -> str | None:
     """Someone who gave one file wants its cell, or its columns."""
-    uploads = list(batch.uploads.values())
-    if len(uploads) != 1:
+    if len(upload.files) != 1:
         return None
-    upload = uploads[0]
-    if upload.state is State.COLUMNS:
-        return f"/batches/{batch.id}/files/{upload.number}/columns"
-    if upload.state is State.DONE and upload.kind == RECORDING and upload.rows == 1:
-        return f"/batches/{batch.id}/cells/{upload.number}/0"
+    (file,) = upload.files
+    if file.state is State.COLUMNS:
+        return f"{upload.url}/files/{file.number}/columns"
+    if file.state is State.DONE and file.kind == RECORDING and file.rows == 1:
+        return f"{upload.url}/cells/{file.number}/0"
     return None
 
 
-def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, Any]:
-    """Subclasses by verdict, in the taxonomy's order."""
-    names = ordered(subclass for _, subclass, _, _ in counts if subclass)
-    given = [verdict for verdict in Verdict if any(row[2] == verdict for row in counts)]
-
-    def row(name: str) -> list[int]:
-        return [
-            sum(count for _, subclass, said, count in counts if (subclass, said) == (name, verdict))
-            for verdict in given
-        ]
-
-    table = [(name, row(name)) for name in names]
-    if any(row("")):
-        table.append(("", row("")))
-    return {"verdicts": given, "rows": table}
+def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, object]:
+    """Subclasses by verdict, in the taxonomy's order; last the rows of which none is given."""
+    by_place: Counter[tuple[str, str]] = Counter()
+    for _, subclass, said, count in counts:
+        by_place[subclass, said] += count
+    given = [verdict for verdict in Verdict if any(said == verdict for _, said in by_place)]
+    names = [*ordered(name for name, _ in by_place if name), ""]
+    rows = [(name, [by_place[name, verdict] for verdict in given]) for name in names]
+    return {"verdicts": given, "rows": [row for row in rows if row[0] or any(row[1])]}
 
 
 @router.get("/batches/{batch}/cells/{file}/{row}")
 def cell_page(
-    request: Request, jobs: TheJobs, batch: TheBatch, file: Number, row: Number
+    request: Request, jobs: TheJobs, upload: TheUpload, file: Number, row: Number
 ) -> HTMLResponse:
     """One cell."""
-    upload = batch.upload(file)
-    found = jobs.details(batch, file, row)
-    details, recording = found["details"], found["recording"]
-    results = jobs.results(batch)
+    details, recording = jobs.details(upload, file, row)
+    results = jobs.results(upload)
     shown = {
-        "api": f"/api/v1/batches/{batch.id}/files/{file}/sweeps",
+        "api": f"/api/v1{upload.url}/files/{file}/sweeps",
         "map": details["map"] if "x" in details["map"] else None,
         "cell": details["cell"]["cell_id"],
         "colours": {name: colour_of(name) for name in load_taxonomy().subclasses},
@@ -274,8 +281,8 @@ def cell_page(
     return _page(
         request,
         "cell.html",
-        batch=batch,
-        upload=upload,
+        batch=upload,
+        upload=upload.file(file),
         details=details,
         recording=recording,
         shown=shown,
@@ -302,22 +309,21 @@ def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
 
 
 @router.get("/batches/{batch}/files/{file}/columns", response_model=None)
-def columns_page(request: Request, jobs: TheJobs, batch: TheBatch, file: Number) -> Response:
+def columns_page(request: Request, jobs: TheJobs, upload: TheUpload, file: Number) -> Response:
     """What the columns of a table are taken for, before anything is predicted."""
-    upload: UploadedFile = batch.upload(file)
-    if upload.kind != TABLE:
-        raise RefusedUploadError(f"{upload.label} is a recording; it has no columns", 404)
-    if upload.columns is None:
-        return RedirectResponse(f"/batches/{batch.id}", status_code=303)
-    columns = upload.columns["columns"]
+    given = upload.file(file)
+    if given.kind != TABLE:
+        raise RefusedUploadError(f"{given.label} is a recording; it has no columns", 404)
+    if given.columns is None:
+        return RedirectResponse(upload.url, status_code=303)
     return _page(
         request,
         "columns.html",
-        batch=batch,
-        upload=upload,
-        columns=columns,
-        missing=upload.columns["missing"],
-        features=jobs.about["features"],
-        given=sum(bool(each["feature"]) for each in columns),
-        choices=upload.choices,
+        batch=upload,
+        upload=given,
+        columns=given.columns.columns,
+        missing=given.columns.missing,
+        features=jobs.about.features,
+        given=sum(bool(each.feature) for each in given.columns.columns),
+        choices=given.choices,
     )
