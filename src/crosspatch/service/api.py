@@ -22,7 +22,7 @@ from crosspatch.service.messages import Fault, MapPoints
 from crosspatch.service.predicted import CHOICES, INNER, SORTS, Row
 from crosspatch.service.predicted import Query as Which
 from crosspatch.service.traces import INDEX, STRETCHES, SweepTrace, read_traces
-from crosspatch.service.uploads import RefusedUploadError, State, Upload
+from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SpeciesName
 from crosspatch.tables.mapping import SPECIAL, Override
 
@@ -158,6 +158,11 @@ def upload_of(batch: str, request: Request) -> Upload:
     return jobs_of(request).batches.get(batch)
 
 
+def file_of(file: Number, upload: Annotated[Upload, Depends(upload_of)]) -> UploadedFile:
+    """The file that is named in the path."""
+    return upload.file(file)
+
+
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
@@ -175,6 +180,7 @@ def filter_of(
 TheFilter = Annotated[Which, Depends(filter_of)]
 TheJobs = Annotated[Jobs, Depends(jobs_of)]
 TheUpload = Annotated[Upload, Depends(upload_of)]
+TheFile = Annotated[UploadedFile, Depends(file_of)]
 
 
 def batch_state(upload: Upload) -> BatchState:
@@ -294,40 +300,40 @@ def add_example(jobs: TheJobs, upload: TheUpload, example: str) -> File:
 
 
 @router.get("/batches/{batch}/files/{file}", responses=_NOT_THERE)
-def get_file(upload: TheUpload, file: Number) -> File:
+def get_file(file: TheFile) -> File:
     """How far a file is."""
-    return File.model_validate(upload.file(file))
+    return File.model_validate(file)
 
 
 @router.delete("/batches/{batch}/files/{file}", status_code=204, responses=_NOT_THERE)
-def delete_file(jobs: TheJobs, upload: TheUpload, file: Number) -> None:
+def delete_file(jobs: TheJobs, file: TheFile) -> None:
     """Stop what is done with a file; delete a finished one and its results."""
-    jobs.cancel(upload, upload.file(file))
+    jobs.cancel(file)
 
 
 @router.get("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409))
-def get_columns(upload: TheUpload, file: Number) -> Columns:
+def get_columns(file: TheFile) -> Columns:
     """What became of the columns of a table."""
-    found = upload.file(file).columns
+    found = file.columns
     if found is None:
         raise HTTPException(409, "it is no table whose columns are known yet")
     return found
 
 
 @router.put("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409, 422, 503))
-def put_columns(jobs: TheJobs, upload: TheUpload, file: Number, choices: Choices) -> Columns:
+def put_columns(jobs: TheJobs, file: TheFile, choices: Choices) -> Columns:
     """Say what columns are; the answer is what becomes of all of them then."""
     chosen = {name: each.override() for name, each in choices.columns.items()}
-    return jobs.choose_columns(upload, upload.file(file), chosen, go=choices.predict)
+    return jobs.choose_columns(file, chosen, go=choices.predict)
 
 
 @router.put(
     "/batches/{batch}/files/{file}/step", status_code=204, responses=_problems(404, 409, 422)
 )
-def put_step(jobs: TheJobs, upload: TheUpload, file: Number, step: Step) -> None:
+def put_step(jobs: TheJobs, file: TheFile, step: Step) -> None:
     """Say what was injected, where a recording has no command; it is measured again."""
     described = StepDescription(step.start, step.end, tuple(step.amplitudes))
-    jobs.describe_step(upload, upload.file(file), described)
+    jobs.describe_step(file, described)
 
 
 @router.get("/batches/{batch}/cells", responses=_NOT_THERE)
@@ -348,28 +354,31 @@ def get_cells(
 
 def cell_row(row: Row) -> Row:
     """A row of results as the interface shows it."""
-    shown = {key: value for key, value in row.items() if key not in INNER}
+    shown = {
+        key: "|".join(value) if isinstance(value, list) else value
+        for key, value in row.items()
+        if key not in INNER
+    }
     return shown | {"species_known": bool(row["species_known"])}
 
 
 @router.get("/batches/{batch}/cells/{file}/{row}", responses=_problems(404, 409, 503))
-def get_cell(jobs: TheJobs, upload: TheUpload, file: Number, row: Number) -> CellDetails:
+def get_cell(jobs: TheJobs, file: TheFile, row: Number) -> CellDetails:
     """One cell: probabilities, what each family spoke for, its values among the reference."""
-    details, recording = jobs.details(upload, file, row)
+    details, recording = jobs.details(file, row)
     return CellDetails(details=details, recording=recording)
 
 
 @router.get("/batches/{batch}/files/{file}/sweeps", responses=_NOT_THERE)
 def get_sweeps(
-    upload: TheUpload,
-    file: Number,
+    file: TheFile,
     stimulus: Annotated[str, Query(max_length=100, description="long square, ramp …")],
     start: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     end: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     stretches: Annotated[int, Query(ge=10, le=5000)] = STRETCHES,
 ) -> list[SweepTrace]:
     """Sweeps, thinned to the lowest and highest value of so many stretches each."""
-    folder, name = upload.file(file).path.parent, upload.file(file).label
+    folder, name = file.path.parent, file.label
     if not (folder / INDEX).exists():
         raise RefusedUploadError(f"{name}: there are no sweeps", 404)
     found = read_traces(folder, stimulus, start=start, end=end, stretches=stretches)

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLateError
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from crosspatch.features.extraction import StepDescription
 from crosspatch.recordings.quality import THRESHOLDS
@@ -26,7 +26,6 @@ from crosspatch.service.settings import ServiceSettings
 from crosspatch.service.uploads import (
     FINAL,
     RECORDING,
-    TABLE,
     WORKED_ON,
     Batches,
     RefusedUploadError,
@@ -37,13 +36,14 @@ from crosspatch.service.uploads import (
 from crosspatch.species import SPECIES
 from crosspatch.tables.mapping import Override
 
+#: What was written for a page.
+Json = dict[str, Any]
+
 #: How often it is looked for uploads whose time is over, s.
 _SWEEP = 20.0
 
 # Bytes written between two looks at how much room is left.
 _ROOM = 64 * 2**20
-
-_O = TypeVar("_O", messages.Found, messages.Done)
 
 
 class Jobs:
@@ -93,7 +93,7 @@ class Jobs:
         """Stop what is done for an upload, and delete it."""
         with upload.lock:
             for file in upload.files:
-                self._stop(upload, file)
+                self._stop(file)
                 file.state = State.CANCELLED
             upload.uploads.clear()
         self.batches.remove(upload)
@@ -113,20 +113,9 @@ class Jobs:
         length: int | None,
         confirm: bool,
     ) -> UploadedFile:
-        """Take in a file and let it wait for its turn.
+        """Take in a file, of which so many bytes are announced, and let it wait for its turn.
 
         It is refused if it is too large, too slow, empty, or of a kind that cannot be read.
-
-        Parameters
-        ----------
-        upload : Upload
-        name : str
-            What the user calls it.
-        content : async iterator of bytes
-        length : int or None
-            Bytes that are announced.
-        confirm : bool
-            Whether a table's columns are shown before anything is predicted.
         """
         if length is not None and length > self.settings.upload:
             raise self._too_large(name)
@@ -135,12 +124,12 @@ class Jobs:
         try:
             await self._write(file, content, name)
         except BaseException as error:
-            self.batches.drop(upload, file)
+            self.batches.drop(file)
             if isinstance(error, OSError):
                 why = error.strerror or type(error).__name__
                 raise RefusedUploadError(f"{file.label} cannot be kept: {why}", 507) from error
             raise
-        self._begin(upload, file)
+        self._begin(file)
         return file
 
     async def _write(self, file: UploadedFile, content: AsyncIterator[bytes], name: str) -> None:
@@ -187,129 +176,120 @@ class Jobs:
             )
         self.batches.require_room(0)
         file = self.batches.add(upload, EXAMPLES[example].label, confirm=True, example=example)
-        self._begin(upload, file)
+        self._begin(file)
         return file
 
     def choose_columns(
-        self, upload: Upload, file: UploadedFile, choices: Mapping[str, Override], *, go: bool
+        self, file: UploadedFile, choices: Mapping[str, Override], *, go: bool
     ) -> Columns:
         """Say what columns of a table are, and have it predicted if that is wanted.
 
         It is refused if the file is not a table that waits for this, or the choices cannot be.
         """
-        if file.kind != TABLE or file.columns is None:
+        if file.columns is None:
             raise RefusedUploadError(f"{file.label}: there are no columns to be chosen", 409)
         if file.state in WORKED_ON:
             raise _busy(file)
-        given = replace(upload.given(file), choices=dict(choices))
-        columns = self._wait(upload, messages.FindColumns(given), messages.Found, 422).columns
-        if columns is None:
+        given = replace(file.given, choices=dict(choices))
+        found = self._wait(file.upload, messages.FindColumns(given), 422)
+        if not isinstance(found, messages.Found) or found.columns is None:
             raise RefusedUploadError(f"{file.label}: there are no columns to be chosen", 409)
-        with upload.lock:
-            if file.state in WORKED_ON or upload.uploads.get(file.number) is not file:
+        with file.upload.lock:
+            if file.state in WORKED_ON or file.upload.uploads.get(file.number) is not file:
                 raise RefusedUploadError(
                     f"{file.label}: meanwhile it was predicted or deleted", 409
                 )
-            file.choices, file.columns = dict(choices), columns
+            file.choices, file.columns = dict(choices), found.columns
+            if go and not found.columns.given:
+                raise RefusedUploadError(
+                    f"{file.label}: no column is a feature",
+                    422,
+                    "say what at least some of them are",
+                )
             if go:
-                if not any(each.feature for each in columns.columns):
-                    raise RefusedUploadError(
-                        f"{file.label}: no column is a feature",
-                        422,
-                        "say what at least some of them are",
-                    )
-                self._queue(upload, file, messages.PredictTable(upload.given(file)))
-        return columns
+                self._queue(file, messages.PredictTable(file.given))
+        return found.columns
 
-    def describe_step(self, upload: Upload, file: UploadedFile, step: StepDescription) -> None:
+    def describe_step(self, file: UploadedFile, step: StepDescription) -> None:
         """Say what was injected where a recording has no command, and have it measured again."""
         if file.kind != RECORDING:
             raise RefusedUploadError(f"{file.label}: a step is of recordings; this is a table", 409)
-        with upload.lock:
+        with file.upload.lock:
             if file.state not in FINAL:
                 raise _busy(file)
             file.step = step
-            self._queue(upload, file, messages.Measure(upload.given(file)))
+            self._queue(file, messages.Measure(file.given))
 
-    def cancel(self, upload: Upload, file: UploadedFile) -> None:
+    def cancel(self, file: UploadedFile) -> None:
         """Stop what is done with a file; a finished one is deleted."""
-        with upload.lock:
+        with file.upload.lock:
             if file.state not in FINAL:
-                self._stop(upload, file)
+                self._stop(file)
                 file.state, file.stage = State.CANCELLED, ""
                 return
-        self._forget(upload, file)
-        self.batches.drop(upload, file)
+        self._forget(file)
+        self.batches.drop(file)
 
-    def _forget(self, upload: Upload, file: UploadedFile) -> None:
+    def _forget(self, file: UploadedFile) -> None:
         """Delete the results of a file."""
-        self.results(upload).remove(file.number)
-        upload.given(file).forget()
+        self.results(file.upload).remove(file.number)
+        file.given.forget()
 
-    def _stop(self, upload: Upload, file: UploadedFile) -> None:
-        task = self._tasks.pop((upload.id, file.number), None)
+    def _stop(self, file: UploadedFile) -> None:
+        task = self._tasks.pop((file.upload.id, file.number), None)
         if task is not None:
             task.stop()
 
-    def _begin(self, upload: Upload, file: UploadedFile) -> None:
+    def _begin(self, file: UploadedFile) -> None:
         """The first thing that is done with a file, unless it was cancelled on its way here."""
-        with upload.lock:
+        with file.upload.lock:
             if file.state is State.CANCELLED:
                 return
-            given = upload.given(file)
+            given = file.given
             if file.example is not None:
-                self._queue(upload, file, messages.Simulate(given, file.example))
+                self._queue(file, messages.Simulate(given, file.example))
             else:
-                first = (
-                    messages.Measure(given)
-                    if file.kind == RECORDING
-                    else messages.FindColumns(given)
-                )
-                self._queue(upload, file, first)
+                first = messages.Measure if given.recording else messages.FindColumns
+                self._queue(file, first(given))
 
-    def _queue(self, upload: Upload, file: UploadedFile, request: messages.FileRequest) -> None:
-        with upload.lock:
+    def _queue(self, file: UploadedFile, request: messages.FileRequest) -> None:
+        with file.upload.lock:
             file.state, file.stage, file.fault = State.WAITING, "", None
 
             def told(said: messages.Told) -> None:
-                with upload.lock:
+                with file.upload.lock:
                     if isinstance(said, messages.Doing) and file.state in WORKED_ON:
                         file.state, file.stage = State.WORKING, said.stage
                         file.done = file.done if said.done is None else said.done
 
-            task = QueuedTask(upload.id, request, told)
-            self._tasks[upload.id, file.number] = task
-        task.outcome.add_done_callback(lambda found: self._finished(upload, file, task, found))
+            task = QueuedTask(file.upload.id, request, told)
+            self._tasks[file.upload.id, file.number] = task
+        task.outcome.add_done_callback(lambda found: self._finished(file, task, found))
         self.workers.put(task)
 
     def _finished(
-        self, upload: Upload, file: UploadedFile, task: QueuedTask, future: Future[messages.Outcome]
+        self, file: UploadedFile, task: QueuedTask, future: Future[messages.Outcome]
     ) -> None:
         """Take in what came of a task; called in its worker's thread."""
         if future.cancelled():
             return
-        outcome, key = future.result(), (upload.id, file.number)
-        with upload.lock:
+        outcome, key = future.result(), (file.upload.id, file.number)
+        with file.upload.lock:
             current = self._tasks.get(key, task) is task
             if current:
                 self._tasks.pop(key, None)
-            if (
-                isinstance(outcome, messages.Stopped)
-                or file.state is State.CANCELLED
-                or not current
-            ):
+            if outcome == messages.STOPPED or file.state is State.CANCELLED or not current:
                 # It may have come as far as its results; the upload may be gone already.
                 if current:
                     file.rows = 0
                     with contextlib.suppress(OSError, sqlite3.Error):
-                        self._forget(upload, file)
+                        self._forget(file)
                 return
             file.stage = ""
-            self._go_on(upload, file, task.request, outcome)
+            self._go_on(file, task.request, outcome)
 
     def _go_on(
         self,
-        upload: Upload,
         file: UploadedFile,
         request: messages.Request,
         outcome: messages.Outcome,
@@ -318,69 +298,47 @@ class Jobs:
         match outcome:
             case messages.Fault() if isinstance(request, messages.Measure):
                 # As for the command line: a cell without values, with the reason.
-                self._queue(upload, file, messages.Refuse(upload.given(file), outcome))
+                self._queue(file, messages.Refuse(file.given, outcome))
             case messages.Fault():
                 file.state, file.fault = State.FAILED, outcome
             case messages.Done():  # the example is there
                 file.size, file.example = file.path.stat().st_size, None
-                self._begin(upload, file)
+                self._begin(file)
             case messages.Found(columns, said):
                 file.messages = said
                 file.columns = columns or file.columns
                 if columns is not None and file.confirm:
                     file.state = State.COLUMNS
                 else:
-                    self._queue(upload, file, messages.PredictTable(upload.given(file)))
+                    self._queue(file, messages.PredictTable(file.given))
             case messages.Predicted(rows, said, fault):
                 file.rows, file.messages, file.fault = rows, said, fault
                 file.state = State.DONE if fault is None else State.FAILED
 
     # What is shown
 
-    def details(
-        self, upload: Upload, number: int, row: int
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """What a page about a cell is made from; refused if there is no such cell.
+    def details(self, file: UploadedFile, row: int) -> tuple[Json, Json | None]:
+        """What is said of a cell, and what was recorded; refused if there is no such cell.
 
-        Returns
-        -------
-        dict
-            As `crosspatch.reporting.cell_view.CellView.as_json` has it.
-        dict or None
-            What was recorded, None for a row of a table.
+        They are those of `crosspatch.reporting.cell_view`, as JSON; nothing was recorded of a row
+        of a table.
         """
-        file = upload.file(number)
-        if not self.results(upload).holds(number, row):
+        if not self.results(file.upload).holds(file.number, row):
             raise RefusedUploadError(f"{file.label} has no cell {row}", 404)
-        given = upload.given(file)
+        given = file.given
         if not given.details(row).exists():
-            self._wait(
-                upload, messages.ExplainRow(given, row), messages.Done, 409, f"{file.label}: "
-            )
+            self._wait(file.upload, messages.ExplainRow(given, row), 409, f"{file.label}: ")
         recorded = _read(given.recorded) if given.recorded.exists() else None
         return _read(given.details(row)), recorded
 
     def export(self, upload: Upload, ending: str) -> Path:
         """Write the cells to a file, which the caller deletes; refused if there is none."""
-        with upload.lock:
-            files = sorted(
-                (each for each in upload.files if each.rows),
-                # As the command line has it: recordings, then tables.
-                key=lambda each: (each.kind != RECORDING, each.number),
-            )
-            if not files:
-                raise RefusedUploadError("there is no predicted cell yet", 409)
-            out = upload.folder / f"export-{secrets.token_hex(8)}.{ending}"
-            unread = [each for each in upload.files if each.fault and not each.rows]
-            request = messages.Export(
-                out,
-                files=tuple(upload.given(each) for each in files),
-                failed=frozenset(each.number for each in files if each.fault),
-                said=tuple(line for each in files for line in each.messages),
-                unread=tuple((each.label, str(each.reason)) for each in unread),
-            )
+        out = upload.folder / f"export-{secrets.token_hex(8)}.{ending}"
+        request = _export(upload, out)
+        if not request.files:
+            raise RefusedUploadError("there is no predicted cell yet", 409)
         try:
-            self._wait(upload, request, messages.Done, 409)
+            self._wait(upload, request, 409)
         except RefusedUploadError:
             # A process that was ended leaves what it had written so far.
             for file in upload.folder.glob(f"*{out.name}*"):
@@ -389,11 +347,11 @@ class Jobs:
         return out
 
     def _wait(
-        self, upload: Upload, request: messages.Request, kind: type[_O], status: int, name: str = ""
-    ) -> _O:
-        """What comes of something that an answer waits for; refused with the status if nothing.
+        self, upload: Upload, request: messages.Request, status: int, name: str = ""
+    ) -> messages.Outcome:
+        """What comes of something that an answer waits for.
 
-        ``name`` is what the file is called in a refusal.
+        Where nothing does it is refused with the status; ``name`` stands before the reason.
         """
         task = QueuedTask(upload.id, request)
         self.workers.put(task, first=True)
@@ -402,15 +360,29 @@ class Jobs:
         except TooLateError:
             task.stop()
             raise RefusedUploadError("the server is busy; try again later", 503) from None
-        if isinstance(outcome, kind):
-            return outcome
-        fault = outcome if isinstance(outcome, messages.Fault) else messages.Fault("stopped")
-        raise RefusedUploadError(name + fault.message, status, fault.hint)
+        if isinstance(outcome, messages.Fault):
+            raise RefusedUploadError(name + outcome.message, status, outcome.hint)
+        return outcome
+
+
+def _export(upload: Upload, out: Path) -> messages.Export:
+    """What is to be written of an upload as it is now."""
+    with upload.lock:
+        files = [each for each in upload.files if each.rows]
+        # As the command line has it: recordings, then tables.
+        files.sort(key=lambda each: (each.kind != RECORDING, each.number))
+        unread = [each for each in upload.files if each.fault and not each.rows]
+        return messages.Export(
+            out,
+            files=tuple(each.given for each in files),
+            said=tuple(line for each in files for line in each.messages),
+            unread=tuple((each.label, str(each.reason)) for each in unread),
+        )
 
 
 def _busy(file: UploadedFile) -> RefusedUploadError:
     return RefusedUploadError(f"{file.label}: it is being worked on; wait or cancel it", 409)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Json:
     return json.loads(file.read_text(encoding="utf-8"))

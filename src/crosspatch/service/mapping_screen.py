@@ -46,6 +46,11 @@ class Columns:
     missing: Annotated[list[str], Field(description="Features that no column gives.")]
     rows: Annotated[int, Field(description="How many rows were looked at.")]
 
+    @property
+    def given(self) -> int:
+        """How many columns are features."""
+        return sum(each.feature is not None for each in self.columns)
+
 
 @dataclass(frozen=True)
 class Choosable:
@@ -96,24 +101,19 @@ def described(frame: pd.DataFrame, columns: ColumnMap) -> Columns:
 
 
 def _became(columns: ColumnMap) -> dict[str, _Became]:
-    """What became of the columns of which something is known; what comes first holds."""
-    found: dict[str, _Became] = {}
-    if columns.cell_id is not None:
-        found[columns.cell_id] = _Became("cell id")
-    if columns.species is not None:
-        found.setdefault(columns.species, _Became("species"))
-    for each in columns.taken:
+    """What became of the columns of which something is known; what is said last holds."""
+    found = {name: _Became("label", why="never a feature") for name in columns.labels}
+    found |= {name: _Became("unused", why=why.why) for name, why in columns.unused}
+    found |= {name: _Became("refused", why=why.why) for name, why in columns.refused}
+    # A column may give several features; the first one is shown.
+    for each in reversed(columns.taken):
         parts = len(each.columns) > 1
-        why = (each.source if parts else "") or each.how
-        for name in each.columns:
-            became = _Became("part" if parts else "taken", each.feature, each.unit, why)
-            found.setdefault(name, became)
-    for name, why in columns.refused:
-        found.setdefault(name, _Became("refused", why=why.why))
-    for name, why in columns.unused:
-        found.setdefault(name, _Became("unused", why=why.why))
-    for name in columns.labels:
-        found.setdefault(name, _Became("label", why="never a feature"))
+        why = (parts and each.source) or each.how
+        became = _Became("part" if parts else "taken", each.feature, each.unit, why)
+        found |= dict.fromkeys(each.columns, became)
+    for name, status in ((columns.species, "species"), (columns.cell_id, "cell id")):
+        if name is not None:
+            found[name] = _Became(status)
     return found
 
 

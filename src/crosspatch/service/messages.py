@@ -123,8 +123,6 @@ class Export:
 
     out: Path
     files: tuple[GivenFile, ...]
-    #: Numbers of those that were not read, so that their rows say why.
-    failed: frozenset[int]
     #: What was said of them.
     said: tuple[str, ...]
     #: Names of the files without any row, and why.
@@ -218,12 +216,10 @@ class Done:
     """What was asked for is there."""
 
 
-@dataclass(frozen=True)
-class Stopped:
-    """It was no longer wanted."""
+#: It was no longer wanted.
+STOPPED = Fault("stopped", code="stopped")
 
-
-Outcome = Ready | Found | Predicted | Done | Stopped | Fault
+Outcome = Ready | Found | Predicted | Done | Fault
 
 
 @dataclass(frozen=True)

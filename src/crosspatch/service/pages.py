@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gzip
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import pandas as pd
 from fastapi import APIRouter, Query, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -28,15 +28,14 @@ from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service.api import (
     Number,
+    TheFile,
     TheFilter,
     TheJobs,
     TheUpload,
     batch_state,
-    cell_row,
     jobs_of,
 )
 from crosspatch.service.predicted import SORTS
-from crosspatch.service.predicted import Query as Which
 from crosspatch.service.uploads import RECORDING, TABLE, RefusedUploadError, State, Upload
 from crosspatch.species import SPECIES
 from crosspatch.tables.reading import TABLE_SUFFIXES
@@ -75,7 +74,6 @@ def _environment() -> Environment:
         "percent": lambda value: "" if value is None else f"{value:.0%}",
         "number": _number,
         "readable": readable,
-        "sets": lambda value: str(value).replace("|", " or "),
         "clock": lambda when: f"{datetime.fromtimestamp(when):%d %B, %H:%M}",
         "signed": _signed,
     }
@@ -160,39 +158,6 @@ def _summary(said: dict[str, str]) -> str:
     return (said.get("description") or said.get("summary", "")).split("\n")[0]
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """Which cells a page shows, and the address of others."""
-
-    upload: Upload
-    which: Which
-    #: ``descending``, or anything else.
-    order: str
-    page: int
-
-    @property
-    def query(self) -> Which:
-        """What is looked for."""
-        return replace(
-            self.which,
-            descending=self.order == "descending",
-            offset=(self.page - 1) * PAGE,
-            limit=PAGE,
-        )
-
-    @property
-    def asked(self) -> dict[str, str]:
-        """What cells have to be like."""
-        said = {"text": self.which.text, **self.which.chosen}
-        return {name: value for name, value in said.items() if value}
-
-    def address(self, **changed: str | int) -> str:
-        """Of this page, but for what is changed."""
-        sort = {"sort": self.which.sort, "order": self.order} if self.which.sort else {}
-        kept = {name: value for name, value in (self.asked | sort | changed).items() if value}
-        return f"{self.upload.url}?{urlencode(kept)}"
-
-
 @router.get("/batches/{batch}", response_model=None)
 def batch_page(
     request: Request,
@@ -210,10 +175,16 @@ def batch_page(
     on = _only(upload) if new and state.finished else None
     if on is not None:
         return RedirectResponse(on, status_code=303)
-    shown = _Shown(upload, replace(which, sort=sort), order, page)
+    which = replace(
+        which,
+        sort=sort,
+        descending=order == "descending",
+        offset=(page - 1) * PAGE,
+        limit=PAGE,
+    )
     results = jobs.results(upload)
-    total, cells = results.select(shown.query)
-    counts = results.counts()
+    total, cells = results.select(which)
+    kept = which.asked | ({"sort": sort, "order": order} if sort else {})
     return _page(
         request,
         "batch.html",
@@ -223,20 +194,23 @@ def batch_page(
         # A recording's cell is called as its file.
         with_file=len(upload.files) > 1 and any(each.kind == TABLE for each in upload.files),
         with_remarks=any(each["quality"] or each["notes"] for each in cells),
-        cells=[cell_row(each) for each in cells],
+        cells=cells,
         total=total,
-        all=sum(count for *_, count in counts),
-        counted=_counted(counts),
-        species_there=sorted({name for name, *_ in counts if name}),
-        asked=shown.asked,
+        counted=_counted(results.counts()),
+        asked=which.asked,
         chosen=which.chosen,
         text=which.text,
         sort=sort if sort in SORTS else "",
         order=order,
         page=page,
         pages=max(1, -(-total // PAGE)),
-        address=shown.address,
+        address=partial(_address, upload, kept),
     )
+
+
+def _address(upload: Upload, kept: dict[str, str], **changed: str | int) -> str:
+    """Of a page of cells like the one that is shown, but for what is changed."""
+    return f"{upload.url}?{urlencode({k: v for k, v in (kept | changed).items() if v})}"
 
 
 def _only(upload: Upload) -> str | None:
@@ -252,25 +226,26 @@ def _only(upload: Upload) -> str | None:
 
 
 def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, object]:
-    """Subclasses by verdict, in the taxonomy's order; last the rows of which none is given."""
-    by_place: Counter[tuple[str, str]] = Counter()
-    for _, subclass, said, count in counts:
-        by_place[subclass, said] += count
-    given = [verdict for verdict in Verdict if any(said == verdict for _, said in by_place)]
-    names = [*ordered(name for name, _ in by_place if name), ""]
-    rows = [(name, [by_place[name, verdict] for verdict in given]) for name in names]
-    return {"verdicts": given, "rows": [row for row in rows if row[0] or any(row[1])]}
+    """Rows by subclass, in the taxonomy's order and last those that have none, and by verdict."""
+    frame = pd.DataFrame(counts, columns=["species", "subclass", "verdict", "rows"])
+    table = frame.pivot_table("rows", "subclass", "verdict", aggfunc="sum", fill_value=0)
+    given = [verdict for verdict in Verdict if verdict in table]
+    names = [*ordered(name for name in table.index if name), ""]
+    return {
+        "verdicts": given,
+        "rows": [(name, list(table.loc[name, given])) for name in names if name in table.index],
+        "species": sorted(set(frame["species"]) - {""}),
+        "all": int(frame["rows"].sum()),
+    }
 
 
 @router.get("/batches/{batch}/cells/{file}/{row}")
-def cell_page(
-    request: Request, jobs: TheJobs, upload: TheUpload, file: Number, row: Number
-) -> HTMLResponse:
+def cell_page(request: Request, jobs: TheJobs, file: TheFile, row: Number) -> HTMLResponse:
     """One cell."""
-    details, recording = jobs.details(upload, file, row)
-    results = jobs.results(upload)
+    details, recording = jobs.details(file, row)
+    results = jobs.results(file.upload)
     shown = {
-        "api": f"/api/v1{upload.url}/files/{file}/sweeps",
+        "api": f"/api/v1{file.upload.url}/files/{file.number}/sweeps",
         "map": details["map"] if "x" in details["map"] else None,
         "cell": details["cell"]["cell_id"],
         "colours": {name: colour_of(name) for name in load_taxonomy().subclasses},
@@ -281,13 +256,13 @@ def cell_page(
     return _page(
         request,
         "cell.html",
-        batch=upload,
-        upload=upload.file(file),
+        batch=file.upload,
+        upload=file,
         details=details,
         recording=recording,
         shown=shown,
-        before=results.beside(file, row, -1),
-        after=results.beside(file, row, 1),
+        before=results.beside(file.number, row, -1),
+        after=results.beside(file.number, row, 1),
         axis=_axis(details["values"]),
     )
 
@@ -309,21 +284,20 @@ def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
 
 
 @router.get("/batches/{batch}/files/{file}/columns", response_model=None)
-def columns_page(request: Request, jobs: TheJobs, upload: TheUpload, file: Number) -> Response:
+def columns_page(request: Request, jobs: TheJobs, file: TheFile) -> Response:
     """What the columns of a table are taken for, before anything is predicted."""
-    given = upload.file(file)
-    if given.kind != TABLE:
-        raise RefusedUploadError(f"{given.label} is a recording; it has no columns", 404)
-    if given.columns is None:
-        return RedirectResponse(upload.url, status_code=303)
+    if file.kind != TABLE:
+        raise RefusedUploadError(f"{file.label} is a recording; it has no columns", 404)
+    if file.columns is None:
+        return RedirectResponse(file.upload.url, status_code=303)
     return _page(
         request,
         "columns.html",
-        batch=upload,
-        upload=given,
-        columns=given.columns.columns,
-        missing=given.columns.missing,
+        batch=file.upload,
+        upload=file,
+        columns=file.columns.columns,
+        missing=file.columns.missing,
         features=jobs.about.features,
-        given=sum(bool(each.feature) for each in given.columns.columns),
-        choices=given.choices,
+        given=file.columns.given,
+        choices=file.choices,
     )

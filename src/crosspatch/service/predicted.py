@@ -34,7 +34,7 @@ SORTS = (
 #: Columns by whose values cells can be chosen.
 CHOICES = ("verdict", "subclass", "species")
 
-#: A row as it is shown: the ``file``'s number, ``row``, the file's ``name``, and the columns.
+#: A row: the ``file``'s number, ``row``, the file's ``name``, and the columns; notes in words.
 Row = dict[str, object]
 
 _FILE = "cells.sqlite"
@@ -62,17 +62,14 @@ class Query:
     offset: int = 0
     limit: int = 100
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """What cells have to be like, by parameter."""
+        return {name: said for name, said in {"text": self.text, **self.chosen}.items() if said}
+
 
 class Results:
-    """The predicted cells of an upload; the database is made if it is not there.
-
-    Parameters
-    ----------
-    folder : Path
-        The upload's.
-    columns : sequence of str
-        Those of `crosspatch.prediction.prediction.cell_columns`.
-    """
+    """The predicted cells of an upload, in its folder; see `cell_columns` for the columns."""
 
     def __init__(self, folder: Path, columns: Sequence[str]):
         self.folder = folder
@@ -93,17 +90,7 @@ class Results:
                 yield db
 
     def put(self, file: int, label: str, parts: Sequence[Prediction]) -> int:
-        """Keep the cells of a file in place of what was kept of it; returns how many rows.
-
-        Parameters
-        ----------
-        file : int
-            Its number.
-        label : str
-            Its name.
-        parts : sequence of Prediction
-            With ids that stand once in the file.
-        """
+        """Keep the cells of a file, whose ids differ, in place of those before; how many rows."""
         import numpy as np
 
         marks = ", ".join("?" * (4 + len(self.columns)))
@@ -220,10 +207,10 @@ class Results:
 
 
 def _told(row: sqlite3.Row) -> Row:
-    """A row as it is shown, in words."""
+    """A row with its notes in words."""
     found = dict(row)
     for name in ("prediction_set", "families"):
-        found[name] = "|".join(json.loads(found[name]))
+        found[name] = json.loads(found[name])
     return found | {"notes": found["words"]}
 
 

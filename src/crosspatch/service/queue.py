@@ -18,7 +18,7 @@ from crosspatch.service.settings import ServiceSettings
 #: ten seconds in which others wait.
 TASKS_A_CHILD = 5000
 
-#: messages.Training the default models takes minutes, s.
+#: Training the default models takes minutes, s.
 _PREPARE_LIMIT = 7200.0
 
 _MODULE = "crosspatch.service.worker"
@@ -31,7 +31,7 @@ class QueuedTask:
     #: Owners take turns.
     owner: str
     request: messages.Request
-    #: messages.Told how far it is; called from another thread.
+    #: Told how far it is; called from another thread.
     told: Callable[[messages.Told], None] = lambda said: None
     outcome: Future[messages.Outcome] = field(default_factory=Future)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -58,15 +58,7 @@ class Workers:
     def start(self, told: Callable[[messages.Told], None]) -> None:
         """Load the models in a first process, then begin to work.
 
-        Parameters
-        ----------
-        told : callable
-            messages.Told of the training of default models.
-
-        Raises
-        ------
-        ModelError
-            If the models cannot be loaded; the message says why.
+        It is told of the training of default models. A `ModelError` says why none can be loaded.
         """
         first = self._child(told)
         for number in range(self.settings.workers):
@@ -120,7 +112,7 @@ class Workers:
             child = child or self._child(lambda said: None)
         while (task := self._take()) is not None:
             try:
-                outcome: messages.Outcome = messages.Stopped()
+                outcome: messages.Outcome = messages.STOPPED
                 if not task.stopped.is_set():
                     child = self._working(child)
                     outcome = self._outcome(child, task)
@@ -148,7 +140,7 @@ class Workers:
                 task.request, limit, told=task.told, stopped=task.stopped.is_set
             )
         except StoppedError:
-            return messages.Stopped()
+            return messages.STOPPED
         except LateError:
             return messages.Fault(
                 f"gave up after {limit:g} s", "start the server with more {seconds}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -48,29 +49,28 @@ class Signal(BaseModel):
     values: list[float | None]
 
 
-class SweepTrace(BaseModel):
-    """A sweep; voltage in mV, current in pA."""
+class _Sweep(BaseModel):
+    """What is known of a sweep."""
 
     number: int
     amplitude: float | None = Field(description="pA")
     passed: bool
     reasons: list[str]
+
+
+class SweepTrace(_Sweep):
+    """A sweep; voltage in mV, current in pA."""
+
     voltage: Signal
     current: Signal
 
 
-class _KeptSweep(BaseModel):
-    """A sweep in the file of samples."""
+class _KeptSweep(_Sweep):
+    """A sweep in the file of samples; of its signals the first sample there, and how many."""
 
-    number: int
     kind: str
     #: Hz, of the samples kept.
     rate: float
-    #: pA
-    amplitude: float | None
-    passed: bool
-    reasons: list[str]
-    #: First sample and how many.
     voltage: tuple[int, int]
     current: tuple[int, int]
 
@@ -84,31 +84,30 @@ def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list
     Every sample is kept, as float32; of a recording with more than `MOST_SAMPLES`, the lowest and
     highest value of short stretches.
     """
-    kinds = shown_kinds(analysis)
-    numbers = {
-        kind: [n for n, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
-        for kind in kinds
-    }
-    chosen = {kind: each[:: max(1, -(-len(each) // MOST_SWEEPS))] for kind, each in numbers.items()}
-    points = sum(recording.sweep(n).points for each in chosen.values() for n in each)
-    coarse = math.ceil(2 * points / MOST_SAMPLES)
+    by_kind = _numbers(analysis)
+    chosen = []
+    for numbers in by_kind.values():
+        chosen += numbers[:: max(1, -(-len(numbers) // MOST_SWEEPS))]
+    coarse = math.ceil(2 * sum(recording.sweep(n).points for n in chosen) / MOST_SAMPLES)
     with (folder / SAMPLES).open("wb") as file:
-        sweeps = [
-            kept
-            for each in chosen.values()
-            for number in each
-            if (kept := _kept(recording, analysis, number, coarse, file)) is not None
-        ]
+        kept = [_kept(recording, analysis, number, coarse, file) for number in chosen]
+    sweeps = [each for each in kept if each is not None]
     (folder / INDEX).write_bytes(_KEPT.dump_json(sweeps))
+    shown = Counter(each.kind for each in sweeps)
+    passed = Counter(each.kind for each in sweeps if each.passed)
     return [
-        StimulusSweeps(
-            kind,
-            len(numbers[kind]),
-            sum(each.kind == kind for each in sweeps),
-            sum(each.kind == kind and not each.passed for each in sweeps),
-        )
-        for kind in kinds
+        StimulusSweeps(kind, len(each), shown[kind], shown[kind] - passed[kind])
+        for kind, each in by_kind.items()
     ]
+
+
+def _numbers(analysis: Analysis) -> dict[str, list[int]]:
+    """Sweeps by the kind of their stimulus."""
+    found: dict[str, list[int]] = {kind: [] for kind in shown_kinds(analysis)}
+    for number, stimulus in analysis.stimuli.items():
+        if stimulus.kind in found:
+            found[stimulus.kind].append(number)
+    return found
 
 
 def _kept(
@@ -149,18 +148,9 @@ def read_traces(
     end: float | None = None,
     stretches: int = STRETCHES,
 ) -> list[SweepTrace]:
-    """The sweeps of one kind of stimulus, or a stretch of them, thinned to be drawn.
+    """The sweeps of one kind of stimulus, thinned to the extremes of so many stretches each.
 
-    Parameters
-    ----------
-    folder : Path
-        Where `write_traces` put them.
-    kind : str
-        A kind of stimulus.
-    start, end : float, optional
-        s from the start of a sweep.
-    stretches : int
-        Of which the lowest and highest value are given, each sweep.
+    They may be cut to what lies between two times, in s from the start of a sweep.
     """
     # An empty file cannot be mapped.
     samples: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
@@ -183,10 +173,7 @@ def read_traces(
 
     return [
         SweepTrace(
-            number=each.number,
-            amplitude=each.amplitude,
-            passed=each.passed,
-            reasons=each.reasons,
+            **each.model_dump(include=set(_Sweep.model_fields)),
             voltage=signal(each.voltage, each.rate),
             current=signal(each.current, each.rate),
         )

@@ -85,10 +85,11 @@ def kind_of(label: str) -> tuple[str, str | None]:
     return "", None
 
 
-@dataclass
+@dataclass(eq=False)
 class UploadedFile:
     """A file of an upload."""
 
+    upload: Upload = field(repr=False)
     #: In the upload, from 1.
     number: int
     #: Its name as the user gave it, made harmless.
@@ -124,8 +125,23 @@ class UploadedFile:
         """Why it failed, in words."""
         return None if self.fault is None else self.fault.words
 
+    @property
+    def given(self) -> GivenFile:
+        """What a worker has to know of it now."""
+        return GivenFile(
+            folder=self.upload.folder,
+            number=self.number,
+            path=self.path,
+            label=self.label,
+            recording=self.kind == RECORDING,
+            species=self.upload.species,
+            quality=self.upload.quality,
+            step=self.step,
+            choices=self.choices,
+        )
 
-@dataclass
+
+@dataclass(eq=False)
 class Upload:
     """Files that a browser or a program sent together."""
 
@@ -159,20 +175,6 @@ class Upload:
             raise RefusedUploadError(f"the batch has no file {number}", 404)
         return found
 
-    def given(self, file: UploadedFile) -> GivenFile:
-        """A file, and how it is read."""
-        return GivenFile(
-            folder=self.folder,
-            number=file.number,
-            path=file.path,
-            label=file.label,
-            recording=file.kind == RECORDING,
-            species=self.species,
-            quality=self.quality,
-            step=file.step,
-            choices=file.choices,
-        )
-
     @property
     def finished(self) -> bool:
         """Whether nothing more happens by itself."""
@@ -182,18 +184,8 @@ class Upload:
 class Batches:
     """All uploads, in a folder that only this user can read and that ends with the process.
 
-    What a killed server left behind is removed by the next one.
-
-    Parameters
-    ----------
-    keep : float
-        Hours after which an upload is deleted.
-    most, files : int
-        Uploads, and files of one.
-    storage : int
-        Bytes of everything together.
-    now : callable
-        Seconds since 1970.
+    What a killed server left behind is removed by the next one. Uploads are kept for so many hours;
+    there are at most so many of them, of so many files each, of so many bytes together.
     """
 
     def __init__(
@@ -268,16 +260,7 @@ class Batches:
     def add(
         self, upload: Upload, name: str, *, confirm: bool, example: str | None = None
     ) -> UploadedFile:
-        """A file that is about to come; refused where it cannot be read, or there are too many.
-
-        Parameters
-        ----------
-        upload : Upload
-        name : str
-            What the user calls it.
-        confirm, example
-            See `UploadedFile`.
-        """
+        """A file that is about to come; refused where it cannot be read, or there are too many."""
         label = label_of(name)
         kind, ending = kind_of(label)
         if ending is None:
@@ -299,14 +282,14 @@ class Batches:
             folder.mkdir(mode=0o700)
             # The name on disk is long and random: it can be told from the user's own in messages.
             path = folder / f"upload-{secrets.token_hex(8)}{ending}"
-            file = UploadedFile(number, label, kind, path, confirm=confirm, example=example)
+            file = UploadedFile(upload, number, label, kind, path, confirm=confirm, example=example)
             upload.uploads[number] = file
             return file
 
-    def drop(self, upload: Upload, file: UploadedFile) -> None:
+    def drop(self, file: UploadedFile) -> None:
         """Delete a file."""
-        with upload.lock:
-            upload.uploads.pop(file.number, None)
+        with file.upload.lock:
+            file.upload.uploads.pop(file.number, None)
         shutil.rmtree(file.path.parent, ignore_errors=True)
 
     def require_room(self, more: int) -> None:

@@ -302,9 +302,9 @@ class Worker:
 
         explanations: list[CellExplanation] = []
         for file in request.files:
-            room = REPORTED - len(explanations)
-            if room and file.number in parts and file.number not in request.failed:
-                explanations += self._explained(file, parts[file.number].first(room))
+            room, part = REPORTED - len(explanations), parts.get(file.number)
+            if room and part is not None and part.cells["unread"].isna().all():
+                explanations += self._explained(file, part.first(room))
         write_batch_report(
             joined(list(parts.values())),
             request.out,
