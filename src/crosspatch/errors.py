@@ -87,12 +87,6 @@ class RecordingError(CrosspatchError):
     code = "recording"
 
 
-class NoCommandError(RecordingError):
-    """A recording has no command waveform; a step that the user describes takes its place."""
-
-    code = "no command"
-
-
 def one_line(error: BaseException) -> str:
     """The whole message of an error, in one line."""
     return " ".join(str(error).split())

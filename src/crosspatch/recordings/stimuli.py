@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.model import Recording, Samples, Sweep
+from crosspatch.recordings.model import DESCRIBE_STEP, Recording, Samples, Sweep
 
 LONG_SQUARE = "long square"
 SHORT_SQUARE = "short square"
@@ -139,15 +139,14 @@ def recognise(
         try:
             current = command_of(sweep)
         except RecordingError as error:
-            reason = reason or str(error)
+            reason = reason or error.message
             continue
         found[sweep.number] = (sweep, *_pulses(current, sweep.rate, settings))
     if not found:
         if unread:
             return unread
         raise RecordingError(
-            f"{recording.name} has no command waveform ({reason}); describe the step with "
-            "--step-start, --step-end and --amplitudes"
+            f"{recording.name} has no command waveform ({reason})", hint=DESCRIBE_STEP
         )
     holding = Counter(round(level, 1) for _, _, level in found.values()).most_common(1)[0][0]
     tests = _test_pulses(found, settings)

@@ -21,8 +21,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.errors import NoCommandError
 from crosspatch.models.verdicts import Verdict
+from crosspatch.recordings.model import DESCRIBE_STEP
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
@@ -82,7 +82,7 @@ def _environment() -> Environment:
         "species_known": list(SPECIES),
         "verdicts": {name: name.meaning for name in Verdict},
         "State": State,
-        "NO_COMMAND": NoCommandError.code,
+        "DESCRIBE_STEP": DESCRIBE_STEP,
     }
     return environment
 
