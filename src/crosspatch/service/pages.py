@@ -36,7 +36,14 @@ from crosspatch.service.api import (
     jobs_of,
 )
 from crosspatch.service.predicted import SORTS
-from crosspatch.service.uploads import RECORDING, TABLE, RefusedUploadError, State, Upload
+from crosspatch.service.uploads import (
+    RECORDING,
+    TABLE,
+    RefusedUploadError,
+    State,
+    Upload,
+    UploadedFile,
+)
 from crosspatch.species import SPECIES
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
@@ -171,8 +178,8 @@ def batch_page(
 ) -> Response:
     """The files of an upload and their cells."""
     # Before anything else: what is not finished in it is followed by the page.
-    state = batch_state(upload)
-    on = _only(upload) if new and state.finished else None
+    state, given = batch_state(upload), upload.files
+    on = _only(given) if new and state.finished else None
     if on is not None:
         return RedirectResponse(on, status_code=303)
     which = replace(
@@ -190,9 +197,9 @@ def batch_page(
         "batch.html",
         batch=upload,
         state=state,
-        uploads=upload.files,
+        uploads=given,
         # A recording's cell is called as its file.
-        with_file=len(upload.files) > 1 and any(each.kind == TABLE for each in upload.files),
+        with_file=len(given) > 1 and any(each.kind == TABLE for each in given),
         with_remarks=any(each["quality"] or each["notes"] for each in cells),
         cells=cells,
         total=total,
@@ -213,15 +220,15 @@ def _address(upload: Upload, kept: dict[str, str], **changed: str | int) -> str:
     return f"{upload.url}?{urlencode({k: v for k, v in (kept | changed).items() if v})}"
 
 
-def _only(upload: Upload) -> str | None:
+def _only(given: list[UploadedFile]) -> str | None:
     """Someone who gave one file wants its cell, or its columns."""
-    if len(upload.files) != 1:
+    if len(given) != 1:
         return None
-    (file,) = upload.files
+    (file,) = given
     if file.state is State.COLUMNS:
-        return f"{upload.url}/files/{file.number}/columns"
+        return f"{file.upload.url}/files/{file.number}/columns"
     if file.state is State.DONE and file.kind == RECORDING and file.rows == 1:
-        return f"{upload.url}/cells/{file.number}/0"
+        return f"{file.upload.url}/cells/{file.number}/0"
     return None
 
 
@@ -234,7 +241,7 @@ def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, object]:
     return {
         "verdicts": given,
         "rows": [(name, list(table.loc[name, given])) for name in names if name in table.index],
-        "species": sorted(set(frame["species"]) - {""}),
+        "species": sorted(filter(None, set(frame["species"]))),
         "all": int(frame["rows"].sum()),
     }
 

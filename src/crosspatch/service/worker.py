@@ -350,7 +350,7 @@ def _fault(error: CrosspatchError, request: messages.Request) -> messages.Fault:
     if not isinstance(request, messages.Prepare | messages.Export):
         path = request.file.path
         message = message.removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
-    return messages.Fault(_named(message, request), error.hint, error.code)
+    return messages.Fault(_named(message, request), _named(error.hint, request), error.code)
 
 
 def _named(line: str, request: messages.Request) -> str:
