@@ -24,7 +24,7 @@ from crosspatch.service.predicted import Query as Which
 from crosspatch.service.traces import INDEX, STRETCHES, SweepTrace, read_traces
 from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SpeciesName
-from crosspatch.tables.mapping import SPECIAL, Override
+from crosspatch.tables.mapping import Override
 
 PREFIX = "/api/v1"
 
@@ -96,11 +96,6 @@ class ColumnChoice(BaseModel):
 
     feature: str = Field(max_length=200, description="A feature, ignore, cell_id, or species.")
     unit: str | None = Field(None, max_length=40)
-
-    def override(self) -> Override:
-        """As a mapping file says it."""
-        special = self.feature in SPECIAL
-        return Override(self.feature, None if special else self.unit or None)
 
 
 class Choices(BaseModel):
@@ -323,7 +318,7 @@ def get_columns(file: TheFile) -> Columns:
 @router.put("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409, 422, 503))
 def put_columns(jobs: TheJobs, file: TheFile, choices: Choices) -> Columns:
     """Say what columns are; the answer is what becomes of all of them then."""
-    chosen = {name: each.override() for name, each in choices.columns.items()}
+    chosen = {name: Override(each.feature, each.unit) for name, each in choices.columns.items()}
     return jobs.choose_columns(file, chosen, go=choices.predict)
 
 

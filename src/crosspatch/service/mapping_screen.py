@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import pandas as pd
@@ -12,7 +12,7 @@ from pydantic import Field
 from crosspatch.features.layouts import Layout
 from crosspatch.reporting.labels import readable
 from crosspatch.tables.columns import ColumnMap
-from crosspatch.tables.mapping import Override, Overrides
+from crosspatch.tables.mapping import SPECIAL, Override, Overrides
 from crosspatch.tables.names import ABSOLUTE, features, split_stimulus
 from crosspatch.tables.units import UNITS, dimension_of
 
@@ -75,7 +75,13 @@ class _Became:
 
 def overrides_of(choices: Mapping[str, Override]) -> Overrides | None:
     """What a user chose of some columns; None where nothing was chosen."""
-    return Overrides(NAME, dict(choices)) if choices else None
+    if not choices:
+        return None
+    columns = {
+        name: replace(each, unit=None if each.target in SPECIAL else each.unit or None)
+        for name, each in choices.items()
+    }
+    return Overrides(NAME, columns)
 
 
 def described(frame: pd.DataFrame, columns: ColumnMap) -> Columns:
