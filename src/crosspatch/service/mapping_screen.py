@@ -109,8 +109,8 @@ def described(frame: pd.DataFrame, columns: ColumnMap) -> Columns:
 def _became(columns: ColumnMap) -> dict[str, _Became]:
     """What became of the columns of which something is known; what is said last holds."""
     found = {name: _Became("label", why="never a feature") for name in columns.labels}
-    found |= {name: _Became("unused", why=why.why) for name, why in columns.unused}
-    found |= {name: _Became("refused", why=why.why) for name, why in columns.refused}
+    found |= {name: _Became("unused", why=said.why) for name, said in columns.unused}
+    found |= {name: _Became("refused", why=said.why) for name, said in columns.refused}
     # A column may give several features; the first one is shown.
     for each in reversed(columns.taken):
         parts = len(each.columns) > 1

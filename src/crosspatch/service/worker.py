@@ -348,8 +348,8 @@ def _fault(error: CrosspatchError, request: messages.Request) -> messages.Fault:
     """What went wrong; the file is not named first, as it is named beside."""
     message = " ".join(error.message.split())
     if not isinstance(request, messages.Prepare | messages.Export):
-        path = request.file.path
-        message = message.removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+        for name in (str(request.file.path), request.file.path.name):
+            message = message.removeprefix(f"{name}: ").removeprefix(f"{name} ")
     return messages.Fault(_named(message, request), _named(error.hint, request), error.code)
 
 
