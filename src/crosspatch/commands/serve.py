@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -66,11 +66,4 @@ def serve_pages(
         keep=keep,
     )
     with progress_bar(goes_on=False) as tell:
-
-        def told(said: dict[str, Any]) -> None:
-            if "say" in said:
-                say_on_stderr(said["say"])
-            else:
-                tell(said["what"], said["done"], said["total"])
-
-        serve(settings, say_on_stderr, told=told, open_browser=open_browser)
+        serve(settings, say_on_stderr, training=tell, open_browser=open_browser)

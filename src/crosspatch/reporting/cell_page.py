@@ -244,7 +244,7 @@ def _notes(view: CellView, width: float, *, recorded: bool) -> _Panel:
     elif recorded:
         lines.append(("Quality control found nothing wrong with the cell.", {}))
     if found.measured:
-        lines.append((found.measured, {}))
+        lines.append((f"Measured: {found.measured}", {}))
     if found.unusual:
         unusual = ", ".join(found.unusual)
         lines.append((f"Unusual for {view.cell.subclass}: {unusual}.", {}))
