@@ -88,6 +88,12 @@ def load_cohort(
     CohortError
         If there is none of this name, it cannot give the layout, or a source file is not as
         expected.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> crosspatch.load_cohort("human.h5ad").shape
+    (360, 32)
     """
     known = datasets()
     if str(name) in known:

@@ -102,9 +102,11 @@ def benchmark(
 
     Examples
     --------
-    >>> human = crosspatch.load_cohort("allen-human", layout="shared")  # doctest: +SKIP
-    >>> result = crosspatch.benchmark({"human": human}, models=["forest"])  # doctest: +SKIP
-    >>> result.summary  # doctest: +SKIP
+    >>> import crosspatch
+    >>> human = crosspatch.load_cohort("human.h5ad")
+    >>> result = crosspatch.benchmark({"human": human}, models=["logistic"], protocol="quick")
+    >>> result.summary["model"].tolist(), len(result.results)
+    (['logistic'], 10)
     """
     run = RunSettings(**settings)
     protocol = protocol_named(run.protocol)

@@ -208,6 +208,13 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
         If the file cannot be read or no feature can be measured.
     NetworkError
         If a file of the archive cannot be had.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> cell = crosspatch.extract("simulated/sim-human-0001.nwb")
+    >>> cell.cell_id, cell.values.shape
+    ('sim-human-0001', (3757,))
     """
     settings = settings or ExtractionSettings()
     if isinstance(source, Asset):

@@ -239,6 +239,13 @@ def load(folder: str | Path) -> Artifact:
     ModelError
         If the folder is not a model, is from another version, was changed or cut short, holds
         anything but a model, or predicts other numbers with the libraries that are installed.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> model = crosspatch.load_model("human-model")
+    >>> model.species, model.classes
+    ('human', ('Lamp5', 'Pvalb', 'Sst', 'Vip'))
     """
     import skops.io
 
