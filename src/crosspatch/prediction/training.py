@@ -11,6 +11,7 @@ from typing import Any
 
 import anndata
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from crosspatch.cohorts.cells import Cells, cells_of, provenance
@@ -266,64 +267,20 @@ def training_scores(classifier: CalibratedClassifier, cells: Cells) -> dict[str,
 
 def card(about: Mapping[str, Any]) -> str:
     """The model card: what a model is, what it was trained on, how good it is, in words."""
-    target, found = about["cohorts"]["target"], about["scores"]
-    counts = ", ".join(f"{name} {count:,}" for name, count in target["subclasses"].items())
-    unseen = about["settings"]["left_out"]
-    lines = [
-        f"# {about['model']}: {', '.join(about['classes'])} of {about['species']} neurons",
-        "",
+    found = about["scores"]
+    sets = {(row["sets"], row["class"]): row for row in found["sets"]}
+    rows = [
+        {
+            "name": name,
+            "f1": found["macro_f1" if name == "all" else f"f1_{name}"],
+            "over": sets["over all cells", name],
+            "by": sets["by class", name],
+        }
+        for name in ("all", *about["classes"])
     ]
-    if about["simulated"]:
-        lines += ["**Trained on SIMULATED recordings. It says nothing about real neurons.**", ""]
-    lines += [
-        f"{about['model_about'][:1].upper()}{about['model_about'][1:]}, trained by crosspatch "
-        f"{about['crosspatch']} on "
-        f"{target['cells']:,} cells of {target['donors']:,} donors "
-        f"({', '.join(target['dataset'])}): {counts}.",
-    ]
-    if about["cohorts"]["source"]:
-        source = about["cohorts"]["source"]
-        lines += [
-            f"It also learned from {source['cells']:,} cells of {', '.join(source['dataset'])}."
-        ]
-    if unseen:
-        lines += [
-            f"The test cells of run {unseen['run']}, fold {unseen['fold']} (protocol "
-            f"{unseen['protocol']}) were left out."
-        ]
-    lines += [
-        "",
-        f"Features: layout `{about['layout']['name']}`, {len(about['layout']['features'])} "
-        "features. A cell with less than "
-        f"{about['settings']['minimum_completeness']:.0%} of them (mean over families) is not "
-        "given a class.",
-        "",
-        "## Use",
-        "",
-        f"For whole-cell recordings of cortical GABAergic interneurons of {about['species']}. It "
-        "cannot know pyramidal cells or other brain areas; the test for strangers finds some of "
-        "them, not all.",
-        "",
-        "## Scores",
-        "",
-        "On donors held back, 5 folds; settings were chosen on the same folds, so these are a "
-        "little too good.",
-        "",
-        f"Macro-F1 {found['macro_f1']:.3f}, accuracy {found['accuracy']:.3f}, expected calibration "
-        f"error {found['ece']:.3f}. {found['confident']:.0%} of cells are called confident, "
-        f"{found['accuracy_confident']:.1%} of them rightly. {found['outside']:.1%} of true cells "
-        "are called outside the reference.",
-        "",
-        "| class | F1 | in the 90 % set | set size | in the set by class | size |",
-        "|---|---|---|---|---|---|",
-    ]
-    rows = {(row["sets"], row["class"]): row for row in found["sets"]}
-    for name in ["all", *about["classes"]]:
-        over, by = rows[("over all cells", name)], rows[("by class", name)]
-        f1 = found["macro_f1"] if name == "all" else found[f"f1_{name}"]
-        lines.append(
-            f"| {name} | {f1:.3f} | {over['coverage']:.1%} | {over['size']:.2f} | "
-            f"{by['coverage']:.1%} | {by['size']:.2f} |"
-        )
-    lines += ["", f"Written {about['created']}; settings, versions and checksums: model.json.", ""]
-    return "\n".join(lines)
+    environment = Environment(  # noqa: S701, the card is not HTML
+        loader=PackageLoader("crosspatch.prediction"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("card.md").render(about, rows=rows)
