@@ -15,8 +15,8 @@ run: $(VENV)/.run
 	$(BIN)/crosspatch fetch tables --time-limit 60 || \
 		echo "NO TABLES WERE FETCHED: what is missing is simulated" >&2
 	$(BIN)/crosspatch run --protocol quick --out $(OUT)
-	$(BIN)/crosspatch explain --runs 1 --seeds 0 --no-removed --out $(OUT)/explanation
-	$(BIN)/crosspatch run --task learning-curve --protocol quick --models logistic-pooled \
+	$(BIN)/crosspatch explain-models --runs 1 --seeds 0 --no-removed --out $(OUT)/explanation
+	$(BIN)/crosspatch learning-curve --protocol quick --models logistic-pooled \
 		--out $(OUT)/learning-curve
 	$(BIN)/crosspatch report $(OUT) $(OUT)/explanation $(OUT)/learning-curve \
 		--out $(OUT)/report.html

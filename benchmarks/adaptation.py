@@ -22,9 +22,9 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import f1_score
 
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.splits import Fold, make_folds
+from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.features.layouts import Layout
 from crosspatch.models.alignment import align, differs
 from crosspatch.models.boosting import BoostingSettings, build_boosting

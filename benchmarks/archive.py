@@ -60,10 +60,11 @@ def make(folder: Path, recordings: int) -> Path:
     """Distinct recordings: the same few cells, each file with a name of its own inside."""
     import h5py
 
+    from benchmarks.whole_set import WHOLE_SET
     from crosspatch.simulation.cells import simulate_cells
 
     for species in ("mouse", "human"):
-        simulate_cells(folder / species, 12, species, whole_set=True)
+        simulate_cells(folder / species, 12, species, style=WHOLE_SET)
     cells = sorted(folder.glob("*/sim-*.nwb"))
     served = folder / "served"
     served.mkdir(exist_ok=True)

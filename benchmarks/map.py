@@ -26,7 +26,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from crosspatch.cohorts.cells import cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
-from crosspatch.evaluation.cohorts import load_cohorts
+from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.explanation.map import NEIGHBORS, LaidOut, enough, lay_out
 from crosspatch.explanation.reference_map import MAP_FILE, neighbour_weights, reference_of
 

@@ -24,9 +24,10 @@ import pandas as pd
 import psutil
 
 from crosspatch.models.artifact import Artifact
-from crosspatch.prediction.batches import ReadSettings, read_table
+from crosspatch.prediction.batches import ReadSettings
 from crosspatch.prediction.default import default_model
 from crosspatch.prediction.predictor import Predictor
+from crosspatch.prediction.table_cells import read_table
 
 
 def command(*args: str | Path) -> tuple[float, float]:

@@ -52,6 +52,7 @@ import psutil
 from playwright.sync_api import BrowserContext, Error, Page, Request, sync_playwright
 from tests.features.made_files import write_small
 
+from benchmarks.whole_set import ARCHIVE, Extras
 from crosspatch.prediction.predictor import load_predictor
 from crosspatch.service.examples import write_table
 from crosspatch.simulation.cells import simulate_cells
@@ -194,18 +195,15 @@ def make_long(folder: Path, name: str, protocol: StimulusSet, number: int) -> Pa
         start=datetime(2020, 1, 1, tzinfo=UTC),
         species="mouse",
         donor="simulated",
-        donor_description="Simulated donor, no animal or person",
         sex="U",
         age="P60D",
-        institution="none: simulated",
-        lab="none: simulated",
         seal=3.0,
         access_resistance=12.0,
     )
     subclass = ("Sst", "Pvalb", "Vip", "Lamp5")[number % 4]
     neuron = simulated_neuron("mouse", subclass, number)
-    sweeps = record(neuron, number, protocol=protocol, whole_set=True)
-    write_nwb(file, notes, sweeps, like_archive=True)
+    sweeps = record(neuron, number, protocol=protocol, extra=Extras(notes.seal))
+    write_nwb(file, notes, sweeps, ARCHIVE)
     return file
 
 

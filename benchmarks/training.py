@@ -33,12 +33,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import crosspatch
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.splits import make_folds
+from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.models.registry import MODEL_NAMES, model_entry
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
-from crosspatch.models.sequence_inputs import SequenceInputs, as_sequences
+from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import validation_split
 
 PLAIN = ("bilstm", "bilstm-attention", "bilstm-attention-smote", "finetune")
@@ -91,7 +91,7 @@ def plain_data(
     inputs = SequenceInputs(cells.layout).fit(cells.X[rows[train]])
     sets = []
     for part in (rows[train], rows[held]):
-        values, present = as_sequences(cells.layout, *inputs.transform(cells.X[part]))
+        values, present = inputs.sequences(cells.X[part])
         sets.append(
             TensorDataset(
                 torch.from_numpy(values), torch.from_numpy(present), torch.from_numpy(codes[part])
@@ -174,7 +174,7 @@ def plain_protocol(model: str, target: Cells, source: Cells | None, runs: int, t
                 if model == "bilstm-attention-smote":
                     data = plain_smote(data, fold.seed)
                 plain_train(network, data, validation, 1e-3)
-            values, present = as_sequences(target.layout, *inputs.transform(target.X[fold.test]))
+            values, present = inputs.sequences(target.X[fold.test])
             with torch.no_grad():
                 predicted = network(torch.from_numpy(values), torch.from_numpy(present)).argmax(1)
             scores.append(f1_score(codes[fold.test], predicted, average="macro"))

@@ -78,7 +78,7 @@ HUMAN_LABELS = ["LAMP5/PAX6/Other", "PVALB", "SST", "VIP"]
 
 def data_directory(folder: Path, cells: int = 12) -> Path:
     """A data directory with the files and columns of the real one, and made-up cells."""
-    from crosspatch.cohorts.allen import _feature_columns
+    from crosspatch.cohorts.joining import feature_columns
 
     rng = np.random.default_rng(5)
     ids = np.arange(cells)
@@ -140,7 +140,7 @@ def data_directory(folder: Path, cells: int = 12) -> Path:
         ),
     }
     for dataset in ("allen-mouse", "allen-human"):
-        for feature in _feature_columns(dataset):
+        for feature in feature_columns(dataset):
             for column in feature.columns:
                 frames[feature.file][column] = rng.uniform(1, 2, size=cells).round(6)
     for path, frame in frames.items():

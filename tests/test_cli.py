@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -8,11 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
 
 from crosspatch.cohorts import table
+from crosspatch.commands.main import main
+from crosspatch.commands.printing import ask_at_terminal
+from crosspatch.errors import CrosspatchError
 from crosspatch.evaluation.results import read_results
 from tests import made
 from tests.command import crosspatch, crosspatch_process
@@ -82,6 +87,40 @@ def test_errors_of_the_user_are_one_line_and_exit_code_2(directory: Path, tmp_pa
     no_table = crosspatch("cohort", "describe", tmp_path / "no.h5ad")
     assert_one_line(no_table, "no.h5ad is missing")
     assert not list(tmp_path.glob("out/*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "now"),
+    [
+        ("explain", "`crosspatch explain-models`"),
+        ("explain --jobs 1 --out explanation", "`crosspatch explain-models`"),
+        ("explain --models boosting --runs=1", "`crosspatch explain-models`"),
+        ("run --task learning-curve", "`crosspatch learning-curve`"),
+        ("run --task learning-curve human", "by itself"),
+        ("run --task learning-curve --calibration", "no calibration"),
+    ],
+)
+def test_what_commands_were_called_before_is_answered_in_one_line(
+    tmp_path: Path, typed: str, now: str
+):
+    assert_one_line(crosspatch(*typed.split(), cwd=tmp_path), now)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_is_asked_for_until_the_answer_is_one_of_the_choices(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("9\nx\n2\n"))
+    assert ask_at_terminal("Rin", ["input_resistance", "seal"]) == "seal"
+    assert capsys.readouterr().out.count("0 to 2") == 2
+
+
+def test_parameters_of_an_error_are_spelled_as_flags(monkeypatch, capsys):
+    error = CrosspatchError("no step in 'a.abf'", "give {step_start} and {quality}, or {{x}}")
+    monkeypatch.setattr("crosspatch.commands.main.app", Mock(side_effect=error))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "crosspatch: no step in 'a.abf'; give --step-start and --quality, or {x}\n"
 
 
 def test_unknown_options_exit_with_2():

@@ -13,9 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.sources import source_files
+from crosspatch.cohorts.dataset import source_files
 from crosspatch.features.layouts import load_layout
-from crosspatch.prediction.batches import ReadSettings, read_table
+from crosspatch.prediction.batches import ReadSettings
+from crosspatch.prediction.table_cells import read_table
 from crosspatch.prediction.training import train
 from tests import made
 from tests.archive_server import ArchiveServer, Faults

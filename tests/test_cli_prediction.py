@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from crosspatch.cohorts import table
 from crosspatch.commands.main import main
+from crosspatch.errors import CrosspatchError
 from tests import made
 from tests.command import crosspatch
 
@@ -141,3 +144,46 @@ def test_mistakes_are_one_line(
     said = capsys.readouterr().err
     assert says in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_one_recording_is_predicted_without_dask_and_without_a_store(
+    folder: Path, tmp_path: Path, real_data: Path
+):
+    file = real_data / "recordings" / "18713001.abf"
+    command = [sys.executable, "-X", "importtime", "-m", "crosspatch", "predict", str(file)]
+    done = subprocess.run(
+        [*command, "--model", str(folder / "m"), "--species", "human", "--out", "p.csv"],
+        cwd=tmp_path,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = [line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line]
+    assert "crosspatch.prediction.pipeline" in imported
+    assert not [name for name in imported if name.split(".")[0] in ("dask", "distributed")]
+    assert len(pd.read_csv(tmp_path / "p.csv", comment="#")) == 1
+    assert not list((tmp_path / "cache").rglob("*.sqlite"))
+
+
+def test_inputs_are_refused_before_a_model_is_touched(tmp_path: Path, monkeypatch):
+    """A file that is not a recording costs no training, and a setting that is unknown neither."""
+    from crosspatch.prediction import pipeline
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("a model was touched")
+
+    monkeypatch.setattr(pipeline, "load_predictor", touched)
+    (tmp_path / "a.ibw").write_bytes(b"\x05\x00")
+    (tmp_path / "b.csv").write_text("a\n1\n")
+    for wrong, says in (
+        ({"inputs": tmp_path / "a.ibw"}, "not a file that can be read"),
+        ({"inputs": tmp_path / "no.nwb"}, "does not exist"),
+        ({"inputs": tmp_path / "b.csv", "quality": "odd"}, "no quality settings 'odd'"),
+        ({"inputs": tmp_path / "b.csv", "sets": "odd"}, "no prediction sets 'odd'"),
+        ({"inputs": tmp_path / "b.csv", "species": "rat"}, "no species 'rat'"),
+        ({"inputs": tmp_path / "b.csv", "columns": tmp_path / "no.yaml"}, "cannot be read"),
+    ):
+        with pytest.raises(CrosspatchError, match=says):
+            pipeline.predict(**wrong)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crosspatch.cohorts.allen import load_allen as load_cohort
+    from crosspatch.cohorts.loading import load_cohort
     from crosspatch.errors import (
         CohortError,
         CrosspatchError,
@@ -34,7 +34,7 @@ __version__ = version("crosspatch")
 _PLACES = {
     "open_recording": "recordings.opening.open_recording",
     "extract": "features.extraction.extract_file",
-    "load_cohort": "cohorts.allen.load_allen",
+    "load_cohort": "cohorts.loading.load_cohort",
     "benchmark": "evaluation.benchmark.benchmark",
     "train": "prediction.training.train",
     "load_model": "models.artifact.load",

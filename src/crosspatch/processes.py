@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 #: Starting a child means importing what it works with, s.
@@ -32,7 +31,22 @@ class ChildError(Exception):
 
 
 class DiedError(ChildError):
-    """The process ended; the message says how."""
+    """The process ended unasked.
+
+    Parameters
+    ----------
+    status : int, optional
+        Its exit code, or minus the signal that killed it. None if it did not start.
+    """
+
+    def __init__(self, status: int | None = None) -> None:
+        self.code = status if status is not None and status >= 0 else None
+        self.signal = -status if status is not None and status < 0 else None
+        #: In words.
+        self.how = f"exit code {self.code}" if self.signal is None else f"signal {self.signal}"
+        super().__init__(
+            f"it ended ({self.how})" if status is not None else "it could not be started"
+        )
 
 
 class LateError(ChildError):
@@ -62,36 +76,31 @@ class Child:
     """
 
     def __init__(self, module: str, *, memory: int | None = None) -> None:
-        to_child, from_us = os.pipe()
-        to_us, from_child = os.pipe()
-        self.process = subprocess.Popen(  # noqa: S603, our own interpreter and module
-            [sys.executable, "-m", module, str(to_child), str(from_child), str(memory or 0)],
-            pass_fds=(to_child, from_child),
-            stdin=subprocess.DEVNULL,
-            # Ctrl-C is for us: it ends when we close its pipe.
-            start_new_session=True,
-        )
-        os.close(to_child)
-        os.close(from_child)
-        self.send = Connection(from_us, readable=False)
-        self.receive = Connection(to_us, writable=False)
         self.answers = 0
+        self._pipe, its_end = Pipe()
+        with its_end:
+            self.process = subprocess.Popen(  # noqa: S603, our own interpreter and module
+                [sys.executable, "-m", module, str(its_end.fileno()), str(memory or 0)],
+                pass_fds=(its_end.fileno(),),
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C is for us: it ends when we close its pipe.
+                start_new_session=True,
+            )
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Wait until the child has imported what it needs.
 
         Raises
         ------
         DiedError
             If it ends or takes minutes; it is closed.
+        StoppedError
         """
         try:
-            ready = self.receive.poll(_START_LIMIT) and self.receive.recv() == "ready"
-        except (EOFError, OSError):
-            ready = False
-        if not ready:
+            self._hear(_START_LIMIT, None, stopped)
+        except (DiedError, LateError):
             self.close()
-            raise DiedError("it could not be started")
+            raise DiedError from None
 
     @property
     def alive(self) -> bool:
@@ -100,19 +109,18 @@ class Child:
 
     def ask(
         self,
-        request: Any,
+        request: object,
         limit: float,
         *,
         told: Tell | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Any:
-        """The answer to a request. A child that gives none is closed.
+        """The answer to a request, within so many seconds. A child that gives none is closed.
 
         Parameters
         ----------
         request : object
         limit : float
-            Seconds.
         told : callable, optional
             Told what the child says meanwhile.
         stopped : callable
@@ -123,16 +131,20 @@ class Child:
         DiedError, LateError, StoppedError
         """
         self.answers += 1
+        with contextlib.suppress(OSError):  # it has ended: nothing is heard of it either
+            self._pipe.send(request)
+        return self._hear(limit, told, stopped)
+
+    def _hear(self, limit: float, told: Tell | None, stopped: Callable[[], bool]) -> Any:
         deadline = time.monotonic() + limit
         try:
-            self.send.send(request)
             while True:
-                said = self.receive.poll(min(_LOOK, max(deadline - time.monotonic(), 0)))
+                said = self._pipe.poll(min(_LOOK, max(deadline - time.monotonic(), 0)))
                 if stopped():
                     self.close()
                     raise StoppedError("stopped")
                 if said:
-                    kind, content = self.receive.recv()
+                    kind, content = self._pipe.recv()
                     if kind == "answer":
                         return content
                     if told is not None:
@@ -141,26 +153,18 @@ class Child:
                     self.close()
                     raise LateError(f"gave up after {limit:g} s")
         except (EOFError, OSError):
-            code = self.process.wait()
+            status = self.process.wait()
             self.close()
-            ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise DiedError(f"it ended ({ended})") from None
+            raise DiedError(status) from None
 
     def close(self) -> None:
         """End the process."""
         self.process.kill()
         self.process.wait()
-        self.send.close()
-        self.receive.close()
+        self._pipe.close()
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process with its parent, which may be killed while this one is busy."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def answer_requests(answer: Callable[[Any, Tell], Any], arguments: Sequence[str]) -> None:
+def answer_requests(answer: Callable[[Any, Tell], object], arguments: Sequence[str]) -> None:
     """Answer the parent's requests until it ends; what a module run by `Child` does.
 
     Parameters
@@ -170,17 +174,18 @@ def answer_requests(answer: Callable[[Any, Tell], Any], arguments: Sequence[str]
     arguments : sequence of str
         Those of the command line.
     """
-    receive = Connection(int(arguments[0]), writable=False)
-    send = Connection(int(arguments[1]), readable=False)
-    _end_with_parent()
+    pipe: Connection[object, Any] = Connection(int(arguments[0]))
+    with contextlib.suppress(OSError, AttributeError):
+        # Linux ends this process with its parent, which may be killed while this one is busy.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # A process that dies leaves no picture of a user's data behind.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory := int(arguments[2]):
+    if memory := int(arguments[1]):
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    send.send("ready")
+    pipe.send(("answer", "ready"))
     while True:
         try:
-            request = receive.recv()
-        except EOFError:
+            request = pipe.recv()
+        except (EOFError, OSError):
             return
-        send.send(("answer", answer(request, lambda said: send.send(("told", said)))))
+        pipe.send(("answer", answer(request, lambda said: pipe.send(("told", said)))))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import crosspatch
-from crosspatch.cohorts.sources import source_files
+from crosspatch.cohorts.dataset import source_files
 from crosspatch.errors import CohortError
 from tests import made
 
@@ -180,7 +180,7 @@ def test_missing_file_says_where_to_get_it(directory: Path):
 
 
 def test_wrong_hash_is_refused_and_says_how_to_go_on(directory: Path):
-    with pytest.raises(CohortError, match=r"not the pinned version.*--unverified"):
+    with pytest.raises(CohortError, match=r"not the pinned version.*unverified"):
         crosspatch.load_cohort("allen-human", "shared", directory)
     cohort = load("allen-human", directory)
     assert not cohort.uns["crosspatch"]["verified"]

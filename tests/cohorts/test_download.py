@@ -16,7 +16,8 @@ import pytest
 
 from crosspatch.archive.dandi import Asset
 from crosspatch.archive.web import Web
-from crosspatch.cohorts import sources
+from crosspatch.cohorts import dataset, download, sources
+from crosspatch.cohorts.dataset import datasets, source_files
 from crosspatch.cohorts.download import (
     CellSelection,
     TablesProgress,
@@ -27,7 +28,7 @@ from crosspatch.cohorts.download import (
     write_labels,
 )
 from crosspatch.cohorts.extracted import cohort_of, read_labels
-from crosspatch.cohorts.sources import SourceFile, source_files
+from crosspatch.cohorts.sources import SourceFile
 from crosspatch.errors import CohortError, CrosspatchError, NetworkError
 from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import find_recordings
@@ -62,7 +63,7 @@ def tables(originals, quick, monkeypatch) -> dict[str, SourceFile]:
         )
         for path, file in originals.items()
     }
-    monkeypatch.setattr(sources, "source_files", lambda: made_up)
+    monkeypatch.setattr(download, "source_files", lambda: made_up)
     return made_up
 
 
@@ -111,7 +112,7 @@ def test_the_real_tables_are_those_that_are_pinned(server, quick, real_data, tmp
     web = Web(replace(quick, attempts=20))
     assert len(fetch_tables(tmp_path, web=web)) == len(source_files())
     for path, source in source_files().items():
-        assert sources.locate(tmp_path, path) == (tmp_path / path, source.sha256)
+        assert sources.locate(tmp_path, source) == (tmp_path / path, source.sha256)
         assert (tmp_path / path).stat().st_size == source.size
 
 
@@ -319,17 +320,12 @@ def test_labels_of_a_dandiset_are_those_of_its_tables(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("dandiset", "session"), [("000020", 2000), ("000636", 4000)])
 def test_the_institutes_labels_are_found_by_session(dandiset, session, tmp_path, monkeypatch):
     directory = made.data_directory(tmp_path)
-    monkeypatch.setattr(
-        sources,
-        "source_files",
-        lambda: {
-            path: replace(
-                source,
-                sha256=hashlib.sha256((directory / path).read_bytes()).hexdigest(),
-            )
-            for path, source in source_files().items()
-        },
-    )
+    for name, known in datasets().items():
+        files = tuple(
+            replace(file, sha256=hashlib.sha256((directory / file.path).read_bytes()).hexdigest())
+            for file in known.files
+        )
+        monkeypatch.setitem(dataset.REGISTERED, name, replace(known, files=files))
     labels = labels_of(dandiset, data_dir=directory)
     assert labels is not None
     recordings = [

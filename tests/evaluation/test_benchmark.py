@@ -20,10 +20,10 @@ from crosspatch.errors import (
     TaxonomyError,
 )
 from crosspatch.evaluation import benchmark as module
-from crosspatch.evaluation.cohorts import load_cohorts
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.results import TABLES, published, read_results
 from crosspatch.evaluation.splits import make_folds
+from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.registry import model_entry
 from tests import made
@@ -246,7 +246,7 @@ def test_what_cannot_be_done_is_said(human, mouse, tmp_path: Path):
         run({"human": human}, tasks=["transfer"])
     with pytest.raises(ModelError, match="no model 'magic'"):
         run({"human": human}, models=["magic"])
-    with pytest.raises(EvaluationError, match="learn from a second species; use --task transfer"):
+    with pytest.raises(EvaluationError, match="learn from a second species; use 'task' transfer"):
         run({"human": human}, models=["joint"])
     with pytest.raises(EvaluationError, match="'joint' learns from a second species"):
         run({"human": human}, models=["svm", "joint"])
@@ -257,7 +257,7 @@ def test_what_cannot_be_done_is_said(human, mouse, tmp_path: Path):
         few = human[~vip | (vip.cumsum() <= 4)].copy()
         run({"human": few})
     (tmp_path / "file").write_text("")
-    with pytest.raises(EvaluationError, match="choose another --out"):
+    with pytest.raises(EvaluationError, match="choose another 'out'"):
         run({"human": human}, out=tmp_path / "file")
     with pytest.raises(EvaluationError, match=r"no settings\.json"):
         read_results(tmp_path)
@@ -273,7 +273,7 @@ def test_a_device_that_is_not_there_is_said_where_it_is_used(human):
 def test_settings_that_mean_nothing_are_refused(human, mouse):
     with pytest.raises(TaxonomyError, match="no alignment 'bogus'"):
         run({"mouse": mouse}, tasks=["mouse"], alignment="bogus")
-    with pytest.raises(EvaluationError, match="--seed"):
+    with pytest.raises(EvaluationError, match="'seed' must be at least 0"):
         run({"human": human}, seed=-1)
     with pytest.raises(EvaluationError, match="'Lamp5' is in one only"):
         few = mouse[mouse.obs["subclass"] != "Lamp5"].copy()

@@ -9,7 +9,6 @@ from crosspatch.errors import EvaluationError, ModelError
 from crosspatch.evaluation import learning_curve as module
 from crosspatch.evaluation.learning_curve import (
     gains,
-    is_learning_curve,
     learning_curve,
     read_learning_curve,
 )
@@ -168,12 +167,3 @@ def test_what_cannot_be_done_is_said(change, message) -> None:
 def test_one_species_is_not_enough() -> None:
     with pytest.raises(EvaluationError, match="needs a mouse cohort"):
         learning_curve({"human": cohorts()["human"]})
-
-
-def test_the_curve_stands_by_itself() -> None:
-    assert is_learning_curve(["learning-curve"], calibration=False)
-    assert not is_learning_curve(None, calibration=True)
-    with pytest.raises(EvaluationError, match="by itself"):
-        is_learning_curve(["learning-curve", "human"], calibration=False)
-    with pytest.raises(EvaluationError, match="no calibration"):
-        is_learning_curve(["learning-curve"], calibration=True)

@@ -283,7 +283,7 @@ def allen(cohorts, flat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> lis
         loaded.append(features)
         return cohorts
 
-    monkeypatch.setattr("crosspatch.evaluation.cohorts.load_cohorts", load)
+    monkeypatch.setattr("crosspatch.evaluation.task_cohorts.load_cohorts", load)
     return loaded
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import anndata
@@ -21,9 +22,8 @@ from crosspatch.cohorts.extracted import cohort_of, read_labels, write_failures
 from crosspatch.errors import CohortError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file, step_described
 from crosspatch.features.finding import find_recordings
-from crosspatch.features.isolation import close_children, extract_isolated
 from crosspatch.features.layouts import load_layout
-from crosspatch.features.many import ExtractionProgress, extract_many, store_beside
+from crosspatch.features.many import ExtractionProgress, Readers, extract_many, store_beside
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from tests.features.made_files import folder_of, write_small
@@ -58,7 +58,7 @@ def test_a_file_becomes_a_row(five):
     assert np.isnan(found["threshold_i_ramp"])
     assert cell.head["species"] == "mouse"
     assert cell.head["donor"] == "donor-3"
-    assert "no usable ramps" in cell.head["notes"]
+    assert "no usable ramps" in "; ".join(cell.head["notes"])
 
 
 @pytest.mark.parametrize("layout", ["gouwens", "paper", "shared", "full"])
@@ -136,21 +136,41 @@ def test_a_file_that_takes_too_long_is_given_up_and_tried_again(five, tmp_path):
 
 def test_a_process_that_dies_costs_its_file_only(five):
     good = five / "cell-0000.nwb"
-    try:
-        assert isinstance(extract_isolated(good, SHARED, 60), CellFeatures)
-        from crosspatch.features import isolation
-
-        (child,) = isolation._children
+    with closing(Readers()) as readers:
+        assert isinstance(readers.extract(good, SHARED, 60), CellFeatures)
+        (child,) = readers.idle
         os.kill(child.process.pid, signal.SIGSTOP)
         timer = subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {child.process.pid}"])
-        outcome = extract_isolated(good, SHARED, 60)
+        outcome = readers.extract(good, SHARED, 60)
         timer.wait()
         assert isinstance(outcome, Failure)
         assert "signal 9" in outcome.reason
         assert outcome.again
-        assert isinstance(extract_isolated(good, SHARED, 60), CellFeatures)
-    finally:
-        close_children()
+        assert isinstance(readers.extract(good, SHARED, 60), CellFeatures)
+
+
+def test_one_file_needs_neither_a_store_nor_dask_nor_a_guarded_script(five, tmp_path):
+    """A script without ``if __name__ == "__main__"`` is not run again by the child."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from crosspatch.features.extraction import ExtractionSettings\n"
+        "from crosspatch.features.many import extract_many, extract_one\n"
+        "print('once')\n"
+        f"files = [Path({str(five)!r}) / f'cell-000{{k}}.nwb' for k in range(3)]\n"
+        "print(extract_one(files[0], ExtractionSettings('shared')).cell_id)\n"
+        "print(extract_one(files[0], ExtractionSettings('shared'), limit=1e-6).reason)\n"
+        "print(extract_many(files, 'c.sqlite', ExtractionSettings('shared'), jobs=2).done)\n"
+        "print('dask' in sys.modules, 'distributed' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    once, cell, reason, count, dask = done.stdout.splitlines()
+    assert (once, count, dask) == ("once", "3", "False False")
+    assert cell == "cell-0000"
+    assert reason == "gave up after 1e-06 s; give it more time with 'limit'"
 
 
 def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path):

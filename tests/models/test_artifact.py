@@ -237,3 +237,9 @@ def test_a_model_that_contradicts_itself_is_refused(folder: Path, change: dict):
     rewrite(folder, **change)
     with pytest.raises(ModelError):
         artifact.load(folder)
+
+
+def test_an_older_format_says_to_train_again(folder: Path):
+    rewrite(folder, format=artifact.FORMAT - 1)
+    with pytest.raises(ModelError, match=r"older crosspatch \(format 1.*train the model again"):
+        artifact.load(folder)

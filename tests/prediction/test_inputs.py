@@ -33,7 +33,8 @@ FRAME = pd.DataFrame(
 def read(*paths: Path, **settings) -> tuple[list[Batch], list[str]]:
     said: list[str] = []
     how = ReadSettings(settings.pop("layout", SHARED), **settings)
-    return list(read_inputs(find_inputs(paths, said.append), how, Listener(said.append))), said
+    listener = Listener(said.append, spell="--{}".format)
+    return list(read_inputs(find_inputs(paths, listener), how, listener)), said
 
 
 def column(batch: Batch, name: str) -> np.ndarray:
@@ -159,7 +160,7 @@ def test_an_ambiguous_column_is_asked_about(tmp_path):
         return "latency_hero"
 
     (batch,) = read_inputs(
-        find_inputs([file], said.append), ReadSettings(SHARED), Listener(said.append, ask)
+        find_inputs([file], Listener(said.append)), ReadSettings(SHARED), Listener(said.append, ask)
     )
     assert asked == ["Latency"]
     assert np.isfinite(column(batch, "latency_hero")).all()
@@ -298,10 +299,10 @@ def test_whole_numbers_as_ids(tmp_path):
 
 
 def test_recordings_that_were_measured_are_not_measured_again(real_data: Path, monkeypatch):
-    file = real_data / "recordings" / "18713001.abf"
-    (first,), _ = read(file)
-    from crosspatch.features import isolation
+    files = [real_data / "recordings" / f"{n}.abf" for n in ("18713001", "171116sh_0018")]
+    (first,), _ = read(*files)
+    from crosspatch.features.many import Readers
 
-    monkeypatch.setattr(isolation, "extract_isolated", None)
-    (again,), _ = read(file)
+    monkeypatch.setattr(Readers, "extract", None)
+    (again,), _ = read(*files)
     np.testing.assert_array_equal(first.X, again.X)

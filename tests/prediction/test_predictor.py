@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import anndata
@@ -15,6 +15,7 @@ import crosspatch
 from crosspatch.cohorts import table
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.features.layouts import load_layout
+from crosspatch.models.verdicts import Verdict, verdicts
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.output import CsvWriter, Output, open_output
 from crosspatch.prediction.predictor import Predictor, predict_batches
@@ -34,6 +35,42 @@ def batch_of(cohort, species=None, ids=None) -> Batch:
     species = ["human"] * n if species is None else species
     ids = cohort.obs_names.tolist() if ids is None else ids
     return Batch("cells", ids, species, np.asarray(cohort.X).copy())
+
+
+def test_a_prediction_is_typed_and_says_what_it_is(models, cohort):
+    batch = batch_of(cohort)
+    batch.X[0] = np.nan
+    batch.X[1] += 40 * np.random.default_rng(0).normal(size=batch.X.shape[1])
+    found = Predictor([models["human"]]).predict(batch)
+    cells = list(found)
+    assert {type(cell.verdict) for cell in cells} == {Verdict}
+    assert [cell.verdict for cell in cells[:2]] == [Verdict.INSUFFICIENT, Verdict.OUTSIDE]
+    assert all(isinstance(cell.prediction_set, tuple) for cell in cells)
+    assert cells[1].unusual
+    assert cells[2].unusual is None
+    assert sum(found.verdicts.values()) == len(found) == cohort.n_obs
+    assert len(repr(found)) < 200
+    assert " outside reference" in repr(found)
+    shown = found._repr_html_()
+    assert shown.count("<tr") == 41  # the head, and the first 40 rows
+    assert "&lt;" not in repr(found)
+    with pytest.raises(FrozenInstanceError):
+        found.layout = None  # type: ignore[misc,assignment]
+
+
+def test_the_rule_for_sets_with_limits_of_their_own():
+    """Alone in its set, a class that is not the most probable one is no confident answer."""
+    p = np.array([[0.7, 0.3], [0.7, 0.3], [0.7, 0.3], [0.7, 0.3], [np.nan, np.nan]])
+    sets = np.array([[1, 0], [0, 1], [1, 1], [1, 0], [0, 0]], dtype=bool)
+    found = verdicts(p, sets, np.array([0.5, 0.5, 0.5, 0.01, np.nan]))
+    assert found.tolist() == [
+        Verdict.CONFIDENT,
+        Verdict.AMBIGUOUS,
+        Verdict.AMBIGUOUS,
+        Verdict.OUTSIDE,
+        Verdict.INSUFFICIENT,
+    ]
+    assert {type(each) for each in found} == {Verdict}
 
 
 def test_verdicts(models, cohort):

@@ -42,7 +42,7 @@ def test_a_file_without_a_command_can_be_described(tmp_path):
     writeABF1(traces, str(path), 20_000, "mV")
     with open_recording(path) as recording:
         np.testing.assert_allclose(recording.sweep(0).voltage, traces[0], atol=0.01)
-        with pytest.raises(RecordingError, match="--step-start"):
+        with pytest.raises(RecordingError, match="step_start"):
             recording.sweep(0).current
         described = recording.with_steps(0.2, 0.7, [-50, 0, 50])
         assert described.sweep(2).current.max() == 50

@@ -114,7 +114,7 @@ def test_the_files_name_for_a_stimulus_is_a_second_witness():
 def test_no_command_at_all():
     sweeps = [made_sweep(k, 1e4, np.full(20_000, -70.0), None) for k in range(3)]
     recording = Recording("rig.abf", "rig", "made", tuple(sweeps))
-    with pytest.raises(RecordingError, match=r"rig\.abf has no command waveform .* --step-start"):
+    with pytest.raises(RecordingError, match=r"rig\.abf has no command waveform .* 'step_start'"):
         recognise(recording)
     described = recording.with_steps(0.5, 1.5, [-50, 0, 50])
     found = recognise(described)

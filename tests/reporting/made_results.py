@@ -177,7 +177,7 @@ PAIRS = (("finetune", "bilstm-attention"), ("boosting-pooled", "boosting"))
 
 
 def learning_curve_folder(folder: Path, *, simulated: bool = False) -> Path:
-    """A folder as `crosspatch run --task learning-curve` writes it."""
+    """A folder as `crosspatch learning-curve` writes it."""
     rng = np.random.default_rng(2)
     counts = {"0": 0, "5": 20, "10": 40, "20": 80, "40": 160, "all": 560}
     cuts = ["all", "condition: acute", "condition: culture", "disease: epilepsy"]
@@ -210,7 +210,7 @@ def learning_curve_folder(folder: Path, *, simulated: bool = False) -> Path:
 
 
 def explanation_folder(folder: Path, *, simulated: bool = False) -> Path:
-    """A folder as `crosspatch explain` writes it."""
+    """A folder as `crosspatch explain-models` writes it."""
     told = settings("explanation", simulated=simulated, species=["mouse", "human"])
     return _write(folder, explanation_tables(), told | {"models": ["bilstm-attention"]})
 

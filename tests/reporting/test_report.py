@@ -226,8 +226,8 @@ def test_only_sections_with_results(tmp_path):
     assert all(len(section) > 1 for section in document.iter("section"))
     missing = next(e for e in document.iter("section") if e.attrib["id"] == "missing")
     text = "".join(missing.itertext())
-    assert "crosspatch explain --out explanation" in text
-    assert "crosspatch run --task learning-curve" in text
+    assert "crosspatch explain-models --out explanation" in text
+    assert "crosspatch learning-curve --out learning-curve" in text
     assert "--calibration" in text
     assert "±" not in "".join(next(document.iter("tbody")).itertext())
 
@@ -324,7 +324,7 @@ def test_settings_say_how_to_do_it_again(folders):
         "--alignment hodge2019 --seed 0 --calibration --out calibration"
     )
     explained = read_source(folders["explanation"], "explanation")
-    assert command_of(explained).startswith("crosspatch explain --models bilstm-attention")
+    assert command_of(explained).startswith("crosspatch explain-models --models bilstm-attention")
 
 
 def test_a_page_that_would_be_too_large(tmp_path, monkeypatch):

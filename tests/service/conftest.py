@@ -15,13 +15,13 @@ import httpx
 import pytest
 import uvicorn
 
-from crosspatch.cohorts.table import SPECIES
 from crosspatch.explanation.reference_map import build_map, kept_in
 from crosspatch.prediction.training import train
 from crosspatch.service.app import create_app
 from crosspatch.service.jobs import Jobs
 from crosspatch.service.queue import Workers
 from crosspatch.service.settings import ServiceSettings
+from crosspatch.species import SPECIES
 from tests import made
 from tests.prediction.conftest import COUNTS
 

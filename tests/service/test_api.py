@@ -583,8 +583,8 @@ def test_sweeps_in_which_nothing_was_recorded_are_empty(tmp_path):
         '"reasons": [], "voltage": [0, 0], "current": [0, 0]}]'
     )
     (found,) = traces.read_traces(tmp_path, "ramp", start=1.0, end=2.0)
-    assert found["voltage"]["values"] == []
-    assert math.isfinite(found["voltage"]["t0"])
+    assert found.voltage.values == []
+    assert math.isfinite(found.voltage.t0)
 
 
 def test_a_recording_with_too_many_samples_keeps_its_spikes(service, tmp_path, monkeypatch):
@@ -599,12 +599,12 @@ def test_a_recording_with_too_many_samples_keeps_its_spikes(service, tmp_path, m
         analysis = analyse(recording, THRESHOLDS["default"])
         kinds = traces.write_traces(recording, analysis, tmp_path)
     assert (tmp_path / traces.SAMPLES).stat().st_size <= 4 * 25_000
-    assert [each["shown"] for each in kinds] == [6, 2, 1]
+    assert [each.shown for each in kinds] == [6, 2, 1]
     for each in traces.read_traces(tmp_path, "long square", stretches=5000):
-        raw = made[each["number"]].voltage
-        values = np.array(each["voltage"]["values"])
+        raw = made[each.number].voltage
+        values = np.array(each.voltage.values)
         assert values.max() == pytest.approx(raw.max(), abs=0.01)
-        drawn = each["voltage"]["t0"] + each["voltage"]["dt"] * int(values.argmax())
+        drawn = each.voltage.t0 + each.voltage.dt * int(values.argmax())
         at = np.flatnonzero(raw >= raw.max() - 0.011) / 10_000
         assert np.abs(at - drawn).min() < 0.002
 

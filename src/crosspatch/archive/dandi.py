@@ -21,6 +21,8 @@ DANDI_ADDRESS = "https://api.dandiarchive.org/api"
 
 #: The archive's API gives at most so many assets at a time.
 _PAGE = 1000
+#: An object of an answer, as JSON has it.
+_Row = dict[str, Any]
 _PLACE = re.compile(
     r"dandi:(?P<dandiset>\d{6})"
     r"(?:[@/](?P<version>draft|\d+\.\d+\.\d+))?"
@@ -109,14 +111,7 @@ class Asset:
 
 
 class Archive:
-    """A DANDI archive.
-
-    Parameters
-    ----------
-    address : str, optional
-        Of its API; by default ``CROSSPATCH_DANDI``, else the public archive.
-    web : Web, optional
-    """
+    """A DANDI archive, by the address of its API: ``CROSSPATCH_DANDI``, else the public one."""
 
     def __init__(self, address: str | None = None, web: Web | None = None):
         self.address = (address or os.environ.get(DANDI_VARIABLE) or DANDI_ADDRESS).rstrip("/")
@@ -158,16 +153,17 @@ class Archive:
         """The asset with its checksums, which a list of assets may lack."""
         if asset.digests:
             return asset
-        about: dict[str, Any] = {"path": asset.path, "size": asset.size, "asset_id": asset.asset_id}
-        about["metadata"] = self._object(f"{self.address}/assets/{asset.asset_id}/")
+        metadata = self._object(f"{self.address}/assets/{asset.asset_id}/")
+        about: _Row = {"path": asset.path, "size": asset.size, "asset_id": asset.asset_id}
+        about["metadata"] = metadata
         known = self._asset(asset.dandiset, asset.version, about)
         if known is None or not known.digests:
             raise NetworkError(f"{asset}: the archive has no checksum of it")
         return known
 
-    def _rows(self, place: Place, version: str) -> Iterator[dict[str, Any]]:
+    def _rows(self, place: Place, version: str) -> Iterator[_Row]:
         address = f"{self.address}/dandisets/{place.dandiset}/versions/{version}/assets/"
-        page, seen, counts = 1, set[str](), list[Any]()
+        page, seen, counts = 1, set[str](), list[object]()
         while True:
             options = {"page": str(page), "page_size": str(_PAGE), "metadata": "true"}
             options |= {"order": "path"} | ({"path": place.path} if place.path else {})
@@ -191,8 +187,8 @@ class Archive:
                     "command again"
                 )
 
-    def _asset(self, dandiset: str, version: str, row: Any) -> Asset | None:
-        """A row of the archive's list; None for what is no NWB file."""
+    def _asset(self, dandiset: str, version: str, row: _Row) -> Asset | None:
+        """A row of the archive's list; None for what is not an NWB file."""
         try:
             path, size, name = str(row["path"]), int(row["size"]), str(row["asset_id"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -218,7 +214,7 @@ class Archive:
         }
         return Asset(dandiset, version, name, path, size, digests, self.address)
 
-    def _object(self, address: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+    def _object(self, address: str, parameters: dict[str, str] | None = None) -> _Row:
         answer = self.web.json(address, parameters)
         if not isinstance(answer, dict):
             raise NetworkError(f"{address}: the answer is no JSON object")

@@ -288,7 +288,8 @@ def _alone(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise NetworkError(
-                f"another process is fetching into {folder}; wait for it, or give another --out"
+                f"another process is fetching into {folder}",
+                hint="wait for it, or give another {out}",
             ) from error
         yield
 
@@ -300,6 +301,7 @@ def _require_space(folder: Path, missing: Sequence[Asset]) -> None:
     if needed and needed + _SPARE > free:
         raise NetworkError(
             f"{folder}: {needed / 1e9:.2f} GB are needed for {len(missing):,} files, "
-            f"{free / 1e9:.2f} GB are free; free space, choose fewer cells (--limit), or stream "
-            "them with `crosspatch extract dandi:…`"
+            f"{free / 1e9:.2f} GB are free",
+            hint="free space, choose fewer cells ({limit}), or stream them by extracting from "
+            "dandi:…",
         )

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
+
 from crosspatch.archive.dandi import Asset
+from crosspatch.archive.looking_ahead import announce_members, announce_samples
 from crosspatch.archive.web import ChangedError, NoRangesError, RangePart, Web
 from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.recordings.hdf5 import DoubtfulBytesError, LocalBytes
@@ -47,19 +50,7 @@ class RemoteBytes:
     time before samples are read, and must be the same, over a connection without TLS, which would
     protect it; a file whose samples have no checksum is then downloaded as well.
 
-    Parameters
-    ----------
-    asset : Asset
-    verified : bool
-        Whether to do so in any case.
-    web : Web, optional
-
-    Attributes
-    ----------
-    size : int
-    failure : NetworkError or None
-        Why bytes could not be had: HDF5 does not hand exceptions on. A `DoubtfulBytesError` if the
-        whole file may still be had.
+    `verified` makes it do so in any case.
 
     Raises
     ------
@@ -70,6 +61,7 @@ class RemoteBytes:
     def __init__(self, asset: Asset, *, verified: bool = False, web: Web | None = None):
         self.asset = asset
         self.size = asset.size
+        #: A `DoubtfulBytesError` if the whole file may still be had.
         self.failure: CrosspatchError | None = None
         self.web = web or Web()
         self._etag: str | None = None
@@ -119,7 +111,7 @@ class RemoteBytes:
             self._fail(error)
             return b""
 
-    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
+    def announce(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch these (offset, count), which will be looked up, several at a time."""
         if self._copy is not None or self.failure is not None:
             return
@@ -131,6 +123,16 @@ class RemoteBytes:
         for first, content in self._fetch_all(_blocks(missing, 2 * _BLOCK)):
             self._keep(first, content)
         self._shrink()
+
+    def look_ahead(self, groups: Iterable[h5py.Group]) -> None:
+        """Fetch what HDF5 will look up of all members of these groups."""
+        if self.doubtful():
+            announce_members(self, groups)
+
+    def look_for_samples(self, series: Sequence[h5py.Group]) -> None:
+        """Fetch what says where the samples of these series lie."""
+        if self.doubtful():
+            announce_samples(self, series)
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch these (offset, count), which will be read next, in few requests."""

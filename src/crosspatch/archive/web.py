@@ -3,6 +3,8 @@
 Every request is tried again, with growing pauses, where the fault may pass: no connection, a
 connection that breaks or stalls, an answer cut short, 408, 425, 429 and 5xx. What arrives is
 compared with what was announced: lengths, ranges, entity tags and checksums.
+
+One file over 400 lines: requests, downloads and checksums share what passes and what does not.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import certifi
 import tenacity
@@ -77,7 +79,7 @@ class WebSettings:
         Raises
         ------
         NetworkError
-            If it is no number of seconds.
+            If it is not a number of seconds.
         """
         text = os.environ.get(TIMEOUT_VARIABLE)
         if not text:
@@ -127,10 +129,9 @@ class RangePart:
 @cache
 def _pool(proxy: str | None, certificates: str) -> urllib3.PoolManager:
     """The connections of this process; they stay open from one request to the next."""
-    options: dict[str, Any] = {"maxsize": 32, "ca_certs": certificates}
     if proxy is None:
-        return urllib3.PoolManager(**options)
-    return urllib3.ProxyManager(proxy, **options)
+        return urllib3.PoolManager(maxsize=32, ca_certs=certificates)
+    return urllib3.ProxyManager(proxy, maxsize=32, ca_certs=certificates)
 
 
 def _certificates() -> str:
@@ -148,28 +149,16 @@ def _proxy(scheme: str, host: str) -> str | None:
 
 
 class Web:
-    """Requests over HTTP that are patient and check what they get.
-
-    Parameters
-    ----------
-    settings : WebSettings, optional
-
-    Attributes
-    ----------
-    requests : int
-        How many requests were made, those that failed too.
-    received : int
-        Bytes of bodies that came, those of failed requests too.
-    """
+    """Requests over HTTP that are patient and check what they get."""
 
     def __init__(self, settings: WebSettings | None = None):
         self.settings = settings or WebSettings.of_user()
-        self.requests = 0
-        self.received = 0
-        self._until = time.monotonic() + self.settings.patience
+        #: Requests that were made, and bytes of bodies that came, those of failed requests too.
+        self.requests = self.received = 0
+        self.until = time.monotonic() + self.settings.patience
         self._lock = threading.Lock()
 
-    def json(self, address: str, parameters: Mapping[str, str] | None = None) -> Any:
+    def json(self, address: str, parameters: Mapping[str, str] | None = None) -> object:
         """Get a JSON answer.
 
         Raises
@@ -178,10 +167,10 @@ class Web:
             If there is none; the message says what the server answered.
         """
 
-        def once() -> Any:
-            with self._get(address, parameters=parameters) as response:
+        def once() -> object:
+            with self.get(address, parameters=parameters) as response:
                 _require_success(response, address)
-                body = b"".join(self._pieces(response, None))
+                body = b"".join(self.pieces(response, None))
                 try:
                     return json.loads(body)
                 except ValueError as error:
@@ -189,7 +178,7 @@ class Web:
                         f"the answer is no JSON but begins with {body[:20]!r}"
                     ) from error
 
-        return self._patiently(once, address)
+        return self.patiently(once, address)
 
     def part(
         self, address: str, first: int, count: int, *, etag: str | None = None, size: int | None
@@ -220,7 +209,7 @@ class Web:
         def once() -> RangePart:
             nonlocal ignored
             asked = f"bytes={first}-{first + count - 1}"
-            with self._get(address, {"Range": asked}) as response:
+            with self.get(address, {"Range": asked}) as response:
                 if response.status == 200:
                     ignored += 1
                     if ignored >= _WHOLE_TRIES:
@@ -236,10 +225,10 @@ class Web:
                 if start != first:
                     raise _PassingError(f"bytes from {start} came where {first} was asked for")
                 wanted = min(count, total - first)
-                content = b"".join(self._pieces(response, wanted))
+                content = b"".join(self.pieces(response, wanted))
                 return RangePart(content, found, total, _final(response, address))
 
-        return self._patiently(once, address)
+        return self.patiently(once, address)
 
     def download(
         self,
@@ -285,7 +274,7 @@ class Web:
                 part.unlink(missing_ok=True)
             told(part.stat().st_size if part.exists() else 0)
             for _ in range(_WHOLE_TRIES):
-                self._fill(address, part, size, told, stop)
+                _Download(self, address, part, size, told, stop).run()
                 wrong = _wrong(part, size, digests)
                 if not wrong:
                     part.replace(file)
@@ -303,78 +292,14 @@ class Web:
             raise NetworkError(f"{file} cannot be written: {error.strerror or error}") from error
         raise ChangedError(f"{address} is not the file it should be: {wrong}")
 
-    def _fill(
-        self,
-        address: str,
-        part: Path,
-        size: int | None,
-        told: Callable[[int], None],
-        stop: threading.Event,
-    ) -> None:
-        """Bring a part up to its size."""
-        etag: str | None = None
-        complete = False
-        most = 0
-
-        def once() -> None:
-            nonlocal etag, complete, most
-            have = part.stat().st_size if part.exists() else 0
-            most = max(most, have)
-            if size and have >= size:
-                complete = True
-                return
-            headers = {"Range": f"bytes={have}-"} if have else {}
-            if have and etag is not None:
-                headers["If-Range"] = f'"{etag}"'
-            with self._get(address, headers) as response:
-                if response.status == 416:  # nothing behind what we have
-                    complete = True
-                    return
-                _require_success(response, address)
-                total = size
-                if response.status == 206:
-                    start, total = _content_range(response)
-                    changed = etag is not None and _etag(response) not in (None, etag)
-                    if start != have or changed:
-                        told(-have)
-                        part.unlink()
-                        raise _PassingError("another part came than the one asked for")
-                elif have:  # the whole file: it changed, or the server gives no parts
-                    told(-have)
-                    have = 0
-                if response.status == 200:
-                    announced = _length(response)
-                    total = total if announced is None else announced
-                if size is not None and total != size:
-                    raise _PassingError(f"it has {total} bytes, not {size}")
-                etag = _etag(response)
-                try:
-                    with part.open("r+b" if have else "wb") as out:
-                        out.seek(have)
-                        missing = None if total is None else total - have
-                        for piece in self._pieces(response, missing):
-                            out.write(piece)
-                            have += len(piece)
-                            told(len(piece))
-                            if stop.is_set():
-                                raise StoppedDownloadError(f"{address}: stopped")
-                except _PassingError:
-                    # What came anew, for a server without parts begins again each time.
-                    if have - most < _PIECE or time.monotonic() > self._until:
-                        raise
-                    return  # some of it came: go on without counting this as a failure
-                complete = True
-
-        while not complete:
-            self._patiently(once, address, stop)
-
     @contextmanager
-    def _get(
+    def get(
         self,
         address: str,
         headers: Mapping[str, str] | None = None,
         parameters: Mapping[str, str] | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Ask once, for an answer whose body has not been read."""
         with self._lock:
             self.requests += 1
         if parameters:
@@ -408,7 +333,7 @@ class Web:
             else:  # what was not read would be in the way of the next answer
                 response.close()
 
-    def _pieces(self, response: urllib3.BaseHTTPResponse, count: int | None) -> Iterator[bytes]:
+    def pieces(self, response: urllib3.BaseHTTPResponse, count: int | None) -> Iterator[bytes]:
         """The body, as it comes; `count` bytes of it, or all that was announced."""
         if count is None:
             count = _length(response)
@@ -433,9 +358,10 @@ class Web:
                     raise _PassingError(f"only {came - mark} bytes came in {took:.0f} s")
                 since, mark = time.monotonic(), came
 
-    def _patiently(
+    def patiently(
         self, once: Callable[[], _Answer], address: str, stop: threading.Event | None = None
     ) -> _Answer:
+        """Do something as often as it takes, until patience is at its end."""
         tries = 0
 
         def counted() -> _Answer:
@@ -462,7 +388,7 @@ class Web:
                 wait=pause,
                 stop=lambda state: (
                     state.attempt_number >= self.settings.attempts
-                    or time.monotonic() + state.upcoming_sleep > self._until
+                    or time.monotonic() + state.upcoming_sleep > self.until
                 ),
                 sleep=time.sleep if stop is None else tenacity.sleep_using_event(stop),
                 reraise=True,
@@ -472,6 +398,86 @@ class Web:
                 f"{address} cannot be had: {error} (tried {tries} times); give the same "
                 "command again later"
             ) from error
+
+
+class _Download:
+    """A file on its way into a part that lies beside it, over as many requests as it takes."""
+
+    def __init__(
+        self,
+        web: Web,
+        address: str,
+        part: Path,
+        size: int | None,
+        told: Callable[[int], None],
+        stop: threading.Event,
+    ) -> None:
+        self.web, self.address, self.part, self.size = web, address, part, size
+        self.told, self.stop = told, stop
+        self.etag: str | None = None
+        self.complete = False
+        #: Bytes there were at most: a server without parts begins again each time.
+        self.most = 0
+
+    def run(self) -> None:
+        """Bring the part up to its size."""
+        while not self.complete:
+            self.web.patiently(self._once, self.address, self.stop)
+
+    def _once(self) -> None:
+        have = self.part.stat().st_size if self.part.exists() else 0
+        self.most = max(self.most, have)
+        if self.size and have >= self.size:
+            self.complete = True
+            return
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        if have and self.etag is not None:
+            headers["If-Range"] = f'"{self.etag}"'
+        with self.web.get(self.address, headers) as response:
+            if response.status == 416:  # nothing behind what we have
+                self.complete = True
+                return
+            _require_success(response, self.address)
+            have, total = self._place(response, have)
+            self.etag = _etag(response)
+            self._append(response, have, None if total is None else total - have)
+
+    def _place(self, response: urllib3.BaseHTTPResponse, have: int) -> tuple[int, int | None]:
+        """Where an answer belongs, and the size of the whole."""
+        total = self.size
+        if response.status == 206:
+            start, total = _content_range(response)
+            changed = self.etag is not None and _etag(response) not in (None, self.etag)
+            if start != have or changed:
+                self.told(-have)
+                self.part.unlink()
+                raise _PassingError("another part came than the one asked for")
+        elif have:  # the whole file: it changed, or the server gives no parts
+            self.told(-have)
+            have = 0
+        if response.status == 200:
+            announced = _length(response)
+            total = total if announced is None else announced
+        if self.size is not None and total != self.size:
+            raise _PassingError(f"it has {total} bytes, not {self.size}")
+        return have, total
+
+    def _append(self, response: urllib3.BaseHTTPResponse, have: int, missing: int | None) -> None:
+        try:
+            with self.part.open("r+b" if have else "wb") as out:
+                out.seek(have)
+                for piece in self.web.pieces(response, missing):
+                    out.write(piece)
+                    have += len(piece)
+                    self.told(len(piece))
+                    if self.stop.is_set():
+                        raise StoppedDownloadError(f"{self.address}: stopped")
+        except _PassingError:
+            # Some of it came anew: go on without counting this as a failure.
+            if have - self.most < _PIECE or time.monotonic() > self.web.until:
+                raise
+            return
+        self.complete = True
 
 
 def digests_of(file: Path, kinds: Mapping[str, str] | list[str]) -> dict[str, str]:
@@ -488,11 +494,11 @@ def digests_of(file: Path, kinds: Mapping[str, str] | list[str]) -> dict[str, st
     OSError
         If it cannot be read.
     """
-    makers: dict[str, Callable[[], Any]] = {
-        "sha256": hashlib.sha256,
-        "dandi-etag": lambda: _DandiETag(file.stat().st_size),
+    known: dict[str, hashlib._Hash | _DandiETag] = {
+        "sha256": hashlib.sha256(),
+        "dandi-etag": _DandiETag(file.stat().st_size),
     }
-    hashes = {name: makers[name]() for name in kinds}
+    hashes = {name: known[name] for name in kinds}
     with file.open("rb") as stream:
         while piece := stream.read(1 << 20):
             for each in hashes.values():
@@ -505,11 +511,6 @@ class _DandiETag:
 
     The MD5 of the MD5s of parts of 64 MiB, and how many parts there are; a file of more than
     10,000 parts has larger ones.
-
-    Parameters
-    ----------
-    size : int
-        Of the file, bytes.
     """
 
     _PART, _MOST = 64 * 1024 * 1024, 10_000
@@ -522,7 +523,7 @@ class _DandiETag:
         self._in_open = 0
 
     @staticmethod
-    def _md5() -> Any:
+    def _md5() -> hashlib._Hash:
         return hashlib.md5(usedforsecurity=False)
 
     def update(self, content: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import anndata
 import numpy as np
@@ -66,7 +65,8 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
             species = ", ".join(sorted(set(cohort.obs["species"].astype(str))))
             raise EvaluationError(
                 f"{missing} of {cohort.n_obs} {species} cells have no {name}, so models cannot be "
-                "evaluated on them; give labels to `crosspatch extract --labels`"
+                "evaluated on them",
+                hint="give labels to `crosspatch extract` with {labels}",
             )
     y = cohort.obs["subclass"].to_numpy().astype(str)
     return Cells(
@@ -79,7 +79,7 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
     )
 
 
-def provenance(cohort: anndata.AnnData) -> dict[str, Any]:
+def provenance(cohort: anndata.AnnData) -> dict[str, object]:
     """Where a cohort comes from, for settings and models: counts, checksums, what was left out."""
     head = table.head_of(cohort)
     return {

@@ -9,16 +9,14 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from crosspatch.cohorts import table
+from crosspatch.cohorts.dataset import datasets
 from crosspatch.cohorts.download import dandisets
 from crosspatch.errors import CohortError
 
 #: Cited with every result: the program and the method it implements.
 _ALWAYS = ("crosspatch", "schwider2026")
-#: Dataset to what its tables are of.
-_DATASETS = {"allen-mouse": ("gouwens2020",), "allen-human": ("lee2023",)}
 #: Where both species are compared, their types are aligned after this.
 _ALIGNMENT = ("hodge2019",)
 _FEATURES = ("ipfx",)
@@ -58,13 +56,13 @@ def cited_by(result: Path) -> list[str]:
     """Keys of what a result used, see `bibtex`."""
     names = set(_names(result))
     keys = list(_ALWAYS)
-    used = [name for name in _DATASETS if name in names]
-    for name in used:
-        keys += _DATASETS[name]
+    used = [each for each in datasets().values() if each.name in names]
+    for each in used:
+        keys += each.cite
     for number, dandiset in dandisets().items():
         if any(name.startswith(f"dandi:{number}") for name in names):
             keys += dandiset.cite
-    if len(used) > 1:
+    if len({each.species for each in used}) > 1:
         keys += _ALIGNMENT
     keys += _FEATURES
     return list(dict.fromkeys(keys))
@@ -88,7 +86,8 @@ def _names(result: Path) -> Iterator[str]:
             head = file.read(_HEAD)
         if head.startswith("# crosspatch"):
             lines = [line for line in head.splitlines() if line.startswith("#")]
-            yield from re.findall(r"allen-\w+|dandi:\d{6}", "\n".join(lines))
+            known = "|".join(map(re.escape, datasets()))
+            yield from re.findall(rf"{known}|dandi:\d{{6}}", "\n".join(lines))
             return
     raise CohortError(
         f"{result} is no result of crosspatch; give a cohort table or predictions (.h5ad, .csv), a "
@@ -123,7 +122,7 @@ def _in_json(file: Path) -> Iterator[str]:
         raise CohortError(f"{file} cannot be read: {error}") from error
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: object) -> Iterator[str]:
     """Every text in a tree of JSON, keys too."""
     if isinstance(value, dict):
         yield from map(str, value)

@@ -9,22 +9,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from crosspatch.archive.dandi import Asset
 from crosspatch.archive.web import Web, digests_of
-from crosspatch.cohorts import sources
+from crosspatch.cohorts.dataset import datasets, source_files
 from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
+from crosspatch.cohorts.sources import SourceFile
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, in_words
 from crosspatch.writing import replacing
-
-#: Said of the Allen Institute's tables.
-TABLES_LICENCE = (
-    "Allen Institute: free for research; redistribution for commercial purposes needs their "
-    "permission"
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def fetch_tables(
     # pooch says on its own what we say with a bar.
     pooch.get_logger().setLevel(logging.ERROR)
     web = web or Web()
-    tables = list(sources.source_files().values())
+    tables = list(source_files().values())
     missing = [table for table in tables if not _is_there(directory, table)]
     done = len(tables) - len(missing)
     came = sum(table.size for table in tables) - sum(table.size for table in missing)
@@ -95,7 +91,7 @@ def fetch_tables(
             urls={table.path: table.address},
         )
 
-        def download(address: str, out: str, _: object, table: sources.SourceFile = table) -> None:
+        def download(address: str, out: str, _: object, table: SourceFile = table) -> None:
             file = directory / table.path
             arriving = file.with_name(f".{file.name}.whole")
             digests = {"sha256": table.sha256}
@@ -113,7 +109,7 @@ def fetch_tables(
     return fetched
 
 
-def _is_there(directory: Path, table: sources.SourceFile) -> bool:
+def _is_there(directory: Path, table: SourceFile) -> bool:
     file = directory / table.path
     if not file.exists():
         return False
@@ -135,8 +131,6 @@ class Dandiset:
 
     dandiset: str
     species: str
-    #: Dataset whose tables have the labels of its cells.
-    labels: str | None
     about: str
     files: int
     gigabytes: float
@@ -145,6 +139,11 @@ class Dandiset:
     licence: str
     #: Keys of `crosspatch.cohorts.citations`.
     cite: tuple[str, ...]
+
+    @property
+    def labels(self) -> str | None:
+        """Dataset whose tables have the labels of its cells."""
+        return _labelling(self.dandiset)
 
 
 @cache
@@ -155,7 +154,6 @@ def dandisets() -> Mapping[str, Dandiset]:
         row["dandiset"]: Dandiset(
             dandiset=row["dandiset"],
             species=row["species"],
-            labels=row["labels"] or None,
             about=row["about"],
             files=int(row["files"]),
             gigabytes=float(row["gigabytes"]),
@@ -181,6 +179,10 @@ class CellSelection:
     unlabelled: bool = False
 
 
+def _labelling(dandiset: str) -> str | None:
+    return next((name for name, each in datasets().items() if dandiset in each.dandisets), None)
+
+
 def labels_of(
     dandiset: str, labels: str | None = None, data_dir: str | Path | None = None
 ) -> pd.DataFrame | None:
@@ -204,8 +206,7 @@ def labels_of(
     CohortError
         If they cannot be read; the message says how to go on.
     """
-    known = dandisets().get(dandiset)
-    name = labels or (known.labels if known else None)
+    name = labels or _labelling(dandiset)
     if name is None:
         return None
     try:
@@ -214,8 +215,8 @@ def labels_of(
         if labels is not None:
             raise
         raise CohortError(
-            f"the labels of dandi:{dandiset} cannot be read ({error}); get them with `crosspatch "
-            "fetch tables`, or take all cells with --unlabelled"
+            f"the labels of dandi:{dandiset} cannot be read ({error.message})",
+            hint="get them with `crosspatch fetch tables`, or take all cells with {unlabelled}",
         ) from error
 
 
@@ -242,10 +243,46 @@ def choose(
         If nothing is left, a subclass is unknown, or a cell is not there or has no label.
     """
     where = f"dandi:{assets[0].dandiset}"
+    _require_choosable(choice, labels, where)
+    known = {asset: _known_of(asset, labels) for asset in assets}
+    cells = set(choice.cells)
+    named = {asset: each for asset, each in known.items() if not cells or cells & each.names}
+    wanted = {
+        asset: each
+        for asset, each in named.items()
+        if choice.unlabelled or each.subclass is not None
+    }
+    there = set[str]().union(*(each.names for each in named.values()))
+    lost = [cell for cell in choice.cells if cell not in there]
+    if lost:
+        raise CohortError(
+            f"no recording of cell {lost[0]} in {where} ({len(lost)} of {len(choice.cells)} cells "
+            "are not there); cells are named by specimen, session, donor or file"
+        )
+    labelled = set[str]().union(*(each.names for each in wanted.values()))
+    bare = [cell for cell in choice.cells if cell not in labelled]
+    if bare:
+        why = f"cell {bare[0]} of {where} has no label"
+        raise CohortError(why, hint="take it with {unlabelled}")
+    chosen = {
+        asset: each.key
+        for asset, each in wanted.items()
+        if not choice.subclasses or each.subclass in choice.subclasses
+    }
+    if not chosen:
+        none = f"none of the {len(assets):,} recordings of {where} is wanted: none "
+        if choice.subclasses:
+            raise CohortError(f"{none}is of subclass {' or '.join(choice.subclasses)}")
+        raise CohortError(f"{none}has a label", hint="take all cells with {unlabelled}")
+    return dict(list(chosen.items())[: choice.limit])
+
+
+def _require_choosable(choice: CellSelection, labels: pd.DataFrame | None, where: str) -> None:
+    """Refuse a choice that needs labels which are not known, or subclasses that do not exist."""
     if labels is None and not choice.unlabelled:
         raise CohortError(
-            f"no labels of {where} are known; give a csv with --labels, or take all cells with "
-            "--unlabelled"
+            f"no labels of {where} are known",
+            hint="give a csv with {labels}, or take all cells with {unlabelled}",
         )
     if choice.subclasses and labels is None:
         raise CohortError(f"no labels of {where} are known, so no subclass can be chosen")
@@ -253,58 +290,30 @@ def choose(
     for name in choice.subclasses:
         if name not in known:
             raise CohortError(f"no subclass '{name}'; choose from: {', '.join(known)}")
-    chosen: dict[Asset, str | None] = {}
-    found: set[str] = set()
-    wanted: set[str] = set()
-    for asset in assets:
-        key = None if labels is None else match(asset.name, labels.index)
-        subclass = None
-        if key is not None and labels is not None and "subclass" in labels:
-            subclass = labels.loc[key, "subclass"]
-        names = set(choice.cells) & _names_of(asset, key, labels)
-        if choice.cells and not names:
-            continue
-        found |= names
-        if not isinstance(subclass, str) and not choice.unlabelled:
-            continue
-        wanted |= names
-        if choice.subclasses and subclass not in choice.subclasses:
-            continue
-        chosen[asset] = key
-    lost = [name for name in choice.cells if name not in found]
-    if lost:
-        raise CohortError(
-            f"no recording of cell {lost[0]} in {where} ({len(lost)} of {len(choice.cells)} cells "
-            "are not there); cells are named by specimen, session, donor or file"
-        )
-    bare = [name for name in choice.cells if name not in wanted]
-    if bare:
-        raise CohortError(f"cell {bare[0]} of {where} has no label; take it with --unlabelled")
-    if not chosen:
-        raise CohortError(
-            f"none of the {len(assets):,} recordings of {where} is wanted: "
-            + (
-                f"none is of subclass {' or '.join(choice.subclasses)}"
-                if choice.subclasses
-                else "none has a label; take all cells with --unlabelled"
-            )
-        )
-    return dict(list(chosen.items())[: choice.limit])
 
 
-def _names_of(asset: Asset, key: str | None, labels: pd.DataFrame | None) -> set[str]:
-    """What a user may call a cell."""
+class _Known(NamedTuple):
+    """What is known of a recording."""
+
+    #: Of the labels.
+    key: str | None
+    subclass: str | None
+    #: What a user may call the cell.
+    names: set[str]
+
+
+def _known_of(asset: Asset, labels: pd.DataFrame | None) -> _Known:
     parts = [part.split("-", 1)[1] for part in asset.stem.split("_") if "-" in part]
-    names = {
-        asset.name,
-        asset.stem,
-        asset.path,
-        *parts,
-        *(each.replace("-", "_") for each in parts),
-    }
-    if key is not None and labels is not None and "specimen" in labels:
-        names.add(str(labels.loc[key, "specimen"]))
-    return names
+    names = {asset.name, asset.stem, asset.path, *parts}
+    names |= {part.replace("-", "_") for part in parts}
+    key = None if labels is None else match(asset.name, labels.index)
+    if key is None or labels is None:
+        return _Known(None, None, names)
+    row = labels.loc[key]
+    if "specimen" in row:
+        names.add(str(row["specimen"]))
+    subclass = row.get("subclass")
+    return _Known(key, subclass if isinstance(subclass, str) else None, names)
 
 
 def write_labels(

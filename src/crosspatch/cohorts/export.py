@@ -8,7 +8,6 @@ import shutil
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
@@ -37,7 +36,7 @@ def require_format(file: Path) -> None:
 def export(cohort: anndata.AnnData, file: Path) -> None:
     """Write a cohort table; the ending of the file's name says the format.
 
-    csv and parquet have a row a cell: ``cell_id``, the columns of obs, the features. Origin,
+    csv and parquet have one row per cell: ``cell_id``, the columns of obs, the features. Origin,
     versions and units stand in commented lines at the head of a csv, and under ``crosspatch`` in
     the metadata of a parquet file.
 
@@ -73,7 +72,7 @@ def export(cohort: anndata.AnnData, file: Path) -> None:
             _write_parquet(cohort, temporary)
 
 
-def origin(cohort: anndata.AnnData) -> dict[str, Any]:
+def origin(cohort: anndata.AnnData) -> dict[str, object]:
     """Where a table came from, as plain values.
 
     Returns
@@ -109,12 +108,13 @@ def _rows(cohort: anndata.AnnData) -> pd.DataFrame:
 
 def _write_csv(cohort: anndata.AnnData, file: Path) -> None:
     about = origin(cohort)
-    files = about.pop("sources")
+    del about["sources"]
     lines = [f"# crosspatch {about.pop('crosspatch')}"]
     lines += [f"# {name}: {json.dumps(value, sort_keys=True)}" for name, value in about.items()]
+    sources = table.head_of(cohort).sources
     # Of recordings, every row says its own.
     if "recording_source" not in cohort.obs:
-        lines += [f"# source: {name} sha256 {digest}" for name, digest in files.items()]
+        lines += [f"# source: {name} sha256 {digest}" for name, digest in sources.items()]
     with file.open("w", encoding="utf-8", newline="") as stream:
         stream.write("\n".join(line.replace("\n", " ") for line in lines) + "\n")
         _rows(cohort).to_csv(stream, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")

@@ -6,26 +6,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 
 from crosspatch.cohorts import sources, table
-from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
+from crosspatch.cohorts.dataset import datasets
 from crosspatch.errors import CohortError
 from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 #: Labels in a folder of recordings, found without being named.
 LABELS_FILE = "cells.csv"
-
-_LABELS = ("species", "subclass", "t_type", "donor", "dataset")
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,9 @@ def _row(
     labels: pd.DataFrame | None,
     species: str | None,
     extracted_with: str,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     head = dict(cell.head) | {"notes": "; ".join(cell.head["notes"])}
-    row: dict[str, Any] = dict.fromkeys(_LABELS)
+    row: dict[str, object] = dict.fromkeys(table.REQUIRED_OBS)
     row["species"] = head.pop("species", None)
     row["donor"] = head.pop("donor", None)
     row["dataset"] = "simulated recordings" if head["simulated"] else "recordings"
@@ -144,10 +142,10 @@ def _row(
             if pd.notna(value):
                 row[str(name)] = value
     row["species"] = row["species"] or species
-    if row["species"] not in table.SPECIES:
+    if row["species"] not in SPECIES:
         raise CohortError(
-            f"{path} does not say the species of the cell; give --species "
-            f"{' or '.join(table.SPECIES)}"
+            f"{path} does not say the species of the cell",
+            hint=f"give {{species}} {' or '.join(SPECIES)}",
         )
     row["recording_file"] = path.name
     return row | head | {"extracted_with": extracted_with}
@@ -191,10 +189,10 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
     name : str or path
         A csv file with a column ``file`` (file name, with or without ending, or DANDI session)
         and any of ``species``, ``subclass``, ``t_type``, ``donor``, ``dataset``; or
-        ``allen-mouse`` or ``allen-human`` for the recordings of DANDI 000020 and 000636, which
-        come with ``specimen``, the cell's number in the tables.
+        the name of a dataset for the recordings of its dandisets, such as ``allen-mouse`` for
+        000020, which come with ``specimen``, the cell's number in the tables.
     data_dir : path, optional
-        For the Allen tables.
+        For the tables of a dataset.
 
     Returns
     -------
@@ -206,19 +204,14 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
     CohortError
         If the file cannot be read or has no column ``file``.
     """
-    if str(name) in LAYOUTS_OF:
-        cohort = load_allen(str(name), "shared", data_dir)
-        session = "ephys_session_id" if str(name) == "allen-mouse" else "nwb_id"
-        frame = cohort.obs[[*_LABELS, session]].astype(object).assign(specimen=cohort.obs_names)
-        frame = frame[frame[session].notna()]
-        keys = frame[session].astype(str).str.replace(r"\.0$", "", regex=True)
-        return frame.drop(columns=session).set_index(keys)
+    labelled = {each.name: each for each in datasets().values() if each.session}
+    if str(name) in labelled:
+        return labelled[str(name)].labels_of_recordings(data_dir)
     path = Path(name)
     if not path.is_file():
-        raise CohortError(
-            f"no labels in {name}: give a csv file, or one of {', '.join(LAYOUTS_OF)}"
-        )
-    frame = sources.read_source(path, ["file"], optional=_LABELS).drop(columns=sources.LINE)
+        raise CohortError(f"no labels in {name}: give a csv file, or one of {', '.join(labelled)}")
+    frame = sources.read_source(path, ["file"], optional=table.REQUIRED_OBS)
+    frame = frame.drop(columns=sources.LINE)
     twice = frame["file"][frame["file"].duplicated()]
     if len(twice):
         raise CohortError(f"{path}: file '{twice.iloc[0]}' stands in more than one row; keep one")
@@ -233,8 +226,8 @@ def require_species(species: str | None) -> None:
     CohortError
         If it is not known.
     """
-    if species is not None and species not in table.SPECIES:
-        raise CohortError(f"no species '{species}'; use {' or '.join(table.SPECIES)}")
+    if species is not None and species not in SPECIES:
+        raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
 
 
 def write_failures(failures: pd.DataFrame, file: Path) -> None:

@@ -9,17 +9,13 @@ from pathlib import Path
 import anndata
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.allen import LAYOUTS_OF, load_allen
-from crosspatch.cohorts.sources import DATA_VARIABLE, data_directory, source_files
+from crosspatch.cohorts.dataset import collections, datasets
+from crosspatch.cohorts.sources import DATA_VARIABLE, data_directory
 from crosspatch.errors import CohortError
 
-#: Name of a set of cohorts to (species to dataset).
-COHORTS = {"allen": {"mouse": "allen-mouse", "human": "allen-human"}}
-
-
+#: The collection of datasets that is used unless another is named.
+DEFAULT = "allen"
 SIMULATED = "simulated"
-
-
 AUTO = "auto"
 
 
@@ -43,8 +39,9 @@ def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> 
         if named:
             raise  # a directory that was named must be there
         return [SIMULATED]
-    there = [(directory / path).is_file() for path in source_files()]
-    return ["allen" if all(there) or (named and any(there)) else SIMULATED]
+    files = [file for each in collections()[DEFAULT].values() for file in each.files]
+    there = [(directory / file.path).is_file() for file in files]
+    return [DEFAULT if all(there) or (named and any(there)) else SIMULATED]
 
 
 def warning_about(cohorts: Mapping[str, anndata.AnnData]) -> str:
@@ -55,31 +52,53 @@ def warning_about(cohorts: Mapping[str, anndata.AnnData]) -> str:
     return f"{' and '.join(made_up)}: SIMULATED recordings; results say nothing about real neurons"
 
 
-def load_cohort_named(
-    name: str,
-    features: str | None = None,
+def load_cohort(
+    name: str | Path,
+    layout: str | None = None,
     data_dir: str | Path | None = None,
+    *,
     verify: bool = True,
 ) -> anndata.AnnData:
-    """One cohort: an Allen dataset by name, or a cohort table.
+    """One cohort: that of a dataset by its name, or a cohort table.
+
+    Of a dataset's cells those without a label, of a type outside the task, without a row in a
+    feature file, or with a row that holds no value are left out and counted in
+    ``uns["crosspatch"]["dropped"]``; ``uns["crosspatch"]["joined"]`` counts, by subclass, the
+    labelled cells that have a row in a feature file.
 
     Parameters
     ----------
-    name : str
-        ``allen-mouse``, ``allen-human``, or a file.
-    features : str, optional
-        Layout; by default ``shared``, and whatever a cohort table has.
+    name : str or path
+        ``allen-mouse`` (Gouwens et al. 2020), ``allen-human`` (Lee, Dalley et al. 2023), another
+        registered dataset, or an ``.h5ad`` file.
+    layout : str, optional
+        ``shared``: the 32 features both species have; ``full``: the 93 of the human table. By
+        default ``shared`` for datasets by name, and whatever a cohort table has.
     data_dir : path, optional
+        Data directory of a dataset; see `crosspatch.cohorts.sources.data_directory`.
     verify : bool
+        Whether source files of a dataset other than the pinned ones are refused.
+
+    Returns
+    -------
+    AnnData, shape (cells, features)
 
     Raises
     ------
     CohortError
-        If there is none of this name, or it cannot give the features.
+        If there is none of this name, it cannot give the layout, or a source file is not as
+        expected.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> crosspatch.load_cohort("human.h5ad").shape
+    (360, 32)
     """
-    if name in LAYOUTS_OF:
-        return load_allen(name, features or "shared", data_dir, verify=verify)
+    known = datasets()
+    if str(name) in known:
+        return known[str(name)].load(layout, data_dir, verify=verify)
     if Path(name).suffix != ".h5ad":
-        raise CohortError(f"no cohort '{name}'; give {', '.join(LAYOUTS_OF)}, or a .h5ad file")
+        raise CohortError(f"no cohort '{name}'; give {', '.join(known)}, or a .h5ad file")
     cohort = table.read(name)
-    return cohort if features is None else table.in_layout(cohort, features)
+    return cohort if layout is None else table.in_layout(cohort, layout)

@@ -12,10 +12,11 @@ from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import find_recordings
 from crosspatch.features.many import extract_many, store_beside
 from crosspatch.simulation.cells import simulate_cells
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress, Stage
 
 #: Cells of each species: enough to train on, few enough to wait for.
-CELLS = {"mouse": 80, "human": 60}
+CELLS = {name: each.simulated_cells for name, each in SPECIES.items()}
 
 
 def load_simulated(

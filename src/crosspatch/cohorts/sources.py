@@ -7,9 +7,8 @@ import difflib
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,7 +27,6 @@ TABLES_ADDRESS = "https://github.com"
 
 #: Column that `read_source` adds: the line of the file a row stands on.
 LINE = "line of the file"
-
 
 # What pandas and its decompressors raise for a file that is damaged or something else.
 _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
@@ -54,17 +52,17 @@ class SourceFile:
         return f"{base.rstrip('/')}/{self.place}"
 
 
-@cache
-def source_files() -> Mapping[str, SourceFile]:
-    """Every known source file, by its path in the data directory."""
+def listed(folder: str) -> tuple[SourceFile, ...]:
+    """The files of a folder of the data directory that ``data/sources.csv`` lists."""
     text = (files("crosspatch.cohorts") / "data" / "sources.csv").read_text(encoding="utf-8")
-    sources = {}
+    found = []
     for row in csv.DictReader(text.splitlines()):
-        name = row["path"].rsplit("/", 1)[-1]
-        inside = "/".join(part for part in (row["folder"], name) if part)
-        place = f"{row['repository']}/raw/{row['commit']}/{inside}"
-        sources[row["path"]] = SourceFile(row["path"], row["sha256"], int(row["bytes"]), place)
-    return sources
+        place, name = row["path"].rsplit("/", 1)
+        if place == folder:
+            inside = "/".join(part for part in (row["folder"], name) if part)
+            address = f"{row['repository']}/raw/{row['commit']}/{inside}"
+            found.append(SourceFile(row["path"], row["sha256"], int(row["bytes"]), address))
+    return tuple(found)
 
 
 def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
@@ -73,7 +71,7 @@ def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
     The one given, else ``CROSSPATCH_DATA``, else one in the user's cache.
     """
     if explicit is not None:
-        return Path(explicit), "--data-dir"
+        return Path(explicit), "data_dir"
     if os.environ.get(DATA_VARIABLE):
         return Path(os.environ[DATA_VARIABLE]), DATA_VARIABLE
     return platformdirs.user_cache_path("crosspatch") / "data", "the user's cache"
@@ -90,38 +88,22 @@ def data_directory(explicit: str | Path | None = None) -> Path:
     directory, origin = named_directory(explicit)
     if not directory.is_dir():
         raise CohortError(
-            f"data directory {directory} (from {origin}) does not exist; get the tables with "
-            "`crosspatch fetch tables` (9 MB), or name the directory that has them with "
-            f"--data-dir or {DATA_VARIABLE}"
+            f"data directory {directory} (from {origin}) does not exist",
+            hint="get the tables with `crosspatch fetch tables` (9 MB), or name the directory "
+            f"that has them with {{data_dir}} or {DATA_VARIABLE}",
         )
     return directory
 
 
-def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, str]:
-    """Find a source file and check that it is the pinned version.
-
-    Parameters
-    ----------
-    directory : Path
-        The data directory.
-    path : str
-        The file's place in it.
-    verify : bool
-        Whether another version is refused.
-
-    Returns
-    -------
-    file : Path
-    sha256 : str
-        Checksum of what was found.
+def locate(directory: Path, source: SourceFile, *, verify: bool = True) -> tuple[Path, str]:
+    """A source file in a data directory, and its checksum; refused if it is not the pinned one.
 
     Raises
     ------
     CohortError
         If the file is missing, cannot be read or, with `verify`, has another checksum.
     """
-    source = source_files()[path]
-    file = directory / path
+    file = directory / source.path
     if not file.is_file():
         raise CohortError(f"{file} is missing; get it with `crosspatch fetch tables`")
     try:
@@ -132,8 +114,9 @@ def locate(directory: Path, path: str, *, verify: bool = True) -> tuple[Path, st
     if verify and found != source.sha256:
         raise CohortError(
             f"{file} is not the pinned version: sha256 {found[:12]}…, expected "
-            f"{source.sha256[:12]}…; move it away and get it again with `crosspatch fetch tables`, "
-            "or use --unverified to go on with the file as it is"
+            f"{source.sha256[:12]}…",
+            hint="move it away and get it again with `crosspatch fetch tables`, or use "
+            "{unverified} to go on with the file as it is",
         )
     return file, found
 
@@ -145,26 +128,14 @@ def read_source(
     optional: Sequence[str] = (),
     encoding: str = "utf-8-sig",
 ) -> pd.DataFrame:
-    """Read some columns of a csv file as text.
+    """Columns of a csv file that must be there, and some that may be, as text, and `LINE`.
 
-    Parameters
-    ----------
-    file : Path
-    columns : sequence of str
-        The columns that must be there.
-    optional : sequence of str
-        Columns that are read if they are there.
-    encoding : str
-
-    Returns
-    -------
-    DataFrame of str
-        One column each, missing where the cell is empty, ``NA`` or ``NULL``; and `LINE`.
+    Fields that are empty, ``NA`` or ``NULL`` are missing.
 
     Raises
     ------
     CohortError
-        If the file is no csv, has no rows, or lacks a column.
+        If the file is not csv, has no rows, or lacks a column.
     """
     try:
         table = pd.read_csv(file, dtype=str, encoding=encoding, skip_blank_lines=False)
@@ -172,12 +143,12 @@ def read_source(
         raise CohortError(f"{file}: cannot be read as csv ({error})") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        near = difflib.get_close_matches(missing[0], [str(c) for c in table.columns], n=1)
-        hint = f"; the nearest is '{near[0]}'" if near else ""
+        near = difflib.get_close_matches(missing[0], map(str, table.columns), n=1)
+        nearest = f"; the nearest is '{near[0]}'" if near else ""
+        more = f" ({len(missing)} columns are missing)" if len(missing) > 1 else ""
         raise CohortError(
-            f"{file}: column '{missing[0]}' is missing{hint}"
-            + (f" ({len(missing)} columns are missing)" if len(missing) > 1 else "")
-            + "; rename it back or get the file again"
+            f"{file}: column '{missing[0]}' is missing{nearest}{more}; rename it back or get the "
+            "file again"
         )
     if table.empty:
         raise CohortError(f"{file}: the table has no rows; get the file again")
@@ -187,13 +158,7 @@ def read_source(
 
 
 def numeric(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
-    """Turn a column of text into numbers.
-
-    Raises
-    ------
-    CohortError
-        If a cell is neither empty nor a number; the message names the line.
-    """
+    """A column of text as numbers; refused, with its line, where it is neither empty nor one."""
     values = pd.to_numeric(table[column], errors="coerce")
     bad = table.index[values.isna() & table[column].notna()]
     if len(bad):

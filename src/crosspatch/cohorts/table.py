@@ -1,11 +1,10 @@
-"""The cohort table: one AnnData a cohort, built, checked, read and written."""
+"""The cohort table: one AnnData per cohort, built, checked, read and written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anndata
 import h5py
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Feature, Layout, load_layout
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 #: Version of the table's schema, kept in ``uns["crosspatch"]["schema_version"]``.
@@ -23,8 +23,6 @@ SCHEMA_VERSION = 1
 
 #: Columns every cohort table has in ``obs``.
 REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
-
-SPECIES = ("mouse", "human")
 
 
 def build(
@@ -102,32 +100,23 @@ def validate(table: anndata.AnnData) -> list[str]:
     Returns
     -------
     list of str
-        One sentence a problem; empty if the table is valid.
+        One sentence per problem; empty if the table is valid.
     """
-    problems = []
-    head = table.uns.get("crosspatch")
-    if not isinstance(head, Mapping):
-        problems.append('uns has no "crosspatch" entry: build the table with `crosspatch cohort`')
-    else:
-        found = head.get("schema_version")
-        if str(found) != str(SCHEMA_VERSION):
-            problems.append(f"schema version is {found}, this program reads {SCHEMA_VERSION}")
-        if not isinstance(head.get("layout"), str):
-            problems.append('uns["crosspatch"] does not name its layout')
+    problems = _problems_of_head(table.uns.get("crosspatch"))
     if table.n_obs == 0:
         problems.append("there are no cells")
     if table.n_vars == 0:
         problems.append("there are no features")
-    problems += [f"obs has no column '{name}'" for name in REQUIRED_OBS if name not in table.obs]
-    problems += [
-        f"var has no column '{name}'" for name in ("family", "unit") if name not in table.var
-    ]
-    if not table.obs_names.is_unique:
-        twice = table.obs_names[table.obs_names.duplicated()][0]
-        problems.append(f"cell id '{twice}' stands for more than one cell")
-    if not table.var_names.is_unique:
-        twice = table.var_names[table.var_names.duplicated()][0]
-        problems.append(f"feature '{twice}' stands for more than one column")
+    columns = (("obs", table.obs, REQUIRED_OBS), ("var", table.var, ("family", "unit")))
+    for place, frame, needed in columns:
+        problems += [f"{place} has no column '{name}'" for name in needed if name not in frame]
+    for what, names, one in (
+        ("cell id", table.obs_names, "cell"),
+        ("feature", table.var_names, "column"),
+    ):
+        if not names.is_unique:
+            twice = names[names.duplicated()][0]
+            problems.append(f"{what} '{twice}' stands for more than one {one}")
     if table.n_obs and table.n_vars:
         problems += _problems_of_values(table)
     if "species" in table.obs:
@@ -137,6 +126,18 @@ def validate(table: anndata.AnnData) -> list[str]:
         known = load_taxonomy().subclasses
         for name in sorted(set(table.obs["subclass"].dropna().astype(str)) - set(known)):
             problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
+    return problems
+
+
+def _problems_of_head(head: object) -> list[str]:
+    if not isinstance(head, Mapping):
+        return ['uns has no "crosspatch" entry: build the table with `crosspatch cohort`']
+    problems = []
+    found = head.get("schema_version")
+    if str(found) != str(SCHEMA_VERSION):
+        problems.append(f"schema version is {found}, this program reads {SCHEMA_VERSION}")
+    if not isinstance(head.get("layout"), str):
+        problems.append('uns["crosspatch"] does not name its layout')
     return problems
 
 
@@ -236,8 +237,8 @@ def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
     if lacking:
         raise CohortError(
             f"the table has layout '{table.uns['crosspatch']['layout']}' and lacks "
-            f"{len(lacking)} features of '{name}', the first is '{lacking[0]}'; build it again "
-            f"with --layout {name}"
+            f"{len(lacking)} features of '{name}', the first is '{lacking[0]}'",
+            hint=f"build it again with {{layout}} {name}",
         )
     chosen = table[:, list(layout.feature_names)]
     for feature, unit in zip(layout.features, chosen.var["unit"], strict=True):
@@ -289,7 +290,7 @@ def read(file: str | Path) -> anndata.AnnData:
     Raises
     ------
     CohortError
-        If the file is missing, is no h5ad file, or holds no valid cohort table.
+        If the file is missing, is not an h5ad file, or does not hold a valid cohort table.
     """
     file = Path(file)
     if not file.is_file():
@@ -311,54 +312,41 @@ def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of DataFrame
-        ``cells``: a row a species and subclass, with cells, donors and cells of a donor;
-        ``missing``: a row a species and family, with the share of cells in which the family is
+        ``cells``: one row per species and subclass, with cells, donors and cells of a donor;
+        ``missing``: one row per species and family, with the share of cells in which the family is
         absent, and in which some of its features are missing;
-        ``ranges``: a row a species and feature, with its unit, share missing and quantiles.
+        ``ranges``: one row per species and feature, with its unit, share missing and quantiles.
     """
     layout = layout_of(table)
-    cells, missing, ranges = [], [], []
-    order = load_taxonomy().subclasses
+    found: dict[str, list[dict[str, object]]] = {"cells": [], "missing": [], "ranges": []}
     for species in sorted(set(table.obs["species"].astype(str))):
         part = table[(table.obs["species"] == species).to_numpy()]
         values = np.asarray(part.X)
         donors = part.obs["donor"].astype(str)
-        names = [name for name in order if (part.obs["subclass"] == name).any()]
-        for name in [*names, "all"]:
-            chosen = np.ones(part.n_obs, bool) if name == "all" else part.obs["subclass"] == name
+        groups = {name: part.obs["subclass"] == name for name in _subclasses_in(part)}
+        groups["all"] = pd.Series(True, index=part.obs_names)
+        for name, chosen in groups.items():
             of_donor = donors[chosen].value_counts()
-            cells.append(
-                {
-                    "species": species,
-                    "subclass": name,
-                    "cells": int(np.sum(chosen)),
-                    "donors": len(of_donor),
-                    "cells_per_donor_median": float(of_donor.median()),
-                    "cells_per_donor_max": int(of_donor.max()),
-                }
-            )
+            row = {"subclass": name, "cells": int(chosen.sum()), "donors": len(of_donor)}
+            row["cells_per_donor_median"] = float(of_donor.median())
+            row["cells_per_donor_max"] = int(of_donor.max())
+            found["cells"].append({"species": species} | row)
         for family, columns in layout.columns.items():
             finite = np.isfinite(values[:, columns])
             absent = ~finite.any(axis=1)
-            missing.append(
-                {
-                    "species": species,
-                    "family": family,
-                    "features": len(columns),
-                    "absent": float(absent.mean()),
-                    "partly_missing": float((~absent & ~finite.all(axis=1)).mean()),
-                }
-            )
+            row = {"family": family, "features": len(columns), "absent": float(absent.mean())}
+            row["partly_missing"] = float((~absent & ~finite.all(axis=1)).mean())
+            found["missing"].append({"species": species} | row)
         for column, feature in enumerate(layout.features):
-            ranges.append(
-                {"species": species, "feature": feature.name, "unit": feature.unit}
-                | _range(values[:, column])
-            )
-    return {
-        "cells": pd.DataFrame(cells),
-        "missing": pd.DataFrame(missing),
-        "ranges": pd.DataFrame(ranges),
-    }
+            row = {"species": species, "feature": feature.name, "unit": feature.unit}
+            found["ranges"].append(row | _range(values[:, column]))
+    return {name: pd.DataFrame(rows) for name, rows in found.items()}
+
+
+def _subclasses_in(table: anndata.AnnData) -> list[str]:
+    """The subclasses of a table's cells, in the order of the taxonomy."""
+    there = set(table.obs["subclass"].dropna().astype(str))
+    return [name for name in load_taxonomy().subclasses if name in there]
 
 
 #: Columns of obs that say how tissue was treated and what the donor had, where a source has them.
@@ -376,7 +364,7 @@ def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a species, ``group`` and ``name``, with ``cells``, ``donors`` and ``share`` of the
+        One row per species, ``group`` and ``name``, with ``cells``, ``donors`` and ``share`` of the
         cells. Groups: ``all``; ``subclass``; ``condition`` and ``disease`` where obs has them;
         ``missing family`` (cells without it); ``left out`` (cells of the source that are not in
         the cohort, by reason; no donors, no share).
@@ -389,12 +377,9 @@ def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
         for column in ("subclass", *CONDITIONS):
             if column in cohort.obs:
                 values = cohort.obs[column].astype(str)
-                names = (
-                    [name for name in load_taxonomy().subclasses if (values == name).any()]
-                    if column == "subclass"
-                    else list(values.value_counts().index)
-                )
-                groups |= {(column, name): (values == name).to_numpy() for name in names}
+                ordered = _subclasses_in(cohort) if column == "subclass" else None
+                for name in ordered or values.value_counts().index:
+                    groups[column, name] = (values == name).to_numpy()
         present = layout.present(np.asarray(cohort.X))
         for number, family in enumerate(layout.families):
             groups["missing family", family] = ~present[:, number]
@@ -407,7 +392,7 @@ def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"donors": "Int64"})
 
 
-def _range(values: NDArray[np.floating]) -> dict[str, Any]:
+def _range(values: NDArray[np.floating]) -> dict[str, float]:
     finite = values[np.isfinite(values)]
     quantiles = {"min": 0.0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1.0}
     return {"missing": 1 - len(finite) / len(values)} | {

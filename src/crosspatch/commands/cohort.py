@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from crosspatch.commands.options import (
-    DataDirOption,
-    UnverifiedOption,
-)
-from crosspatch.commands.printing import (
-    print_joined,
-    print_table,
-)
+from crosspatch.commands import options
+from crosspatch.commands.printing import print_table
+from crosspatch.commands.printing_cells import print_joined
 from crosspatch.commands.root import app, cohort_app
 
-if TYPE_CHECKING:
-    pass
+_TableArgument = Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")]
 
 
 @cohort_app.command("build")
 def cohort_build(
     dataset: Annotated[str, typer.Option(help="allen-mouse or allen-human.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="File to write, .h5ad.")],
+    out: options.TableOut,
     layout: Annotated[str, typer.Option(help="shared or full (human only).")] = "shared",
-    data_dir: DataDirOption = None,
-    unverified: UnverifiedOption = False,
+    data_dir: options.DataDir = None,
+    unverified: options.Unverified = False,
 ) -> None:
     """Build the cohort table of a dataset."""
     from crosspatch.cohorts import table
-    from crosspatch.cohorts.allen import load_allen
+    from crosspatch.cohorts.dataset import dataset_named
 
-    cohort = load_allen(dataset, layout, data_dir, verify=not unverified)
+    cohort = dataset_named(dataset).load(layout, data_dir, verify=not unverified)
     table.write(cohort, out)
     print_joined(cohort)
     print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
 
 
 @cohort_app.command("describe")
-def cohort_describe(
-    file: Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")],
-) -> None:
+def cohort_describe(file: _TableArgument) -> None:
     """Print cells by subclass and donor, missing by family, and ranges by species."""
     from crosspatch.cohorts import table
 
@@ -60,7 +52,7 @@ def cohort_describe(
 
 @cohort_app.command("export")
 def cohort_export(
-    file: Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")],
+    file: _TableArgument,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="File to write: .csv, .parquet, .h5ad or .zarr.")
     ],

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crosspatch.commands.options import (
-    CellNamesOption,
-    DandisetOption,
-    DataDirOption,
-    ManyValues,
-    MostOption,
-    SubclassesOption,
-    TimeLimitOption,
-    UnlabelledOption,
-)
-from crosspatch.commands.printing import (
-    print_rows,
-    progress_bar,
-    say_on_stderr,
-)
+from crosspatch.commands import options
+from crosspatch.commands.options import ManyValues
+from crosspatch.commands.printing import print_rows, progress_bar, say_on_stderr
 from crosspatch.commands.root import fetch_app
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
+
+    from crosspatch.archive.dandi import Archive, Asset, Place
+    from crosspatch.cohorts.download import CellSelection
 
 
 @fetch_app.callback(invoke_without_command=True)
@@ -45,8 +37,8 @@ def fetch(
 
 def _print_data() -> None:
     from crosspatch.cohorts.citations import entries
-    from crosspatch.cohorts.download import TABLES_LICENCE, dandisets
-    from crosspatch.cohorts.sources import source_files
+    from crosspatch.cohorts.dataset import datasets, source_files
+    from crosspatch.cohorts.download import dandisets
 
     tables = source_files().values()
     print_rows(
@@ -54,8 +46,9 @@ def _print_data() -> None:
         ("file", "from", "MB"),
         [(table.path, table.address, f"{table.size / 1e6:.2f}") for table in tables],
     )
-    print(f"licence of the tables: {TABLES_LICENCE}")
-    print("cite with the tables: Gouwens et al. 2020, Lee and Dalley et al. 2023\n")
+    known = datasets().values()
+    print(f"licence of the tables: {', '.join(dict.fromkeys(each.licence for each in known))}")
+    print(f"cite with the tables: {', '.join(each.authors for each in known)}\n")
     print_rows(
         "Recordings: crosspatch fetch recordings --dandiset NUMBER",
         ("dandiset", "species", "what", "labels", "licence", "files", "GB"),
@@ -76,10 +69,16 @@ def _print_data() -> None:
     print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
 
 
+def _megabytes(done: int, total: int) -> str:
+    return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+
+
 @fetch_app.command("tables")
 def fetch_tables_command(
-    data_dir: DataDirOption = None,
-    time_limit: TimeLimitOption = None,
+    data_dir: options.DataDir = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which nothing is tried again.")
+    ] = None,
 ) -> None:
     """Get the public tables of both species (9 MB) into the data directory.
 
@@ -96,24 +95,23 @@ def fetch_tables_command(
             directory,
             web=web,
             progress=lambda state: tell(
-                f"tables ({state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB)",
-                state.done,
-                state.total,
+                "tables", state.done, state.total, _megabytes(state.bytes_done, state.bytes_total)
             ),
         )
+    origin = origin if data_dir is None else "--data-dir"
     print(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
 
 
 @fetch_app.command("recordings", cls=ManyValues)
 def fetch_recordings(
-    dandiset: DandisetOption,
+    dandiset: Annotated[str, typer.Option(help="Six digits, such as 000020; see fetch --list.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder. (default: recordings/DANDISET)")
     ] = None,
-    subclass: SubclassesOption = None,
-    cells: CellNamesOption = None,
-    limit: MostOption = None,
-    unlabelled: UnlabelledOption = False,
+    subclass: options.Subclasses = None,
+    cells: options.CellNames = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many recordings.")] = None,
+    unlabelled: options.Unlabelled = False,
     labels: Annotated[
         str | None, typer.Option(help="csv with labels, if not the dandiset's own; see extract.")
     ] = None,
@@ -124,7 +122,7 @@ def fetch_recordings(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be fetched.")
     ] = False,
-    data_dir: DataDirOption = None,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Get recordings of a dandiset and their labels.
 
@@ -139,11 +137,8 @@ def fetch_recordings(
     place = Place.parse(f"dandi:{dandiset}" + (f"@{version}" if version else ""))
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit, unlabelled)
     chosen, known = choose_assets(archive, place, choice, labels, data_dir)
-    gigabytes = sum(asset.size for asset in chosen) / 1e9
-    print(f"{len(chosen):,} recordings of {next(iter(chosen)).version}, {gigabytes:.3f} GB")
+    _print_chosen(chosen, each=dry_run)
     if dry_run:
-        for asset in chosen:
-            print(f"{asset.path}  {asset.size / 1e6:.1f} MB")
         return
     folder = out or Path("recordings") / place.dandiset
     with progress_bar() as tell:
@@ -153,10 +148,10 @@ def fetch_recordings(
             archive=archive,
             jobs=jobs,
             progress=lambda state: tell(
-                f"fetch ({state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB, "
-                f"{state.failed} failed)",
+                "fetch",
                 state.done,
                 state.total,
+                f"{_megabytes(state.bytes_done, state.bytes_total)}, {state.failed} failed",
             ),
         )
     there = {asset: key for asset, key in chosen.items() if asset in fetched.files}
@@ -166,20 +161,32 @@ def fetch_recordings(
             f"{len(there):,} recordings in {folder}/, verified ({fetched.kept:,} were there), "
             f"labels in {file}"
         )
-    for asset, reason in list(fetched.failures.items())[:5]:
-        say_on_stderr(f"{asset}: {reason}")
     if fetched.failures:
-        say_on_stderr(
-            f"{len(fetched.failures):,} of {len(chosen):,} recordings could not be had; give the "
-            "same command again"
-        )
+        _say_failures(fetched.failures, len(chosen))
         raise typer.Exit(1)
 
 
+def _say_failures(failures: Mapping[Asset, str], wanted: int) -> None:
+    for asset, reason in list(failures.items())[:5]:
+        say_on_stderr(f"{asset}: {reason}")
+    say_on_stderr(
+        f"{len(failures):,} of {wanted:,} recordings could not be had; give the same command again"
+    )
+
+
+def _print_chosen(chosen: Iterable[Asset], each: bool) -> None:
+    """What is going to be fetched."""
+    assets = list(chosen)
+    gigabytes = sum(asset.size for asset in assets) / 1e9
+    print(f"{len(assets):,} recordings of {assets[0].version}, {gigabytes:.3f} GB")
+    for asset in assets if each else ():
+        print(f"{asset.path}  {asset.size / 1e6:.1f} MB")
+
+
 def choose_assets(
-    archive: Any, place: Any, choice: Any, labels: str | None, data_dir: Path | None
-) -> Any:
-    """The recordings of a dandiset that are wanted, and their labels."""
+    archive: Archive, place: Place, choice: CellSelection, labels: str | None, data_dir: Path | None
+) -> tuple[Mapping[Asset, str | None], pd.DataFrame | None]:
+    """The recordings of a dandiset that are wanted, with their labels' keys, and the labels."""
     from crosspatch.cohorts.download import choose, labels_of
 
     known = None

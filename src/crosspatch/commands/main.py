@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from crosspatch.commands import cohort, explain, fetch, predict, recordings, run, serve
+from crosspatch.commands import cohort, curve, explain, extract, fetch, predict, run, serve
+from crosspatch.commands.printing import say_on_stderr
 from crosspatch.commands.root import app
-from crosspatch.errors import CrosspatchError, one_line
+from crosspatch.errors import CrosspatchError
 
-#: Importing a room registers its commands; this is the order in which `--help` lists them.
-ROOMS = (cohort, fetch, recordings, run, predict, serve, explain)
+#: Importing a module registers its commands; in this order `--help` lists them.
+MODULES = (cohort, fetch, extract, run, curve, predict, serve, explain)
 
 
 def main() -> None:
@@ -17,5 +18,5 @@ def main() -> None:
     try:
         app()
     except CrosspatchError as error:
-        print(f"crosspatch: {one_line(error)}", file=sys.stderr)
+        say_on_stderr(error)
         sys.exit(2)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crosspatch.commands.options import (
-    AmplitudesOption,
-    DataDirOption,
-    DeviceOption,
-    JobsOption,
-    LimitOption,
-    QualityOption,
-    SeedOption,
-    StepEndOption,
-    StepStartOption,
-    UnverifiedOption,
-)
+from crosspatch.commands import options
 from crosspatch.commands.printing import (
+    as_flag,
     ask_at_terminal,
     exit_if_failed,
-    print_predictions,
     progress_bar,
     recordings_done,
     say_on_stderr,
 )
+from crosspatch.commands.printing_cells import print_predictions
 from crosspatch.commands.root import app, model_app
 
 if TYPE_CHECKING:
@@ -38,10 +28,11 @@ if TYPE_CHECKING:
 
 @app.command("train")
 def train(
+    *,
     target: Annotated[
         str, typer.Option(help="allen-human, allen-mouse, or a cohort table (.h5ad).")
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
+    out: options.OutFolder,
     source: Annotated[
         str | None,
         typer.Option(help="Second species, for models that learn from it: allen-mouse, or .h5ad."),
@@ -68,36 +59,30 @@ def train(
             "predict them.",
         ),
     ] = None,
-    seed: SeedOption = 0,
-    jobs: JobsOption = None,
-    device: DeviceOption = "cpu",
-    data_dir: DataDirOption = None,
-    unverified: UnverifiedOption = False,
+    seed: options.Seed = 0,
+    jobs: options.Processes,
+    device: options.Device = "cpu",
+    data_dir: options.DataDir = None,
+    unverified: options.Unverified = False,
 ) -> None:
     """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
-    from joblib import cpu_count
-
-    from crosspatch.cohorts.loading import load_cohort_named
+    from crosspatch.cohorts.loading import load_cohort
     from crosspatch.prediction.training import left_out
     from crosspatch.prediction.training import train as train_model
 
     fold = left_out(leave_out)
-    cohorts = [
-        None if name is None else load_cohort_named(name, features, data_dir, not unverified)
-        for name in (target, source)
-    ]
-    assert cohorts[0] is not None  # noqa: S101, for the type checker: target is required
+    load = partial(load_cohort, data_dir=data_dir, verify=not unverified)
     with progress_bar(goes_on=False) as tell:
         trained = train_model(
-            cohorts[0],
-            cohorts[1],
+            load(target, features),
+            None if source is None else load(source, features),
             model=model,
             alignment=alignment,
             seed=seed,
-            jobs=jobs or cpu_count(),
+            jobs=jobs,
             device=device,
             leave_out=fold,
-            progress=lambda done, total: tell("train", done, total),
+            progress=partial(tell, "train"),
             out=out,
         )
     print((out / "card.md").read_text(encoding="utf-8"))
@@ -120,35 +105,20 @@ def model_show(
 
 @app.command("predict")
 def predict(
+    *,
     inputs: Annotated[
         list[str],
         typer.Argument(
             help="Recordings (NWB, ABF), folders of them, tables (csv, Excel, parquet, h5ad)."
         ),
     ],
-    model: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Model folder; repeat it for another species. (default: trained once from the "
-            "data directory)"
-        ),
-    ] = None,
-    species: Annotated[
-        str | None,
-        typer.Option(help="human or mouse, for cells whose file does not say. (default: both)"),
-    ] = None,
+    model: options.ModelFolders = None,
+    species: options.CellSpecies = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
     ] = None,
-    columns: Annotated[
-        Path | None, typer.Option(help="YAML file that says which column of a table is what.")
-    ] = None,
-    sets: Annotated[
-        str,
-        typer.Option(
-            help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."
-        ),
-    ] = "all-cells",
+    columns: options.ColumnsFile = None,
+    sets: options.SetsKind = "all-cells",
     adapt: Annotated[
         bool,
         typer.Option("--adapt", help="Align each batch to the reference before it is judged."),
@@ -161,21 +131,22 @@ def predict(
             "wrong, and a picture of each of the first 20 cells (not with --adapt)."
         ),
     ] = None,
-    quality: QualityOption = "default",
-    step_start: StepStartOption = None,
-    step_end: StepEndOption = None,
-    amplitudes: AmplitudesOption = None,
-    jobs: JobsOption = None,
-    limit: LimitOption = 300.0,
-    data_dir: DataDirOption = None,
+    quality: options.Quality = "default",
+    step_start: options.StepStart = None,
+    step_end: options.StepEnd = None,
+    amplitudes: options.Amplitudes = None,
+    jobs: options.Processes,
+    limit: options.Limit = 300.0,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Predict the transcriptomic subclass of cells, with its uncertainty.
 
     Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
     outside reference (unlike the cells the model knows), insufficient data.
     """
-    from joblib import cpu_count
-
+    # LightGBM and AnnData import Dask where it is installed: a second of start that is not used.
+    for name in ("dask", "dask.utils"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     from crosspatch.features.extraction import step_described
     from crosspatch.prediction.output import open_output
     from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request
@@ -190,14 +161,14 @@ def predict(
         quality=quality,
         step=step_described(step_start, step_end, amplitudes),
         data_dir=data_dir,
-        jobs=jobs or cpu_count(),
+        jobs=jobs,
         limit=limit,
     )
     messages = Messages(say_on_stderr)
     ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
     with open_output(out, inputs, plot, report) as output:
         with progress_bar(goes_on=False) as tell:
-            pipeline = Pipeline(wanted, Listener(messages, ask, tell))
+            pipeline = Pipeline(wanted, Listener(messages, ask, tell, as_flag))
         with progress_bar() as tell:
             for part in pipeline.predictions(recordings_done(tell)):
                 output.add(part)
@@ -240,6 +211,6 @@ def _write_batch_report(
             messages=messages,
             failed=pipeline.inputs.failed,
             when=datetime.now().astimezone(),
-            progress=lambda done, total: tell("report", done, total),
+            progress=partial(tell, "report"),
         )
     print(f"wrote {report}")

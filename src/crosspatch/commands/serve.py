@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from crosspatch.commands.options import (
-    DataDirOption,
-    LimitOption,
-)
-from crosspatch.commands.printing import (
-    progress_bar,
-    say_on_stderr,
-)
+from crosspatch.commands import options
+from crosspatch.commands.printing import progress_bar, say_on_stderr
 from crosspatch.commands.root import app
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command("serve")
 def serve_pages(
-    model: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Model folder; repeat it for another species. (default: trained once from the "
-            "data directory)"
-        ),
-    ] = None,
+    *,
+    model: options.ModelFolders = None,
     host: Annotated[
         str, typer.Option(help="Address to answer at; any but loopback demands a token.")
     ] = "127.0.0.1",
@@ -43,30 +28,26 @@ def serve_pages(
             envvar="CROSSPATCH_TOKEN", help="Demanded of everyone. (default: made up if needed)"
         ),
     ] = None,
-    sets: Annotated[
-        str,
-        typer.Option(
-            help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."
-        ),
-    ] = "all-cells",
+    sets: options.SetsKind = "all-cells",
     workers: Annotated[
-        int | None,
+        int,
         typer.Option(
-            min=1, help="Files at a time, each about 0.5 GiB. (default: cores, at most 4)"
+            min=1,
+            default_factory=lambda: min(options.cores(), 4),
+            show_default="cores, at most 4",
+            help="Files at a time, each about 0.5 GiB.",
         ),
-    ] = None,
+    ],
     keep: Annotated[
         float, typer.Option(min=0.01, help="Hours after which files and results are deleted.")
     ] = 8.0,
     upload: Annotated[float, typer.Option(min=0.001, help="Largest file, GiB.")] = 1.0,
     storage: Annotated[float, typer.Option(min=0.001, help="All files together, GiB.")] = 20.0,
     memory: Annotated[float, typer.Option(min=1, help="Memory of a process, GiB.")] = 4.0,
-    seconds: LimitOption = 300.0,
-    data_dir: DataDirOption = None,
+    seconds: options.Limit = 300.0,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Answer in the browser: drop a recording, see the cell. Nothing leaves the machine."""
-    from joblib import cpu_count
-
     from crosspatch.service.server import serve
     from crosspatch.service.settings import ServiceSettings
 
@@ -77,7 +58,7 @@ def serve_pages(
         host=host,
         port=port,
         token=token,
-        workers=workers or min(cpu_count(), 4),
+        workers=workers,
         seconds=seconds,
         memory=round(memory * 2**30),
         upload=round(upload * 2**30),
@@ -85,11 +66,4 @@ def serve_pages(
         keep=keep,
     )
     with progress_bar(goes_on=False) as tell:
-
-        def told(said: dict[str, Any]) -> None:
-            if "say" in said:
-                say_on_stderr(said["say"])
-            else:
-                tell(said["what"], said["done"], said["total"])
-
-        serve(settings, say_on_stderr, told=told, open_browser=open_browser)
+        serve(settings, say_on_stderr, training=tell, open_browser=open_browser)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -32,7 +34,7 @@ def corrected_resampled_t(
     Parameters
     ----------
     a, b : array, shape (folds,)
-        Scores of both models, one a fold, over all runs.
+        Scores of both models, one per fold, over all runs.
     test_share : float
         Test cells divided by training cells of a fold.
     confidence : float
@@ -65,3 +67,25 @@ def corrected_resampled_t(
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
     p_value = float(2 * stats.t.sf(abs(delta) / error, n - 1))
     return PairedDifference(delta, delta - half, delta + half, p_value)
+
+
+def held_out_share(results: pd.DataFrame) -> float:
+    """Test cells divided by training cells, the mean over rows with ``n_test`` and ``n_train``."""
+    return float((results["n_test"] / results["n_train"]).mean())
+
+
+def paired_differences(
+    part: pd.DataFrame, fold: list[str], pairs: Iterable[tuple[str, str]]
+) -> Iterator[tuple[str | int | float, ...]]:
+    """Both models, number of folds and `PairedDifference` of macro-F1, for pairs of models.
+
+    The folds are those that both were scored on, named by the columns `fold`; a pair with fewer
+    than two is left out.
+    """
+    wide = part.pivot_table(index=fold, columns="model", values="macro_f1", sort=False)
+    share = held_out_share(part)
+    for pair in pairs:
+        both = wide.reindex(columns=list(pair)).dropna()
+        if len(both) >= 2:
+            found = corrected_resampled_t(both[pair[0]], both[pair[1]], share)
+            yield *pair, len(both), found.delta, found.ci_low, found.ci_high, found.p_value

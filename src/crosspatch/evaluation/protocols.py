@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from crosspatch.errors import EvaluationError
+from crosspatch.species import HUMAN, MOUSE, SPECIES
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,20 @@ class Task:
     #: of 5 folds.
     published_hold_out: bool
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Species whose cohorts it needs, the one that is predicted first."""
+        return (self.species,) if self.source is None else (self.species, self.source)
+
+
+#: How folds are made that keep the cells of a donor together.
+BY_DONOR = "5 folds stratified and grouped by donor"
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol(
-            "donor",
-            10,
-            True,
-            0.2,
-            "5 folds stratified and grouped by donor, 10 runs: no donor is on both sides",
-        ),
-        Protocol(
-            "quick",
-            2,
-            True,
-            0.2,
-            "5 folds stratified and grouped by donor, 2 runs: a first look",
-        ),
+        Protocol("donor", 10, True, 0.2, f"{BY_DONOR}, 10 runs: no donor is on both sides"),
+        Protocol("quick", 2, True, 0.2, f"{BY_DONOR}, 2 runs: a first look"),
         Protocol(
             "published",
             10,
@@ -69,11 +66,16 @@ PROTOCOLS = {
 TASKS = {
     task.name: task
     for task in (
-        Task("mouse", "mouse", None, aligned=False, published_hold_out=True),
-        Task("human", "human", None, aligned=True, published_hold_out=False),
-        Task("transfer", "human", "mouse", aligned=True, published_hold_out=False),
+        *(
+            Task(name, name, None, aligned=each.aligned, published_hold_out=not each.aligned)
+            for name, each in SPECIES.items()
+        ),
+        Task("transfer", HUMAN.name, MOUSE.name, aligned=True, published_hold_out=False),
     )
 }
+
+#: What the second species is worth, with few labelled cells; it stands by itself.
+CURVE_TASK = replace(TASKS["transfer"], name="learning-curve")
 
 N_FOLDS = 5
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation.comparison import corrected_resampled_t
+from crosspatch.evaluation.comparison import paired_differences
 from crosspatch.writing import replacing
 
 #: What identifies a model's results within a table.
 WHO = ["task", "features", "model", "protocol"]
+
+#: What a run was made with, as ``settings.json`` holds it.
+Settings = Mapping[str, Any]
+
+#: Columns of prediction sets: tuples here, joined in a csv file.
+_SETS = ("set", "class_set")
 
 #: ``kind`` in the settings of a result folder.
 BENCHMARK = "benchmark"
@@ -31,9 +36,9 @@ TABLES = ("results", "summary", "comparisons", "confusion", "cohorts")
 
 @dataclass(frozen=True)
 class CalibrationTables:
-    """How honest models are about their uncertainty; see `crosspatch.evaluation.calibration`."""
+    """How honest models are about their uncertainty; see `crosspatch.evaluation.uncertainty`."""
 
-    #: A row a test cell, with probabilities, prediction sets and p-value.
+    #: One row per test cell, with probabilities, prediction sets and p-value.
     predictions: pd.DataFrame
     #: Calibration error; coverage and size of the sets; confidence and accuracy by bin; scores by
     #: which families are present.
@@ -51,20 +56,20 @@ CALIBRATION_TABLES = tuple(field.name for field in fields(CalibrationTables))
 class BenchmarkResult:
     """What came out of a benchmark."""
 
-    #: A row a task, model, run and fold, with every score.
+    #: One row per task, model, run and fold, with every score.
     results: pd.DataFrame
-    #: A row a task and model: mean and standard deviation over runs, a run being the mean of its
-    #: folds, beside the published numbers.
+    #: One row per task and model: mean and standard deviation over runs, a run being the mean of
+    #: its folds, beside the published numbers.
     summary: pd.DataFrame
-    #: A row a task and pair of models: paired difference in macro-F1 (a minus b) with its 95 %
+    #: One row per task and pair of models: paired difference in macro-F1 (a minus b) with its 95 %
     #: interval and p-value, corrected for overlapping training sets.
     comparisons: pd.DataFrame
-    #: A row a task, model, run, fold, true and predicted class.
+    #: One row per task, model, run, fold, true and predicted class.
     confusion: pd.DataFrame
     #: What the cells are; see `crosspatch.cohorts.table.composition`.
     cohorts: pd.DataFrame
     #: What it was run with.
-    settings: Mapping[str, Any]
+    settings: Settings
     calibration: CalibrationTables | None = None
 
     @property
@@ -78,27 +83,31 @@ def benchmark_result(
     results: pd.DataFrame,
     confusion: pd.DataFrame,
     cohorts: pd.DataFrame,
-    settings: Mapping[str, Any],
+    settings: Settings,
     calibration: CalibrationTables | None = None,
 ) -> BenchmarkResult:
     """Make every table from the results of the folds."""
-    return BenchmarkResult(
-        results,
-        summarize_runs(results),
-        compare(results),
-        confusion,
-        cohorts,
-        settings,
-        calibration,
-    )
+    tables = results, summarize_runs(results), compare(results), confusion, cohorts
+    return BenchmarkResult(*tables, settings, calibration)
 
 
 @cache
 def published() -> pd.DataFrame:
-    """Numbers of arXiv 2603.11000: a row a task and model, with macro-F1, accuracy and their SD."""
+    """Numbers of arXiv 2603.11000: one row per task and model; macro-F1, accuracy, their SD."""
     text = files("crosspatch.evaluation") / "data" / "published.csv"
     with text.open(encoding="utf-8") as stream:
         return pd.read_csv(stream)
+
+
+def over_runs(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean and SD over ``run`` of every column that is not one of `keys`: a row per their value."""
+    scores = [name for name in rows.columns if name not in (*keys, "run")]
+    grouped = rows.groupby(list(keys), sort=False)[scores]
+    mean, deviation = grouped.mean(), grouped.std(ddof=1)
+    table = mean.add_suffix("_mean").join(deviation.add_suffix("_sd"))
+    table = table[[f"{name}_{kind}" for name in scores for kind in ("mean", "sd")]]
+    table.insert(0, "runs", grouped.size())
+    return table.reset_index()
 
 
 def summarize_runs(results: pd.DataFrame) -> pd.DataFrame:
@@ -106,69 +115,29 @@ def summarize_runs(results: pd.DataFrame) -> pd.DataFrame:
     scores = ["macro_f1", "accuracy", "balanced_accuracy"]
     scores += [name for name in results.columns if name.startswith("f1_")]
     runs = results.groupby([*WHO, "run"], sort=False)[[*scores, "seconds"]].mean()
-    of_model = runs.groupby(WHO, sort=False)
-    mean, deviation = of_model[scores].mean(), of_model[scores].std(ddof=1)
-    ours = pd.concat(
-        {
-            f"{name}_{kind}": frame[name]
-            for name in scores
-            for kind, frame in (("mean", mean), ("sd", deviation))
-        },
-        axis=1,
-    )
-    # A class that a task does not have has no score.
+    ours = over_runs(runs.reset_index(), WHO).drop(columns="seconds_sd")
+    # A class that a task does not have has no score, and one run no standard deviation.
     ours = ours.dropna(axis="columns", how="all") if len(ours) else ours
-    ours.insert(0, "runs", of_model.size())
-    ours["seconds_per_fold"] = of_model["seconds"].mean()
-    theirs = published()[["task", "model", "macro_f1", "accuracy"]].rename(
-        columns={"macro_f1": "published_macro_f1", "accuracy": "published_accuracy"}
-    )
-    merged = ours.reset_index().merge(theirs, on=["task", "model"], how="left")
+    ours = ours.rename(columns={"seconds_mean": "seconds_per_fold"})
+    theirs = published().set_index(["task", "model"])[["macro_f1", "accuracy"]]
+    merged = ours.join(theirs.add_prefix("published_"), on=["task", "model"])
     made_up = merged["features"].astype(str).str.contains("simulated")
     merged.loc[made_up, ["published_macro_f1", "published_accuracy"]] = np.nan
-    first = [
-        *WHO,
-        "macro_f1_mean",
-        "macro_f1_sd",
-        "accuracy_mean",
-        "accuracy_sd",
-        "published_macro_f1",
-        "published_accuracy",
-    ]
-    for name in first:
-        if name not in merged:  # one run has no standard deviation
-            merged[name] = np.nan
-    return merged[first + [name for name in merged.columns if name not in first]]
+    first = [*WHO, "macro_f1_mean", "macro_f1_sd", "accuracy_mean", "accuracy_sd"]
+    first += ["published_macro_f1", "published_accuracy"]
+    return merged.reindex(columns=[*first, *(name for name in merged if name not in first)])
 
 
 def compare(results: pd.DataFrame) -> pd.DataFrame:
     """Paired differences in macro-F1 of every two models of a task, on the same folds."""
-    columns = [
-        "task",
-        "model_a",
-        "model_b",
-        "delta_macro_f1",
-        "ci_low",
-        "ci_high",
-        "p_value",
-        "features",
-        "protocol",
-        "folds",
-    ]
+    columns = ["task", "model_a", "model_b", "delta_macro_f1", "ci_low", "ci_high", "p_value"]
+    columns += ["features", "protocol", "folds"]
     rows = []
-    for (task, features, protocol), part in results.groupby(
-        ["task", "features", "protocol"], sort=False
-    ):
-        wide = part.pivot_table(
-            index=["run", "fold"], columns="model", values="macro_f1", sort=False
-        )
-        share = float((part["n_test"] / part["n_train"]).mean())
-        for a, b in combinations(dict.fromkeys(part["model"]), 2):
-            if len(wide) < 2:
-                continue
-            test = corrected_resampled_t(wide[b], wide[a], share)
-            interval = (test.delta, test.ci_low, test.ci_high, test.p_value)
-            rows.append((task, b, a, *interval, features, protocol, len(wide)))
+    places = results.groupby(["task", "features", "protocol"], sort=False)
+    for (task, features, protocol), part in places:
+        pairs = [(b, a) for a, b in combinations(dict.fromkeys(part["model"]), 2)]
+        for a, b, folds, *found in paired_differences(part, ["run", "fold"], pairs):
+            rows.append((task, a, b, *found, features, protocol, folds))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -185,8 +154,8 @@ class ResultFolder:
     #: Keys that the stored outcome of a part must have.
     needs: frozenset[str] = frozenset({"classes", "y", "probabilities", "n_train", "seconds"})
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Mark the folder as under way and take away tables of an earlier run.
+    def begin(self, settings: Settings) -> Self:
+        """Mark the folder as under way and take away tables of an earlier run; gives itself.
 
         Raises
         ------
@@ -197,17 +166,22 @@ class ResultFolder:
         foreign = [file for file in tables if file.exists()]
         if foreign and not (self.path / "settings.json").is_file():
             raise EvaluationError(
-                f"{self.path} is not a result folder, and {foreign[0].name} in it would be lost; "
-                "choose another --out"
+                f"{self.path} is not a result folder, and {foreign[0].name} in it would be lost",
+                hint="choose another {out}",
             )
-        with self._writing():
+        try:
             self._folds.mkdir(parents=True, exist_ok=True)
-        self._write("settings.json", _json({"status": "running", **settings}))
-        with self._writing():
+            self._write_settings("running", settings)
             for file in tables:
                 file.unlink(missing_ok=True)
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.path}: results cannot be written here ({error.strerror})",
+                hint="choose another {out}",
+            ) from error
+        return self
 
-    def finish(self, tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]) -> None:
+    def finish(self, tables: Mapping[str, pd.DataFrame], settings: Settings) -> None:
         """Write the tables, then mark the folder as whole.
 
         Raises
@@ -216,17 +190,18 @@ class ResultFolder:
             If the folder cannot be written to.
         """
         for name, table in tables.items():
-            self._write(f"{name}.csv", table.to_csv(index=False))
-        self._write("settings.json", _json({"status": "complete", **settings}))
+            joined = {column: table[column].map("|".join) for column in _SETS if column in table}
+            self._write(f"{name}.csv", table.assign(**joined).to_csv(index=False))
+        self._write_settings("complete", settings)
 
-    def store(self, name: str, outcome: Mapping[str, Any]) -> None:
+    def store(self, name: str, outcome: Mapping[str, object]) -> None:
         """Keep the outcome of a part."""
         self._write(f"folds/{name}.json", json.dumps(outcome))
 
-    def load(self, name: str) -> dict[str, Any] | None:
+    def load(self, name: str) -> Any:
         """The stored outcome of a part; None if there is none, or it is damaged."""
         try:
-            outcome: dict[str, Any] = json.loads((self._folds / f"{name}.json").read_text())
+            outcome = json.loads((self._folds / f"{name}.json").read_text())
         except (OSError, ValueError):
             return None
         return outcome if isinstance(outcome, dict) and outcome.keys() >= self.needs else None
@@ -239,35 +214,31 @@ class ResultFolder:
         with replacing(self.path / name, EvaluationError) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise EvaluationError(
-                f"{self.path}: results cannot be written here ({error.strerror}); choose another "
-                "--out"
-            ) from error
+    def _write_settings(self, status: str, settings: Settings) -> None:
+        text = json.dumps({"status": status, **settings}, indent=2)
+        self._write("settings.json", text + "\n")
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"
+def read_settings(path: str | Path, kind: str | None = None) -> Settings:
+    """Settings of a result folder, without its status.
 
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """Settings of a result folder of any kind, without its status.
+    Parameters
+    ----------
+    path : path
+    kind : str, optional
+        What it must hold; anything by default.
 
     Raises
     ------
     EvaluationError
-        If the folder is not there, is damaged, or its run was not finished.
+        If the folder is not there, is damaged, of another kind, or its run was not finished.
     """
     folder = Path(path)
     file = folder / "settings.json"
     if not file.is_file():
         raise EvaluationError(f"{folder} is not a result folder: it has no settings.json")
     try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
         status = settings.pop("status", None)
     except (OSError, ValueError, AttributeError) as error:
         raise EvaluationError(f"{file} is damaged ({error}); run the evaluation again") from error
@@ -275,6 +246,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise EvaluationError(
             f"{folder}: the run was stopped before its end; give the same command again to go on"
         )
+    found = settings.get("kind", BENCHMARK)
+    if kind not in (None, found):
+        raise EvaluationError(f"{path} holds results of another kind: {found}")
     return settings
 
 
@@ -288,9 +262,15 @@ def read_tables(path: str | Path, names: Sequence[str]) -> dict[str, pd.DataFram
     """
     folder = Path(path)
     try:
-        return {name: pd.read_csv(folder / f"{name}.csv") for name in names}
+        as_text = dict.fromkeys(_SETS, str)
+        tables = {name: pd.read_csv(folder / f"{name}.csv", dtype=as_text) for name in names}
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{folder}: {error}; run the evaluation again") from error
+    for table in tables.values():
+        for column in table.columns.intersection(list(_SETS)):
+            texts = table[column].fillna("")  # an empty set
+            table[column] = [tuple(text.split("|")) if text else () for text in texts]
+    return tables
 
 
 def read_results(path: str | Path) -> BenchmarkResult:
@@ -301,10 +281,7 @@ def read_results(path: str | Path) -> BenchmarkResult:
     EvaluationError
         If the folder is not there, is damaged, of another kind, or its run was not finished.
     """
-    settings = read_settings(path)
-    kind = settings.get("kind", BENCHMARK)
-    if kind != BENCHMARK:
-        raise EvaluationError(f"{path} holds results of another kind: {kind}")
+    settings = read_settings(path, BENCHMARK)
     tables = read_tables(path, TABLES)
     more = None
     if settings.get("calibration"):

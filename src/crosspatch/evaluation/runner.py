@@ -9,23 +9,25 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, TypeVar
+from pathlib import Path
 from typing import Protocol as TypeProtocol
+from typing import TypedDict, TypeVar
 
 import anndata
 from joblib import Parallel, delayed, parallel_config
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
-from crosspatch.cohorts.cells import provenance
+from crosspatch.cohorts.cells import Cells, provenance
+from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import Protocol
-from crosspatch.evaluation.results import (
-    ResultFolder,
-)
+from crosspatch.evaluation.results import ResultFolder
 from crosspatch.evaluation.splits import Fold
 from crosspatch.features.layouts import Layout
 from crosspatch.models.registry import ModelEntry
@@ -42,10 +44,58 @@ class Unit(TypeProtocol):
 
 
 AnyUnit = TypeVar("AnyUnit", bound=Unit)
-
+AnyOutcome = TypeVar("AnyOutcome")
 
 # Rooms that the numbers of a fold come from.
 _ROOMS = ("features", "cohorts", "models", "evaluation")
+
+
+class RunKeywords(TypedDict, total=False):
+    """The fields of `RunSettings`, for functions that take them as keywords."""
+
+    protocol: str
+    alignment: str
+    seed: int
+    jobs: int
+    device: str
+    out: str | Path | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How an evaluation is run.
+
+    Raises
+    ------
+    EvaluationError, TaxonomyError
+        If a number is too small, or there is no such alignment.
+    """
+
+    #: ``donor``, ``published`` or ``quick``.
+    protocol: str = "donor"
+    #: Reading of which mouse subclass counts as which shared one.
+    alignment: str = DEFAULT_ALIGNMENT
+    seed: int = 0
+    #: Worker processes; numbers do not depend on it.
+    jobs: int = 1
+    #: Where the sequence models train, ``cpu`` or ``cuda``.
+    device: str = "cpu"
+    #: Folder for the results; without it nothing is stored.
+    out: str | Path | None = None
+    #: Told how many parts are done, of how many.
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("jobs", self.jobs, 1), ("seed", self.seed, 0)):
+            if value < least:
+                raise EvaluationError("", hint=f"{{{name}}} must be at least {least}, not {value}")
+        load_taxonomy().align([], self.alignment)  # raises if there is no such reading
+
+    def require_device_for(self, entries: Iterable[ModelEntry]) -> None:
+        """Check the device, if one of the models uses it; see `require_device`."""
+        if any(entry.uses_device for entry in entries):
+            require_device(self.device)
 
 
 def require_device(device: str) -> None:
@@ -64,7 +114,7 @@ def require_device(device: str) -> None:
         and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
     ):
         return
-    raise EvaluationError(f"torch has no device '{device}' here; use --device cpu")
+    raise EvaluationError(f"torch has no device '{device}' here", hint="use {device} cpu")
 
 
 def fold_key(
@@ -73,19 +123,18 @@ def fold_key(
     """Checksum of everything a fold's result depends on."""
     rows = hashlib.sha256(fold.train.tobytes() + b"|" + fold.test.tobytes()).hexdigest()
     where = device if entry.uses_device else ""
-    who = (entry.name, protocol.name, fold.seed, rows, target, source, where)
-    return checksum(*who)
+    return outcome_key(entry.name, protocol.name, fold.seed, rows, target, source, where)
 
 
-def checksum(*parts: Any) -> str:
+def outcome_key(*parts: object) -> str:
     """Checksum of some values, of the code that numbers come from, and of the libraries."""
     everything = (*parts, code_digest(*_ROOMS), library_versions())
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
 def run_settings(
-    kind: str, cohorts: Mapping[str, anndata.AnnData], **settings: Any
-) -> dict[str, Any]:
+    kind: str, cohorts: Mapping[str, anndata.AnnData], **settings: object
+) -> dict[str, object]:
     """Settings of a result folder: what was asked for, on which cells, with which versions."""
     return {
         "kind": kind,
@@ -101,11 +150,11 @@ def run_settings(
 
 def run_units(
     parts: Sequence[AnyUnit],
-    evaluate: Callable[[AnyUnit, ResultFolder | None], tuple[str, dict[str, Any]]],
+    evaluate: Callable[[AnyUnit, ResultFolder | None], tuple[str, AnyOutcome]],
     jobs: int,
     folder: ResultFolder | None,
     progress: Progress | None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, AnyOutcome]:
     """Outcomes of all parts by name, on one core each; what is stored is taken over.
 
     Parameters
@@ -119,33 +168,37 @@ def run_units(
     folder : ResultFolder, optional
     progress : callable, optional
     """
+    tell = progress or (lambda done, total: None)
     todo = {part.name: part for part in parts}
     total = len(todo)
-    outcomes: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, AnyOutcome] = {}
     if folder is not None:
-        outcomes = {name: stored for name in todo if (stored := folder.load(name)) is not None}
-        todo = {name: part for name, part in todo.items() if name not in outcomes}
-    if progress is not None:
-        progress(len(outcomes), total)
-    if folder is not None:  # workers that are used again may be in another directory
+        # Workers that are used again may be in another directory.
         folder = replace(folder, path=folder.path.absolute())
+        outcomes = {name: stored for name in todo if (stored := folder.load(name)) is not None}
+    tell(len(outcomes), total)
+    work = [delayed(evaluate)(todo[name], folder) for name in todo if name not in outcomes]
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        for name, outcome in parallel(delayed(evaluate)(part, folder) for part in todo.values()):
+        for name, outcome in Parallel(jobs, return_as="generator_unordered", batch_size=1)(work):
             outcomes[name] = outcome
-            if progress is not None:
-                progress(len(outcomes), total)
+            tell(len(outcomes), total)
     return outcomes
 
 
 def build_model(
     entry: ModelEntry, layout: Layout, protocol: Protocol, seed: int, device: str
-) -> Any:
+) -> BaseEstimator:
     """A fresh model with the validation share of a protocol."""
     model = entry.build(layout, seed, device)
     if "validation_fraction" in model.get_params(deep=False):
         model.set_params(validation_fraction=protocol.validation)
     return model
+
+
+def source_arguments(source: Cells, by_donor: bool = True) -> dict[str, NDArray]:
+    """Cells of a second species, as models that learn from it take them in ``fit``."""
+    donors = {"groups_source": source.donors} if by_donor else {}
+    return {"X_source": source.X, "y_source": source.y, **donors}
 
 
 @contextmanager

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import (
-    StratifiedGroupKFold,
-    StratifiedKFold,
-    StratifiedShuffleSplit,
-)
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import N_FOLDS, Protocol, Task
@@ -40,8 +36,7 @@ def make_folds(
 
     Parameters
     ----------
-    y : array of str, shape (cells,)
-    donors : array of str, shape (cells,)
+    y, donors : array of str, shape (cells,)
     protocol : Protocol
     task : Task
     run : int
@@ -54,7 +49,7 @@ def make_folds(
         If a class has too few cells or donors for every fold to have it on both sides.
     """
     y, donors = np.asarray(y), np.asarray(donors)
-    require_enough(y, donors, protocol)
+    _require_enough(y, donors, protocol)
     for attempt in range(_ATTEMPTS):
         # The first seed is the run's own; donors with many cells can spoil a shuffle.
         shuffle = derived_seed(seed, run) if not attempt else derived_seed(seed, run, 0, attempt)
@@ -82,19 +77,13 @@ def make_folds(
     name, side, fold = lacking[0]
     raise EvaluationError(
         f"class '{name}' is missing from the {side} side of fold {fold.number} in run {run}, "
-        f"however donors are shuffled: its {np.sum(y == name)} cells come from too few of them; "
-        "merge or leave out the class, or use another --seed"
+        f"however donors are shuffled: its {np.sum(y == name)} cells come from too few of them",
+        hint="merge or leave out the class, or use another {seed}",
     )
 
 
-def require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:
-    """Check that every class can be on both sides of every fold.
-
-    Raises
-    ------
-    EvaluationError
-        If there are fewer than two classes, or a class has fewer cells or donors than folds.
-    """
+def _require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:
+    """Check that every class has enough cells and donors to be on both sides of every fold."""
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
         raise EvaluationError(
@@ -104,14 +93,15 @@ def require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:
     for name, count in zip(classes, counts, strict=True):
         if count < N_FOLDS:
             raise EvaluationError(
-                f"class '{name}' has {count} cells, fewer than the {N_FOLDS} folds; merge or "
-                "leave out the class"
+                f"class '{name}' has {count} cells, fewer than the {N_FOLDS} folds",
+                hint="merge or leave out the class",
             )
         n_donors = len(np.unique(donors[y == name]))
         if protocol.by_donor and n_donors < N_FOLDS:
             raise EvaluationError(
-                f"class '{name}' has cells of {n_donors} donors, fewer than the {N_FOLDS} folds; "
-                "merge or leave out the class, or use --protocol published, which ignores donors"
+                f"class '{name}' has cells of {n_donors} donors, fewer than the {N_FOLDS} folds",
+                hint="merge or leave out the class, or use {protocol} published, which ignores "
+                "donors",
             )
 
 

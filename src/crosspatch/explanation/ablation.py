@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation import metrics
-from crosspatch.evaluation.calibration import predicted_classes
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.evaluation.splits import derived_seed
+from crosspatch.evaluation.uncertainty import predicted_classes
 from crosspatch.features.layouts import Layout
 
 #: ``condition`` of the scores with every family as it was measured.

@@ -16,16 +16,15 @@ import anndata
 import pandas as pd
 
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.cohorts.table import SPECIES
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import TASKS, Protocol, protocol_named
 from crosspatch.evaluation.results import ResultFolder, read_settings, read_tables
 from crosspatch.evaluation.runner import (
     build_model,
-    checksum,
     fold_key,
     one_core,
+    outcome_key,
     require_device,
     run_settings,
     run_units,
@@ -50,6 +49,7 @@ from crosspatch.explanation.attention import (
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, model_entry
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.versions import code_digest
 
@@ -321,7 +321,7 @@ def _fits(
 
 def _key(*parts: Any) -> str:
     """Checksum of parts, of all code that numbers come from, this room's too, and of libraries."""
-    return checksum(*parts, code_digest("explanation"))
+    return outcome_key(*parts, code_digest("explanation"))
 
 
 def _tables(

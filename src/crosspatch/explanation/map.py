@@ -15,6 +15,7 @@ from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError
 from crosspatch.explanation.components import Space, spaces_of
+from crosspatch.species import SPECIES
 
 #: Columns of `map_table`.
 MAP_COLUMNS = ("cell_id", "species", "subclass", "x", "y")
@@ -150,7 +151,7 @@ def lay_out(
     """
     from umap import UMAP
 
-    order = [name for name in ("mouse", "human") if name in cohorts]
+    order = [name for name in SPECIES if name in cohorts]
     first = {order[0]: cohorts[order[0]]}
     base = (spaces or spaces_of(first, alignment=alignment))[order[0]]
     kept = enough(base.scores)

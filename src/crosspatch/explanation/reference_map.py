@@ -21,14 +21,14 @@ import platformdirs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from crosspatch.cohorts.sources import source_files
+from crosspatch.cohorts.dataset import source_files
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError, in_words
 from crosspatch.explanation.components import CLIP
 from crosspatch.explanation.map import MAP_COLUMNS, NEIGHBORS, LaidOut, Moments, enough, lay_out
 from crosspatch.features.layouts import VECTOR_LAYOUTS, Feature, Layout
 from crosspatch.models.forest import build_spca_forest
-from crosspatch.models.sparse_pca import FamilySparsePCA, SparsePCA, _FamilyFit
+from crosspatch.models.sparse_pca import FamilyFit, FamilySparsePCA, SparsePCA
 from crosspatch.versions import code_digest, library_versions
 from crosspatch.writing import replacing
 
@@ -345,7 +345,7 @@ def reference_map(
         except EvaluationError as error:
             say(f"{error}; making it again")
     # Simulated cohorts bring numba, which whoever only loads a map need not wait for.
-    from crosspatch.evaluation.cohorts import load_cohorts
+    from crosspatch.evaluation.task_cohorts import load_cohorts
 
     cohorts = load_cohorts(["allen"], layout_name, data_dir=data_dir)
     cells = sum(cohort.n_obs for cohort in cohorts.values())
@@ -427,7 +427,7 @@ def _from_content(about: Mapping, content: Mapping[str, NDArray]) -> ReferenceMa
         for name in _OF_COMPONENTS:
             setattr(pca, name, content[f"families/{family}/pca/{name}"])
         parts = {name: content[f"families/{family}/{name}"] for name in _OF_FAMILY}
-        components.fits_[family] = _FamilyFit(pca=pca, **parts)
+        components.fits_[family] = FamilyFit(pca=pca, **parts)
     components.names_ = [str(name) for name in about["names"]]
     # As objects: pandas gives the columns of a new table in this type.
     columns = {name: content[f"table/{name}"] for name in MAP_COLUMNS}

@@ -1,5 +1,6 @@
 """A recording's usable sweeps by stimulus, analysed by IPFX.
 
+One file over 400 lines: what a sweep is cut to and what IPFX makes of it depend on each other.
 IPFX (Allen Institute) does the measuring. Its file layer is not used: the sweeps, the stimulus
 interval and the command come from here, so that any file, rate and timing will do.
 """
@@ -11,8 +12,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ipfx.error import FeatureError
@@ -40,18 +41,23 @@ from crosspatch.recordings.stimuli import (
     recognise,
 )
 
+if TYPE_CHECKING:
+    from ipfx.stimulus import StimulusType
+    from ipfx.stimulus_protocol_analysis import LongSquareAnalysis, StimulusProtocolAnalysis
+    from ipfx.sweep import Sweep as IpfxSweep
+    from ipfx.sweep import SweepSet
+
 #: The part of a long square that is measured, s: the reference tables have steps of 1 s.
 STEP_WINDOW = 1.0
 #: Kept on both sides of a square, s: families need 0.2, the rest keeps filter edges away.
 MARGIN = 0.25
 #: Kept after the start of a short square, s.
 _SHORT_AFTER = 0.3
-
 #: Kept after the end of a ramp, s.
 _AFTER_RAMP = 0.1
 
 #: What IPFX raises where a measurement is impossible.
-IPFX_ERRORS = (
+_IPFX_ERRORS = (
     FeatureError,
     ArithmeticError,
     AssertionError,
@@ -63,16 +69,20 @@ IPFX_ERRORS = (
 )
 
 
+#: What IPFX says of the responses to a stimulus: numbers, tables and lists of tables, by name.
+IpfxFeatures = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Responses:
     """Sweeps of one kind of stimulus and what IPFX measured on them."""
 
     #: Time in s, voltage in mV, current in pA above holding.
-    sweeps: list[Any]
+    sweeps: list[IpfxSweep]
     #: Result of IPFX's analysis for this stimulus.
-    features: dict[str, Any]
+    features: IpfxFeatures
     #: IPFX's analysis object.
-    measured: Any
+    measured: StimulusProtocolAnalysis
     #: Stimulus interval on the sweeps' time axis, s; the end of a long square is at most
     #: `STEP_WINDOW` after its start.
     start: float
@@ -123,91 +133,94 @@ def analyse(
     The voltage of other sweeps is not read, unless their test pulses are all there is to measure
     the resistance on: they are most of a file, and it may lie on the other side of a network.
 
-    Parameters
-    ----------
-    recording : Recording
-    quality : QualityThresholds, optional
-    stimuli : StimulusSettings, optional
-
     Raises
     ------
     RecordingError
         If no sweep has a command waveform.
     """
     found = recognise(recording, stimuli)
-    notes = [f"{name}: {reason}" for name, reason in recording.unreadable.items()]
-    qualities: dict[int, SweepQuality] = {}
-    cuts: dict[str, list[_Cut]] = {LONG_SQUARE: [], SHORT_SQUARE: [], RAMP: []}
-    tests: list[_Cut] = []
-    others: list[tuple[Sweep, Stimulus]] = []
-    for sweep in recording.current_clamp:
-        stimulus = found.get(sweep.number)
-        if stimulus is None:
-            reason = "its command cannot be read"
-            qualities[sweep.number] = SweepQuality(reasons=(reason,))
-            notes.append(f"sweep {sweep.number}: {reason}")
-            continue
-        if stimulus.disagrees:
-            notes.append(
-                f"sweep {sweep.number}: the command shows: {stimulus.kind}; the file's name "
-                f"'{sweep.description}' stands for: {stimulus.named}; the command counts"
-            )
-        if stimulus.kind not in cuts:
-            others.append((sweep, stimulus))
-            continue
-        qualities[sweep.number], voltage = _assess(sweep, stimulus, quality, notes)
-        if voltage is not None:
-            cuts[stimulus.kind].append(_cut(sweep, voltage, stimulus))
-            pulse = _test_step(stimulus)
-            if pulse is not None:
-                tests.append(_cut(sweep, voltage, pulse))
+    usable = _Usable(recording, quality)
+    others = usable.read_measured(found)
+    notes = usable.notes
     with quiet():
-        long = _attempt(_long_square, cuts[LONG_SQUARE], "long squares", notes)
-        short = _attempt(_short_square, cuts[SHORT_SQUARE], "short squares", notes)
-        ramp = _attempt(_ramp, cuts[RAMP], "ramps", notes)
+        long = _attempt(_long_square, usable.cuts[LONG_SQUARE], "long squares", notes)
+        short = _attempt(_short_square, usable.cuts[SHORT_SQUARE], "short squares", notes)
+        ramp = _attempt(_ramp, usable.cuts[RAMP], "ramps", notes)
         if long is not None and "input_resistance" not in long.features:
             for sweep, stimulus in others:
-                pulse = _test_step(stimulus)
-                if pulse is None:
-                    continue
-                qualities[sweep.number], voltage = _assess(sweep, stimulus, quality, notes)
-                if voltage is not None:
-                    tests.append(_cut(sweep, voltage, pulse))
-            membrane = _attempt(_long_square, tests, "test pulses", notes) if tests else None
-            if membrane is not None and "input_resistance" in membrane.features:
-                notes.append("resistance and time constant are of the test pulses")
-                for name in ("input_resistance", "tau"):
-                    long.features[name] = membrane.features[name]
+                usable.read(sweep, stimulus)
+            _take_membrane(long, usable.tests, notes)
     resistance = float("nan")
     if long is not None:
         resistance = float(long.features.get("input_resistance", np.nan))
     stimulated = {
-        number: result for number, result in qualities.items() if _stimulated(found, number)
+        number: result
+        for number, result in usable.qualities.items()
+        if number in found and found[number].kind not in (NONE, OTHER)
     }
     cell = assess_cell(recording, stimulated, resistance, quality)
-    return Analysis(long, short, ramp, found, qualities, cell, notes)
+    return Analysis(long, short, ramp, found, usable.qualities, cell, notes)
 
 
-def _assess(
-    sweep: Sweep, stimulus: Stimulus, settings: QualityThresholds | None, notes: list[str]
-) -> tuple[SweepQuality, Samples | None]:
-    """Quality of a sweep, and its voltage if it is used."""
-    try:
-        points = sweep.points
-        if stimulus.kind == RAMP:  # what follows is not used, and may be long
-            points = min(points, round((stimulus.end + _AFTER_RAMP) * sweep.rate))
-        voltage = sweep.voltage_until(points)
-        result = assess_sweep(sweep, voltage, stimulus, settings)
-    except RecordingError as error:
-        result = SweepQuality(reasons=(str(error),))
-    if result.reasons:
-        notes.append(f"sweep {sweep.number} rejected: {'; '.join(result.reasons)}")
-        return result, None
-    return result, voltage
+class _Usable:
+    """The sweeps that can be measured, by kind of stimulus, and what is wrong with the others."""
+
+    def __init__(self, recording: Recording, thresholds: QualityThresholds | None) -> None:
+        self.recording, self.thresholds = recording, thresholds
+        self.notes = [f"{name}: {reason}" for name, reason in recording.unreadable.items()]
+        self.qualities: dict[int, SweepQuality] = {}
+        self.cuts: dict[str, list[_Cut]] = {LONG_SQUARE: [], SHORT_SQUARE: [], RAMP: []}
+        self.tests: list[_Cut] = []
+
+    def read_measured(self, found: dict[int, Stimulus]) -> list[tuple[Sweep, Stimulus]]:
+        """Read the sweeps that are measured; those that have no more than a test pulse are left."""
+        left = []
+        for sweep in self.recording.current_clamp:
+            stimulus = found.get(sweep.number)
+            if stimulus is None:
+                reason = "its command cannot be read"
+                self.qualities[sweep.number] = SweepQuality(reasons=(reason,))
+                self.notes.append(f"sweep {sweep.number}: {reason}")
+                continue
+            if stimulus.disagrees:
+                self.notes.append(
+                    f"sweep {sweep.number}: the command shows: {stimulus.kind}; the file's name "
+                    f"'{sweep.description}' stands for: {stimulus.named}; the command counts"
+                )
+            if stimulus.kind in self.cuts:
+                self.read(sweep, stimulus)
+            elif _test_step(stimulus) is not None:
+                left.append((sweep, stimulus))
+        return left
+
+    def read(self, sweep: Sweep, stimulus: Stimulus) -> None:
+        """Read a sweep and judge it; if it passes, keep its stimulus and its test pulse."""
+        try:
+            points = sweep.points
+            if stimulus.kind == RAMP:  # what follows is not used, and may be long
+                points = min(points, round((stimulus.end + _AFTER_RAMP) * sweep.rate))
+            voltage = sweep.voltage_until(points)
+            quality = assess_sweep(sweep, voltage, stimulus, self.thresholds)
+        except RecordingError as error:
+            quality = SweepQuality(reasons=(str(error),))
+        self.qualities[sweep.number] = quality
+        if quality.reasons:
+            self.notes.append(f"sweep {sweep.number} rejected: {'; '.join(quality.reasons)}")
+            return
+        if stimulus.kind in self.cuts:
+            self.cuts[stimulus.kind].append(_cut(sweep, voltage, stimulus))
+        pulse = _test_step(stimulus)
+        if pulse is not None:
+            self.tests.append(_cut(sweep, voltage, pulse))
 
 
-def _stimulated(found: dict[int, Stimulus], number: int) -> bool:
-    return number in found and found[number].kind not in (NONE, OTHER)
+def _take_membrane(long: Responses, tests: list[_Cut], notes: list[str]) -> None:
+    """Take resistance and time constant from test pulses."""
+    membrane = _attempt(_long_square, tests, "test pulses", notes) if tests else None
+    if membrane is not None and "input_resistance" in membrane.features:
+        notes.append("resistance and time constant are of the test pulses")
+        for name in ("input_resistance", "tau"):
+            long.features[name] = membrane.features[name]
 
 
 def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> _Cut:
@@ -216,9 +229,7 @@ def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> _Cut:
     last = recorded_points(voltage, rate)
     first = 0
     if stimulus.kind != RAMP:
-        after = (
-            stimulus.end + MARGIN if stimulus.kind == LONG_SQUARE else stimulus.end + _SHORT_AFTER
-        )
+        after = stimulus.end + (MARGIN if stimulus.kind == LONG_SQUARE else _SHORT_AFTER)
         first = max(0, round((stimulus.start - MARGIN) * rate))
         last = min(last, round(min(after, stimulus.next_start) * rate))
     if stimulus.test_pulse and first < round(stimulus.test_pulse[1] * rate):
@@ -249,11 +260,9 @@ def _attempt(
     if not cuts:
         notes.append(f"no usable {name}")
         return None
-    try:
+    with noting(name, notes):
         return measure(cuts, notes)
-    except IPFX_ERRORS as error:
-        notes.append(f"{name}: {str(error) or type(error).__name__}")
-        return None
+    return None
 
 
 def _alike(cuts: list[_Cut], name: str, notes: list[str]) -> list[_Cut]:
@@ -272,47 +281,43 @@ def _alike(cuts: list[_Cut], name: str, notes: list[str]) -> list[_Cut]:
     return [cut for cut in cuts if kind(cut) == common]
 
 
-def _common_onset(cuts: list[_Cut]) -> int:
-    return Counter(cut.onset for cut in cuts).most_common(1)[0][0]
+class _Together:
+    """Sweeps as IPFX has them, on one time axis: where onsets differ, later ones are shifted."""
 
+    def __init__(self, cuts: list[_Cut]) -> None:
+        from ipfx.sweep import Sweep as IpfxSweep
+        from ipfx.sweep import SweepSet
 
-def _as_ipfx(cuts: list[_Cut]) -> list[Any]:
-    """IPFX's sweeps, on one time axis: where onsets differ, the later sweeps are shifted."""
-    from ipfx.sweep import Sweep as IpfxSweep
+        self.numbers = tuple(cut.number for cut in cuts)
+        self.rate = cuts[0].rate
+        onset = Counter(cut.onset for cut in cuts).most_common(1)[0][0]
+        self.start = onset / self.rate
+        self.end = (onset + round(cuts[0].stimulus.duration * self.rate)) / self.rate
+        sweeps = []
+        for cut in cuts:
+            points = len(cut.voltage)
+            time = (np.arange(points) + cut.first + onset - cut.onset) / cut.rate
+            begin = cut.onset - cut.first
+            epochs = dict.fromkeys(("test", "sweep", "recording", "experiment"), (0, points - 1))
+            epochs["stim"] = (begin, begin + max(round(cut.stimulus.duration * cut.rate) - 1, 0))
+            basics = (time, cut.voltage, cut.current, "CurrentClamp", cut.rate)
+            sweeps.append(IpfxSweep(*basics, sweep_number=cut.number, epochs=epochs))
+        self.set = SweepSet(sweeps)
 
-    onset = _common_onset(cuts)
-    sweeps = []
-    for cut in cuts:
-        points = len(cut.voltage)
-        time = (np.arange(points) + cut.first + onset - cut.onset) / cut.rate
-        whole = (0, points - 1)
-        begin = cut.onset - cut.first
-        epochs = {
-            "test": whole,
-            "sweep": whole,
-            "recording": whole,
-            "experiment": whole,
-            "stim": (begin, begin + max(round(cut.stimulus.duration * cut.rate) - 1, 0)),
-        }
-        sweeps.append(
-            IpfxSweep(
-                time,
-                cut.voltage,
-                cut.current,
-                "CurrentClamp",
-                cut.rate,
-                sweep_number=cut.number,
-                epochs=epochs,
-            )
-        )
-    return sweeps
+    def extractors(self, kind: StimulusType, **more: float) -> tuple[Any, Any]:
+        """IPFX's extractors of spikes and of spike trains."""
+        from ipfx import data_set_features
 
+        parameters = data_set_features.detection_parameters(kind)
+        options = {"start": self.start, "filter_frequency": _filter(self.rate)} | more
+        spikes, trains = data_set_features.extractors_for_sweeps(self.set, **options, **parameters)
+        return spikes, trains
 
-def _interval(cuts: list[_Cut]) -> tuple[float, float]:
-    onset = _common_onset(cuts)
-    rate = cuts[0].rate
-    points = round(cuts[0].stimulus.duration * rate)
-    return onset / rate, (onset + points) / rate
+    def responses(
+        self, features: IpfxFeatures, measured: StimulusProtocolAnalysis, end: float
+    ) -> Responses:
+        times = (self.start, end, self.end - self.start)
+        return Responses(self.set.sweeps, features, measured, *times, self.numbers)
 
 
 def _filter(rate: float) -> float | None:
@@ -321,33 +326,18 @@ def _filter(rate: float) -> float | None:
 
 
 def _long_square(cuts: list[_Cut], notes: list[str]) -> Responses:
-    from ipfx import data_set_features
     from ipfx.stimulus import StimulusType
     from ipfx.stimulus_protocol_analysis import LongSquareAnalysis
-    from ipfx.sweep import SweepSet
 
     cuts = _alike(cuts, "long squares", notes)
-    sweeps = _as_ipfx(cuts)
-    start, end = _interval(cuts)
-    duration = end - start
-    window = min(duration, STEP_WINDOW)
-    if abs(duration - STEP_WINDOW) < 0.005:
-        window = duration
-    elif window < STEP_WINDOW:
-        window = np.floor(window * 100 + 1e-6) / 100
-    if window != duration:
-        end = start + round(window * cuts[0].rate) / cuts[0].rate
-    if abs(duration - STEP_WINDOW) >= 0.005:
-        notes.append(f"steps last {duration:g} s; their first {window:g} s are measured")
-    extractor, trains = data_set_features.extractors_for_sweeps(
-        SweepSet(sweeps),
-        start=start,
+    together = _Together(cuts)
+    start, end = together.start, _measured_until(together, notes)
+    extractor, trains = together.extractors(
+        StimulusType.LONG_SQUARE,
         end=end,
         min_peak=-25,  # as in IPFX's feature vectors
-        filter_frequency=_filter(cuts[0].rate),
-        **data_set_features.detection_parameters(StimulusType.LONG_SQUARE),
     )
-    lead = start - max(float(sweep.t[0]) for sweep in sweeps)
+    lead = start - max(float(sweep.t[0]) for sweep in together.set.sweeps)
     if lead < trains.baseline_interval:
         trains.baseline_interval = lead
         trains.sag_baseline_interval = min(trains.sag_baseline_interval, lead)
@@ -358,33 +348,45 @@ def _long_square(cuts: list[_Cut], notes: list[str]) -> Responses:
     if negative and max(negative) <= smallest:
         smallest = max(negative) * 1.001
         notes.append(f"resistance and time constant are of steps of {max(negative):g} pA")
-    responses = LongSquareAnalysis(
+    measured = LongSquareAnalysis(
         extractor,
         trains,
         subthresh_min_amp=smallest,
         require_subthreshold=False,
         require_suprathreshold=False,
     )
-    features = _analyse_long_square(responses, SweepSet(sweeps), notes)
-    return Responses(
-        sweeps, features, responses, start, end, duration, tuple(cut.number for cut in cuts)
-    )
+    features = _analyse_long_square(measured, together.set, notes)
+    return together.responses(features, measured, end)
 
 
-def _analyse_long_square(responses: Any, sweeps: Any, notes: list[str]) -> dict[str, Any]:
+def _measured_until(together: _Together, notes: list[str]) -> float:
+    """End of the part of a step that is measured, s."""
+    duration = together.end - together.start
+    if abs(duration - STEP_WINDOW) < 0.005:
+        return together.end
+    window = min(duration, STEP_WINDOW)
+    if window < STEP_WINDOW:
+        window = np.floor(window * 100 + 1e-6) / 100
+    notes.append(f"steps last {duration:g} s; their first {window:g} s are measured")
+    if window == duration:
+        return together.end
+    return together.start + round(window * together.rate) / together.rate
+
+
+def _analyse_long_square(
+    responses: LongSquareAnalysis, sweeps: SweepSet, notes: list[str]
+) -> IpfxFeatures:
     """IPFX's analysis in its parts, so that a failure of one leaves the other."""
     extra = ["peak_deflect", "stim_amp", "v_baseline", "sag"]
     responses.analyze_basic_features(sweeps, extra_sweep_features=extra)
     table = responses.all_sweep_features()
-    features: dict[str, Any] = {
+    features: IpfxFeatures = {
         "spikes_set": responses._spikes_set,
         "sweeps": table,
         "v_baseline": float(np.nanmean(table["v_baseline"].to_numpy(dtype=float))),
     }
-    try:
+    with noting("long squares", notes):
         features.update(responses.analyze_subthreshold(sweeps))
-    except IPFX_ERRORS as error:
-        notes.append(f"long squares: {str(error) or type(error).__name__}")
     features.update(_suprathreshold(responses, notes))
     small = features.get("subthreshold_membrane_property_sweeps")
     if small is not None and len(small) > 1 and small["stim_amp"].nunique() == 1:
@@ -403,7 +405,7 @@ def _analyse_long_square(responses: Any, sweeps: Any, notes: list[str]) -> dict[
     return features
 
 
-def _suprathreshold(responses: Any, notes: list[str]) -> dict[str, Any]:
+def _suprathreshold(responses: LongSquareAnalysis, notes: list[str]) -> IpfxFeatures:
     """As IPFX's `analyze_suprathreshold`, which gives nothing if only one sweep spikes."""
     from ipfx.spike_train_features import fit_fi_slope
 
@@ -417,67 +419,46 @@ def _suprathreshold(responses: Any, notes: list[str]) -> dict[str, Any]:
         "rheobase_i": rheobase["stim_amp"],
         "hero_sweep": responses.find_hero_sweep(rheobase["stim_amp"], spiking),
     }
-    try:
+    with noting("fi_fit_slope", notes):
         amplitudes, rates = spiking["stim_amp"].to_numpy(), spiking["avg_rate"].to_numpy()
         features["fi_fit_slope"] = fit_fi_slope(amplitudes, rates)
-    except IPFX_ERRORS as error:
-        notes.append(f"fi_fit_slope: {str(error) or type(error).__name__}")
     return features
 
 
 def _short_square(cuts: list[_Cut], notes: list[str]) -> Responses:
-    from ipfx import data_set_features, spike_features
+    from ipfx import spike_features
     from ipfx.stimulus import StimulusType
     from ipfx.stimulus_protocol_analysis import ShortSquareAnalysis
-    from ipfx.sweep import SweepSet
 
-    cuts = _alike(cuts, "short squares", notes)
-    sweeps = _as_ipfx(cuts)
-    start, end = _interval(cuts)
-    together = SweepSet(sweeps)
+    together = _Together(_alike(cuts, "short squares", notes))
+    sweeps, start = together.set, together.start
     # IPFX would estimate these with its filter at 10 kHz whatever the rate.
     cutoff, share = spike_features.estimate_adjusted_detection_parameters(
-        together.v, together.t, start, start + 0.001, filter=_filter(cuts[0].rate)
+        sweeps.v, sweeps.t, start, start + 0.001, filter=_filter(together.rate)
     )
-    extractor, trains = data_set_features.extractors_for_sweeps(
-        together,
+    extractors = together.extractors(
+        StimulusType.SHORT_SQUARE,
         dv_cutoff=cutoff,
         thresh_frac=share,
-        start=start,
-        end=end + 0.05,  # as in IPFX's feature vectors
+        end=together.end + 0.05,  # as in IPFX's feature vectors
         reject_at_stim_start_interval=0.0002,
-        filter_frequency=_filter(cuts[0].rate),
-        **data_set_features.detection_parameters(StimulusType.SHORT_SQUARE),
     )
-    responses = ShortSquareAnalysis(extractor, trains)
-    features = responses.analyze(together)
-    numbers = tuple(cut.number for cut in cuts)
-    return Responses(sweeps, features, responses, start, end, end - start, numbers)
+    measured = ShortSquareAnalysis(*extractors)
+    return together.responses(measured.analyze(sweeps), measured, together.end)
 
 
 def _ramp(cuts: list[_Cut], notes: list[str]) -> Responses:
-    from ipfx import data_set_features
     from ipfx.stimulus import StimulusType
     from ipfx.stimulus_protocol_analysis import RampAnalysis
-    from ipfx.sweep import SweepSet
 
     rate = Counter(cut.rate for cut in cuts).most_common(1)[0][0]
-    cuts = [cut for cut in cuts if cut.rate == rate]
-    sweeps = _as_ipfx(cuts)
-    start, end = _interval(cuts)
-    extractor, trains = data_set_features.extractors_for_sweeps(
-        SweepSet(sweeps),
-        start=start,
-        filter_frequency=_filter(rate),
-        **data_set_features.detection_parameters(StimulusType.RAMP),
-    )
-    responses = RampAnalysis(extractor, trains)
-    features = responses.analyze(SweepSet(sweeps))
-    if not len(features["spiking_sweeps"]):
+    together = _Together([cut for cut in cuts if cut.rate == rate])
+    measured = RampAnalysis(*together.extractors(StimulusType.RAMP))
+    responses = together.responses(measured.analyze(together.set), measured, together.end)
+    if not len(responses.features["spiking_sweeps"]):
         notes.append("no ramp made it spike")
-        return Responses(sweeps, features, responses, start, end, end - start, ())
-    numbers = tuple(cut.number for cut in cuts)
-    return Responses(sweeps, features, responses, start, end, end - start, numbers)
+        return replace(responses, numbers=())
+    return responses
 
 
 @contextmanager
@@ -491,6 +472,15 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def noting(name: str, notes: list[str]) -> Iterator[None]:
+    """Note why IPFX cannot measure something, and go on."""
+    try:
+        yield
+    except _IPFX_ERRORS as error:
+        notes.append(f"{name}: {str(error) or type(error).__name__}")
 
 
 def import_ipfx() -> None:

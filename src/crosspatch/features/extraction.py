@@ -19,7 +19,7 @@ from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.families import vector_families
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
-from crosspatch.features.outcome import CellFeatures
+from crosspatch.features.outcome import CellFeatures, Head
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
@@ -51,30 +51,32 @@ def step_described(
     Raises
     ------
     RecordingError
-        If only a part is given, or the amplitudes are no numbers.
+        If only a part is given, or the amplitudes are not numbers.
     """
     if start is None and end is None and amplitudes is None:
         return None
     if start is None or end is None or amplitudes is None:
-        raise RecordingError(
-            "--step-start, --step-end and --amplitudes go together; give all three"
-        )
+        hint = "{step_start}, {step_end} and {amplitudes} go together; give all three"
+        raise RecordingError("", hint)
     try:
-        if ":" in amplitudes:
-            first, last, step = (float(part) for part in amplitudes.split(":"))
-            count = round((last - first) / step)
-            if count < 0 or abs(first + count * step - last) > 1e-6 * abs(step):
-                raise ValueError
-            values = [first + step * k for k in range(count + 1)]
-        else:
-            values = [float(part) for part in amplitudes.split(",")]
+        values = _amplitudes(amplitudes)
         if not np.isfinite([start, end, *values]).all():
             raise ValueError
     except (ValueError, ZeroDivisionError) as error:
         raise RecordingError(
-            f"--amplitudes {amplitudes}: not understood; write -100,-50,0,50 or -100:300:20"
+            f"amplitudes {amplitudes}: not understood", hint="write -100,-50,0,50 or -100:300:20"
         ) from error
     return StepDescription(start, end, tuple(values))
+
+
+def _amplitudes(text: str) -> list[float]:
+    if ":" not in text:
+        return [float(part) for part in text.split(",")]
+    first, last, step = (float(part) for part in text.split(":"))
+    count = round((last - first) / step)
+    if count < 0 or abs(first + count * step - last) > 1e-6 * abs(step):
+        raise ValueError
+    return [first + step * k for k in range(count + 1)]
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,6 @@ class ExtractionSettings:
 def extract_recording(recording: Recording, settings: ExtractionSettings) -> CellFeatures:
     """Compute the features of one open recording.
 
-    Parameters
-    ----------
-    recording : Recording
-    settings : ExtractionSettings
-
     Raises
     ------
     RecordingError
@@ -131,18 +128,7 @@ def extract_recording(recording: Recording, settings: ExtractionSettings) -> Cel
 
 
 def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Recording, Analysis]:
-    """Measure an open recording.
-
-    Parameters
-    ----------
-    recording : Recording
-    settings : ExtractionSettings
-
-    Returns
-    -------
-    Recording
-        With the step that the settings describe, if they do.
-    Analysis
+    """Measure an open recording; it comes back with the step that the settings describe.
 
     Raises
     ------
@@ -186,21 +172,24 @@ def features_of(
             f"{'; '.join(notes) or 'nothing was recorded'}"
         )
     present = layout.present(single[None])[0]
-    qualities = analysis.qualities.values()
-    head = asdict(recording.recorded) | {
-        "format": recording.format,
-        "sweeps": len(recording.current_clamp) + recording.left_out,
-        "sweeps_rejected": sum(not quality.passed for quality in qualities),
-        "families_missing": ", ".join(
-            name for name, there in zip(layout.families, present, strict=True) if not there
-        ),
-        "qc_passed": analysis.cell.passed,
-        "qc_reasons": "; ".join(analysis.cell.reasons),
-        "seal": analysis.cell.seal,
-        "access_resistance": analysis.cell.access_resistance,
-        "bridge_error": analysis.cell.bridge,
-        "notes": tuple(dict.fromkeys(notes)),
-    }
+    recorded, cell = recording.recorded, analysis.cell
+    missing = [name for name, there in zip(layout.families, present, strict=True) if not there]
+    head = Head(
+        species=recorded.species,
+        donor=recorded.donor,
+        session=recorded.session,
+        seal=cell.seal,
+        access_resistance=cell.access_resistance,
+        simulated=recorded.simulated,
+        format=recording.format,
+        sweeps=len(recording.current_clamp) + recording.left_out,
+        sweeps_rejected=sum(not quality.passed for quality in analysis.qualities.values()),
+        families_missing=", ".join(missing),
+        qc_passed=cell.passed,
+        qc_reasons="; ".join(cell.reasons),
+        bridge_error=cell.bridge,
+        notes=tuple(dict.fromkeys(notes)),
+    )
     return CellFeatures(recording.cell_id, single, head)
 
 
@@ -219,22 +208,17 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
         If the file cannot be read or no feature can be measured.
     NetworkError
         If a file of the archive cannot be had.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> cell = crosspatch.extract("simulated/sim-human-0001.nwb")
+    >>> cell.cell_id, cell.values.shape
+    ('sim-human-0001', (3757,))
     """
     settings = settings or ExtractionSettings()
     if isinstance(source, Asset):
-        web = Web()
-        # Without TLS, what looks like a poor recording may be bytes that came wrong.
-        doubts = (DoubtfulBytesError,) if source.api.startswith("https://") else _DOUBTS
-        try:
-            cell = _extract_asset(source, settings, web, verified=False)
-        except doubts:
-            cell = _extract_asset(source, settings, web, verified=True)
-        cell.head["sha256"] = source.digests.get("sha256", source.digest)
-        cell.head["recording_source"] = str(source)
-        cell.head["file_bytes"] = source.size
-        cell.head["bytes_read"] = web.received
-        cell.head["requests"] = web.requests
-        return cell
+        return _extract_asset(source, settings)
     path = Path(source)
     with open_recording(path, measured_only=True) as recording:
         cell = extract_recording(recording, settings)
@@ -243,16 +227,31 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    cell.head["sha256"] = digest
-    cell.head["recording_source"] = str(path)
+    cell.head.update({"sha256": digest, "recording_source": str(path)})
     return cell
 
 
-_DOUBTS = (DoubtfulBytesError, RecordingError)
+def _extract_asset(asset: Asset, settings: ExtractionSettings) -> CellFeatures:
+    web = Web()
 
+    def extracted(*, verified: bool) -> CellFeatures:
+        with open_asset(asset, measured_only=True, verified=verified, web=web) as recording:
+            return extract_recording(recording, settings)
 
-def _extract_asset(
-    asset: Asset, settings: ExtractionSettings, web: Web, *, verified: bool
-) -> CellFeatures:
-    with open_asset(asset, measured_only=True, verified=verified, web=web) as recording:
-        return extract_recording(recording, settings)
+    # Without TLS, what looks like a poor recording may be bytes that came wrong.
+    secure = asset.api.startswith("https://")
+    doubts = (DoubtfulBytesError,) if secure else (DoubtfulBytesError, RecordingError)
+    try:
+        cell = extracted(verified=False)
+    except doubts:
+        cell = extracted(verified=True)
+    cell.head.update(
+        {
+            "sha256": asset.digests.get("sha256", asset.digest),
+            "recording_source": str(asset),
+            "file_bytes": asset.size,
+            "bytes_read": web.received,
+            "requests": web.requests,
+        }
+    )
+    return cell

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from crosspatch.features.analysis import IPFX_ERRORS, Analysis, Responses, quiet
+from crosspatch.features.analysis import Analysis, Responses, noting, quiet
 from crosspatch.features.layouts import VectorSettings
+
+if TYPE_CHECKING:
+    from ipfx.sweep import Sweep as IpfxSweep
 
 Vector = NDArray[np.float64]
 
@@ -29,13 +32,6 @@ def vector_families(
 ) -> tuple[dict[str, Vector], list[str]]:
     """Compute the families that the recording allows.
 
-    Parameters
-    ----------
-    analysis : Analysis
-        From `crosspatch.features.analysis.analyse`.
-    settings : VectorSettings
-        One of `crosspatch.features.layouts.VECTOR_LAYOUTS`.
-
     Returns
     -------
     families : dict
@@ -44,59 +40,52 @@ def vector_families(
     notes : list of str
         Why families or parts of them are missing.
     """
-    lengths = settings.lengths
-    computed: dict[str, Vector] = {}
     notes: list[str] = []
+    vectors: dict[str, Vector | None] = {}
 
-    def attempt(name: str, compute: Callable[[], Vector | None]) -> None:
-        try:
-            vector = compute()
-        except IPFX_ERRORS as error:
-            notes.append(f"{name}: {str(error) or type(error).__name__}")
-            return
-        if vector is None or not np.isfinite(vector).any():
-            return
-        vector = np.where(np.isfinite(vector), vector, np.nan)
-        if len(vector) != lengths[name]:
-            raise ValueError(f"{name} has {len(vector)} positions, expected {lengths[name]}")
-        computed[name] = vector
+    def attempt(name: str, compute: Callable[..., Vector | None], *given: object) -> None:
+        with noting(name, notes):
+            vectors[name] = compute(*given)
 
     with quiet():
-        waveforms = _first_ap(analysis, settings, notes)
-        for name, vector in waveforms.items():
-            attempt(name, lambda vector=vector: vector)  # type: ignore[misc]
+        vectors.update(_first_ap(analysis, settings, notes))
         long = analysis.long_square
         if long is not None:
-            attempt("isi_shape", lambda: _isi_shape(long, settings))
-            attempt("step_subthresh", lambda: _step_subthresh(long, settings))
-            attempt("subthresh_norm", lambda: _subthresh_norm(long, settings))
+            attempt("isi_shape", _isi_shape, long, settings)
+            attempt("step_subthresh", _step_subthresh, long, settings)
+            attempt("subthresh_norm", _subthresh_norm, long, settings)
             if "rheobase_i" in long.features:
                 trains = _Trains(long, settings, notes)
                 attempt("psth", trains.psth)
                 attempt("inst_freq", trains.inst_freq)
                 for name, feature in _SPIKE_FEATURES.items():
-                    attempt(name, lambda feature=feature: trains.spike(feature))  # type: ignore[misc]
-    ordered = {name: computed[name] for name in lengths if name in computed}
-    return ordered, notes
+                    attempt(name, trains.spike, feature)
+    families: dict[str, Vector] = {}
+    for name, length in settings.lengths.items():
+        vector = vectors.get(name)
+        if vector is None or not np.isfinite(vector).any():
+            continue
+        if len(vector) != length:
+            raise ValueError(f"{name} has {len(vector)} positions, expected {length}")
+        families[name] = np.where(np.isfinite(vector), vector, np.nan)
+    return families, notes
 
 
 def _first_ap(analysis: Analysis, settings: VectorSettings, notes: list[str]) -> dict[str, Vector]:
     """First action potential in short squares, at rheobase, and in ramps."""
-    points = round(settings.ap_window * settings.ap_rate)
     potentials = []
-    for name, responses, choose in (
-        ("short squares", analysis.short_square, _short_square_spikes),
-        ("rheobase", analysis.long_square, _rheobase_spikes),
-        ("ramps", analysis.ramp, _ramp_spikes),
+    for name, responses, key in (
+        ("short squares", analysis.short_square, "common_amp_sweeps"),
+        ("rheobase", analysis.long_square, "rheobase_sweep"),
+        ("ramps", analysis.ramp, "spiking_sweeps"),
     ):
-        potential = np.full(points, np.nan)
-        if responses is not None:
-            try:
-                sweeps, spikes, skip_clipped = choose(responses)
-                if sweeps:
-                    potential = _waveform(sweeps, spikes, skip_clipped, settings)
-            except IPFX_ERRORS as error:
-                notes.append(f"first_ap_v, {name}: {str(error) or type(error).__name__}")
+        potential = np.full(round(settings.ap_window * settings.ap_rate), np.nan)
+        at_rheobase = key == "rheobase_sweep"
+        if responses is not None and not (at_rheobase and key not in responses.features):
+            with noting(f"first_ap_v, {name}", notes):
+                chosen = responses.features[key]
+                places = [chosen.name] if at_rheobase else chosen.index
+                potential = _waveform(responses, places, not at_rheobase, settings)
         potentials.append(potential)
     slopes = [np.diff(potential) for potential in potentials]
     if settings.average_first_ap:
@@ -109,42 +98,19 @@ def _mean(parts: list[Vector]) -> Vector:
     return np.mean(there, axis=0) if there else parts[0]
 
 
-_Chosen = tuple[list[Any], list[pd.DataFrame], bool]
-
-
-def _short_square_spikes(responses: Responses) -> _Chosen:
-    chosen = responses.features["common_amp_sweeps"].index
-    return *_picked(responses, chosen), True
-
-
-def _rheobase_spikes(responses: Responses) -> _Chosen:
-    if "rheobase_sweep" not in responses.features:
-        return [], [], False
-    return *_picked(responses, [responses.features["rheobase_sweep"].name]), False
-
-
-def _ramp_spikes(responses: Responses) -> _Chosen:
-    chosen = responses.features["spiking_sweeps"].index
-    return *_picked(responses, chosen), True
-
-
-def _picked(responses: Responses, indices: Any) -> tuple[list[Any], list[pd.DataFrame]]:
-    spikes = responses.features["spikes_set"]
-    return [responses.sweeps[k] for k in indices], [spikes[k] for k in indices]
-
-
 def _waveform(
-    sweeps: list[Any], spikes: list[pd.DataFrame], skip_clipped: bool, settings: VectorSettings
+    responses: Responses, places: Iterable[int], skip_clipped: bool, settings: VectorSettings
 ) -> Vector:
+    """Mean first action potential of some of the sweeps."""
     from ipfx import feature_vectors
 
-    points = round(settings.ap_window * settings.ap_rate)
+    spikes_set = responses.features["spikes_set"]
     if skip_clipped:
-        whole = [not bool(each["clipped"].to_numpy()[0]) for each in spikes]
-        sweeps = [sweep for sweep, keep in zip(sweeps, whole, strict=True) if keep]
-        spikes = [each for each, keep in zip(spikes, whole, strict=True) if keep]
-        if not sweeps:  # IPFX would give zeros
-            return np.full(points, np.nan)
+        places = [k for k in places if not bool(spikes_set[k]["clipped"].to_numpy()[0])]
+    sweeps = [responses.sweeps[k] for k in places]
+    spikes = [spikes_set[k] for k in places]
+    if not sweeps:  # IPFX would give zeros
+        return np.full(round(settings.ap_window * settings.ap_rate), np.nan)
     rate = float(sweeps[0].sampling_rate)
     factor = rate / settings.ap_rate
     native = factor >= 1 and abs(factor - round(factor)) < 1e-6
@@ -155,11 +121,13 @@ def _waveform(
         target_sampling_rate=settings.ap_rate if native else rate,
         window_length=window,
     )
-    if native:
-        return np.asarray(potential, dtype=np.float64)
+    return np.asarray(potential, np.float64) if native else _resampled(potential, rate, settings)
+
+
+def _resampled(potential: Vector, rate: float, settings: VectorSettings) -> Vector:
     from scipy.interpolate import CubicSpline
 
-    at = np.arange(points) / settings.ap_rate
+    at = np.arange(round(settings.ap_window * settings.ap_rate)) / settings.ap_rate
     return np.asarray(CubicSpline(np.arange(len(potential)) / rate, potential)(at))
 
 
@@ -180,12 +148,11 @@ def _isi_shape(long: Responses, settings: VectorSettings) -> Vector | None:
 def _step_subthresh(long: Responses, settings: VectorSettings) -> Vector | None:
     from ipfx import feature_vectors
 
-    steps = _subthreshold(long)
+    steps, _ = _subthreshold(long, settings)
     if not steps:
         return None
-    padded = {amplitude: _Padded(long, sweep, settings) for amplitude, (sweep, _) in steps.items()}
     vector = feature_vectors.step_subthreshold(
-        padded,
+        steps,
         list(settings.subthreshold),
         long.start,
         _binned_end(long, settings),
@@ -194,26 +161,25 @@ def _step_subthresh(long: Responses, settings: VectorSettings) -> Vector | None:
         amp_tolerance=5,
     )
     parts = np.asarray(vector).reshape(len(settings.subthreshold), -1)
-    return _on_reference(parts, list(padded.values()), long, settings)
+    return _on_reference(parts, steps.values(), long, settings)
 
 
 def _subthresh_norm(long: Responses, settings: VectorSettings) -> Vector | None:
     from ipfx import feature_vectors
 
-    steps = _subthreshold(long)
+    steps, deflections = _subthreshold(long, settings)
     if not steps:
         return None
-    padded = {amplitude: _Padded(long, sweep, settings) for amplitude, (sweep, _) in steps.items()}
     vector = feature_vectors.subthresh_norm(
-        padded,
-        {amplitude: deflection for amplitude, (_, deflection) in steps.items()},
+        steps,
+        deflections,
         long.start,
         _binned_end(long, settings),
         target_amp=settings.normalised_at,
         extend_duration=settings.around_step,
         subsample_interval=settings.subthreshold_bin,
     )
-    return _on_reference(np.asarray(vector)[None], list(padded.values()), long, settings)
+    return _on_reference(np.asarray(vector)[None], steps.values(), long, settings)
 
 
 def _binned_end(long: Responses, settings: VectorSettings) -> float:
@@ -222,17 +188,19 @@ def _binned_end(long: Responses, settings: VectorSettings) -> float:
     return long.start + round((long.end - long.start) / width) * width
 
 
-def _subthreshold(long: Responses) -> dict[float, tuple[Any, tuple[float, float]]]:
-    """Amplitude of a hyperpolarising step to its sweep, and (baseline, deflection)."""
+def _subthreshold(
+    long: Responses, settings: VectorSettings
+) -> tuple[dict[float, _Padded], dict[float, tuple[float, float]]]:
+    """Amplitude of a hyperpolarising step to its sweep, and to its baseline and deflection."""
     from ipfx import feature_vectors
     from ipfx.sweep import SweepSet
 
     if "subthreshold_sweeps" not in long.features:
-        return {}
+        return {}, {}
     sweeps, deflections = feature_vectors.identify_subthreshold_hyperpol_with_amplitudes(
         long.features, SweepSet(long.sweeps)
     )
-    return {amplitude: (sweeps[amplitude], deflections[amplitude]) for amplitude in sweeps}
+    return {each: _Padded(long, sweep, settings) for each, sweep in sweeps.items()}, deflections
 
 
 class _Padded:
@@ -246,12 +214,12 @@ class _Padded:
         Which bins of the window were recorded.
     """
 
-    def __init__(self, long: Responses, sweep: Any, settings: VectorSettings):
+    def __init__(self, long: Responses, sweep: IpfxSweep, settings: VectorSettings):
         voltage, rate = np.asarray(sweep.v), float(sweep.sampling_rate)
         onset = (long.start - float(sweep.t[0])) * rate
         width = round(settings.subthreshold_bin * rate)
         if abs(width / settings.subthreshold_bin - rate) > 1e-6 * rate:
-            # Bins that are no whole number of samples: onto the nearest rate that has whole ones.
+            # Bins that are not whole samples: onto the nearest rate at which they are.
             fitting = width / settings.subthreshold_bin
             points = int(len(voltage) / rate * fitting)
             voltage = np.interp(
@@ -276,14 +244,9 @@ class _Padded:
 
 
 def _on_reference(
-    parts: Vector, sweeps: list[_Padded], long: Responses, settings: VectorSettings
+    parts: Vector, sweeps: Iterable[_Padded], long: Responses, settings: VectorSettings
 ) -> Vector:
-    """Put bins where the reference's steps have them; what was not recorded is missing.
-
-    Parameters
-    ----------
-    parts : array, shape (amplitudes, bins)
-    """
+    """Put bins, (amplitudes, bins), where the reference has them; others are missing."""
     recorded = np.all([sweep.recorded for sweep in sweeps], axis=0)
     parts = np.where(recorded, parts, np.nan)
     around = round(settings.around_step / settings.subthreshold_bin)

@@ -63,10 +63,13 @@ def _below(each: str | Path) -> Iterator[Path]:
     if not matches:
         raise RecordingError(f"{each} does not exist")
     for match in matches:
-        for file in sorted(match.rglob("*")) if match.is_dir() else [match]:
-            wanted = file.suffix.lower() in RECORDING_SUFFIXES and not file.name.startswith(".")
-            if wanted and file.is_file():
-                yield file
+        files = sorted(match.rglob("*")) if match.is_dir() else [match]
+        yield from filter(_is_recording, files)
+
+
+def _is_recording(file: Path) -> bool:
+    wanted = file.suffix.lower() in RECORDING_SUFFIXES and not file.name.startswith(".")
+    return wanted and file.is_file()
 
 
 def open_source(source: Source, *, measured_only: bool = False) -> Recording:

@@ -180,12 +180,12 @@ class Layout:
         return max(len(columns) for columns in self.columns.values())
 
     def present(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Which families a cell has: those with at least one finite value.
+        """Which families cells have: those with at least one finite value.
 
         Parameters
         ----------
         X : array, shape (cells, features)
-            Feature values, NaN where missing.
+            NaN where missing.
 
         Returns
         -------

@@ -1,23 +1,37 @@
-"""Many recordings become one table of features: in parallel, resumable, file by file."""
+"""Recordings become features, each in a process that may die; many of them, resumable."""
 
 from __future__ import annotations
 
 import queue
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from crosspatch.errors import RecordingError
-from crosspatch.features.extraction import ExtractionSettings
+from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
+from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.processes import Child, DiedError, LateError, Tell, answer_requests
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed import Future as DaskFuture
 
 #: Waiting this long for a Dask worker to appear, s.
 _WORKERS_WITHIN = 60.0
+
+#: A child is replaced after this many files: memory that libraries leave behind goes with it.
+_FILES_PER_CHILD = 200
+
+Outcome = CellFeatures | Failure
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,25 @@ class ExtractionProgress:
     total: int
     failed: int
     kept: int
+
+
+def extract_one(source: Source, settings: ExtractionSettings, limit: float = 300.0) -> Outcome:
+    """Extract one file in a child process of its own.
+
+    Parameters
+    ----------
+    source : Path or Asset
+    settings : ExtractionSettings
+    limit : float
+        Seconds until the file is given up.
+
+    Returns
+    -------
+    CellFeatures or Failure
+        A failure if the file cannot be read, takes too long, or brings the child down.
+    """
+    with closing(Readers()) as readers:
+        return readers.extract(source, settings, limit)
 
 
 def extract_many(
@@ -73,102 +106,162 @@ def extract_many(
     """
     settings = settings or ExtractionSettings()
     files = find_recordings(paths)
-    with ExitStack() as stack:
-        store = stack.enter_context(CellStore(store_file))
+    with CellStore(store_file) as store:
         key = settings.key
         todo = [file for file in files if not store.has(file, key)]
         kept = len(files) - len(todo)
-        failed = store.failures(files, key)
-        state = ExtractionProgress(kept, len(files), failed, kept)
+        state = ExtractionProgress(kept, len(files), store.failures(files, key), kept)
         if progress is not None:
             progress(state)
         if not todo:
             return state
-        work = stack.enter_context(_Pool(jobs, scheduler))
-        for path, outcome in work.map(todo, settings, limit):
-            store.put(path, key, outcome)
-            wrong = isinstance(outcome, Failure)
-            state = ExtractionProgress(state.done + 1, len(files), state.failed + wrong, kept)
-            if progress is not None:
-                progress(state)
+        if scheduler is None:
+            outcomes = _extract_here(todo, settings, limit, jobs)
+        else:
+            outcomes = _extract_elsewhere(todo, settings, limit, scheduler)
+        with closing(outcomes):
+            for path, outcome in outcomes:
+                store.put(path, key, outcome)
+                wrong = isinstance(outcome, Failure)
+                state = ExtractionProgress(state.done + 1, len(files), state.failed + wrong, kept)
+                if progress is not None:
+                    progress(state)
     return state
 
 
-class _Pool:
-    """Dask workers: a cluster of this process's threads, or one that runs already.
+def store_beside(out: str | Path) -> Path:
+    """The store that belongs to a cohort table: ``cohort.cells.sqlite`` beside ``cohort.h5ad``."""
+    return Path(out).with_suffix(".cells.sqlite")
 
-    Every thread has a child process that does the reading and computing, so that a file that
-    hangs or brings its process down costs that child and nothing else.
+
+class Readers:
+    """Child processes, as many as threads ask for; each reads one file at a time.
+
+    A file that hangs or brings its process down costs that process and nothing else.
     """
 
-    def __init__(self, jobs: int, scheduler: str | None):
-        self.jobs = jobs
-        self.scheduler = scheduler
+    def __init__(self) -> None:
+        self.idle: list[Child] = []
+        self._closed = threading.Event()
 
-    def __enter__(self) -> _Pool:
-        import logging
+    def extract(self, source: Source, settings: ExtractionSettings, limit: float) -> Outcome:
+        """Extract a file, as `extract_one` does, in a child that is idle or a new one.
 
-        import dask
-        from distributed import Client, LocalCluster
+        Raises
+        ------
+        StoppedError
+            If it was closed meanwhile.
+        """
+        try:
+            child = self._child()
+        except DiedError:
+            return Failure("the process that reads files could not be started", again=True)
+        outcome: Outcome
+        try:
+            outcome = child.ask((source, settings), limit, stopped=self._closed.is_set)
+        except LateError as error:
+            return Failure(str(error), again=True, hint="give it more time with {limit}")
+        except DiedError as error:
+            return Failure(f"reading it brought the process down ({error.how})", again=True)
+        self.idle.append(child)
+        return outcome
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        self._stack = ExitStack()
-        if self.scheduler is None:
-            from crosspatch.features.isolation import close_children
+    def _child(self) -> Child:
+        with suppress(IndexError):
+            while True:
+                child = self.idle.pop()
+                if child.alive and child.answers < _FILES_PER_CHILD:
+                    return child
+                child.close()
+        child = Child(__name__)
+        child.wait_ready(self._closed.is_set)
+        return child
 
-            self._stack.callback(close_children)
-            self._stack.enter_context(
-                dask.config.set({"distributed.worker.memory.terminate": False})
-            )
-            cluster = self._stack.enter_context(
-                LocalCluster(
-                    n_workers=1,
-                    threads_per_worker=self.jobs,
-                    processes=False,
-                    dashboard_address="127.0.0.1:0",  # a free port, seen from here only
-                    silence_logs=logging.CRITICAL,
-                )
-            )
-            self.client = self._stack.enter_context(Client(cluster))
-        else:
-            try:
-                self.client = self._stack.enter_context(Client(self.scheduler, timeout=10))
-            except (OSError, TimeoutError, ValueError) as error:
-                raise RecordingError(
-                    f"no Dask scheduler answers at {self.scheduler}; start one with "
-                    "`dask scheduler`, or leave out --scheduler to use this machine"
-                ) from error
-        return self
+    def stop(self) -> None:
+        """Have other threads give up what they wait for."""
+        self._closed.set()
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def close(self) -> None:
+        """End the processes."""
+        self.stop()
+        while self.idle:
+            self.idle.pop().close()
 
-    def map(
-        self, files: Sequence[Source], settings: ExtractionSettings, limit: float
-    ) -> Iterable[tuple[Source, CellFeatures | Failure]]:
-        from crosspatch.features.isolation import extract_isolated
 
-        finished: queue.Queue[Any] = queue.Queue()
+def _extract_here(
+    files: Sequence[Source], settings: ExtractionSettings, limit: float, jobs: int
+) -> Generator[tuple[Source, Outcome], None, None]:
+    """Extract in child processes of this one, in the order in which they finish."""
+    readers = Readers()
+    threads = ThreadPoolExecutor(jobs)
+
+    def started(some: Iterable[Source]) -> dict[Future[Outcome], Source]:
+        return {threads.submit(readers.extract, file, settings, limit): file for file in some}
+
+    try:
         waiting = iter(files)
-        running: dict[str, tuple[Any, Source]] = {}
+        running = started(islice(waiting, 2 * jobs))  # what is waiting costs memory
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                file = running.pop(future)
+                running |= started(islice(waiting, 1))
+                yield file, future.result()
+    finally:
+        readers.stop()
+        threads.shutdown(cancel_futures=True)
+        readers.close()
+
+
+#: Of a Dask worker: they end with it.
+_worker_readers = Readers()
+
+
+def _extract_on_worker(source: Source, settings: ExtractionSettings, limit: float) -> Outcome:
+    return _worker_readers.extract(source, settings, limit)
+
+
+def _extract_elsewhere(
+    files: Sequence[Source], settings: ExtractionSettings, limit: float, scheduler: str
+) -> Generator[tuple[Source, Outcome], None, None]:
+    """Extract on the workers of a Dask scheduler, in the order in which they finish."""
+    import logging
+
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise RecordingError(
+            f"no Dask scheduler answers at {scheduler}",
+            hint="start one with `dask scheduler`, or leave out {scheduler} to use this machine",
+        ) from error
+    with client:
+        finished: queue.Queue[DaskFuture] = queue.Queue()
+        waiting = iter(files)
+        running: dict[object, tuple[DaskFuture, Source]] = {}
 
         def submit() -> None:
-            path = next(waiting, None)
-            if path is not None:
-                future = self.client.submit(
-                    extract_isolated, path, settings, limit, pure=False, retries=0
+            if (path := next(waiting, None)) is not None:
+                future = client.submit(
+                    _extract_on_worker, path, settings, limit, pure=False, retries=0
                 )
                 running[future.key] = (future, path)
                 future.add_done_callback(finished.put)
 
-        for _ in range(2 * max(self._threads(), 1)):  # what is waiting costs memory
+        for _ in range(2 * max(_threads(client), 1)):  # what is waiting costs memory
             submit()
         last = time.monotonic()
         while running:
             try:
                 future = finished.get(timeout=2.0)
             except queue.Empty:
-                self._require_workers(last)
+                if not _threads(client) and time.monotonic() - last > _WORKERS_WITHIN:
+                    raise RecordingError(
+                        f"no Dask worker has answered at {scheduler} for {_WORKERS_WITHIN:g} s",
+                        hint="start one with `dask worker ADDRESS` and give the same command "
+                        "again: what is done is kept",
+                    ) from None
                 continue
             last = time.monotonic()
             _, path = running.pop(future.key)
@@ -179,20 +272,30 @@ class _Pool:
             submit()
             yield path, outcome
 
-    def _threads(self) -> int:
-        return sum(self.client.nthreads().values())
 
-    def _require_workers(self, since: float) -> None:
-        if self._threads():
-            return
-        if time.monotonic() - since > _WORKERS_WITHIN:
-            raise RecordingError(
-                f"no Dask worker has answered at {self.scheduler} for {_WORKERS_WITHIN:g} s; start "
-                "one with `dask worker ADDRESS` and give the same command again: what is done is "
-                "kept"
-            )
+def _threads(client: Client) -> int:
+    return sum(client.nthreads().values())
 
 
-def store_beside(out: str | Path) -> Path:
-    """The store that belongs to a cohort table: ``cohort.cells.sqlite`` beside ``cohort.h5ad``."""
-    return Path(out).with_suffix(".cells.sqlite")
+def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> Outcome:
+    """What a child does with a file."""
+    try:
+        return extract_file(*request)
+    except NetworkError as error:
+        return Failure.of(error, again=True)
+    except CrosspatchError as error:
+        return Failure.of(error)
+    except MemoryError:
+        return Failure("not enough memory", again=True)
+    except Exception as error:  # a bug of ours or a library's: the others must go on
+        return Failure(f"unexpected {type(error).__name__}: {error}", again=True)
+
+
+if __name__ == "__main__":
+    from threadpoolctl import threadpool_limits
+
+    from crosspatch.features.analysis import import_ipfx
+
+    import_ipfx()
+    with threadpool_limits(1):  # as many files at a time as there are cores
+        answer_requests(_answer, sys.argv[1:])

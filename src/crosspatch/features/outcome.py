@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crosspatch.errors import CrosspatchError
+
+
+class Head(TypedDict, total=False):
+    """What is known of a recording, for the cohort table; `Recorded` and `CellQuality` say more."""
+
+    species: str | None
+    donor: str | None
+    session: str | None
+    simulated: bool
+    format: str
+    sweeps: int
+    sweeps_rejected: int
+    #: Names, separated by commas.
+    families_missing: str
+    qc_passed: bool
+    qc_reasons: str
+    seal: float
+    access_resistance: float
+    bridge_error: float
+    notes: Sequence[str]
+    sha256: str
+    recording_source: str
+    #: Of a file of the archive: its size, and what it took to measure it.
+    file_bytes: int
+    bytes_read: int
+    requests: int
 
 
 @dataclass(frozen=True)
@@ -16,15 +45,30 @@ class CellFeatures:
     cell_id: str
     #: Shape (features,). In the order of the layout, NaN where missing.
     values: NDArray[np.float32]
-    #: What is known of the recording, for the cohort table: species, donor, session, format,
-    #: simulated, sha256, counts of sweeps, quality and notes.
-    head: dict[str, Any] = field(default_factory=dict)
+    head: Head = field(default_factory=Head)
 
 
 @dataclass(frozen=True)
 class Failure:
     """A file that gave no cell."""
 
-    reason: str
+    message: str
     #: Whether it may succeed when tried again: it took too long, or its process died.
     again: bool = False
+    #: What to do, as `crosspatch.errors.CrosspatchError` has it.
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: CrosspatchError, *, again: bool = False) -> Failure:
+        """What an error says, in one line."""
+        return cls(" ".join(error.message.split()), again, error.hint)
+
+    @property
+    def error(self) -> CrosspatchError:
+        """The same as an error, which can spell the hint."""
+        return CrosspatchError(self.message, self.hint)
+
+    @property
+    def reason(self) -> str:
+        """What is wrong and what to do, in words."""
+        return str(self.error)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from crosspatch.features.analysis import Analysis, Responses, quiet
 
-#: Features of the first spike: our name to (IPFX's name, factor to our unit).
+#: None or NaN where something cannot be measured.
+Values = dict[str, float | None]
+
+#: Features of the first spike, as IPFX names them too, to the factor to our unit.
 _SPIKE = {
-    "upstroke_downstroke_ratio": ("upstroke_downstroke_ratio", 1.0),
-    "threshold_v": ("threshold_v", 1.0),
-    "width": ("width", 1e3),
-    "upstroke": ("upstroke", 1.0),
-    "downstroke": ("downstroke", 1.0),
+    "upstroke_downstroke_ratio": 1.0,
+    "threshold_v": 1.0,
+    "width": 1e3,
+    "upstroke": 1.0,
+    "downstroke": 1.0,
 }
 #: Potentials relative to threshold: our name to IPFX's.
 _RELATIVE = {
     "peak_deltav": "peak_v",
     "fast_trough_deltav": "fast_trough_v",
     "trough_deltav": "trough_v",
+}
+#: Features of a train of spikes: the human table has some of the hero sweep only.
+_TRAIN = {
+    "rheo": ("latency", "avg_rate", "mean_isi"),
+    "hero": ("latency", "avg_rate", "mean_isi", "median_isi", "isi_cv", "adapt"),
 }
 
 
@@ -34,11 +40,6 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
     potential are of the first spike: of the rheobase and hero sweeps, and averaged over sweeps
     for short squares and ramps.
 
-    Parameters
-    ----------
-    analysis : Analysis
-        From `crosspatch.features.analysis.analyse`.
-
     Returns
     -------
     dict
@@ -46,7 +47,7 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
         and time constant, s for latencies and intervals, pA, MOhm). Those that cannot be
         measured are not in it.
     """
-    values: dict[str, Any] = {}
+    values: Values = {}
     with quiet():
         if analysis.long_square is not None:
             values.update(_of_long_squares(analysis.long_square))
@@ -64,51 +65,34 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
     }
 
 
-def _of_long_squares(long: Responses) -> dict[str, Any]:
+def _of_long_squares(long: Responses) -> Values:
     features = long.features
-    values = {
-        name: features.get(name)
-        for name in ("v_baseline", "input_resistance", "sag", "vm_for_sag", "rheobase_i")
-    }
-    values["fi_fit_slope"] = features.get("fi_fit_slope")
+    names = ("v_baseline", "input_resistance", "sag", "vm_for_sag", "rheobase_i", "fi_fit_slope")
+    values: Values = {name: features.get(name) for name in names}
     if features.get("tau") is not None:
         values["tau"] = features["tau"] * 1e3
-    for name, sweep in (
-        ("rheo", features.get("rheobase_sweep")),
-        ("hero", features.get("hero_sweep")),
-    ):
+    for name, key in (("rheo", "rheobase_sweep"), ("hero", "hero_sweep")):
+        sweep = features.get(key)
         if sweep is None:
             continue
         spikes = features["spikes_set"][sweep.name]
         values.update(_of_spike(spikes.iloc[0].to_dict(), name))
-        values.update(_of_train(sweep, name))
+        values |= {f"{feature}_{name}": sweep.get(feature) for feature in _TRAIN[name]}
+        first = sweep.get("first_isi")
+        values[f"first_isi_inv_{name}"] = 1 / first if first else None
     return values
 
 
-def _of_train(sweep: pd.Series, name: str) -> dict[str, Any]:
-    train = {
-        f"{feature}_{name}": sweep.get(feature)
-        for feature in ("latency", "avg_rate", "mean_isi", "median_isi", "isi_cv", "adapt")
-    }
-    first = sweep.get("first_isi")
-    train[f"first_isi_inv_{name}"] = 1 / first if first else None
-    if name == "rheo":  # the human table has these of the hero sweep only
-        for feature in ("median_isi", "isi_cv", "adapt"):
-            del train[f"{feature}_rheo"]
-    return train
-
-
 def _mean_first_spike(responses: Responses, *more: str) -> dict[str, float]:
-    names = [name for name, _ in _SPIKE.values()]
-    features = [*names, *_RELATIVE.values(), *more]
+    features = [*_SPIKE, *_RELATIVE.values(), *more]
     spikes = [each for each in responses.features["spikes_set"] if len(each)]
     return dict(responses.measured.mean_features_first_spike(spikes, features))
 
 
-def _of_spike(spike: Mapping[str, Any], name: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for feature, (theirs, factor) in _SPIKE.items():
-        value = spike.get(theirs)
+def _of_spike(spike: Mapping[str, float], name: str) -> Values:
+    values: Values = {}
+    for feature, factor in _SPIKE.items():
+        value = spike.get(feature)
         values[f"{feature}_{name}"] = None if value is None else value * factor
     threshold = spike.get("threshold_v", np.nan)
     for feature, theirs in _RELATIVE.items():

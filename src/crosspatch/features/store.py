@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,16 +45,12 @@ def _content_of(source: Path | Asset) -> str | None:
 
 
 class CellStore:
-    """A SQLite file with a row a recording and settings; used in a ``with`` block.
-
-    Parameters
-    ----------
-    file : path
+    """A SQLite file with one row per recording and settings; used in a ``with`` block.
 
     Raises
     ------
     RecordingError
-        On any use, if the file cannot be written or is no store.
+        On any use, if the file cannot be written or is not a store.
     """
 
     def __init__(self, file: str | Path):
@@ -65,6 +62,8 @@ class CellStore:
             self._base = sqlite3.connect(self.file, timeout=60)
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute(_SCHEMA)
+            with suppress(sqlite3.OperationalError):  # it is there
+                self._base.execute("ALTER TABLE outcomes ADD COLUMN hint TEXT")
             self._base.commit()
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
@@ -96,25 +95,17 @@ class CellStore:
 
     def put(self, source: Path | Asset, settings: str, outcome: CellFeatures | Failure) -> None:
         """Keep what a file gave."""
-        row: tuple[Any, ...] = (None, None, None)
-        reason, again = None, False
+        row: tuple[object, ...]
         if isinstance(outcome, Failure):
-            reason, again = outcome.reason, outcome.again
+            row = (int(outcome.again), outcome.message, None, None, None, outcome.hint)
         else:
             vector = np.asarray(outcome.values, dtype="<f4").tobytes()
-            row = (outcome.cell_id, json.dumps(outcome.head), vector)
+            row = (0, None, outcome.cell_id, json.dumps(outcome.head), vector, None)
+        row = (str(source), settings, _content_of(source) or "gone", *row)
         try:
             with self._base:
                 self._base.execute(
-                    "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        str(source),
-                        settings,
-                        _content_of(source) or "gone",
-                        int(again),
-                        reason,
-                        *row,
-                    ),
+                    "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row
                 )
         except sqlite3.Error as error:
             raise self._error(error) from error
@@ -125,20 +116,20 @@ class CellStore:
         """What these files gave, in their order."""
         for source in sources:
             row = self._one(
-                "SELECT cell_id, head, vector, reason, again FROM outcomes "
+                "SELECT cell_id, head, vector, reason, again, hint FROM outcomes "
                 "WHERE source = ? AND settings = ?",
                 (str(source), settings),
             )
             if row is None:
                 continue
-            cell_id, head, vector, reason, again = row
+            cell_id, head, vector, reason, again, hint = row
             if vector is None:
-                yield source, Failure(str(reason), bool(again))
+                yield source, Failure(str(reason), bool(again), hint or "")
             else:
                 values = np.frombuffer(vector, dtype="<f4").astype(np.float32)
                 yield source, CellFeatures(str(cell_id), values, json.loads(head))
 
-    def _one(self, query: str, values: tuple[Any, ...]) -> Any:
+    def _one(self, query: str, values: tuple[str, ...]) -> Any:
         try:
             return self._base.execute(query, values).fetchone()
         except sqlite3.Error as error:
@@ -146,6 +137,6 @@ class CellStore:
 
     def _error(self, error: Exception) -> RecordingError:
         return RecordingError(
-            f"{self.file} cannot be used as the store of finished cells: {error}; free space, or "
-            "give another --out"
+            f"{self.file} cannot be used as the store of finished cells: {error}",
+            hint="free space, or give another {out}",
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
@@ -21,18 +21,7 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
 
     Every cell keeps each family with a probability of its own, drawn between 0.2 and 1; every
     second cell loses single features as well, as a table does that has but some columns. No mask
-    leaves less than `MINIMUM_COMPLETENESS`.
-
-    Parameters
-    ----------
-    layout : Layout
-    n_cells : int
-    rng : Generator
-
-    Returns
-    -------
-    array of bool, shape (cells, features)
-        True where a feature stays.
+    leaves less than `MINIMUM_COMPLETENESS`. Shape (cells, features), True where a feature stays.
     """
     masks = np.ones((n_cells, len(layout.features)), dtype=bool)
     open_rows = np.arange(n_cells)
@@ -53,82 +42,44 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
 def without(
     X: NDArray[np.floating], layout: Layout, rng: np.random.Generator
 ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
-    """Cells with features taken away at random; those left with too little are left out.
-
-    Parameters
-    ----------
-    X : array, shape (cells, features)
-    layout : Layout
-    rng : Generator
-
-    Returns
-    -------
-    X : array, shape (kept cells, features)
-    kept : array of int
-        Row numbers.
-    """
+    """Cells with features taken away, and their rows; those left with too little are left out."""
     masked = np.where(random_masks(layout, len(X), rng), X, np.nan)
     kept = np.flatnonzero(layout.completeness(masked) >= MINIMUM_COMPLETENESS)
     return masked[kept], kept
 
 
+def with_copies(
+    X: NDArray[np.floating], layout: Layout, copies: int, rng: np.random.Generator
+) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
+    """Cells, and below them copies `without` features; with the row that each is a copy of."""
+    parts = [(X, np.arange(len(X))), *(without(X, layout, rng) for _ in range(copies))]
+    cells, rows = zip(*parts, strict=True)
+    return np.vstack(cells), np.concatenate(rows)
+
+
+@dataclass(eq=False, repr=False)
 class FamilyDropout(ProbabilisticClassifier):
-    """A classifier that also learns from copies of its cells with features taken away.
+    """A classifier that also learns from copies of its cells with features taken away."""
 
-    Parameters
-    ----------
-    model : classifier
-    layout : Layout
-    copies : int
-        Copies of every cell, each with other features taken away; the cell itself stays.
-    random_state : int, optional
-
-    Attributes
-    ----------
-    classes_ : array
-    model_ : classifier
-        Fitted on cells and copies.
-    """
-
-    def __init__(
-        self, model: Any, layout: Layout, *, copies: int = 6, random_state: int | None = None
-    ):
-        self.model = model
-        self.layout = layout
-        self.copies = copies
-        self.random_state = random_state
+    model: BaseEstimator
+    layout: Layout
+    _: KW_ONLY
+    #: Copies of every cell, each with other features taken away; the cell itself stays.
+    copies: int = 6
+    random_state: int | None = None
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, **source: Any
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        **source: ArrayLike | None,
     ) -> FamilyDropout:
-        """Fit on cells and copies.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : array, shape (cells,)
-        groups : array, shape (cells,), optional
-            Donors; copies have the donor of their cell.
-        **source
-            Passed on: ``X_source``, ``y_source`` and ``groups_source`` of transfer models.
-        """
+        """Fit on cells and copies; copies have the donor of their cell, the source has none."""
         X, y = np.asarray(X), np.asarray(y)
         rng = np.random.default_rng(self.random_state)
-        rows = [np.arange(len(X))]
-        parts = [X]
-        for _ in range(self.copies):
-            masked, kept = without(X, self.layout, rng)
-            parts.append(masked)
-            rows.append(kept)
-        chosen = np.concatenate(rows)
-        donors = None if groups is None else np.asarray(groups)[chosen]
-        self.model_ = fit_copy(self.model, np.vstack(parts), y[chosen], donors, **source)
+        cells, rows = with_copies(X, self.layout, self.copies, rng)
+        donors = None if groups is None else np.asarray(groups)[rows]
+        self.model_ = fit_copy(self.model, cells, y[rows], donors, **source)
         self.classes_ = self.model_.classes_
         return self
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Class probabilities, shape (cells, classes)."""
-        check_is_fitted(self, "model_")
-        probabilities: NDArray[np.float64] = self.model_.predict_proba(np.asarray(X))
-        return probabilities

@@ -121,49 +121,28 @@ def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alig
         why = "no feature differs from the reference"
         return X, Alignment(still, found, shares, cells, why)
     known = np.isfinite(reference.scale_)
-    still[_order(reference)] = np.where(known, shift * reference.scale_, 0.0)
+    still[reference.columns] = np.where(known, shift * reference.scale_, 0.0)
     return X - still, Alignment(still, found, shares, cells, "")
 
 
 def differs(X: ArrayLike, reference: Reference) -> list[Difference]:
     """The features in which a batch differs from the reference, whatever its classes.
 
-    A feature is named where its shift (see `align`) is more than chance and a standard deviation of
-    0.15 between batches of one laboratory explain, at 5 % over all features together. Of batches of
-    held-out donors, mouse and human, at most 1 % had such a feature
-    (benchmarks/results/adaptation.md).
-
-    Parameters
-    ----------
-    X : array, shape (cells, features)
-        In the units of the layout, NaN where missing.
-    reference : Reference
-        Fitted, on a layout of single numbers.
-
-    Returns
-    -------
-    list of Difference
-        Largest first; empty for fewer than `MIN_CELLS` cells.
-
-    Raises
-    ------
-    ModelError
-        If the layout has traces, or `X` has another number of features.
+    A feature is named where its shift (see `align`, also for what is given and raised) is more than
+    chance and a standard deviation of 0.15 between batches of one laboratory explain, at 5 % over
+    all features together. Of batches of held-out donors, mouse and human, at most 1 % had such a
+    feature (benchmarks/results/adaptation.md). Largest first; none for fewer
+    than `MIN_CELLS` cells.
     """
     return list(align(X, reference)[1].differences)
-
-
-def _order(reference: Reference) -> NDArray[np.intp]:
-    """The feature that each coordinate is of."""
-    return np.concatenate(list(reference.layout.columns.values()))
 
 
 def _coordinates(X: NDArray[np.float64], reference: Reference) -> NDArray[np.float64]:
     layout = reference.layout
     if reference.traces_ or len(reference.scale_) != len(layout.features):
         raise ModelError(
-            f"layout '{layout.name}' has traces, and only layouts of single numbers can be "
-            "aligned; use the features of --layout shared or full, or do not align"
+            f"layout '{layout.name}' has traces, and only layouts of single numbers can be aligned",
+            hint="use the features of {layout} shared or full, or do not align",
         )
     if X.ndim != 2 or X.shape[1] != len(layout.features):
         raise ModelError(
@@ -182,7 +161,7 @@ def _fit(
     Z = Z[measured.any(axis=1)]
     which = np.ravel(which)
     groups = [
-        (np.flatnonzero(which == number), pattern, _precision(reference.covariance_, pattern))
+        (np.flatnonzero(which == number), _precision(reference.covariance_, pattern))
         for number, pattern in enumerate(patterns)
     ]
     counts = patterns.sum(axis=1)[which][:, None]
@@ -193,7 +172,7 @@ def _fit(
     shift: NDArray[np.float64] = np.zeros(Z.shape[1])
     proportions = np.asarray(reference.priors_, dtype=np.float64)
     for _ in range(_ITERATIONS):
-        for rows, _pattern, precision in groups:
+        for rows, precision in groups:
             rest = apart[rows] - shift
             distance[rows] = ((rest @ precision) * rest).sum(axis=-1)
         score = np.log(proportions) - (_FREEDOM + counts) / 2 * np.log1p(distance / _FREEDOM)
@@ -203,7 +182,7 @@ def _fit(
         proportions = (share.sum(axis=0) + 1) / (len(Z) + classes)
         weight = share * (_FREEDOM + counts) / (_FREEDOM + distance)
         information, pull = prior.copy(), np.zeros(Z.shape[1])
-        for rows, _pattern, precision in groups:
+        for rows, precision in groups:
             information += weight[rows].sum() * precision
             pull += precision @ np.einsum("ic,icf->f", weight[rows], apart[rows])
         before = shift
@@ -233,14 +212,14 @@ def _differences(
     measured = np.isfinite(Z).any(axis=0)
     score = np.abs(shift / spread) / np.hypot(error / spread, _USUAL)
     p = np.minimum(2 * norm.sf(score) * measured.sum(), 1.0)
-    features = [reference.layout.features[column] for column in _order(reference)]
+    features = [reference.layout.features[column] for column in reference.columns]
     found = [
         Difference(
-            features[k].name,
-            features[k].unit,
-            float(shift[k] * reference.scale_[k]),
-            float(shift[k] / spread[k]),
-            float(p[k]),
+            feature=features[k].name,
+            unit=features[k].unit,
+            shift=float(shift[k] * reference.scale_[k]),
+            in_sd=float(shift[k] / spread[k]),
+            p=float(p[k]),
         )
         for k in np.flatnonzero(measured & (p < _LEVEL))
     ]

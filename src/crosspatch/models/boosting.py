@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lightgbm import LGBMClassifier
+if TYPE_CHECKING:
+    from lightgbm import LGBMClassifier
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,9 @@ class BoostingSettings:
 def build_boosting(
     random_state: int | None = None, settings: BoostingSettings | None = None
 ) -> LGBMClassifier:
-    """LightGBM on one core, with the same numbers every time.
+    """LightGBM on one core, with the same numbers every time."""
+    from lightgbm import LGBMClassifier  # when a model is built, not when models are listed
 
-    Parameters
-    ----------
-    random_state : int, optional
-    settings : BoostingSettings, optional
-    """
     settings = settings or BoostingSettings()
     return LGBMClassifier(
         n_estimators=settings.trees,

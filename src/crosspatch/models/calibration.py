@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,34 +17,37 @@ from crosspatch.models.verdicts import COVERAGE
 #: Cells are calibrated apart by how much of the layout they have: lower ends of the groups.
 COMPLETENESS = (MINIMUM_COMPLETENESS, 0.5, 0.8)
 
-
 # Distances kept of each group.
 _GRID = 1000
-
 
 # A group with fewer donors takes the calibration of the next fuller one.
 _DONORS = 20
 
 
 class Held(NamedTuple):
-    """What models said of cells held back from them, complete and with features taken away."""
+    """What models said of cells held back from them, complete and with features taken away.
 
-    #: Shape (predictions,). Row of the cell.
+    Arrays have shape (predictions,), but for `log_p`.
+    """
+
+    #: Row of the cell.
     rows: NDArray[np.intp]
-    #: Shape (predictions,).
     fold: NDArray[np.intp]
-    #: Shape (predictions,). Whether the cell had all that was measured.
+    #: Whether the cell had all that was measured.
     whole: NDArray[np.bool_]
-    #: Shape (predictions,).
     completeness: NDArray[np.float64]
-    #: Shape (predictions,). True class.
+    #: True class.
     codes: NDArray[np.intp]
-    #: Shape (predictions,).
     donors: NDArray[np.intp]
     #: Shape (predictions, classes). Logarithm of the probabilities, not calibrated.
     log_p: NDArray[np.float64]
-    #: Shape (predictions,). From the reference.
+    #: From the reference.
     distance: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Held]) -> Held:
+        """All of several folds."""
+        return cls._make(np.concatenate(each) for each in zip(*parts, strict=True))
 
     def where(self, chosen: NDArray[np.bool_]) -> Held:
         """Some of them."""
@@ -76,51 +80,18 @@ class Calibration:
 
     @classmethod
     def fit(cls, held: Held, coverage: float = COVERAGE) -> Calibration:
-        """Learn all of it.
-
-        Parameters
-        ----------
-        held : Held
-        coverage : float
-            Share of cells whose class is to be in their set.
-        """
-        n_groups, n_classes = len(COMPLETENESS), held.log_p.shape[1]
-        calibration = cls(
-            np.ones(n_groups),
-            np.zeros((n_groups, n_classes)),
-            np.zeros((n_groups, n_classes)),
-            np.zeros((n_groups, n_classes)),
-            np.zeros((n_groups, _GRID)),
-            np.zeros(n_groups),
-        )
+        """Learn all of it; the coverage is the share of cells whose class is to be in their set."""
+        last = len(COMPLETENESS) - 1
         groups = group_of(held.completeness)
+        parts: list[tuple[float | NDArray[np.float64], ...]] = []
         # From the fullest: a group with few donors takes over what the fuller one has.
-        for group in reversed(range(n_groups)):
+        for group in range(last, -1, -1):
             here = held.where(groups == group)
-            if len(np.unique(here.donors)) >= _DONORS or group == n_groups - 1:
-                calibration._fit_group(group, here if len(here.rows) else held, coverage)
+            if group == last or len(np.unique(here.donors)) >= _DONORS:
+                parts.insert(0, _fit_group(here if len(here.rows) else held, coverage))
             else:
-                for part in vars(calibration).values():
-                    part[group] = part[group + 1]
-        return calibration
-
-    def _fit_group(self, group: int, held: Held, coverage: float) -> None:
-        weights = donor_weights(held.donors)
-        self.temperature[group], self.bias[group] = _scaling(held.log_p, held.codes, weights)
-        p = softmax(held.log_p / self.temperature[group] + self.bias[group], axis=1)
-        true = p[np.arange(len(p)), held.codes]
-        self.limit[group] = conformal_limit(true, held.donors, coverage)
-        for code in range(p.shape[1]):
-            of_class = held.codes == code
-            self.class_limit[group, code] = conformal_limit(
-                true[of_class], held.donors[of_class], coverage
-            )
-        known = np.isfinite(held.distance)
-        of_donor = donor_weights(held.donors[known])
-        self.distances[group] = _weighted_quantiles(held.distance[known], of_donor, _GRID)
-        # Copies of a cell are not cells more.
-        cells = np.unique(held.rows[known], return_index=True)[1]
-        self.size[group] = 1 / np.sum(donor_weights(held.donors[known][cells]) ** 2)
+                parts.insert(0, parts[0])
+        return cls(*(np.array(part) for part in zip(*parts, strict=True)))
 
     def probabilities(
         self, log_p: NDArray[np.float64], completeness: NDArray[np.float64]
@@ -128,8 +99,7 @@ class Calibration:
         """Calibrated probabilities, shape (cells, classes)."""
         group = group_of(completeness)
         scaled = log_p / self.temperature[group][:, None] + self.bias[group]
-        calibrated: NDArray[np.float64] = softmax(scaled, axis=1)
-        return calibrated
+        return softmax(scaled, axis=1)
 
     def sets(
         self,
@@ -156,6 +126,23 @@ class Calibration:
             farther = 1 - np.searchsorted(grid, distance[here], side="left") / len(grid)
             p[here] = (1 + self.size[group] * farther) / (1 + self.size[group])
         return p
+
+
+def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64], ...]:
+    """The fields of `Calibration`, in their order, for one group of cells."""
+    n_classes = held.log_p.shape[1]
+    temperature, bias = _scaling(held.log_p, held.codes, donor_weights(held.donors))
+    p = softmax(held.log_p / temperature + bias, axis=1)
+    true = p[np.arange(len(p)), held.codes]
+    limit = np.full(n_classes, conformal_limit(true, held.donors, coverage))
+    of_class = [held.codes == code for code in range(n_classes)]
+    class_limit = [conformal_limit(true[here], held.donors[here], coverage) for here in of_class]
+    known = held.where(np.isfinite(held.distance))
+    distances = _weighted_quantiles(known.distance, donor_weights(known.donors))
+    # Copies of a cell are not cells more.
+    cells = np.unique(known.rows, return_index=True)[1]
+    size = 1 / np.sum(donor_weights(known.donors[cells]) ** 2)
+    return temperature, bias, limit, np.array(class_limit), distances, size
 
 
 def group_of(completeness: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -202,11 +189,11 @@ def conformal_limit(p: NDArray[np.float64], donors: NDArray, coverage: float) ->
 
 
 def _weighted_quantiles(
-    values: NDArray[np.float64], weights: NDArray[np.float64], n: int
+    values: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     order = np.argsort(values)
     share = np.cumsum(weights[order])
-    wanted = (np.arange(n) + 0.5) / n
+    wanted = (np.arange(_GRID) + 0.5) / _GRID
     return values[order][np.minimum(np.searchsorted(share, wanted), len(values) - 1)]
 
 

@@ -1,53 +1,84 @@
-"""What the classifiers have in common: donors given where they are wanted, and `predict`."""
+"""What the classifiers have in common: their arguments, donors where wanted, and `predict`."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from crosspatch.errors import ModelError
 
 
 class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     """A classifier that is known by its probabilities.
 
-    Subclasses set ``classes_`` in ``fit`` and have ``predict_proba``.
+    The estimators here are dataclasses, so that their constructors do nothing but store parameters;
+    comparing and showing them is left to scikit-learn. Subclasses have `fit`, which sets ``classes_``, and `predict_proba`; those that stand around
+    one other model set ``model_`` and say in `_inputs` what it is given. What `fit` takes has one
+    meaning in all of them:
+
+    X : array, shape (cells, features)
+        The species to predict, NaN where missing.
+    y : array, shape (cells,)
+        Classes.
+    groups : array, shape (cells,), optional
+        Donors; cells of one donor are not split between what is fitted and what is held back.
+        Without them every cell counts as a donor of its own.
+    X_source, y_source, groups_source
+        The same of a second species with the same classes, for models that learn from it.
+    unlabelled : array, shape (other cells, features), optional
+        Cells of the species to predict that standardise it in place of its training cells.
     """
 
     def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of each cell.
+        """The most probable class of each cell, shape (cells,).
 
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-
-        Returns
-        -------
-        array, shape (cells,)
-            The first class where a cell has too little for probabilities.
+        It is the first class where a cell has too little for probabilities.
         """
         # NaN in all classes of a cell: argmax takes the first.
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities, shape (cells, classes)."""
+        check_is_fitted(self, "model_")
+        return self.model_.predict_proba(self._inputs(X))
+
+    def _inputs(self, X: ArrayLike) -> NDArray:
+        return np.asarray(X)
+
 
 def fit_copy(
-    model: Any, X: NDArray, y: NDArray, groups: ArrayLike | None = None, **source: Any
-) -> Any:
+    model: BaseEstimator,
+    X: NDArray,
+    y: NDArray,
+    groups: ArrayLike | None = None,
+    **source: ArrayLike | None,
+) -> BaseEstimator:
     """Fit a copy of a classifier, with the cells' donors if it asks for them.
 
     Parameters
     ----------
     model : classifier
         It is not changed.
-    X : array, shape (cells, features)
-    y : array, shape (cells,)
-    groups : array, shape (cells,), optional
-        Donors.
+    X, y, groups
+        As in `ProbabilisticClassifier`.
     **source
         Cells of a second species, for models that learn from it.
     """
     if groups is not None and has_fit_parameter(model, "groups"):
         source["groups"] = groups
     return clone(model).fit(X, y, **source)
+
+
+def require_same_classes(of_target: NDArray, of_source: NDArray) -> None:
+    """Refuse a source with other classes than the target has.
+
+    Raises
+    ------
+    ModelError
+        It names a class that only one of them has.
+    """
+    odd = sorted(set(of_target) ^ set(of_source))
+    if odd:
+        raise ModelError(f"source and target must have the same classes; '{odd[0]}' is in one only")

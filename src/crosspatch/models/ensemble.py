@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 
@@ -14,6 +15,7 @@ from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
 from crosspatch.models.validation import inner_folds
 
 
+@dataclass(eq=False, repr=False)
 class SoftVote(ProbabilisticClassifier):
     """Weighted mean of class probabilities.
 
@@ -21,19 +23,8 @@ class SoftVote(ProbabilisticClassifier):
     raises macro-F1 most is added, again and again, a member as often as it helps; the weights are
     the shares of the best set met. Ties go to the lower log loss.
 
-    Parameters
-    ----------
-    members : sequence of (name, classifier)
-    n_folds : int
-        Inner folds, stratified and grouped by donor where donors are given.
-    rounds : int
-        How often a member is added at most.
-    random_state : int, optional
-        Seed of the inner folds.
-
     Attributes
     ----------
-    classes_ : array
     weights_ : dict
         Member to its weight.
     inner_scores_ : dict
@@ -44,30 +35,18 @@ class SoftVote(ProbabilisticClassifier):
     Caruana et al.: Ensemble selection from libraries of models. ICML 2004.
     """
 
-    def __init__(
-        self,
-        members: Sequence[tuple[str, Any]],
-        *,
-        n_folds: int = 3,
-        rounds: int = 20,
-        random_state: int | None = None,
-    ):
-        self.members = members
-        self.n_folds = n_folds
-        self.rounds = rounds
-        self.random_state = random_state
+    #: Name and classifier.
+    members: Sequence[tuple[str, BaseEstimator]]
+    _: KW_ONLY
+    #: Inner folds, stratified and grouped by donor where donors are given.
+    n_folds: int = 3
+    #: How often a member is added at most.
+    rounds: int = 20
+    #: Seed of the inner folds.
+    random_state: int | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> SoftVote:
-        """Choose the weights on inner folds, then fit the chosen members on all cells.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : array, shape (cells,)
-        groups : array, shape (cells,), optional
-            Donors.
-        """
+        """Choose the weights on inner folds, then fit the chosen members on all cells."""
         X, y = np.asarray(X), np.asarray(y)
         groups = None if groups is None else np.asarray(groups)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -102,18 +81,9 @@ def _macro_f1(votes: NDArray, codes: NDArray) -> float:
 
 
 def _select(votes: NDArray, codes: NDArray, rounds: int) -> tuple[NDArray[np.float64], float]:
-    """Greedy selection with replacement.
+    """Greedy selection with replacement: the members' weights, macro-F1 of the weighted mean.
 
-    Parameters
-    ----------
-    votes : array, shape (members, cells, classes)
-    codes : array of int, shape (cells,)
-
-    Returns
-    -------
-    weights : array, shape (members,)
-    score : float
-        Macro-F1 of the weighted mean.
+    The votes have shape (members, cells, classes).
     """
 
     def quality(sum_of_votes: NDArray, count: int) -> tuple[float, float]:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import Pipeline
 
 from crosspatch.features.layouts import VECTOR_LAYOUTS, Layout
 from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
-
-
-@dataclass(frozen=True)
-class ForestSettings:
-    """A class-balanced random forest (Gouwens et al. 2020)."""
-
-    trees: int = 500
-    min_samples_leaf: int = 1
-
 
 #: Bins at rheobase, 40 and 80 pA above it, of six steps of 50 bins.
 _STEPS = ((0, 50), (100, 150), (200, 250))
@@ -42,47 +31,23 @@ GOUWENS_2020 = {
 }
 
 
-def build_forest(
-    random_state: int | None = None, settings: ForestSettings | None = None
-) -> RandomForestClassifier:
-    """A class-balanced random forest; missing values go the way that splits best.
+def build_forest(random_state: int | None = None) -> RandomForestClassifier:
+    """A class-balanced random forest (Gouwens et al. 2020).
 
-    Parameters
-    ----------
-    random_state : int, optional
-    settings : ForestSettings, optional
+    Missing values go the way that splits best.
     """
-    settings = settings or ForestSettings()
     return RandomForestClassifier(
-        n_estimators=settings.trees,
-        min_samples_leaf=settings.min_samples_leaf,
-        class_weight="balanced",
-        random_state=random_state,
-        n_jobs=1,
+        n_estimators=500, class_weight="balanced", random_state=random_state, n_jobs=1
     )
 
 
-def build_spca_forest(
-    layout: Layout,
-    random_state: int | None = None,
-    components: SparsePCASettings | None = None,
-    settings: ForestSettings | None = None,
-) -> Pipeline:
-    """Sparse PCA by family, then a class-balanced random forest: the published baseline.
-
-    Parameters
-    ----------
-    layout : Layout
-    random_state : int, optional
-    components : SparsePCASettings, optional
-    settings : ForestSettings, optional
-    """
-    if components is None:
-        vectors = layout.name in VECTOR_LAYOUTS  # the published table leaves psth out
-        components = SparsePCASettings(families=GOUWENS_2020, listed_only=vectors)
+def build_spca_forest(layout: Layout, random_state: int | None = None) -> Pipeline:
+    """Sparse PCA by family, then a class-balanced random forest: the published baseline."""
+    vectors = layout.name in VECTOR_LAYOUTS  # the published table leaves psth out
+    components = SparsePCASettings(families=GOUWENS_2020, listed_only=vectors)
     return Pipeline(
         [
             ("components", FamilySparsePCA(layout, components)),
-            ("forest", build_forest(random_state, settings)),
+            ("forest", build_forest(random_state)),
         ]
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
-from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import ProbabilisticClassifier
@@ -19,16 +18,11 @@ from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import inner_folds
 
 
+@dataclass(eq=False, repr=False)
 class StandardInputs(TransformerMixin, BaseEstimator):
-    """Standardised, clipped and imputed features, and which families are there.
+    """Standardised, clipped and imputed features, and which families are there."""
 
-    Parameters
-    ----------
-    layout : Layout
-    """
-
-    def __init__(self, layout: Layout):
-        self.layout = layout
+    layout: Layout
 
     def fit(
         self, X: ArrayLike, y: object = None, unlabelled: ArrayLike | None = None
@@ -43,63 +37,43 @@ class StandardInputs(TransformerMixin, BaseEstimator):
         return np.hstack([values, present]).astype(np.float64)
 
 
+@dataclass(eq=False, repr=False)
 class CalibratedSVC(ProbabilisticClassifier):
     """Support vector machine with a radial kernel, class-balanced, with probabilities.
 
     Platt scaling is fitted on inner folds of the training cells, grouped by donor where donors
     are given.
-
-    Parameters
-    ----------
-    layout : Layout
-    C : float
-    random_state : int, optional
-        Seed of the inner folds.
     """
 
-    def __init__(self, layout: Layout, C: float = 3.0, random_state: int | None = None):
-        self.layout = layout
-        self.C = C
-        self.random_state = random_state
+    layout: Layout
+    C: float = 3.0
+    #: Seed of the inner folds.
+    random_state: int | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> CalibratedSVC:
-        """Fit machine and scaling.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : array, shape (cells,)
-        groups : array, shape (cells,), optional
-            Donors.
-        """
+        """Fit machine and scaling."""
         folds = list(inner_folds(y, groups, 5, self.random_state))
         all_held = sum(len(held) for _, held in folds) == len(np.asarray(y))
         machine = _on_standard_inputs(self.layout, SVC(C=self.C, class_weight="balanced"))
         # Scores of a single machine can be calibrated only if every cell was held back once.
         self.model_ = CalibratedClassifierCV(machine, cv=folds, ensemble=not all_held)
-        self.model_.fit(np.asarray(X, dtype=np.float64), np.asarray(y))
+        self.model_.fit(self._inputs(X), np.asarray(y))
         self.classes_ = self.model_.classes_
         return self
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Class probabilities, shape (cells, classes)."""
-        check_is_fitted(self, "model_")
-        probabilities: NDArray[np.float64] = self.model_.predict_proba(np.asarray(X, np.float64))
-        return probabilities
+    def _inputs(self, X: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(X, np.float64)
 
 
 def build_logistic(
     layout: Layout, random_state: int | None = None, class_weight: str | None = "balanced"
 ) -> Pipeline:
     """Multinomial logistic regression, class-balanced unless said otherwise."""
-    return _on_standard_inputs(
-        layout,
-        LogisticRegression(
-            C=0.1, class_weight=class_weight, max_iter=2000, random_state=random_state
-        ),
+    logistic = LogisticRegression(
+        C=0.1, class_weight=class_weight, max_iter=2000, random_state=random_state
     )
+    return _on_standard_inputs(layout, logistic)
 
 
-def _on_standard_inputs(layout: Layout, classifier: Any) -> Pipeline:
+def _on_standard_inputs(layout: Layout, classifier: ClassifierMixin) -> Pipeline:
     return Pipeline([("inputs", StandardInputs(layout)), ("classifier", classifier)])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Epoch:
 
 def train_network(
     network: nn.Module,
-    batches: Callable[[], Iterable[Any]],
-    loss: Callable[[Any], Tensor],
+    batches: Callable[[], Iterable[_Batch]],
+    loss: Callable[[_Batch], Tensor],
     score: Callable[[], float],
     settings: TrainingSettings,
     parameters: Iterable[nn.Parameter] | None = None,
@@ -42,25 +44,9 @@ def train_network(
 ) -> list[Epoch]:
     """Train a network with AdamW; it ends in the state with the best validation score.
 
-    Parameters
-    ----------
-    network : Module
-        Its mode is set and its best state restored.
-    batches : callable
-        Gives the batches of an epoch.
-    loss : callable
-        Loss of a batch.
-    score : callable
-        Validation score, called in evaluation mode; larger is better.
-    settings : TrainingSettings
-    parameters : iterable of Parameter, optional
-        What is trained; all of the network by default.
-    progress : callable, optional
-        Told the number of the epoch and what came of it.
-
-    Returns
-    -------
-    list of Epoch
+    An epoch goes through ``batches()``, each with its ``loss``; then ``score()``, in evaluation
+    mode, says how good the network is, larger being better. Trained are the ``parameters``, all
+    by default; ``progress`` is told the number of the epoch and what came of it.
     """
     trained = list(network.parameters() if parameters is None else parameters)
     optimizer = torch.optim.AdamW(

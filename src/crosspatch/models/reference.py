@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -12,20 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from crosspatch.features.layouts import Layout
 
 
+@dataclass(eq=False, repr=False)
 class Reference(BaseEstimator):
     """Normal distributions of the classes, with one covariance.
 
     A missing value takes no part: the distribution of the other values is that of the classes
     without it, so that any set of features can be judged. Features enter in robust standard
     deviations; traces enter by the first principal components of each family.
-
-    Parameters
-    ----------
-    layout : Layout
-    components : int
-        Principal components of a family of traces.
-    clip : float
-        Robust standard deviations beyond which a value counts as this far.
 
     Attributes
     ----------
@@ -38,20 +33,14 @@ class Reference(BaseEstimator):
         Ends of the middle 95 % of each class.
     """
 
-    def __init__(self, layout: Layout, components: int = 5, clip: float = 8.0):
-        self.layout = layout
-        self.components = components
-        self.clip = clip
+    layout: Layout
+    #: Principal components of a family of traces.
+    components: int = 5
+    #: Robust standard deviations beyond which a value counts as this far.
+    clip: float = 8.0
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Reference:
-        """Learn the distributions.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : array, shape (cells,)
-        """
+        """Learn the distributions; ``X`` is NaN where missing."""
         X, y = np.asarray(X, dtype=np.float64), np.asarray(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         self.traces_: dict[str, tuple[NDArray, PCA]] = {}
@@ -116,10 +105,12 @@ class Reference(BaseEstimator):
         """Cells in robust standard deviations, shape (cells, coordinates); NaN where missing."""
         check_is_fitted(self, "scale_")
         raw = self._raw(np.asarray(X, dtype=np.float64))
-        standard: NDArray[np.float64] = np.clip(
-            (raw - self.center_) / self.scale_, -self.clip, self.clip
-        )
-        return standard
+        return np.clip((raw - self.center_) / self.scale_, -self.clip, self.clip)
+
+    @property
+    def columns(self) -> NDArray[np.intp]:
+        """The feature that each coordinate is of, in a layout without traces."""
+        return np.concatenate(list(self.layout.columns.values()))
 
     def unusual(self, X: ArrayLike, names: ArrayLike, most: int = 3) -> list[list[str]]:
         """What sets cells apart from the class they are given, in words.
@@ -147,17 +138,16 @@ class Reference(BaseEstimator):
         score = np.abs(Z - self.means_[codes]) / np.sqrt(np.diag(self.covariance_))
         low, high = self.middle_[codes, 0], self.middle_[codes, 1]
         score = np.where((score > 2.5) & ((low > Z) | (high < Z)), score, 0.0)
-        columns = np.concatenate(list(self.layout.columns.values()))
         said: list[list[str]] = []
         for row, order in enumerate(np.argsort(-score, axis=1, kind="stable")[:, :most]):
             parts = []
             for place in order[score[row, order] > 0]:
-                feature = self.layout.features[columns[place]]
-                ends = np.array([low[row, place], high[row, place]])
-                ends = self.center_[place] + self.scale_[place] * ends
+                column = self.columns[place]
+                feature = self.layout.features[column]
+                ends = self.center_[place] + self.scale_[place] * self.middle_[codes[row], :, place]
                 unit = "" if feature.unit == "ratio" else f" {feature.unit}"
                 parts.append(
-                    f"{feature.name} {X[row, columns[place]]:.3g}{unit} "
+                    f"{feature.name} {X[row, column]:.3g}{unit} "
                     f"({names[row]} {ends[0]:.3g} to {ends[1]:.3g})"
                 )
             said.append(parts)
@@ -167,28 +157,19 @@ class Reference(BaseEstimator):
         """How far each cell is from the nearest class.
 
         The squared Mahalanobis distance over what was measured, as a standard normal score
-        (Wilson and Hilferty 1931), so that cells with few and many values can be compared.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-
-        Returns
-        -------
-        array, shape (cells,)
-            NaN where a cell has no value.
+        (Wilson and Hilferty 1931), so that cells with few and many values can be compared: shape
+        (cells,), NaN where a cell has no value.
         """
         Z = self.coordinates(X)
         far = np.full(len(Z), np.nan)
-        patterns, which = np.unique(np.isfinite(Z), axis=0, return_inverse=True)
-        which = np.ravel(which)
-        order = np.argsort(which, kind="stable")
-        starts = np.searchsorted(which[order], np.arange(len(patterns) + 1))
-        for number, pattern in enumerate(patterns):
+        patterns, which, sizes = np.unique(
+            np.isfinite(Z), axis=0, return_inverse=True, return_counts=True
+        )
+        order = np.argsort(np.ravel(which), kind="stable")
+        for pattern, rows in zip(patterns, np.split(order, np.cumsum(sizes)[:-1]), strict=True):
             count = int(pattern.sum())
             if not count:
                 continue
-            rows = order[starts[number] : starts[number + 1]]
             factor = np.linalg.cholesky(self.covariance_[np.ix_(pattern, pattern)])
             nearest = np.full(len(rows), np.inf)
             for mean in self.means_[:, pattern]:

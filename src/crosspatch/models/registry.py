@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
+from crosspatch.models.boosting import BoostingSettings, build_boosting
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
     from crosspatch.models.calibrated import CalibratedClassifier
 
 #: Builds a fresh, unfitted classifier from a layout, a seed and a device.
-Builder = Callable[[Layout, int | None, str], Any]
+Builder = Callable[[Layout, int | None, str], "BaseEstimator"]
 
 
 @dataclass(frozen=True)
@@ -36,33 +40,28 @@ class ModelEntry:
 # torch, LightGBM and the rest are imported when a model is built, not when models are listed.
 
 
-def _forest(layout: Layout, seed: int | None, device: str) -> Any:
+def _forest(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.forest import build_forest
 
     return build_forest(seed)
 
 
-def _spca_forest(layout: Layout, seed: int | None, device: str) -> Any:
+def _spca_forest(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.forest import build_spca_forest
 
     return build_spca_forest(layout, seed)
 
 
-def _boosting(**settings: Any) -> Builder:
-    def build(layout: Layout, seed: int | None, device: str) -> Any:
-        from crosspatch.models.boosting import BoostingSettings, build_boosting
-
-        return build_boosting(seed, BoostingSettings(**settings))
-
-    return build
+def _boosting(settings: BoostingSettings) -> Builder:
+    return lambda layout, seed, device: build_boosting(seed, settings)
 
 
-def _vote(**settings: Any) -> Builder:
-    def build(layout: Layout, seed: int | None, device: str) -> Any:
+def _vote(settings: BoostingSettings) -> Builder:
+    def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
         from sklearn.ensemble import VotingClassifier
 
         members = [
-            ("boosting", _boosting(**settings)(layout, seed, device)),
+            ("boosting", build_boosting(seed, settings)),
             ("logistic", _logistic(layout, seed, device)),
         ]
         return VotingClassifier(members, voting="soft")
@@ -71,57 +70,64 @@ def _vote(**settings: Any) -> Builder:
 
 
 #: LightGBM's own settings, and a slower learner with smaller trees (docs/choices.md).
-_BOOSTING_SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("31 leaves", {}),
-    ("15 leaves", {"trees": 200, "learning_rate": 0.05, "leaves": 15, "min_cells_in_leaf": 40}),
-)
+_BOOSTING_SETTINGS = {
+    "31 leaves": BoostingSettings(),
+    "15 leaves": BoostingSettings(trees=200, learning_rate=0.05, leaves=15, min_cells_in_leaf=40),
+}
 
 
-def _logistic(layout: Layout, seed: int | None, device: str) -> Any:
+def _logistic(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.kernel import build_logistic
 
     return build_logistic(layout, seed)
 
 
-def _svm(layout: Layout, seed: int | None, device: str) -> Any:
+def _svm(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.kernel import CalibratedSVC
 
     return CalibratedSVC(layout, random_state=seed)
 
 
-def _sequence(**options: Any) -> Builder:
-    def build(layout: Layout, seed: int | None, device: str) -> Any:
+def _sequence(
+    *, attention: bool = True, oversample: bool = False, arcface: bool = False
+) -> Builder:
+    def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
         from crosspatch.models.sequence import SequenceSettings
         from crosspatch.models.sequence_classifier import SequenceClassifier
 
-        network = SequenceSettings(attention=options.get("attention", True))
-        more = {name: value for name, value in options.items() if name != "attention"}
-        return SequenceClassifier(layout, network=network, random_state=seed, device=device, **more)
+        return SequenceClassifier(
+            layout,
+            network=SequenceSettings(attention=attention),
+            oversample=oversample,
+            arcface=arcface,
+            random_state=seed,
+            device=device,
+        )
 
     return build
 
 
-def _finetune(layout: Layout, seed: int | None, device: str) -> Any:
+def _finetune(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.transfer import FinetuneClassifier
 
     return FinetuneClassifier(layout, random_state=seed, device=device)
 
 
-def _joint(layout: Layout, seed: int | None, device: str) -> Any:
+def _joint(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.transfer import JointClassifier
 
     return JointClassifier(layout, random_state=seed, device=device)
 
 
-def _boosting_pooled(layout: Layout, seed: int | None, device: str) -> Any:
+def _boosting_pooled(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.pooled import PooledClassifier
 
-    unweighted = _boosting(class_weight=None)(layout, seed, device)
+    unweighted = build_boosting(seed, BoostingSettings(class_weight=None))
     # One weight, not a choice: inner folds on thousands of mouse cells would take ten times longer.
     return PooledClassifier(unweighted, layout, weights=(10.0,), random_state=seed)
 
 
-def _logistic_pooled(layout: Layout, seed: int | None, device: str) -> Any:
+def _logistic_pooled(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.kernel import build_logistic
     from crosspatch.models.pooled import PooledClassifier
 
@@ -129,7 +135,7 @@ def _logistic_pooled(layout: Layout, seed: int | None, device: str) -> Any:
     return PooledClassifier(unweighted, layout, random_state=seed)
 
 
-def _ensemble(layout: Layout, seed: int | None, device: str) -> Any:
+def _ensemble(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     from crosspatch.models.ensemble import SoftVote
 
     members = ("spca-forest", "boosting", "logistic", "svm")
@@ -137,70 +143,45 @@ def _ensemble(layout: Layout, seed: int | None, device: str) -> Any:
     return SoftVote(built, random_state=seed)
 
 
+def _with_settings(name: str, about: str, of: Callable[[BoostingSettings], Builder]) -> ModelEntry:
+    """A model with the boosting settings to choose from; it has the first unless it chooses."""
+    choices = tuple((setting, of(given)) for setting, given in _BOOSTING_SETTINGS.items())
+    return ModelEntry(name, about, choices[0][1], settings=choices)
+
+
+_network = partial(ModelEntry, uses_device=True)
+_pooled = partial(ModelEntry, needs_source=True)
+_transfer = partial(ModelEntry, needs_source=True, uses_device=True)
+
 _MODELS = {
     entry.name: entry
     for entry in (
         ModelEntry("spca-forest", "sparse PCA by family, then a random forest", _spca_forest),
         ModelEntry("forest", "random forest on the features", _forest),
-        ModelEntry(
-            "boosting",
-            "gradient-boosted trees (LightGBM)",
-            _boosting(),
-            settings=tuple((name, _boosting(**given)) for name, given in _BOOSTING_SETTINGS),
-        ),
+        _with_settings("boosting", "gradient-boosted trees (LightGBM)", _boosting),
         ModelEntry("logistic", "multinomial logistic regression", _logistic),
         ModelEntry("svm", "support vector machine, radial kernel", _svm),
-        ModelEntry(
-            "bilstm",
-            "BiLSTM over families, last step",
-            _sequence(attention=False),
-            uses_device=True,
+        _network("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),
+        _network("bilstm-attention", "BiLSTM with attention", _sequence()),
+        _network(
+            "bilstm-attention-smote", "BiLSTM with attention, SMOTE", _sequence(oversample=True)
         ),
-        ModelEntry("bilstm-attention", "BiLSTM with attention", _sequence(), uses_device=True),
-        ModelEntry(
-            "bilstm-attention-smote",
-            "BiLSTM with attention, SMOTE",
-            _sequence(oversample=True),
-            uses_device=True,
-        ),
-        ModelEntry(
+        _network(
             "arcface",
             "BiLSTM with attention, SMOTE, ArcFace",
             _sequence(oversample=True, arcface=True),
-            uses_device=True,
         ),
-        ModelEntry(
-            "finetune",
-            "pretrained on mouse, then fine-tuned",
-            _finetune,
-            needs_source=True,
-            uses_device=True,
-        ),
-        ModelEntry(
-            "joint",
-            "mouse and human jointly, then fine-tuned",
-            _joint,
-            needs_source=True,
-            uses_device=True,
-        ),
-        ModelEntry(
+        _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune),
+        _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
+        _pooled(
             "boosting-pooled",
             "gradient-boosted trees on mouse and human together",
             _boosting_pooled,
-            needs_source=True,
         ),
-        ModelEntry(
-            "logistic-pooled",
-            "logistic regression on mouse and human together",
-            _logistic_pooled,
-            needs_source=True,
+        _pooled(
+            "logistic-pooled", "logistic regression on mouse and human together", _logistic_pooled
         ),
-        ModelEntry(
-            "vote",
-            "equal vote of boosting and logistic regression",
-            _vote(),
-            settings=tuple((name, _vote(**given)) for name, given in _BOOSTING_SETTINGS),
-        ),
+        _with_settings("vote", "equal vote of boosting and logistic regression", _vote),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )
 }
@@ -209,13 +190,7 @@ MODEL_NAMES = tuple(_MODELS)
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Look a model up.
-
-    Raises
-    ------
-    ModelError
-        If there is none of this name.
-    """
+    """The model of this name; ModelError if there is none."""
     if name not in _MODELS:
         raise ModelError(f"no model '{name}'; choose from: {', '.join(MODEL_NAMES)}")
     return _MODELS[name]
@@ -227,16 +202,7 @@ def build_calibrated(
     """The model as it is trained to be used on new cells.
 
     It learns to do without families, its settings are chosen on inner folds, and its
-    probabilities are calibrated.
-
-    Parameters
-    ----------
-    entry : ModelEntry
-    layout : Layout
-    seed : int, optional
-    device : str
-    jobs : int
-        Inner fits at a time.
+    probabilities are calibrated. ``jobs`` is the number of inner fits at a time.
     """
     from crosspatch.models.absence import FamilyDropout
     from crosspatch.models.calibrated import CalibratedClassifier
@@ -244,11 +210,9 @@ def build_calibrated(
     # Copies cost time: networks and traces get by with fewer.
     copies = 2 if entry.uses_device or layout.traces else 6
     builders = entry.settings or (("default", entry.build),)
-    candidates = [
-        (
-            name,
-            FamilyDropout(build(layout, seed, device), layout, copies=copies, random_state=seed),
-        )
-        for name, build in builders
-    ]
+    candidates = []
+    for name, build in builders:
+        model = build(layout, seed, device)
+        taught = FamilyDropout(model, layout, copies=copies, random_state=seed)
+        candidates.append((name, taught))
     return CalibratedClassifier(candidates, layout, random_state=seed, jobs=jobs)

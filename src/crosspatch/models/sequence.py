@@ -15,7 +15,7 @@ class SequenceSettings:
     """Shape of the network; the defaults are those of arXiv 2603.11000."""
 
     attention: bool = True  # False: the last family's output is used, as in its ablation
-    hidden: int = 128  # units a direction
+    hidden: int = 128  # units per direction
     attention_hidden: int = 128
     dropout: float = 0.2  # before the last linear layer
     norm: bool = True  # LayerNorm over a family; docs/choices.md has what it does to scalars

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from crosspatch.models.classifier import ProbabilisticClassifier
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
-from crosspatch.models.sequence_inputs import SequenceInputs, Sequences, as_sequences
+from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import validation_split
 
 EpochProgress = Callable[[int, Epoch], None]
@@ -62,45 +62,42 @@ class Network(nn.Module):
 
     def forward(self, values: Tensor, present: Tensor) -> Tensor:
         """Logits, shape (cells, classes)."""
-        logits: Tensor = self.head(self.encoder(values, present)[0])
-        return logits
+        return self.head(self.encoder(values, present)[0])
 
 
+@dataclass(eq=False, repr=False)
 class SequenceClassifierBase(ProbabilisticClassifier):
     """What the sequence classifiers share: inputs, prediction, attention.
 
     Subclasses set ``classes_``, ``inputs_`` and ``network_`` in ``fit``.
     """
 
+    #: What the columns of ``X`` are.
     layout: Layout
-    network: SequenceSettings | None
-    device: str
-    random_state: int | None
+    _: KW_ONLY
+    network: SequenceSettings | None = None
+    training: TrainingSettings | None = None
+    #: Share of the training cells held back for early stopping.
+    validation_fraction: float = VALIDATION_FRACTION
+    random_state: int | None = None
+    device: str = "cpu"
+    #: Told the number of an epoch and what came of it.
+    progress: EpochProgress | None = None
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Class probabilities, shape (cells, classes).
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        """
+        """Class probabilities, shape (cells, classes)."""
         cells = self._cells(X)
         with torch.inference_mode():
             logits = self._adjust(self.network_(cells.values, cells.present))
-        probabilities: NDArray[np.float64] = torch.softmax(logits.double(), 1).cpu().numpy()
-        return probabilities
+        return torch.softmax(logits.double(), 1).cpu().numpy()
 
     def attention(self, X: ArrayLike) -> NDArray[np.float32]:
         """Attention weights, shape (cells, families); exactly zero for absent families."""
         cells = self._cells(X)
         with torch.inference_mode():
-            weights: NDArray[np.float32] = (
-                self.network_.encoder(cells.values, cells.present)[1].cpu().numpy()
-            )
-        return weights
+            return self.network_.encoder(cells.values, cells.present)[1].cpu().numpy()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """The state in arrays and plain values, so that it can be stored without a pickle."""
         state = dict(super().__getstate__())
         if "network_" in state:
@@ -111,13 +108,12 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             state["log_prior_"] = state["log_prior_"].cpu().numpy()
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Build the network again around its weights, on the CPU."""
         super().__setstate__(dict(state))
         if "network_" in state:
             self.device = "cpu"
-            encoder = self._encoder(self.network)
-            self.network_ = Network(encoder, self._head(encoder))
+            self.network_ = self._with_new_head(self._encoder())
             weights = {name: torch.as_tensor(v) for name, v in state["network_"].items()}
             self.network_.load_state_dict(weights)
             self.network_.eval()
@@ -132,8 +128,8 @@ class SequenceClassifierBase(ProbabilisticClassifier):
 
     def _cells(self, X: ArrayLike) -> TrainingCells:
         check_is_fitted(self, "network_")
-        sequences = as_sequences(self.layout, *self.inputs_.transform(check_width(X, self.layout)))
-        return on_device(sequences, np.zeros(len(sequences.values)), self.device)
+        values, present = self.inputs_.sequences(check_width(X, self.layout))
+        return on_device(values, present, np.zeros(len(values)), self.device)
 
     def _encode(self, y: ArrayLike) -> NDArray[np.int64]:
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
@@ -141,9 +137,13 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             raise ModelError(f"a classifier needs two classes, there is only {self.classes_}")
         return codes.astype(np.int64)
 
-    def _encoder(self, settings: SequenceSettings | None) -> FamilyEncoder:
+    def _encoder(self) -> FamilyEncoder:
         widths = [len(columns) for columns in self.layout.columns.values()]
-        return FamilyEncoder(widths, settings or SequenceSettings())
+        return FamilyEncoder(widths, self.network or SequenceSettings()).to(self.device)
+
+    def _with_new_head(self, encoder: FamilyEncoder) -> Network:
+        """The encoder with a new head."""
+        return Network(encoder, self._head(encoder)).to(self.device)
 
     @contextmanager
     def _seeded(self) -> Iterator[torch.Generator]:
@@ -155,61 +155,25 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             yield torch.Generator().manual_seed(seed)
 
 
+@dataclass(eq=False, repr=False)
 class SequenceClassifier(SequenceClassifierBase):
     """BiLSTM over families, with or without attention, oversampling and ArcFace.
 
-    Parameters
-    ----------
-    layout : Layout
-        What the columns of `X` are.
-    network : SequenceSettings, optional
-    training : TrainingSettings, optional
-    oversample : bool
-        SMOTE on the training cells, k = min(5, smallest class - 1). Without it, classes are
-        weighted by inverse frequency.
-    arcface : bool
-        ArcFace head and class-balanced focal loss in place of a linear head and cross-entropy.
-    prior_strength : float
-        With ArcFace: this times the log frequency of the classes is added to the logits at test
-        time. The default is that of the published code for mouse; for human that code subtracts
-        the whole log frequency instead.
-    validation_fraction : float
-        Share of the cells given to `fit` held back for early stopping.
-    random_state : int, optional
-    device : str
-    progress : callable, optional
-        Told the number of an epoch and its `Epoch`.
-
     Attributes
     ----------
-    classes_ : array
     history_ : list of Epoch
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        network: SequenceSettings | None = None,
-        training: TrainingSettings | None = None,
-        oversample: bool = False,
-        arcface: bool = False,
-        prior_strength: float = 0.7,
-        validation_fraction: float = VALIDATION_FRACTION,
-        random_state: int | None = None,
-        device: str = "cpu",
-        progress: EpochProgress | None = None,
-    ):
-        self.layout = layout
-        self.network = network
-        self.training = training
-        self.oversample = oversample
-        self.arcface = arcface
-        self.prior_strength = prior_strength
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
+    _: KW_ONLY
+    #: SMOTE on the training cells, k = min(5, smallest class - 1). Without it, classes are weighted
+    #: by inverse frequency.
+    oversample: bool = False
+    #: ArcFace head and class-balanced focal loss in place of a linear head and cross-entropy.
+    arcface: bool = False
+    #: With ArcFace: this times the log frequency of the classes is added to the logits at test
+    #: time. The default is that of the published code for mouse; for human that code subtracts the
+    #: whole log frequency instead.
+    prior_strength: float = 0.7
 
     def fit(
         self,
@@ -218,30 +182,18 @@ class SequenceClassifier(SequenceClassifierBase):
         groups: ArrayLike | None = None,
         unlabelled: ArrayLike | None = None,
     ) -> SequenceClassifier:
-        """Train.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : array, shape (cells,)
-        groups : array, shape (cells,), optional
-            Donors; cells of one donor are not split between training and validation.
-        unlabelled : array, shape (other cells, features), optional
-            Cells that standardise the features in place of the training cells.
-        """
+        """Train; part of the cells is held back for early stopping."""
         with self._seeded() as generator:
             codes = self._encode(y)
             data = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
-            encoder = self._encoder(self.network)
-            network = Network(encoder, self._head(encoder)).to(self.device)
+            network = self._with_new_head(self._encoder())
             self.log_prior_ = torch.log(data.counts / data.counts.sum())
             settings = self.training or TrainingSettings()
             self.history_ = train_network(
                 network,
                 batches=lambda: shuffled(len(cells.y), settings.batch_size, generator),
-                loss=self._loss(network, cells, len(self.classes_)),
+                loss=self._loss(network, cells),
                 score=lambda: macro_f1(network, data.validation),
                 settings=settings,
                 progress=self.progress,
@@ -250,16 +202,12 @@ class SequenceClassifier(SequenceClassifierBase):
         return self
 
     def _head(self, encoder: FamilyEncoder) -> nn.Module:
-        return (
-            ArcFaceHead(encoder.size, len(self.classes_))
-            if self.arcface
-            else super()._head(encoder)
-        )
+        if self.arcface:
+            return ArcFaceHead(encoder.size, len(self.classes_))
+        return super()._head(encoder)
 
-    def _loss(
-        self, network: Network, cells: TrainingCells, n_classes: int
-    ) -> Callable[[Tensor], Tensor]:
-        counts = torch.bincount(cells.y, minlength=n_classes)
+    def _loss(self, network: Network, cells: TrainingCells) -> Callable[[Tensor], Tensor]:
+        counts = torch.bincount(cells.y, minlength=len(self.classes_))
         weight = None if self.oversample else inverse_frequency(counts)
 
         def arcface(index: Tensor) -> Tensor:
@@ -274,13 +222,7 @@ class SequenceClassifier(SequenceClassifierBase):
 
 
 def check_width(X: ArrayLike, layout: Layout) -> NDArray[np.float64]:
-    """The array, if it has the layout's columns.
-
-    Raises
-    ------
-    ModelError
-        If it has not.
-    """
+    """The array if it has the layout's columns; else a ModelError."""
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] != len(layout.features):
         raise ModelError(
@@ -306,18 +248,22 @@ def prepare(
     chosen, held = validation_split(codes, groups, fraction, model.random_state)
     inputs = SequenceInputs(model.layout).fit(X[chosen] if unlabelled is None else unlabelled)
     parts = [
-        on_device(as_sequences(model.layout, *inputs.transform(X[rows])), codes[rows], model.device)
-        for rows in (chosen, held)
+        on_device(*inputs.sequences(X[rows]), codes[rows], model.device) for rows in (chosen, held)
     ]
     counts = torch.bincount(parts[0].y, minlength=int(codes.max()) + 1)
     return Prepared(inputs, parts[0], parts[1], counts)
 
 
-def on_device(sequences: Sequences, codes: NDArray, device: str) -> TrainingCells:
+def on_device(
+    values: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    codes: NDArray,
+    device: str | torch.device,
+) -> TrainingCells:
     """Turn arrays into tensors on a device."""
     return TrainingCells(
-        torch.from_numpy(sequences.values).to(device),
-        torch.from_numpy(sequences.present).to(device),
+        torch.from_numpy(values).to(device),
+        torch.from_numpy(present).to(device),
         torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(device),
     )
 
@@ -337,12 +283,8 @@ def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells
     n_families = present.shape[1]
     present = flat[:, -n_families:] > 1 - 1e-6
     values = flat[:, :-n_families].reshape(len(y), *values.shape[1:])
-    device = cells.values.device
-    return TrainingCells(
-        torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device),
-        torch.from_numpy(present).to(device),
-        torch.from_numpy(y).to(device),
-    )
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    return on_device(values, present, y, cells.values.device)
 
 
 def cross_entropy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,25 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from crosspatch.features.layouts import Layout
 
 
-class Sequences(NamedTuple):
-    """Cells as sequences of families."""
-
-    #: Shape (cells, families, width). Standardised; zero where a family is absent and in the
-    #: padding behind a narrow family.
-    values: NDArray[np.float32]
-    #: Shape (cells, families).
-    present: NDArray[np.bool_]
-
-
+@dataclass(eq=False, repr=False)
 class SequenceInputs(BaseEstimator):
     """Standardise, impute single missing features, and lay families out as a sequence.
-
-    Parameters
-    ----------
-    layout : Layout
-    clip : float
-        Standardised values beyond this are set to it: a failed fit (an input resistance of
-        -800 MΩ) must not outweigh every other feature.
 
     Attributes
     ----------
@@ -38,18 +22,13 @@ class SequenceInputs(BaseEstimator):
         Of the finite values of the training cells; `median_` is in standard deviations.
     """
 
-    def __init__(self, layout: Layout, clip: float = 5.0):
-        self.layout = layout
-        self.clip = clip
+    layout: Layout
+    #: Standardised values beyond this are set to it: a failed fit (an input resistance of -800 MΩ)
+    #: must not outweigh every other feature.
+    clip: float = 5.0
 
     def fit(self, X: ArrayLike) -> SequenceInputs:
-        """Learn mean, scale and median of every feature.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        """
+        """Learn mean, scale and median of every feature; ``X`` is NaN where missing."""
         X = np.asarray(X, dtype=np.float64)
         finite = np.isfinite(X)
         known = finite.any(axis=0)
@@ -64,12 +43,14 @@ class SequenceInputs(BaseEstimator):
         self.median_[known] = np.nanmedian(standard, axis=0)
         return self
 
+    def standardised(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Features in standard deviations, clipped; missing values stay missing."""
+        check_is_fitted(self, "mean_")
+        standard = (np.asarray(X, dtype=np.float64) - self.mean_) / self.scale_
+        return np.clip(standard, -self.clip, self.clip)
+
     def transform(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Standardise and impute.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
 
         Returns
         -------
@@ -77,21 +58,25 @@ class SequenceInputs(BaseEstimator):
             Zero in the features of an absent family.
         present : array of bool, shape (cells, families)
         """
-        check_is_fitted(self, "mean_")
         X = np.asarray(X, dtype=np.float64)
-        present = self.layout.present(X)
-        values = np.clip((X - self.mean_) / self.scale_, -self.clip, self.clip)
+        values, present = self.standardised(X), self.layout.present(X)
         values = np.where(np.isfinite(X), values, self.median_)
         for family, columns in enumerate(self.layout.columns.values()):
             values[np.ix_(~present[:, family], columns)] = 0.0
         return values.astype(np.float32), present
 
+    def sequences(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Cells as sequences of families.
 
-def as_sequences(
-    layout: Layout, values: NDArray[np.float32], present: NDArray[np.bool_]
-) -> Sequences:
-    """Lay the output of `SequenceInputs` out family by family, padded to the widest."""
-    sequences = np.zeros((len(values), len(layout.families), layout.width), dtype=np.float32)
-    for family, columns in enumerate(layout.columns.values()):
-        sequences[:, family, : len(columns)] = values[:, columns]
-    return Sequences(sequences, present)
+        Returns
+        -------
+        values : array of float32, shape (cells, families, width)
+            Zero where a family is absent and in the padding behind a narrow family.
+        present : array of bool, shape (cells, families)
+        """
+        values, present = self.transform(X)
+        shape = len(values), len(self.layout.families), self.layout.width
+        laid_out = np.zeros(shape, dtype=np.float32)
+        for family, columns in enumerate(self.layout.columns.values()):
+            laid_out[:, family, : len(columns)] = values[:, columns]
+        return laid_out, present

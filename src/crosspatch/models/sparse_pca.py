@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,25 +25,12 @@ from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 
 
+@dataclass(eq=False, repr=False)
 class SparsePCA(TransformerMixin, BaseEstimator):
     """Sparse principal components of one family.
 
     Every loading vector solves the elastic net min ‖Xα − Xβ‖² + λ‖β‖² + λ₁‖β‖₁, where λ₁ is the
     smallest that leaves the wanted number of non-zero loadings; α and β are refined in turn.
-
-    Parameters
-    ----------
-    n_nonzero : sequence of int
-        Non-zero loadings of each component; its length is the number of components.
-    scale : bool
-        Whether features are divided by their standard deviation, as for features of unlike units.
-    ridge : float
-        λ; the default is that of the R package elasticnet 1.3, which the Cell paper used. Infinite
-        gives the paper's way for data with more features than cells (section 4.2): loadings are
-        soft-thresholded, no regression is solved.
-    max_iter : int
-    tol : float
-        Largest change of a normalised loading at which the iteration stops.
 
     Attributes
     ----------
@@ -61,29 +48,21 @@ class SparsePCA(TransformerMixin, BaseEstimator):
     Graphical Statistics 15 (2006).
     """
 
-    def __init__(
-        self,
-        n_nonzero: Sequence[int] = (1,),
-        *,
-        scale: bool = False,
-        ridge: float = 1e-6,
-        max_iter: int = 200,
-        tol: float = 1e-3,
-    ):
-        self.n_nonzero = n_nonzero
-        self.scale = scale
-        self.ridge = ridge
-        self.max_iter = max_iter
-        self.tol = tol
+    #: Non-zero loadings of each component; its length is the number of components.
+    n_nonzero: Sequence[int] = (1,)
+    _: KW_ONLY
+    #: Whether features are divided by their standard deviation, as for features of unlike units.
+    scale: bool = False
+    #: λ; the default is that of the R package elasticnet 1.3, which the Cell paper used. Infinite
+    #: gives the paper's way for data with more features than cells (section 4.2): loadings are
+    #: soft-thresholded, no regression is solved.
+    ridge: float = 1e-6
+    max_iter: int = 200
+    #: Largest change of a normalised loading at which the iteration stops.
+    tol: float = 1e-3
 
     def fit(self, X: ArrayLike, y: object = None) -> SparsePCA:
-        """Find the components.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            Without missing values.
-        y : ignored
+        """Find the components of cells without missing values.
 
         Raises
         ------
@@ -126,31 +105,19 @@ class SparsePCA(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Score cells on the components.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-
-        Returns
-        -------
-        array, shape (cells, components)
-        """
+        """Scores of cells on the components, shape (cells, components)."""
         check_is_fitted(self)
         return (np.asarray(X, dtype=np.float64) - self.mean_) / self.scale_ @ self.components_.T
 
     def _regress(self, gram: NDArray, alpha: NDArray) -> NDArray[np.float64]:
         """Elastic net of every component, shape (features, components)."""
+        wanted = np.minimum(self.n_nonzero, len(gram)).tolist()
+        targets = (gram @ alpha[:, k] for k in range(len(wanted)))
         if np.isinf(self.ridge):
-            wanted = np.minimum(self.n_nonzero, len(gram))
-            return np.stack(
-                [_thresholded(gram @ alpha[:, k], n) for k, n in enumerate(wanted)], axis=1
-            )
-        ridged = gram + self.ridge * np.eye(len(gram))
-        loadings = [
-            _first_with(ridged, gram @ alpha[:, k], wanted)
-            for k, wanted in enumerate(self.n_nonzero)
-        ]
+            loadings = list(map(_thresholded, targets, wanted))
+        else:
+            ridged = gram + self.ridge * np.eye(len(gram))
+            loadings = [_first_with(ridged, *each) for each in zip(targets, wanted, strict=True)]
         return np.stack(loadings, axis=1)
 
 
@@ -172,7 +139,6 @@ def _first_with(gram: NDArray, target: NDArray, n_nonzero: int) -> NDArray[np.fl
     The ridge is in `gram`: an elastic net is a lasso with it on the diagonal. The scale of
     `target`, which the paper's augmented form changes, does not alter the direction.
     """
-    n_nonzero = min(n_nonzero, len(gram))
     # A variable can leave the path again, so that it takes more steps than variables.
     for steps in (n_nonzero, 2 * n_nonzero, 50 * len(gram)):
         path = lars_path_gram(
@@ -235,16 +201,12 @@ class SparsePCASettings:
     min_variance: float = 0.01
 
 
+@dataclass(eq=False, repr=False)
 class FamilySparsePCA(TransformerMixin, BaseEstimator):
     """Sparse PCA of every family; kept components z-scored and joined.
 
     Missing features of a family that is there are filled with the median of the training cells.
     Where a whole family is absent, its components are NaN: absent, not average.
-
-    Parameters
-    ----------
-    layout : Layout
-    settings : SparsePCASettings
 
     Attributes
     ----------
@@ -252,29 +214,18 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         Name of every joined component, ``family[k]``.
     """
 
-    def __init__(self, layout: Layout, settings: SparsePCASettings | None = None):
-        self.layout = layout
-        self.settings = settings
+    layout: Layout
+    settings: SparsePCASettings | None = None
 
     def fit(self, X: ArrayLike, y: object = None) -> FamilySparsePCA:
-        """Fit every family on the cells that have it.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-        y : ignored
-        """
+        """Fit every family on the cells that have it; ``X`` is NaN where missing."""
         X = np.asarray(X, dtype=np.float64)
         settings = self.settings or SparsePCASettings()
-        self.fits_: dict[str, _FamilyFit] = {}
+        self.fits_: dict[str, FamilyFit] = {}
         for family in self._families(settings):
             part = self._part(X, family)
             part = part[np.isfinite(part).any(axis=1)]
-            if len(part) < 2:
-                continue
-            fit = _fit_family(part, family, settings)
-            if fit is not None:
+            if len(part) >= 2 and (fit := _fit_family(part, family, settings)) is not None:
                 self.fits_[family] = fit
         if not self.fits_:
             raise ModelError("sparse PCA: no family is present in at least two training cells")
@@ -291,17 +242,10 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
 
     def _families(self, settings: SparsePCASettings) -> list[str]:
         """Families of the layout, then those derived from them."""
-        here = [
-            family
-            for family in self.layout.families
-            if family in settings.families or not settings.listed_only
-        ]
-        derived = [
-            family
-            for family, given in settings.families.items()
-            if given.of in self.layout.families and family not in here
-        ]
-        return here + derived
+        listed, families = settings.families, self.layout.families
+        here = [family for family in families if family in listed or not settings.listed_only]
+        derived = [family for family, given in listed.items() if given.of in families]
+        return here + [family for family in derived if family not in here]
 
     def _part(self, X: NDArray, family: str) -> NDArray:
         given = (self.settings or SparsePCASettings()).families.get(family, FamilyComponents())
@@ -309,25 +253,28 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
 
 
 @dataclass
-class _FamilyFit:
+class FamilyFit:
+    """The sparse PCA of one family, fitted."""
+
     median: NDArray
-    use: NDArray[np.bool_]  # features with any variation
+    #: Features with any variation.
+    use: NDArray[np.bool_]
     pca: SparsePCA
+    #: Components that explain enough.
     kept: NDArray[np.bool_]
     mean: NDArray
     deviation: NDArray
 
-    def raw(self, part: NDArray) -> NDArray:
-        filled = np.where(np.isfinite(part), part, self.median)
-        return self.pca.transform(filled[:, self.use])[:, self.kept]
-
     def scores(self, part: NDArray) -> NDArray:
-        scores = (self.raw(part) - self.mean) / self.deviation
+        """Z-scored components of cells, NaN where the family is absent."""
+        filled = np.where(np.isfinite(part), part, self.median)
+        scores = self.pca.transform(filled[:, self.use])[:, self.kept]
+        scores = (scores - self.mean) / self.deviation
         scores[~np.isfinite(part).any(axis=1)] = np.nan
         return scores
 
 
-def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> _FamilyFit | None:
+def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> FamilyFit | None:
     measured = np.isfinite(part).any(axis=0)
     median = np.zeros(part.shape[1])
     median[measured] = np.nanmedian(part[:, measured], axis=0)
@@ -350,13 +297,12 @@ def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> _Fam
         n_nonzero = (width,) * min(limit, given.n_components)
     scalar = given is None
     max_iter = settings.scalar_max_iter if scalar else 200
-    ridge = np.inf if given is not None and len(filled) < width else SparsePCASettings.ridge
+    ridge = np.inf if given is not None and len(filled) < width else settings.ridge
     pca = SparsePCA(n_nonzero, scale=scalar, ridge=ridge, max_iter=max_iter).fit(filled)
     kept = pca.adjusted_variance_ratio_ >= settings.min_variance
     if not kept.any():
         return None
     scores = pca.transform(filled)[:, kept]
     deviation = scores.std(axis=0)
-    return _FamilyFit(
-        median, use, pca, kept, scores.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
-    )
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    return FamilyFit(median, use, pca, kept, scores.mean(axis=0), deviation)

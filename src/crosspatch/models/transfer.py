@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from crosspatch.errors import ModelError
-from crosspatch.features.layouts import Layout
+from crosspatch.models.classifier import require_same_classes
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import inverse_frequency
-from crosspatch.models.sequence import FamilyEncoder, SequenceSettings
+from crosspatch.models.sequence import FamilyEncoder
 from crosspatch.models.sequence_classifier import (
-    VALIDATION_FRACTION,
-    EpochProgress,
     Network,
     Prepared,
     SequenceClassifierBase,
@@ -35,54 +33,28 @@ from crosspatch.models.sequence_inputs import SequenceInputs
 SOURCE_VALIDATION_FRACTION = 0.2
 
 
-class _Pair(NamedTuple):
-    """Batches of both species."""
+class _Start(NamedTuple):
+    """What training begins with."""
 
-    target: Tensor
-    source: Tensor
+    encoder: FamilyEncoder
+    target: Prepared
+    source: Prepared
+    generator: torch.Generator
+    pretrained: Network | None
 
 
 class TransferClassifier(SequenceClassifierBase):
     """What both ways of transfer share.
 
-    Parameters
-    ----------
-    layout : Layout
-        What the columns of `X` and `X_source` are.
-    network : SequenceSettings, optional
-    training : TrainingSettings, optional
-        Batch size, patience and epochs of every stage; learning rates are the stages' own.
-    validation_fraction : float
-        Share of the target's training cells held back for early stopping.
-    random_state : int, optional
-    device : str
-    progress : callable, optional
+    Parameters are those of `SequenceClassifierBase`, the validation cells those of the target;
+    ``training`` gives batch size, patience and epochs of every stage, learning rates are the
+    stages' own.
 
     Attributes
     ----------
-    classes_ : array
     history_ : dict
         Stage to its list of Epoch.
     """
-
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        network: SequenceSettings | None = None,
-        training: TrainingSettings | None = None,
-        validation_fraction: float = VALIDATION_FRACTION,
-        random_state: int | None = None,
-        device: str = "cpu",
-        progress: EpochProgress | None = None,
-    ):
-        self.layout = layout
-        self.network = network
-        self.training = training
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
 
     def fit(
         self,
@@ -99,17 +71,8 @@ class TransferClassifier(SequenceClassifierBase):
 
         Parameters
         ----------
-        X : array, shape (cells, features)
-            The species to predict, NaN where missing.
-        y : array, shape (cells,)
-        X_source : array, shape (source cells, features)
-            The species to learn from.
-        y_source : array, shape (source cells,)
-            In the same classes.
-        groups, groups_source : array, optional
-            Donors.
-        unlabelled : array, shape (other cells, features), optional
-            Cells of the target that standardise it in place of its training cells.
+        X, y, X_source, y_source, groups, groups_source, unlabelled
+            As in `ProbabilisticClassifier`.
         pretrained : Network, optional
             From `pretrain`, to be used again in place of training it on the source.
 
@@ -122,38 +85,24 @@ class TransferClassifier(SequenceClassifierBase):
             codes = self._encode(y)
             source = self._source(X_source, y_source, groups_source)
             target = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
-            encoder = self._encoder(self.network).to(self.device)
+            encoder = self._encoder()
             self.history_: dict[str, list[Epoch]] = {}
-            self.network_ = self._train(encoder, target, source, generator, pretrained)
+            self.network_ = self._train(_Start(encoder, target, source, generator, pretrained))
         self.inputs_ = target.inputs
         return self
 
-    def _train(
-        self,
-        encoder: FamilyEncoder,
-        target: Prepared,
-        source: Prepared,
-        generator: torch.Generator,
-        pretrained: Network | None,
-    ) -> Network:
+    def _train(self, start: _Start) -> Network:
         raise NotImplementedError
 
     def _source(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> Prepared:
         y = np.asarray(y)
-        if set(y) != set(self.classes_):
-            odd = sorted(set(y) ^ set(self.classes_))
-            raise ModelError(
-                f"source and target must have the same classes; '{odd[0]}' is in one only"
-            )
-        codes: NDArray[np.int64] = np.searchsorted(self.classes_, y).astype(np.int64)
+        require_same_classes(self.classes_, y)
+        codes = np.searchsorted(self.classes_, y).astype(np.int64)
         return prepare(self, X, codes, groups, SOURCE_VALIDATION_FRACTION)
 
     def _settings(self, learning_rate: float, **changes: int) -> TrainingSettings:
         settings = self.training or TrainingSettings()
         return replace(settings, learning_rate=learning_rate, **changes)
-
-    def _with_new_head(self, encoder: FamilyEncoder) -> Network:
-        return Network(encoder, self._head(encoder)).to(self.device)
 
     def _stage(
         self,
@@ -188,46 +137,27 @@ class FinetuneClassifier(TransferClassifier):
     def pretrain(
         self, X_source: ArrayLike, y_source: ArrayLike, groups_source: ArrayLike | None = None
     ) -> Network:
-        """Train on the source alone; the network can start several fits.
-
-        Parameters
-        ----------
-        X_source : array, shape (source cells, features)
-        y_source : array, shape (source cells,)
-        groups_source : array, optional
-        """
+        """Train on the source alone; the network can start several fits."""
         with self._seeded() as generator:
             self._encode(y_source)
             source = self._source(X_source, y_source, groups_source)
             self.history_ = {}
-            return self._pretrained(self._encoder(self.network).to(self.device), source, generator)
+            return self._pretrained(self._encoder(), source, generator)
 
     def without_labels(
         self, unlabelled: ArrayLike, classes: NDArray, pretrained: Network
     ) -> FinetuneClassifier:
         """Use the network of the source as it is; the target's cells only standardise.
 
-        Parameters
-        ----------
-        unlabelled : array, shape (cells, features)
-            Of the target.
-        classes : array of str
-            Of the source, sorted.
-        pretrained : Network
+        The classes are those of the source, sorted.
         """
         self.classes_ = np.asarray(classes)
         self.inputs_ = SequenceInputs(self.layout).fit(check_width(unlabelled, self.layout))
         self.network_ = pretrained
         return self
 
-    def _train(
-        self,
-        encoder: FamilyEncoder,
-        target: Prepared,
-        source: Prepared,
-        generator: torch.Generator,
-        pretrained: Network | None,
-    ) -> Network:
+    def _train(self, start: _Start) -> Network:
+        encoder, target, source, generator, pretrained = start
         if pretrained is None:
             self._pretrained(encoder, source, generator)
         else:
@@ -247,21 +177,15 @@ class FinetuneClassifier(TransferClassifier):
 
 
 class JointClassifier(TransferClassifier):
-    """One encoder and a head a species, trained on both at once, then on the target alone.
+    """One encoder and one head per species, trained on both at once, then on the target alone.
 
     The loss is that of the target plus half that of the source, learning rate 5e-4, early
     stopping on the target; then the target alone at 3e-4 (arXiv 2603.11000). Parameters are those
     of `TransferClassifier`.
     """
 
-    def _train(
-        self,
-        encoder: FamilyEncoder,
-        target: Prepared,
-        source: Prepared,
-        generator: torch.Generator,
-        pretrained: Network | None,
-    ) -> Network:
+    def _train(self, start: _Start) -> Network:
+        encoder, target, source, generator, pretrained = start
         if pretrained is not None:
             raise ModelError("joint training cannot start from a pretrained network")
         network, other = self._with_new_head(encoder), self._with_new_head(encoder)
@@ -269,8 +193,8 @@ class JointClassifier(TransferClassifier):
         weights = inverse_frequency(target.counts), inverse_frequency(source.counts)
         settings = self._settings(5e-4)
 
-        def loss(pair: _Pair) -> Tensor:
-            ours, theirs = target.train[pair.target], source.train[pair.source]
+        def loss(pair: tuple[Tensor, Tensor]) -> Tensor:
+            ours, theirs = target.train[pair[0]], source.train[pair[1]]
             # One pass through the encoder for both is faster than two.
             encoding = encoder(
                 torch.cat([ours.values, theirs.values]), torch.cat([ours.present, theirs.present])
@@ -286,10 +210,7 @@ class JointClassifier(TransferClassifier):
         self.history_["joint"] = train_network(
             both,
             batches=lambda: _pairs(
-                len(target.train.y),
-                len(source.train.y),
-                settings.batch_size,
-                generator,
+                len(target.train.y), len(source.train.y), settings.batch_size, generator
             ),
             loss=loss,
             score=lambda: macro_f1(network, target.validation),
@@ -302,10 +223,9 @@ class JointClassifier(TransferClassifier):
 
 def _pairs(
     n_target: int, n_source: int, batch_size: int, generator: torch.Generator
-) -> Iterator[_Pair]:
-    """Batches of both species; an epoch is one pass over the larger, the smaller starts anew."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of target and source: one pass over the larger, the smaller starts anew."""
     larger, smaller = max(n_target, n_source), min(n_target, n_source)
     again = chain.from_iterable(shuffled(smaller, batch_size, generator) for _ in repeat(None))
-    for index in shuffled(larger, batch_size, generator):
-        other = next(again)
-        yield _Pair(index, other) if n_target >= n_source else _Pair(other, index)
+    for index, other in zip(shuffled(larger, batch_size, generator), again, strict=False):
+        yield (index, other) if n_target >= n_source else (other, index)

@@ -39,12 +39,9 @@ def inner_folds(
     """
     y = np.asarray(y)
     classes, counts = np.unique(y, return_counts=True)
-    if groups is None:
-        n_folds = min(n_folds, int(counts.min()))
-        splitter = StratifiedKFold(max(2, n_folds), shuffle=True, random_state=random_state)
-    else:
-        n_folds = min(n_folds, len(np.unique(np.asarray(groups))))
-        splitter = StratifiedGroupKFold(max(2, n_folds), shuffle=True, random_state=random_state)
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    most = int(counts.min()) if groups is None else len(np.unique(np.asarray(groups)))
+    splitter = kind(max(2, min(n_folds, most)), shuffle=True, random_state=random_state)
     found = False
     try:
         for train, held in splitter.split(np.zeros(len(y)), y, groups):

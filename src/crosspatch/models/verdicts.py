@@ -31,7 +31,14 @@ class Judgement(NamedTuple):
 
 
 class Verdict(StrEnum):
-    """What is concluded about a cell."""
+    """What is concluded about a cell.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> crosspatch.Verdict("confident").meaning
+    'one subclass in the 90 % prediction set'
+    """
 
     CONFIDENT = "confident"
     AMBIGUOUS = "ambiguous"
@@ -72,7 +79,8 @@ def verdicts(
     enough = ~np.isnan(probabilities).any(axis=1)
     best = np.nan_to_num(probabilities).argmax(axis=1)
     alone = sets[np.arange(len(sets)), best] & (sets.sum(axis=1) == 1)
-    found = np.full(len(sets), Verdict.AMBIGUOUS, dtype=object)
+    found = np.empty(len(sets), dtype=object)  # np.full would make strings of them
+    found[:] = Verdict.AMBIGUOUS
     found[alone] = Verdict.CONFIDENT
     found[p_reference < OUTSIDE_P] = Verdict.OUTSIDE
     found[~enough] = Verdict.INSUFFICIENT

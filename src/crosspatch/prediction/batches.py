@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import platformdirs
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.table import is_simulated
-from crosspatch.errors import CohortError, RecordingError
+from crosspatch.errors import RecordingError
 from crosspatch.features.extraction import ExtractionSettings, StepDescription
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
-from crosspatch.features.many import ExtractionProgress, extract_many
+from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
-from crosspatch.tables.columns import ColumnMap, map_columns
-from crosspatch.tables.mapping import Override, Overrides
-from crosspatch.tables.reading import (
-    CHUNK,
-    _as_h5ad,
-    _excel,
-    _parquet,
-    _text,
-    suffix_of,
-)
-from crosspatch.tables.values import Counted
-from crosspatch.telling import Ask, Say
+from crosspatch.species import species_within
+from crosspatch.tables.mapping import Overrides
+from crosspatch.telling import Say
 from crosspatch.versions import code_digest
-
-_SPECIES = {
-    "mouse": re.compile(r"\b(mouse|mice|murine|mus[ _]musculus|m\. ?musculus)\b", re.IGNORECASE),
-    "human": re.compile(r"\b(humans?|homo[ _]sapiens|h\. ?sapiens)\b", re.IGNORECASE),
-}
 
 
 @dataclass(frozen=True)
@@ -151,9 +133,6 @@ def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
     return replace(batch, cell_ids=ids)
 
 
-# Recordings
-
-
 @contextmanager
 def _store() -> Iterator[Path]:
     """Where measured recordings are kept, so that a stopped command can go on: the user's cache.
@@ -195,6 +174,11 @@ def read_recordings(
         If the model's features cannot be measured on recordings.
     """
     how = extraction_settings(settings)
+    if len(files) == 1 and isinstance(files[0], Path):
+        outcome = extract_one(files[0], how, settings.limit)
+        if progress is not None:
+            progress(ExtractionProgress(1, 1, int(isinstance(outcome, Failure)), 0))
+        return recordings_batch([(files[0], outcome)], settings, say)
     with _store() as store_file:
         extract_many(
             files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
@@ -228,300 +212,40 @@ def recordings_batch(
     Parameters
     ----------
     measured : iterable of (Source, CellFeatures or Failure)
-        At least one. One that gave no feature is a cell without values, with the reason in its
-        notes.
+        At least one. One that gave no feature is a cell without values, with the reason.
     settings : ReadSettings
     say : callable
         Told what could not be read.
     """
-    ids, species, values, quality, files = [], [], [], [], []
-    notes: list[tuple[str, ...]] = []
-    simulated: list[bool] = []
-    unread: list[str | None] = []
-    for path, outcome in measured:
-        files.append(path)
-        if isinstance(outcome, Failure):
-            ids.append(path.stem)
-            species.append(settings.species)
-            values.append(np.full(len(settings.layout.features), np.nan, dtype=np.float32))
-            quality.append("")
-            reason = outcome.reason.replace(f"{path}: ", "").replace(str(path), "").strip()
-            notes.append(())
-            simulated.append(False)
-            unread.append(reason)
-            say(f"{path.name}: {reason}")
-            continue
-        head = outcome.head
-        ids.append(outcome.cell_id)
-        species.append(_species(head.get("species")) or settings.species)
-        values.append(outcome.values)
-        quality.append(str(head["qc_reasons"] or ""))
-        rejected = int(head["sweeps_rejected"])
-        said = [f"{rejected} of {head['sweeps']} sweeps rejected"] if rejected else []
-        notes.append((*said, *head["notes"]))
-        simulated.append(bool(head["simulated"]))
-        unread.append(None)
-    stacked = np.stack(values)
+    cells = [_of_recording(file, outcome, settings) for file, outcome in measured]
+    for cell in cells:
+        if cell.unread[0] is not None:
+            say(f"{cell.files[0].name}: {cell.unread[0]}")
+    return Batch.joined(cells)
+
+
+def _of_recording(file: Source, outcome: CellFeatures | Failure, settings: ReadSettings) -> Batch:
+    if isinstance(outcome, Failure):
+        reason = outcome.reason.replace(f"{file}: ", "").replace(str(file), "").strip()
+        nothing = np.full((1, len(settings.layout.features)), np.nan, dtype=np.float32)
+        species = [settings.species]
+        return Batch("recordings", [file.stem], species, nothing, unread=[reason], files=[file])
+    head = outcome.head
+    rejected = int(head["sweeps_rejected"])
+    said = [f"{rejected} of {head['sweeps']} sweeps rejected"] if rejected else []
     return Batch(
-        "recordings", ids, species, stacked, quality, notes, simulated, unread, files=files
+        "recordings",
+        [outcome.cell_id],
+        [species_said(head.get("species")) or settings.species],
+        outcome.values[None],  # noqa: PD011, of a cell
+        quality=[str(head["qc_reasons"] or "")],
+        notes=[(*said, *head["notes"])],
+        simulated=[bool(head["simulated"])],
+        files=[file],
     )
 
 
-# Tables
-
-
-#: A file whose ending is one of `TABLE_SUFFIXES`, or a table in memory.
-Table: TypeAlias = Path | pd.DataFrame | anndata.AnnData
-
-#: What a table in memory is called.
-_IN_MEMORY = Path("table")
-
-
-def read_table(
-    table: Table, settings: ReadSettings, say: Say, *, ask: Ask | None = None
-) -> Iterator[Batch]:
-    """The cells of a table, some thousand at a time.
-
-    Parameters
-    ----------
-    table : Path, DataFrame or AnnData
-    settings : ReadSettings
-    say : callable
-        Told what was taken for what.
-    ask : callable, optional
-        Asked about ambiguous columns; without it they are left out.
-
-    Raises
-    ------
-    CohortError
-        If the table cannot be read, or no column is a feature.
-    """
-    path = table if isinstance(table, Path) else _IN_MEMORY
-    for part in _parts(table, settings, say):
-        if isinstance(part, Batch):
-            yield part
-        else:
-            yield from _mapped(path, part, settings, say, ask)
-
-
-def first_rows(path: Path, settings: ReadSettings, say: Say) -> pd.DataFrame | None:
-    """The first rows of a table, by which its columns are mapped.
-
-    Returns
-    -------
-    DataFrame or None
-        None where the table is in the model's own features, so that there is nothing to map.
-
-    Raises
-    ------
-    CohortError
-        If the table cannot be read or is empty.
-    """
-    for part in _parts(path, settings, say):
-        if isinstance(part, Batch):
-            return None
-        return _first(path, part)
-    return None
-
-
-def _parts(
-    table: Table, settings: ReadSettings, say: Say
-) -> Iterator[Batch | Iterator[pd.DataFrame]]:
-    """Batches, of a table in the model's own features; else the chunks of one to be mapped."""
-    if isinstance(table, pd.DataFrame):
-        yield _in_memory(table)
-        return
-    if isinstance(table, anndata.AnnData):
-        yield from _cells(_IN_MEMORY, table, settings, say)
-        return
-    path = table
-    if not path.is_file():
-        raise CohortError(f"{path} does not exist")
-    kind = suffix_of(path)
-    if kind == ".h5ad":
-        yield from _h5ad(path, settings, say)
-    elif kind in (".xlsx", ".xlsm"):
-        yield _excel(path, say)
-    elif kind == ".parquet":
-        yield _parquet(path)
-    else:
-        yield _text(path, say)
-
-
-def _in_memory(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Chunks; an index that is not just numbered names the cells, as a first column would."""
-    if not isinstance(frame.index, pd.RangeIndex):
-        name = str(frame.index.name or "cell_id")
-        if name not in frame:
-            frame = frame.set_axis(frame.index.astype(str)).rename_axis(name).reset_index()
-    for start in range(0, len(frame), CHUNK):
-        yield frame.iloc[start : start + CHUNK].reset_index(drop=True)
-
-
-def _first(path: Path, chunks: Iterator[pd.DataFrame]) -> pd.DataFrame:
-    first = next(chunks, None)
-    if first is None or first.empty:
-        raise CohortError(f"{path}: the table has no rows")
-    return first
-
-
-def _mapped(
-    path: Path,
-    chunks: Iterator[pd.DataFrame],
-    settings: ReadSettings,
-    say: Say,
-    ask: Ask | None,
-) -> Iterator[Batch]:
-    first = _first(path, chunks)
-    # One mapping file may be for several tables.
-    columns = map_columns(first, settings.layout, settings.columns, absent_ok=True)
-    for name in columns.absent:
-        say(f"{path.name}: has no column '{name}', which {_mapping_name(settings)} names")
-    if ask is not None and columns.ambiguous:
-        given = {} if settings.columns is None else settings.columns.columns
-        answers = {
-            each.column: Override(
-                ask(each.column, each.candidates) or "ignore", source="the answer"
-            )
-            for each in columns.ambiguous
-        }
-        overrides = Overrides(_mapping_name(settings), given | answers)
-        columns = map_columns(first, settings.layout, overrides, absent_ok=True)
-    for line in columns.lines():
-        say(f"{path.name}: {line}")
-    if not columns.taken:
-        raise CohortError(
-            f"{path}: no column is a feature of layout '{settings.layout.name}'; name them with "
-            "--columns mapping.yaml"
-        )
-    counted: dict[str, Counted] = {}
-    number = 0
-    for chunk in itertools.chain([first], chunks):
-        values, odd = columns.values(chunk)
-        for name, count in odd.items():
-            counted[name] = counted.get(name, Counted()) + count
-        yield _batch(path, chunk, values, columns, settings, number)
-        number += len(chunk)
-    for name, count in counted.items():
-        say(f"{path.name}: column '{name}', taken as missing: {count}")
-
-
-def _mapping_name(settings: ReadSettings) -> str:
-    return "the mapping" if settings.columns is None else settings.columns.name
-
-
-def _batch(
-    path: Path,
-    chunk: pd.DataFrame,
-    values: NDArray[np.float32],
-    columns: ColumnMap,
-    settings: ReadSettings,
-    before: int,
-) -> Batch:
-    n = len(chunk)
-    ids = [f"row {before + k + 1}" for k in range(n)]
-    if columns.cell_id is not None:
-        given = chunk[columns.cell_id]
-        ids = [
-            _name(value) if pd.notna(value) and str(value).strip() else ids[k]
-            for k, value in enumerate(given)
-        ]
-    species: list[str | None] = [settings.species] * n
-    if columns.species is not None:
-        species = [_species(value) or settings.species for value in chunk[columns.species]]
-    notes: list[tuple[str, ...]] = [()] * n
-    if "__problem__" in chunk.attrs:
-        for row, problem in chunk.attrs["__problem__"].items():
-            notes[row] = (problem,)
-            values[row] = np.nan
-    return Batch(path.name, ids, species, values, notes=notes)
-
-
-def _name(value: Any) -> str:
-    """A cell id as text; a whole number that was stored as a float has no point."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
-
-
-def _species(value: Any) -> str | None:
+def species_said(value: Any) -> str | None:
     """The species a table or recording names; another one stays as it is written."""
-    if value is None or pd.isna(value) or not str(value).strip():
-        return None
-    text = str(value).strip()
-    named = [species for species, words in _SPECIES.items() if words.search(text)]
-    return named[0] if len(named) == 1 else text
-
-
-def _h5ad(path: Path, settings: ReadSettings, say: Say) -> Iterator[Batch | Iterator[pd.DataFrame]]:
-    import h5py
-
-    if not h5py.is_hdf5(path):
-        raise CohortError(f"{path} is not an h5ad file")
-    with _as_h5ad(path):
-        yield from _cells(path, anndata.read_h5ad(path, backed="r"), settings, say)
-
-
-def _cells(
-    path: Path, cells: anndata.AnnData, settings: ReadSettings, say: Say
-) -> Iterator[Batch | Iterator[pd.DataFrame]]:
-    """A cohort table in the model's own features, or any AnnData with columns to be mapped."""
-    ours = isinstance(cells.uns.get("crosspatch"), Mapping)
-    if ours and {"family", "unit"} <= set(cells.var.columns):
-        yield from _cohort(path, cells, settings, say)
-    else:
-        yield _annotated(path, cells)
-
-
-def _cohort(
-    path: Path, cells: anndata.AnnData, settings: ReadSettings, say: Say
-) -> Iterator[Batch]:
-    layout = settings.layout
-    units = dict(zip(cells.var_names.astype(str), cells.var["unit"].astype(str), strict=True))
-    there = {f.name: units.get(f.name) for f in layout.features}
-    for feature in layout.features:
-        if there[feature.name] not in (None, feature.unit):
-            raise CohortError(
-                f"{path}: feature '{feature.name}' is in {there[feature.name]}, the model has it "
-                f"in {feature.unit}; convert it"
-            )
-    lacking = [name for name, unit in there.items() if unit is None]
-    if len(lacking) == len(there):
-        raise CohortError(
-            f"{path}: a table of layout '{cells.uns['crosspatch'].get('layout')}' has no feature "
-            f"of the model's layout '{layout.name}'"
-        )
-    if lacking:
-        say(f"{path.name}: {len(lacking)} features are missing, the first is '{lacking[0]}'")
-    place = {str(name): column for column, name in enumerate(cells.var_names)}
-    simulated = is_simulated(cells)
-    for start in range(0, cells.n_obs, CHUNK):
-        part = cells[start : start + CHUNK].to_memory()
-        values = np.full((part.n_obs, len(layout.features)), np.nan, dtype=np.float32)
-        full = part.to_df().to_numpy(dtype=np.float32)
-        for column, feature in enumerate(layout.features):
-            if feature.name in place:
-                values[:, column] = full[:, place[feature.name]]
-        values[~np.isfinite(values)] = np.nan
-        species: list[str | None] = [settings.species] * part.n_obs
-        if "species" in part.obs:
-            species = [_species(value) or settings.species for value in part.obs["species"]]
-        quality = [""] * part.n_obs
-        if "qc_reasons" in part.obs:
-            quality = ["" if pd.isna(v) else str(v) for v in part.obs["qc_reasons"]]
-        ids, n = part.obs_names.astype(str).tolist(), part.n_obs
-        yield Batch(path.name, ids, species, values, quality, simulated=[simulated] * n)
-
-
-def _annotated(path: Path, cells: anndata.AnnData) -> Iterator[pd.DataFrame]:
-    """Any AnnData as a table: its variables, and its observations' own columns."""
-    with _as_h5ad(path):
-        for start in range(0, cells.n_obs, CHUNK):
-            part = cells[start : start + CHUNK].to_memory()
-            frame = part.to_df()
-            for name in part.obs:
-                if name not in frame:
-                    frame[name] = part.obs[name].astype(object)
-            if "cell_id" not in frame:
-                frame.insert(0, "cell_id", part.obs_names.astype(str))
-            yield frame.reset_index(drop=True)
+    text = "" if pd.isna(value) else str(value).strip()
+    return species_within(text) or text or None

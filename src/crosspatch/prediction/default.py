@@ -8,9 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
-from crosspatch.cohorts.allen import load_allen
-from crosspatch.cohorts.loading import COHORTS
-from crosspatch.cohorts.sources import source_files
+from crosspatch.cohorts.dataset import collections, source_files
+from crosspatch.cohorts.loading import DEFAULT
 from crosspatch.errors import ModelError
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
@@ -63,7 +62,7 @@ def default_model(
             return artifact.load(folder)
         except ModelError as error:
             say(f"{error}; training it again")
-    cohort = load_allen(COHORTS["allen"][species], LAYOUT, data_dir)
+    cohort = collections()[DEFAULT][species].load(LAYOUT, data_dir)
     say(
         f"no {species} model was given: training '{BEST_MODEL[species]}' on {cohort.n_obs:,} Allen "
         f"cells, once; it is kept in {folder}"
@@ -77,6 +76,6 @@ def default_model(
         return train(cohort, jobs=jobs, progress=tell, out=folder)
     except ModelError as error:
         raise ModelError(
-            f"the default model could not be kept: {error}; or train one with `crosspatch train` "
-            "and give it with --model"
+            f"the default model could not be kept: {error}",
+            "or train one with `crosspatch train` and give it with {model}",
         ) from error

@@ -98,7 +98,7 @@ def explain(
     >>> import crosspatch
     >>> (cell,) = crosspatch.explain("simulated/sim-human-0001.nwb", model="human-model")
     >>> len(cell.contributions)
-    24
+    20
     """
     wanted = request(
         inputs, model, columns, species=species, quality=quality, data_dir=data_dir, jobs=jobs

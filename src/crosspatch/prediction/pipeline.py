@@ -12,16 +12,14 @@ import anndata
 import pandas as pd
 
 from crosspatch.archive.dandi import is_dandi
-from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
+from crosspatch.errors import CohortError, CrosspatchError, RecordingError
 from crosspatch.features.extraction import StepDescription
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.many import ExtractionProgress
 from crosspatch.prediction.batches import (
     Batch,
     ReadSettings,
-    Table,
     read_recordings,
-    read_table,
     unique,
 )
 from crosspatch.prediction.prediction import Prediction, joined
@@ -32,6 +30,7 @@ from crosspatch.prediction.predictor import (
     require_sets,
     require_species,
 )
+from crosspatch.prediction.table_cells import Table, read_table
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.recordings.quality import thresholds_named
 from crosspatch.tables.mapping import Overrides, read_mapping
@@ -107,6 +106,12 @@ class Listener:
     ask: Ask | None = None
     #: Told of the training of default models.
     training: Stage | None = None
+    #: Spells a parameter in what is said of errors; see `crosspatch.errors.CrosspatchError`.
+    spell: Callable[[str], str] = "'{}'".format
+
+    def words(self, error: CrosspatchError) -> str:
+        """What is said of an error, in one line."""
+        return " ".join(error.in_words(self.spell).split())
 
 
 #: Told how many recordings are measured.
@@ -122,20 +127,20 @@ class Inputs:
     #: Inputs that could not be read, and why; grows while they are read.
     failed: dict[str, str] = field(default_factory=dict)
 
-    def fail(self, name: str, error: CrosspatchError, say: Say) -> None:
+    def fail(self, name: str, error: CrosspatchError, listener: Listener) -> None:
         """Note, and say, that an input could not be read."""
-        said = one_line(error)
-        say(said)
+        said = listener.words(error)
+        listener.say(said)
         self.failed[name] = said.replace(f"{name}: ", "", 1).removeprefix(name).strip()
 
 
-def find_inputs(given: Sequence[Given], say: Say) -> Inputs:
+def find_inputs(given: Sequence[Given], listener: Listener) -> Inputs:
     """Sort inputs into recordings and tables; of several, one that cannot be read costs a line.
 
     Parameters
     ----------
     given : sequence
-    say : callable
+    listener : Listener
         Told what is given twice, and what cannot be read.
 
     Raises
@@ -149,11 +154,11 @@ def find_inputs(given: Sequence[Given], say: Say) -> Inputs:
             found.tables.append(each)
             continue
         try:
-            _sort(each, found, say)
+            _sort(each, found, listener.say)
         except CrosspatchError as error:
             if len(given) == 1:
                 raise
-            found.fail(str(Path(each)), error, say)
+            found.fail(str(Path(each)), error, listener)
     return found
 
 
@@ -209,7 +214,7 @@ def read_inputs(
             batch = read_recordings(inputs.recordings, settings, say, progress)
             yield unique(batch, seen, say)
         except CrosspatchError as error:
-            said = one_line(error)
+            said = listener.words(error)
             say(said)
             inputs.failed |= dict.fromkeys(map(str, inputs.recordings), said)
     for table in inputs.tables:
@@ -217,7 +222,7 @@ def read_inputs(
             for batch in read_table(table, settings, say, ask=listener.ask):
                 yield unique(batch, seen, say)
         except CrosspatchError as error:
-            inputs.fail(str(table) if isinstance(table, Path) else "table", error, say)
+            inputs.fail(str(table) if isinstance(table, Path) else "table", error, listener)
 
 
 class Pipeline:
@@ -243,7 +248,7 @@ class Pipeline:
 
     def __init__(self, request: Request, listener: Listener):
         self.listener = listener
-        self.inputs = find_inputs(request.inputs, listener.say)
+        self.inputs = find_inputs(request.inputs, listener)
         if not (self.inputs.recordings or self.inputs.tables):
             raise nothing_read(request)
         self.request = request
@@ -330,7 +335,7 @@ def predict(
     --------
     >>> import crosspatch
     >>> crosspatch.predict("simulated/sim-human-0001.nwb", model="human-model")
-    Prediction of 1 row (1 confident) by logistic of human cells
+    Prediction of 1 row (1 outside reference) by logistic of human cells
     """
     wanted = request(
         inputs,

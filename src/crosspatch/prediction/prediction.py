@@ -125,6 +125,17 @@ class Prediction:
         Cell id to the recording it is from; without rows of tables.
     messages : tuple of str
         What was taken for what, and what went wrong, where `crosspatch.predict` made it.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> found = crosspatch.predict("human.h5ad", model="human-model")
+    >>> found.first(3).to_table()["verdict"].tolist()
+    ['confident', 'confident', 'confident']
+    >>> next(iter(found)).prediction_set
+    ('Vip',)
+    >>> found.to_adata().shape
+    (360, 32)
     """
 
     cells: pd.DataFrame

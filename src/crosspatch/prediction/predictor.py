@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from crosspatch.cohorts.table import SPECIES
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, ModelError
 from crosspatch.features.layouts import Layout
@@ -23,6 +22,7 @@ from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, cell_columns
+from crosspatch.species import SPECIES
 from crosspatch.tables.reading import CHUNK
 from crosspatch.telling import Say
 
@@ -233,7 +233,7 @@ class Predictor:
             say(
                 f"{source}: {len(different)} features differ from the {species} reference "
                 f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
-                "temperature, --adapt helps"
+                "temperature, option 'adapt' helps"
             )
 
 
@@ -332,7 +332,7 @@ def load_predictor(
         # Training needs much that predicting does not.
         from crosspatch.prediction.default import default_model
 
-        wanted = SPECIES if species is None else (species,)
+        wanted = tuple(SPECIES) if species is None else (species,)
         found = [
             default_model(name, say, data_dir=data_dir, jobs=jobs, progress=progress)
             for name in wanted
@@ -346,8 +346,9 @@ def predict_batches(
     """Predict batch by batch; a source is aligned as a whole where that is asked for."""
     if predictor.adapt and predictor.layout.traces:
         raise ModelError(
-            f"--adapt is for layouts of single numbers; the model has traces (layout "
-            f"'{predictor.layout.name}'): leave it out"
+            f"only layouts of single numbers can be aligned; the model has traces (layout "
+            f"'{predictor.layout.name}')",
+            "leave {adapt} out",
         )
     if not predictor.adapt:
         for batch in batches:

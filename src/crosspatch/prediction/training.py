@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 
 from crosspatch.cohorts.cells import Cells, cells_of, provenance
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import ModelError
-from crosspatch.evaluation import calibration, metrics
+from crosspatch.evaluation import metrics, uncertainty
 from crosspatch.evaluation.protocols import TASKS, protocol_named
 from crosspatch.evaluation.runner import require_device
 from crosspatch.evaluation.splits import make_folds
+from crosspatch.features.layouts import Layout
 from crosspatch.models import artifact
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import COMPLETENESS
 from crosspatch.models.registry import build_calibrated, model_entry
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 
 #: Best measured in the layout both species have (README).
-BEST_MODEL = {"mouse": "boosting", "human": "vote"}
+BEST_MODEL = {name: each.best_model for name, each in SPECIES.items()}
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ def left_out(text: str | None, protocol: str = "donor") -> LeftOut | None:
         return None
     run, _, fold = text.partition(":")
     if not (run.isdecimal() and fold.isdecimal()):
-        raise ModelError(f"--leave-out {text}: give a run and a fold of `crosspatch run`, as 0:2")
+        raise ModelError(
+            f"'{text}' is not a fold that can be left out",
+            "{leave_out} takes a run and a fold of an evaluation, as 0:2",
+        )
     return LeftOut(int(run), int(fold), protocol)
 
 
@@ -87,7 +94,7 @@ def train(
     device : str
         ``cpu`` or ``cuda``.
     leave_out : LeftOut, optional
-        Train as `crosspatch run --calibration` does for this fold: without its test cells.
+        Train as an evaluation with calibration does for this fold: without its test cells.
     progress : callable, optional
         Told how many fits are done, of how many.
     out : path
@@ -97,51 +104,118 @@ def train(
     ------
     ModelError, EvaluationError, CohortError
         If the model or cohort does not allow it.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> cohort = crosspatch.load_cohort("human.h5ad")
+    >>> model = crosspatch.train(cohort, model="logistic", out="trained")
+    >>> model.species, model.classes
+    ('human', ('Lamp5', 'Pvalb', 'Sst', 'Vip'))
     """
-    species = sorted(set(target.obs["species"].astype(str)))
-    if len(species) != 1:
-        raise ModelError(
-            f"the target holds {' and '.join(species)} cells; train a model for each species"
-        )
-    entry = model_entry(model or BEST_MODEL[species[0]])
+    species = _species_of(target)
+    entry = model_entry(model or BEST_MODEL[species])
     if entry.needs_source and source is None:
-        raise ModelError(f"model '{entry.name}' learns from a second species; give --source")
+        raise ModelError(f"model '{entry.name}' learns from a second species", "give {source}")
     if entry.uses_device:
         require_device(device)
-    if alignment is None and (species[0] == "human" or entry.needs_source):
+    if alignment is None and (SPECIES[species].aligned or entry.needs_source):
         alignment = DEFAULT_ALIGNMENT
-    if leave_out is not None and alignment is not None and species[0] == "mouse":
-        raise ModelError(
-            "--leave-out gives a fold of task mouse, which has no alignment; leave --alignment out"
-        )
-    cells = cells_of(target, alignment)
-    rows = np.arange(len(cells.y))
+    ours = _Learnt.of(target, alignment)
     if leave_out is not None:
-        rows, seed = _training_rows(cells, species[0], leave_out, seed)
-    theirs: Cells | None = None
-    more: dict[str, Any] = {}
+        if alignment is not None and not SPECIES[species].aligned:
+            raise ModelError(
+                f"a fold of task {species}, which has no alignment, cannot be left out of a model "
+                "that has one",
+                "leave {alignment} out",
+            )
+        ours, seed = _without(ours, species, leave_out, seed)
+    learnt = {"target": ours}
     if entry.needs_source and source is not None:
-        theirs = cells_of(source, alignment)
-        if theirs.layout.features != cells.layout.features:
-            raise ModelError("source and target have different features; use --features shared")
+        learnt["source"] = _Learnt.of(source, alignment)
+        if learnt["source"].cells.layout.features != ours.cells.layout.features:
+            raise ModelError("source and target have different features", "use {features} shared")
+    classifier = build_calibrated(entry, ours.cells.layout, seed, device, jobs)
+    more = {}
+    if "source" in learnt:
+        theirs = learnt["source"].cells
         more = {"X_source": theirs.X, "y_source": theirs.y, "groups_source": theirs.donors}
-    classifier = build_calibrated(entry, cells.layout, seed, device, jobs)
-    classifier.progress_ = progress
-    classifier.fit(cells.X[rows], cells.y[rows], groups=cells.donors[rows], **more)
+    cells, rows = ours.cells, ours.rows
+    classifier.fit(
+        cells.X[rows], cells.y[rows], groups=cells.donors[rows], progress=progress, **more
+    )
     about = {
         "crosspatch": version("crosspatch"),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": entry.name,
         "model_about": entry.about,
-        "species": species[0],
-        "simulated": cells.simulated or bool(theirs and theirs.simulated),
+        "species": species,
+        "simulated": any(part.cells.simulated for part in learnt.values()),
         "classes": [str(name) for name in classifier.classes_],
         "alignment": alignment,
+        **_fitted(classifier, cells.layout),
+        "cohorts": {
+            name: learnt[name].about() if name in learnt else None for name in ("target", "source")
+        },
+        "scores": training_scores(classifier, cells),
+    }
+    about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
+    return artifact.save(out, classifier, about, card(about))
+
+
+def _species_of(cohort: anndata.AnnData) -> str:
+    species = sorted(set(cohort.obs["species"].astype(str)))
+    if len(species) != 1:
+        raise ModelError(
+            f"the target holds {' and '.join(species)} cells; train a model for each species"
+        )
+    return species[0]
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """Cells of a cohort that a model learns from."""
+
+    cohort: anndata.AnnData
+    cells: Cells
+    #: Numbers of the cells that are used.
+    rows: NDArray[np.intp]
+
+    @staticmethod
+    def of(cohort: anndata.AnnData, alignment: str | None) -> _Learnt:
+        cells = cells_of(cohort, alignment)
+        return _Learnt(cohort, cells, np.arange(len(cells.y)))
+
+    def about(self) -> dict[str, object]:
+        """What the model's file says of them."""
+        names, counts = np.unique(self.cells.y[self.rows], return_counts=True)
+        return provenance(self.cohort) | {
+            "cells": len(self.rows),
+            "donors": len(np.unique(self.cells.donors[self.rows])),
+            "subclasses": dict(zip(names.tolist(), counts.tolist(), strict=True)),
+            "cells_sha256": self.cells.digest,
+        }
+
+
+def _without(ours: _Learnt, species: str, leave_out: LeftOut, seed: int) -> tuple[_Learnt, int]:
+    """The training cells of a fold, and its seed."""
+    protocol, cells = protocol_named(leave_out.protocol), ours.cells
+    if leave_out.run >= protocol.runs:
+        raise ModelError(f"protocol '{protocol.name}' has runs 0 to {protocol.runs - 1}")
+    folds = make_folds(cells.y, cells.donors, protocol, TASKS[species], leave_out.run, seed)
+    if leave_out.fold >= len(folds):
+        raise ModelError(f"a run of protocol '{protocol.name}' has folds 0 to {len(folds) - 1}")
+    fold = folds[leave_out.fold]
+    return replace(ours, rows=fold.train), fold.seed
+
+
+def _fitted(classifier: CalibratedClassifier, layout: Layout) -> dict[str, Any]:
+    """What was fitted, as the model's file says it."""
+    calibration = vars(classifier.calibration_).items()
+    return {
         "layout": {
-            "name": cells.layout.name,
-            "features": [
-                [feature.name, feature.family, feature.unit] for feature in cells.layout.features
-            ],
+            "name": layout.name,
+            "features": [[each.name, each.family, each.unit] for each in layout.features],
         },
         "scaling": {
             "center": classifier.feature_center_.tolist(),
@@ -150,50 +224,14 @@ def train(
         "settings": {
             "chosen": classifier.chosen_,
             "log_loss": classifier.log_loss_,
-            "seed": seed,
             "folds": classifier.n_folds,
             "coverage": classifier.coverage,
             "minimum_completeness": MINIMUM_COMPLETENESS,
-            "left_out": vars(leave_out) if leave_out else None,
         },
         "calibration": {
             "completeness": list(COMPLETENESS),
-            **{
-                name: part.tolist()
-                for name, part in vars(classifier.calibration_).items()
-                if name != "distances"
-            },
+            **{name: part.tolist() for name, part in calibration if name != "distances"},
         },
-        "cohorts": {
-            "target": _cohort(target, cells, rows),
-            "source": None if source is None or theirs is None else _cohort(source, theirs, None),
-        },
-        "scores": training_scores(classifier, cells),
-    }
-    return artifact.save(out, classifier, about, card(about))
-
-
-def _training_rows(
-    cells: Cells, species: str, leave_out: LeftOut, seed: int
-) -> tuple[np.ndarray, int]:
-    protocol = protocol_named(leave_out.protocol)
-    if leave_out.run >= protocol.runs:
-        raise ModelError(f"protocol '{protocol.name}' has runs 0 to {protocol.runs - 1}")
-    folds = make_folds(cells.y, cells.donors, protocol, TASKS[species], leave_out.run, seed)
-    if leave_out.fold >= len(folds):
-        raise ModelError(f"a run of protocol '{protocol.name}' has folds 0 to {len(folds) - 1}")
-    fold = folds[leave_out.fold]
-    return fold.train, fold.seed
-
-
-def _cohort(cohort: anndata.AnnData, cells: Cells, rows: np.ndarray | None) -> dict[str, Any]:
-    used = np.arange(len(cells.y)) if rows is None else rows
-    names, counts = np.unique(cells.y[used], return_counts=True)
-    return provenance(cohort) | {
-        "cells": len(used),
-        "donors": len(np.unique(cells.donors[used])),
-        "subclasses": dict(zip(names.tolist(), counts.tolist(), strict=True)),
-        "cells_sha256": cells.digest,
     }
 
 
@@ -201,12 +239,12 @@ def training_scores(classifier: CalibratedClassifier, cells: Cells) -> dict[str,
     """Cross-validated scores on the training cells: macro-F1, calibration, coverage by class.
 
     Folds are those on which settings were chosen, so that the scores are a little too good;
-    `crosspatch run --calibration` chooses inside its folds.
+    an evaluation with calibration chooses inside its folds.
     """
-    found = calibration.cross_validated(classifier)
+    found = uncertainty.cross_validated(classifier)
     best = metrics.scores(found["true"], found["predicted"], cells.classes)
-    honest = calibration.calibration_table(found).iloc[0]
-    coverage = calibration.coverage_table(found)
+    honest = uncertainty.calibration_table(found).iloc[0]
+    coverage = uncertainty.coverage_table(found)
     return (
         {name: round(value, 4) for name, value in best.items()}
         | {
@@ -229,64 +267,20 @@ def training_scores(classifier: CalibratedClassifier, cells: Cells) -> dict[str,
 
 def card(about: Mapping[str, Any]) -> str:
     """The model card: what a model is, what it was trained on, how good it is, in words."""
-    target, found = about["cohorts"]["target"], about["scores"]
-    counts = ", ".join(f"{name} {count:,}" for name, count in target["subclasses"].items())
-    unseen = about["settings"]["left_out"]
-    lines = [
-        f"# {about['model']}: {', '.join(about['classes'])} of {about['species']} neurons",
-        "",
+    found = about["scores"]
+    sets = {(row["sets"], row["class"]): row for row in found["sets"]}
+    rows = [
+        {
+            "name": name,
+            "f1": found["macro_f1" if name == "all" else f"f1_{name}"],
+            "over": sets["over all cells", name],
+            "by": sets["by class", name],
+        }
+        for name in ("all", *about["classes"])
     ]
-    if about["simulated"]:
-        lines += ["**Trained on SIMULATED recordings. It says nothing about real neurons.**", ""]
-    lines += [
-        f"{about['model_about'][:1].upper()}{about['model_about'][1:]}, trained by crosspatch "
-        f"{about['crosspatch']} on "
-        f"{target['cells']:,} cells of {target['donors']:,} donors "
-        f"({', '.join(target['dataset'])}): {counts}.",
-    ]
-    if about["cohorts"]["source"]:
-        source = about["cohorts"]["source"]
-        lines += [
-            f"It also learned from {source['cells']:,} cells of {', '.join(source['dataset'])}."
-        ]
-    if unseen:
-        lines += [
-            f"The test cells of run {unseen['run']}, fold {unseen['fold']} (protocol "
-            f"{unseen['protocol']}) were left out."
-        ]
-    lines += [
-        "",
-        f"Features: layout `{about['layout']['name']}`, {len(about['layout']['features'])} "
-        "features. A cell with less than "
-        f"{about['settings']['minimum_completeness']:.0%} of them (mean over families) is not "
-        "given a class.",
-        "",
-        "## Use",
-        "",
-        f"For whole-cell recordings of cortical GABAergic interneurons of {about['species']}. It "
-        "cannot know pyramidal cells or other brain areas; the test for strangers finds some of "
-        "them, not all.",
-        "",
-        "## Scores",
-        "",
-        "On donors held back, 5 folds; settings were chosen on the same folds, so these are a "
-        "little too good.",
-        "",
-        f"Macro-F1 {found['macro_f1']:.3f}, accuracy {found['accuracy']:.3f}, expected calibration "
-        f"error {found['ece']:.3f}. {found['confident']:.0%} of cells are called confident, "
-        f"{found['accuracy_confident']:.1%} of them rightly. {found['outside']:.1%} of true cells "
-        "are called outside the reference.",
-        "",
-        "| class | F1 | in the 90 % set | set size | in the set by class | size |",
-        "|---|---|---|---|---|---|",
-    ]
-    rows = {(row["sets"], row["class"]): row for row in found["sets"]}
-    for name in ["all", *about["classes"]]:
-        over, by = rows[("over all cells", name)], rows[("by class", name)]
-        f1 = found["macro_f1"] if name == "all" else found[f"f1_{name}"]
-        lines.append(
-            f"| {name} | {f1:.3f} | {over['coverage']:.1%} | {over['size']:.2f} | "
-            f"{by['coverage']:.1%} | {by['size']:.2f} |"
-        )
-    lines += ["", f"Written {about['created']}; settings, versions and checksums: model.json.", ""]
-    return "\n".join(lines)
+    environment = Environment(  # noqa: S701, the card is not HTML
+        loader=PackageLoader("crosspatch.prediction"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("card.md").render(about, rows=rows)

@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
+    DESCRIBE_STEP,
     MAX_RATE,
     MIN_RATE,
     VOLTAGE_CLAMP,
@@ -25,7 +26,11 @@ from crosspatch.recordings.model import (
     to_picoamperes,
 )
 
-#: ABF 2 keeps a table of sections from this byte on: block, bytes an entry, entries.
+if TYPE_CHECKING:
+    from pyabf import ABF
+    from pyabf.waveform import EpochSweepWaveform
+
+#: ABF 2 keeps a table of sections from this byte on: block, bytes per entry, entries.
 _SECTIONS_AT = 76
 _SECTIONS = 18
 _BLOCK = 512
@@ -46,17 +51,13 @@ _kept_to_the_file = False
 
 
 def keep_to_the_file() -> None:
-    """From now on follow no file that another one names: in this process files are strangers'."""
+    """From now on follow no file that another one names: files come from other people."""
     global _kept_to_the_file
     _kept_to_the_file = True
 
 
 def read_abf(path: Path) -> Recording:
     """Open an ABF file; its header is read, its samples are not.
-
-    Parameters
-    ----------
-    path : Path
 
     Raises
     ------
@@ -132,7 +133,7 @@ def _problem_of_1(head: bytes, size: int) -> str | None:
     return None
 
 
-def _recording(path: Path, header: Any) -> Recording:
+def _recording(path: Path, header: ABF) -> Recording:
     rate = float(header.dataRate)
     channels = int(header.channelCount)
     if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= 64:
@@ -185,7 +186,7 @@ def _recording(path: Path, header: Any) -> Recording:
     )
 
 
-def _bounds(path: Path, header: Any, channels: int) -> tuple[list[int], list[int]]:
+def _bounds(path: Path, header: ABF, channels: int) -> tuple[list[int], list[int]]:
     """First sample and number of samples of every sweep."""
     count = int(header.sweepCount)
     lengths = [int(header.sweepPointCount)] * count
@@ -211,7 +212,7 @@ def _bounds(path: Path, header: Any, channels: int) -> tuple[list[int], list[int
 class _Channel:
     """Reads the samples of one channel, sweep by sweep."""
 
-    def __init__(self, path: Path, header: Any, channel: int, factor: float):
+    def __init__(self, path: Path, header: ABF, channel: int, factor: float):
         self.path = path
         self.channel = channel
         self.channels = int(header.channelCount)
@@ -239,7 +240,7 @@ class _Channel:
         return read
 
 
-def _command_channel(header: Any, voltage: int, units: list[str]) -> int | None:
+def _command_channel(header: ABF, voltage: int, units: list[str]) -> int | None:
     """The output that drives the cell, if the file describes a waveform for it."""
     major = header.abfVersion["major"]
     section = header._headerV1 if major == 1 else header._dacSection
@@ -255,7 +256,7 @@ def _command_channel(header: Any, voltage: int, units: list[str]) -> int | None:
 class _Command:
     """The command waveforms of one output, from the epoch table or from a stimulus file."""
 
-    def __init__(self, path: Path, header: Any, channel: int, points: int, factor: float):
+    def __init__(self, path: Path, header: ABF, channel: int, points: int, factor: float):
         self.path = path
         self.header = header
         self.channel = channel
@@ -271,7 +272,8 @@ class _Command:
             except Exception as error:  # pyabf raises whatever its parsing meets
                 raise RecordingError(
                     f"{self.path}, sweep {number}: the command waveform cannot be read: "
-                    f"{in_words(error)}; describe it with --step-start, --step-end and --amplitudes"
+                    f"{in_words(error)}",
+                    hint=DESCRIBE_STEP,
                 ) from error
             waveform = np.asarray(waveform, dtype=np.float64)[: self.points] * self.factor
             if len(waveform) < self.points:
@@ -301,7 +303,7 @@ class _Command:
         return epochs.getWaveform()
 
     @cached_property
-    def _epochs(self) -> list[Any]:
+    def _epochs(self) -> list[EpochSweepWaveform]:
         """Of every sweep; pyabf's own method builds all of them again for each."""
         import pyabf.waveform
 

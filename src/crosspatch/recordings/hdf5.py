@@ -6,9 +6,13 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from crosspatch.errors import CrosspatchError, NetworkError
+
+if TYPE_CHECKING:
+    import h5py
+    from _typeshed import WriteableBuffer
 
 _HEAP = b"GCOL"
 #: Signature, version and reserved bytes of a heap, before its size.
@@ -33,8 +37,11 @@ class Bytes(Protocol):
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""
 
-    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Say that there is something to be looked up in these (offset, count)."""
+    def look_ahead(self, groups: Iterable[h5py.Group]) -> None:
+        """Say that all members of these groups will be looked at."""
+
+    def look_for_samples(self, series: Sequence[h5py.Group]) -> None:
+        """Say that it will be looked up where the samples of these series lie."""
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Say that these (offset, count) will be read next."""
@@ -47,17 +54,7 @@ class Bytes(Protocol):
 
 
 class LocalBytes:
-    """The bytes of a file on disk.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened.
-    """
+    """The bytes of a file on disk; an `OSError` if it cannot be opened."""
 
     def __init__(self, path: Path):
         self._file = path.open("rb", buffering=0)
@@ -66,14 +63,17 @@ class LocalBytes:
 
     @property
     def protected(self) -> bool:
-        """From a disk there is no way."""
+        """Nothing can happen on the way from a disk."""
         return True
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""
         return os.pread(self._file.fileno(), count, offset)
 
-    def hint(self, ranges: Iterable[tuple[int, int]]) -> None:
+    def look_ahead(self, groups: Iterable[h5py.Group]) -> None:
+        """Nothing to prepare: a disk is near."""
+
+    def look_for_samples(self, series: Sequence[h5py.Group]) -> None:
         """Nothing to prepare: a disk is near."""
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
@@ -96,12 +96,7 @@ class GuardedFile(io.RawIOBase):
     over without its signature, which HDF5 reports as an error.
 
     Samples may hold those bytes by chance (in a hundred gigabytes they do); they are handed over as
-    they are, see `expect`.
-
-    Parameters
-    ----------
-    content : Bytes
-        Closed with this file.
+    they are, see `expect`. The content is closed with this file.
     """
 
     def __init__(self, content: Bytes):
@@ -134,7 +129,7 @@ class GuardedFile(io.RawIOBase):
         self._at = min(base + offset, self._size)
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer; past the end of the file there are zeros."""
         view = memoryview(buffer).cast("B")
         at = self._at
@@ -169,7 +164,7 @@ class GuardedFile(io.RawIOBase):
         super().close()
 
     def _require_bytes(self) -> None:
-        """Bytes that did not come are no zeros."""
+        """Bytes that did not come are not zeros."""
         if self.content.failure is not None:
             raise OSError(str(self.content.failure))
 

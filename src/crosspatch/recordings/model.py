@@ -19,6 +19,9 @@ VOLTAGE_CLAMP = "voltage clamp"
 MIN_RATE = 100.0
 MAX_RATE = 5e6
 
+#: What to do about a command that a file lacks.
+DESCRIBE_STEP = "describe the step with {step_start}, {step_end} and {amplitudes}"
+
 Samples = NDArray[np.floating]
 
 
@@ -89,10 +92,7 @@ class Sweep:
             If the file cannot be read or has no command for this sweep.
         """
         if self.read_current is None:
-            raise RecordingError(
-                f"sweep {self.number} has no command waveform; describe the step with "
-                "--step-start, --step-end and --amplitudes"
-            )
+            raise RecordingError(f"sweep {self.number} has no command waveform", hint=DESCRIBE_STEP)
         return self.read_current()
 
 
@@ -162,7 +162,7 @@ class Recording:
         start, end : float
             The step in s from the start of a sweep.
         amplitudes : sequence of float
-            The step's amplitude in pA, one a current-clamp sweep, or a single one for all.
+            The step's amplitude in pA, one per current-clamp sweep, or a single one for all.
 
         Raises
         ------
@@ -175,14 +175,16 @@ class Recording:
         if len(amplitudes) != len(sweeps):
             raise RecordingError(
                 f"{self.name} has {len(sweeps)} current-clamp sweeps, but {len(amplitudes)} "
-                "amplitudes are given; give one a sweep, or one for all"
+                "amplitudes are given",
+                hint="give one a sweep, or one for all",
             )
         described = []
         for sweep, amplitude in zip(sweeps, amplitudes, strict=True):
             if not 0 <= start < end <= sweep.duration:
                 raise RecordingError(
                     f"{self.name}, sweep {sweep.number}: a step from {start:g} to {end:g} s does "
-                    f"not lie inside the sweep of {sweep.duration:g} s; give both in seconds"
+                    f"not lie inside the sweep of {sweep.duration:g} s",
+                    hint="give both in seconds",
                 )
             described.append(replace(sweep, read_current=_step(sweep, start, end, amplitude)))
         return replace(self, sweeps=tuple(described))
@@ -229,12 +231,12 @@ _PICOAMPERES = {
 
 
 def to_millivolts(unit: str) -> float | None:
-    """Factor from a unit of voltage to mV, None if it is no unit of voltage."""
+    """Factor from a unit of voltage to mV, None if it is not one."""
     return _MILLIVOLTS.get(_plain(unit))
 
 
 def to_picoamperes(unit: str) -> float | None:
-    """Factor from a unit of current to pA, None if it is no unit of current."""
+    """Factor from a unit of current to pA, None if it is not one."""
     return _PICOAMPERES.get(_plain(unit))
 
 

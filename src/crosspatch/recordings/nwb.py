@@ -2,6 +2,8 @@
 
 pynwb builds an object for every series of a file before the first sample can be read; going
 to the groups directly opens a file in milliseconds, which matters for thousands of them.
+
+One file over 400 lines: every table of the schema is read by the same guards against damage.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import numpy as np
 
 from crosspatch.errors import NetworkError, RecordingError, in_words
 from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, GuardedFile
-from crosspatch.recordings.hdf5_ahead import hint_members, hint_samples
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
     MAX_RATE,
@@ -32,6 +33,7 @@ from crosspatch.recordings.model import (
     to_millivolts,
     to_picoamperes,
 )
+from crosspatch.species import species_called
 
 #: Neurodata type to (clamp, whether it is the response).
 _TYPES = {
@@ -40,13 +42,6 @@ _TYPES = {
     "CurrentClampStimulusSeries": (CURRENT_CLAMP, False),
     "VoltageClampSeries": (VOLTAGE_CLAMP, True),
     "VoltageClampStimulusSeries": (VOLTAGE_CLAMP, False),
-}
-_SPECIES = {
-    "mus musculus": "mouse",
-    "mouse": "mouse",
-    "house mouse": "mouse",
-    "homo sapiens": "human",
-    "human": "human",
 }
 _ICEPHYS = "general/intracellular_ephys"
 _MAX_POINTS = 200_000_000
@@ -103,7 +98,7 @@ def read_nwb(content: Bytes, path: str, unwanted: Unwanted | None = None) -> Rec
     Raises
     ------
     RecordingError
-        If the file is damaged, no NWB 2 file, or holds no patch-clamp series.
+        If the file is damaged, not an NWB 2 file, or holds no patch-clamp series.
     NetworkError
         If the file is not here and bytes of it cannot be had.
     DoubtfulBytesError
@@ -243,7 +238,7 @@ def _all_series(
     places = ("acquisition", "stimulus/presentation")
     parents = {place: file.get(place) for place in places}
     parents = {name: each for name, each in parents.items() if isinstance(each, h5py.Group)}
-    hint_members(content, parents.values())
+    content.look_ahead(parents.values())
     wanted: list[tuple[str, h5py.Group, str, bool]] = []
     for place, parent in parents.items():
         for name in parent:
@@ -260,7 +255,7 @@ def _all_series(
                     left_out += [path] if (clamp, is_response) == (CURRENT_CLAMP, True) else []
                     continue
                 wanted.append((path, group, clamp, is_response))
-    hint_samples(content, [group for _, group, _, _ in wanted])
+    content.look_for_samples([group for _, group, _, _ in wanted])
     for path, group, clamp, is_response in wanted:
         with _noting(path, unreadable):
             if not content.protected:
@@ -361,7 +356,7 @@ def _scalar(group: h5py.Group, name: str) -> float:
 
 
 def _content(dataset: h5py.Dataset) -> Any:
-    """All of a dataset that is no samples; a damaged one may claim to be of any size."""
+    """All of a dataset that does not hold samples; a damaged one may claim to be of any size."""
     kind = dataset.id.get_type()
     _require_plain(kind, dataset.name)
     if (dataset.size or 0) * kind.get_size() > _MAX_CONTENT:
@@ -425,19 +420,15 @@ def _from_recordings_table(file: h5py.File, by_address: dict[int, _Series]) -> l
     table = file.get(f"{_ICEPHYS}/intracellular_recordings")
     if not isinstance(table, h5py.Group):
         return None
-    by_path = {each.path: each for each in by_address.values()}
     responses = _references(file, table, "responses/response", by_address)
     stimuli = _references(file, table, "stimuli/stimulus", by_address)
-    if not responses:
-        return None
     pairs: list[_Pair] = []
     used = set()
-    for row, path in enumerate(responses):
-        response = by_path.get(path or "")
+    for row, response in enumerate(responses):
         if response is None or not response.is_response or response.path in used:
             continue
         used.add(response.path)
-        stimulus = by_path.get(stimuli[row] or "") if row < len(stimuli) else None
+        stimulus = stimuli[row] if row < len(stimuli) else None
         number = row if response.number is None else response.number
         if stimulus is not None and (stimulus.is_response or stimulus.clamp != response.clamp):
             stimulus = None
@@ -449,24 +440,24 @@ def _from_recordings_table(file: h5py.File, by_address: dict[int, _Series]) -> l
 
 def _references(
     file: h5py.File, table: h5py.Group, name: str, by_address: dict[int, _Series]
-) -> list[str | None]:
+) -> list[_Series | None]:
     column = table.get(name)
     if column is None:
         return []
-    paths: list[str | None] = []
-    for row in _content(column):
-        reference = row["timeseries"] if column.dtype.names else row
-        paths.append(_target(file, reference, by_address))
-    return paths
+    return [
+        _target(file, row["timeseries"] if column.dtype.names else row, by_address)
+        for row in _content(column)
+    ]
 
 
-def _target(file: h5py.File, reference: Any, by_address: dict[int, _Series]) -> str | None:
-    """Path of the series a reference stands for; HDF5 would search the whole file for its name."""
+def _target(
+    file: h5py.File, reference: h5py.Reference, by_address: dict[int, _Series]
+) -> _Series | None:
+    """The series a reference stands for; HDF5 would search the whole file for its name."""
     try:
-        series = by_address.get(h5py.h5o.get_info(file[reference].id).addr) if reference else None
+        return by_address.get(h5py.h5o.get_info(file[reference].id).addr) if reference else None
     except Exception:  # a damaged reference leaves its row without a series
         return None
-    return None if series is None else series.path
 
 
 def _from_keys(
@@ -482,12 +473,10 @@ def _from_keys(
         if number is None:
             number = _number_in_name(each.path)
         if number is None:  # by order, among those of one electrode and role
-            alike = [
-                other
+            number = sum(
+                (other.is_response, other.electrode) == (each.is_response, each.electrode)
                 for other in series[:position]
-                if (other.is_response, other.electrode) == (each.is_response, each.electrode)
-            ]
-            number = len(alike)
+            )
         grouped[number].append(each)
     pairs: list[_Pair] = []
     for number, members in grouped.items():
@@ -518,9 +507,9 @@ def _from_sweep_table(file: h5py.File, by_address: dict[int, _Series]) -> dict[s
         start = 0
         for number, end in zip(rows, ends, strict=False):
             for reference in references[start : int(end)]:
-                path = _target(file, reference, by_address)
-                if path is not None:
-                    numbers[path] = int(number)
+                series = _target(file, reference, by_address)
+                if series is not None:
+                    numbers[series.path] = int(number)
             start = int(end)
     except Exception:  # a damaged table: the series' own numbers and names still pair them
         return {}
@@ -602,7 +591,6 @@ def _recorded(file: h5py.File) -> Recorded:
         item = file.get(name)
         return _text(_content(item)) if isinstance(item, h5py.Dataset) else None
 
-    species = (text("general/subject/species") or "").strip().lower()
     words = " ".join(
         text(name) or "" for name in ("session_description", "general/experiment_description")
     )
@@ -617,7 +605,7 @@ def _recorded(file: h5py.File) -> Recorded:
         noted = text(f"{base}/initial_access_resistance")
         access = access if access is not None else _resistance(noted, 1e6)
     return Recorded(
-        species=_SPECIES.get(species),
+        species=species_called(text("general/subject/species") or ""),
         donor=text("general/subject/subject_id"),
         session=text("session_start_time"),
         seal=seal,

@@ -38,7 +38,15 @@ def open_recording(source: str | Path, *, measured_only: bool = False) -> Record
     Raises
     ------
     RecordingError
-        If the file cannot be read, is no recording, or holds no current-clamp sweep.
+        If the file cannot be read, is not a recording, or holds no current-clamp sweep.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> with crosspatch.open_recording("simulated/sim-human-0001.nwb") as recording:
+    ...     sweep = recording.current_clamp[0]
+    ...     recording.cell_id, sweep.rate, sweep.voltage.dtype
+    ('sim-human-0001', 50000.0, dtype('float64'))
     """
     unwanted = is_unmeasured if measured_only else None
     return require_current_clamp(_open_file(Path(source), unwanted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,8 +60,7 @@ class QualityThresholds:
 #: The Allen Institute's limits on sweeps.
 ALLEN = QualityThresholds(drift=1.0, slow_noise=0.5, fast_noise=0.07)
 #: Every sweep is used that can be.
-ANY = replace(
-    QualityThresholds(),
+ANY = QualityThresholds(
     drift=math.inf,
     slow_noise=math.inf,
     fast_noise=math.inf,
@@ -132,7 +131,7 @@ class CellQuality:
     #: Median jump at the edges of steps, MOhm.
     bridge: float = float("nan")
     #: Empty if the cell passes.
-    reasons: tuple[str, ...] = field(default_factory=tuple)
+    reasons: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -180,42 +179,21 @@ def assess_sweep(
     settings = settings or QualityThresholds()
     rate = sweep.rate
     end = recorded_points(voltage, rate)
-    if not end:
-        return SweepQuality(reasons=("no samples: the voltage is zero or missing throughout",))
     used = voltage[:end]
-    if not np.isfinite(used).all():
-        count = int(np.sum(~np.isfinite(used)))
-        return SweepQuality(reasons=(f"{count} samples are not finite",))
-    largest = float(np.max(np.abs(used)))
-    if largest > _MAX_VOLTAGE:
-        reason = f"it reaches {largest:.3g} mV, which no amplifier does: a wrong unit, or damage"
-        return SweepQuality(reasons=(reason,))
-    close = _close_spikes(used, rate)
-    if close > _MAX_CLOSE:
-        reason = f"{close} spikes follow another within {_REFRACTORY * 1e3:g} ms: it is noise"
-        return SweepQuality(reasons=(reason,))
+    unfit = _unfit(used, rate)
+    if unfit:
+        return SweepQuality(reasons=(unfit,))
     if stimulus.kind == NONE:
         return SweepQuality(baseline=float(np.mean(used)))
     reasons = []
-    if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
-        missing = stimulus.end + settings.after_square - end / rate
-        if end / rate < stimulus.end:
-            reasons.append(f"stopped at {end / rate:.3g} s, before the stimulus ended")
-        elif missing > 1.5 / rate and end < len(voltage):
-            reasons.append(
-                f"stopped {end / rate - stimulus.end:.3g} s after the stimulus, "
-                f"{settings.after_square:g} s are needed"
-            )
-    elif end / rate < stimulus.start:
-        reasons.append(f"stopped at {end / rate:.3g} s, before the stimulus began")
+    stopped = _stopped_early(stimulus, end, len(voltage), rate, settings)
+    if stopped:
+        reasons.append(stopped)
     before = _before(used, stimulus, rate)
     if not len(before):
         return SweepQuality(reasons=(*reasons, "nothing was recorded before the stimulus"))
     baseline = float(np.mean(before))
-    slow = float(np.std(before))
-    short = max(round(0.0015 * rate), 2)
-    blocks = before[: len(before) // short * short].reshape(-1, short)
-    fast = float(np.median(np.std(blocks, axis=1))) if len(blocks) else float("nan")
+    slow, fast = float(np.std(before)), _fast_noise(before, rate)
     drift = float("nan")
     after = _after(used, stimulus, rate)
     if stimulus.kind != RAMP and len(after):  # after a ramp there is no time to recover
@@ -237,6 +215,44 @@ def assess_sweep(
     if longest / rate >= settings.clipped:
         reasons.append(f"saturated: {longest / rate * 1e3:.1f} ms at {level:.0f} mV")
     return SweepQuality(baseline, drift, slow, fast, bridge, tuple(reasons))
+
+
+def _unfit(used: Samples, rate: float) -> str | None:
+    """Why nothing at all can be measured on what was recorded."""
+    if not len(used):
+        return "no samples: the voltage is zero or missing throughout"
+    if not np.isfinite(used).all():
+        return f"{int(np.sum(~np.isfinite(used)))} samples are not finite"
+    largest = float(np.max(np.abs(used)))
+    if largest > _MAX_VOLTAGE:
+        return f"it reaches {largest:.3g} mV, which no amplifier does: a wrong unit, or damage"
+    close = _close_spikes(used, rate)
+    if close > _MAX_CLOSE:
+        return f"{close} spikes follow another within {_REFRACTORY * 1e3:g} ms: it is noise"
+    return None
+
+
+def _fast_noise(before: Samples, rate: float) -> float:
+    short = max(round(0.0015 * rate), 2)
+    blocks = before[: len(before) // short * short].reshape(-1, short)
+    return float(np.median(np.std(blocks, axis=1))) if len(blocks) else float("nan")
+
+
+def _stopped_early(
+    stimulus: Stimulus, end: int, points: int, rate: float, settings: QualityThresholds
+) -> str | None:
+    """Whether too little was recorded, up to `end` of so many samples."""
+    if stimulus.kind not in (LONG_SQUARE, SHORT_SQUARE):
+        if end / rate < stimulus.start:
+            return f"stopped at {end / rate:.3g} s, before the stimulus began"
+    elif end / rate < stimulus.end:
+        return f"stopped at {end / rate:.3g} s, before the stimulus ended"
+    elif stimulus.end + settings.after_square - end / rate > 1.5 / rate and end < points:
+        return (
+            f"stopped {end / rate - stimulus.end:.3g} s after the stimulus, "
+            f"{settings.after_square:g} s are needed"
+        )
+    return None
 
 
 def _close_spikes(voltage: Samples, rate: float) -> int:
@@ -274,8 +290,7 @@ def _bridge(voltage: Samples, stimulus: Stimulus, rate: float) -> float:
     # Where the potential would be right after the edge, from straight lines on both sides.
     left = float(np.mean(voltage[edge - span : edge]))
     t = np.arange(edge + wait, edge + wait + 3 * span)
-    slope, there = np.polyfit(t - edge, voltage[t[0] : t[-1] + 1], 1)
-    del slope
+    _, there = np.polyfit(t - edge, voltage[t[0] : t[-1] + 1], 1)
     return (left - float(there)) / stimulus.amplitude * 1e3
 
 
@@ -312,15 +327,10 @@ def assess_cell(
     settings : QualityThresholds, optional
     """
     settings = settings or QualityThresholds()
-    seal = _clamp_test(recording, "seal")
-    if math.isnan(seal) and recording.recorded.seal is not None:
-        seal = recording.recorded.seal
-    access = _clamp_test(recording, "access")
-    if math.isnan(access) and recording.recorded.access_resistance is not None:
-        access = recording.recorded.access_resistance
-    resistance = _clamp_test(recording, "input")
-    if math.isnan(resistance):
-        resistance = input_resistance
+    noted = recording.recorded
+    seal = _clamp_test(recording, "seal", noted.seal)
+    access = _clamp_test(recording, "access", noted.access_resistance)
+    resistance = _clamp_test(recording, "input", input_resistance)
     jumps = [quality.bridge for quality in sweeps.values() if not math.isnan(quality.bridge)]
     bridge = float(np.median(jumps)) if jumps else float("nan")
     reasons = []
@@ -348,20 +358,14 @@ _TESTS = {"seal": "EXTPCLLATT", "access": "EXTPBREAKN", "input": "EXTPBREAKN"}
 
 
 def is_unmeasured(clamp: str, description: str) -> bool:
-    """Whether a sweep is neither measured nor used to judge the cell, by what the file calls it.
-
-    Parameters
-    ----------
-    clamp : str
-    description : str
-    """
+    """Whether a sweep is neither measured nor used to judge the cell, by what the file calls it."""
     if clamp == VOLTAGE_CLAMP:
         return not description.upper().startswith(tuple(_TESTS.values()))
     return ontology_kind(description) == OTHER
 
 
-def _clamp_test(recording: Recording, test: str) -> float:
-    """A resistance from the last voltage-clamp test of its kind, by IPFX; NaN without one."""
+def _clamp_test(recording: Recording, test: str, otherwise: float | None = None) -> float:
+    """A resistance from the last voltage-clamp test of its kind, by IPFX, or what is known else."""
     from ipfx import qc_features
 
     measure = {
@@ -382,4 +386,4 @@ def _clamp_test(recording: Recording, test: str) -> float:
             continue
         if math.isfinite(value):
             return value
-    return float("nan")
+    return float("nan") if otherwise is None else otherwise

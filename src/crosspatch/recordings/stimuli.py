@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.model import Recording, Samples, Sweep
+from crosspatch.recordings.model import DESCRIBE_STEP, Recording, Samples, Sweep
+
+if TYPE_CHECKING:
+    from ipfx.stimulus import Stimulus as IpfxStimulus
 
 LONG_SQUARE = "long square"
 SHORT_SQUARE = "short square"
@@ -139,15 +143,14 @@ def recognise(
         try:
             current = command_of(sweep)
         except RecordingError as error:
-            reason = reason or str(error)
+            reason = reason or error.message
             continue
         found[sweep.number] = (sweep, *_pulses(current, sweep.rate, settings))
     if not found:
         if unread:
             return unread
         raise RecordingError(
-            f"{recording.name} has no command waveform ({reason}); describe the step with "
-            "--step-start, --step-end and --amplitudes"
+            f"{recording.name} has no command waveform ({reason})", hint=DESCRIBE_STEP
         )
     holding = Counter(round(level, 1) for _, _, level in found.values()).most_common(1)[0][0]
     tests = _test_pulses(found, settings)
@@ -215,34 +218,30 @@ def _pulses(
     """The pulses of a command, and its level at the start."""
     holding = float(current[0])
     changes = np.flatnonzero(np.diff(current)) + 1
-    pulses: list[_Pulse] = []
     if not len(changes):
-        return pulses, holding
+        return [], holding
     gap = round(0.05 * rate)
     clusters = np.split(changes, np.flatnonzero(np.diff(changes) > gap) + 1)
-    edges: list[int] = []
-    waves: list[tuple[int, int]] = []
-    for cluster in clusters:
-        if len(cluster) > 8:
-            waves.append((int(cluster[0]), int(cluster[-1])))
-        else:
-            edges += [int(edge) for edge in cluster]
-    for first, last in waves:
-        pulses.append(_wave(current, first, last, rate, settings))
+    waves = [(int(cluster[0]), int(cluster[-1])) for cluster in clusters if len(cluster) > 8]
+    edges = [int(edge) for cluster in clusters if len(cluster) <= 8 for edge in cluster]
+    pulses = [_wave(current, first, last, rate, settings) for first, last in waves]
     # Constant runs between the edges that lie outside waves.
-    bounds = [0, *edges, len(current)]
-    runs = []
-    for first, last in pairwise(bounds):
-        inside = any(first < stop and start < last for start, stop in waves)
-        level = float(current[first]) - holding
-        if not inside and abs(level) >= settings.smallest:
-            runs.append((first, last, level))
-    for number, (first, last, level) in enumerate(runs):
-        before = number > 0 and runs[number - 1][1] == first
-        after = number + 1 < len(runs) and runs[number + 1][0] == last
-        ends = last < len(current)
-        pulses.append(_Pulse(first, last, level, "flat", not before and not after and ends))
+    runs = [
+        (first, last)
+        for first, last in pairwise([0, *edges, len(current)])
+        if abs(float(current[first]) - holding) >= settings.smallest
+        and not any(first < stop and start < last for start, stop in waves)
+    ]
+    pulses += _flat(current, runs, holding)
     return sorted(pulses, key=lambda pulse: pulse.first), holding
+
+
+def _flat(current: Samples, runs: list[tuple[int, int]], holding: float) -> Iterator[_Pulse]:
+    """Pulses of constant runs, which stand alone if nothing borders on them."""
+    firsts, lasts = ({run[side] for run in runs} for side in (0, 1))
+    for first, last in runs:
+        alone = first not in lasts and last not in firsts and last < len(current)
+        yield _Pulse(first, last, float(current[first]) - holding, "flat", alone)
 
 
 def _wave(
@@ -307,15 +306,7 @@ def _stimulus(
         return empty
     chosen = next((pulse for pulse in pulses if pulse.alone), pulses[0])
     later = [pulse.first for pulse in pulses if pulse.first >= chosen.last]
-    duration = (chosen.last - chosen.first) / sweep.rate
-    kind = OTHER
-    if chosen.shape == "ramp":
-        kind = RAMP
-    elif chosen.shape == "flat" and chosen.alone:
-        if duration >= settings.long_square:
-            kind = LONG_SQUARE
-        elif duration <= settings.short_square:
-            kind = SHORT_SQUARE
+    kind = _kind(chosen, sweep.rate, settings)
     amplitude = chosen.level
     if kind == RAMP:  # sweeps that go on where the last one ended start above the holding
         amplitude, level = chosen.level + level - holding, holding
@@ -328,6 +319,19 @@ def _stimulus(
         holding=level,
         next_start=min(later, default=np.inf) / sweep.rate,
     )
+
+
+def _kind(pulse: _Pulse, rate: float, settings: StimulusSettings) -> str:
+    if pulse.shape == "ramp":
+        return RAMP
+    duration = (pulse.last - pulse.first) / rate
+    if (
+        pulse.shape != "flat"
+        or not pulse.alone
+        or (settings.short_square < duration < settings.long_square)
+    ):
+        return OTHER
+    return LONG_SQUARE if duration >= settings.long_square else SHORT_SQUARE
 
 
 @cache
@@ -345,44 +349,34 @@ def _ontology() -> dict[str, str]:
         (ontology.ramp_names, RAMP),
     ):
         for stimulus in ontology.stimuli:
-            if any(stimulus.has_tag(name, tag_type="name") for name in names):
-                for tags in stimulus.tags(tag_type="code"):
-                    kinds.update(dict.fromkeys(tags[1:], kind))
-                kinds.update(dict.fromkeys(names, kind))
+            if _is_called(stimulus, names):
+                kinds.update(dict.fromkeys([*_codes(stimulus), *names], kind))
     for stimulus in ontology.stimuli:
-        codes = [code for tags in stimulus.tags(tag_type="code") for code in tags[1:]]
-        unmeasured = any(stimulus.has_tag(name, tag_type="name") for name in _UNMEASURED)
-        if unmeasured or any(code.startswith("C2CHIRP") for code in codes):
+        codes = _codes(stimulus)
+        if _is_called(stimulus, _UNMEASURED) or any(each.startswith("C2CHIRP") for each in codes):
             kinds.update(dict.fromkeys(codes, OTHER))
     return kinds
 
 
-def ontology_kind(description: str) -> str | None:
-    """The kind that a stimulus name stands for in the Allen ontology, None if it says nothing.
+def _is_called(stimulus: IpfxStimulus, names: Iterable[str]) -> bool:
+    return any(stimulus.has_tag(name, tag_type="name") for name in names)
 
-    Parameters
-    ----------
-    description : str
-        As files write it: ``C1LSCOARSE150216_DA_0``, ``Long Square`` …
+
+def _codes(stimulus: IpfxStimulus) -> list[str]:
+    return [code for tags in stimulus.tags(tag_type="code") for code in tags[1:]]
+
+
+def ontology_kind(description: str) -> str | None:
+    """The kind that a name stands for in the Allen ontology, None if it says nothing.
+
+    Files write ``C1LSCOARSE150216_DA_0``, ``Long Square`` …
     """
     code = re.sub(r"_DA_\d+$", "", description.strip()).split("[")[0].strip()
     return _ontology().get(code) if code else None
 
 
 def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
-    """The stimulus alone: no holding current, test pulse or later pulse.
-
-    Parameters
-    ----------
-    sweep : Sweep
-    stimulus : Stimulus
-        Of this sweep.
-
-    Returns
-    -------
-    array, shape (points,)
-        pA.
-    """
+    """The stimulus alone in pA, shape (points,): no holding current, test pulse or later pulse."""
     first, last = round(stimulus.start * sweep.rate), round(stimulus.end * sweep.rate)
     result = np.zeros(sweep.points)
     if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):

@@ -23,7 +23,7 @@ from crosspatch.reporting.cell_page import cell_page
 from crosspatch.reporting.labels import clean, colour_of
 from crosspatch.reporting.numbers import Content, Settings, code, listed, say, written
 from crosspatch.reporting.page import Block, Paragraph, Picture, Points, Section, Table, write_page
-from crosspatch.reporting.report import CITATION
+from crosspatch.reporting.report import citation
 from crosspatch.reporting.verdict_figure import NO_CLASS, Group, groups_of, verdicts_figure
 from crosspatch.telling import Progress
 
@@ -97,7 +97,7 @@ def write_batch_report(
         Section("failed", "What could not be read", list(_failed(unread))),
         Section("messages", "Messages", list(_messages(left))),
         Section("explained", "Single cells", list(_explained(cells, drawn))),
-        Section("cite", "Please cite", [Points(CITATION)]),
+        Section("cite", "Please cite", [Points(citation())]),
     ]
     write_page(
         Path(file),

@@ -256,7 +256,7 @@ def _notes(view: CellView, width: float, *, recorded: bool) -> _Panel:
     elif recorded:
         lines.append(_Line("Quality control found nothing wrong with the cell."))
     if found.measured:
-        lines.append(_Line(found.measured))
+        lines.append(_Line(f"Measured: {found.measured}"))
     if found.unusual:
         lines.append(_Line(f"Unusual for {view.cell.subclass}: {', '.join(found.unusual)}."))
     if found.notes:

@@ -216,7 +216,7 @@ class Remarks:
 
     #: What quality control found wrong; empty if nothing.
     quality: str
-    #: What was measured and what is missing, in a sentence; empty without a model.
+    #: What share was measured and what is missing; empty without a model.
     measured: str
     #: What sets the cell apart from the class it is given.
     unusual: tuple[str, ...]
@@ -419,7 +419,7 @@ def _remarks(explanation: CellExplanation) -> Remarks:
     if model is not None:
         absent = [readable(name) for name in model.layout.families if name not in cell.families]
         missing = f"; not measured: {', '.join(absent)}" if absent else ""
-        measured = f"Measured: {cell.completeness:.0%} of the layout{missing}."
+        measured = f"{cell.completeness:.0%} of the layout{missing}."
     if model is not None and cell.subclass:
         reference = model.classifier.reference_
         unusual = reference.unusual(explanation.values[None], [cell.subclass], _UNUSUAL)[0]

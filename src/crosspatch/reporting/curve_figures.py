@@ -13,13 +13,13 @@ from crosspatch.reporting.style import (
     ACCENT,
     GREY,
     SECOND,
-    SPECIES_COLOURS,
     THIRD,
     WIDE,
     ZERO,
     plain,
     styled,
 )
+from crosspatch.species import HUMAN, MOUSE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,20 +40,17 @@ def learning_curve_figure(
     several = len(set(summary["features"])) > 1
     for axes, (features, model, without) in zip(panels, pairs.itertuples(index=False), strict=True):
         here = summary[(summary["features"] == features) & (summary["cut"] == cut)]
-        for name, mouse, species, marker, label, shift in (
-            (without, "false", "human", "o-", "human cells alone", -0.06),
-            (model, "true", "mouse", "s-", "mouse and human cells", 0.06),
+        for name, mouse, colour, marker, label, shift in (
+            (without, "false", HUMAN.colour, "o-", "human cells alone", -0.06),
+            (model, "true", MOUSE.colour, "s-", "mouse and human cells", 0.06),
         ):
             flags = here["mouse"].astype(str).str.lower()
             part = here[(here["model"] == name) & (flags == mouse)]
             part = part.assign(place=part["cells_per_class"].astype(str).map(counts.index))
             part = part.sort_values("place")
-            at, f1, ends = (
-                part["place"] + shift,
-                part["macro_f1_mean"],
-                ends_of(part, "macro_f1_mean"),
-            )
-            intervals(axes, at, f1, marker, SPECIES_COLOURS[species], label, yerr=ends)
+            at, f1 = part["place"] + shift, part["macro_f1_mean"]
+            ends = ends_of(part, "macro_f1_mean")
+            intervals(axes, at, f1, marker, colour, label, yerr=ends)
         _by_count(axes, counts)
         title = f"{model}\nover {without}" + (f", {features}" if several else "")
         axes.set_title(wrapped(title, width / columns_for(len(pairs), width) - 0.4))

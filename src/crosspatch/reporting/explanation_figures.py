@@ -1,4 +1,4 @@
-"""Figures of what a model attends to and what it needs, from tables of `crosspatch explain`."""
+"""Figures of what a model attends to and what it needs, of `crosspatch explain-models`."""
 
 from __future__ import annotations
 

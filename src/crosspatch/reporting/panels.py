@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.reporting.labels import width_of, wrapped
 from crosspatch.reporting.style import GRID, LINE, OUTLINE, ZERO, plain, styled
+from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 #: The smallest panel that can be read, inches.
 LEAST = 2.3
-
-_SPECIES = ("mouse", "human")
 
 _T = TypeVar("_T")
 
@@ -39,8 +38,8 @@ class Panel(NamedTuple):
 def species_in(table: pd.DataFrame) -> list[str]:
     """Species of a table, mouse first."""
     present = list(dict.fromkeys(table["species"].astype(str)))
-    return [name for name in _SPECIES if name in present] + [
-        name for name in present if name not in _SPECIES
+    return [name for name in SPECIES if name in present] + [
+        name for name in present if name not in SPECIES
     ]
 
 

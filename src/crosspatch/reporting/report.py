@@ -10,6 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from crosspatch.cohorts.dataset import datasets
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK
@@ -82,7 +83,7 @@ _MAKES = {
     ),
     "learning-curve": (
         "the learning curve",
-        ("crosspatch", "run", "--task", "learning-curve", "--out", "learning-curve"),
+        ("crosspatch", "learning-curve", "--out", "learning-curve"),
     ),
     "calibration": (
         "calibration",
@@ -91,20 +92,20 @@ _MAKES = {
             *("--out", "calibration"),
         ),
     ),
-    "explanation": ("explanations", ("crosspatch", "explain", "--out", "explanation")),
+    "explanation": ("explanations", ("crosspatch", "explain-models", "--out", "explanation")),
 }
 
-#: What to cite: the method, the cells, the features.
-CITATION = (
+_METHOD = (
     "Schwider, Ramezani: Cross-Species Transfer Learning for Electrophysiology-to-Transcriptomics "
     "Mapping in Cortical GABAergic Interneurons. arXiv 2603.11000 (2026): the method, and the "
-    "published numbers.",
-    "Gouwens et al.: Integrated morphoelectric and transcriptomic classification of cortical "
-    "GABAergic cells. Cell 183 (2020): the mouse cells, and the features.",
-    "Lee, Dalley et al.: Signature morphoelectric properties of diverse GABAergic interneurons in "
-    "the human neocortex. Science 382 (2023): the human cells.",
-    "IPFX, Allen Institute: the measurement of features.",
+    "published numbers."
 )
+_MEASURING = "IPFX, Allen Institute: the measurement of features."
+
+
+def citation() -> tuple[str, ...]:
+    """What to cite: the method, the cells, the features."""
+    return (_METHOD, *(each.citation for each in datasets().values()), _MEASURING)
 
 
 def write_report(
@@ -330,7 +331,7 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
         last_text=True,
     )
     yield Heading("Please cite")
-    yield Points(CITATION)
+    yield Points(citation())
 
 
 def _hashes(source: ResultSource) -> Iterator[tuple[str, str, str]]:
@@ -363,9 +364,8 @@ def command_of(source: ResultSource) -> str:
     """The command that makes a folder's results again."""
     settings = source.settings
     options: dict[str, Sequence[object]] = {}
-    if source.kind != EXPLANATION:
-        curve = source.kind == LEARNING_CURVE
-        options["task"] = [LEARNING_CURVE] if curve else settings.get("tasks", ())
+    if source.kind == BENCHMARK:
+        options["task"] = settings.get("tasks", ())
     if settings.get("models"):
         options["models"] = settings["models"]
     if source.simulated:
@@ -381,7 +381,8 @@ def command_of(source: ResultSource) -> str:
         "unverified": _unverified(source),
     }
     options |= {name: () for name, given in flags.items() if given}
-    words = ["crosspatch", "explain" if source.kind == EXPLANATION else "run"]
+    commands = {EXPLANATION: "explain-models", LEARNING_CURVE: "learning-curve"}
+    words = ["crosspatch", commands.get(source.kind, "run")]
     for name, values in (options | {"out": [source.label]}).items():
         words += [f"--{name}", *map(str, values)]
     return shlex.join(words)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 from crosspatch.errors import CrosspatchError
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ ACCENT, SECOND, THIRD, GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
 OUTLINE, ZERO, GRID = "0.25", "0.6", "0.92"
 
 #: Colours of the species.
-SPECIES_COLOURS = {"mouse": SECOND, "human": ACCENT}
+SPECIES_COLOURS = {name: each.colour for name, each in SPECIES.items()}
 
 #: Marks of the species, and the same as letters.
-SPECIES_MARKERS = {"mouse": "o", "human": "D"}
-SPECIES_SIGNS = {"mouse": "●", "human": "◆"}
+SPECIES_MARKERS = {name: each.marker for name, each in SPECIES.items()}
+SPECIES_SIGNS = {name: each.sign for name, each in SPECIES.items()}
 
 
 _P = ParamSpec("_P")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
@@ -14,11 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
+from crosspatch.features.extraction import StepDescription
 from crosspatch.recordings.quality import THRESHOLDS
 from crosspatch.service.jobs import Jobs
-from crosspatch.service.predicted import CHOICES, INNER, SORTS
+from crosspatch.service.mapping_screen import Columns
+from crosspatch.service.messages import Fault, MapPoints
+from crosspatch.service.predicted import CHOICES, INNER, SORTS, Row
 from crosspatch.service.predicted import Query as Which
+from crosspatch.service.traces import INDEX, STRETCHES, SweepTrace, read_traces
 from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
+from crosspatch.species import SpeciesName
+from crosspatch.tables.mapping import Override
 
 PREFIX = "/api/v1"
 
@@ -42,7 +48,7 @@ class NewBatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    species: Literal["mouse", "human"] | None = Field(
+    species: SpeciesName | None = Field(
         None, description="Of cells whose file does not say; null: judged by both models."
     )
     quality: str = Field(
@@ -53,15 +59,17 @@ class NewBatch(BaseModel):
 class File(BaseModel):
     """A file of a batch and how far it is."""
 
-    file: int
-    name: str
+    model_config = ConfigDict(from_attributes=True)
+
+    file: int = Field(validation_alias="number")
+    name: str = Field(validation_alias="label")
     kind: Literal["recording", "table"]
     state: State = Field(
         description="receiving, waiting, working; columns: they must be confirmed; done, failed, "
         "cancelled"
     )
     stage: str = Field(description="What is being done.")
-    bytes: int
+    bytes: int = Field(validation_alias="size")
     rows: int = Field(description="Predicted rows.")
     reason: str | None = Field(description="Why it failed.")
     messages: list[str] = Field(description="What was taken for what, and what is odd.")
@@ -70,7 +78,9 @@ class File(BaseModel):
 class BatchState(BaseModel):
     """A batch and its files."""
 
-    batch: str
+    model_config = ConfigDict(from_attributes=True)
+
+    batch: str = Field(validation_alias="id")
     url: str = Field(description="The batch's page, for a browser.")
     species: str | None
     quality: str
@@ -97,26 +107,6 @@ class Choices(BaseModel):
     predict: bool = Field(False, description="Whether to predict with them at once.")
 
 
-class TableColumn(BaseModel):
-    """A column and what became of it."""
-
-    name: str
-    values: list[str]
-    status: str
-    feature: str | None
-    unit: str | None
-    why: str
-    candidates: list[str]
-
-
-class Columns(BaseModel):
-    """The columns of a table."""
-
-    columns: list[TableColumn]
-    missing: list[str] = Field(description="Features that no column gives.")
-    rows: int = Field(description="How many rows were looked at.")
-
-
 class Step(BaseModel):
     """A step of current, where a recording has no command."""
 
@@ -133,52 +123,23 @@ class CellList(BaseModel):
     """Predicted cells."""
 
     total: int = Field(description="Of all that were asked for, on all pages.")
-    cells: list[dict[str, Any]]
+    cells: list[Row]
 
 
 class CellDetails(BaseModel):
     """What is said of a cell, and why; and what was recorded, null for a row of a table."""
 
-    details: dict[str, Any]
-    recording: dict[str, Any] | None
-
-
-class Signal(BaseModel):
-    """Samples at even times; where many fall together, their lowest and highest value in turn."""
-
-    t0: float = Field(description="s")
-    dt: float = Field(description="s")
-    values: list[float | None]
-
-
-class SweepTrace(BaseModel):
-    """A sweep; voltage in mV, current in pA."""
-
-    number: int
-    amplitude: float | None = Field(description="pA")
-    passed: bool
-    reasons: list[str]
-    voltage: Signal
-    current: Signal
+    details: dict[str, object]
+    recording: dict[str, object] | None
 
 
 class About(BaseModel):
     """The models and the limits of this server."""
 
     crosspatch: str
-    models: list[dict[str, Any]]
-    parameters: dict[str, Any]
+    models: list[dict[str, object]]
+    parameters: dict[str, object]
     limits: dict[str, float]
-
-
-class MapPoints(BaseModel):
-    """Cells of the reference on the map, column by column."""
-
-    cell_id: list[str]
-    species: list[str]
-    subclass: list[str]
-    x: list[float]
-    y: list[float]
 
 
 def jobs_of(request: Request) -> Jobs:
@@ -187,9 +148,14 @@ def jobs_of(request: Request) -> Jobs:
     return jobs
 
 
-def batch_of(batch: str, request: Request) -> Upload:
-    """The batch that is named in the path."""
+def upload_of(batch: str, request: Request) -> Upload:
+    """What is named in the path: the interface calls an upload a batch."""
     return jobs_of(request).batches.get(batch)
+
+
+def file_of(file: Number, upload: Annotated[Upload, Depends(upload_of)]) -> UploadedFile:
+    """The file that is named in the path."""
+    return upload.file(file)
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -208,36 +174,14 @@ def filter_of(
 
 TheFilter = Annotated[Which, Depends(filter_of)]
 TheJobs = Annotated[Jobs, Depends(jobs_of)]
-TheBatch = Annotated[Upload, Depends(batch_of)]
+TheUpload = Annotated[Upload, Depends(upload_of)]
+TheFile = Annotated[UploadedFile, Depends(file_of)]
 
 
-def file_state(upload: UploadedFile) -> File:
-    """A file as the interface shows it."""
-    return File(
-        file=upload.number,
-        name=upload.label,
-        kind="recording" if upload.kind == "recording" else "table",
-        state=upload.state,
-        stage=upload.stage,
-        bytes=upload.size,
-        rows=upload.rows,
-        reason=upload.reason,
-        messages=list(upload.messages),
-    )
-
-
-def batch_state(batch: Upload) -> BatchState:
-    """A batch as the interface shows it."""
-    with batch.lock:
-        return BatchState(
-            batch=batch.id,
-            url=f"/batches/{batch.id}",
-            species=batch.species,
-            quality=batch.quality,
-            expires=datetime.fromtimestamp(batch.expires, UTC),
-            finished=not batch.busy,
-            files=[file_state(each) for each in batch.uploads.values()],
-        )
+def batch_state(upload: Upload) -> BatchState:
+    """An upload as the interface shows it."""
+    with upload.lock:
+        return BatchState.model_validate(upload)
 
 
 _NOT_THERE = _problems(404)
@@ -251,11 +195,11 @@ router = APIRouter(
 @router.get("/about")
 def about(jobs: TheJobs) -> About:
     """The models and the limits of this server."""
-    header, settings = jobs.about["header"], jobs.settings
+    known, settings = jobs.about, jobs.settings
     return About(
-        crosspatch=header["crosspatch"],
-        models=header["models"],
-        parameters=header["parameters"],
+        crosspatch=known.crosspatch,
+        models=[dict(each) for each in known.models],
+        parameters=dict(known.parameters),
         limits={
             "bytes_of_a_file": settings.upload,
             "files_of_a_batch": settings.files,
@@ -269,10 +213,10 @@ def about(jobs: TheJobs) -> About:
 @router.get("/map", responses=_NOT_THERE)
 def reference_map(jobs: TheJobs) -> MapPoints:
     """The reference map: UMAP of the cells of both species."""
-    points = jobs.about["map"]
-    if "why" in points:
-        raise HTTPException(404, points["why"])
-    return MapPoints(**points)
+    points = jobs.about.map
+    if isinstance(points, Fault):
+        raise HTTPException(404, points.words)
+    return points
 
 
 @router.post("/batches", status_code=201, responses=_problems(422, 503))
@@ -282,15 +226,15 @@ def new_batch(jobs: TheJobs, wanted: NewBatch) -> BatchState:
 
 
 @router.get("/batches/{batch}", responses=_NOT_THERE)
-def get_batch(batch: TheBatch) -> BatchState:
+def get_batch(upload: TheUpload) -> BatchState:
     """How far a batch is."""
-    return batch_state(batch)
+    return batch_state(upload)
 
 
 @router.delete("/batches/{batch}", status_code=204, responses=_NOT_THERE)
-def delete_batch(jobs: TheJobs, batch: TheBatch) -> None:
+def delete_batch(jobs: TheJobs, upload: TheUpload) -> None:
     """Stop what is done for a batch, and delete its files and results."""
-    jobs.remove(batch)
+    jobs.remove(upload)
 
 
 @router.post(
@@ -307,7 +251,7 @@ def delete_batch(jobs: TheJobs, batch: TheBatch) -> None:
 async def upload_file(
     request: Request,
     jobs: TheJobs,
-    batch: TheBatch,
+    upload: TheUpload,
     name: Annotated[
         str,
         Query(
@@ -324,14 +268,14 @@ async def upload_file(
 ) -> File:
     """Upload a file: its bytes are the body. Reading and predicting begin at once."""
     length = request.headers.get("content-length", "")
-    upload = await jobs.receive(
-        batch,
+    file = await jobs.receive(
+        upload,
         name,
         _body(request),
         length=int(length) if length.isdecimal() else None,
         confirm=columns == "ask",
     )
-    return file_state(upload)
+    return File.model_validate(file)
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
@@ -345,53 +289,52 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 @router.post(
     "/batches/{batch}/examples/{example}", status_code=201, responses=_problems(404, 413, 507)
 )
-def add_example(jobs: TheJobs, batch: TheBatch, example: str) -> File:
+def add_example(jobs: TheJobs, upload: TheUpload, example: str) -> File:
     """Try a simulated recording (mouse-pvalb, mouse-sst, human-lamp5) or table (table)."""
-    return file_state(jobs.example(batch, example))
+    return File.model_validate(jobs.example(upload, example))
 
 
 @router.get("/batches/{batch}/files/{file}", responses=_NOT_THERE)
-def get_file(batch: TheBatch, file: Number) -> File:
+def get_file(file: TheFile) -> File:
     """How far a file is."""
-    return file_state(batch.upload(file))
+    return File.model_validate(file)
 
 
 @router.delete("/batches/{batch}/files/{file}", status_code=204, responses=_NOT_THERE)
-def delete_file(jobs: TheJobs, batch: TheBatch, file: Number) -> None:
+def delete_file(jobs: TheJobs, file: TheFile) -> None:
     """Stop what is done with a file; delete a finished one and its results."""
-    jobs.cancel(batch, batch.upload(file))
+    jobs.cancel(file)
 
 
 @router.get("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409))
-def get_columns(batch: TheBatch, file: Number) -> Columns:
+def get_columns(file: TheFile) -> Columns:
     """What became of the columns of a table."""
-    found = batch.upload(file).columns
+    found = file.columns
     if found is None:
         raise HTTPException(409, "it is no table whose columns are known yet")
-    return Columns.model_validate(found)
+    return found
 
 
 @router.put("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409, 422, 503))
-def put_columns(jobs: TheJobs, batch: TheBatch, file: Number, choices: Choices) -> Columns:
+def put_columns(jobs: TheJobs, file: TheFile, choices: Choices) -> Columns:
     """Say what columns are; the answer is what becomes of all of them then."""
-    upload = batch.upload(file)
-    given = {name: each.model_dump() for name, each in choices.columns.items()}
-    found = jobs.choose_columns(batch, upload, given, go=choices.predict)
-    return Columns.model_validate(found)
+    chosen = {name: Override(each.feature, each.unit) for name, each in choices.columns.items()}
+    return jobs.choose_columns(file, chosen, go=choices.predict)
 
 
 @router.put(
     "/batches/{batch}/files/{file}/step", status_code=204, responses=_problems(404, 409, 422)
 )
-def put_step(jobs: TheJobs, batch: TheBatch, file: Number, step: Step) -> None:
+def put_step(jobs: TheJobs, file: TheFile, step: Step) -> None:
     """Say what was injected, where a recording has no command; it is measured again."""
-    jobs.describe_step(batch, batch.upload(file), step.start, step.end, step.amplitudes)
+    described = StepDescription(step.start, step.end, tuple(step.amplitudes))
+    jobs.describe_step(file, described)
 
 
 @router.get("/batches/{batch}/cells", responses=_NOT_THERE)
 def get_cells(
     jobs: TheJobs,
-    batch: TheBatch,
+    upload: TheUpload,
     which: TheFilter,
     sort: Annotated[str, Query(description=f"One of {', '.join(SORTS)}.", max_length=40)] = "",
     descending: bool = False,
@@ -400,73 +343,71 @@ def get_cells(
 ) -> CellList:
     """The predicted cells of a batch."""
     which = replace(which, sort=sort, descending=descending, offset=offset, limit=limit)
-    total, cells = jobs.results(batch).select(which)
+    total, cells = jobs.results(upload).select(which)
     return CellList(total=total, cells=[cell_row(each) for each in cells])
 
 
-def cell_row(row: dict[str, Any]) -> dict[str, Any]:
+def cell_row(row: Row) -> Row:
     """A row of results as the interface shows it."""
-    shown = {key: value for key, value in row.items() if key not in INNER}
+    shown = {
+        key: "|".join(value) if isinstance(value, list) else value
+        for key, value in row.items()
+        if key not in INNER
+    }
     return shown | {"species_known": bool(row["species_known"])}
 
 
 @router.get("/batches/{batch}/cells/{file}/{row}", responses=_problems(404, 409, 503))
-def get_cell(jobs: TheJobs, batch: TheBatch, file: Number, row: Number) -> CellDetails:
+def get_cell(jobs: TheJobs, file: TheFile, row: Number) -> CellDetails:
     """One cell: probabilities, what each family spoke for, its values among the reference."""
-    return CellDetails(**jobs.details(batch, file, row))
+    details, recording = jobs.details(file, row)
+    return CellDetails(details=details, recording=recording)
 
 
 @router.get("/batches/{batch}/files/{file}/sweeps", responses=_NOT_THERE)
 def get_sweeps(
-    jobs: TheJobs,
-    batch: TheBatch,
-    file: Number,
+    file: TheFile,
     stimulus: Annotated[str, Query(max_length=100, description="long square, ramp …")],
     start: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     end: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
-    stretches: Annotated[int, Query(ge=10, le=5000)] = 600,
+    stretches: Annotated[int, Query(ge=10, le=5000)] = STRETCHES,
 ) -> list[SweepTrace]:
     """Sweeps, thinned to the lowest and highest value of so many stretches each."""
-    found = jobs.sweeps(batch, file, stimulus, start, end, stretches)
-    return [SweepTrace(**each) for each in found]
+    folder, name = file.path.parent, file.label
+    if not (folder / INDEX).exists():
+        raise RefusedUploadError(f"{name}: there are no sweeps", 404)
+    found = read_traces(folder, stimulus, start=start, end=end, stretches=stretches)
+    if not found:
+        raise RefusedUploadError(f"{name}: there is no sweep with stimulus '{stimulus}'", 404)
+    return found
 
 
-def _download(jobs: Jobs, batch: Upload, format_: str) -> FileResponse:
-    file: Path = jobs.export(batch, format_)
-    name = {"html": "report.html"}.get(format_, f"predictions.{format_}")
+_downloads = partial(router.get, response_class=FileResponse, responses=_problems(404, 409, 503))
+
+
+def _download(jobs: Jobs, upload: Upload, ending: str, name: str) -> FileResponse:
+    file = jobs.export(upload, ending)
     return FileResponse(
         file,
-        media_type=_MEDIA[format_],
-        filename=f"crosspatch-{name}",
+        media_type=_MEDIA[ending],
+        filename=f"crosspatch-{name}.{ending}",
         background=BackgroundTask(file.unlink, missing_ok=True),
     )
 
 
-@router.get(
-    "/batches/{batch}/predictions.csv",
-    response_class=FileResponse,
-    responses=_problems(404, 409, 503),
-)
-def get_csv(jobs: TheJobs, batch: TheBatch) -> FileResponse:
+@_downloads("/batches/{batch}/predictions.csv")
+def get_csv(jobs: TheJobs, upload: TheUpload) -> FileResponse:
     """All cells as the csv that `crosspatch predict` writes."""
-    return _download(jobs, batch, "csv")
+    return _download(jobs, upload, "csv", "predictions")
 
 
-@router.get(
-    "/batches/{batch}/predictions.h5ad",
-    response_class=FileResponse,
-    responses=_problems(404, 409, 503),
-)
-def get_h5ad(jobs: TheJobs, batch: TheBatch) -> FileResponse:
+@_downloads("/batches/{batch}/predictions.h5ad")
+def get_h5ad(jobs: TheJobs, upload: TheUpload) -> FileResponse:
     """All cells with their features, as AnnData."""
-    return _download(jobs, batch, "h5ad")
+    return _download(jobs, upload, "h5ad", "predictions")
 
 
-@router.get(
-    "/batches/{batch}/report.html",
-    response_class=FileResponse,
-    responses=_problems(404, 409, 503),
-)
-def get_report(jobs: TheJobs, batch: TheBatch) -> FileResponse:
+@_downloads("/batches/{batch}/report.html")
+def get_report(jobs: TheJobs, upload: TheUpload) -> FileResponse:
     """A report on all cells, one file that needs nothing else."""
-    return _download(jobs, batch, "html")
+    return _download(jobs, upload, "html", "report")

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,25 +16,15 @@ from starlette.responses import Response
 
 from crosspatch.errors import one_line
 from crosspatch.service import api, pages
-from crosspatch.service.body import BodyLimit
 from crosspatch.service.jobs import Jobs
 from crosspatch.service.queue import Workers
-from crosspatch.service.security import Guard
+from crosspatch.service.security import BodyLimit, Guard
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.service.uploads import RefusedUploadError
 
-_STATIC = Path(__file__).parent / "static"
-
 
 def create_app(settings: ServiceSettings, workers: Workers) -> FastAPI:
-    """The application. When it ends, it ends the workers and deletes what was uploaded.
-
-    Parameters
-    ----------
-    settings : ServiceSettings
-    workers : Workers
-        Started.
-    """
+    """The application over started workers; its end ends them and deletes what was uploaded."""
     jobs = Jobs(settings, workers)
 
     @asynccontextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from crosspatch.errors import RecordingError
-from crosspatch.simulation.cells import plan_cells, write_cell
 
 if TYPE_CHECKING:
     from crosspatch.prediction.predictor import Predictor
@@ -33,31 +32,40 @@ _FOREIGN = {
 }
 
 
-def write_recording(species: str, subclass: str, file: Path) -> None:
-    """Write a simulated recording (NWB).
+class Example(NamedTuple):
+    """A simulated cell, or a table with the column names and units of another laboratory."""
 
-    Parameters
-    ----------
-    species, subclass : str
-    file : Path
-    """
-    cell = next((each for each in plan_cells(_PLANNED, species) if each.subclass == subclass), None)
-    if cell is None:
-        raise RecordingError(f"there is no simulated {species} {subclass} cell to try")
-    write_cell(cell, file.parent).replace(file)
+    label: str
+    species: str = ""
+    #: None for the table.
+    subclass: str | None = None
+
+
+EXAMPLES = {
+    "mouse-pvalb": Example("simulated mouse Pvalb.nwb", "mouse", "Pvalb"),
+    "mouse-sst": Example("simulated mouse Sst.nwb", "mouse", "Sst"),
+    "human-lamp5": Example("simulated human Lamp5.nwb", "human", "Lamp5"),
+    "table": Example("simulated table of another laboratory.csv"),
+}
+
+
+def write_example(name: str, predictor: Predictor, file: Path) -> None:
+    """Write one of `EXAMPLES`; a table is made for the predictor's models."""
+    example = EXAMPLES[name]
+    if example.subclass is None:
+        write_table(predictor, file)
+        return
+    from crosspatch.simulation.cells import plan_cells, write_cell
+
+    for cell in plan_cells(_PLANNED, example.species):
+        if cell.subclass == example.subclass:
+            write_cell(cell, file.parent).replace(file)
+            return
+    raise RecordingError(f"there is no simulated {example.species} {example.subclass} cell to try")
 
 
 def write_table(predictor: Predictor, file: Path) -> None:
-    """Write a table (csv) of made-up cells with foreign column names and units.
-
-    They are drawn around the means of the reference's subclasses, so each is like one of them.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        In a layout of single numbers.
-    file : Path
-    """
+    """Cells drawn around the means of the reference's subclasses, so each is like one of them."""
     rng = np.random.default_rng(0)
     model = next(iter(predictor.models.values()))
     reference = model.classifier.reference_

@@ -8,51 +8,46 @@ import json
 import secrets
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLateError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crosspatch.cohorts.table import SPECIES
 from crosspatch.features.extraction import StepDescription
 from crosspatch.recordings.quality import THRESHOLDS
+from crosspatch.service import messages
+from crosspatch.service.examples import EXAMPLES
+from crosspatch.service.mapping_screen import Columns
 from crosspatch.service.predicted import Results
 from crosspatch.service.queue import QueuedTask, Workers
 from crosspatch.service.settings import ServiceSettings
-from crosspatch.service.traces import INDEX, STRETCHES, read_traces
 from crosspatch.service.uploads import (
     FINAL,
     RECORDING,
-    TABLE,
+    WORKED_ON,
     Batches,
     RefusedUploadError,
     State,
     Upload,
     UploadedFile,
 )
-from crosspatch.service.worker import DETAILS, EXAMPLE_TABLE, EXAMPLES, RECORDED, forget_details
+from crosspatch.species import SPECIES
+from crosspatch.tables.mapping import Override
 
-#: How often it is looked for batches whose time is over, s.
+#: What was written for a page.
+Json = dict[str, Any]
+
+#: How often it is looked for uploads whose time is over, s.
 _SWEEP = 20.0
 
 # Bytes written between two looks at how much room is left.
 _ROOM = 64 * 2**20
 
-_EXAMPLE_LABELS = {
-    name: f"simulated {species} {subclass}.nwb" for name, (species, subclass) in EXAMPLES.items()
-} | {EXAMPLE_TABLE: "simulated table of another laboratory.csv"}
-
 
 class Jobs:
-    """Batches, and the workers that see to them.
-
-    Parameters
-    ----------
-    settings : ServiceSettings
-    workers : Workers
-        Started.
-    """
+    """Uploads, and the workers that see to them; the workers are started."""
 
     def __init__(self, settings: ServiceSettings, workers: Workers):
         self.settings, self.workers = settings, workers
@@ -68,7 +63,7 @@ class Jobs:
         self._janitor.start()
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> messages.Ready:
         """What the workers said of the models."""
         return self.workers.about
 
@@ -80,441 +75,314 @@ class Jobs:
 
     def _sweep(self) -> None:
         while not self._closing.wait(_SWEEP):
-            for batch in self.batches.expired():
-                self.remove(batch)
+            for upload in self.batches.expired():
+                self.remove(upload)
             self.batches.clear_leftovers()
 
-    # Batches
+    # Uploads
 
     def new(self, species: str | None, quality: str) -> Upload:
-        """An empty batch; see `Batches.new`.
-
-        Raises
-        ------
-        RefusedUploadError
-            If there is no such species or quality, or there are too many batches.
-        """
+        """An empty upload; refused for an unknown species or quality, or if there are too many."""
         if species is not None and species not in SPECIES:
             raise RefusedUploadError(f"no species '{species}'; use {' or '.join(SPECIES)}", 422)
         if quality not in THRESHOLDS:
             raise RefusedUploadError(f"no quality '{quality}'; use {', '.join(THRESHOLDS)}", 422)
         return self.batches.new(species, quality)
 
-    def remove(self, batch: Upload) -> None:
-        """Stop what is done for a batch, and delete it."""
-        with batch.lock:
-            for upload in list(batch.uploads.values()):
-                self._stop(batch, upload)
-                upload.state = State.CANCELLED
-            batch.uploads.clear()
-        self.batches.remove(batch)
+    def remove(self, upload: Upload) -> None:
+        """Stop what is done for an upload, and delete it."""
+        with upload.lock:
+            for file in upload.files:
+                self._stop(file)
+                file.state = State.CANCELLED
+            upload.uploads.clear()
+        self.batches.remove(upload)
 
-    def results(self, batch: Upload) -> Results:
-        """The predicted cells of a batch."""
-        return Results(batch.folder, self.about["columns"])
+    def results(self, upload: Upload) -> Results:
+        """The predicted cells of an upload."""
+        return Results(upload.folder, self.about.columns)
 
     # Files
 
     async def receive(
         self,
-        batch: Upload,
+        upload: Upload,
         name: str,
         content: AsyncIterator[bytes],
         *,
         length: int | None,
         confirm: bool,
     ) -> UploadedFile:
-        """Take in a file and let it wait for its turn.
+        """Take in a file, of which so many bytes are announced, and let it wait for its turn.
 
-        Parameters
-        ----------
-        batch : Upload
-        name : str
-            What the user calls it.
-        content : async iterator of bytes
-        length : int or None
-            Bytes that are announced.
-        confirm : bool
-            Whether a table's columns are shown before anything is predicted.
-
-        Raises
-        ------
-        RefusedUploadError
-            If it is too large, too slow, empty, or of a kind that cannot be read.
+        It is refused if it is too large, too slow, empty, or of a kind that cannot be read.
         """
         if length is not None and length > self.settings.upload:
             raise self._too_large(name)
         await asyncio.to_thread(self.batches.require_room, length or 0)
-        upload = self.batches.add(batch, name, confirm=confirm)
+        file = self.batches.add(upload, name, confirm=confirm)
         try:
-            with upload.path.open("xb") as file:
-                unlooked = 0
-                waiting = aiter(content)
-                while True:
-                    try:
-                        chunk = await asyncio.wait_for(anext(waiting, None), self.settings.silence)
-                    except TimeoutError:
-                        raise RefusedUploadError(
-                            f"{upload.label}: nothing came for {self.settings.silence:g} s; send "
-                            "it again",
-                            408,
-                        ) from None
-                    if chunk is None:
-                        break
-                    upload.size += len(chunk)
-                    unlooked += len(chunk)
-                    if upload.size > self.settings.upload:
-                        raise self._too_large(name)
-                    if upload.state is State.CANCELLED:
-                        raise RefusedUploadError(f"{upload.label}: cancelled", 409)
-                    if unlooked >= _ROOM:
-                        await asyncio.to_thread(self.batches.require_room, 0)
-                        unlooked = 0
-                    file.write(chunk)
-            if not upload.size:
-                raise RefusedUploadError(f"{upload.label}: the file is empty", 422)
+            await self._write(file, content, name)
         except BaseException as error:
-            self.batches.drop(batch, upload)
+            self.batches.drop(file)
             if isinstance(error, OSError):
                 why = error.strerror or type(error).__name__
-                raise RefusedUploadError(f"{upload.label} cannot be kept: {why}", 507) from error
+                raise RefusedUploadError(f"{file.label} cannot be kept: {why}", 507) from error
             raise
-        self._begin(batch, upload)
-        return upload
+        self._begin(file)
+        return file
+
+    async def _write(self, file: UploadedFile, content: AsyncIterator[bytes], name: str) -> None:
+        """Write what comes of a file, within all limits."""
+        unlooked = 0
+        with file.path.open("xb") as out:
+            async for chunk in self._in_time(content, file.label):
+                file.size += len(chunk)
+                unlooked += len(chunk)
+                if file.size > self.settings.upload:
+                    raise self._too_large(name)
+                if file.state is State.CANCELLED:
+                    raise RefusedUploadError(f"{file.label}: cancelled", 409)
+                if unlooked >= _ROOM:
+                    await asyncio.to_thread(self.batches.require_room, 0)
+                    unlooked = 0
+                out.write(chunk)
+        if not file.size:
+            raise RefusedUploadError(f"{file.label}: the file is empty", 422)
+
+    async def _in_time(self, content: AsyncIterator[bytes], label: str) -> AsyncIterator[bytes]:
+        """What comes, unless for too long nothing does."""
+        silence = self.settings.silence
+        try:
+            while (chunk := await asyncio.wait_for(anext(content, None), silence)) is not None:
+                yield chunk
+        except TimeoutError:
+            said = f"{label}: nothing came for {silence:g} s"
+            raise RefusedUploadError(said, 408, "send it again") from None
 
     def _too_large(self, name: str) -> RefusedUploadError:
         gib = self.settings.upload / 2**30
         return RefusedUploadError(
-            f"{name[-80:]}: larger than the {gib:g} GiB that this server takes; use `crosspatch "
-            "predict`, or start the server with a larger --upload",
+            f"{name[-80:]}: larger than the {gib:g} GiB that this server takes",
             413,
+            "use the command line, or start the server with a larger {upload}",
         )
 
-    def example(self, batch: Upload, example: str) -> UploadedFile:
-        """A simulated recording or table.
-
-        Raises
-        ------
-        RefusedUploadError
-            If there is none of this name.
-        """
-        if example not in _EXAMPLE_LABELS:
+    def example(self, upload: Upload, example: str) -> UploadedFile:
+        """A simulated recording or table; refused if there is none of this name."""
+        if example not in EXAMPLES:
             raise RefusedUploadError(
-                f"no example '{example[:80]}'; there are {', '.join(_EXAMPLE_LABELS)}", 404
+                f"no example '{example[:80]}'", 404, f"there are {', '.join(EXAMPLES)}"
             )
         self.batches.require_room(0)
-        upload = self.batches.add(batch, _EXAMPLE_LABELS[example], confirm=True, example=example)
-        self._begin(batch, upload)
-        return upload
+        file = self.batches.add(upload, EXAMPLES[example].label, confirm=True, example=example)
+        self._begin(file)
+        return file
 
     def choose_columns(
-        self,
-        batch: Upload,
-        upload: UploadedFile,
-        choices: Mapping[str, Mapping[str, Any]],
-        *,
-        go: bool,
-    ) -> dict[str, Any]:
+        self, file: UploadedFile, choices: Mapping[str, Override], *, go: bool
+    ) -> Columns:
         """Say what columns of a table are, and have it predicted if that is wanted.
 
-        Parameters
-        ----------
-        batch : Upload
-        upload : UploadedFile
-        choices : mapping
-            Column to ``feature`` and ``unit``.
-        go : bool
-            Whether to predict.
-
-        Raises
-        ------
-        RefusedUploadError
-            If the file is no table that waits for this, or the choices cannot be.
+        It is refused if the file is not a table that waits for this, or the choices cannot be.
         """
-        if upload.kind != TABLE or upload.columns is None:
-            raise RefusedUploadError(f"{upload.label}: there are no columns to be chosen", 409)
-        if upload.state in (State.WAITING, State.WORKING):
-            raise RefusedUploadError(
-                f"{upload.label}: it is being worked on; wait or cancel it", 409
-            )
-        given = {name: dict(each) for name, each in choices.items()}
-        task = QueuedTask(batch.id, self._request("columns", batch, upload) | {"choices": given})
-        answer = self._wait(task)
-        if answer["error"] is not None:
-            raise RefusedUploadError(answer["error"], 422)
-        with batch.lock:
-            if (
-                upload.state in (State.WAITING, State.WORKING)
-                or batch.uploads.get(upload.number) is not upload
-            ):
+        if file.columns is None:
+            raise RefusedUploadError(f"{file.label}: there are no columns to be chosen", 409)
+        if file.state in WORKED_ON:
+            raise _busy(file)
+        given = replace(file.given, choices=dict(choices))
+        found = self._wait(file.upload, messages.FindColumns(given), 422)
+        if not isinstance(found, messages.Found) or found.columns is None:
+            raise RefusedUploadError(f"{file.label}: there are no columns to be chosen", 409)
+        with file.upload.lock:
+            if file.state in WORKED_ON or file.upload.uploads.get(file.number) is not file:
                 raise RefusedUploadError(
-                    f"{upload.label}: meanwhile it was predicted or deleted", 409
+                    f"{file.label}: meanwhile it was predicted or deleted", 409
                 )
-            upload.choices, upload.columns = given, answer
+            file.choices, file.columns = dict(choices), found.columns
+            if go and not found.columns.given:
+                raise RefusedUploadError(
+                    f"{file.label}: no column is a feature",
+                    422,
+                    "say what at least some of them are",
+                )
             if go:
-                if not any(each["feature"] for each in answer["columns"]):
-                    raise RefusedUploadError(
-                        f"{upload.label}: no column is a feature; say what at least some of them "
-                        "are",
-                        422,
-                    )
-                self._queue(batch, upload, "table")
-        return answer
+                self._queue(file, messages.PredictTable(file.given))
+        return found.columns
 
-    def describe_step(
-        self,
-        batch: Upload,
-        upload: UploadedFile,
-        start: float,
-        end: float,
-        amplitudes: Sequence[float],
-    ) -> None:
-        """Say what was injected where a recording has no command, and have it measured again.
+    def describe_step(self, file: UploadedFile, step: StepDescription) -> None:
+        """Say what was injected where a recording has no command, and have it measured again."""
+        if file.kind != RECORDING:
+            raise RefusedUploadError(f"{file.label}: a step is of recordings; this is a table", 409)
+        with file.upload.lock:
+            if file.state not in FINAL:
+                raise _busy(file)
+            file.step = step
+            self._queue(file, messages.Measure(file.given))
 
-        Raises
-        ------
-        RefusedUploadError
-            If the file is no recording, or is being worked on.
-        """
-        if upload.kind != RECORDING:
-            raise RefusedUploadError(
-                f"{upload.label}: a step is of recordings; this is a table", 409
-            )
-        with batch.lock:
-            if upload.state not in FINAL:
-                raise RefusedUploadError(
-                    f"{upload.label}: it is being worked on; wait or cancel it", 409
-                )
-            upload.step = StepDescription(start, end, tuple(amplitudes))
-            self._queue(batch, upload, "recording")
-
-    def cancel(self, batch: Upload, upload: UploadedFile) -> None:
+    def cancel(self, file: UploadedFile) -> None:
         """Stop what is done with a file; a finished one is deleted."""
-        with batch.lock:
-            if upload.state not in FINAL:
-                self._stop(batch, upload)
-                upload.state, upload.stage = State.CANCELLED, ""
+        with file.upload.lock:
+            if file.state not in FINAL:
+                self._stop(file)
+                file.state, file.stage = State.CANCELLED, ""
                 return
-        self._forget(batch, upload)
-        self.batches.drop(batch, upload)
+        self._forget(file)
+        self.batches.drop(file)
 
-    def _forget(self, batch: Upload, upload: UploadedFile) -> None:
+    def _forget(self, file: UploadedFile) -> None:
         """Delete the results of a file."""
-        self.results(batch).remove(upload.number)
-        forget_details(batch.folder, upload.number)
+        self.results(file.upload).remove(file.number)
+        file.given.forget()
 
-    def _stop(self, batch: Upload, upload: UploadedFile) -> None:
-        task = self._tasks.pop((batch.id, upload.number), None)
+    def _stop(self, file: UploadedFile) -> None:
+        task = self._tasks.pop((file.upload.id, file.number), None)
         if task is not None:
             task.stop()
 
-    def _request(self, task: str, batch: Upload, upload: UploadedFile) -> dict[str, Any]:
-        return {
-            "task": task,
-            "batch": str(batch.folder),
-            "upload": upload.number,
-            "path": str(upload.path),
-            "label": upload.label,
-            "species": batch.species,
-            "quality": batch.quality,
-            "step": upload.step,
-            "choices": upload.choices,
-        }
-
-    def _begin(self, batch: Upload, upload: UploadedFile) -> None:
+    def _begin(self, file: UploadedFile) -> None:
         """The first thing that is done with a file, unless it was cancelled on its way here."""
-        with batch.lock:
-            if upload.state is State.CANCELLED:
+        with file.upload.lock:
+            if file.state is State.CANCELLED:
                 return
-            if upload.example is not None:
-                self._queue(batch, upload, "example", example=upload.example)
+            given = file.given
+            if file.example is not None:
+                self._queue(file, messages.Simulate(given, file.example))
             else:
-                self._queue(batch, upload, RECORDING if upload.kind == RECORDING else "columns")
+                first = messages.Measure if given.recording else messages.FindColumns
+                self._queue(file, first(given))
 
-    def _queue(self, batch: Upload, upload: UploadedFile, task_name: str, **more: Any) -> None:
-        with batch.lock:
-            upload.state, upload.stage, upload.reason = State.WAITING, "", None
+    def _queue(self, file: UploadedFile, request: messages.FileRequest) -> None:
+        with file.upload.lock:
+            file.state, file.stage, file.fault = State.WAITING, "", None
 
-            def told(said: dict[str, Any]) -> None:
-                with batch.lock:
-                    if upload.state in (State.WAITING, State.WORKING):
-                        upload.state = State.WORKING
-                        upload.stage = said.get("stage", upload.stage)
-                        upload.done = int(said.get("done", upload.done))
+            def told(said: messages.Told) -> None:
+                with file.upload.lock:
+                    if isinstance(said, messages.Doing) and file.state in WORKED_ON:
+                        file.state, file.stage = State.WORKING, said.stage
+                        file.done = file.done if said.done is None else said.done
 
-            task = QueuedTask(batch.id, self._request(task_name, batch, upload) | more, told)
-            self._tasks[batch.id, upload.number] = task
-        task.answer.add_done_callback(
-            lambda answer: self._finished(batch, upload, task, task_name, answer)
-        )
+            task = QueuedTask(file.upload.id, request, told)
+            self._tasks[file.upload.id, file.number] = task
+        task.outcome.add_done_callback(lambda found: self._finished(file, task, found))
         self.workers.put(task)
 
     def _finished(
-        self,
-        batch: Upload,
-        upload: UploadedFile,
-        task: QueuedTask,
-        task_name: str,
-        future: Future[dict[str, Any]],
+        self, file: UploadedFile, task: QueuedTask, future: Future[messages.Outcome]
     ) -> None:
-        """Take in a worker's answer; called in its thread."""
+        """Take in what came of a task; called in its worker's thread."""
         if future.cancelled():
             return
-        answer = future.result()
-        with batch.lock:
-            current = self._tasks.get((batch.id, upload.number), task) is task
+        outcome, key = future.result(), (file.upload.id, file.number)
+        with file.upload.lock:
+            current = self._tasks.get(key, task) is task
             if current:
-                self._tasks.pop((batch.id, upload.number), None)
-            if answer.get("stopped") or upload.state is State.CANCELLED or not current:
-                # It may have come as far as its results; the batch may be gone already.
+                self._tasks.pop(key, None)
+            if outcome == messages.STOPPED or file.state is State.CANCELLED or not current:
+                # It may have come as far as its results; the upload may be gone already.
                 if current:
-                    upload.rows = 0
+                    file.rows = 0
                     with contextlib.suppress(OSError, sqlite3.Error):
-                        self._forget(batch, upload)
+                        self._forget(file)
                 return
-            upload.stage = ""
-            if answer["error"] is not None:
-                if upload.kind == RECORDING and task_name == "recording":
-                    # As for the command line: a cell without values, with the reason.
-                    self._queue(batch, upload, "refuse", reason=answer["error"])
-                    return
-                reason = str(answer["error"]).removeprefix(upload.label).lstrip(": ")
-                upload.state, upload.reason = State.FAILED, reason
-                return
-            upload.messages = answer.get("messages", upload.messages)
-            if task_name == "example":
-                upload.size = answer["size"]
-                upload.example = None
-                self._begin(batch, upload)
-            elif task_name == "columns":
-                self._columns_known(batch, upload, answer)
-            else:
-                upload.rows, upload.reason = answer["rows"], answer.get("failed")
-                upload.state = State.FAILED if upload.reason else State.DONE
+            file.stage = ""
+            self._go_on(file, task.request, outcome)
 
-    def _columns_known(self, batch: Upload, upload: UploadedFile, answer: dict[str, Any]) -> None:
-        if answer["own"]:
-            self._queue(batch, upload, "table")
-            return
-        upload.columns = answer
-        if upload.confirm:
-            upload.state = State.COLUMNS
-        else:
-            self._queue(batch, upload, "table")
+    def _go_on(
+        self,
+        file: UploadedFile,
+        request: messages.Request,
+        outcome: messages.Outcome,
+    ) -> None:
+        """What follows from an outcome."""
+        match outcome:
+            case messages.Fault() if isinstance(request, messages.Measure):
+                # As for the command line: a cell without values, with the reason.
+                self._queue(file, messages.Refuse(file.given, outcome))
+            case messages.Fault():
+                file.state, file.fault = State.FAILED, outcome
+            case messages.Done():  # the example is there
+                file.size, file.example = file.path.stat().st_size, None
+                self._begin(file)
+            case messages.Found(columns, said):
+                file.messages = said
+                file.columns = columns or file.columns
+                if columns is not None and file.confirm:
+                    file.state = State.COLUMNS
+                else:
+                    self._queue(file, messages.PredictTable(file.given))
+            case messages.Predicted(rows, said, fault):
+                file.rows, file.messages, file.fault = rows, said, fault
+                file.state = State.DONE if fault is None else State.FAILED
 
     # What is shown
 
-    def details(self, batch: Upload, number: int, row: int) -> dict[str, Any]:
-        """What a page about a cell is made from.
+    def details(self, file: UploadedFile, row: int) -> tuple[Json, Json | None]:
+        """What is said of a cell, and what was recorded; refused if there is no such cell.
 
-        Returns
-        -------
-        dict
-            ``details`` as `crosspatch.reporting.cell_view.CellView.as_json` has them;
-            ``recording``, None for a row of a table.
-
-        Raises
-        ------
-        RefusedUploadError
-            If there is no such cell, or it cannot be explained.
+        They are those of `crosspatch.reporting.cell_view`, as JSON; nothing was recorded of a row
+        of a table.
         """
-        upload = batch.upload(number)
-        if self.results(batch).one(number, row) is None:
-            raise RefusedUploadError(f"{upload.label} has no cell {row}", 404)
-        file = batch.folder / DETAILS.format(upload=number, row=row)
-        if not file.exists():
-            task = QueuedTask(batch.id, self._request("explain", batch, upload) | {"row": row})
-            answer = self._wait(task)
-            if answer["error"] is not None:
-                raise RefusedUploadError(f"{upload.label}: {answer['error']}", 409)
-        recorded = batch.folder / RECORDED.format(upload=number)
-        return {"details": _read(file), "recording": _read(recorded) if recorded.exists() else None}
+        if not self.results(file.upload).holds(file.number, row):
+            raise RefusedUploadError(f"{file.label} has no cell {row}", 404)
+        given = file.given
+        if not given.details(row).exists():
+            self._wait(file.upload, messages.ExplainRow(given, row), 409, f"{file.label}: ")
+        recorded = _read(given.recorded) if given.recorded.exists() else None
+        return _read(given.details(row)), recorded
 
-    def sweeps(
-        self,
-        batch: Upload,
-        number: int,
-        kind: str,
-        start: float | None,
-        end: float | None,
-        stretches: int = STRETCHES,
-    ) -> list[dict[str, Any]]:
-        """Sweeps of one kind of stimulus; see `read_traces`.
-
-        Raises
-        ------
-        RefusedUploadError
-            If there are none.
-        """
-        upload = batch.upload(number)
-        if not (upload.folder / INDEX).exists():
-            raise RefusedUploadError(f"{upload.label}: there are no sweeps", 404)
-        found = read_traces(upload.folder, kind, start=start, end=end, stretches=stretches)
-        if not found:
-            raise RefusedUploadError(
-                f"{upload.label}: there is no sweep with stimulus '{kind}'", 404
-            )
-        return found
-
-    def export(self, batch: Upload, format_: str) -> Path:
-        """Write the cells of a batch to a file, which the caller deletes.
-
-        Raises
-        ------
-        RefusedUploadError
-            If there is no cell, or it takes too long.
-        """
-        with batch.lock:
-            uploads = sorted(
-                (each for each in batch.uploads.values() if each.rows),
-                # As the command line has it: recordings, then tables.
-                key=lambda each: (each.kind != RECORDING, each.number),
-            )
-            known = [
-                self._request("", batch, each)
-                | {
-                    "kind": each.kind,
-                    "rows": each.rows,
-                    "failed": each.reason,
-                    "messages": list(each.messages),
-                }
-                for each in uploads
-            ]
-            unread = [
-                (each.label, each.reason)
-                for each in batch.uploads.values()
-                if each.reason and not each.rows
-            ]
-        if not known:
+    def export(self, upload: Upload, ending: str) -> Path:
+        """Write the cells to a file, which the caller deletes; refused if there is none."""
+        out = upload.folder / f"export-{secrets.token_hex(8)}.{ending}"
+        request = _export(upload, out)
+        if not request.files:
             raise RefusedUploadError("there is no predicted cell yet", 409)
-        out = batch.folder / f"export-{secrets.token_hex(8)}.{format_}"
-        request = {
-            "task": "export",
-            "batch": str(batch.folder),
-            "format": format_,
-            "out": str(out),
-            "uploads": known,
-            "unread": unread,
-        }
         try:
-            answer = self._wait(QueuedTask(batch.id, request))
-            if answer["error"] is not None:
-                raise RefusedUploadError(answer["error"], 409)
+            self._wait(upload, request, 409)
         except RefusedUploadError:
             # A process that was ended leaves what it had written so far.
-            for file in batch.folder.glob(f"*{out.name}*"):
+            for file in upload.folder.glob(f"*{out.name}*"):
                 file.unlink(missing_ok=True)
             raise
         return out
 
-    def _wait(self, task: QueuedTask) -> dict[str, Any]:
-        """Have something done that a request waits for."""
+    def _wait(
+        self, upload: Upload, request: messages.Request, status: int, name: str = ""
+    ) -> messages.Outcome:
+        """What comes of something that an answer waits for.
+
+        Where nothing does it is refused with the status; ``name`` stands before the reason.
+        """
+        task = QueuedTask(upload.id, request)
+        self.workers.put(task, first=True)
         try:
-            return self.workers.put(task, first=True).answer.result(2 * self.settings.seconds)
+            outcome = task.outcome.result(2 * self.settings.seconds)
         except TooLateError:
             task.stop()
             raise RefusedUploadError("the server is busy; try again later", 503) from None
+        if isinstance(outcome, messages.Fault):
+            raise RefusedUploadError(name + outcome.message, status, outcome.hint)
+        return outcome
 
 
-def _read(file: Path) -> Any:
+def _export(upload: Upload, out: Path) -> messages.Export:
+    """What is to be written of an upload as it is now."""
+    with upload.lock:
+        files = [each for each in upload.files if each.rows]
+        # As the command line has it: recordings, then tables.
+        files.sort(key=lambda each: (each.kind != RECORDING, each.number))
+        unread = [each for each in upload.files if each.fault and not each.rows]
+        return messages.Export(
+            out,
+            files=tuple(each.given for each in files),
+            said=tuple(line for each in files for line in each.messages),
+            unread=tuple((each.label, str(each.reason)) for each in unread),
+        )
+
+
+def _busy(file: UploadedFile) -> RefusedUploadError:
+    return RefusedUploadError(f"{file.label}: it is being worked on; wait or cancel it", 409)
+
+
+def _read(file: Path) -> Json:
     return json.loads(file.read_text(encoding="utf-8"))

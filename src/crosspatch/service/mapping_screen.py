@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
 from crosspatch.features.layouts import Layout
 from crosspatch.reporting.labels import readable
@@ -20,114 +22,119 @@ _SAMPLES = 3
 NAME = "your choice"
 
 
-def overrides_of(choices: Mapping[str, Mapping[str, Any]]) -> Overrides | None:
-    """What a user chose of some columns.
+@dataclass(frozen=True)
+class TableColumn:
+    """A column and what became of it."""
 
-    Parameters
-    ----------
-    choices : mapping
-        Column to ``feature`` and, if wanted, ``unit``.
+    name: str
+    #: The first ones.
+    values: list[str]
+    #: ``taken``, ``part``, ``cell id``, ``species``, ``refused``, ``unused``, ``label``,
+    #: ``unknown``.
+    status: str
+    feature: str | None
+    unit: str | None
+    why: str
+    candidates: list[str]
 
-    Returns
-    -------
-    Overrides or None
-        None where nothing was chosen.
-    """
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table."""
+
+    columns: list[TableColumn]
+    missing: Annotated[list[str], Field(description="Features that no column gives.")]
+    rows: Annotated[int, Field(description="How many rows were looked at.")]
+
+    @property
+    def given(self) -> int:
+        """How many columns are features."""
+        return sum(each.feature is not None for each in self.columns)
+
+
+@dataclass(frozen=True)
+class Choosable:
+    """A feature that a column can be, and the units it may be in."""
+
+    feature: str
+    label: str
+    family: str
+    unit: str
+    units: list[str]
+
+
+@dataclass(frozen=True)
+class _Became:
+    """What became of a column."""
+
+    status: str
+    feature: str | None = None
+    unit: str | None = None
+    why: str = ""
+
+
+def overrides_of(choices: Mapping[str, Override]) -> Overrides | None:
+    """What a user chose of some columns; None where nothing was chosen."""
     if not choices:
         return None
     columns = {
-        column: Override(
-            str(said["feature"]),
-            None if said["feature"] in SPECIAL else (said.get("unit") or None),
-        )
-        for column, said in choices.items()
+        name: replace(each, unit=None if each.target in SPECIAL else each.unit or None)
+        for name, each in choices.items()
     }
     return Overrides(NAME, columns)
 
 
-def described(frame: pd.DataFrame, columns: ColumnMap) -> dict[str, Any]:
-    """What became of every column.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        The first rows.
-    columns : ColumnMap
-        Of them.
-
-    Returns
-    -------
-    dict
-        ``columns``: name, first ``values``, ``status`` (``taken``, ``part``, ``cell id``,
-        ``species``, ``refused``, ``unused``, ``label``, ``unknown``), the ``feature`` and ``unit``
-        it was taken for, ``why``, ``candidates``; ``missing``: features that no column gives;
-        ``rows``: how many were looked at.
-    """
-    taken: dict[str, tuple[str, str, str, str]] = {}
-    for each in columns.taken:
-        status = "part" if len(each.columns) > 1 else "taken"
-        for name in each.columns:
-            source = each.source if status == "part" else ""
-            taken.setdefault(name, (status, each.feature, each.unit, source or each.how))
-    refused, unused = dict(columns.refused), dict(columns.unused)
+def described(frame: pd.DataFrame, columns: ColumnMap) -> Columns:
+    """What became of every column of the first rows of a table."""
+    became = _became(columns)
     candidates = {each.column: list(each.candidates) for each in columns.ambiguous}
     rows = []
     for position, header in enumerate(map(str, frame.columns)):
-        status, feature, unit, why = "unknown", None, None, ""
-        if header == columns.cell_id:
-            status = "cell id"
-        elif header == columns.species:
-            status = "species"
-        elif header in taken:
-            status, feature, unit, why = taken[header]
-        elif header in refused:
-            status, why = "refused", refused[header]
-        elif header in unused:
-            status, why = "unused", unused[header]
-        elif header in columns.labels:
-            status, why = "label", "never a feature"
+        found = became.get(header, _Became("unknown"))
         values = [str(v)[:24] for v in frame.iloc[:40, position] if pd.notna(v) and str(v).strip()]
         rows.append(
-            {
-                "name": header,
-                "values": values[:_SAMPLES],
-                "status": status,
-                "feature": feature,
-                "unit": unit,
-                # What to write in a mapping file is of no use on a screen.
-                "why": why.split("; write ")[0].split("; to take it all the same")[0],
-                "candidates": candidates.get(header, []),
-            }
+            TableColumn(
+                header,
+                values[:_SAMPLES],
+                found.status,
+                found.feature,
+                found.unit,
+                found.why,
+                candidates.get(header, []),
+            )
         )
-    return {"columns": rows, "missing": list(columns.missing), "rows": len(frame)}
+    return Columns(rows, list(columns.missing), len(frame))
 
 
-def choosable(layout: Layout) -> list[dict[str, Any]]:
-    """Features a column can be, and the units it may be in.
+def _became(columns: ColumnMap) -> dict[str, _Became]:
+    """What became of the columns of which something is known; what is said last holds."""
+    found = {name: _Became("label", why="never a feature") for name in columns.labels}
+    found |= {name: _Became("unused", why=said.why) for name, said in columns.unused}
+    found |= {name: _Became("refused", why=said.why) for name, said in columns.refused}
+    # A column may give several features; the first one is shown.
+    for each in reversed(columns.taken):
+        parts = len(each.columns) > 1
+        why = (parts and each.source) or each.how
+        became = _Became("part" if parts else "taken", each.feature, each.unit, why)
+        found |= dict.fromkeys(each.columns, became)
+    for name, status in ((columns.species, "species"), (columns.cell_id, "cell id")):
+        if name is not None:
+            found[name] = _Became(status)
+    return found
 
-    Returns
-    -------
-    list of dict
-        ``feature``, ``label``, ``family``, ``unit`` and ``units``; those of the layout first, then
-        absolute potentials, from which differences are made.
-    """
+
+def choosable(layout: Layout) -> list[Choosable]:
+    """Features a column can be: those of the layout, then those of which differences are made."""
     wanted = set(layout.feature_names)
-    found = []
-    for feature in layout.features:
-        if feature.name in features():
-            found.append((feature.name, feature.family))
-    found += [
-        (name, "absolute potentials")
+    families = {each.name: each.family for each in layout.features if each.name in features()}
+    families |= {
+        name: "absolute potentials"
         for name in features()
         if name not in wanted and split_stimulus(name)[0] in ABSOLUTE
-    ]
-    return [
-        {
-            "feature": name,
-            "label": readable(name),
-            "family": family,
-            "unit": features()[name].unit,
-            "units": list(UNITS[dimension_of(features()[name].unit)]),
-        }
-        for name, family in found
-    ]
+    }
+    found = []
+    for name, family in families.items():
+        unit = features()[name].unit
+        units = list(UNITS[dimension_of(unit)])
+        found.append(Choosable(name, readable(name), family, unit, units))
+    return found

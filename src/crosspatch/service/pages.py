@@ -6,30 +6,33 @@ import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import pandas as pd
 from fastapi import APIRouter, Query, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.models.verdicts import Verdict
+from crosspatch.recordings.model import DESCRIBE_STEP
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service.api import (
     Number,
-    TheBatch,
+    TheFile,
     TheFilter,
     TheJobs,
+    TheUpload,
     batch_state,
-    cell_row,
     jobs_of,
 )
 from crosspatch.service.predicted import SORTS
@@ -41,6 +44,7 @@ from crosspatch.service.uploads import (
     Upload,
     UploadedFile,
 )
+from crosspatch.species import SPECIES
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
 #: Cells on a page.
@@ -52,8 +56,8 @@ router = APIRouter(include_in_schema=False)
 class _Static(StaticFiles):
     """Files of the package; a browser asks whether they have changed."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
         response.headers["cache-control"] = "no-cache"
         return response
 
@@ -77,14 +81,15 @@ def _environment() -> Environment:
         "percent": lambda value: "" if value is None else f"{value:.0%}",
         "number": _number,
         "readable": readable,
-        "sets": lambda value: str(value).replace("|", " or "),
         "clock": lambda when: f"{datetime.fromtimestamp(when):%d %B, %H:%M}",
         "signed": _signed,
     }
     environment.globals |= {
         "colour_of": colour_of,
+        "species_known": list(SPECIES),
         "verdicts": {name: name.meaning for name in Verdict},
         "State": State,
+        "DESCRIBE_STEP": DESCRIBE_STEP,
     }
     return environment
 
@@ -104,9 +109,9 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
 
 
-def _page(request: Request, name: str, status: int = 200, **content: Any) -> HTMLResponse:
+def _page(request: Request, name: str, status: int = 200, **content: object) -> HTMLResponse:
     jobs = jobs_of(request)
-    simulated = any(model["simulated"] for model in jobs.about["header"]["models"])
+    simulated = any(model["simulated"] for model in jobs.about.models)
     text = (
         _environment()
         .get_template(name)
@@ -156,112 +161,98 @@ def interface(request: Request) -> HTMLResponse:
     return _page(request, "api.html", calls=calls, address=address)
 
 
-def _summary(said: dict[str, Any]) -> str:
-    return str(said.get("description") or said.get("summary", "")).split("\n")[0]
+def _summary(said: dict[str, str]) -> str:
+    return (said.get("description") or said.get("summary", "")).split("\n")[0]
 
 
 @router.get("/batches/{batch}", response_model=None)
 def batch_page(
     request: Request,
     jobs: TheJobs,
-    batch: TheBatch,
+    upload: TheUpload,
     which: TheFilter,
     sort: Annotated[str, Query(max_length=40)] = "",
     order: Annotated[str, Query(max_length=10)] = "",
     page: Annotated[int, Query(ge=1, lt=2**24)] = 1,
     new: bool = False,
 ) -> Response:
-    """The files of a batch and their cells."""
+    """The files of an upload and their cells."""
     # Before anything else: what is not finished in it is followed by the page.
-    state = batch_state(batch)
-    on = _only(batch) if new and state.finished else None
+    state, given = batch_state(upload), upload.files
+    on = _only(given) if new and state.finished else None
     if on is not None:
         return RedirectResponse(on, status_code=303)
-    results = jobs.results(batch)
-    text, chosen = which.text, which.chosen
-    total, cells = results.select(
-        replace(
-            which,
-            sort=sort,
-            descending=order == "descending",
-            offset=(page - 1) * PAGE,
-            limit=PAGE,
-        )
+    which = replace(
+        which,
+        sort=sort,
+        descending=order == "descending",
+        offset=(page - 1) * PAGE,
+        limit=PAGE,
     )
-    counts = results.counts()
-    asked = {name: value for name, value in (("text", text), *chosen.items()) if value}
-
-    def address(**changed: Any) -> str:
-        kept = asked | ({"sort": sort, "order": order} if sort else {}) | changed
-        return f"/batches/{batch.id}?{urlencode({k: v for k, v in kept.items() if v})}"
-
+    results = jobs.results(upload)
+    total, cells = results.select(which)
+    kept = which.asked | ({"sort": sort, "order": order} if sort else {})
     return _page(
         request,
         "batch.html",
-        batch=batch,
+        batch=upload,
         state=state,
-        uploads=list(batch.uploads.values()),
+        uploads=given,
         # A recording's cell is called as its file.
-        with_file=len(batch.uploads) > 1
-        and any(each.kind == TABLE for each in batch.uploads.values()),
+        with_file=len(given) > 1 and any(each.kind == TABLE for each in given),
         with_remarks=any(each["quality"] or each["notes"] for each in cells),
-        cells=[cell_row(each) for each in cells],
+        cells=cells,
         total=total,
-        all=sum(count for *_, count in counts),
-        counted=_counted(counts),
-        species_there=sorted({name for name, *_ in counts if name}),
-        asked=asked,
-        chosen=chosen,
-        text=text,
+        counted=_counted(results.counts()),
+        asked=which.asked,
+        chosen=which.chosen,
+        text=which.text,
         sort=sort if sort in SORTS else "",
         order=order,
         page=page,
         pages=max(1, -(-total // PAGE)),
-        address=address,
+        address=partial(_address, upload, kept),
     )
 
 
-def _only(batch: Upload) -> str | None:
+def _address(upload: Upload, kept: dict[str, str], **changed: str | int) -> str:
+    """Of a page of cells like the one that is shown, but for what is changed."""
+    return f"{upload.url}?{urlencode({k: v for k, v in (kept | changed).items() if v})}"
+
+
+def _only(given: list[UploadedFile]) -> str | None:
     """Someone who gave one file wants its cell, or its columns."""
-    uploads = list(batch.uploads.values())
-    if len(uploads) != 1:
+    if len(given) != 1:
         return None
-    upload = uploads[0]
-    if upload.state is State.COLUMNS:
-        return f"/batches/{batch.id}/files/{upload.number}/columns"
-    if upload.state is State.DONE and upload.kind == RECORDING and upload.rows == 1:
-        return f"/batches/{batch.id}/cells/{upload.number}/0"
+    (file,) = given
+    if file.state is State.COLUMNS:
+        return f"{file.upload.url}/files/{file.number}/columns"
+    if file.state is State.DONE and file.kind == RECORDING and file.rows == 1:
+        return f"{file.upload.url}/cells/{file.number}/0"
     return None
 
 
-def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, Any]:
-    """Subclasses by verdict, in the taxonomy's order."""
-    names = ordered(subclass for _, subclass, _, _ in counts if subclass)
-    given = [verdict for verdict in Verdict if any(row[2] == verdict for row in counts)]
-
-    def row(name: str) -> list[int]:
-        return [
-            sum(count for _, subclass, said, count in counts if (subclass, said) == (name, verdict))
-            for verdict in given
-        ]
-
-    table = [(name, row(name)) for name in names]
-    if any(row("")):
-        table.append(("", row("")))
-    return {"verdicts": given, "rows": table}
+def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, object]:
+    """Rows by subclass, in the taxonomy's order and last those that have none, and by verdict."""
+    frame = pd.DataFrame(counts, columns=["species", "subclass", "verdict", "rows"])
+    table = frame.pivot_table("rows", "subclass", "verdict", aggfunc="sum", fill_value=0)
+    given = [verdict for verdict in Verdict if verdict in table]
+    names = [*ordered(name for name in table.index if name), ""]
+    return {
+        "verdicts": given,
+        "rows": [(name, list(table.loc[name, given])) for name in names if name in table.index],
+        "species": sorted(filter(None, set(frame["species"]))),
+        "all": int(frame["rows"].sum()),
+    }
 
 
 @router.get("/batches/{batch}/cells/{file}/{row}")
-def cell_page(
-    request: Request, jobs: TheJobs, batch: TheBatch, file: Number, row: Number
-) -> HTMLResponse:
+def cell_page(request: Request, jobs: TheJobs, file: TheFile, row: Number) -> HTMLResponse:
     """One cell."""
-    upload = batch.upload(file)
-    found = jobs.details(batch, file, row)
-    details, recording = found["details"], found["recording"]
-    results = jobs.results(batch)
+    details, recording = jobs.details(file, row)
+    results = jobs.results(file.upload)
     shown = {
-        "api": f"/api/v1/batches/{batch.id}/files/{file}/sweeps",
+        "api": f"/api/v1{file.upload.url}/files/{file.number}/sweeps",
         "map": details["map"] if "x" in details["map"] else None,
         "cell": details["cell"]["cell_id"],
         "colours": {name: colour_of(name) for name in load_taxonomy().subclasses},
@@ -272,13 +263,13 @@ def cell_page(
     return _page(
         request,
         "cell.html",
-        batch=batch,
-        upload=upload,
+        batch=file.upload,
+        upload=file,
         details=details,
         recording=recording,
         shown=shown,
-        before=results.beside(file, row, -1),
-        after=results.beside(file, row, 1),
+        before=results.beside(file.number, row, -1),
+        after=results.beside(file.number, row, 1),
         axis=_axis(details["values"]),
     )
 
@@ -300,22 +291,20 @@ def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
 
 
 @router.get("/batches/{batch}/files/{file}/columns", response_model=None)
-def columns_page(request: Request, jobs: TheJobs, batch: TheBatch, file: Number) -> Response:
+def columns_page(request: Request, jobs: TheJobs, file: TheFile) -> Response:
     """What the columns of a table are taken for, before anything is predicted."""
-    upload: UploadedFile = batch.upload(file)
-    if upload.kind != TABLE:
-        raise RefusedUploadError(f"{upload.label} is a recording; it has no columns", 404)
-    if upload.columns is None:
-        return RedirectResponse(f"/batches/{batch.id}", status_code=303)
-    columns = upload.columns["columns"]
+    if file.kind != TABLE:
+        raise RefusedUploadError(f"{file.label} is a recording; it has no columns", 404)
+    if file.columns is None:
+        return RedirectResponse(file.upload.url, status_code=303)
     return _page(
         request,
         "columns.html",
-        batch=batch,
-        upload=upload,
-        columns=columns,
-        missing=upload.columns["missing"],
-        features=jobs.about["features"],
-        given=sum(bool(each["feature"]) for each in columns),
-        choices=upload.choices,
+        batch=file.upload,
+        upload=file,
+        columns=file.columns.columns,
+        missing=file.columns.missing,
+        features=jobs.about.features,
+        given=file.columns.given,
+        choices=file.choices,
     )

@@ -1,4 +1,4 @@
-"""Predicted cells of a batch, kept in a small database: sorted, filtered, counted, read again."""
+"""Predicted cells of an upload, kept in a small database: sorted, filtered, counted, read again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crosspatch.prediction.prediction import IN_NOTES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from crosspatch.prediction.prediction import Prediction
+    from crosspatch.prediction.predictor import Predictor
 
 #: Columns by which cells can be sorted.
 SORTS = (
@@ -30,6 +33,9 @@ SORTS = (
 
 #: Columns by whose values cells can be chosen.
 CHOICES = ("verdict", "subclass", "species")
+
+#: A row: the ``file``'s number, ``row``, the file's ``name``, and the columns; notes in words.
+Row = dict[str, object]
 
 _FILE = "cells.sqlite"
 _REAL = ("probability", "p_reference", "completeness")
@@ -56,17 +62,14 @@ class Query:
     offset: int = 0
     limit: int = 100
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """What cells have to be like, by parameter."""
+        return {name: said for name, said in {"text": self.text, **self.chosen}.items() if said}
+
 
 class Results:
-    """The predicted cells of a batch.
-
-    Parameters
-    ----------
-    folder : Path
-        The batch's; the database is made if it is not there.
-    columns : sequence of str
-        Those of `crosspatch.prediction.prediction.cell_columns`.
-    """
+    """The predicted cells of an upload, in its folder; see `cell_columns` for the columns."""
 
     def __init__(self, folder: Path, columns: Sequence[str]):
         self.folder = folder
@@ -86,64 +89,42 @@ class Results:
             with db:
                 yield db
 
-    def put(self, upload: int, label: str, parts: Sequence[Prediction]) -> int:
-        """Keep the cells of a file in place of what was kept of it; returns how many rows.
-
-        Parameters
-        ----------
-        upload : int
-            Number of the file in its batch.
-        label : str
-            The file's name.
-        parts : sequence of Prediction
-            With ids that stand once in the file.
-        """
+    def put(self, file: int, label: str, parts: Sequence[Prediction]) -> int:
+        """Keep the cells of a file, whose ids differ, in place of those before; how many rows."""
         import numpy as np
 
         marks = ", ".join("?" * (4 + len(self.columns)))
         count = 0
         with self._open() as db:
-            db.execute("DELETE FROM cells WHERE file = ?", (upload,))
+            db.execute("DELETE FROM cells WHERE file = ?", (file,))
             for part in parts:
                 cells = part.cells[list(self.columns)].astype(object)
                 for name in _LISTS:
-                    cells[name] = [json.dumps(value) for value in cells[name]]
-                cells["verdict"] = [str(verdict) for verdict in cells["verdict"]]
+                    cells[name] = cells[name].map(json.dumps)
+                cells["verdict"] = cells["verdict"].map(str)
                 cells = cells.where(cells.notna(), None)
                 cells["words"] = part.to_table()["notes"].to_numpy()
+                rows = enumerate(cells.itertuples(index=False, name=None), count)
                 db.executemany(
                     f"INSERT INTO cells VALUES ({marks})",  # noqa: S608, question marks only
-                    (
-                        (upload, row, label, *values)
-                        for row, values in enumerate(
-                            cells.itertuples(index=False, name=None), count
-                        )
-                    ),
+                    ((file, row, label, *values) for row, values in rows),
                 )
                 count += len(part)
             X = np.vstack([part.X for part in parts]) if parts else np.zeros((0, 0))
-            np.save(self._values(upload), X.astype(np.float32))
+            np.save(self._values(file), X.astype(np.float32))
         return count
 
-    def _values(self, upload: int) -> Path:
-        return self.folder / f"values-{upload}.npy"
+    def _values(self, file: int) -> Path:
+        return self.folder / f"values-{file}.npy"
 
-    def remove(self, upload: int) -> None:
+    def remove(self, file: int) -> None:
         """Forget the cells of a file."""
         with self._open() as db:
-            db.execute("DELETE FROM cells WHERE file = ?", (upload,))
-        self._values(upload).unlink(missing_ok=True)
+            db.execute("DELETE FROM cells WHERE file = ?", (file,))
+        self._values(file).unlink(missing_ok=True)
 
-    def select(self, query: Query) -> tuple[int, list[dict[str, Any]]]:
-        """How many cells there are, and some of them.
-
-        Returns
-        -------
-        int
-            Cells that were asked for, on all pages.
-        list of dict
-            Rows with the ``file``'s number, ``row``, the file's ``name``, and the columns.
-        """
+    def select(self, query: Query) -> tuple[int, list[Row]]:
+        """How many cells were asked for, on all pages, and those of one."""
         where, values = _where(query)
         order = "file, row"
         if query.sort in SORTS:
@@ -159,15 +140,13 @@ class Results:
             ).fetchall()
         return int(total), [_told(row) for row in rows]
 
-    def one(self, upload: int, row: int) -> dict[str, Any] | None:
-        """One row, None if it is not there."""
+    def holds(self, file: int, row: int) -> bool:
+        """Whether a row is there."""
         with self._open() as db:
-            found = db.execute(
-                "SELECT * FROM cells WHERE file = ? AND row = ?", (upload, row)
-            ).fetchone()
-        return None if found is None else _told(found)
+            found = db.execute("SELECT 1 FROM cells WHERE file = ? AND row = ?", (file, row))
+            return found.fetchone() is not None
 
-    def beside(self, upload: int, row: int, way: int) -> dict[str, Any] | None:
+    def beside(self, file: int, row: int, way: int) -> Row | None:
         """The row before (-1) or after (1) another, in the order in which they came."""
         sign, order = ("<", "DESC") if way < 0 else (">", "ASC")
         with self._open() as db:
@@ -175,7 +154,7 @@ class Results:
                 "SELECT file, row, cell_id FROM cells "  # noqa: S608, two fixed words
                 f"WHERE (file, row) {sign} (?, ?) "
                 f"ORDER BY file {order}, row {order} LIMIT 1",
-                (upload, row),
+                (file, row),
             ).fetchone()
         return None if found is None else dict(found)
 
@@ -188,73 +167,63 @@ class Results:
             ).fetchall()
         return [(row[0], row[1], row[2], int(row[3])) for row in rows]
 
-    def predictions(
-        self, uploads: Sequence[int], layout: Any, header: Mapping[str, Any]
-    ) -> list[Prediction]:
-        """The cells of some files as they were predicted, ids unique over all of them.
-
-        Parameters
-        ----------
-        uploads : sequence of int
-            In the order wanted.
-        layout : Layout
-        header : mapping
-        """
+    def prediction(self, file: int, predictor: Predictor) -> Prediction | None:
+        """The cells of a file as they were predicted; None where there is none."""
         import numpy as np
         import pandas as pd
 
-        from crosspatch.models.verdicts import Verdict
-        from crosspatch.prediction.batches import Batch, unique
         from crosspatch.prediction.prediction import Prediction
 
-        seen: Counter[str] = Counter()
-        found = []
-        for upload in uploads:
-            with self._open() as db:
-                cells = pd.read_sql_query(
-                    "SELECT * FROM cells WHERE file = ? ORDER BY row", db, params=(upload,)
-                )
-            if cells.empty:
-                continue
-            for name in self.columns:
-                kind = _kind(name)
-                if kind != "TEXT":
-                    cells[name] = cells[name].astype(float if kind == "REAL" else bool)
-                elif name in _LISTS:
-                    cells[name] = pd.Series(map(_read_list, cells[name]), dtype=object)
-            cells["verdict"] = list(map(Verdict, cells["verdict"]))
-            once = cells.drop_duplicates("cell_id")
-            nothing = np.zeros((len(once), 0), dtype=np.float32)
-            ids = once["cell_id"].tolist()
-            batch = Batch("", ids, [None] * len(ids), nothing, given_ids=once["given_id"].tolist())
-            named = unique(batch, seen, lambda line: None).cell_ids
-            cells["cell_id"] = cells["cell_id"].map(dict(zip(ids, named, strict=True)))
-            X = np.load(self._values(upload), allow_pickle=False)
-            found.append(Prediction(cells[list(self.columns)], X, layout, header))
-        return found
+        with self._open() as db:
+            kept = pd.read_sql_query(
+                "SELECT * FROM cells WHERE file = ? ORDER BY row", db, params=(file,)
+            )
+        if kept.empty:
+            return None
+        cells = pd.DataFrame({name: _read(kept[name]) for name in self.columns})
+        X = np.load(self._values(file), allow_pickle=False)
+        return Prediction(cells, X, predictor.layout, predictor.header)
 
-    def prediction(
-        self, upload: int, row: int, layout: Any, header: Mapping[str, Any]
-    ) -> Prediction:
-        """One row as it was predicted."""
+    def predictions(self, files: Sequence[int], predictor: Predictor) -> dict[int, Prediction]:
+        """The cells of some files, in the order given, with ids that stand once in all of them."""
         import numpy as np
 
-        (whole,) = self.predictions([upload], layout, header)
-        X = np.asarray(whole.X[[row]])
-        return replace(whole, cells=whole.cells.iloc[[row]].reset_index(drop=True), X=X)
+        from crosspatch.prediction.batches import Batch, unique
+
+        seen: Counter[str] = Counter()
+        found = {}
+        for file in files:
+            kept = self.prediction(file, predictor)
+            if kept is None:
+                continue
+            once = kept.cells.drop_duplicates("cell_id")
+            ids = once["cell_id"].tolist()
+            nothing = np.zeros((len(ids), 0), dtype=np.float32)
+            batch = Batch("", ids, [None] * len(ids), nothing, given_ids=once["given_id"].tolist())
+            names = dict(zip(ids, unique(batch, seen, lambda line: None).cell_ids, strict=True))
+            cells = kept.cells.assign(cell_id=kept.cells["cell_id"].map(names))
+            found[file] = replace(kept, cells=cells)
+        return found
 
 
-def _told(row: sqlite3.Row) -> dict[str, Any]:
-    """A row as it is shown, in words."""
+def _told(row: sqlite3.Row) -> Row:
+    """A row with its notes in words."""
     found = dict(row)
     for name in ("prediction_set", "families"):
-        found[name] = "|".join(json.loads(found[name]))
+        found[name] = json.loads(found[name])
     return found | {"notes": found["words"]}
 
 
-def _read_list(text: str) -> tuple[str, ...] | None:
-    found = json.loads(text)
-    return None if found is None else tuple(found)
+def _read(kept: pd.Series) -> pd.Series:
+    """A column as a prediction has it."""
+    from crosspatch.models.verdicts import Verdict
+
+    name = str(kept.name)
+    if name == "verdict":
+        return kept.map(Verdict)
+    if name in _LISTS:
+        return kept.map(lambda text: None if text == "null" else tuple(json.loads(text)))
+    return kept.astype({"REAL": float, "INTEGER": bool, "TEXT": object}[_kind(name)])
 
 
 def _kind(column: str) -> str:
@@ -263,8 +232,9 @@ def _kind(column: str) -> str:
     return "INTEGER" if column in _FLAGS else "TEXT"
 
 
-def _where(query: Query) -> tuple[str, list[Any]]:
-    parts, values = [], []
+def _where(query: Query) -> tuple[str, list[str]]:
+    parts: list[str] = []
+    values: list[str] = []
     for column, value in query.chosen.items():
         if column in CHOICES and value:
             parts.append(f'"{column}" = ?')

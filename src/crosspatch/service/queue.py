@@ -8,10 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from crosspatch.errors import ModelError
 from crosspatch.processes import Child, DiedError, LateError, StoppedError
+from crosspatch.service import messages
 from crosspatch.service.settings import ServiceSettings
 
 #: A process is replaced after so many tasks, and before where it keeps memory: starting one takes
@@ -30,48 +30,35 @@ class QueuedTask:
 
     #: Owners take turns.
     owner: str
-    #: For `crosspatch.service.worker.Worker`.
-    request: dict[str, Any]
+    request: messages.Request
     #: Told how far it is; called from another thread.
-    told: Callable[[dict[str, Any]], None] = lambda said: None
-    #: Of the worker's answer, always a dict with ``error``.
-    answer: Future[dict[str, Any]] = field(default_factory=Future)
+    told: Callable[[messages.Told], None] = lambda said: None
+    outcome: Future[messages.Outcome] = field(default_factory=Future)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
-        """Say that the answer is no longer wanted."""
+        """Say that the outcome is no longer wanted."""
         self.stopped.set()
 
 
 class Workers:
-    """Processes with the models in memory, and what waits for them.
+    """Processes with the models in memory, and what waits for them."""
 
-    Parameters
-    ----------
-    settings : ServiceSettings
-    """
+    #: What the workers say of their models, once they are started.
+    about: messages.Ready
 
     def __init__(self, settings: ServiceSettings):
         self.settings = settings
-        self.about: dict[str, Any] = {}
         self._waiting: OrderedDict[str, deque[QueuedTask]] = OrderedDict()
         self._running: set[QueuedTask] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._threads: list[threading.Thread] = []
 
-    def start(self, told: Callable[[dict[str, Any]], None]) -> None:
+    def start(self, told: Callable[[messages.Told], None]) -> None:
         """Load the models in a first process, then begin to work.
 
-        Parameters
-        ----------
-        told : callable
-            Told of the training of default models.
-
-        Raises
-        ------
-        ModelError
-            If the models cannot be loaded; the message says why.
+        It is told of the training of default models. A `ModelError` says why none can be loaded.
         """
         first = self._child(told)
         for number in range(self.settings.workers):
@@ -91,19 +78,12 @@ class Workers:
                 task.stop()
             self._changed.notify_all()
         for task in waiting:
-            task.answer.cancel()
+            task.outcome.cancel()
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def put(self, task: QueuedTask, *, first: bool = False) -> QueuedTask:
-        """Let a task wait for its turn.
-
-        Parameters
-        ----------
-        task : QueuedTask
-        first : bool
-            Before its owner's others: someone is looking at the screen.
-        """
+    def put(self, task: QueuedTask, *, first: bool = False) -> None:
+        """Let a task wait for its turn, or before its owner's others where someone looks on."""
         with self._changed:
             waiting = self._waiting.setdefault(task.owner, deque())
             if first:
@@ -111,7 +91,6 @@ class Workers:
             else:
                 waiting.append(task)
             self._changed.notify()
-        return task
 
     def _take(self) -> QueuedTask | None:
         """The next task of the owner whose turn it is; None when all is over."""
@@ -133,57 +112,71 @@ class Workers:
             child = child or self._child(lambda said: None)
         while (task := self._take()) is not None:
             try:
-                if task.stopped.is_set():
-                    task.answer.set_result({"error": "stopped", "stopped": True})
-                    continue
-                if child is None or not child.alive or child.answers >= TASKS_A_CHILD:
-                    if child is not None and child.alive:
-                        child.close()
-                    child = self._child(lambda said: None)
-                answer = self._done(child, task)
-                if answer.pop("worn", False):
-                    child.close()
-                task.answer.set_result(answer)
+                outcome: messages.Outcome = messages.STOPPED
+                if not task.stopped.is_set():
+                    child = self._working(child)
+                    outcome = self._outcome(child, task)
+                task.outcome.set_result(outcome)
             except Exception as error:  # whatever it is, it must not take the queue with it
-                task.answer.set_result({"error": str(error) or type(error).__name__})
+                task.outcome.set_result(messages.Fault(str(error) or type(error).__name__))
             finally:
                 with self._changed:
                     self._running.discard(task)
         if child is not None and child.alive:
             child.close()
 
-    def _done(self, child: Child, task: QueuedTask) -> dict[str, Any]:
+    def _working(self, child: Child | None) -> Child:
+        """A process that can take a task: this one, or a new one."""
+        if child is not None and child.alive:
+            if child.answers < TASKS_A_CHILD:
+                return child
+            child.close()
+        return self._child(lambda said: None)
+
+    def _outcome(self, child: Child, task: QueuedTask) -> messages.Outcome:
         limit = self.settings.seconds
         try:
-            answer: dict[str, Any] = child.ask(
+            answer: messages.Answer = child.ask(
                 task.request, limit, told=task.told, stopped=task.stopped.is_set
             )
         except StoppedError:
-            return {"error": "stopped", "stopped": True}
+            return messages.STOPPED
         except LateError:
-            return {"error": f"gave up after {limit:g} s; see --seconds of `crosspatch serve`"}
+            return messages.Fault(
+                f"gave up after {limit:g} s", "start the server with more {seconds}"
+            )
         except DiedError as error:
             gib = self.settings.memory / 2**30
-            how = str(error).removeprefix("it ended ")
-            return {
-                "error": f"reading it brought the process down {how}; it may need more than "
-                f"{gib:.3g} GiB of memory (--memory of `crosspatch serve`), or be damaged"
-            }
-        return answer
+            return messages.Fault(
+                f"reading it brought the process down ({error.how})",
+                f"it may be damaged, or need more than {gib:.3g} GiB of memory: start the server "
+                "with more {memory}",
+            )
+        if answer.worn:
+            child.close()
+        return answer.outcome
 
-    def _child(self, told: Callable[[dict[str, Any]], None]) -> Child:
+    def _child(self, told: Callable[[messages.Told], None]) -> Child:
         """A process with the models in memory."""
         child = Child(_MODULE, memory=self.settings.memory)
         try:
             child.wait_ready()
-            request = {"task": "prepare", "settings": self.settings}
-            answer = child.ask(request, _PREPARE_LIMIT, told=told, stopped=lambda: self._closed)
+            answer: messages.Answer = child.ask(
+                messages.Prepare(self.settings),
+                _PREPARE_LIMIT,
+                told=told,
+                stopped=lambda: self._closed,
+            )
         except (DiedError, LateError, StoppedError) as error:
             raise ModelError(f"the process that predicts cannot be started: {error}") from error
-        answer.pop("worn")
-        if answer["error"] is not None:
+        if not isinstance(answer.outcome, messages.Ready):
             child.close()
-            raise ModelError(answer["error"])
-        self.about = answer
+            fault = (
+                answer.outcome
+                if isinstance(answer.outcome, messages.Fault)
+                else messages.Fault("no models")
+            )
+            raise ModelError(fault.message, fault.hint)
+        self.about = answer.outcome
         child.answers = 0
         return child

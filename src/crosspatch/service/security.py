@@ -1,4 +1,4 @@
-"""Who may ask: only pages of this server, and off loopback only who has the token."""
+"""Who may ask: only pages of this server, off loopback only who has the token; and how much."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ _HEADERS = {
 
 _SAFE = ("GET", "HEAD")
 
+#: What the choices for a table of thousands of columns need, bytes.
+_BODY_LIMIT = 4 * 2**20
+
 _BUG = "something went wrong that should not; where the server was started it says what"
 
 _LOG = logging.getLogger(__name__)
@@ -60,11 +63,7 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """ASGI middleware that refuses requests from elsewhere and sets safe headers.
 
-    Parameters
-    ----------
-    app : ASGI application
-    token : str or None
-        Demanded where it is given.
+    A token is demanded where it is given.
     """
 
     def __init__(self, app: ASGIApp, token: str | None):
@@ -117,30 +116,18 @@ class Guard:
         return self._without_token(scope, headers)
 
     def _without_token(self, scope: Scope, headers: Headers) -> Response | None:
+        """None for who has the token; else a refusal, or on to the page without it."""
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if "token" in query and scope["method"] in _SAFE:
-            if not self._matches(query.pop("token")[0]):
-                return _refused(
-                    "this is not the token; it stands where the server was started", 401, scope
-                )
-            rest = f"?{urlencode(query, doseq=True)}" if query else ""
-            # Two slashes would begin the name of another host.
-            path = "/" + quote(scope["path"].lstrip("/\\"))
-            # Out of the address line, and out of the browser's history.
-            answer = RedirectResponse(path + rest, status_code=303)
-            secure = scope.get("scheme") == "https"
-            answer.set_cookie(
-                _COOKIE, self.token or "", httponly=True, samesite="strict", secure=secure
+            if self._matches(query.pop("token")[0]):
+                return self._entered(scope, query)
+            return _refused(
+                "this is not the token; it stands where the server was started", 401, scope
             )
-            return answer
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._matches(given.strip()):
             return None
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is not None and self._matches(cookie.value):
+        if self._matches(_cookie(headers)):
             return None
         return _refused(
             "give the token: open the address that was printed where the server was started, or "
@@ -149,8 +136,31 @@ class Guard:
             scope,
         )
 
-    def _matches(self, given: str) -> bool:
-        return secrets.compare_digest(given.encode(), (self.token or "").encode())
+    def _entered(self, scope: Scope, query: dict[str, list[str]]) -> Response:
+        """On to the same page: the token leaves the address line and the browser's history."""
+        rest = f"?{urlencode(query, doseq=True)}" if query else ""
+        # Two slashes would begin the name of another host.
+        path = "/" + quote(scope["path"].lstrip("/\\"))
+        answer = RedirectResponse(path + rest, status_code=303)
+        secure = scope.get("scheme") == "https"
+        answer.set_cookie(
+            _COOKIE, self.token or "", httponly=True, samesite="strict", secure=secure
+        )
+        return answer
+
+    def _matches(self, given: str | None) -> bool:
+        if given is None or self.token is None:
+            return False
+        return secrets.compare_digest(given.encode(), self.token.encode())
+
+
+def _cookie(headers: Headers) -> str | None:
+    """The token that a browser keeps."""
+    try:
+        kept = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+    except CookieError:
+        return None
+    return None if kept is None else kept.value
 
 
 def _same_site(method: str, headers: Headers, host: str) -> bool:
@@ -192,3 +202,33 @@ def _refused(line: str, status: int, scope: Scope) -> Response:
     if status == 401:
         answer.headers["www-authenticate"] = "Bearer"
     return answer
+
+
+class BodyLimit:
+    """ASGI middleware that refuses large bodies, except where files are uploaded."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http" or scope["path"].endswith("/files"):
+            await self.app(scope, receive, send)
+            return
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > _BODY_LIMIT:
+                line = f"the body is larger than {_BODY_LIMIT // 2**20} MiB"
+                await JSONResponse({"error": line}, status_code=413)(scope, receive, send)
+                return
+        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def again() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self.app(scope, again, send)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import secrets
 import socket
 import webbrowser
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import uvicorn
 
 from crosspatch.errors import CrosspatchError
+from crosspatch.service import messages
 from crosspatch.service.app import create_app
 from crosspatch.service.queue import Workers
 from crosspatch.service.security import is_loopback
 from crosspatch.service.settings import ServiceSettings
+from crosspatch.telling import Say, Stage
 
 
 def serve(
     settings: ServiceSettings,
-    say: Callable[[str], None],
+    say: Say,
     *,
-    told: Callable[[dict[str, Any]], None] = lambda said: None,
+    training: Stage = lambda what, done, total: None,
     open_browser: bool = False,
 ) -> None:
     """Load the models and answer until the process is stopped.
@@ -32,9 +32,9 @@ def serve(
     settings : ServiceSettings
         On any address but loopback a token is made where none is given.
     say : callable
-        Told where the pages are.
-    told : callable
-        Told of the training of default models; see `Workers.start`.
+        messages.Told where the pages are.
+    training : callable
+        messages.Told of the training of default models.
     open_browser : bool
 
     Raises
@@ -44,6 +44,14 @@ def serve(
     """
     if settings.token is None and not is_loopback(settings.host):
         settings = replace(settings, token=secrets.token_urlsafe(24))
+
+    def told(said: messages.Told) -> None:
+        match said:
+            case messages.Line(text):
+                say(text)
+            case messages.Training(what, done, total):
+                training(what, done, total)
+
     # First the address: whoever has to wait for the models should not wait in vain.
     listening = _listen(settings.host, settings.port)
     with listening:
@@ -88,8 +96,8 @@ def _listen(host: str, port: int) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         raise CrosspatchError(
-            f"{host}:{port} cannot be used: {getattr(error, 'strerror', None) or error}; choose "
-            "another --host or --port"
+            f"{host}:{port} cannot be used: {getattr(error, 'strerror', None) or error}",
+            hint="choose another {host} or {port}",
         ) from error
     return listening
 

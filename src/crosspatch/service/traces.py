@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, TypeAdapter
 
 from crosspatch.errors import RecordingError
 from crosspatch.features.analysis import Analysis
@@ -29,77 +31,113 @@ STRETCHES = 600
 SAMPLES, INDEX = "traces.f32", "traces.json"
 
 
-def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list[dict[str, Any]]:
-    """Keep a recording's sweeps in a folder.
+@dataclass(frozen=True)
+class StimulusSweeps:
+    """How many sweeps of a kind of stimulus there are, are kept, and were rejected."""
+
+    kind: str
+    sweeps: int
+    shown: int
+    rejected: int
+
+
+class Signal(BaseModel):
+    """Samples at even times; where many fall together, their lowest and highest value in turn."""
+
+    t0: float = Field(description="s")
+    dt: float = Field(description="s")
+    values: list[float | None]
+
+
+class _Sweep(BaseModel):
+    """What is known of a sweep."""
+
+    number: int
+    amplitude: float | None = Field(description="pA")
+    passed: bool
+    reasons: list[str]
+
+
+class SweepTrace(_Sweep):
+    """A sweep; voltage in mV, current in pA."""
+
+    voltage: Signal
+    current: Signal
+
+
+class _KeptSweep(_Sweep):
+    """A sweep in the file of samples; of its signals the first sample there, and how many."""
+
+    kind: str
+    #: Hz, of the samples kept.
+    rate: float
+    voltage: tuple[int, int]
+    current: tuple[int, int]
+
+
+_KEPT = TypeAdapter(list[_KeptSweep])
+
+
+def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list[StimulusSweeps]:
+    """Keep a recording's sweeps in a folder; the recording is open.
 
     Every sample is kept, as float32; of a recording with more than `MOST_SAMPLES`, the lowest and
     highest value of short stretches.
-
-    Parameters
-    ----------
-    recording : Recording
-        Open.
-    analysis : Analysis
-    folder : Path
-
-    Returns
-    -------
-    list of dict
-        Of each kind of stimulus its name, its sweeps, how many of them are kept, and how many
-        quality control rejected.
     """
-    kinds = shown_kinds(analysis)
-    numbers = {
-        kind: [n for n, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
-        for kind in kinds
-    }
-    chosen = {kind: each[:: max(1, -(-len(each) // MOST_SWEEPS))] for kind, each in numbers.items()}
-    points = sum(recording.sweep(n).points for each in chosen.values() for n in each)
-    coarse = math.ceil(2 * points / MOST_SAMPLES)
-    sweeps: list[dict[str, Any]] = []
-    offset = 0
+    by_kind = _numbers(analysis)
+    chosen = []
+    for numbers in by_kind.values():
+        chosen += numbers[:: max(1, -(-len(numbers) // MOST_SWEEPS))]
+    coarse = math.ceil(2 * sum(recording.sweep(n).points for n in chosen) / MOST_SAMPLES)
     with (folder / SAMPLES).open("wb") as file:
-        for kind in kinds:
-            for number in chosen[kind]:
-                sweep, stimulus = recording.sweep(number), analysis.stimuli[number]
-                try:
-                    voltage, current = sweep.voltage, sweep.current
-                except RecordingError:
-                    continue
-                voltage = voltage[: recorded_points(voltage, sweep.rate)]
-                quality = analysis.qualities.get(number)
-                entry: dict[str, Any] = {
-                    "number": number,
-                    "kind": kind,
-                    "rate": sweep.rate / coarse,
-                    "amplitude": _finite(stimulus.amplitude),
-                    "passed": quality is None or quality.passed,
-                    "reasons": [] if quality is None else list(quality.reasons),
-                }
-                for name, values in (("voltage", voltage), ("current", current)):
-                    kept = until_last(values)
-                    if coarse > 1:
-                        kept = thinned(_filled(kept, 2 * coarse), 2 * coarse)
-                    kept = kept.astype("<f4")
-                    kept.tofile(file)
-                    entry[name] = [offset, len(kept)]
-                    offset += len(kept)
-                sweeps.append(entry)
-    found = [
-        {
-            "kind": kind,
-            "sweeps": len(numbers[kind]),
-            "shown": sum(each["kind"] == kind for each in sweeps),
-            "rejected": sum(each["kind"] == kind and not each["passed"] for each in sweeps),
-        }
-        for kind in kinds
+        kept = [_kept(recording, analysis, number, coarse, file) for number in chosen]
+    sweeps = [each for each in kept if each is not None]
+    (folder / INDEX).write_bytes(_KEPT.dump_json(sweeps))
+    shown = Counter(each.kind for each in sweeps)
+    passed = Counter(each.kind for each in sweeps if each.passed)
+    return [
+        StimulusSweeps(kind, len(each), shown[kind], shown[kind] - passed[kind])
+        for kind, each in by_kind.items()
     ]
-    (folder / INDEX).write_text(json.dumps(sweeps), encoding="utf-8")
+
+
+def _numbers(analysis: Analysis) -> dict[str, list[int]]:
+    """Sweeps by the kind of their stimulus."""
+    found: dict[str, list[int]] = {kind: [] for kind in shown_kinds(analysis)}
+    for number, stimulus in analysis.stimuli.items():
+        if stimulus.kind in found:
+            found[stimulus.kind].append(number)
     return found
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _kept(
+    recording: Recording, analysis: Analysis, number: int, coarse: int, file: BinaryIO
+) -> _KeptSweep | None:
+    """Write the samples of a sweep, of stretches of so many; None where it cannot be read."""
+    sweep, stimulus = recording.sweep(number), analysis.stimuli[number]
+    try:
+        voltage, current = sweep.voltage, sweep.current
+    except RecordingError:
+        return None
+    voltage = voltage[: recorded_points(voltage, sweep.rate)]
+    places = []
+    for values in (voltage, current):
+        kept = until_last(values)
+        if coarse > 1:
+            kept = thinned(_filled(kept, 2 * coarse), 2 * coarse)
+        places.append((file.tell() // 4, len(kept)))
+        file.write(kept.astype("<f4").tobytes())
+    quality = analysis.qualities.get(number)
+    return _KeptSweep(
+        number=number,
+        kind=stimulus.kind,
+        rate=sweep.rate / coarse,
+        amplitude=float(stimulus.amplitude) if math.isfinite(stimulus.amplitude) else None,
+        passed=quality is None or quality.passed,
+        reasons=[] if quality is None else list(quality.reasons),
+        voltage=places[0],
+        current=places[1],
+    )
 
 
 def read_traces(
@@ -109,55 +147,39 @@ def read_traces(
     start: float | None = None,
     end: float | None = None,
     stretches: int = STRETCHES,
-) -> list[dict[str, Any]]:
-    """The sweeps of one kind of stimulus, or a stretch of them, thinned to be drawn.
+) -> list[SweepTrace]:
+    """The sweeps of one kind of stimulus, thinned to the extremes of so many stretches each.
 
-    Parameters
-    ----------
-    folder : Path
-        Where `write_traces` put them.
-    kind : str
-        A kind of stimulus.
-    start, end : float, optional
-        s from the start of a sweep.
-    stretches : int
-        Of which the lowest and highest value are given, each sweep.
-
-    Returns
-    -------
-    list of dict
-        ``number``, ``amplitude`` (pA), ``passed``, ``reasons``, and for ``voltage`` (mV) and
-        ``current`` (pA) the time of the first value ``t0``, the time between values ``dt``, both
-        in s, and the ``values``, None where there is none.
+    They may be cut to what lies between two times, in s from the start of a sweep.
     """
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     # An empty file cannot be mapped.
     samples: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
     if (folder / SAMPLES).stat().st_size:
         samples = np.memmap(folder / SAMPLES, dtype="<f4", mode="r")
-    found = []
-    for entry in index:
-        if entry["kind"] != kind:
-            continue
-        rate = entry["rate"]
-        given = {key: entry[key] for key in ("number", "amplitude", "passed", "reasons")}
-        for name in ("voltage", "current"):
-            offset, count = entry[name]
-            first = 0 if start is None else max(math.floor(min(start * rate, count)) - 1, 0)
-            last = count if end is None else max(math.ceil(min(end * rate, count)), first)
-            last = min(last + 1, count)
-            part = samples[offset + first : offset + last]
-            width = max(1, len(part) // stretches)
-            values = thinned(_filled(part, width), width)
-            # The lowest value of a stretch stands at its first quarter, the highest at its third.
-            given[name] = {
-                "t0": (first + (width / 4 if width > 1 else 0)) / rate,
-                "dt": (width / 2 if width > 1 else 1) / rate,
-                # A hundredth of a unit is finer than any amplifier.
-                "values": listed(values, 2),
-            }
-        found.append(given)
-    return found
+
+    def signal(place: tuple[int, int], rate: float) -> Signal:
+        offset, count = place
+        first = 0 if start is None else max(math.floor(min(start * rate, count)) - 1, 0)
+        last = count if end is None else max(math.ceil(min(end * rate, count)), first)
+        part = samples[offset + first : offset + min(last + 1, count)]
+        width = max(1, len(part) // stretches)
+        # The lowest value of a stretch stands at its first quarter, the highest at its third.
+        return Signal(
+            t0=(first + (width / 4 if width > 1 else 0)) / rate,
+            dt=(width / 2 if width > 1 else 1) / rate,
+            # A hundredth of a unit is finer than any amplifier.
+            values=listed(thinned(_filled(part, width), width), 2),
+        )
+
+    return [
+        SweepTrace(
+            **each.model_dump(include=set(_Sweep.model_fields)),
+            voltage=signal(each.voltage, each.rate),
+            current=signal(each.current, each.rate),
+        )
+        for each in _KEPT.validate_json((folder / INDEX).read_bytes())
+        if each.kind == kind
+    ]
 
 
 def _filled(values: NDArray[np.floating], width: int) -> NDArray[np.floating]:

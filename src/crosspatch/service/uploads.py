@@ -1,4 +1,4 @@
-"""What users uploaded: batches of files in a private folder, until they vanish."""
+"""What browsers sent: uploads, each of some files, in a private folder until they vanish."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
-from crosspatch.features.extraction import StepDescription
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.service.messages import Fault, GivenFile
 from crosspatch.tables.reading import TABLE_SUFFIXES
+
+if TYPE_CHECKING:
+    from crosspatch.features.extraction import StepDescription
+    from crosspatch.service.mapping_screen import Columns
+    from crosspatch.tables.mapping import Override
 
 RECORDING, TABLE = "recording", "table"
 
@@ -42,26 +47,23 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: States in which nothing more happens by itself.
+#: States in which nothing more happens at all.
 FINAL = (State.DONE, State.FAILED, State.CANCELLED)
+
+#: States in which a worker has a file, or will.
+WORKED_ON = (State.WAITING, State.WORKING)
 
 
 class RefusedUploadError(CrosspatchError):
     """Something the service does not do, with the HTTP status that says so."""
 
-    def __init__(self, line: str, status: int):
-        super().__init__(line)
+    def __init__(self, message: str, status: int, hint: str = ""):
+        super().__init__(message, hint)
         self.status = status
 
 
 def label_of(name: str) -> str:
-    """What a file is called on pages and in tables; never a path on this machine.
-
-    Parameters
-    ----------
-    name : str
-        From the user, so anything.
-    """
+    """What a file is called on pages and in tables, whatever the user calls it; never a path."""
     text = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")[-1]
     # Spaces of all kinds, ends of lines among them, become one; control characters vanish.
     text = " ".join(text.split())
@@ -83,11 +85,12 @@ def kind_of(label: str) -> tuple[str, str | None]:
     return "", None
 
 
-@dataclass
+@dataclass(eq=False)
 class UploadedFile:
-    """A file of a batch."""
+    """A file of an upload."""
 
-    #: In the batch, from 1.
+    upload: Upload = field(repr=False)
+    #: In the upload, from 1.
     number: int
     #: Its name as the user gave it, made harmless.
     label: str
@@ -100,31 +103,47 @@ class UploadedFile:
     stage: str = ""
     #: Rows predicted so far.
     done: int = 0
-    #: Bytes; predicted rows.
+    #: Bytes.
     size: int = 0
+    #: Predicted rows.
     rows: int = 0
     #: Why it failed.
-    reason: str | None = None
-    messages: list[str] = field(default_factory=list)
+    fault: Fault | None = None
+    messages: tuple[str, ...] = ()
     #: Whether a table's columns are shown before anything is predicted.
     confirm: bool = True
-    #: From `crosspatch.service.worker.Worker.columns`.
-    columns: dict[str, Any] | None = None
-    #: What the user chose of its columns.
-    choices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: Those of a table, once they are known.
+    columns: Columns | None = None
+    #: What the user chose of them.
+    choices: dict[str, Override] = field(default_factory=dict)
     step: StepDescription | None = None
     #: Name of the simulated example it is.
     example: str | None = None
 
     @property
-    def folder(self) -> Path:
-        """The folder that only this file is in."""
-        return self.path.parent
+    def reason(self) -> str | None:
+        """Why it failed, in words."""
+        return None if self.fault is None else self.fault.words
+
+    @property
+    def given(self) -> GivenFile:
+        """What a worker has to know of it now."""
+        return GivenFile(
+            folder=self.upload.folder,
+            number=self.number,
+            path=self.path,
+            label=self.label,
+            recording=self.kind == RECORDING,
+            species=self.upload.species,
+            quality=self.upload.quality,
+            step=self.step,
+            choices=self.choices,
+        )
 
 
-@dataclass
+@dataclass(eq=False)
 class Upload:
-    """Files that were given together."""
+    """Files that a browser or a program sent together."""
 
     #: Cannot be guessed.
     id: str
@@ -134,46 +153,39 @@ class Upload:
     quality: str
     #: Seconds since 1970.
     expires: float
-    #: By number.
+    #: Its files, by number.
     uploads: dict[int, UploadedFile] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 10**9)), repr=False)
 
-    def upload(self, number: int) -> UploadedFile:
-        """A file of the batch.
+    @property
+    def url(self) -> str:
+        """The address of its page."""
+        return f"/batches/{self.id}"
 
-        Raises
-        ------
-        RefusedUploadError
-            If there is none.
-        """
+    @property
+    def files(self) -> list[UploadedFile]:
+        """Its files now, in order."""
+        return list(self.uploads.values())
+
+    def file(self, number: int) -> UploadedFile:
+        """The file of a number; refused where there is none."""
         found = self.uploads.get(number)
         if found is None:
             raise RefusedUploadError(f"the batch has no file {number}", 404)
         return found
 
     @property
-    def busy(self) -> bool:
-        """Whether something still happens by itself."""
-        waiting = (State.RECEIVING, State.WAITING, State.WORKING)
-        return any(each.state in waiting for each in list(self.uploads.values()))
+    def finished(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return not any(each.state in (State.RECEIVING, *WORKED_ON) for each in self.files)
 
 
 class Batches:
-    """All batches, in a folder that only this user can read and that ends with the process.
+    """All uploads, in a folder that only this user can read and that ends with the process.
 
-    What a killed server left behind is removed by the next one.
-
-    Parameters
-    ----------
-    keep : float
-        Hours after which a batch is deleted.
-    most, files : int
-        Batches, and files of one.
-    storage : int
-        Bytes of everything together.
-    now : callable
-        Seconds since 1970.
+    What a killed server left behind is removed by the next one. Uploads are kept for so many hours;
+    there are at most so many of them, of so many files each, of so many bytes together.
     """
 
     def __init__(
@@ -189,143 +201,105 @@ class Batches:
         _remove_abandoned()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # for this user only
         self._held: int | None = _hold(self.folder)
-        self._batches: dict[str, Upload] = {}
+        self._uploads: dict[str, Upload] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Remove everything."""
         with self._lock:
-            self._batches.clear()
+            self._uploads.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._held is not None:
             os.close(self._held)
             self._held = None
 
     def new(self, species: str | None, quality: str) -> Upload:
-        """An empty batch.
-
-        Raises
-        ------
-        RefusedUploadError
-            If there are too many.
-        """
+        """An empty upload; refused where there are too many."""
         with self._lock:
-            if len(self._batches) >= self.most:
+            if len(self._uploads) >= self.most:
                 raise RefusedUploadError(
-                    f"there are {self.most} batches already; delete one, or come back later",
-                    503,
+                    f"there are {self.most} batches already", 503, "delete one, or come back later"
                 )
             name = secrets.token_urlsafe(16)
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
-            batch = Upload(name, folder, species, quality, self.now() + 3600 * self.keep)
-            self._batches[name] = batch
-            return batch
+            upload = Upload(name, folder, species, quality, self.now() + 3600 * self.keep)
+            self._uploads[name] = upload
+            return upload
 
     def get(self, name: str) -> Upload:
-        """The batch of this id.
-
-        Raises
-        ------
-        RefusedUploadError
-            If there is none, or it has vanished.
-        """
-        found = self._batches.get(name)
+        """The upload of this id; refused where there is none, or it has vanished."""
+        found = self._uploads.get(name)
         if found is None or found.expires < self.now():
-            raise RefusedUploadError(
-                f"there is no such batch; files and results are deleted after {self.keep:g} hours",
-                404,
-            )
+            kept = f"files and results are deleted after {self.keep:g} hours"
+            raise RefusedUploadError(f"there is no such batch; {kept}", 404)
         return found
 
     def all(self) -> list[Upload]:
-        """Every batch."""
-        return list(self._batches.values())
+        """Every upload."""
+        return list(self._uploads.values())
 
-    def remove(self, batch: Upload) -> None:
-        """Delete a batch with all its files."""
+    def remove(self, upload: Upload) -> None:
+        """Delete an upload with all its files."""
         with self._lock:
-            self._batches.pop(batch.id, None)
-        shutil.rmtree(batch.folder, ignore_errors=True)
+            self._uploads.pop(upload.id, None)
+        shutil.rmtree(upload.folder, ignore_errors=True)
 
     def clear_leftovers(self) -> None:
-        """Delete what came into the folder of a batch while the batch was deleted."""
+        """Delete what came into the folder of an upload while it was deleted."""
         with self._lock:
-            kept = {batch.folder.name for batch in self._batches.values()} | {_LOCK}
+            kept = {upload.folder.name for upload in self._uploads.values()} | {_LOCK}
             gone = [each for each in self.folder.iterdir() if each.name not in kept]
         for each in gone:
             shutil.rmtree(each, ignore_errors=True)
 
     def expired(self) -> list[Upload]:
-        """Batches whose time is over."""
-        return [batch for batch in self.all() if batch.expires < self.now()]
+        """Uploads whose time is over."""
+        return [upload for upload in self.all() if upload.expires < self.now()]
 
     def add(
-        self, batch: Upload, name: str, *, confirm: bool, example: str | None = None
+        self, upload: Upload, name: str, *, confirm: bool, example: str | None = None
     ) -> UploadedFile:
-        """A file that is about to come.
-
-        Parameters
-        ----------
-        batch : Upload
-        name : str
-            What the user calls it.
-        confirm : bool
-            See `UploadedFile`.
-        example : str, optional
-
-        Raises
-        ------
-        RefusedUploadError
-            If it is of a kind that cannot be read, or there are too many.
-        """
+        """A file that is about to come; refused where it cannot be read, or there are too many."""
         label = label_of(name)
         kind, ending = kind_of(label)
         if ending is None:
             raise RefusedUploadError(
-                f"{label}: not a file that can be read; give recordings "
-                f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})",
+                f"{label}: not a file that can be read",
                 415,
+                f"give recordings ({', '.join(RECORDING_SUFFIXES)}) or tables "
+                f"({', '.join(TABLE_SUFFIXES)})",
             )
-        with batch.lock:
-            if len(batch.uploads) >= self.files:
+        with upload.lock:
+            if len(upload.uploads) >= self.files:
                 raise RefusedUploadError(
-                    f"a batch has at most {self.files} files; begin another one, or use "
-                    "`crosspatch predict`",
+                    f"a batch has at most {self.files} files",
                     413,
+                    "begin another one, or use the command line",
                 )
-            number = next(batch.numbers)
-            folder = batch.folder / f"{number}-{secrets.token_hex(8)}"
+            number = next(upload.numbers)
+            folder = upload.folder / f"{number}-{secrets.token_hex(8)}"
             folder.mkdir(mode=0o700)
             # The name on disk is long and random: it can be told from the user's own in messages.
             path = folder / f"upload-{secrets.token_hex(8)}{ending}"
-            upload = UploadedFile(number, label, kind, path, confirm=confirm, example=example)
-            batch.uploads[number] = upload
-            return upload
+            file = UploadedFile(upload, number, label, kind, path, confirm=confirm, example=example)
+            upload.uploads[number] = file
+            return file
 
-    def drop(self, batch: Upload, upload: UploadedFile) -> None:
-        """Delete a file of a batch."""
-        with batch.lock:
-            batch.uploads.pop(upload.number, None)
-        shutil.rmtree(upload.folder, ignore_errors=True)
+    def drop(self, file: UploadedFile) -> None:
+        """Delete a file."""
+        with file.upload.lock:
+            file.upload.uploads.pop(file.number, None)
+        shutil.rmtree(file.path.parent, ignore_errors=True)
 
     def require_room(self, more: int) -> None:
-        """Refuse what does not fit any more.
-
-        Parameters
-        ----------
-        more : int
-            Bytes that are about to come.
-
-        Raises
-        ------
-        RefusedUploadError
-        """
+        """Refuse bytes that do not fit any more."""
         free = min(self.storage - self.used(), shutil.disk_usage(self.folder).free - 2**28)
         if more > free:
             raise RefusedUploadError(
-                "the server has no room left for files; delete a batch, or wait until one vanishes",
+                "the server has no room left for files",
                 507,
+                "delete a batch, or wait until one vanishes",
             )
 
     def used(self) -> int:

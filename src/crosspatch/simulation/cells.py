@@ -8,7 +8,8 @@ fitted to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -20,39 +21,37 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
 
 from crosspatch.errors import RecordingError
-from crosspatch.simulation.nwb_writer import SessionNotes, write_nwb
+from crosspatch.simulation.nwb_writer import INTEGERS, SessionNotes, Storage, write_nwb
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
-from crosspatch.simulation.rig import Trouble, record
-from crosspatch.simulation.subclasses import (
-    SPECIES,
-    _require_known,
-    simulated_neuron,
-)
+from crosspatch.simulation.rig import USUAL_TROUBLE, Extra, Trouble, no_extra, record
+from crosspatch.simulation.subclasses import require_known, simulated_neuron
+from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
 
 #: Table of the cells of a folder.
 CELLS_FILE = "cells.csv"
 
-#: Cells of a subclass among any twenty in a row: the shares of the Allen sets, evened out so that
-#: a small folder has cells of every subclass.
-_SHARES = {
-    "mouse": {"Lamp5": 3, "Pvalb": 5, "Sst": 7, "Vip": 5},
-    "human": {"Lamp5": 4, "Pvalb": 7, "Sst": 5, "Vip": 4},
-}
-
-
-#: Most cells of a donor: fewer than in the Allen sets (median 4 a mouse, 3 a person), so that a
+#: Most cells of a donor: fewer than in the Allen sets (median 4 per mouse, 3 per person), so that a
 #: small cohort has donors enough for folds.
 _MOST_OF_DONOR = 3
-
 
 # First words of the seeds, so that cells, donors and the order of subclasses draw independently.
 _CELL, _DONOR, _DONOR_SIZE, _ORDER = range(4)
 
 
-#: Keyword of files with the whole set.
-WHOLE_SET = "whole stimulus set"
+@dataclass(frozen=True)
+class Style:
+    """What recordings have besides the stimulus set, and how they are stored."""
+
+    #: That tell the files from others of the same cells.
+    keywords: tuple[str, ...] = ()
+    #: Given a cell's seal, GOhm.
+    extras: Callable[[float], Extra] = lambda seal: no_extra
+    storage: Storage = INTEGERS
+
+
+PLAIN = Style()
 
 
 class PlannedCell(NamedTuple):
@@ -88,20 +87,18 @@ def simulate_cells(
     seed: int = 0,
     jobs: int | None = None,
     progress: Progress | None = None,
-    whole_set: bool = False,
+    style: Style = PLAIN,
 ) -> Path:
     """Simulate cells of a species and write their recordings.
 
     A cell depends on the seed, the species and its number alone. Files that are there already are
-    kept, so that a run that was stopped can go on; with the whole set where it is not wanted, or
-    without it where it is, they are made anew.
+    kept, so that a run that was stopped can go on; those of another style are made anew.
 
     Parameters
     ----------
     out : path
         Folder for ``sim-<species>-0001.nwb``, … and ``cells.csv``.
     cells : int
-        Number of cells.
     species : str
         mouse or human.
     seed : int
@@ -109,9 +106,7 @@ def simulate_cells(
         Processes; all cores by default.
     progress : callable, optional
         Called with the cells done and the cells to do.
-    whole_set : bool
-        Add what files of the DANDI archive hold besides the sweeps that are measured, and store
-        the samples as they do: files that are several times as large, with the same cells.
+    style : Style
 
     Returns
     -------
@@ -125,24 +120,20 @@ def simulate_cells(
         written.
     """
     out = Path(out)
-    for name, value, least in (("cells", cells, 1), ("seed", seed, 0), ("jobs", jobs or 1, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise RecordingError(f"{name} must be a whole number of at least {least}, not {value}")
-    if jobs == 0:
-        raise RecordingError("jobs must be a whole number of at least 1, not 0")
+    processes = cpu_count() if jobs is None else jobs
+    for name, value, least in (("cells", cells, 1), ("seed", seed, 0), ("jobs", processes, 1)):
+        _require_whole(name, value, least)
     plan = plan_cells(cells, species, seed=seed)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordingError(f"{out} cannot be made a folder: {error}") from error
-    missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, whole_set)]
-    done = len(plan) - len(missing)
-    if progress:
-        progress(done, len(plan))
-    for _ in _written(missing, out, jobs, whole_set):
-        done += 1
-        if progress:
-            progress(done, len(plan))
+    missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, style)]
+    tell = progress or (lambda done, total: None)
+    tell(len(plan) - len(missing), len(plan))
+    written = _written(missing, out, min(processes, len(missing)), style)
+    for done, _ in enumerate(written, start=len(plan) - len(missing) + 1):
+        tell(done, len(plan))
     table = pd.DataFrame(
         {
             "file": [f"{cell.name}.nwb" for cell in plan],
@@ -159,32 +150,34 @@ def simulate_cells(
     return path
 
 
-def _written(
-    missing: list[PlannedCell], out: Path, jobs: int | None, whole_set: bool
-) -> Iterator[None]:
-    jobs = min(jobs or cpu_count(), len(missing))
+def _require_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise RecordingError(f"{name} must be a whole number of at least {least}, not {value}")
+
+
+def _written(missing: list[PlannedCell], out: Path, jobs: int, style: Style) -> Iterator[None]:
     if jobs <= 1:
         for cell in missing:
-            write_cell(cell, out, whole_set=whole_set)
+            write_cell(cell, out, style=style)
             yield
         return
     # Compiled here, the processes find the machine code in numba's cache.
     simulate_neuron(PointNeuron(), np.zeros(10))
     try:
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(write_cell)(cell, out, whole_set=whole_set) for cell in missing
+            delayed(write_cell)(cell, out, style=style) for cell in missing
         )
     finally:
         get_reusable_executor().shutdown(wait=True)  # what comes next needs the memory
 
 
-def _is_written(path: Path, cell: PlannedCell, whole_set: bool) -> bool:
+def _is_written(path: Path, cell: PlannedCell, style: Style) -> bool:
     if not path.exists():
         return False
     try:
         with h5py.File(path, "r") as file:
             found = file["identifier"].asstr()[()]
-            keywords = list(file["general/keywords"].asstr()[()])
+            keywords = file["general/keywords"].asstr()[()]
     except (OSError, KeyError) as error:
         raise RecordingError(
             f"{path} is no simulated recording; choose another folder ({error})"
@@ -193,7 +186,12 @@ def _is_written(path: Path, cell: PlannedCell, whole_set: bool) -> bool:
         raise RecordingError(
             f"{path} holds '{found}', not '{cell.identifier}'; choose another folder or seed"
         )
-    return (WHOLE_SET in keywords) == whole_set
+    return tuple(keywords) == _keywords(cell, style)
+
+
+def _keywords(cell: PlannedCell, style: Style) -> tuple[str, ...]:
+    about = ("simulated", "patch-clamp", "current clamp", "interneuron", cell.subclass)
+    return (*about, *style.keywords)
 
 
 def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
@@ -204,9 +202,10 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
     RecordingError
         If the species is unknown.
     """
-    _require_known(species)
-    which = SPECIES.index(species)
-    block = [name for name, count in _SHARES[species].items() for _ in range(count)]
+    require_known(species)
+    which = list(SPECIES).index(species)
+    shares = SPECIES[species].simulated_shares
+    block = [name for name, count in shares.items() for _ in range(count)]
     order = np.random.default_rng([_ORDER, seed, which])
     subclasses: list[str] = []
     while len(subclasses) < cells:
@@ -223,27 +222,16 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
 
 
 def write_cell(
-    cell: PlannedCell, out: Path, trouble: Trouble | None = None, *, whole_set: bool = False
+    cell: PlannedCell, out: Path, trouble: Trouble = USUAL_TROUBLE, *, style: Style = PLAIN
 ) -> Path:
-    """Simulate a planned cell and write its recording; returns the file.
-
-    Parameters
-    ----------
-    cell : PlannedCell
-    out : Path
-        Folder.
-    trouble : Trouble, optional
-        What may go wrong.
-    whole_set : bool
-        As for `simulate_cells`.
+    """Simulate a planned cell and write its recording into a folder; returns the file.
 
     Raises
     ------
     RecordingError
         If the file cannot be written.
     """
-    trouble = trouble or Trouble()
-    which = SPECIES.index(cell.species)
+    which = list(SPECIES).index(cell.species)
     donor_seed = [_DONOR, cell.seed, which, cell.donor]
     rng = np.random.default_rng([_CELL, cell.seed, which, cell.number])
     neuron = simulated_neuron(
@@ -251,9 +239,8 @@ def write_cell(
     )
     # A generator of its own: the donor's sex and age do not depend on what was drawn before.
     donor = np.random.default_rng([*donor_seed, 1])
-    age = (
-        f"P{donor.integers(45, 75)}D" if cell.species == "mouse" else f"P{donor.integers(20, 75)}Y"
-    )
+    youngest, oldest, unit = SPECIES[cell.species].simulated_ages
+    age = f"P{donor.integers(youngest, oldest)}{unit}"
     poor = rng.random() < trouble.poor_seal
     seal = float(rng.uniform(0.4, 0.9) if poor else rng.lognormal(np.log(2.5), 0.4) + 1.0)
     access = float(np.clip(rng.normal(13.0, 3.5), 5.0, 25.0))
@@ -263,24 +250,18 @@ def write_cell(
         "interneuron",
         experiment="Simulated by crosspatch with a point neuron; the stimulus set is that of the "
         "Allen Institute's Patch-seq recordings",
-        keywords=(
-            *("simulated", "patch-clamp", "current clamp", "interneuron", cell.subclass),
-            *((WHOLE_SET,) if whole_set else ()),
-        ),
+        keywords=_keywords(cell, style),
         start=datetime(2020, 1, 1, 9, tzinfo=UTC) + timedelta(hours=cell.number),
         species=cell.species,
         donor=cell.donor_name,
-        donor_description="Simulated donor, no animal or person",
         sex=str(donor.choice(["M", "F"])),
         age=age,
-        institution="none: simulated",
-        lab="none: simulated",
         seal=seal,
         access_resistance=access,
     )
     sweeps = record(
-        neuron, rng, trouble=trouble, access_resistance=access, seal=seal, whole_set=whole_set
+        neuron, rng, trouble=trouble, access_resistance=access, extra=style.extras(seal)
     )
     path = out / f"{cell.name}.nwb"
-    write_nwb(path, notes, sweeps, like_archive=whole_set)
+    write_nwb(path, notes, sweeps, style.storage)
     return path

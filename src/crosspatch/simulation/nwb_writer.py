@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -26,32 +26,13 @@ from pynwb.file import Subject
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP
+from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 #: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
 VOLTAGE_STEP = 1e-5
 
-#: Codes of a 16-bit converter (3200 a volt) in a mV of membrane potential, with a gain of 50 as in
-#: the files of the archive, and in a pA of a voltage clamp, with 5 mV a pA.
-CODES_PER_MV, CODES_PER_PA = 160.0, 16.0
-
-
-class _Chunks(NamedTuple):
-    """How series are stored: samples a chunk, level of deflate, and whether they may grow."""
-
-    samples: int
-    level: int
-    growing: bool
-
-
-#: A sweep of two seconds is read in two chunks.
-_LARGE_CHUNKS = _Chunks(65_536, 1, False)
-#: As MIES stores the archive's files.
-_ARCHIVE_CHUNKS = _Chunks(8_192, 3, True)
-
 _ELECTRODE = "electrode_0"
-
-LATIN_NAMES = {"mouse": "Mus musculus", "human": "Homo sapiens"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +46,7 @@ class WrittenSweep:
     #: Response, mV, as long as the current; zeros from where the acquisition was stopped. In
     #: voltage clamp the command.
     voltage: NDArray[np.float32]
-    #: Samples a second.
+    #: Samples per second.
     rate: float
     #: Start within the session, s.
     start: float
@@ -75,6 +56,49 @@ class WrittenSweep:
     bias_current: float
     #: ``current clamp`` or ``voltage clamp``.
     clamp: str = CURRENT_CLAMP
+
+
+class Stored(NamedTuple):
+    """Samples of a series as the file holds them, and what they stand for."""
+
+    samples: NDArray[np.generic]
+    unit: str
+    conversion: float
+
+
+def _current(sweep: WrittenSweep) -> Stored:
+    return Stored(np.asarray(sweep.current, np.float32), "amperes", 1e-12)
+
+
+def _voltage(sweep: WrittenSweep) -> Stored:
+    return Stored(np.asarray(sweep.voltage, np.float32), "volts", 1e-3)
+
+
+def _response(sweep: WrittenSweep) -> Stored:
+    """Potentials as 16-bit integers, currents as they are."""
+    if sweep.clamp == VOLTAGE_CLAMP:
+        return _current(sweep)
+    limits = np.iinfo(np.int16)
+    steps = np.rint(np.asarray(sweep.voltage) * np.float32(1e-3 / VOLTAGE_STEP))
+    samples = np.clip(steps, limits.min, limits.max).astype(np.int16)
+    return Stored(samples, "volts", VOLTAGE_STEP)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How series are stored."""
+
+    #: Per chunk: a sweep of two seconds is read in two chunks.
+    samples: int = 65_536
+    #: Of deflate.
+    level: int = 1
+    #: Whether the series may grow.
+    growing: bool = False
+    #: What is kept of a sweep's response.
+    response: Callable[[WrittenSweep], Stored] = _response
+
+
+INTEGERS = Storage()
 
 
 @dataclass(frozen=True)
@@ -92,23 +116,22 @@ class SessionNotes:
     species: str
     #: Sex as M, F or U; age as ISO 8601 duration.
     donor: str
-    donor_description: str
     sex: str
     age: str
-    institution: str
-    lab: str
     #: GOhm.
     seal: float
     #: MOhm.
     access_resistance: float
+    donor_description: str = "Simulated donor, no animal or person"
+    institution: str = "none: simulated"
+    lab: str = "none: simulated"
 
 
 def write_nwb(
     path: str | Path,
     notes: SessionNotes,
     sweeps: Sequence[WrittenSweep],
-    *,
-    like_archive: bool = False,
+    storage: Storage = INTEGERS,
 ) -> None:
     """Write a patch-clamp recording as NWB 2, under a temporary name first.
 
@@ -118,9 +141,7 @@ def write_nwb(
         Where to; an existing file is replaced.
     notes : SessionNotes
     sweeps : sequence of WrittenSweep
-    like_archive : bool
-        Store potentials as the DANDI archive's files do: float32 in mV on the lattice of a 16-bit
-        converter, in small chunks; they take more room and time than our 16-bit integers.
+    storage : Storage
 
     Raises
     ------
@@ -142,7 +163,7 @@ def write_nwb(
         _write_header(temporary, notes)
         with h5py.File(temporary, "r+") as file:
             for number, sweep in enumerate(sweeps):
-                _add_series(file, number, sweep, like_archive)
+                _add_series(file, number, sweep, storage)
             _add_sweep_table(file, len(sweeps))
             _add_specifications(file)
 
@@ -167,7 +188,7 @@ def _write_header(path: Path, notes: SessionNotes) -> None:
         subject=Subject(
             subject_id=notes.donor,
             description=notes.donor_description,
-            species=LATIN_NAMES[notes.species],
+            species=SPECIES[notes.species].latin,
             sex=notes.sex,
             age=notes.age,
         ),
@@ -193,94 +214,55 @@ def _names_allowed() -> Iterator[None]:
         yield
 
 
-def _as_integers(voltage: NDArray[np.float32]) -> NDArray[np.int16]:
-    limits = np.iinfo(np.int16)
-    steps = np.rint(np.asarray(voltage) * np.float32(1e-3 / VOLTAGE_STEP))
-    return np.clip(steps, limits.min, limits.max).astype(np.int16)
-
-
-def _on_lattice(values: NDArray[np.float32], codes: float) -> NDArray[np.float32]:
-    """Values as a 16-bit converter with so many codes a unit gives them."""
-    limits = np.iinfo(np.int16)
-    found = np.rint(np.asarray(values, np.float32) * np.float32(codes))
-    return np.clip(found, limits.min, limits.max) / np.float32(codes)
-
-
-class _Stored(NamedTuple):
-    """Samples of a series as the file holds them, and what they stand for."""
-
-    samples: NDArray[Any]
-    unit: str
-    conversion: float
-
-
-def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, like_archive: bool) -> None:
+def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Storage) -> None:
     response, stimulus = series_names(number)
-    chunks = _ARCHIVE_CHUNKS if like_archive else _LARGE_CHUNKS
-    current = _Stored(np.asarray(sweep.current, np.float32), "amperes", 1e-12)
-    voltage = _Stored(np.asarray(sweep.voltage, np.float32), "volts", 1e-3)
-    responses, stimuli = file["acquisition"], file["stimulus/presentation"]
-    if sweep.clamp == VOLTAGE_CLAMP:
-        group = responses.create_group(response)
-        _describe(group, "core", "VoltageClampSeries")
-        group.attrs["description"] = "clamp current"
-        measured = current._replace(samples=_on_lattice(sweep.current, CODES_PER_PA))
-        _fill(group, number, sweep, measured, chunks)
-        group = stimuli.create_group(stimulus)
-        _describe(group, "core", "VoltageClampStimulusSeries")
-        group.attrs["description"] = "command potential"
-        _fill(group, number, sweep, voltage, chunks)
-        return
-    group = responses.create_group(response)
-    _describe(group, "core", "CurrentClampSeries")
-    group.attrs["description"] = "membrane potential"
-    if like_archive:
-        measured = voltage._replace(samples=_on_lattice(sweep.voltage, CODES_PER_MV))
-    else:
-        measured = _Stored(_as_integers(sweep.voltage), "volts", VOLTAGE_STEP)
-    _fill(group, number, sweep, measured, chunks)
-    group["bias_current"] = np.float32(sweep.bias_current * 1e-12)
-    group["bias_current"].attrs["unit"] = "amperes"
-    group["bridge_balance"] = np.float32(sweep.bridge_balance * 1e6)
-    group["bridge_balance"].attrs["unit"] = "ohms"
-    group["capacitance_compensation"] = np.float32(0.0)
-    group["capacitance_compensation"].attrs["unit"] = "farads"
-
-    group = stimuli.create_group(stimulus)
-    _describe(group, "core", "CurrentClampStimulusSeries")
-    group.attrs["description"] = "injected current"
-    _fill(group, number, sweep, current, chunks)
+    clamped = sweep.clamp == VOLTAGE_CLAMP
+    kind = "VoltageClamp" if clamped else "CurrentClamp"
+    group = file["acquisition"].create_group(response)
+    about = "clamp current" if clamped else "membrane potential"
+    _describe(group, "core", f"{kind}Series", description=about)
+    _fill(group, number, sweep, storage.response(sweep), storage)
+    if not clamped:
+        for name, value, unit in (
+            ("bias_current", sweep.bias_current * 1e-12, "amperes"),
+            ("bridge_balance", sweep.bridge_balance * 1e6, "ohms"),
+            ("capacitance_compensation", 0.0, "farads"),
+        ):
+            group[name] = np.float32(value)
+            group[name].attrs["unit"] = unit
+    group = file["stimulus/presentation"].create_group(stimulus)
+    about = "command potential" if clamped else "injected current"
+    _describe(group, "core", f"{kind}StimulusSeries", description=about)
+    _fill(group, number, sweep, _voltage(sweep) if clamped else _current(sweep), storage)
 
 
 def _fill(
-    group: h5py.Group, number: int, sweep: WrittenSweep, stored: _Stored, chunks: _Chunks
+    group: h5py.Group, number: int, sweep: WrittenSweep, stored: Stored, storage: Storage
 ) -> None:
     """Add what every series has."""
-    group.attrs["comments"] = "no comments"
-    group.attrs["stimulus_description"] = f"{sweep.stimulus_code}_DA_0"
-    group.attrs["sweep_number"] = np.uint32(number)
+    group.attrs.update(
+        comments="no comments",
+        stimulus_description=f"{sweep.stimulus_code}_DA_0",
+        sweep_number=np.uint32(number),
+    )
     group["electrode"] = h5py.SoftLink(f"/general/intracellular_ephys/{_ELECTRODE}")
     group["gain"] = np.float32(1.0)
     data = group.create_dataset(
         "data",
         data=stored.samples,
-        chunks=(min(len(stored.samples), chunks.samples),),
-        maxshape=(None,) if chunks.growing else None,
+        chunks=(min(len(stored.samples), storage.samples),),
+        maxshape=(None,) if storage.growing else None,
         compression="gzip",
-        compression_opts=chunks.level,
+        compression_opts=storage.level,
         shuffle=True,
     )
-    data.attrs["conversion"] = stored.conversion
-    data.attrs["offset"] = 0.0
-    data.attrs["resolution"] = -1.0
-    data.attrs["unit"] = stored.unit
+    data.attrs.update(conversion=stored.conversion, offset=0.0, resolution=-1.0, unit=stored.unit)
     group["starting_time"] = float(sweep.start)
-    group["starting_time"].attrs["rate"] = float(sweep.rate)
-    group["starting_time"].attrs["unit"] = "seconds"
+    group["starting_time"].attrs.update(rate=float(sweep.rate), unit="seconds")
 
 
 def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
-    """Add the table in the layout of pynwb 2: a row a series, with its sweep number."""
+    """Add the table in the layout of pynwb 2: one row per series, with its sweep number."""
     rows = [
         (number, file[f"{folder}/{name}"].ref)
         for number in range(sweeps)
@@ -289,24 +271,23 @@ def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
         )
     ]
     table = file["general/intracellular_ephys"].create_group("sweep_table")
-    _describe(table, "core", "SweepTable")
-    table.attrs["description"] = "Sweep number of each series"
-    table.attrs["colnames"] = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
+    columns = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
+    about = "Sweep number of each series"
+    _describe(table, "core", "SweepTable", description=about, colnames=columns)
     identifiers = table.create_dataset("id", data=np.arange(len(rows), dtype=np.int64))
     _describe(identifiers, "hdmf-common", "ElementIdentifiers")
     numbers = table.create_dataset(
         "sweep_number", data=np.array([number for number, _ in rows], dtype=np.uint32)
     )
-    _describe(numbers, "hdmf-common", "VectorData")
-    numbers.attrs["description"] = "Sweep number of the series in the row"
+    about = "Sweep number of the series in the row"
+    _describe(numbers, "hdmf-common", "VectorData", description=about)
     series = table.create_dataset("series", (len(rows),), dtype=h5py.ref_dtype)
     series[:] = [reference for _, reference in rows]
-    _describe(series, "hdmf-common", "VectorData")
-    series.attrs["description"] = "The series with the sweep number of the row"
+    about = "The series with the sweep number of the row"
+    _describe(series, "hdmf-common", "VectorData", description=about)
     index = table.create_dataset("series_index", data=np.arange(1, len(rows) + 1, dtype=np.uint32))
-    _describe(index, "hdmf-common", "VectorIndex")
-    index.attrs["description"] = "Index for series"
-    index.attrs["target"] = series.ref
+    about = "Index for series"
+    _describe(index, "hdmf-common", "VectorIndex", description=about, target=series.ref)
 
 
 def _add_specifications(file: h5py.File) -> None:
@@ -337,7 +318,8 @@ def _specifications() -> dict[str, str]:
     return found
 
 
-def _describe(item: h5py.Group | h5py.Dataset, namespace: str, kind: str) -> None:
-    item.attrs["namespace"] = namespace
-    item.attrs["neurodata_type"] = kind
-    item.attrs["object_id"] = str(uuid.uuid4())
+def _describe(
+    item: h5py.Group | h5py.Dataset, namespace: str, kind: str, **attributes: object
+) -> None:
+    about = {"namespace": namespace, "neurodata_type": kind, "object_id": str(uuid.uuid4())}
+    item.attrs.update(about | attributes)

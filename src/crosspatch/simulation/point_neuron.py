@@ -12,9 +12,8 @@ Units throughout: mV, ms, pA, nS, pF; hence mV/ms for slopes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -91,7 +90,7 @@ class PointNeuron:
     d_tau: float = 400.0
     #: Reversal potential of K, mV.
     k_reversal: float = -92.0
-    #: Adaptation current: nS, pA a spike, ms.
+    #: Adaptation current: nS, pA per spike, ms.
     adaptation_conductance: float = 0.0
     adaptation_jump: float = 0.0
     adaptation_tau: float = 150.0
@@ -154,7 +153,7 @@ def simulate_neuron(
     current : array, shape (samples,)
         Injected current, pA.
     rate : float
-        Samples a second of current and voltage, Hz.
+        Samples per second of current and voltage, Hz.
     rng : Generator or int, optional
         Source of the channel noise, or its seed; without it there is no noise.
     stop_after : int, optional
@@ -189,13 +188,9 @@ def simulate_neuron(
         normals = np.zeros(blocks)
     else:
         normals = np.random.default_rng(rng).standard_normal(blocks)
-    rise, fall, rise_time, fall_time = spike_template(neuron.spike)
     voltage, spikes = _integrate(
         _parameters(neuron),
-        rise,
-        fall,
-        rise_time,
-        fall_time,
+        spike_template(neuron.spike),
         current,
         normals,
         step,
@@ -206,21 +201,17 @@ def simulate_neuron(
     return voltage, spikes * 1e-3
 
 
+#: Rising part from threshold (0) to peak (1) and falling part from peak (1) to trough (0), at even
+#: times, and the durations of both, ms.
+SpikeTemplate = tuple[NDArray[np.float64], NDArray[np.float64], float, float]
+
+
 @lru_cache(maxsize=256)
-def spike_template(
-    shape: SpikeShape,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+def spike_template(shape: SpikeShape) -> SpikeTemplate:
     """Rising and falling part of a spike.
 
     The slope of either part is a beta curve over its duration. Height, upstroke and downstroke fix
     the durations; the roundness of the fall is what makes the width come out.
-
-    Returns
-    -------
-    rise, fall : array
-        From threshold (0) to peak (1) and from peak (1) to trough (0), at even times.
-    rise_time, fall_time : float
-        Their durations, ms.
     """
     x = np.linspace(0.0, 1.0, _SHAPE_POINTS)
     slope = x**1.5 * (1 - x) ** 0.9
@@ -265,45 +256,12 @@ def _sigmoid(x: float) -> float:
     return float(1 / (1 + np.exp(-x)))
 
 
-def _parameters(neuron: PointNeuron) -> NDArray[np.float64]:
-    return np.array(
-        [
-            neuron.rest,
-            neuron.leak,
-            neuron.leak_reversal,
-            neuron.capacitance,
-            neuron.slope_factor,
-            neuron.onset,
-            neuron._onset_to_threshold,
-            neuron.threshold_gain,
-            neuron.threshold_tau,
-            neuron.h_conductance,
-            neuron.h_half,
-            neuron.h_slope,
-            neuron.h_tau,
-            neuron.h_reversal,
-            neuron.d_conductance,
-            neuron.d_half,
-            neuron.d_slope,
-            neuron.d_inactivation_half,
-            neuron.d_inactivation_slope,
-            neuron.d_tau,
-            neuron.k_reversal,
-            neuron.adaptation_conductance,
-            neuron.adaptation_jump,
-            neuron.adaptation_tau,
-            neuron.after_jump,
-            neuron.after_tau,
-            neuron.fatigue,
-            neuron.fatigue_tau,
-            neuron.broadening,
-            neuron.noise,
-            neuron.noise_tau,
-            neuron.noise_at_rest,
-            neuron.spike.height,
-            neuron.spike.trough,
-        ]
-    )
+def _parameters(neuron: PointNeuron) -> tuple[float, ...]:
+    """All that `_integrate` unpacks: the fields of a neuron in their order, and what follows."""
+    own = [float(getattr(neuron, each.name)) for each in fields(neuron) if each.name != "spike"]
+    spike = neuron.spike
+    derived = (neuron.leak_reversal, neuron.onset, neuron._onset_to_threshold)
+    return (*own, float(spike.height), float(spike.trough), *derived)
 
 
 @njit(cache=True)  # pragma: no cover - compiled
@@ -313,26 +271,22 @@ def _logistic(x: float) -> float:
 
 @njit(cache=True)  # pragma: no cover - compiled
 def _integrate(
-    p: Any,
-    rise: Any,
-    fall: Any,
-    rise_time: float,
-    fall_time: float,
-    current: Any,
-    normals: Any,
+    parameters: tuple[float, ...],
+    template: SpikeTemplate,
+    current: NDArray[np.floating],
+    normals: NDArray[np.floating],
     step: float,
     substeps: int,
     stop_after: int,
     tail: int,
-) -> Any:
-    (rest, leak, leak_reversal, capacitance, slope_factor) = (p[0], p[1], p[2], p[3], p[4])
-    (onset, onset_to_threshold, threshold_gain, threshold_tau) = (p[5], p[6], p[7], p[8])
-    (h_max, h_half, h_slope, h_tau, h_reversal) = (p[9], p[10], p[11], p[12], p[13])
-    (d_max, d_half, d_slope, i_half, i_slope, d_tau) = (p[14], p[15], p[16], p[17], p[18], p[19])
-    (k_reversal, a, b, w_tau) = (p[20], p[21], p[22], p[23])
-    (after_jump, after_tau, fatigue_jump, fatigue_tau) = (p[24], p[25], p[26], p[27])
-    (broadening, noise_sd, noise_tau, noise_at_rest) = (p[28], p[29], p[30], p[31])
-    (height, trough_depth) = (p[32], p[33])
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    (rest, leak, capacitance, slope_factor, threshold_gain, threshold_tau) = parameters[:6]
+    (h_max, h_half, h_slope, h_tau, h_reversal) = parameters[6:11]
+    (d_max, d_half, d_slope, i_half, i_slope, d_tau, k_reversal) = parameters[11:18]
+    (a, b, w_tau, after_jump, after_tau, fatigue_jump, fatigue_tau) = parameters[18:25]
+    (broadening, noise_sd, noise_tau, noise_at_rest) = parameters[25:29]
+    (height, trough_depth, leak_reversal, onset, onset_to_threshold) = parameters[29:]
+    rise, fall, rise_time, fall_time = template
 
     samples = len(current)
     voltage = np.empty(samples)

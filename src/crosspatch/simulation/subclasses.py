@@ -13,9 +13,7 @@ import numpy as np
 
 from crosspatch.errors import RecordingError
 from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate_neuron
-
-SPECIES = ("mouse", "human")
-
+from crosspatch.species import SPECIES
 
 SUBCLASSES = ("Lamp5", "Pvalb", "Sst", "Vip")
 
@@ -58,7 +56,7 @@ def simulated_neuron(
     RecordingError
         If species or subclass is unknown.
     """
-    _require_known(species, subclass)
+    require_known(species, subclass)
     rng = np.random.default_rng(rng)
     of_donor = np.random.default_rng(rng.integers(2**63) if donor is None else donor)
     rows = _parameters()[species, subclass]
@@ -145,14 +143,14 @@ def neuron_with(values: Mapping[str, float]) -> PointNeuron:
         neuron = replace(
             neuron, leak=float(leak), capacitance=float(passive * tau), h_conductance=float(h)
         )
-        resistance, found_tau, sag = _step_features(neuron, step)
+        resistance, found_tau, sag = step_features(neuron, step)
         passive *= resistance / values["input_resistance"]
         tau *= float(np.clip(values["tau"] / found_tau, 0.7, 1.4))
         h *= float(np.clip(wanted_sag / max(sag, 1e-3), 0.4, 2.5))
     return neuron
 
 
-def _step_features(neuron: PointNeuron, step: float) -> tuple[float, float, float]:
+def step_features(neuron: PointNeuron, step: float) -> tuple[float, float, float]:
     """Input resistance (MOhm), time constant (ms) and sag of the response to a step in pA."""
     voltage, _ = simulate_neuron(neuron, np.full(_STEP_RATE, step), _STEP_RATE)
     deflection = neuron.rest - voltage
@@ -162,7 +160,8 @@ def _step_features(neuron: PointNeuron, step: float) -> tuple[float, float, floa
     return -1e3 * peak / step, 1e3 * (charged + 1) / _STEP_RATE, 1 - steady / peak
 
 
-def _require_known(species: str, subclass: str | None = None) -> None:
+def require_known(species: str, subclass: str | None = None) -> None:
+    """Raise a `RecordingError` if no such cells can be simulated."""
     if species not in SPECIES:
         raise RecordingError(f"species '{species}' is unknown; use {' or '.join(SPECIES)}")
     if subclass is not None and subclass not in SUBCLASSES:

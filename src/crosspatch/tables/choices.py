@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.features.layouts import Layout
-from crosspatch.tables.fitting import Fitted, Taken, plausible, possible, unusual
+from crosspatch.tables.fitting import Fitted, Reason, Taken, plausible, possible, unusual
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.meanings import Exactness
 from crosspatch.tables.names import ABSOLUTE, features, range_of, split_stimulus
@@ -33,8 +33,8 @@ class FeatureChoice:
     #: By feature, the columns that may give it, those that say so most exactly first.
     fitted: dict[str, list[Fitted]]
     #: Column to why; those that are not chosen are added.
-    refused: dict[str, str]
-    unused: dict[str, str]
+    refused: dict[str, Reason]
+    unused: dict[str, Reason]
 
     def choose(self) -> dict[str, Taken]:
         """What gives every feature that is given."""
@@ -44,19 +44,23 @@ class FeatureChoice:
         taken: dict[str, Taken] = {}
         for name in self.layout.feature_names:
             options = [found for found in (differences.get(name), direct.get(name)) if found]
-            contradicted = name in best and best[name] is None
+            contradicted = name in best and name not in direct
             if options and not contradicted:
                 chosen = max(options, key=lambda option: option.level)
                 taken[name] = chosen.taken
                 if chosen is not options[-1]:
                     self._yields(options[-1], chosen, name)
+        self._account_for_rest(direct, taken)
+        return taken
+
+    def _account_for_rest(self, direct: dict[str, Fitted], taken: dict[str, Taken]) -> None:
+        """Say why the columns give nothing that give nothing."""
         used = {column for found in taken.values() for column in found.columns}
         for column in used & set(self.unused):
             del self.unused[column]
         for name, found in direct.items():
             if found.column not in used | set(self.unused) | set(self.refused):
-                self.unused[found.column] = self._why_spare(name, taken)
-        return taken
+                self.unused[found.column] = Reason(self._why_spare(name, taken))
 
     def _why_spare(self, name: str, taken: dict[str, Taken]) -> str:
         """Why a potential that is understood gives nothing."""
@@ -76,27 +80,25 @@ class FeatureChoice:
         if all(_agree(first.numbers, option.numbers) for option in top[1:]):
             for option in lower:
                 self._yields(option, first, name)
-            for option in top[1:]:
-                self.unused[option.column] = (
-                    f"gives {name} with the same values as '{first.column}'"
-                )
+            same = Reason(f"gives {name} with the same values as '{first.column}'")
+            self.unused.update((option.column, same) for option in top[1:])
             return first
         columns = [option.column for option in top]
         for column in columns:
             others = " and ".join(f"'{other}'" for other in columns if other != column)
-            self.refused[column] = (
-                f"{others} also gives {name}, with other values; write "
-                f"{entry(column, name)} to take this one, or {entry(column, 'ignore')}"
+            self.refused[column] = Reason(
+                f"{others} also gives {name}, with other values",
+                f"write {entry(column, name)} to take this one, or {entry(column, 'ignore')}",
             )
-        for option in lower:
-            self.unused[option.column] = (
-                f"{' and '.join(columns)} say more exactly that they give {name}"
-            )
+        exact = Reason(f"{' and '.join(columns)} say more exactly that they give {name}")
+        self.unused.update((option.column, exact) for option in lower)
         return None
 
     def _yields(self, lower: Fitted, best: Fitted, name: str) -> None:
         why = _WHY_LOWER.get(lower.level, "is named less exactly")
-        self.unused[lower.column] = f"{name} is given by {best.taken.source}, this column {why}"
+        self.unused[lower.column] = Reason(
+            f"{name} is given by {best.taken.source}, this column {why}"
+        )
 
     def _differences(self, direct: dict[str, Fitted]) -> dict[str, Fitted]:
         """Potentials less the threshold of the same stimulus."""
@@ -129,27 +131,26 @@ class FeatureChoice:
     def _difference(self, feature: str, first: Fitted, second: Fitted) -> Fitted | None:
         """One potential less another; None, and refused, if the values cannot be."""
         a, b = first.taken, second.taken
-        if a.operation != "plain" or b.operation != "plain":
+        if {a.operation, b.operation} != {"plain"}:
             return None
         allowed = range_of(feature)
         values = first.numbers - second.numbers
-        how = dict.fromkeys(part for taken in (a, b) for part in taken.how.split("; "))
-        odd = bool(np.isfinite(values).any()) and not plausible(values, allowed)
-        if odd and first.sure and second.sure and possible(values, allowed):
-            how[unusual(values, allowed, "mV")] = None
-        elif odd:
-            self.refused[first.column] = (
-                f"less '{second.column}' its median would be {np.nanmedian(values):g} mV of "
-                f"{feature}, outside {span(allowed.low, allowed.high, 'mV')}; correct the units, "
-                f"or write {entry(first.column, 'ignore')}"
-            )
-            return None
+        signs = [*a.signs, *b.signs]
+        if np.isfinite(values).any() and not plausible(values, allowed):
+            if not (first.sure and second.sure and possible(values, allowed)):
+                self.refused[first.column] = Reason(
+                    f"less '{second.column}' its median would be {np.nanmedian(values):g} mV of "
+                    f"{feature}, outside {span(allowed.low, allowed.high, 'mV')}; correct the "
+                    f"units, or write {entry(first.column, 'ignore')}"
+                )
+                return None
+            signs.append(unusual(values, allowed, "mV"))
         taken = replace(
             a,
             feature=feature,
             columns=(first.column, second.column),
             unit=a.unit if a.unit == b.unit else f"{a.unit} and {b.unit}",
-            how="; ".join(how),
+            signs=tuple(dict.fromkeys(signs)),
             operation="difference",
             our_unit=features()[feature].unit,
             second_factor=b.factor,

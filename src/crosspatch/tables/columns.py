@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from crosspatch.tables.fitting import (
     Candidate,
     EmptyError,
     Fitted,
+    Reason,
     RefusedColumnError,
     Taken,
     fit,
@@ -32,13 +32,7 @@ from crosspatch.tables.mapping import (
     require_known,
     require_once,
 )
-from crosspatch.tables.meanings import (
-    Exactness,
-    Meaning,
-    meaning_of,
-    unit_in,
-    vocabularies_of,
-)
+from crosspatch.tables.meanings import Exactness, Meaning, meaning_of, unit_in, vocabularies_of
 from crosspatch.tables.names import (
     ABSOLUTE,
     family_of,
@@ -61,6 +55,8 @@ from crosspatch.tables.values import (
     zero_rows,
 )
 
+# The values tell whether they are negated.
+_OF_EITHER_SIGN = ("fast_trough_deltav", "trough_deltav", "downstroke")
 _ZERO_BESIDE = "exactly 0 beside another 0 of the same sweep, which stand for missing values"
 
 
@@ -82,12 +78,12 @@ class ColumnMap:
     species: str | None
     #: In the order of the layout.
     taken: tuple[Taken, ...]
-    #: Column, and why together with what to write in the mapping file.
-    refused: tuple[tuple[str, str], ...] = ()
+    #: Column, and why.
+    refused: tuple[tuple[str, Reason], ...] = ()
     #: Those of `refused` that may be one of several features.
     ambiguous: tuple[Ambiguity, ...] = ()
     #: Column that was understood and is not needed, and why.
-    unused: tuple[tuple[str, str], ...] = ()
+    unused: tuple[tuple[str, Reason], ...] = ()
     #: Columns that are never features.
     labels: tuple[str, ...] = ()
     #: Columns of numbers that were not understood.
@@ -122,38 +118,23 @@ class ColumnMap:
             If a column that gives a feature is not there.
         """
         result = np.full((len(frame), len(self.layout.features)), np.nan, dtype=np.float32)
-        place = {name: index for index, name in enumerate(self.layout.feature_names)}
+        series = {str(name): column for name, column in frame.items()}
         read: dict[str, Column] = {}
         counted: dict[str, Counted] = {}
-        by_name = {str(name): name for name in frame.columns}
         for taken in self.taken:
             for name, comma, no_zero in zip(taken.columns, taken.comma, taken.no_zero, strict=True):
-                if name not in by_name:
+                if name not in series:
                     raise CohortError(
                         f"column '{name}' is missing from some rows of the table; every part "
                         "of a table must have the same columns"
                     )
                 if name not in read:
                     commas: Commas = "decimal" if comma else "none"
-                    read[name] = read_column(frame[by_name[name]], commas=commas, no_zero=no_zero)
+                    read[name] = read_column(series[name], commas=commas, no_zero=no_zero)
                     counted[name] = read[name].counted
-            first = taken.columns[0]
-            columns = [read[name].numbers for name in taken.columns]
-            if taken.beside and read[first].zeros.any():
-                zero = read[first].zeros & _zeros_beside(taken, frame, by_name)
-                counted[first] += count_cells(_ZERO_BESIDE, zero, frame[by_name[first]])
-                columns[0] = np.where(zero, np.nan, columns[0])
-            values = taken.combine(columns)
-            change = taken.change_of_unit(columns)
-            if change is not None:
-                counted[first] += count_cells(change, np.isfinite(values), frame[by_name[first]])
-                continue
-            outside = np.isfinite(values) & (
-                (values < taken.limits[0]) | (values > taken.limits[1])
-            )
-            why = f"outside {span(*taken.limits, taken.our_unit)}"
-            counted[first] += count_cells(why, outside, frame[by_name[first]])
-            result[:, place[taken.feature]] = np.where(outside, np.nan, values)
+            values, odd = _computed(taken, read, series)
+            counted[taken.columns[0]] += odd
+            result[:, self.layout.feature_names.index(taken.feature)] = values
         return result, {name: found for name, found in counted.items() if found.total}
 
     def report(self) -> list[tuple[str, str, str]]:
@@ -175,10 +156,10 @@ class ColumnMap:
             same = taken.unit == taken.our_unit
             unit = taken.unit if same else f"{taken.unit}, taken as {taken.our_unit}"
             rows.append(("taken", taken.feature, f"{taken.source} in {unit} ({taken.how})"))
-        rows += [("refused", column, why) for column, why in self.refused]
+        rows += [("refused", column, str(why)) for column, why in self.refused]
         together: dict[str, list[str]] = {}  # the same reason is said once
         for column, why in self.unused:
-            together.setdefault(why, []).append(column)
+            together.setdefault(str(why), []).append(column)
         rows += [("unused", ", ".join(names), why) for why, names in together.items()]
         if self.labels:
             rows.append(("never features", ", ".join(self.labels), ""))
@@ -199,14 +180,30 @@ class ColumnMap:
         ]
 
 
-def _zeros_beside(taken: Taken, frame: pd.DataFrame, by_name: dict[str, Any]) -> NDArray[np.bool_]:
-    """The rows in which a column of the same sweep is 0 that cannot be."""
-    columns = (
-        read_column(frame[by_name[name]], commas="decimal" if comma else "none")
-        for name, comma in taken.beside
-        if name in by_name
-    )
-    return zero_rows(columns, len(frame))
+def _computed(
+    taken: Taken, read: dict[str, Column], series: dict[str, pd.Series]
+) -> tuple[NDArray[np.float64], Counted]:
+    """The values of a feature, NaN where they cannot be, and what was taken as missing."""
+    first = taken.columns[0]
+    columns = [read[name].numbers for name in taken.columns]
+    counted = Counted()
+    zeros = read[first].zeros
+    if taken.beside and zeros.any():
+        others = (
+            read_column(series[name], commas="decimal" if comma else "none")
+            for name, comma in taken.beside
+            if name in series
+        )
+        zeros = zeros & zero_rows(others, len(zeros))
+        counted += count_cells(_ZERO_BESIDE, zeros, series[first])
+        columns[0] = np.where(zeros, np.nan, columns[0])
+    values = taken.combine(columns)
+    why = taken.change_of_unit(columns)
+    odd = ~np.isnan(values)
+    if why is None:
+        why = f"outside {span(*taken.limits, taken.our_unit)}"
+        odd = (values < taken.limits[0]) | (values > taken.limits[1])
+    return np.where(odd, np.nan, values), counted + count_cells(why, odd, series[first])
 
 
 def map_columns(
@@ -267,8 +264,8 @@ class _Mapper:
             for stem, stimulus in map(split_stimulus, layout.feature_names):
                 if stem == delta:
                     self.wanted |= {f"{absolute}_{stimulus}", f"threshold_v_{stimulus}"}
-        self.refused: dict[str, str] = {}
-        self.unused: dict[str, str] = {}
+        self.refused: dict[str, Reason] = {}
+        self.unused: dict[str, Reason] = {}
         self.labels: list[str] = []
         self.unknown: list[str] = []
         self.either: dict[str, tuple[str, ...]] = {}
@@ -285,19 +282,20 @@ class _Mapper:
                 self._sort(column, vocabularies)
         taken = FeatureChoice(self.layout, self._fitted(), self.refused, self.unused).choose()
         self._settle_either(taken)
-        order = {column: place for place, column in enumerate(self.table.headers)}
 
-        def place(item: tuple[str, str]) -> int:
-            return order[item[0]]
+        place = {column: number for number, column in enumerate(self.table.headers)}
+
+        def in_order(reasons: dict[str, Reason]) -> tuple[tuple[str, Reason], ...]:
+            return tuple(sorted(reasons.items(), key=lambda item: place[item[0]]))
 
         return ColumnMap(
             layout=self.layout,
             cell_id=cell_id,
             species=species,
             taken=tuple(taken[name] for name in self.layout.feature_names if name in taken),
-            refused=tuple(sorted(self.refused.items(), key=place)),
+            refused=in_order(self.refused),
             ambiguous=tuple(Ambiguity(*item) for item in self.either.items()),
-            unused=tuple(sorted(self.unused.items(), key=place)),
+            unused=in_order(self.unused),
             labels=tuple(self.labels),
             unknown=tuple(self.unknown),
             absent=absent,
@@ -311,24 +309,26 @@ class _Mapper:
                 self.labels.append(header)
                 unnamed.add(header)
             elif count > 1:
-                self.refused[header] = (
+                self.refused[header] = Reason(
                     f"{count} columns have this name; give each its own or remove all but one"
                 )
-        known = set(self.table.headers)
         for header in self.table.headers:
-            # pandas names a second column "tau" so.
-            numbered = re.fullmatch(r"(.+)\.\d+", header)
-            base = numbered[1] if numbered else ""
-            mapped = {header, base} & set(self.mapping.columns)
-            if base not in known or mapped or meaning_of(base, set()) is None:
-                continue
-            for column in (header, base):
-                self.refused[column] = (
-                    f"'{base}' and '{header}' look like two columns of one name; write "
-                    f"{entry(header, 'ignore')}, or map it"
-                )
+            self._refuse_numbered(header)
         skipped = unnamed | set(self.refused)
         return [header for header in self.table.headers if header not in skipped]
+
+    def _refuse_numbered(self, header: str) -> None:
+        """Refuse a second column "tau", which pandas names "tau.1", together with the first."""
+        numbered = re.fullmatch(r"(.+)\.\d+", header)
+        base = numbered[1] if numbered else ""
+        mapped = {header, base} & set(self.mapping.columns)
+        if base not in self.table.headers or mapped or meaning_of(base, set()) is None:
+            return
+        for column in (header, base):
+            self.refused[column] = Reason(
+                f"'{base}' and '{header}' look like two columns of one name",
+                f"write {entry(header, 'ignore')}, or map it",
+            )
 
     def _check_overrides(self, *, absent_ok: bool) -> tuple[str, ...]:
         """Refuse overrides that cannot be; the columns that the table does not have."""
@@ -363,64 +363,56 @@ class _Mapper:
         elif meaning is None:
             self._sort_other(column)
         elif meaning.kind == "unlike":
-            more = ""
-            if meaning.features and meaning.features[0] in self.wanted:
-                more = f"; to take it all the same, write {entry(column, meaning.features[0])}"
-            self.unused[column] = meaning.note + more
+            ours = meaning.features[0] if meaning.features else None
+            remedy = f"to take it all the same, write {entry(column, ours)}" if ours else ""
+            (why,) = meaning.notes
+            self.unused[column] = Reason(why, remedy if ours in self.wanted else "")
         elif not set(meaning.features) & self.wanted:
-            self.unused[column] = f"not in layout '{self.layout.name}'"
+            self.unused[column] = self._not_in_layout()
         elif meaning.kind == "either":
             self.either[column] = tuple(n for n in meaning.features if n in self.wanted)
-            options = " or ".join(meaning.features)
             lines = " or ".join(line(column, name) for name in self.either[column])
-            self.refused[column] = (
-                f"may be {options}; write {lines} in the mapping file, or 'ignore' instead"
+            self.refused[column] = Reason(
+                f"may be {' or '.join(meaning.features)}",
+                f"write {lines} in the mapping file, or 'ignore' instead",
             )
         else:
-            (feature,), operation, level = meaning.features, meaning.operation, meaning.level
+            (feature,) = meaning.features
             self.candidates.append(
                 Candidate(
                     column,
                     feature,
-                    operation,
-                    level,
+                    meaning.operation,
+                    meaning.level,
                     meaning.unit,
-                    meaning.note,
+                    meaning.notes,
                     sure=meaning.own,
                     high=meaning.high,
                 )
             )
 
+    def _not_in_layout(self) -> Reason:
+        return Reason(f"not in layout '{self.layout.name}'")
+
     def _sort_mapped(self, column: str, override: Override, meaning: Meaning | None) -> None:
-        feature = override.target
+        feature, source = override.target, override.source
         if feature == "ignore":
-            self.unused[column] = f"{override.source or self.mapping.name} says to ignore it"
-            return
-        if feature not in self.wanted:
-            self.unused[column] = f"not in layout '{self.layout.name}'"
-            return
-        operation = override.operation
-        if operation is None:
-            known = meaning is not None and meaning.features == (feature,)
-            operation = meaning.operation if meaning is not None and known else "plain"
-            ours = dimension_of(features()[feature].unit)
-            if override.unit is not None and DIMENSION[override.unit] != ours:
-                operation = "reciprocal"
-            if split_stimulus(feature)[0] in ("fast_trough_deltav", "trough_deltav", "downstroke"):
-                operation = "sign"
-        unit = override.unit or (meaning.unit if meaning is not None else unit_in(column))
-        self.candidates.append(
-            Candidate(
-                column,
-                feature,
-                operation,
-                Exactness.MAPPED,
-                unit,
-                override.source or "mapping file",
-                certain=override.unit is not None,
-                sure=True,
+            self.unused[column] = Reason(f"{source or self.mapping.name} says to ignore it")
+        elif feature not in self.wanted:
+            self.unused[column] = self._not_in_layout()
+        else:
+            self.candidates.append(
+                Candidate(
+                    column,
+                    feature,
+                    override.operation or _operation_of(override, meaning),
+                    Exactness.MAPPED,
+                    override.unit or (meaning.unit if meaning is not None else unit_in(column)),
+                    (source or "mapping file",),
+                    certain=override.unit is not None,
+                    sure=True,
+                )
             )
-        )
 
     def _sort_other(self, column: str) -> None:
         """A column whose name is no feature's: a label, or numbers that were not understood."""
@@ -447,7 +439,7 @@ class _Mapper:
                 found = fit(candidate, self.table)
             except RefusedColumnError as error:
                 self._require_unmapped(candidate, error)
-                self.refused[column] = str(error)
+                self.refused[column] = error.reason
             else:
                 fitted.setdefault(feature, []).append(found)
                 if range_of(feature).no_zero:
@@ -470,4 +462,15 @@ class _Mapper:
             if all(name in taken for name in options):
                 del self.either[column], self.refused[column]
                 by = " and ".join(f"{name} by {taken[name].source}" for name in options)
-                self.unused[column] = f"may be {' or '.join(options)}; given are {by}"
+                self.unused[column] = Reason(f"may be {' or '.join(options)}; given are {by}")
+
+
+def _operation_of(override: Override, meaning: Meaning | None) -> str:
+    """How a feature is computed of which a mapping does not say it."""
+    if split_stimulus(override.target)[0] in _OF_EITHER_SIGN:
+        return "sign"
+    ours = dimension_of(features()[override.target].unit)
+    if override.unit is not None and DIMENSION[override.unit] != ours:
+        return "reciprocal"
+    known = meaning is not None and meaning.features == (override.target,)
+    return meaning.operation if meaning is not None and known else "plain"

@@ -9,23 +9,13 @@ from numpy.typing import NDArray
 
 from crosspatch.tables.mapping import entry, line
 from crosspatch.tables.meanings import Exactness
-from crosspatch.tables.names import (
-    Range,
-    family_of,
-    features,
-    range_of,
-    split_stimulus,
-)
-from crosspatch.tables.units import (
-    DIMENSION,
-    UNITS,
-    amount,
-    canonical,
-    dimension_of,
-    factor_to,
-    span,
-)
+from crosspatch.tables.names import Range, family_of, features, range_of, split_stimulus
+from crosspatch.tables.units import UNITS, amount, canonical, dimension_of, factor_to, span
 from crosspatch.tables.values import NUMERIC_SHARE, FirstRows, zero_rows
+
+_Values = NDArray[np.float64]
+
+_SAG = "{{feature: sag, operation: {}}}"
 
 # Rows of which a small median says little.
 _FEW = 10
@@ -45,8 +35,8 @@ class Taken:
     unit: str
     #: By which the column is multiplied; a reciprocal is taken after.
     factor: float
-    #: How column and unit were recognised.
-    how: str
+    #: By what column and unit were recognised.
+    signs: tuple[str, ...]
     #: ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``.
     operation: str
     #: Unit of the layout.
@@ -68,6 +58,11 @@ class Taken:
     settled: bool = True
 
     @property
+    def how(self) -> str:
+        """How column and unit were recognised, in words."""
+        return "; ".join(self.signs)
+
+    @property
     def source(self) -> str:
         """The columns and what is done with them, in words."""
         names = [f"'{name}'" for name in self.columns]
@@ -78,7 +73,7 @@ class Taken:
             "one_minus": f"1 less {names[0]}",
         }.get(self.operation, names[0])
 
-    def combine(self, columns: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def combine(self, columns: list[_Values]) -> _Values:
         """The feature's values, in our unit, from those of the columns."""
         values = columns[0] * self.factor
         if self.operation == "difference":
@@ -91,7 +86,7 @@ class Taken:
             return 1 / np.where(values == 0, np.nan, values)
         return values
 
-    def in_units(self, numbers: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def in_units(self, numbers: _Values) -> dict[str, _Values]:
         """The feature's values, in our unit, if the only column were in each unit it may have."""
         return {
             unit: replace(self, factor=factor_to(self.our_unit, unit, self.operation)).combine(
@@ -100,17 +95,14 @@ class Taken:
             for unit in UNITS[dimension_of(self.our_unit, self.operation)]
         }
 
-    def change_of_unit(self, columns: list[NDArray[np.float64]]) -> str | None:
+    def change_of_unit(self, columns: list[_Values]) -> str | None:
         """Why rows must be in another unit than the first ones, if they must."""
         for part, numbers in zip(self.parts or (self,), columns, strict=True):
             count = np.isfinite(numbers).sum()
             if not part.settled or not count:
                 continue
-            given, unit, allowed = (
-                part.in_units(numbers),
-                canonical(part.unit),
-                range_of(part.feature),
-            )
+            given, unit = part.in_units(numbers), canonical(part.unit)
+            allowed = range_of(part.feature)
             if count < _FEW and plausible(given[unit], allowed):
                 continue
             other = _other_unit(given, unit, allowed)
@@ -131,7 +123,7 @@ class Candidate:
     operation: str
     level: Exactness
     unit: str | None
-    how: str
+    how: tuple[str, ...]
     #: Whether the unit was given in the mapping file, and may be implausible.
     certain: bool = False
     #: Whether the name is ours or was mapped, so that without a unit ours is meant.
@@ -145,7 +137,7 @@ class Fitted:
     """A candidate whose unit is known, with its values in the first rows."""
 
     taken: Taken
-    numbers: NDArray[np.float64]
+    numbers: _Values
     level: Exactness
     #: Whether the unit is known from more than the values.
     sure: bool = False
@@ -156,35 +148,51 @@ class Fitted:
         return self.taken.columns[0]
 
 
+@dataclass(frozen=True)
+class Reason:
+    """Why a column gives no feature."""
+
+    why: str
+    #: What to write in a table or mapping file, where that settles it; of no use on a screen.
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return "; ".join(part for part in (self.why, self.remedy) if part)
+
+
 class RefusedColumnError(Exception):
-    """Why a column gives nothing, and what to do."""
+    """A column gives nothing."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        self.reason = Reason(why, remedy)
+        super().__init__(str(self.reason))
 
 
 class EmptyError(RefusedColumnError):
     """A column that holds no values."""
 
 
-def plausible(values: NDArray[np.float64], allowed: Range) -> bool:
+def plausible(values: _Values, allowed: Range) -> bool:
     """Whether values may be those of a feature."""
     return bool(allowed.low <= np.nanmedian(values) <= allowed.high)
 
 
-def possible(values: NDArray[np.float64], allowed: Range) -> bool:
+def possible(values: _Values, allowed: Range) -> bool:
     """Whether the median may be that of a single unusual cell."""
     return bool(allowed.least <= np.nanmedian(values) <= allowed.most)
 
 
-def unusual(values: NDArray[np.float64], allowed: Range, unit: str) -> str:
+def unusual(values: _Values, allowed: Range, unit: str) -> str:
     """What to say of a column whose median is not plausible, but possible."""
     would = amount(float(np.nanmedian(values)), unit)
     return f"unusual values: the median {would} is outside {span(allowed.low, allowed.high, unit)}"
 
 
-def _may_be_in(values: NDArray[np.float64], allowed: Range, unit: str) -> bool:
+def _may_be_in(values: _Values, allowed: Range, unit: str) -> bool:
     """Whether values alone tell that they are in a unit."""
     if not plausible(values, allowed) or abs(np.nanmedian(values)) < allowed.floor:
         return False
-    if DIMENSION[unit] != "ratio":
+    if unit not in UNITS["ratio"]:
         return True
     # Few per cent look like a fraction: a unit counts only if the largest values allow it.
     large = float(np.nanquantile(np.abs(values), 0.95))
@@ -193,19 +201,19 @@ def _may_be_in(values: NDArray[np.float64], allowed: Range, unit: str) -> bool:
     return large <= max(allowed.most, 1)
 
 
-def _near_zero(values: NDArray[np.float64], allowed: Range) -> bool:
+def _near_zero(values: _Values, allowed: Range) -> bool:
     """Whether a median is so small that any smaller unit would be plausible as well."""
     return bool(allowed.low <= 0 <= allowed.high and abs(np.nanmedian(values)) < allowed.floor)
 
 
-def _explains(values: NDArray[np.float64], allowed: Range, unit: str) -> bool:
+def _explains(values: _Values, allowed: Range, unit: str) -> bool:
     """Whether a unit would make values plausible that are not in another."""
-    if DIMENSION[unit] == "ratio":
+    if unit in UNITS["ratio"]:
         return _may_be_in(values, allowed, unit)
     return plausible(values, allowed) and not _near_zero(values, allowed)
 
 
-def _other_unit(given: dict[str, NDArray[np.float64]], unit: str, allowed: Range) -> str | None:
+def _other_unit(given: dict[str, _Values], unit: str, allowed: Range) -> str | None:
     """The unit that explains values which the one they are said to be in does not."""
     values = given[unit]
     small = _near_zero(values, allowed)
@@ -219,17 +227,7 @@ def _other_unit(given: dict[str, NDArray[np.float64]], unit: str, allowed: Range
 
 
 def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
-    """Settle a candidate's unit.
-
-    Parameters
-    ----------
-    candidate : Candidate
-    rows : FirstRows
-        The table's.
-
-    Returns
-    -------
-    Fitted
+    """Settle a candidate's unit from the first rows of its table.
 
     Raises
     ------
@@ -244,25 +242,23 @@ def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
     operation = candidate.operation
     if operation == "sign":
         operation = "negated" if np.nanmedian(numbers) > 0 else "plain"
-    fits: dict[str, Fitted] = {}
-    for unit in UNITS[dimension_of(ours, operation)]:
-        taken = Taken(
-            feature,
-            (column,),
-            unit=ours if canonical(ours) == unit else unit,
-            factor=factor_to(ours, unit, operation),
-            how="",
-            operation=operation,
-            our_unit=ours,
-            second_factor=1.0,
-            comma=(rows.read(column).commas == "decimal",),
-            no_zero=(no_zero,),
-            limits=(allowed.least, allowed.most),
-            beside=beside,
-        )
-        fits[unit] = Fitted(taken, taken.combine([numbers]), candidate.level)
-    unit, how = _settle_unit(candidate, fits, float(np.nanmedian(numbers)))
-    taken, values = fits[unit].taken, fits[unit].numbers
+    taken = Taken(
+        feature,
+        (column,),
+        unit=ours,
+        factor=1.0,
+        signs=(),
+        operation=operation,
+        our_unit=ours,
+        second_factor=1.0,
+        comma=(rows.read(column).commas == "decimal",),
+        no_zero=(no_zero,),
+        limits=(allowed.least, allowed.most),
+        beside=beside,
+    )
+    given = taken.in_units(numbers)
+    unit, how = _Unsettled(candidate, given, float(np.nanmedian(numbers))).settle()
+    values = given[unit]
     outside = (values < allowed.least) | (values > allowed.most)
     if np.sum(outside) > np.sum(np.isfinite(values)) / 2:
         raise RefusedColumnError(
@@ -273,34 +269,33 @@ def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
         how.append("decimal commas")
     if operation == "negated":
         how.append("sign turned")
-    settled = _other_unit(_given(fits), unit, allowed) is None
-    taken = replace(taken, how="; ".join(how) or "our own name", settled=settled)
+    taken = replace(
+        taken,
+        unit=ours if canonical(ours) == unit else unit,
+        factor=factor_to(ours, unit, operation),
+        signs=tuple(how) or ("our own name",),
+        settled=_other_unit(given, unit, allowed) is None,
+    )
     sure = candidate.sure or candidate.unit is not None
     return Fitted(taken, np.where(outside, np.nan, values), candidate.level, sure)
 
 
-def _given(fits: dict[str, Fitted]) -> dict[str, NDArray[np.float64]]:
-    return {unit: option.numbers for unit, option in fits.items()}
-
-
 def _numbers(
     candidate: Candidate, rows: FirstRows, no_zero: bool, beside: tuple[tuple[str, bool], ...]
-) -> NDArray[np.float64]:
+) -> _Values:
     """The numbers of a candidate's column, if most of it are numbers."""
     read = rows.read(candidate.column)
     if read.commas == "unclear":
         raise RefusedColumnError(
-            "its commas may be decimal commas or thousands; write the column with points and "
-            "without thousands separators"
+            "its commas may be decimal commas or thousands",
+            "write the column with points and without thousands separators",
         )
     if read.filled and read.share < NUMERIC_SHARE:
         found = next((f", such as '{example}'" for _, _, example in read.counted.reasons), "")
         raise RefusedColumnError(f"most of its values are not numbers{found}; correct them")
-    missing = (
-        read.zeros
-        if no_zero
-        else read.zeros & zero_rows((rows.read(name) for name, _ in beside), len(read.zeros))
-    )
+    missing = read.zeros
+    if not no_zero:
+        missing = missing & zero_rows((rows.read(name) for name, _ in beside), len(missing))
     numbers = np.where(missing, np.nan, read.numbers)
     if not np.isfinite(numbers).any():
         counted = f" ({read.counted})" if read.counted.total else ""
@@ -308,168 +303,184 @@ def _numbers(
     return numbers
 
 
-def _settle_unit(
-    candidate: Candidate, fits: dict[str, Fitted], median: float
-) -> tuple[str, list[str]]:
-    """The unit of a candidate whose values are given in every unit, and how it was recognised."""
-    column, feature, known = candidate.column, candidate.feature, candidate.unit
-    allowed, given = range_of(feature), _given(fits)
-    how = [candidate.how] if candidate.how else []
-    if known is not None and known not in fits:
-        dimension = dimension_of(features()[feature].unit, candidate.operation)
-        nearest = _nearest(given, feature)
-        what = f"correct it, or write {entry(column, 'ignore')}"
+@dataclass(frozen=True)
+class _Unsettled:
+    """A candidate whose unit is to be found out."""
+
+    candidate: Candidate
+    #: Unit to the values, in our unit, if the column were in it.
+    given: dict[str, _Values]
+    #: Of the column as it stands.
+    median: float
+
+    @property
+    def allowed(self) -> Range:
+        return range_of(self.candidate.feature)
+
+    @property
+    def ours(self) -> str:
+        return features()[self.candidate.feature].unit
+
+    def settle(self) -> tuple[str, list[str]]:
+        """The unit, and how it was recognised."""
+        known, given = self.candidate.unit, self.given
+        if known is not None and known not in given:
+            raise RefusedColumnError(self._of_another_dimension(known))
+        likely = [unit for unit in given if _may_be_in(given[unit], self.allowed, unit)]
+        self._require_our_definition(likely)
+        how = list(self.candidate.how)
+        if known is not None:
+            return known, self._how_known(known, how)
+        if len(likely) == 1:
+            return likely[0], [*how, "unit from the values"] if len(given) > 1 else how
+        if likely:
+            raise RefusedColumnError(
+                f"its median {self.median:g} may be in {' or '.join(likely)}",
+                f"write {self._entry(likely[0])}, or with the unit it has",
+            )
+        ours = canonical(self.ours)
+        if self.candidate.sure and ours in given and self._can_be(ours):
+            odd = not plausible(given[ours], self.allowed)
+            return ours, [*how, unusual(given[ours], self.allowed, self.ours)] if odd else how
+        raise RefusedColumnError(self._not_told())
+
+    def _can_be(self, unit: str) -> bool:
+        """Whether the values may be in a unit, and no other explains them better."""
+        values = self.given[unit]
+        if not possible(values, self.allowed):
+            return False
+        return _other_unit(self.given, unit, self.allowed) is None
+
+    def _entry(self, unit: str | None = None) -> str:
+        return entry(self.candidate.column, self.candidate.feature, unit)
+
+    def _ignore(self) -> str:
+        return entry(self.candidate.column, "ignore")
+
+    def _of_another_dimension(self, known: str) -> str:
+        feature, nearest = self.candidate.feature, self._nearest()
+        what = f"correct it, or write {self._ignore()}"
         if nearest is not None:
-            what = f"if the name is right, write {entry(column, feature, nearest)}"
-        raise RefusedColumnError(f"says {known}, but {feature} is a {dimension}; {what}")
-    likely = [unit for unit, values in given.items() if _may_be_in(values, allowed, unit)]
-    _require_our_definition(candidate, given, likely)
-    if known is not None:
-        return known, _how_known(candidate, given, known, how, median)
-    if len(likely) == 1:
-        return likely[0], [*how, "unit from the values"] if len(fits) > 1 else how
-    if likely:
+            what = f"if the name is right, write {self._entry(nearest)}"
+        dimension = dimension_of(self.ours, self.candidate.operation)
+        return f"says {known}, but {feature} is a {dimension}; {what}"
+
+    def _how_known(self, known: str, how: list[str]) -> list[str]:
+        """How a unit that is named was recognised; refused if another explains the values."""
+        allowed, values = self.allowed, self.given[known]
+        expected = span(allowed.low, allowed.high, self.ours)
+        would = amount(float(np.nanmedian(values)), self.ours)
+        fits = plausible(values, allowed)
+        if self.candidate.certain:
+            return how if fits else [*how, f"its median {would} is outside {expected}"]
+        how = ["unit in the name", *how]
+        other = _other_unit(self.given, known, allowed)
+        if other is None and fits:
+            return how
+        # An odd depth may be a potential.
+        depth = split_stimulus(self.candidate.feature)[0] in ("fast_trough_deltav", "trough_deltav")
+        trusted = self.candidate.sure or not depth
+        steady, can_be = self._steady_over_peak(values), possible(values, allowed)
+        if other is None and can_be and not steady and trusted:
+            return [*how, unusual(values, allowed, self.ours)]
+        if steady:
+            what = f"if it is the steady state over the peak, write {self._sag('one_minus')}"
+        elif other is not None:
+            what = f"if it is {other}, write {self._entry(other)}"
+        elif can_be:
+            what = f"if it is right all the same, write {self._entry(known)}"
+        else:
+            what = f"correct it, or write {self._ignore()}"
+        but = "unlikely small" if fits else f"outside {expected}"
         raise RefusedColumnError(
-            f"its median {median:g} may be in {' or '.join(likely)}; write "
-            f"{entry(column, feature, likely[0])}, or with the unit it has"
+            f"says {known}, but its median {self.median:g} would be {would} of "
+            f"{self.candidate.feature}, {but}; {what}"
         )
-    ours = canonical(features()[feature].unit)
-    if candidate.sure and ours in given:
-        values = given[ours]
-        if possible(values, allowed) and _other_unit(given, ours, allowed) is None:
-            odd = not plausible(values, allowed)
-            return ours, [*how, unusual(values, allowed, features()[feature].unit)] if odd else how
-    raise RefusedColumnError(_not_told(candidate, given, median))
 
-
-def _how_known(
-    candidate: Candidate,
-    given: dict[str, NDArray[np.float64]],
-    known: str,
-    how: list[str],
-    median: float,
-) -> list[str]:
-    """How a unit that is named was recognised; refused if another explains the values."""
-    column, feature = candidate.column, candidate.feature
-    ours, allowed, values = features()[feature].unit, range_of(feature), given[known]
-    expected = span(allowed.low, allowed.high, ours)
-    would = amount(float(np.nanmedian(values)), ours)
-    fits = plausible(values, allowed)
-    if candidate.certain:
-        return how if fits else [*how, f"its median {would} is outside {expected}"]
-    how = ["unit in the name", *how]
-    other = _other_unit(given, known, allowed)
-    if other is None and fits:
-        return how
-    steady = _steady_over_peak(candidate, values)
-    can_be = possible(values, allowed)
-    # An odd depth may be a potential.
-    depth = split_stimulus(feature)[0] in ("fast_trough_deltav", "trough_deltav")
-    if other is None and can_be and not steady and (candidate.sure or not depth):
-        return [*how, unusual(values, allowed, ours)]
-    if steady:
-        what = f"if it is the steady state over the peak, write {_sag(column, 'one_minus')}"
-    elif other is not None:
-        what = f"if it is {other}, write {entry(column, feature, other)}"
-    elif can_be:
-        what = f"if it is right all the same, write {entry(column, feature, known)}"
-    else:
-        what = f"correct it, or write {entry(column, 'ignore')}"
-    but = "unlikely small" if fits else f"outside {expected}"
-    raise RefusedColumnError(
-        f"says {known}, but its median {median:g} would be {would} of {feature}, {but}; {what}"
-    )
-
-
-def _not_told(candidate: Candidate, given: dict[str, NDArray[np.float64]], median: float) -> str:
-    """Why a candidate that names no unit is refused."""
-    column, feature = candidate.column, candidate.feature
-    ours, allowed = features()[feature].unit, range_of(feature)
-    nearest = _nearest(given, feature)
-    if _steady_over_peak(candidate, given[next(iter(given))]):
-        what = f"if it is the steady state over the peak, write {_sag(column, 'one_minus')}"
-    elif nearest is not None:
-        what = f"if it is this feature, write {entry(column, feature, nearest)} with its unit"
-    else:
+    def _not_told(self) -> str:
+        """Why a candidate that names no unit is refused."""
+        feature, allowed, nearest = self.candidate.feature, self.allowed, self._nearest()
+        why = (
+            f"is plausible for {feature} in none of {', '.join(self.given)} "
+            f"({span(allowed.low, allowed.high, self.ours)} expected)"
+        )
+        if any(plausible(values, allowed) for values in self.given.values()):
+            why = f"does not tell that of {feature}"
         what = "correct it if it is this feature"
-    why = (
-        f"is plausible for {feature} in none of {', '.join(given)} "
-        f"({span(allowed.low, allowed.high, ours)} expected)"
-    )
-    if any(plausible(values, allowed) for values in given.values()):
-        why = f"does not tell that of {feature}"
-    if _steady_over_peak(candidate, given[next(iter(given))]):
-        why = f"is more than expected of {feature}"
-    return (
-        f"names no unit, and its median {median:g} {why}; {what}, or else {line(column, 'ignore')}"
-    )
-
-
-def _require_our_definition(
-    candidate: Candidate, given: dict[str, NDArray[np.float64]], likely: list[str]
-) -> None:
-    """Refuse values that another quantity of the same name has."""
-    if candidate.high is None:
-        return
-    column, feature, allowed = candidate.column, candidate.feature, range_of(candidate.feature)
-    ratio = "fraction" in given
-    unit = candidate.unit or ("fraction" if ratio else next(iter(likely), None))
-    if unit is None:
-        return
-    median = float(np.nanmedian(given[unit]))
-    if median <= candidate.high:
-        return
-    stem, or_else = split_stimulus(feature)[0], f"or else {line(column, 'ignore')}"
-    nearest = _nearest(given, feature)
-    if stem != "sag" and possible(given[unit], allowed):
-        nearest = unit
-    same = (
-        f"to take it all the same, write {entry(column, feature, nearest)}, {or_else}"
-        if nearest == unit
-        else f"if it is in {nearest}, write {entry(column, feature, nearest)}, {or_else}"
-        if nearest is not None
-        else f"write {entry(column, 'ignore')}"
-    )
-    if stem == "adapt":
-        raise RefusedColumnError(
-            f"its median {median:g} looks like another definition of adaptation, such as the "
-            f"first interval over the last; {same}"
-        )
-    if stem != "sag":
-        raise RefusedColumnError(
-            f"its median {amount(median, features()[feature].unit)} is more than spikes reach "
-            f"above threshold, so it looks measured from rest; {same}"
-        )
-    if plausible(given[unit], allowed):
-        raise RefusedColumnError(
-            f"its median {median:g} may be the sag over the deflection or the steady state over "
-            f"the peak; write {_sag(column, 'plain', told=False)} for the first or "
-            f"{_sag(column, 'one_minus')} for the second"
-        )
-    if not _steady_over_peak(candidate, given[unit]) and median <= _RATIO_OF_SAG:
-        raise RefusedColumnError(
-            f"its median {median:g} looks like another definition, such as the peak over the "
-            f"steady state; {same}"
+        if self._steady_over_peak(next(iter(self.given.values()))):
+            why = f"is more than expected of {feature}"
+            what = f"if it is the steady state over the peak, write {self._sag('one_minus')}"
+        elif nearest is not None:
+            what = f"if it is this feature, write {self._entry(nearest)} with its unit"
+        return (
+            f"names no unit, and its median {self.median:g} {why}; {what}, or else "
+            f"{line(self.candidate.column, 'ignore')}"
         )
 
+    def _require_our_definition(self, likely: list[str]) -> None:
+        """Refuse values that another quantity of the same name has."""
+        first = "fraction" if "fraction" in self.given else next(iter(likely), None)
+        unit = self.candidate.unit or first
+        if self.candidate.high is None or unit is None:
+            return
+        values = self.given[unit]
+        median = float(np.nanmedian(values))
+        if median <= self.candidate.high:
+            return
+        stem = split_stimulus(self.candidate.feature)[0]
+        if stem == "adapt":
+            self._refuse_definition(
+                f"its median {median:g} looks like another definition of adaptation, such as the "
+                "first interval over the last",
+                unit,
+            )
+        elif stem != "sag":
+            self._refuse_definition(
+                f"its median {amount(median, self.ours)} is more than spikes reach above "
+                "threshold, so it looks measured from rest",
+                unit,
+            )
+        elif plausible(values, self.allowed):
+            column = self.candidate.column
+            raise RefusedColumnError(
+                f"its median {median:g} may be the sag over the deflection or the steady state "
+                "over the peak",
+                f"write {line(column, _SAG.format('plain'))} for the first or "
+                f"{self._sag('one_minus')} for the second",
+            )
+        elif not self._steady_over_peak(values) and median <= _RATIO_OF_SAG:
+            self._refuse_definition(
+                f"its median {median:g} looks like another definition, such as the peak over the "
+                "steady state",
+                unit,
+            )
 
-def _steady_over_peak(candidate: Candidate, values: NDArray[np.float64]) -> bool:
-    """Whether a sag that is too large is what is left of it."""
-    if candidate.feature != "sag" or candidate.sure:
-        return False
-    allowed = range_of("sag")
-    return not plausible(values, allowed) and plausible(1 - values, allowed)
+    def _refuse_definition(self, why: str, unit: str) -> None:
+        """Refuse what looks like another quantity, but may be ours in this or another unit."""
+        or_else, nearest = f"or else {line(self.candidate.column, 'ignore')}", self._nearest()
+        sag = split_stimulus(self.candidate.feature)[0] == "sag"
+        if not sag and possible(self.given[unit], self.allowed):
+            nearest = unit
+        if nearest is None:
+            raise RefusedColumnError(why, f"write {self._ignore()}")
+        written = f"write {self._entry(nearest)}, {or_else}"
+        if nearest != unit:
+            raise RefusedColumnError(f"{why}; if it is in {nearest}, {written}")
+        raise RefusedColumnError(why, f"to take it all the same, {written}")
 
+    def _steady_over_peak(self, values: _Values) -> bool:
+        """Whether a sag that is too large is what is left of it."""
+        if self.candidate.feature != "sag" or self.candidate.sure:
+            return False
+        return not plausible(values, self.allowed) and plausible(1 - values, self.allowed)
 
-def _sag(column: str, operation: str, *, told: bool = True) -> str:
-    """What to write to say how a sag was computed."""
-    said = f"{{feature: sag, operation: {operation}}}"
-    return entry(column, said) if told else line(column, said)
+    def _sag(self, operation: str) -> str:
+        """What to write where to say how a sag was computed."""
+        return entry(self.candidate.column, _SAG.format(operation))
 
-
-def _nearest(given: dict[str, NDArray[np.float64]], feature: str) -> str | None:
-    """The likeliest unit; None if the values are impossible in all."""
-    allowed, ours = range_of(feature), canonical(features()[feature].unit)
-    can = [unit for unit, values in given.items() if possible(values, allowed)]
-    can.sort(key=lambda unit: (not plausible(given[unit], allowed), unit != ours))
-    return next(iter(can), None)
+    def _nearest(self) -> str | None:
+        """The likeliest unit; None if the values are impossible in all."""
+        ours = canonical(self.ours)
+        can = [unit for unit, values in self.given.items() if possible(values, self.allowed)]
+        can.sort(key=lambda unit: (not plausible(self.given[unit], self.allowed), unit != ours))
+        return next(iter(can), None)

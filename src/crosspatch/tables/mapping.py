@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -62,7 +61,7 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice, which would otherwise silently hide the first."""
 
 
-def _unique_keys(loader: Any, node: Any) -> dict[Any, Any]:
+def _unique_keys(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[object, object]:
     pairs = [
         (loader.construct_object(key, deep=True), loader.construct_object(value, deep=True))
         for key, value in node.value
@@ -123,7 +122,7 @@ def read_mapping(file: str | Path) -> Overrides:
     return mapping
 
 
-def _override(said: Any, where: str) -> Override:
+def _override(said: object, where: str) -> Override:
     """One entry of a mapping file."""
     if isinstance(said, str):
         said = {"feature": said}
@@ -147,15 +146,17 @@ def _override(said: Any, where: str) -> Override:
     if operation not in (None, *OPERATIONS):
         known = ", ".join(OPERATIONS)
         raise CohortError(f"{where}: there is no operation '{operation}'; use one of {known}")
-    if unit is None:
-        return Override(target, None, operation)
-    parsed = parse_unit(str(unit))
-    if parsed is None:
-        units = ", ".join(UNITS[dimension_of(features()[target].unit)])
-        raise CohortError(f"{where}: there is no unit '{unit}'; use one of {units}")
-    override = Override(target, parsed, operation)
+    override = Override(target, None if unit is None else _unit(unit, target, where), operation)
     _require_dimension(override, where)
     return override
+
+
+def _unit(said: object, target: str, where: str) -> str:
+    unit = parse_unit(str(said))
+    if unit is None:
+        units = ", ".join(UNITS[dimension_of(features()[target].unit)])
+        raise CohortError(f"{where}: there is no unit '{said}'; use one of {units}")
+    return unit
 
 
 def require_known(override: Override, where: str) -> None:

@@ -61,8 +61,8 @@ class Meaning:
     level: Exactness = Exactness.NAMED
     #: The unit that the header names.
     unit: str | None = None
-    #: How it was understood; of ``unlike``, why it is no feature.
-    note: str = ""
+    #: How it was understood; of ``unlike``, why it is not a feature.
+    notes: tuple[str, ...] = ()
     #: Greatest median, in our unit, with which it is not thought to mean something else.
     high: float | None = None
     #: Whether it is our own name.
@@ -169,64 +169,75 @@ def _without_stimulus(of: tuple[str, ...]) -> list[tuple[tuple[str, ...], str | 
 
 
 def _meaning(reading: _Reading, vocabularies: set[str]) -> Meaning | None:
-    table, whole = names(), key(reading.words)
+    table, whole, unit = names(), key(reading.words), reading.unit
     there = table.unlike_there.get(re.sub(r"\s+", "_", reading.raw))
     if there is not None and there.vocabulary in vocabularies:
         placed = [feature_at(option, None, None) for option in table.name.get(whole, [])]
         elsewhere = next((found.features for found in placed if found is not None), ())
-        return Meaning("unlike", elsewhere, unit=reading.unit, note=there.note)
+        return Meaning("unlike", elsewhere, unit=unit, notes=(there.note,))
     own = own_names().get(whole)
     if own is not None:
-        return Meaning("feature", (own,), unit=reading.unit, note="our own name", own=True)
+        return Meaning("feature", (own,), unit=unit, notes=("our own name",), own=True)
     for rest, stimulus in _without_stimulus(reading.words):
         short = key(rest)
         if short in table.unlike:
-            return Meaning("unlike", unit=reading.unit, note=table.unlike[short].note)
-        stem = own_stems().get(short)
-        for option in [*([Name(stem)] if stem else []), *table.name.get(short, [])]:
-            found = feature_at(option, stimulus, reading.unit)
-            if found is not None:
-                ours = _OURS_IN.get(option.means) in vocabularies
-                return replace(found, high=None if ours else option.high)
+            return Meaning("unlike", unit=unit, notes=(table.unlike[short].note,))
+        found = _quantity(short, stimulus, unit, vocabularies)
+        if found is not None:
+            return found
         if short in table.either:
-            return _either(table.either[short], stimulus, reading.unit, vocabularies)
+            return _either(table.either[short], stimulus, unit, vocabularies)
+    return None
+
+
+def _quantity(
+    short: str, stimulus: str | None, unit: str | None, vocabularies: set[str]
+) -> Meaning | None:
+    """The feature that words are at a stimulus, by our names or those of the table."""
+    stem = own_stems().get(short)
+    for option in [*([Name(stem)] if stem else []), *names().name.get(short, [])]:
+        found = feature_at(option, stimulus, unit)
+        if found is not None:
+            ours = _OURS_IN.get(option.means) in vocabularies
+            return replace(found, high=None if ours else option.high)
     return None
 
 
 def feature_at(option: Name, stimulus: str | None, unit: str | None) -> Meaning | None:
     """The feature that a quantity is at a stimulus; None where there is no such feature."""
-    stem, bare = option.means, stimulus is None
-    none_such = Meaning("unlike", unit=unit, note="no feature of a layout")
-    how = ""
-    if stem in features() and split_stimulus(stem)[0] == stem:
-        # A quantity that needs no stimulus; rheobase is by itself of the long square.
-        if stimulus not in (None, "long_square", "rheo"):
-            return None
-        feature, bare = stem, False
-    elif stem == "threshold_i":
-        if stimulus not in (None, "long_square", "rheo", "ramp"):
-            return none_such
-        feature = "threshold_i_ramp" if stimulus == "ramp" else "rheobase_i"
-    elif stem == "latency":
-        if stimulus not in ("rheo", "hero"):
-            return None
-        feature = f"latency_{stimulus}"
-    elif stem in _HERO:
-        bare = stimulus in (None, "long_square")
-        feature = f"{stem}_{'hero' if bare else stimulus}"
-        how = "no sweep named, taken as the hero sweep's" if bare else ""
-    else:
-        feature = f"{stem}_{'rheo' if stimulus in (None, 'long_square') else stimulus}"
-        how = "no stimulus named, taken as the rheobase sweep's" if bare else ""
+    stem = option.means
+    feature, bare, how = _named_at(stem, stimulus)
     if feature not in features():
-        made = stem in _HERO or {f"{stem}_rheo", f"{stem}_hero"} & set(features())
-        return none_such if made else None
+        elsewhere = {f"{stem}_rheo", f"{stem}_hero"} & set(features())
+        made = stem in (*_HERO, "threshold_i") or (elsewhere and stem != "latency")
+        return _no_feature(unit) if made else None
     level = Exactness.BARE if bare else Exactness.NAMED
     operation = option.operation or "plain"
     if operation == "loose":
         level, operation = Exactness.LOOSE, "plain"
-    note = "; ".join(part for part in (how, option.note) if part)
-    return Meaning("feature", (feature,), operation, level, unit, note)
+    notes = tuple(part for part in (how, option.note) if part)
+    return Meaning("feature", (feature,), operation, level, unit, notes)
+
+
+def _named_at(stem: str, stimulus: str | None) -> tuple[str, bool, str]:
+    """A quantity's name at a stimulus, whether one is missing, and which was taken for it."""
+    bare, unnamed = stimulus is None, stimulus in (None, "long_square")
+    long_square = unnamed or stimulus == "rheo"
+    if stem in features() and not split_stimulus(stem)[1] and long_square:
+        # A quantity that needs no stimulus; rheobase is by itself of the long square.
+        return stem, False, ""
+    if stem == "threshold_i" and long_square:
+        return "rheobase_i", bare, ""
+    if stem in _HERO and unnamed:
+        return f"{stem}_hero", True, "no sweep named, taken as the hero sweep's"
+    if stem == "latency" or stem in features() or not unnamed:
+        return f"{stem}_{stimulus}", bare, ""
+    how = "no stimulus named, taken as the rheobase sweep's" if bare else ""
+    return f"{stem}_rheo", bare, how
+
+
+def _no_feature(unit: str | None) -> Meaning:
+    return Meaning("unlike", unit=unit, notes=("no feature of a layout",))
 
 
 def _either(
@@ -235,21 +246,25 @@ def _either(
     """Which of several features a name is, if stimulus, vocabulary or unit say so."""
     options = tuple(either.means.split())
     if stimulus not in (None, "long_square"):
-        # Rheobase is the threshold current of the long square.
-        stems = ("threshold_i" if n == "rheobase_i" else split_stimulus(n)[0] for n in options)
-        named = dict.fromkeys(f"{stem}_{stimulus}" for stem in stems)
-        options = tuple(name for name in named if name in features())
+        options = _at_stimulus(options, stimulus)
         if not options:
-            return Meaning("unlike", unit=unit, note="no feature of a layout")
+            return _no_feature(unit)
     elif either.vocabulary in vocabularies:
         how = "as the other names of the Allen Institute's tables"
-        return Meaning("feature", options[:1], level=Exactness.BARE, unit=unit, note=how)
+        return Meaning("feature", options[:1], level=Exactness.BARE, unit=unit, notes=(how,))
     if unit is not None:
-        options = (
-            tuple(n for n in options if dimension_of(features()[n].unit) == DIMENSION[unit])
-            or options
-        )
+        dimension = DIMENSION[unit]
+        alike = tuple(n for n in options if dimension_of(features()[n].unit) == dimension)
+        options = alike or options
     if len(options) == 1:
         level = Exactness.BARE if stimulus is None else Exactness.NAMED
         return Meaning("feature", options, level=level, unit=unit)
     return Meaning("either", options, unit=unit)
+
+
+def _at_stimulus(options: tuple[str, ...], stimulus: str | None) -> tuple[str, ...]:
+    """The features that some are at another stimulus."""
+    # Rheobase is the threshold current of the long square.
+    stems = ("threshold_i" if n == "rheobase_i" else split_stimulus(n)[0] for n in options)
+    named = dict.fromkeys(f"{stem}_{stimulus}" for stem in stems)
+    return tuple(name for name in named if name in features())

@@ -69,22 +69,18 @@ def names() -> Names:
     result = Names()
     for row in csv.DictReader(text.splitlines()):
         kind, name = row["kind"], row["name"]
-        most = float(row["high"]) if kind == "name" and row["high"] else None
-        meaning = Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
         by_key = key(words(name))
         if kind == "range":
-            low, high, least, most = (float(row[c]) for c in ("low", "high", "least", "most"))
-            floor = float(row["floor"] or 0)
-            result.ranges[name] = Range(low, high, floor, least, most, row["zero"] == "missing")
+            result.ranges[name] = _range(row)
         elif kind == "name":
-            result.name.setdefault(by_key, []).append(meaning)
+            result.name.setdefault(by_key, []).append(_name(row))
         elif kind == "either":
-            result.either[by_key] = meaning
-        elif kind == "unlike" and meaning.vocabulary:
+            result.either[by_key] = _name(row)
+        elif kind == "unlike" and row["vocabulary"]:
             # Told apart from other names of the same words by its very spelling.
-            result.unlike_there[name] = meaning
+            result.unlike_there[name] = _name(row)
         elif kind == "unlike":
-            result.unlike[by_key] = meaning
+            result.unlike[by_key] = _name(row)
         elif kind == "label":
             result.label.add(name)
         elif kind == "cell_id":
@@ -92,6 +88,16 @@ def names() -> Names:
         else:
             result.species.append(by_key)
     return result
+
+
+def _range(row: dict[str, str]) -> Range:
+    low, high, least, most = (float(row[name]) for name in ("low", "high", "least", "most"))
+    return Range(low, high, float(row["floor"] or 0), least, most, row["zero"] == "missing")
+
+
+def _name(row: dict[str, str]) -> Name:
+    most = float(row["high"]) if row["kind"] == "name" and row["high"] else None
+    return Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
 
 
 @cache

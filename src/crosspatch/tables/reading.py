@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import re
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,13 +20,14 @@ from crosspatch.errors import CohortError, CrosspatchError, in_words
 from crosspatch.tables.units import parse_unit
 from crosspatch.telling import Say
 
+if TYPE_CHECKING:
+    from openpyxl.worksheet.worksheet import Worksheet
+
 #: Rows of a table that are in memory at a time.
 CHUNK = 20_000
 
-
 # Characters; a table of a million columns has fewer.
 _LONGEST_LINE = 50_000_000
-
 
 #: Endings of tables that can be read.
 TABLE_SUFFIXES = (
@@ -46,9 +49,35 @@ def suffix_of(path: Path) -> str:
     return "".join(path.suffixes[-2:]).lower() if ending == ".gz" else ending
 
 
+def read_chunks(path: Path, say: Say) -> Iterator[pd.DataFrame]:
+    """The rows of a csv, Excel or Parquet file, some thousand at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Its ending is one of `TABLE_SUFFIXES` other than that of h5ad.
+    say : callable
+        Told what was decided about the file's form.
+
+    Yields
+    ------
+    DataFrame
+        Rows as text or as what the file says they are. ``attrs["__problem__"]`` has, by place, why
+        a row was not read in full.
+
+    Raises
+    ------
+    CohortError
+        If the file cannot be read.
+    """
+    kind = suffix_of(path)
+    if kind in (".xlsx", ".xlsm"):
+        return _excel(path, say)
+    return _parquet(path) if kind == ".parquet" else _text(path, say)
+
+
 def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
     """A csv or tsv file, chunk by chunk as text."""
-    stream: Any
     try:
         opener = gzip.open if path.suffix.lower() == ".gz" else open
         with opener(path, "rb") as start:
@@ -57,8 +86,12 @@ def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
         with opener(path, "rb") as raw:
             stream = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
             delimiter = _delimiter(path, head.decode(encoding, "replace"))
-            yield from _rows(path, _lines(path, stream), delimiter, say)
-    except (OSError, EOFError, csv.Error, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+            reader = csv.reader(_lines(path, stream), delimiter=delimiter)
+            rows = (row for row in reader if any(field.strip() for field in row))
+            header, first = _csv_header(rows)
+            every = itertools.chain(first, rows)
+            yield from _frames(path, header, every, say, lambda: reader.line_num)
+    except (OSError, EOFError, csv.Error, zlib.error) as error:
         raise CohortError(f"{path} cannot be read as a table: {in_words(error)}") from error
 
 
@@ -102,58 +135,55 @@ def _delimiter(path: Path, text: str) -> str:
     return max(",;\t|", key=quality)
 
 
-def _rows(path: Path, stream: Iterable[str], delimiter: str, say: Say) -> Iterator[pd.DataFrame]:
-    reader = csv.reader(stream, delimiter=delimiter)
-    header: list[str] | None = None
-    comment: list[str] | None = None
-    rows: list[list[str]] = []
+def _csv_header(rows: Iterator[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The header, and the row that was read to find it, if one was."""
+    comment: list[str] = []
+    for row in rows:
+        # A "#" may begin a comment, or be the name of the first column.
+        if len(comment) == len(row) > 1:
+            return comment, [row]
+        if not row[0].startswith("#"):
+            return row, []
+        comment = row
+    return [], []
+
+
+def _frames(
+    path: Path,
+    header: list[str],
+    rows: Iterable[list[str]] | Iterable[list[object]],
+    say: Say,
+    line: Callable[[], int] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Chunks of rows; `line` says where the last one stands, if what it has too much is told."""
+    header = [name.strip() for name in header]
+    chunk: list[list[object]] = []
     problems: dict[int, str] = {}
     ragged = 0
-    for row in reader:
-        if not any(field.strip() for field in row):
-            continue
-        if header is None:
-            # A "#" may begin a comment, or be the name of the first column.
-            if row[0].startswith("#") and comment is None:
-                comment = row
-                continue
-            if comment is not None and len(comment) == len(row) > 1:
-                header = _header(comment)
-            elif row[0].startswith("#"):
-                comment = row
-                continue
-            else:
-                header = _header(row)
-                continue
-        if not rows and not ragged and _are_units(row):
+    for row in rows:
+        if not chunk and not ragged and _are_units(row):
             header = [_with_unit(n, u) for n, u in zip(header, row, strict=False)]
             say(f"{path.name}: the row under the header is taken for the columns' units")
             continue
-        if len(row) != len(header):
-            # A trailing delimiter or left-out empty fields at the end are harmless.
-            surplus = row[len(header) :]
-            if any(field.strip() for field in surplus):
-                ragged += 1
-                problem = f"line {reader.line_num} has {len(row)} fields, the header {len(header)}"
-                problems[len(rows)] = f"{problem}; not read"
-                if ragged == 1:
-                    say(f"{path.name}: {problem}; this row is not predicted")
-            row = (row + [""] * len(header))[: len(header)]
-        rows.append(row)
-        if len(rows) == CHUNK:
-            yield _frame(header, rows, problems)
-            rows, problems = [], {}
+        # A trailing delimiter or left-out empty fields at the end are harmless.
+        if line is not None and any(str(field).strip() for field in row[len(header) :]):
+            ragged += 1
+            problem = f"line {line()} has {len(row)} fields, the header {len(header)}"
+            problems[len(chunk)] = f"{problem}; not read"
+            if ragged == 1:
+                say(f"{path.name}: {problem}; this row is not predicted")
+        empty = [None if line is None else ""] * (len(header) - len(row))
+        chunk.append([*row[: len(header)], *empty])
+        if len(chunk) == CHUNK:
+            yield _frame(header, chunk, problems)
+            chunk, problems = [], {}
     if ragged > 1:
         say(f"{path.name}: {ragged} rows in all have more fields than the header")
-    if header is not None and rows:
-        yield _frame(header, rows, problems)
+    if chunk:
+        yield _frame(header, chunk, problems)
 
 
-def _header(row: list[str]) -> list[str]:
-    return [field.strip() for field in row]
-
-
-def _are_units(row: list[Any]) -> bool:
+def _are_units(row: Sequence[object]) -> bool:
     """Whether a row has units in place of values: no number, and three units or more."""
     texts = [str(field).strip() for field in row if field is not None and str(field).strip()]
     if any(re.search(r"\d", text) for text in texts):
@@ -161,15 +191,15 @@ def _are_units(row: list[Any]) -> bool:
     return sum(parse_unit(text.strip("()[]")) is not None for text in texts) >= 3
 
 
-def _with_unit(name: str, unit: str) -> str:
-    """A header with its unit, if the unit is one and the header has none yet."""
-    unit = unit.strip().strip("()[]")
+def _with_unit(name: str, said: object) -> str:
+    """A header with its unit, if it is one and the header has none yet."""
+    unit = "" if said is None else str(said).strip().strip("()[]")
     if parse_unit(unit) is None or "(" in name or "[" in name:
         return name
     return f"{name} ({unit})"
 
 
-def _frame(header: list[str], rows: list[list[Any]], problems: dict[int, str]) -> pd.DataFrame:
+def _frame(header: list[str], rows: list[list[object]], problems: dict[int, str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=header, dtype=object)
     if problems:
         frame.attrs["__problem__"] = problems
@@ -196,32 +226,24 @@ def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
                 f"{path.name}: the first of {len(books[0].worksheets)} sheets is read, "
                 f"'{sheets[0].title}'"
             )
-        header: list[str] | None = None
-        rows: list[list[Any]] = []
-        for values, written in zip(*(s.iter_rows(values_only=True) for s in sheets), strict=True):
-            # A formula without a saved value stays as it is written, to be counted as no number.
-            row = [w if v is None else v for v, w in zip(values, written, strict=True)]
-            if all(value is None for value in row):
-                continue
-            if header is None:
-                header = ["" if value is None else str(value).strip() for value in row]
-                continue
-            if not rows and _are_units(row):
-                units = ["" if value is None else str(value) for value in row]
-                header = [_with_unit(n, u) for n, u in zip(header, units, strict=False)]
-                say(f"{path.name}: the row under the header is taken for the columns' units")
-                continue
-            rows.append((row + [None] * len(header))[: len(header)])
-            if len(rows) == CHUNK:
-                yield _frame(header, rows, {})
-                rows = []
-        if header is not None and rows:
-            yield _frame(header, rows, {})
+        rows = _sheet_rows(*sheets)
+        header = ["" if name is None else str(name) for name in next(rows, [])]
+        yield from _frames(path, header, rows, say)
     except (KeyError, ValueError, OSError, SyntaxError) as error:
         raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
     finally:
         for book in books:
             book.close()
+
+
+def _sheet_rows(values: Worksheet, written: Worksheet) -> Iterator[list[object]]:
+    """The rows of a sheet that hold anything."""
+    both = (sheet.iter_rows(values_only=True) for sheet in (values, written))
+    for saved, formulas in zip(*both, strict=True):
+        # A formula without a saved value stays as it is written, to be counted as no number.
+        row = [w if v is None else v for v, w in zip(saved, formulas, strict=True)]
+        if any(value is not None for value in row):
+            yield row
 
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:
@@ -240,7 +262,8 @@ def _parquet(path: Path) -> Iterator[pd.DataFrame]:
 
 
 @contextmanager
-def _as_h5ad(path: Path) -> Iterator[None]:
+def reading_h5ad(path: Path) -> Iterator[None]:
+    """Turns what anndata raises within it into an error that names the file."""
     try:
         yield
     except CrosspatchError:

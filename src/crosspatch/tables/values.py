@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -74,7 +74,7 @@ def count_cells(why: str, cells: NDArray[np.bool_], series: pd.Series) -> Counte
     return Counted(((why, int(cells.sum()), _shown(series.iloc[int(np.argmax(cells))])),))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 30 else f"{text[:29]}…"
 
@@ -105,17 +105,8 @@ def read_column(
 ) -> Column:
     """The numbers of a column of text or numbers.
 
-    Parameters
-    ----------
-    series : Series
-    commas : str, optional
-        How it uses commas; found out from the values if not given.
-    no_zero : bool
-        Whether an exact 0 stands for a missing value.
-
-    Returns
-    -------
-    Column
+    How it uses commas is found out from the values if not given; `no_zero` says that an exact 0
+    stands for a missing value.
     """
     counted = Counted()
     if pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_bool_dtype(series.dtype):

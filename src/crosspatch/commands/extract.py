@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crosspatch.commands import options
 from crosspatch.commands.fetch import choose_assets
-from crosspatch.commands.options import (
-    AmplitudesOption,
-    CellNamesOption,
-    DataDirOption,
-    JobsOption,
-    LimitOption,
-    ManyValues,
-    QualityOption,
-    StepEndOption,
-    StepStartOption,
-    SubclassesOption,
-    UnlabelledOption,
-)
-from crosspatch.commands.printing import (
-    print_extracted,
-    print_rows,
-    print_sweeps,
-    progress_bar,
-    recordings_done,
-)
+from crosspatch.commands.options import ManyValues
+from crosspatch.commands.printing import progress_bar, recordings_done, say_on_stderr
+from crosspatch.commands.printing_cells import print_extracted, print_recording
 from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from crosspatch.cohorts.download import CellSelection
+    from crosspatch.features.finding import Source
+    from crosspatch.recordings.model import Recording
 
 
 @app.command("inspect")
@@ -43,46 +31,22 @@ def inspect(
         Path | None, typer.Option(help="Picture to write. (default: FILE's name with .png, here)")
     ] = None,
     no_png: Annotated[bool, typer.Option("--no-png", help="Print only.")] = False,
-    step_start: StepStartOption = None,
-    step_end: StepEndOption = None,
-    amplitudes: AmplitudesOption = None,
-    quality: QualityOption = "default",
+    step_start: options.StepStart = None,
+    step_end: options.StepEnd = None,
+    amplitudes: options.Amplitudes = None,
+    quality: options.Quality = "default",
 ) -> None:
     """Print a recording's sweeps, stimuli, quality and features, and draw them."""
-    from crosspatch.features.analysis import analyse
-    from crosspatch.features.extraction import ExtractionSettings, step_described
-    from crosspatch.features.layouts import load_layout
-    from crosspatch.features.scalars import scalar_features
+    from crosspatch.features.extraction import ExtractionSettings, analysed, step_described
     from crosspatch.recordings.opening import open_recording
-    from crosspatch.recordings.quality import thresholds_named
 
     settings = ExtractionSettings(
         quality=quality, step=step_described(step_start, step_end, amplitudes)
     )
-    with open_recording(file) as recording:
-        if settings.step is not None:
-            step = settings.step
-            recording = recording.with_steps(step.start, step.end, step.amplitudes)
-        analysis = analyse(recording, thresholds_named(quality))
-        said = recording.recorded
-        about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
-        about += [f"species {said.species}"] if said.species else []
-        about += [f"donor {said.donor}"] if said.donor else []
-        about += ["SIMULATED"] if said.simulated else []
-        print(f"{file}: {recording.format}, {', '.join(about)}")
-        print_sweeps(recording, analysis)
-        values = scalar_features(analysis)
-        rows = [
-            (feature.name, f"{values[feature.name]:.4g}", feature.unit)
-            for feature in load_layout("full").features
-            if feature.name in values
-        ]
-        if rows:
-            print_rows("Features", ("feature", "value", "unit"), rows, n_text=1)
-        cell = analysis.cell
-        print(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}")
-        for note in dict.fromkeys(analysis.notes):
-            print(f"  {note}")
+    with open_recording(file) as opened:
+        recording, analysis = analysed(opened, settings)
+        print(f"{file}: {recording.format}, {_about(recording)}")
+        print_recording(recording, analysis)
         if not no_png:
             from crosspatch.reporting.recording_figures import recording_figure
             from crosspatch.reporting.style import save_figure
@@ -92,24 +56,25 @@ def inspect(
             print(f"wrote {out}")
 
 
+def _about(recording: Recording) -> str:
+    said = recording.recorded
+    about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
+    about += [f"species {said.species}"] if said.species else []
+    about += [f"donor {said.donor}"] if said.donor else []
+    about += ["SIMULATED"] if said.simulated else []
+    return ", ".join(about)
+
+
 @app.command("simulate")
 def simulate(
-    species: Annotated[str, typer.Option(help="mouse or human.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the recordings.")],
+    *,
+    species: Annotated[str, typer.Option(help=f"{options.KNOWN_SPECIES}.")],
+    out: options.OutFolder,
     cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="SeedOption of cells and noise.")] = 0,
-    jobs: JobsOption = None,
-    whole_set: Annotated[
-        bool,
-        typer.Option(
-            "--whole-set",
-            help="With what files of the archive hold besides: tests, noise, a chirp, triples.",
-        ),
-    ] = False,
+    seed: options.Seed = 0,
+    jobs: options.Processes,
 ) -> None:
     """Write simulated recordings (NWB) and their labels (cells.csv)."""
-    from joblib import cpu_count
-
     from crosspatch.simulation.cells import simulate_cells
 
     with progress_bar() as tell:
@@ -118,15 +83,15 @@ def simulate(
             cells,
             species,
             seed=seed,
-            jobs=jobs or cpu_count(),
-            progress=lambda done, total: tell(f"simulate {species} cells", done, total),
-            whole_set=whole_set,
+            jobs=jobs,
+            progress=partial(tell, f"simulate {species} cells"),
         )
     print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
 
 
 @app.command("extract", cls=ManyValues)
 def extract(
+    *,
     paths: Annotated[
         list[str],
         typer.Argument(
@@ -134,7 +99,7 @@ def extract(
             "dandi:NUMBER, dandi:NUMBER@VERSION, dandi:NUMBER/PATH."
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Cohort table to write, .h5ad.")],
+    out: options.TableOut,
     layout: Annotated[str, typer.Option(help="gouwens, paper, shared or full.")] = "gouwens",
     labels: Annotated[
         str | None,
@@ -144,28 +109,26 @@ def extract(
             "dandiset's own)"
         ),
     ] = None,
-    subclass: SubclassesOption = None,
-    cells: CellNamesOption = None,
-    most: Annotated[
-        int | None, typer.Option("--limit-cells", min=1, help="Of a dandiset, at most so many.")
+    subclass: options.Subclasses = None,
+    cells: options.CellNames = None,
+    limit_cells: Annotated[
+        int | None, typer.Option(min=1, help="Of a dandiset, at most so many.")
     ] = None,
-    unlabelled: UnlabelledOption = False,
-    species: Annotated[
-        str | None, typer.Option(help="mouse or human, for files that do not say.")
-    ] = None,
-    quality: QualityOption = "default",
+    unlabelled: options.Unlabelled = False,
+    species: options.CellSpecies = None,
+    quality: options.Quality = "default",
     drop_failed: Annotated[
         bool, typer.Option("--drop-failed", help="Leave out cells that fail quality control.")
     ] = False,
-    step_start: StepStartOption = None,
-    step_end: StepEndOption = None,
-    amplitudes: AmplitudesOption = None,
-    jobs: JobsOption = None,
+    step_start: options.StepStart = None,
+    step_end: options.StepEnd = None,
+    amplitudes: options.Amplitudes = None,
+    jobs: options.Processes,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler to use, tcp://HOST:PORT.")
     ] = None,
-    limit: LimitOption = 300.0,
-    data_dir: DataDirOption = None,
+    limit: options.Limit = 300.0,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Compute the features of recordings and write them as a cohort table.
 
@@ -175,8 +138,6 @@ def extract(
     Of a dandiset only the bytes that are needed are fetched, of its labelled cells unless asked
     otherwise.
     """
-    from joblib import cpu_count
-
     from crosspatch.cohorts import extracted, table
     from crosspatch.cohorts.download import CellSelection
     from crosspatch.features.extraction import ExtractionSettings, step_described
@@ -187,18 +148,14 @@ def extract(
     step = step_described(step_start, step_end, amplitudes)
     settings = ExtractionSettings(layout, quality, step)
     store = store_beside(out)
-    files, known = _find_extracted(
-        paths,
-        CellSelection(tuple(subclass or ()), tuple(cells or ()), most, unlabelled),
-        labels,
-        data_dir,
-    )
+    choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
+    files, known = _find_extracted(paths, choice, labels, data_dir)
     with progress_bar() as tell:
         state = extract_many(
             files,
             store,
             settings,
-            jobs=jobs or cpu_count(),
+            jobs=jobs,
             scheduler=scheduler,
             limit=limit,
             progress=recordings_done(tell),
@@ -214,7 +171,7 @@ def extract(
     if len(result.failures):
         print(f"{len(result.failures)} gave no cell: {failures}")
     if result.cohort is None:
-        print(f"crosspatch: no cell in {len(files)} recordings; see {failures}", file=sys.stderr)
+        say_on_stderr(f"no cell in {len(files)} recordings; see {failures}")
         raise typer.Exit(2)
     table.write(result.cohort, out)
     print_extracted(result.cohort)
@@ -222,8 +179,8 @@ def extract(
 
 
 def _find_extracted(
-    paths: list[str], choice: Any, labels: str | None, data_dir: Path | None
-) -> tuple[list[Any], pd.DataFrame | None]:
+    paths: list[str], choice: CellSelection, labels: str | None, data_dir: Path | None
+) -> tuple[list[Source], pd.DataFrame | None]:
     """Recordings to be extracted, and their labels if they do not lie beside them."""
     from crosspatch.archive.dandi import Archive, Place, is_dandi
     from crosspatch.cohorts.download import CellSelection

@@ -147,7 +147,7 @@ def test_what_is_said_ahead_saves_time_and_changes_nothing(asset, local, server,
     extract_file(asset, SHARED)
     ahead = len(server.requests("/blobs/"))
     server.clear_log()
-    monkeypatch.setattr(RemoteBytes, "hint", lambda self, ranges: None)
+    monkeypatch.setattr(RemoteBytes, "announce", lambda self, ranges: None)
     require_same(extract_file(asset, SHARED), local[asset.path])
     assert len(server.requests("/blobs/")) != ahead
 
@@ -416,7 +416,7 @@ def test_what_was_looked_up_is_forgotten_in_time(quick):
         assert piece[0] == offset // 256 % 251
         assert piece[-1] == (offset + len(piece) - 1) // 256 % 251
     assert kept(content) <= 17 * 2**20
-    content.hint([(0, 100 * 2**20)])
+    content.announce([(0, 100 * 2**20)])
     assert kept(content) <= 17 * 2**20
     content.expect([])
     content.expect([(0, 60 * 2**20)])
@@ -443,7 +443,7 @@ def test_the_end_of_the_file(quick):
     assert len(content.read_at(2**20, 4096)) == 100
     assert content.read_at(2**20 + 100, 10) == b""
     assert content.read_at(2**30, 10) == b""
-    content.hint([(2**20 + 50, 4096), (2**30, 10)])
+    content.announce([(2**20 + 50, 4096), (2**30, 10)])
     content.expect([(2**20 + 50, 4096), (2**30, 10)])
     assert len(content.read_at(2**20 + 50, 4096)) == 50
     assert content.failure is None

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosspatch.evaluation import calibration as module
+from crosspatch.evaluation import uncertainty as module
 from crosspatch.evaluation.benchmark import benchmark
 from crosspatch.evaluation.results import read_results
 from crosspatch.features.layouts import load_layout
@@ -74,7 +74,7 @@ def test_a_refused_cell_counts_as_wrong(result):
 def test_tables_are_made_of_the_predictions(result):
     tables = result.calibration
     run = tables.predictions.query("run == 0 and predicted != @module.REFUSED")
-    inside = [t in str(s).split("|") for t, s in zip(run["true"], run["set"], strict=True)]
+    inside = [t in chosen for t, chosen in zip(run["true"], run["set"], strict=True)]
     rows = module.coverage_table(run).query("`class` == 'all' and sets == 'over all cells'")
     assert rows["coverage_mean"].iloc[0] == pytest.approx(np.mean(inside))
     reliability = tables.reliability
@@ -110,6 +110,11 @@ def test_the_folder_keeps_and_gives_back_the_tables(result, folder: Path):
     again = read_results(folder)
     assert again.calibration is not None
     pd.testing.assert_frame_equal(again.calibration.families, result.calibration.families)
+    for kind in ("set", "class_set"):
+        expected = result.calibration.predictions[kind].tolist()
+        assert again.calibration.predictions[kind].tolist() == expected
+        text = pd.read_csv(folder / "predictions.csv", keep_default_na=False)[kind]
+        assert text.tolist() == ["|".join(each) for each in expected]
 
 
 def test_fold_probabilities_are_those_in_the_predictions(result, folder: Path):

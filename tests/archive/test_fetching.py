@@ -265,7 +265,7 @@ def test_only_one_process_fetches_into_a_folder(server, archive, assets, files, 
 
     assert not fetch_assets(assets, tmp_path, archive=archive, progress=second).failures
     assert errors == [
-        f"another process is fetching into {tmp_path}; wait for it, or give another --out"
+        f"another process is fetching into {tmp_path}; wait for it, or give another 'out'"
     ]
     require_right(tmp_path, files)
 

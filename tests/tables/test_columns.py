@@ -76,7 +76,7 @@ def taken_of(mapped, feature: str):
 
 
 def reason(pairs, column: str) -> str:
-    return dict(pairs)[column]
+    return str(dict(pairs)[column])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks import whole_set
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings import quality
@@ -19,7 +20,8 @@ from crosspatch.simulation import nwb_writer, rig
 from crosspatch.simulation.cells import plan_cells, simulate_cells
 from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate_neuron
 from crosspatch.simulation.rig import record
-from crosspatch.simulation.subclasses import SPECIES, SUBCLASSES, simulated_neuron
+from crosspatch.simulation.subclasses import SUBCLASSES, simulated_neuron
+from crosspatch.species import SPECIES
 
 RATE = 50_000
 STEP = slice(31_000, 81_000)
@@ -281,7 +283,7 @@ def whole(tmp_path_factory):
     """The last cell of `written` with the whole set; one of its ramps was interrupted."""
     cell = simulated.PlannedCell(4, "human", "Vip", donor=1, seed=0)
     folder = tmp_path_factory.mktemp("whole")
-    return simulated.write_cell(cell, folder, rig.NO_TROUBLE, whole_set=True)
+    return simulated.write_cell(cell, folder, rig.NO_TROUBLE, style=whole_set.WHOLE_SET)
 
 
 def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
@@ -296,17 +298,17 @@ def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
         assert len(clamped) == 18
         assert all(0.1 <= sweep.duration <= 0.5 for sweep in clamped)
         assert codes[:5] == [
-            rig.SMOKE,
-            rig.IN_BATH,
-            *(rig.CELL_ATTACHED, rig.CELL_ATTACHED),
-            rig.BREAK_IN,
+            whole_set.SMOKE,
+            whole_set.IN_BATH,
+            *(whole_set.CELL_ATTACHED, whole_set.CELL_ATTACHED),
+            whole_set.BREAK_IN,
         ]
-        assert codes[-1] == rig.END
-        assert codes.count(rig.SHORT_SQUARE_TRIPLE) == 3
-        assert codes.count(rig.CAPACITANCE_CHECK) == 2
+        assert codes[-1] == whole_set.END
+        assert codes.count(whole_set.SHORT_SQUARE_TRIPLE) == 3
+        assert codes.count(whole_set.CAPACITANCE_CHECK) == 2
         points = {code: sweep.points for code, sweep in zip(codes, recording.sweeps, strict=True)}
-        assert points[rig.CHIRP] == 1_180_000
-        assert points[rig.NOISE] == 1_200_000
+        assert points[whole_set.CHIRP] == 1_180_000
+        assert points[whole_set.NOISE] == 1_200_000
         noted = recording.recorded
         seal, access, resistance = (
             quality._clamp_test(recording, test) for test in ("seal", "access", "input")
@@ -319,7 +321,8 @@ def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
         assert resistance - access == pytest.approx(membrane, rel=0.1)
         # The noise makes the cell spike, the chirp swings around rest.
         noise, chirp = (
-            recording.sweep(codes.index(code)).voltage for code in (rig.NOISE, rig.CHIRP)
+            recording.sweep(codes.index(code)).voltage
+            for code in (whole_set.NOISE, whole_set.CHIRP)
         )
         assert noise.max() > 0
         assert 5 < np.ptp(chirp) < 30
@@ -332,9 +335,9 @@ def test_codes_of_the_whole_set_are_in_the_ontology():
         ontology = stimulus.StimulusOntology.default()
     known = {code for each in ontology.stimuli for tags in each.tags("code") for code in tags}
     for code in (
-        *(rig.SMOKE, rig.IN_BATH, rig.CELL_ATTACHED, rig.BREAK_IN),
-        *(rig.RESISTANCE_CHECK, rig.END, rig.SHORT_SQUARE_TRIPLE),
-        *(rig.CAPACITANCE_CHECK, rig.CHIRP, rig.NOISE),
+        *(whole_set.SMOKE, whole_set.IN_BATH, whole_set.CELL_ATTACHED, whole_set.BREAK_IN),
+        *(whole_set.RESISTANCE_CHECK, whole_set.END, whole_set.SHORT_SQUARE_TRIPLE),
+        *(whole_set.CAPACITANCE_CHECK, whole_set.CHIRP, whole_set.NOISE),
     ):
         assert code in known
 
@@ -412,17 +415,18 @@ def test_files_with_and_without_the_whole_set_are_told_apart(tmp_path, monkeypat
     monkeypatch.setattr(simulated, "record", lambda *_, **__: short)
     calls: list[int] = []
 
-    def made(whole_set):
+    def made(style):
         calls.clear()
         simulate_cells(
             *(tmp_path, 1, "mouse"),
             jobs=1,
-            whole_set=whole_set,
+            style=style,
             progress=lambda done, _: calls.append(done),
         )
         return calls == [0, 1]
 
-    assert [made(kind) for kind in (False, False, True, True, False)] == [
+    plain, whole = simulated.PLAIN, whole_set.WHOLE_SET
+    assert [made(style) for style in (plain, plain, whole, whole, plain)] == [
         *(True, False, True, False, True)
     ]
 

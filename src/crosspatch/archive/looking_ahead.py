@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import h5py
-
-from crosspatch.recordings.hdf5 import Bytes
 
 #: Bytes of an object's header up to where it may go on elsewhere.
 _HEADER = 512
@@ -27,53 +26,44 @@ _CONTINUATION, _SYMBOL_TABLE = 0x10, 0x11
 Range = tuple[int, int]
 
 
-def hint_members(content: Bytes, groups: Iterable[h5py.Group]) -> None:
-    """The headers of all members of some groups.
+class Announced(Protocol):
+    """Bytes that can be told what will be looked up."""
 
-    Parameters
-    ----------
-    content : Bytes
-        Of the file the groups are in.
-    groups : iterable of Group
-    """
-    if not content.doubtful():
-        return
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Some bytes; fewer where the file ends."""
+
+    def announce(self, ranges: Iterable[Range]) -> None:
+        """Say that there is something to be looked up in these (offset, count)."""
+
+
+def announce_members(content: Announced, groups: Iterable[h5py.Group]) -> None:
+    """The headers of all members of some groups."""
     groups = list(groups)
     trees = [tree for group in groups for tree, _ in _tables(content, _address(group))]
-    content.hint([(child, _MEMBERS) for tree in trees for child in _children(content, tree)])
+    content.announce([(child, _MEMBERS) for tree in trees for child in _children(content, tree)])
     members: list[int] = []
     for group in groups:
         with suppress(Exception):  # what is damaged is found when it is read
             links = [group.id.links.get_info(name.encode()) for name in group]
             members += [link.u for link in links if link.type == h5py.h5l.TYPE_HARD]
-    content.hint([(member, _HEADER) for member in members])
-    content.hint([part for member in members for part in _parts(content, member)[1:]])
+    content.announce([(member, _HEADER) for member in members])
+    content.announce([part for member in members for part in _parts(content, member)[1:]])
     # HDF5 looks at a group's tree when it opens the group.
-    content.hint([(tree, _NODE) for member in members for tree, _ in _tables(content, member)])
+    content.announce([(tree, _NODE) for member in members for tree, _ in _tables(content, member)])
 
 
-def hint_samples(content: Bytes, series: Sequence[h5py.Group]) -> None:
-    """What says where the samples of some series lie.
-
-    Parameters
-    ----------
-    content : Bytes
-        Of the file the series are in.
-    series : sequence of Group
-        Each with a dataset ``data``.
-    """
-    if not content.doubtful():
-        return
+def announce_samples(content: Announced, series: Sequence[h5py.Group]) -> None:
+    """What says where the samples of some series, their ``data``, lie."""
     tables = [table for group in series for table in _tables(content, _address(group))]
     members = [(child, _MEMBERS) for tree, _ in tables for child in _children(content, tree)]
-    content.hint([(heap, _HEAP) for _, heap in tables] + members)
+    content.announce([(heap, _HEAP) for _, heap in tables] + members)
     found = []
     for group in series:
         with suppress(Exception):
             link = group.id.links.get_info(b"data")
             found += [link.u] if link.type == h5py.h5l.TYPE_HARD else []
-    content.hint([(address, _SAMPLES) for address in found])
-    content.hint([part for address in found for part in _parts(content, address)[1:]])
+    content.announce([(address, _SAMPLES) for address in found])
+    content.announce([part for address in found for part in _parts(content, address)[1:]])
 
 
 def _address(group: h5py.Group) -> int:
@@ -84,7 +74,7 @@ def _number(text: bytes, at: int, count: int) -> int:
     return int.from_bytes(text[at : at + count], "little")
 
 
-def _parts(content: Bytes, address: int) -> list[Range]:
+def _parts(content: Announced, address: int) -> list[Range]:
     """The pieces an object's header lies in: (offset, count)."""
     head = content.read_at(address, _HEADER)
     if head[:1] != b"\x01":
@@ -98,7 +88,7 @@ def _parts(content: Bytes, address: int) -> list[Range]:
     return [first, *more]
 
 
-def _messages(content: Bytes, part: Range) -> Iterator[tuple[int, bytes]]:
+def _messages(content: Announced, part: Range) -> Iterator[tuple[int, bytes]]:
     """Kind and body of the messages in a piece of a header."""
     text = content.read_at(*part)
     at = 0
@@ -108,7 +98,7 @@ def _messages(content: Bytes, part: Range) -> Iterator[tuple[int, bytes]]:
         at += 8 + size
 
 
-def _tables(content: Bytes, address: int) -> Iterator[Range]:
+def _tables(content: Announced, address: int) -> Iterator[Range]:
     """Addresses of the tree and the heap that hold a group's members."""
     for part in _parts(content, address):
         for kind, body in _messages(content, part):
@@ -116,7 +106,7 @@ def _tables(content: Bytes, address: int) -> Iterator[Range]:
                 yield _number(body, 0, 8), _number(body, 8, 8)
 
 
-def _children(content: Bytes, tree: int) -> list[int]:
+def _children(content: Announced, tree: int) -> list[int]:
     """Addresses of the lists of members that a group's tree leads to, if it has one level."""
     node = content.read_at(tree, _NODE)
     if node[:4] != b"TREE" or node[5] != 0:

@@ -1,0 +1,145 @@
+"""What tasks run on: the Allen tables, simulated cohorts or the user's own, and their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anndata
+
+from crosspatch.cohorts import table
+from crosspatch.cohorts.cells import Cells, cells_of
+from crosspatch.cohorts.dataset import collections
+from crosspatch.cohorts.loading import AUTO, SIMULATED
+from crosspatch.cohorts.made_up import load_simulated
+from crosspatch.errors import CohortError, EvaluationError
+from crosspatch.evaluation.protocols import TASKS, Task, task_named
+from crosspatch.telling import Stage
+
+
+def load_cohorts(
+    names: Sequence[str],
+    features: str | None = None,
+    tasks: Sequence[str] | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    verify: bool = True,
+    simulate_in: str | Path = "simulated",
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Stage | None = None,
+) -> dict[str, anndata.AnnData]:
+    """Load the cohorts that some tasks need.
+
+    Parameters
+    ----------
+    names : sequence of str
+        A collection of datasets, such as ``allen``; ``simulated``; or files of cohort tables,
+        one per species.
+    features : str, optional
+        Layout; by default ``shared``, ``gouwens`` for simulated cohorts, and whatever a cohort
+        table has.
+    tasks : sequence of str, optional
+        All by default.
+    data_dir : path, optional
+    verify : bool
+        Whether source files other than the pinned ones are refused.
+    simulate_in : path
+        Folder for simulated recordings.
+    seed, jobs : int
+        Of the simulation.
+    progress : callable, optional
+        Stage of the simulation.
+
+    Returns
+    -------
+    dict
+        Species to cohort table. A species whose dataset cannot give the features is left out.
+
+    Raises
+    ------
+    CohortError
+        If a name is unknown, two tables are of one species, or nothing can give the features.
+    """
+    needed = _species_of(tasks)
+    if list(names) == [SIMULATED]:
+        layout = features or "gouwens"
+        return {
+            species: load_simulated(
+                species, layout, simulate_in, seed=seed, jobs=jobs, progress=progress
+            )
+            for species in needed
+        }
+    if len(names) == 1 and names[0] in collections():
+        datasets = collections()[names[0]]
+        possible = {
+            species: dataset
+            for species, dataset in datasets.items()
+            if species in needed and features in (None, *dataset.layouts)
+        }
+        # Where none is possible, let the loader say which layouts there are.
+        return {
+            species: dataset.load(features, data_dir, verify=verify)
+            for species, dataset in (possible or datasets).items()
+        }
+    if data_dir is not None or not verify:
+        what = "{data_dir} and {unverified}"
+        raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
+    return _load_files(names, features)
+
+
+def _species_of(tasks: Sequence[str] | None) -> list[str]:
+    """Species that some tasks need, or all."""
+    chosen = map(task_named, tasks) if tasks else TASKS.values()
+    return list(dict.fromkeys(species for task in chosen for species in task.needs))
+
+
+def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:
+    cohorts: dict[str, anndata.AnnData] = {}
+    for name in names:
+        if Path(name).suffix != ".h5ad":
+            known = ", ".join((*collections(), SIMULATED, AUTO))
+            raise CohortError(f"no cohort '{name}'; give {known} alone, or names of .h5ad files")
+        cohort = table.read(name)
+        if features is not None:
+            cohort = table.in_layout(cohort, features)
+        there = sorted(set(cohort.obs["species"].astype(str)))
+        if len(there) > 1:  # counts of what was joined and left out are of both together
+            head = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
+            cohort.uns["crosspatch"] = head
+        for species in there:
+            if species in cohorts:
+                raise CohortError(f"{name}: there is already a table of {species} cells; give one")
+            cohorts[species] = cohort[(cohort.obs["species"] == species).to_numpy()].copy()
+    return cohorts
+
+
+def require_cohorts(task: Task, cohorts: Mapping[str, anndata.AnnData]) -> None:
+    """Check that the cohorts that a task needs are there."""
+    for species in task.needs:
+        if species not in cohorts:
+            raise EvaluationError(
+                f"task '{task.name}' needs a {species} cohort, and there is none in these features",
+                hint="use {features} shared or give the cohort",
+            )
+
+
+def cells_for(
+    task: Task, cohorts: Mapping[str, anndata.AnnData], alignment: str
+) -> dict[str, Cells]:
+    """Cells of the species that a task needs, by species; those that are predicted come first."""
+    reading = alignment if task.aligned else None
+    cells = {species: cells_of(cohorts[species], reading) for species in task.needs}
+    both = " and ".join(cells)
+    if len({part.layout.features for part in cells.values()}) > 1:
+        raise EvaluationError(
+            f"{both} cohorts have different features", hint="build both with {layout} shared"
+        )
+    classes = [set(part.y) for part in cells.values()]
+    odd = sorted(set.union(*classes) - set.intersection(*classes))
+    if odd:
+        raise EvaluationError(
+            f"{both} cells must have the same classes; '{odd[0]}' is in one only",
+            hint="use another {alignment} or leave the class out",
+        )
+    return cells

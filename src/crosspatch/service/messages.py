@@ -1,0 +1,231 @@
+"""What goes to a worker, and what comes back: every request, answer and word in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosspatch.errors import CrosspatchError
+from crosspatch.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from crosspatch.features.extraction import StepDescription
+    from crosspatch.service.mapping_screen import Choosable, Columns
+    from crosspatch.tables.mapping import Override
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why something could not be done; the fields are those of `CrosspatchError`."""
+
+    message: str
+    hint: str = ""
+    code: str = CrosspatchError.code
+
+    @property
+    def words(self) -> str:
+        """The message and what to do."""
+        return CrosspatchError(self.message, self.hint).in_words()
+
+
+# Requests
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file of an upload, and how it is read."""
+
+    #: The upload's folder.
+    folder: Path
+    #: In the upload.
+    number: int
+    path: Path
+    #: What the user calls it.
+    label: str
+    #: Whether it is a recording, else a table.
+    recording: bool
+    #: Of cells whose file does not say.
+    species: str | None
+    quality: str
+    step: StepDescription | None
+    #: What the user chose of the columns of a table.
+    choices: Mapping[str, Override]
+
+    @property
+    def recorded(self) -> Path:
+        """Where it is kept what was recorded."""
+        return self.folder / f"recording-{self.number}.json"
+
+    def details(self, row: int | str) -> Path:
+        """Where it is kept what is said of a cell."""
+        return self.folder / f"details-{self.number}-{row}.json"
+
+    def forget(self) -> None:
+        """Delete what was said of its cells."""
+        self.recorded.unlink(missing_ok=True)
+        for file in self.folder.glob(self.details("*").name):
+            file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Load the models and the map; make them where they are not there yet. To `Ready`."""
+
+    settings: ServiceSettings
+
+
+@dataclass(frozen=True)
+class FileRequest:
+    """Something to be done with a file."""
+
+    file: GivenFile
+
+
+class Measure(FileRequest):
+    """Measure a recording, predict and explain the cell, and keep its sweeps. To `Predicted`."""
+
+
+class FindColumns(FileRequest):
+    """Find out what the columns of a table are. To `Found`."""
+
+
+class PredictTable(FileRequest):
+    """Predict the cells of a table. To `Predicted`."""
+
+
+@dataclass(frozen=True)
+class Refuse(FileRequest):
+    """Keep a row for a recording that hung or brought its process down. To `Predicted`."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class ExplainRow(FileRequest):
+    """Explain one row of a table. To `Done`."""
+
+    row: int
+
+
+@dataclass(frozen=True)
+class Simulate(FileRequest):
+    """Simulate a recording or a table at the place of a file. To `Done`."""
+
+    #: Name of the example.
+    example: str
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write cells as csv, h5ad or report (html), as the ending of the file says. To `Done`."""
+
+    out: Path
+    files: tuple[GivenFile, ...]
+    #: What was said of them.
+    said: tuple[str, ...]
+    #: Names of the files without any row, and why.
+    unread: tuple[tuple[str, str], ...]
+
+
+Request = Prepare | FileRequest | Export
+
+
+# Said meanwhile
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something the operator of the server should read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """How far the training of default models is."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What is being done with a file, and how many of its rows are done."""
+
+    stage: str
+    done: int | None = None
+
+
+Told = Line | Training | Doing
+
+
+# Answers
+
+
+@dataclass(frozen=True)
+class MapPoints:
+    """Cells of the reference on the map, column by column."""
+
+    cell_id: list[str]
+    species: list[str]
+    subclass: list[str]
+    x: list[float]
+    y: list[float]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The models of a worker."""
+
+    crosspatch: str
+    models: list[Mapping[str, object]]
+    parameters: Mapping[str, object]
+    #: Of the table of cells.
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]
+    measures_recordings: bool
+    #: Features a column can be.
+    features: list[Choosable]
+    #: Or why there is none.
+    map: MapPoints | Fault
+
+
+@dataclass(frozen=True)
+class Found:
+    """The columns of a table; None where they are the model's own features."""
+
+    columns: Columns | None
+    messages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How many rows were predicted."""
+
+    rows: int
+    messages: tuple[str, ...]
+    #: Why nothing was measured on a recording.
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was asked for is there."""
+
+
+#: It was no longer wanted.
+STOPPED = Fault("stopped", code="stopped")
+
+Outcome = Ready | Found | Predicted | Done | Fault
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a request."""
+
+    outcome: Outcome
+    #: Whether the process should be replaced.
+    worn: bool = False
