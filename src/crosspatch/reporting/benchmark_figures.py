@@ -144,21 +144,25 @@ def _forest(
     ]
     figure, shown = stacked(tall, width)
     for axes, title, (*_, part), names in zip(shown, titles, panels, labels, strict=True):
-        axes.axvline(0, color=ZERO, linewidth=1, zorder=0)
-        rows = pd.Series(range(len(part)), index=part.index)
-        clear = (part["ci_low"] > 0) | (part["ci_high"] < 0)
-        for chosen, colour, fill, label in (
-            (clear, ACCENT, ACCENT, "interval without zero"),
-            (~clear, GREY, "white", "interval with zero"),
-        ):
-            if chosen.any():
-                delta, ends = part.loc[chosen, "delta_macro_f1"], ends_of(part[chosen])
-                intervals(axes, delta, rows[chosen], "o", colour, label, xerr=ends, fill=fill)
+        _draw_differences(axes, part)
         name_rows(axes, names, title)
         axes.invert_yaxis()
         axes.set_xlabel(what)
     legend_of_all(figure, shown)
     return figure
+
+
+def _draw_differences(axes: Axes, part: pd.DataFrame) -> None:
+    axes.axvline(0, color=ZERO, linewidth=1, zorder=0)
+    rows = pd.Series(range(len(part)), index=part.index)
+    clear = (part["ci_low"] > 0) | (part["ci_high"] < 0)
+    for chosen, colour, fill, label in (
+        (clear, ACCENT, ACCENT, "interval without zero"),
+        (~clear, GREY, "white", "interval with zero"),
+    ):
+        if chosen.any():
+            delta, ends = part.loc[chosen, "delta_macro_f1"], ends_of(part[chosen])
+            intervals(axes, delta, rows[chosen], "o", colour, label, xerr=ends, fill=fill)
 
 
 @styled
@@ -213,13 +217,7 @@ def class_f1_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
 
     room = max(map(width_of, summary["model"].astype(str)), default=1.0)
     columns = max(1, int((width - room - 0.2) // 1.0))
-    blocks = []
-    for title, part in parts_of(summary, _KEYS):
-        names = [
-            name for name in ordered(f1_classes(part)) if part[f"f1_{name}_mean"].notna().any()
-        ]
-        for number, row in enumerate(in_rows(names, columns)):
-            blocks.append(("" if number else title, part, row))
+    blocks = [block for part in parts_of(summary, _KEYS) for block in _f1_blocks(*part, columns)]
     heights = [0.17 * len(part) + 0.62 + 0.22 * bool(title) for title, part, _ in blocks]
     layout = ConstrainedLayoutEngine(h_pad=0.02)
     figure = Figure(figsize=(width, sum(heights)), layout=layout)
@@ -238,6 +236,15 @@ def class_f1_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
         for axes in panels[len(names) :]:
             axes.set_axis_off()
     return figure
+
+
+def _f1_blocks(
+    title: str, part: pd.DataFrame, columns: int
+) -> list[tuple[str, pd.DataFrame, list[str]]]:
+    """Classes that have an F1, in rows of so many; the first row has the title."""
+    names = [n for n in ordered(f1_classes(part)) if part[f"f1_{n}_mean"].notna().any()]
+    rows = in_rows(names, columns)
+    return [("" if number else title, part, row) for number, row in enumerate(rows)]
 
 
 def _draw_f1(axes: Axes, part: pd.DataFrame, name: str) -> None:

@@ -45,12 +45,15 @@ def draw_probabilities(view: CellView, place: SubFigure) -> None:
 def draw_contributions(view: CellView, shares: Contributions, place: SubFigure) -> None:
     """What each family speaks for and against, of the two most probable classes."""
     axes = place.subplots()
-    shown = shares.classes[:2]
+    shown, handles = shares.classes[:2], []
     measured = [(row, each.classes) for row, each in enumerate(shares.families) if each.measured]
     reach = max(0.02, *(abs(of[name].contribution) for _, of in measured for name in shown))
     for name, shift in zip(shown, (-0.2, 0.2), strict=False):
         at = [row + shift for row, _ in measured]
-        _draw_shares(axes, at, [of[name] for _, of in measured], colour_of(name), 0.03 * reach)
+        colour = colour_of(name)
+        _draw_shares(axes, at, [of[name] for _, of in measured], colour, 0.03 * reach)
+        label = f"{name}: from {shares.base[name]:.2f} to {view.cell.probabilities[name]:.2f}"
+        handles.append(swatch(label, colour))
     for row, family in enumerate(shares.families):
         if not family.measured:
             axes.text(0.03 * reach, row, "not measured", va="center", color="0.45")
@@ -59,13 +62,6 @@ def draw_contributions(view: CellView, shares: Contributions, place: SubFigure) 
     _name_rows(axes, [wrapped(readable(each.family), 1.2) for each in shares.families])
     place.suptitle("what speaks against (left) and for (right)")
     axes.set_xlabel("added to the probability by each family")
-    handles = [
-        swatch(
-            f"{name}: from {shares.base[name]:.2f} to {view.cell.probabilities[name]:.2f}",
-            colour_of(name),
-        )
-        for name in shown
-    ]
     ncols = 2 if inches(place)[0] > 3.8 else 1
     place.legend(handles=handles, loc="outside lower center", ncols=ncols)
 

@@ -11,7 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosspatch.reporting.labels import ordered, readable, width_of, wrapped
-from crosspatch.reporting.panels import Panel, across_zero, add_panels, in_rows, nothing, panels
+from crosspatch.reporting.panels import (
+    Panel,
+    across_zero,
+    add_panels,
+    in_rows,
+    nothing,
+    panelled,
+    panels,
+)
 from crosspatch.reporting.style import (
     ACCENT,
     LARGE,
@@ -136,8 +144,6 @@ def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
 
     Families come by their mean fall over all panels. Bars are the table's intervals.
     """
-    from matplotlib.figure import Figure
-
     overall = importance[importance["scope"] == "macro_f1"]
     if overall.empty:
         return nothing("No family was left out here.", width)
@@ -146,9 +152,7 @@ def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
     room = width * (0.3 if columns == 2 else 0.36)
     families = [_by_fall(overall, part) for part in parts]
     heights = [0.6 + _rows_height(names, room, 0.34) for names in families]
-    tall = sum(max(row) for row in in_rows(heights, columns)) + 0.4
-    figure = Figure(figsize=(width, tall), layout="constrained")
-    drawn = add_panels(figure, heights, columns, sharex=True)
+    figure, drawn = panelled(width, heights, columns, 0.4, sharex=True)
     named = _named(families, columns)
     for axes, part, names, labelled in zip(drawn, parts, families, named, strict=True):
         across_zero(axes, [wrapped(readable(name), room) for name in names])
@@ -196,12 +200,7 @@ def agreement_figure(
     if points.empty and agreement.empty:
         return nothing("Nothing was compared here.", width)
     families = list(dict.fromkeys(points["family"]))
-    parts = [
-        Panel(f"{part.title}, {how}", part.species, part.table[part.table["how"] == how])
-        for part in (panels(points) if len(points) else [])
-        for how in _HOW
-        if (part.table["how"] == how).any()
-    ]
+    parts = _agreement_parts(points)
     columns = 2 if width >= SIDE_BY_SIDE else 1
     titles = [_agreement_title(agreement, part, width / columns - 0.8) for part in parts]
     heights = [2.0 + LINE * (1 + title.count("\n")) for title in titles]
@@ -243,6 +242,15 @@ def _points(importance: pd.DataFrame, attention: pd.DataFrame) -> pd.DataFrame:
     drops = importance[importance["scope"] == "macro_f1"]
     weights = attention[attention["subclass"] == "all"]
     return drops.merge(weights[[*keys, "family", "weight", "sd"]], on=[*keys, "family"])
+
+
+def _agreement_parts(points: pd.DataFrame) -> list[Panel]:
+    return [
+        Panel(f"{part.title}, {how}", part.species, part.table[part.table["how"] == how])
+        for part in (panels(points) if len(points) else [])
+        for how in _HOW
+        if (part.table["how"] == how).any()
+    ]
 
 
 def _agreement_title(agreement: pd.DataFrame, part: Panel, inches: float) -> str:

@@ -25,25 +25,33 @@ def findings(
     """What a reader should take home; each finding only where there are results for it."""
     for source in benchmarks:
         where = say(" (folder {name})", name=code(source.label)) if len(benchmarks) > 1 else ""
-        sentences = [_best(source, task) for task in best_by_task(source)]
-        yield _about(say("Best models, mean ± SD over runs{where}", where=where), sentences)
-    gains: list[Content] = [
-        gain_in_words(source, name) for source in benchmarks for name in mouse_learners(source)
-    ]
-    gains += [sentence for source in curves for sentence in gains_in_words(source)]
-    if gains:
-        yield _about("What mouse is worth", gains)
-    sets = [sentence for source in benchmarks for sentence in _coverage(source)]
-    if sets:
-        yield _about("Prediction sets that aim at 90 %", sets)
+        best = [_best(source, task) for task in best_by_task(source)]
+        yield _about(say("Best models, mean ± SD over runs{where}", where=where), best)
+    for title, sentences in (
+        ("What mouse is worth", [*_gains(benchmarks, curves)]),
+        ("Prediction sets that aim at 90 %", [s for each in benchmarks for s in _coverage(each)]),
+    ):
+        if sentences:
+            yield _about(title, sentences)
     for source in explanations:
-        for title, what in (
-            ("Attention and what really matters", "attention and"),
-            ("Do families matter alike in both species", "mouse and human"),
-        ):
-            if verdicts := verdicts_in_words(source, what):
-                yield _about(title, verdicts)
+        yield from _verdicts(source)
         yield from _conserved(source)
+
+
+def _gains(benchmarks: Sequence[ResultSource], curves: Sequence[ResultSource]) -> Iterator[Content]:
+    for source in benchmarks:
+        yield from (gain_in_words(source, name) for name in mouse_learners(source))
+    for source in curves:
+        yield from gains_in_words(source)
+
+
+def _verdicts(source: ResultSource) -> Iterator[Content]:
+    for title, what in (
+        ("Attention and what really matters", "attention and"),
+        ("Do families matter alike in both species", "mouse and human"),
+    ):
+        if verdicts := verdicts_in_words(source, what):
+            yield _about(title, verdicts)
 
 
 def _about(title: Content, sentences: Sequence[Content]) -> Markup:

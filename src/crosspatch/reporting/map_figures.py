@@ -10,11 +10,10 @@ import pandas as pd
 from crosspatch.reporting.labels import colour_of, ordered
 from crosspatch.reporting.panels import (
     across_zero,
-    add_panels,
     dot,
-    in_rows,
     limits_of,
     nothing,
+    panelled,
     species_in,
 )
 from crosspatch.reporting.style import (
@@ -47,8 +46,6 @@ def separation_figure(separation: pd.DataFrame, width: float = WIDE) -> Figure:
 
     Filled marks have p < 0.05 against permuted labels; the p of open ones is written beside them.
     """
-    from matplotlib.figure import Figure
-
     if separation.empty:
         return nothing("No classes were compared here.", width)
     several = len(separation["features"].unique()) > 1
@@ -61,9 +58,7 @@ def separation_figure(separation: pd.DataFrame, width: float = WIDE) -> Figure:
     columns = 2 if width >= SIDE_BY_SIDE else 1
     rows = [_pair_names(part) for *_, part in kinds]
     heights = [0.4 * len(names) + 0.75 for names in rows]
-    tall = sum(max(row) for row in in_rows(heights, columns)) + 0.5
-    figure = Figure(figsize=(width, tall), layout="constrained")
-    drawn = add_panels(figure, heights, columns)
+    figure, drawn = panelled(width, heights, columns, 0.5)
     for axes, (metric, of, part), names in zip(drawn, kinds, rows, strict=True):
         title, what = _METRICS[metric]
         across_zero(axes, names)

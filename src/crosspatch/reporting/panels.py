@@ -116,6 +116,17 @@ def add_panels(
     return found
 
 
+def panelled(
+    width: float, heights: Sequence[float], columns: int, more: float, *, sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `add_panels`, with so many inches more for what stands beside them."""
+    from matplotlib.figure import Figure
+
+    tall = sum(max(row) for row in in_rows(heights, columns)) + more
+    figure = Figure(figsize=(width, tall), layout="constrained")
+    return figure, add_panels(figure, heights, columns, sharex=sharex)
+
+
 def stacked(rows: Sequence[int], width: float) -> tuple[Figure, list[Axes]]:
     """Panels one below the other on one scale, each as high as its rows need."""
     from matplotlib.figure import Figure

@@ -168,14 +168,7 @@ def _read_sources(folders: Sequence[str | Path]) -> list[ResultSource]:
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
         raise CrosspatchError("no result folder was given; give the folder of `crosspatch run`")
-    names = Counter(path.name for path in paths)
-    labels: list[str] = []
-    for path in paths:
-        label = path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}"
-        while label in labels:
-            label += "+"
-        labels.append(label)
-    sources = [read_source(path, label) for path, label in zip(paths, labels, strict=True)]
+    sources = [read_source(path, label) for label, path in _labelled(paths).items()]
     made_up = [source.path for source in sources if source.simulated]
     real = [source.path for source in sources if not source.simulated]
     if made_up and real:
@@ -184,6 +177,18 @@ def _read_sources(folders: Sequence[str | Path]) -> list[ResultSource]:
             "report of each by itself"
         )
     return sources
+
+
+def _labelled(paths: Sequence[Path]) -> dict[str, Path]:
+    """Folders by name; with the folder above it, and a plus, where several have one name."""
+    names = Counter(path.name for path in paths)
+    found: dict[str, Path] = {}
+    for path in paths:
+        label = path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}"
+        while label in found:
+            label += "+"
+        found[label] = path
+    return found
 
 
 def _about(sources: Sequence[ResultSource]) -> Iterator[Block]:
@@ -283,17 +288,17 @@ def _missing(
     there = {name for name, blocks in made.items() if blocks}
     if "learning-curve" in there:
         there.add("gain-from-mouse")
-    lacking = [name for name in _MAKES if name not in there]
+    lacking = [made for name, made in _MAKES.items() if name not in there]
     if not lacking:
         return
     yield Paragraph(
         say(
             "No results were given for {what}. These commands make them; give their folders to "
             "crosspatch report together with the others.",
-            what=listed([_MAKES[name][0] for name in lacking], "or"),
+            what=listed([what for what, _ in lacking], "or"),
         )
     )
-    commands = [_MAKES[name][1] for name in lacking]
+    commands = [words for _, words in lacking]
     names = [*(source.label for source in sources), *(words[-1] for words in commands)]
     report = ("crosspatch", "report", *names, "--out", "report.html")
     yield Commands([shlex.join(words) for words in (*commands, report)])
@@ -362,6 +367,15 @@ def _leaves(settings: Settings, above: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 def command_of(source: ResultSource) -> str:
     """The command that makes a folder's results again."""
+    commands = {EXPLANATION: "explain-models", LEARNING_CURVE: "learning-curve"}
+    words = ["crosspatch", commands.get(source.kind, "run")]
+    for name, values in (_options(source) | {"out": [source.label]}).items():
+        words += [f"--{name}", *map(str, values)]
+    return shlex.join(words)
+
+
+def _options(source: ResultSource) -> dict[str, Sequence[object]]:
+    """Options of that command, and what they are given."""
     settings = source.settings
     options: dict[str, Sequence[object]] = {}
     if source.kind == BENCHMARK:
@@ -380,12 +394,7 @@ def command_of(source: ResultSource) -> str:
         "no-removed": not settings.get("removed", True),
         "unverified": _unverified(source),
     }
-    options |= {name: () for name, given in flags.items() if given}
-    commands = {EXPLANATION: "explain-models", LEARNING_CURVE: "learning-curve"}
-    words = ["crosspatch", commands.get(source.kind, "run")]
-    for name, values in (options | {"out": [source.label]}).items():
-        words += [f"--{name}", *map(str, values)]
-    return shlex.join(words)
+    return options | {name: () for name, given in flags.items() if given}
 
 
 _NAMED = ("protocol", "runs", "alignment", "seed", "seeds")
