@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from crosspatch.reporting import (
+    agreement_figures,
     conserved_figures,
     curve_figures,
     example_figures,
@@ -231,7 +232,7 @@ def _agreement_blocks(source: ResultSource) -> Iterator[Block]:
         )
         yield Picture(
             f"agreement_{source.name}",
-            partial(explanation_figures.agreement_figure, importance, attention, agreement),
+            partial(agreement_figures.agreement_figure, importance, attention, agreement),
             "Families by attention and by the fall without them, and rank correlations with "
             f"intervals. {verdicts}",
             "Attention against what really happens. Did attention explain the model, families with "
