@@ -58,8 +58,8 @@ def scores_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
     for axes, (title, part) in zip(panels, parts, strict=True):
         part = part.sort_values("macro_f1_mean")
         rows, sd = range(len(part)), part["macro_f1_sd"].to_numpy(dtype=float)
-        label = "here, mean ± SD over runs"
-        intervals(axes, part["macro_f1_mean"], rows, "o", ACCENT, label, xerr=sd)
+        ours, label = part["macro_f1_mean"], "here, mean ± SD over runs"
+        intervals(axes, ours, rows, "o", ACCENT, label, xerr=sd)
         theirs = np.asarray(part.get("published_macro_f1", [np.nan]), dtype=float)
         if np.isfinite(theirs).any():
             label = "published, on other cells and folds"
@@ -219,8 +219,7 @@ def class_f1_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
     columns = max(1, int((width - room - 0.2) // 1.0))
     blocks = [block for part in parts_of(summary, _KEYS) for block in _f1_blocks(*part, columns)]
     heights = [0.17 * len(part) + 0.62 + 0.22 * bool(title) for title, part, _ in blocks]
-    layout = ConstrainedLayoutEngine(h_pad=0.02)
-    figure = Figure(figsize=(width, sum(heights)), layout=layout)
+    figure = Figure(figsize=(width, sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.02))
     inner = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
     across = max((len(names) for _, _, names in blocks), default=1)
     values = summary[[f"f1_{name}_mean" for name in f1_classes(summary)]].to_numpy(dtype=float)

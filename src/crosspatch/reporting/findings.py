@@ -13,7 +13,8 @@ from crosspatch.reporting.benchmark_sections import (
     gain_in_words,
     mouse_learners,
 )
-from crosspatch.reporting.explanation_sections import gains_in_words, verdicts_in_words
+from crosspatch.reporting.curve_sections import gains_in_words
+from crosspatch.reporting.explanation_sections import verdicts_in_words
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, code, listed, say
 
 

@@ -25,9 +25,9 @@ from crosspatch.reporting.benchmark_sections import (
     gain_blocks,
     results_blocks,
 )
+from crosspatch.reporting.curve_sections import curve_blocks
 from crosspatch.reporting.explanation_sections import (
     conserved_blocks,
-    curve_blocks,
     explanation_blocks,
     pictures_blocks,
     separation_blocks,
