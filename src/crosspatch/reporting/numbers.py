@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -19,41 +22,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK, read_settings
-from crosspatch.explanation.explain import EXPLANATION
-
-#: Columns that a report needs of each table, by kind of folder.
-COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
-    BENCHMARK: {
-        "results": ("task", "features", "model", "protocol", "run", "fold", "macro_f1"),
-        "summary": ("task", "model", "runs", "macro_f1_mean", "macro_f1_sd", "accuracy_mean"),
-        "comparisons": ("task", "model_a", "model_b", "delta_macro_f1", "ci_low", "ci_high"),
-        "confusion": ("task", "model", "run", "true", "predicted", "cells"),
-        "calibration": ("task", "model", "ece_mean", "confident_mean", "outside_mean"),
-        "coverage": ("task", "model", "sets", "class", "coverage_mean", "set_size_mean"),
-        "reliability": ("task", "model", "bin_low", "bin_high", "cells", "confidence", "accuracy"),
-        "families": ("task", "model", "present", "macro_f1_mean", "coverage_mean"),
-        "cohorts": ("species", "group", "name", "cells", "donors", "share"),
-    },
-    LEARNING_CURVE: {
-        "summary": ("model", "mouse", "cells_per_class", "cut", "macro_f1_mean", "ci_low"),
-        "gains": ("model", "without", "cells_per_class", "cut", "delta_macro_f1", "ci_low"),
-        "cohorts": ("species", "group", "name", "cells", "donors", "share"),
-    },
-    EXPLANATION: {
-        "results": ("species", "model", "condition", "macro_f1"),
-        "importance": ("species", "model", "how", "family", "scope", "drop", "ci_low", "ci_high"),
-        "attention": ("species", "model", "subclass", "family", "weight"),
-        "agreement": ("what", "species", "model", "spearman", "verdict"),
-        "conserved": ("level", "group", "feature", "family", "mouse_auc", "human_auc", "verdict"),
-        "separation": ("species", "metric", "a", "b", "value", "p_value"),
-        "map": ("species", "subclass", "x", "y"),
-        "loadings": ("species", "family", "component", "feature", "loading"),
-        "examples": ("species", "subclass", "family", "feature", "example", "median"),
-        "cohorts": ("species", "group", "name", "cells", "donors", "share"),
-    },
-}
 
 #: What a run writes beside its tables, as JSON.
 Settings = Mapping[str, Any]
@@ -70,6 +39,13 @@ class Shown(Protocol):
 
 #: What may stand in a text or a table.
 Content = str | Shown
+
+
+@cache
+def _needed() -> dict[str, dict[str, list[str]]]:
+    """Columns that a report needs of each table, by kind of folder."""
+    file = files("crosspatch.reporting") / "data" / "columns.toml"
+    return tomllib.loads(file.read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -114,7 +90,7 @@ class ResultSource:
             file = self.path / f"{name}.csv"
             if not file.is_file():
                 return pd.DataFrame()
-            self._tables[name] = self._read(file, COLUMNS[self.kind].get(name, ()))
+            self._tables[name] = self._read(file, _needed()[self.kind].get(name, []))
         return self._tables[name]
 
     def rows(self, name: str, part: pd.DataFrame | None = None) -> list[TableRow]:
@@ -122,7 +98,7 @@ class ResultSource:
         frame = self.table(name) if part is None else part
         return [TableRow(self, name, int(row)) for row in frame.index]
 
-    def _read(self, file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    def _read(self, file: Path, columns: list[str]) -> pd.DataFrame:
         try:
             # As precise as it was written, so that a reader finds the same digits in the file.
             frame = pd.read_csv(file, float_precision="round_trip")
@@ -145,7 +121,7 @@ def read_source(path: Path, label: str) -> ResultSource:
         If it is none, of an unknown kind, or its run was not finished.
     """
     source = ResultSource(path, label, read_settings(path))
-    if source.kind not in COLUMNS:
+    if source.kind not in _needed():
         raise EvaluationError(f"{path} holds results of a kind that is not known: {source.kind}")
     return source
 
