@@ -180,11 +180,7 @@ def write_page(
     sections = [section for section in sections if section.blocks]
     pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
     folder = out.with_name(f"{out.stem}_figures") if beside and pictures else out.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        said = f"{folder} cannot be made ({error.strerror})"
-        raise CrosspatchError(said, hint="choose another {out}") from error
+    _make(folder)
     tell = progress or (lambda done, total: None)
     drawn: dict[str, dict[str, _Drawn]] = {}
     written: list[Path] = []
@@ -198,6 +194,14 @@ def write_page(
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
     return [out, *written]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        said = f"{folder} cannot be made ({error.strerror})"
+        raise CrosspatchError(said, hint="choose another {out}") from error
 
 
 def _small_enough(

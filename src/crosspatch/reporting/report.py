@@ -291,14 +291,14 @@ def _missing(
     lacking = [made for name, made in _MAKES.items() if name not in there]
     if not lacking:
         return
+    what, commands = zip(*lacking, strict=True)
     yield Paragraph(
         say(
             "No results were given for {what}. These commands make them; give their folders to "
             "crosspatch report together with the others.",
-            what=listed([what for what, _ in lacking], "or"),
+            what=listed(what, "or"),
         )
     )
-    commands = [words for _, words in lacking]
     names = [*(source.label for source in sources), *(words[-1] for words in commands)]
     report = ("crosspatch", "report", *names, "--out", "report.html")
     yield Commands([shlex.join(words) for words in (*commands, report)])
