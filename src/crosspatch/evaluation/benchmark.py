@@ -171,13 +171,18 @@ def _entries(
                 "from a second species",
                 hint="use {task} transfer",
             )
-    idle = sorted(set(models or ()) - {entry.name for _, able in found for entry in able})
-    if idle:
+    _refuse_idle(set(models or ()) - {entry.name for _, able in found for entry in able})
+    return found
+
+
+def _refuse_idle(models: set[str]) -> None:
+    """Refuse models that no task can use."""
+    if models:
         raise EvaluationError(
-            f"model '{idle[0]}' learns from a second species and is used in task 'transfer' only",
+            f"model '{min(models)}' learns from a second species and is used in task 'transfer' "
+            "only",
             hint="add {task} transfer",
         )
-    return found
 
 
 def _jobs(
