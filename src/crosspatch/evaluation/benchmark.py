@@ -31,13 +31,6 @@ from crosspatch.evaluation.task_cohorts import cells_for, require_cohorts
 from crosspatch.evaluation.uncertainty import FoldOutcome, Place, predicted_classes
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
-from crosspatch.species import SPECIES
-
-#: Models of a first look, by task: one of each kind that tells most.
-DEFAULT_MODELS = {
-    **{name: each.first_models for name, each in SPECIES.items()},
-    "transfer": ("bilstm-attention", "finetune"),
-}
 
 
 @dataclass(frozen=True)
@@ -167,7 +160,7 @@ def _entries(
     """Tasks with the models that can do them; a task that was not `given` may have none."""
     found = []
     for task in tasks:
-        names = dict.fromkeys(models or DEFAULT_MODELS[task.name])
+        names = dict.fromkeys(models or task.models)
         entries = [model_entry(name) for name in names]
         able = [entry for entry in entries if task.source or not entry.needs_source]
         if able:
@@ -178,13 +171,18 @@ def _entries(
                 "from a second species",
                 hint="use {task} transfer",
             )
-    idle = sorted(set(models or ()) - {entry.name for _, able in found for entry in able})
-    if idle:
+    _refuse_idle(set(models or ()) - {entry.name for _, able in found for entry in able})
+    return found
+
+
+def _refuse_idle(models: set[str]) -> None:
+    """Refuse models that no task can use."""
+    if models:
         raise EvaluationError(
-            f"model '{idle[0]}' learns from a second species and is used in task 'transfer' only",
+            f"model '{min(models)}' learns from a second species and is used in task 'transfer' "
+            "only",
             hint="add {task} transfer",
         )
-    return found
 
 
 def _jobs(

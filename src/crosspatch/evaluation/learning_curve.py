@@ -24,7 +24,7 @@ from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.table import CONDITIONS
 from crosspatch.errors import EvaluationError, ModelError
 from crosspatch.evaluation import comparison, metrics, runner
-from crosspatch.evaluation.protocols import BY_DONOR, CURVE_TASK, N_FOLDS, PROTOCOLS
+from crosspatch.evaluation.protocols import CURVE_TASK, N_FOLDS, PROTOCOLS
 from crosspatch.evaluation.results import ResultFolder, Settings, read_settings, read_tables
 from crosspatch.evaluation.runner import RunKeywords, RunSettings
 from crosspatch.evaluation.splits import Fold, derived_seed, make_folds
@@ -163,7 +163,7 @@ def learning_curve(
         models=[entry.name for entry in entries],
         protocol=run.protocol,
         protocol_about=f"{DRAWS[run.protocol]} draws of labelled cells from the training donors; "
-        f"{BY_DONOR}: no donor is on both sides",
+        "5 folds stratified and grouped by donor: no donor is on both sides",
         features={LEARNING_CURVE: target.features},
         alignment=run.alignment,
         seed=run.seed,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 
 from crosspatch.errors import EvaluationError
-from crosspatch.species import HUMAN, MOUSE, SPECIES
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,15 @@ class Task:
     name: str
     #: Species whose cells are predicted.
     species: str
-    #: Species that transfer models learn from as well.
-    source: str | None
     #: Whether subclasses are mapped to the four shared ones.
     aligned: bool
     #: Whether the published protocol holds out a fifth of the cells once a run (60/20/20) in place
     #: of 5 folds.
     published_hold_out: bool
+    #: Models of a first look: one of each kind that tells most.
+    models: Sequence[str]
+    #: Species that transfer models learn from as well.
+    source: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -44,35 +48,11 @@ class Task:
         return (self.species,) if self.source is None else (self.species, self.source)
 
 
-#: How folds are made that keep the cells of a donor together.
-BY_DONOR = "5 folds stratified and grouped by donor"
+_TEXT = (files("crosspatch.evaluation") / "data" / "protocols.toml").read_text(encoding="utf-8")
+_DATA = tomllib.loads(_TEXT)
 
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol("donor", 10, True, 0.2, f"{BY_DONOR}, 10 runs: no donor is on both sides"),
-        Protocol("quick", 2, True, 0.2, f"{BY_DONOR}, 2 runs: a first look"),
-        Protocol(
-            "published",
-            10,
-            False,
-            0.25,  # a fifth of all cells: 60/20/20
-            "as published (arXiv 2603.11000), folds ignore the donor: CELLS OF ONE DONOR ARE ON "
-            "BOTH SIDES, so these scores are too good for a new donor",
-        ),
-    )
-}
-
-TASKS = {
-    task.name: task
-    for task in (
-        *(
-            Task(name, name, None, aligned=each.aligned, published_hold_out=not each.aligned)
-            for name, each in SPECIES.items()
-        ),
-        Task("transfer", HUMAN.name, MOUSE.name, aligned=True, published_hold_out=False),
-    )
-}
+PROTOCOLS = {name: Protocol(name, **fields) for name, fields in _DATA["protocol"].items()}
+TASKS = {name: Task(name, **fields) for name, fields in _DATA["task"].items()}
 
 #: What the second species is worth, with few labelled cells; it stands by itself.
 CURVE_TASK = replace(TASKS["transfer"], name="learning-curve")

@@ -82,12 +82,7 @@ class CalibratedClassifier(ProbabilisticClassifier):
     ) -> CalibratedClassifier:
         """Choose, fit and calibrate.
 
-        Parameters
-        ----------
-        X, y, groups, **source
-            As in `ProbabilisticClassifier`.
-        progress : callable, optional
-            Told of every fit.
+        ``progress`` is told of every fit.
 
         Raises
         ------

@@ -13,10 +13,10 @@ from crosspatch.errors import ModelError
 class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     """A classifier that is known by its probabilities.
 
-    The estimators here are dataclasses, so that their constructors do nothing but store parameters;
-    comparing and showing them is left to scikit-learn. Subclasses have `fit`, which sets ``classes_``, and `predict_proba`; those that stand around
-    one other model set ``model_`` and say in `_inputs` what it is given. What `fit` takes has one
-    meaning in all of them:
+    The estimators of this room are dataclasses, so that a constructor does nothing but store its
+    parameters; comparing and showing them is left to scikit-learn. Subclasses have `fit`, which
+    sets ``classes_``, and `predict_proba`; those that stand around one other model set ``model_``
+    and say in `_inputs` what it is given. What `fit` takes has one meaning in all of them:
 
     X : array, shape (cells, features)
         The species to predict, NaN where missing.

@@ -24,10 +24,7 @@ class SequenceSettings:
 class FamilyNorm(nn.Module):
     """LayerNorm over the features of a family, its padding left out of mean and variance.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Number of features of every family.
+    The widths are the numbers of features of every family.
     """
 
     width: Tensor
@@ -52,8 +49,7 @@ class FamilyNorm(nn.Module):
         # A single feature is its own mean: it is let through as it is.
         centred = torch.where(self.width > 1, centred, values * self.real)
         variance = torch.where(self.width > 1, variance, torch.ones_like(variance))
-        normed: Tensor = centred / (variance + self.eps).sqrt() * self.weight + self.bias
-        return normed * self.real
+        return (centred / (variance + self.eps).sqrt() * self.weight + self.bias) * self.real
 
 
 class FamilyEncoder(nn.Module):
@@ -61,12 +57,7 @@ class FamilyEncoder(nn.Module):
 
     Absent families are taken out of the sequence before the LSTM, so that nothing of them, not
     even their place, reaches the output; their attention weight is exactly zero.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Number of features of every family.
-    settings : SequenceSettings
+    The widths are the numbers of features of every family.
     """
 
     def __init__(self, widths: Sequence[int], settings: SequenceSettings):

@@ -69,12 +69,7 @@ class TransferClassifier(SequenceClassifierBase):
     ) -> TransferClassifier:
         """Train on both species; each is standardised by its own training cells.
 
-        Parameters
-        ----------
-        X, y, X_source, y_source, groups, groups_source, unlabelled
-            As in `ProbabilisticClassifier`.
-        pretrained : Network, optional
-            From `pretrain`, to be used again in place of training it on the source.
+        A network from `pretrain` can be used again, in place of training it on the source.
 
         Raises
         ------
