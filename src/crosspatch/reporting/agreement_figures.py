@@ -69,9 +69,8 @@ def agreement_figure(
     if len(lines):
         axes = below.add_subplot()
         _draw_agreement(axes, lines, side_by_side=columns == 2)
-        label = "rank agreement of families (Spearman)"
-        remark = _remark(agreement)
-        axes.set_xlabel(wrapped(f"{label}; {remark}", width - 0.4) if remark else label)
+        said = ["rank agreement of families (Spearman)", _remark(agreement)]
+        axes.set_xlabel(wrapped("; ".join(filter(None, said)), width - 0.4))
     # Numbers go where they hide no others, which is known only once axes have their places.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from crosspatch.reporting.labels import ordered, readable, width_of, wrapped
 from crosspatch.reporting.panels import (
@@ -155,10 +154,7 @@ def importance_figure(importance: pd.DataFrame, width: float = WIDE) -> Figure:
     for axes, part, names, labelled in zip(drawn, parts, families, named, strict=True):
         across_zero(axes, [wrapped(readable(name), room) for name in names])
         axes.set_ylim(-0.6, len(names) - 0.4)
-        for how, offset in (("permuted", 0.17), ("removed", -0.17)):
-            table = part.table[part.table["how"] == how].set_index("family").reindex(names)
-            if table["drop"].notna().any():
-                _intervals(axes, table, np.arange(len(names)) + offset, how)
+        _draw_falls(axes, part.table, names)
         axes.set_title(wrapped(part.title, (width - room) / columns), fontsize=LARGE)
         axes.tick_params(axis="y", labelleft=labelled)
         axes.locator_params(axis="x", nbins=4)
@@ -176,8 +172,12 @@ def _by_fall(overall: pd.DataFrame, part: Panel) -> list[str]:
     return list(falls.sort_values(na_position="first").index)
 
 
-def _intervals(axes: Axes, table: pd.DataFrame, y: NDArray[np.floating], how: str) -> None:
-    colour, marker = HOW[how]
-    drop, low, high = table[["drop", "ci_low", "ci_high"]].to_numpy(dtype=np.float64).T
-    axes.hlines(y, low, high, color=colour, linewidth=1.3)
-    axes.plot(drop, y, marker, color=colour, markersize=4, label=how)
+def _draw_falls(axes: Axes, table: pd.DataFrame, names: list[str]) -> None:
+    """Marks with intervals for each way to take a family away, where there are any."""
+    for how, offset in (("permuted", 0.17), ("removed", -0.17)):
+        part = table[table["how"] == how].set_index("family").reindex(names)
+        drop, low, high = part[["drop", "ci_low", "ci_high"]].to_numpy(dtype=np.float64).T
+        if np.isfinite(drop).any():
+            y, (colour, marker) = np.arange(len(names)) + offset, HOW[how]
+            axes.hlines(y, low, high, color=colour, linewidth=1.3)
+            axes.plot(drop, y, marker, color=colour, markersize=4, label=how)
