@@ -131,6 +131,10 @@ def test_a_file_that_takes_too_long_is_given_up_and_tried_again(five, tmp_path):
         ((_, outcome),) = opened.cells(find_recordings(one), SHARED.key)
     assert isinstance(outcome, Failure)
     assert "gave up after" in outcome.reason
+    assert (
+        outcome.error.in_words("--{}".format)
+        == "gave up after 1e-06 s; give it more time with --limit"
+    )
     assert extract_many(one, store, SHARED).failed == 0
 
 

@@ -182,12 +182,12 @@ def _find_extracted(
     paths: list[str], choice: CellSelection, labels: str | None, data_dir: Path | None
 ) -> tuple[list[Source], pd.DataFrame | None]:
     """Recordings to be extracted, and their labels if they do not lie beside them."""
-    from crosspatch.archive.dandi import Archive, Place, is_dandi
+    from crosspatch.archive.dandi import Archive, DandiPlace, is_dandi
     from crosspatch.cohorts.download import CellSelection
     from crosspatch.cohorts.extracted import read_labels
     from crosspatch.features.finding import find_recordings
 
-    places = [Place.parse(path) for path in paths if is_dandi(path)]
+    places = [DandiPlace.parse(path) for path in paths if is_dandi(path)]
     if not places:
         if choice != CellSelection():
             raise CrosspatchError(
