@@ -318,7 +318,8 @@ from crosspatch.archive.fetching import fetch_assets
 # What was started in the background ignores Ctrl-C, and so would this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 archive = Archive(sys.argv[1])
-fetched = fetch_assets(archive.recordings(DandiPlace("000001")), sys.argv[2], archive=archive, jobs=2)
+assets = archive.recordings(DandiPlace("000001"))
+fetched = fetch_assets(assets, sys.argv[2], archive=archive, jobs=2)
 print(fetched.kept, len(fetched.failures))
 """
 
