@@ -17,7 +17,7 @@ from crosspatch.errors import CrosspatchError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crosspatch.archive.dandi import Archive, Asset, Place
+    from crosspatch.archive.dandi import Archive, Asset, DandiPlace
     from crosspatch.cohorts.download import CellSelection
 
 
@@ -184,7 +184,11 @@ def _print_chosen(chosen: Iterable[Asset], each: bool) -> None:
 
 
 def choose_assets(
-    archive: Archive, place: Place, choice: CellSelection, labels: str | None, data_dir: Path | None
+    archive: Archive,
+    place: DandiPlace,
+    choice: CellSelection,
+    labels: str | None,
+    data_dir: Path | None,
 ) -> tuple[Mapping[Asset, str | None], pd.DataFrame | None]:
     """The recordings of a dandiset that are wanted, with their labels' keys, and the labels."""
     from crosspatch.cohorts.download import choose, labels_of
