@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import anndata
 import pandas as pd
 
-from crosspatch.cohorts.cells import Cells, cells_of
+from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import TASKS, Protocol, protocol_named
@@ -34,6 +34,7 @@ from crosspatch.explanation.ablation import (
     ALL_PRESENT,
     PERMUTED,
     REMOVED,
+    HeldOut,
     condition_of,
     importance_table,
     layout_without,
@@ -46,6 +47,8 @@ from crosspatch.explanation.attention import (
     attention_by_class,
     attention_table,
 )
+from crosspatch.explanation.components import cells_by_species
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, model_entry
@@ -57,33 +60,13 @@ from crosspatch.versions import code_digest
 EXPLANATION = "explanation"
 
 #: Tables of an explanation's folder, each a csv file.
-EXPLANATION_TABLES = (
-    "results",
-    "importance",
-    "attention",
-    "agreement",
-    "conserved",
-    "separation",
-    "map",
-    "loadings",
-    "examples",
-)
+EXPLANATION_TABLES = tuple(TABLE_COLUMNS)
 
 #: One model with attention, and the best of those without.
 EXPLAINED_MODELS = ("bilstm-attention", "boosting")
 
-_ATTENTION_OF_FOLD = (
-    "species",
-    "features",
-    "model",
-    "run",
-    "fold",
-    "seed",
-    "subclass",
-    "family",
-    "weight",
-    "cells",
-)
+# What identifies a fit in the tables.
+_PLACE = ["species", "features", "model", "run", "fold", "seed"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +80,7 @@ class Explanation:
     #: model.
     tables: Mapping[str, pd.DataFrame]
     #: What it was run with.
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -202,21 +185,21 @@ def explain(
     """
     for name, value, least in (("jobs", jobs, 1), ("seed", seed, 0), ("seeds", seeds, 0)):
         if value < least:
-            raise EvaluationError(f"--{name} must be at least {least}, not {value}")
-    chosen_protocol = protocol_named(protocol, runs)
+            raise EvaluationError("", hint=f"{{{name}}} must be at least {least}, not {value}")
+    chosen = protocol_named(protocol, runs)
     entries = _entries(models)
-    cells = _cells(cohorts, alignment)
-    fits = list(_fits(cells, entries, chosen_protocol, seeds, removed, seed, device))
+    cells = cells_by_species(cohorts, alignment)
+    fits = list(_fits(cells, entries, chosen, seeds, removed, seed, device))
     if any(fit.entry.uses_device for fit in fits):
         require_device(device)
-    about_cells = _tables(cohorts, cells, alignment, seed)
+    about_cells = _tables({name: cohorts[name] for name in cells}, cells, alignment, seed)
     settings = run_settings(
         EXPLANATION,
         cohorts,
         models=[entry.name for entry in entries],
-        protocol=chosen_protocol.name,
-        protocol_about=chosen_protocol.about,
-        runs=chosen_protocol.runs,
+        protocol=chosen.name,
+        protocol_about=chosen.about,
+        runs=chosen.runs,
         features={species: part.features for species, part in cells.items()},
         alignment=alignment,
         seed=seed,
@@ -233,15 +216,15 @@ def explain(
     ordered = sorted(fits, key=lambda fit: (not fit.entry.uses_device, -len(fit.cells.y)))
     parts: list[_Fit | _Table] = [*ordered, *about_cells]
     outcomes = run_units(parts, _evaluate, jobs, folder, progress)
-    tables = _of_models(fits, outcomes, seed)
+    made = _of_models(fits, outcomes, seed)
     for part in about_cells:
         outcome = outcomes[part.name]
-        tables[part.title] = pd.DataFrame(outcome["rows"], columns=outcome["columns"])
-    if "conserved" not in tables:  # one species: an empty table, with its columns
-        from crosspatch.explanation.conserved import CONSERVED_COLUMNS
-
-        tables["conserved"] = pd.DataFrame(columns=list(CONSERVED_COLUMNS))
-    tables = {name: tables[name] for name in EXPLANATION_TABLES}
+        made[part.title] = pd.DataFrame(outcome["rows"], columns=outcome["columns"])
+    # With one species nothing is conserved: an empty table, with its columns.
+    tables = {
+        name: made[name] if name in made else pd.DataFrame(columns=columns)
+        for name, columns in TABLE_COLUMNS.items()
+    }
     if folder is not None:
         folder.finish(tables, settings)
     return Explanation(tables, settings)
@@ -265,28 +248,15 @@ def read_explanation(path: str | Path) -> Explanation:
 def _entries(names: Sequence[str]) -> list[ModelEntry]:
     entries = [model_entry(name) for name in dict.fromkeys(names)]
     if not entries:
-        raise EvaluationError("there is no model to explain; give --models")
+        raise EvaluationError("there is no model to explain", hint="give {models}")
     for entry in entries:
         if entry.needs_source:
             raise EvaluationError(
                 f"model '{entry.name}' learns from a second species and cannot be explained "
-                "species by species; choose another of --models"
+                "species by species",
+                hint="choose another of {models}",
             )
     return entries
-
-
-def _cells(cohorts: Mapping[str, anndata.AnnData], alignment: str) -> dict[str, Cells]:
-    cells = {
-        species: cells_of(cohorts[species], alignment) for species in SPECIES if species in cohorts
-    }
-    if not cells:
-        raise EvaluationError("there is no cohort of mouse or human cells to explain")
-    layouts = {part.layout.features for part in cells.values()}
-    if len(layouts) > 1:
-        raise EvaluationError(
-            "mouse and human cohorts have different features; build both with --layout shared"
-        )
-    return cells
 
 
 def _fits(
@@ -298,28 +268,36 @@ def _fits(
     seed: int,
     device: str,
 ) -> Iterator[_Fit]:
+    # The human task of both species: shared classes, and five folds.
+    task = TASKS["human"]
     for species, part in cells.items():
         digest = part.digest
         for entry in entries:
-            others = seeds if attends(entry.build(part.layout, 0, "cpu")) else 0
+            ways = _ways(entry, part.layout, seeds, removed)
             for run in range(protocol.runs):
-                # The human task of both species: shared classes, and five folds.
-                for fold in make_folds(part.y, part.donors, protocol, TASKS["human"], run, seed):
-                    for number in range(others + 1):
-                        # Every further seed has a fold of its own, with the same cells.
-                        again = replace(fold, seed=derived_seed(fold.seed, number))
-                        theirs = again if number else fold
-                        key = _key(fold_key(entry, protocol, theirs, digest, "", device), number)
-                        yield _Fit(
-                            species, entry, protocol, theirs, part, device, number, None, key
-                        )
-                    for family in part.layout.families if removed else ():
-                        layout_without(part.layout, family)  # raises if nothing is left
-                        key = _key(fold_key(entry, protocol, fold, digest, "", device), family)
-                        yield _Fit(species, entry, protocol, fold, part, device, 0, family, key)
+                folds = make_folds(part.y, part.donors, protocol, task, run, seed)
+                for fold, (number, without) in product(folds, ways):
+                    # Every further seed has a fold of its own, with the same cells.
+                    again = replace(fold, seed=derived_seed(fold.seed, number))
+                    theirs = again if number else fold
+                    key = fold_key(entry, protocol, theirs, digest, "", device)
+                    key = _key(key, number if without is None else without)
+                    yield _Fit(species, entry, protocol, theirs, part, device, number, without, key)
 
 
-def _key(*parts: Any) -> str:
+def _ways(
+    entry: ModelEntry, layout: Layout, seeds: int, removed: bool
+) -> list[tuple[int, str | None]]:
+    """Number of the seed, and the family that is left out, of every fit of a fold."""
+    others = seeds if attends(entry.build(layout, 0, "cpu")) else 0
+    ways: list[tuple[int, str | None]] = [(number, None) for number in range(others + 1)]
+    for family in layout.families if removed else ():
+        layout_without(layout, family)  # raises if nothing is left
+        ways.append((0, family))
+    return ways
+
+
+def _key(*parts: object) -> str:
     """Checksum of parts, of all code that numbers come from, this room's too, and of libraries."""
     return outcome_key(*parts, code_digest("explanation"))
 
@@ -327,33 +305,32 @@ def _key(*parts: Any) -> str:
 def _tables(
     cohorts: Mapping[str, anndata.AnnData], cells: Mapping[str, Cells], alignment: str, seed: int
 ) -> list[_Table]:
-    chosen = {species: cohorts[species] for species in cells}
     whole = {
         species: hashlib.sha256(cohort.obs.to_csv().encode()).hexdigest()
-        for species, cohort in chosen.items()
+        for species, cohort in cohorts.items()
     }
     digests = {species: part.digest for species, part in cells.items()}
     depends = (whole, digests, alignment, seed, version("umap-learn"))
     return [
         _Table(title, make, _key(title, *depends))
-        for title, make in _makers(chosen, alignment, seed).items()
+        for title, make in _makers(cohorts, cells, alignment, seed).items()
     ]
 
 
 def _makers(
-    cohorts: Mapping[str, anndata.AnnData], alignment: str, seed: int
+    cohorts: Mapping[str, anndata.AnnData], cells: Mapping[str, Cells], alignment: str, seed: int
 ) -> dict[str, Callable[[], pd.DataFrame]]:
     """What makes each table that is about cells and not about a model."""
-    from crosspatch.explanation.components import examples_table, loadings_table
+    from crosspatch.explanation.components import examples_table, loadings_table, spaces_of
     from crosspatch.explanation.conserved import conserved_table
-    from crosspatch.explanation.map import map_table
+    from crosspatch.explanation.map import lay_out
     from crosspatch.explanation.separation import separation_table
 
     makers: dict[str, Callable[[], pd.DataFrame]] = {
-        "separation": partial(separation_table, cohorts, alignment=alignment, seed=seed),
-        "map": partial(map_table, cohorts, alignment=alignment, seed=seed),
-        "loadings": partial(loadings_table, cohorts, alignment=alignment),
-        "examples": partial(examples_table, cohorts, alignment=alignment),
+        "separation": lambda: separation_table(spaces_of(cells), seed=seed),
+        "map": lambda: lay_out(cells, seed)[0].table,
+        "loadings": lambda: loadings_table(spaces_of(cells)),
+        "examples": lambda: examples_table(spaces_of(cells)),
     }
     if len(cohorts) == len(SPECIES):
         mouse, human = (cohorts[species] for species in SPECIES)
@@ -361,7 +338,7 @@ def _makers(
     return makers
 
 
-def _evaluate(part: _Fit | _Table, folder: ResultFolder | None) -> tuple[str, dict[str, Any]]:
+def _evaluate(part: _Fit | _Table, folder: ResultFolder | None) -> tuple[str, dict[str, object]]:
     """Do a part and store it; on one core."""
     started = time.perf_counter()
     with one_core():
@@ -372,13 +349,13 @@ def _evaluate(part: _Fit | _Table, folder: ResultFolder | None) -> tuple[str, di
     return part.name, outcome
 
 
-def _made(part: _Table) -> dict[str, Any]:
+def _made(part: _Table) -> dict[str, object]:
     frame = part.make()
     # As plain values, whether it was stored in between or not.
     return {"columns": list(frame.columns), "rows": frame.astype(object).to_numpy().tolist()}
 
 
-def _tested(part: _Fit) -> dict[str, Any]:
+def _tested(part: _Fit) -> dict[str, object]:
     fold, cells = part.fold, part.cells
     layout, X, train = cells.layout, cells.X, fold.train
     if part.without is not None:
@@ -390,53 +367,38 @@ def _tested(part: _Fit) -> dict[str, Any]:
     model = build_model(part.entry, layout, part.protocol, fold.seed, part.device)
     donors = cells.donors[train] if part.protocol.by_donor else None
     model = fit_copy(model, X[train], cells.y[train], donors)
-    held, y = X[fold.test], cells.y[fold.test]
-    numbers = {"n_train": len(train), "n_test": len(fold.test)}
-
-    def row(condition: str, scores: Mapping[str, float]) -> dict[str, Any]:
-        return {"condition": condition, **numbers, **scores}
-
-    found = scores_of(model, layout, held, y, cells.classes)
+    tested = HeldOut(layout, X[fold.test], cells.y[fold.test], cells.classes)
+    scores = {ALL_PRESENT: scores_of(model, tested)}
     if part.without is not None:
-        return {"rows": [row(condition_of(REMOVED, part.without), found)]}
-    rows = [row(ALL_PRESENT, found)]
-    if not part.seed:
-        rows += [
-            row(
-                condition_of(PERMUTED, family),
-                permuted_scores(model, layout, family, held, y, cells.classes, fold.seed),
-            )
-            for family in layout.families
-        ]
-    outcome: dict[str, Any] = {"rows": rows}
-    if attends(model):
-        outcome["attention"] = attention_by_class(model.attention(held), y, cells.classes)
+        scores = {condition_of(REMOVED, part.without): scores[ALL_PRESENT]}
+    elif not part.seed:
+        for family in layout.families:
+            permuted = permuted_scores(model, tested, family, fold.seed)
+            scores[condition_of(PERMUTED, family)] = permuted
+    numbers = {"n_train": len(train), "n_test": len(fold.test)}
+    outcome: dict[str, object] = {
+        "rows": [{"condition": name, **numbers, **found} for name, found in scores.items()]
+    }
+    if part.without is None and attends(model):
+        weights = model.attention(tested.X)
+        outcome["attention"] = attention_by_class(weights, tested.y, cells.classes, layout.families)
     return outcome
 
 
 def _of_models(
-    fits: Sequence[_Fit], outcomes: Mapping[str, Mapping[str, Any]], seed: int
+    fits: Sequence[_Fit], outcomes: Mapping[str, Mapping[str, list[dict[str, object]]]], seed: int
 ) -> dict[str, pd.DataFrame]:
     """Tables that come from the models."""
-    results: list[dict[str, Any]] = []
-    weights: list[dict[str, Any]] = []
+    results: list[dict[str, object]] = []
+    weights: list[dict[str, object]] = []
     for fit in fits:
-        place = {
-            "species": fit.species,
-            "features": fit.cells.features,
-            "model": fit.entry.name,
-            "run": fit.fold.run,
-            "fold": fit.fold.number,
-            "seed": fit.seed,
-        }
+        who = (fit.species, fit.cells.features, fit.entry.name)
+        place = dict(zip(_PLACE, (*who, fit.fold.run, fit.fold.number, fit.seed), strict=True))
         outcome = outcomes[fit.name]
         results += [place | row for row in outcome["rows"]]
-        weights += [
-            place | row
-            for of_class in outcome.get("attention", ())
-            for row in _attention_rows(of_class, fit.cells.layout)
-        ]
-    scores, by_fold = pd.DataFrame(results), pd.DataFrame(weights, columns=_ATTENTION_OF_FOLD)
+        weights += [place | row for row in outcome.get("attention", ())]
+    scores = pd.DataFrame(results)
+    by_fold = pd.DataFrame(weights, columns=[*_PLACE, "subclass", "family", "weight", "cells"])
     known = {name for fit in fits for name in fit.cells.classes}
     classes = [name for name in load_taxonomy().subclasses if name in known]
     return {
@@ -445,13 +407,3 @@ def _of_models(
         "attention": attention_table(by_fold),
         "agreement": agreement_table(scores, by_fold, seed),
     }
-
-
-def _attention_rows(of_class: Mapping[str, Any], layout: Layout) -> Iterator[dict[str, Any]]:
-    for family, weight in zip(layout.families, of_class["weights"], strict=True):
-        yield {
-            "subclass": of_class["subclass"],
-            "family": family,
-            "weight": weight,
-            "cells": of_class["cells"],
-        }
