@@ -248,14 +248,18 @@ def verdict(what: str, found: Agreement) -> str:
         words = differs
     else:
         words = f"not shown that {agrees}"
-    said = remark(found.families, found.spearman)
-    return f"{words} ({said})" if said else words
+    return words + in_brackets(remark(found.families, found.spearman))
 
 
 def remark(families: int, spearman: float) -> str:
-    """What a verdict adds at its end, in brackets; empty where it adds nothing."""
+    """What a verdict on such an agreement remarks; empty where it remarks nothing."""
     weak = FEWEST_FAMILIES <= families < ENOUGH_FAMILIES and math.isfinite(spearman)
     return f"weak evidence: {families} families" if weak else ""
+
+
+def in_brackets(remark: str) -> str:
+    """A remark as it ends a verdict."""
+    return f" ({remark})" if remark else ""
 
 
 def agreement_table(results: pd.DataFrame, by_fold: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
