@@ -136,17 +136,9 @@ def pairs_won(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How often cells of one part have a higher value than cells of another.
 
-    Divided by the product of both weights this is the area under the ROC curve.
-
-    Parameters
-    ----------
-    values : array, shape (cells,)
-        Finite.
-    part : array of int, shape (cells,)
-        Which part a cell is in, from 0.
-    parts : int
-    weights : array, shape (weightings, cells)
-        How often a cell counts.
+    Divided by the product of both weights this is the area under the ROC curve. Every cell has a
+    finite value, a part, counted from 0, and weights, how often it counts, of shape (weightings,
+    cells).
 
     Returns
     -------

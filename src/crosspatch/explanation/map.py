@@ -135,22 +135,7 @@ def _table(
 def build_map(
     cohorts: Mapping[str, anndata.AnnData], alignment: str = DEFAULT_ALIGNMENT, seed: int = 0
 ) -> ReferenceMap:
-    """Make a map of cohorts on which new cells can be placed.
-
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table, all in one layout.
-    alignment : str
-        Reading of which mouse subclass counts as which shared one.
-    seed : int
-        The same gives the same map.
-
-    Raises
-    ------
-    EvaluationError
-        If the species have different features, or there are fewer than 10 cells to fit on.
-    """
+    """The map of cohorts on which new cells can be placed; see `lay_out`."""
     return lay_out(cells_by_species(cohorts, alignment), seed)[0]
 
 

@@ -324,16 +324,8 @@ def neighbour_weights(distances: NDArray[np.float64]) -> NDArray[np.float64]:
 
     A weight is exp(-d/σ), with σ such that the weights of all but the nearest sum to log₂ of the
     number of neighbours. umap-learn has this as `smooth_knn_dist` and
-    `compute_membership_strengths`, which take seconds to import and compile.
-
-    Parameters
-    ----------
-    distances : array, shape (cells, neighbours)
-        Of three neighbours or more, ascending.
-
-    Returns
-    -------
-    array, shape (cells, neighbours)
+    `compute_membership_strengths`, which take seconds to import and compile. The distances, shape
+    (cells, neighbours), are of three neighbours or more, ascending.
     """
     count = distances.shape[1]
     wanted = np.log2(count)
