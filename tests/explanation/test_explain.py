@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from crosspatch.errors import CrosspatchError, EvaluationError, ModelError
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.evaluation.protocols import PROTOCOLS
-from crosspatch.explanation import attention
+from crosspatch.explanation import ablation, attention
 from crosspatch.explanation import explain as study
 from crosspatch.explanation.ablation import HeldOut, layout_without, permuted_scores, scores_of
 from crosspatch.explanation.components import cells_by_species
@@ -43,7 +43,7 @@ FIVE = Layout(
 def quick(monkeypatch):
     """One run, few permutations, a small network, and tables about cells that take no time."""
     monkeypatch.setitem(PROTOCOLS, "quick", dataclasses.replace(PROTOCOLS["quick"], runs=1))
-    monkeypatch.setattr(study, "permuted_scores", partial(permuted_scores, repeats=2))
+    monkeypatch.setattr(ablation, "permuted_scores", partial(permuted_scores, repeats=2))
 
     # Defined in here, so that worker processes are sent it and need not import this file.
     def tiny(layout: Layout, seed: int | None, device: str) -> Any:
@@ -329,7 +329,7 @@ def test_other_cells_never_get_stored_results(human, tmp_path: Path):
 
 
 def test_with_more_workers_the_numbers_are_identical(human, monkeypatch):
-    monkeypatch.setattr(study, "permuted_scores", permuted_scores)  # as in the workers
+    monkeypatch.setattr(ablation, "permuted_scores", permuted_scores)  # as in the workers
     one, two = (explain({"human": human}, models=["logistic"], jobs=jobs).tables for jobs in (1, 2))
     for name in EXPLANATION_TABLES:
         pd.testing.assert_frame_equal(one[name], two[name])

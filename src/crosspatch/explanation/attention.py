@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.explanation.ablation import PERMUTED, REMOVED, drops, share_of_tests
 from crosspatch.explanation.result_tables import TABLE_COLUMNS
-from crosspatch.species import SPECIES
+from crosspatch.species import HUMAN, MOUSE
 
 #: ``subclass`` of the mean over all cells.
 EVERY_CLASS = "all"
@@ -296,17 +296,20 @@ def _agreements(
             found = agreement_of_seeds(_by_seed(theirs), share)
             yield "attention between seeds", species, model, found
     for model, of_species in measured.items():
-        if len(of_species) == len(SPECIES):
-            mouse, human = (of_species[name] for name in SPECIES)
-            for what, found in _between(mouse, human, seed):
-                yield what, "both", model, found
+        compared = [of_species[each.name] for each in (MOUSE, HUMAN) if each.name in of_species]
+        for what, found in _between(compared, seed):
+            yield what, "both", model, found
 
 
-def _between(mouse: _Measured, human: _Measured, seed: int) -> Iterator[tuple[str, Agreement]]:
+def _between(compared: Sequence[_Measured], seed: int) -> Iterator[tuple[str, Agreement]]:
+    """Agreement of two species; of one there is none."""
+    if len(compared) < 2:
+        return
+    (mouse, mouse_share), (human, human_share) = compared
     for name in (PERMUTED, REMOVED, "attention"):
-        if name in mouse[0] and name in human[0]:
-            a, b = mouse[0][name], human[0][name][mouse[0][name].columns]
-            shares = (mouse[1], human[1])
+        if name in mouse and name in human:
+            a, b = mouse[name], human[name][mouse[name].columns]
+            shares = (mouse_share, human_share)
             found = agreement_of_species(a.to_numpy(), b.to_numpy(), shares, seed)
             yield f"mouse and human, {name}", found
 
