@@ -95,17 +95,8 @@ def attention_by_class(
     it. So the weights of a class sum to one, as in arXiv 2603.11000, and they weigh a family as
     its importance does, to which cells without it add nothing.
 
-    Parameters
-    ----------
-    weights : array, shape (cells, families)
-    y : array of str, shape (cells,)
-    classes, families : sequence of str
-
-    Returns
-    -------
-    list of dict
-        One per class that has cells, and one for all cells, with every family: ``subclass``,
-        ``family``, ``weight`` and ``cells``.
+    The weights have shape (cells, families). One row for all cells and for every class that has
+    cells, with every family: ``subclass``, ``family``, ``weight`` and ``cells``.
     """
     chosen = {EVERY_CLASS: np.ones(len(y), bool)} | {name: y == name for name in classes}
     return [

@@ -138,15 +138,9 @@ def pairs_won(
 
     Divided by the product of both weights this is the area under the ROC curve. Every cell has a
     finite value, a part, counted from 0, and weights, how often it counts, of shape (weightings,
-    cells).
-
-    Returns
-    -------
-    won : array, shape (weightings, parts, parts)
-        Weight of the pairs in which a cell of the first part is above one of the second; ties
-        count half. Zero for a part with itself.
-    totals : array, shape (weightings, parts)
-        Weight of every part.
+    cells). Given are the weight of the pairs in which a cell of the first part is above one of the
+    second, shape (weightings, parts, parts), where ties count half and a part with itself has
+    zero, and the weight of every part, shape (weightings, parts).
     """
     values, part = np.asarray(values), np.asarray(part)
     weights = np.asarray(weights, dtype=np.float64)

@@ -146,10 +146,6 @@ def explain(
     protocol, alignment, seed, jobs, device, out, progress
         As in `crosspatch.evaluation.runner.RunSettings`, but the protocol is ``quick`` by default.
 
-    Returns
-    -------
-    Explanation
-
     Raises
     ------
     EvaluationError, ModelError, CohortError
