@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError
-from crosspatch.explanation.result_tables import joined
+from crosspatch.explanation.result_tables import table_of
 from crosspatch.models.forest import build_spca_forest
 from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
 from crosspatch.species import SPECIES
@@ -122,7 +122,7 @@ def loadings_table(spaces: Mapping[str, Space]) -> pd.DataFrame:
         for family in space.fit.fits_
         for part in _loadings(space, family)
     ]
-    return joined("loadings", parts)
+    return table_of("loadings", parts)
 
 
 def _loadings(space: Space, family: str) -> list[pd.DataFrame]:
@@ -179,7 +179,7 @@ def examples_table(spaces: Mapping[str, Space]) -> pd.DataFrame:
                 )
                 part[["low", "median", "high"]] = quartiles[:, columns].T
                 parts.append(part)
-    return joined("examples", parts)
+    return table_of("examples", parts)
 
 
 def _features(cells: Cells, columns: NDArray[np.intp]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from crosspatch.explanation.reference_map import (
     enough,
     load_map,
 )
-from crosspatch.explanation.result_tables import joined
+from crosspatch.explanation.result_tables import table_of
 from crosspatch.telling import Say
 from crosspatch.versions import code_digest, library_versions
 
@@ -110,7 +110,7 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
         scores.append(moved[there])
         tables.append(_table(species, cells[species], there, _over(mapper, moved[there])))
     found = ReferenceMap(
-        joined("map", tables),
+        table_of("map", tables),
         np.concatenate(scores),
         np.concatenate([fitted[kept], *(np.zeros(len(part), dtype=bool) for part in scores[1:])]),
         space.fit,

@@ -14,7 +14,7 @@ _FILE = files("crosspatch.explanation") / "data" / "tables.toml"
 TABLE_COLUMNS: Mapping[str, list[str]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
 
 
-def joined(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def table_of(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The table of this name, of parts that have its columns; empty without parts."""
     columns = TABLE_COLUMNS[name]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

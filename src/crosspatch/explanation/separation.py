@@ -13,7 +13,7 @@ from sklearn.metrics import pairwise_distances
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.explanation.components import Space
-from crosspatch.explanation.result_tables import joined
+from crosspatch.explanation.result_tables import table_of
 
 #: Groups of donors in the cross-validation of d′.
 _FOLDS = 5
@@ -52,7 +52,7 @@ def separation_table(
         except EvaluationError as error:
             raise EvaluationError(f"{species} cells that have every family: {error}") from error
         parts.append(part.assign(species=species, features=cells.features))
-    return joined("separation", parts)
+    return table_of("separation", parts)
 
 
 def separation(
