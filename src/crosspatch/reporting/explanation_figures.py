@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crosspatch.explanation.attention import in_brackets, remark
 from crosspatch.reporting.labels import (
     LINE,
     SIDE_BY_SIDE,
@@ -279,8 +279,8 @@ def agreement_figure(
         axes = below.add_subplot()
         _draw_agreement(axes, lines, side_by_side)
         label = "rank agreement of families (Spearman)"
-        if remark := _remark(agreement):
-            label = wrapped(f"{label}; {remark}", width - 0.4)
+        if said_once := _remark(agreement):
+            label = wrapped(f"{label}; {said_once}", width - 0.4)
         axes.set_xlabel(label, fontsize=TEXT)
     # Numbers go where they hide no others, which is known only once axes have their places.
     figure.draw_without_rendering()
@@ -401,8 +401,8 @@ def _key(families: list[str], width: float) -> str:
 def _agreement_lines(agreement: pd.DataFrame, width: float) -> pd.DataFrame:
     """Rows of the agreement table with what they say in words."""
     lines = agreement.copy()
-    remark = _remark(agreement)
-    lines["verdict"] = [str(verdict).removesuffix(f" ({remark})") for verdict in lines["verdict"]]
+    said_once = in_brackets(_remark(agreement))
+    lines["verdict"] = [str(verdict).removesuffix(said_once) for verdict in lines["verdict"]]
     several = len(lines["model"].unique()) > 1 if "model" in lines else False
     lines["label"] = [
         row["what"]
@@ -421,12 +421,9 @@ def _agreement_lines(agreement: pd.DataFrame, width: float) -> pd.DataFrame:
 
 
 def _remark(agreement: pd.DataFrame) -> str:
-    """What all verdicts say in brackets at their end: said once, not in every line."""
-    endings = {
-        found.group(1) if (found := re.search(r" \(([^()]*)\)$", str(verdict))) else ""
-        for verdict in agreement["verdict"]
-    }
-    return endings.pop() if len(endings) == 1 else ""
+    """What all verdicts remark: said once, not in every line."""
+    remarks = {remark(*row) for row in agreement[["families", "spearman"]].itertuples(index=False)}
+    return remarks.pop() if len(remarks) == 1 else ""
 
 
 def _most_lines(lines: pd.DataFrame) -> int:
