@@ -119,14 +119,7 @@ def validate(table: anndata.AnnData) -> list[str]:
             problems.append(f"{what} '{twice}' stands for more than one {one}")
     if table.n_obs and table.n_vars:
         problems += _problems_of_values(table)
-    if "species" in table.obs:
-        for name in sorted(set(table.obs["species"].astype(str)) - set(SPECIES)):
-            problems.append(f"species '{name}' is unknown; use {' or '.join(SPECIES)}")
-    if "subclass" in table.obs:
-        known = load_taxonomy().subclasses
-        for name in sorted(set(table.obs["subclass"].dropna().astype(str)) - set(known)):
-            problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
-    return problems
+    return problems + _problems_of_labels(table.obs)
 
 
 def _problems_of_head(head: object) -> list[str]:
@@ -138,6 +131,18 @@ def _problems_of_head(head: object) -> list[str]:
         problems.append(f"schema version is {found}, this program reads {SCHEMA_VERSION}")
     if not isinstance(head.get("layout"), str):
         problems.append('uns["crosspatch"] does not name its layout')
+    return problems
+
+
+def _problems_of_labels(obs: pd.DataFrame) -> list[str]:
+    problems = []
+    if "species" in obs:
+        for name in sorted(set(obs["species"].astype(str)) - set(SPECIES)):
+            problems.append(f"species '{name}' is unknown; use {' or '.join(SPECIES)}")
+    if "subclass" in obs:
+        known = load_taxonomy().subclasses
+        for name in sorted(set(obs["subclass"].dropna().astype(str)) - set(known)):
+            problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
     return problems
 
 

@@ -195,7 +195,7 @@ def _computed(
             if name in series
         )
         zeros = zeros & zero_rows(others, len(zeros))
-        counted += count_cells(_ZERO_BESIDE, zeros, series[first])
+        counted += count_cells(_ZERO_BESIDE, zeros, series[first], alike=True)
         columns[0] = np.where(zeros, np.nan, columns[0])
     values = taken.combine(columns)
     why = taken.change_of_unit(columns)
@@ -363,10 +363,7 @@ class _Mapper:
         elif meaning is None:
             self._sort_other(column)
         elif meaning.kind == "unlike":
-            ours = meaning.features[0] if meaning.features else None
-            remedy = f"to take it all the same, write {entry(column, ours)}" if ours else ""
-            (why,) = meaning.notes
-            self.unused[column] = Reason(why, remedy if ours in self.wanted else "")
+            self.unused[column] = self._why_unlike(column, meaning)
         elif not set(meaning.features) & self.wanted:
             self.unused[column] = self._not_in_layout()
         elif meaning.kind == "either":
@@ -390,6 +387,13 @@ class _Mapper:
                     high=meaning.high,
                 )
             )
+
+    def _why_unlike(self, column: str, meaning: Meaning) -> Reason:
+        (why,) = meaning.notes
+        ours = meaning.features[0] if meaning.features else ""
+        if ours not in self.wanted:
+            return Reason(why)
+        return Reason(why, f"to take it all the same, write {entry(column, ours)}")
 
     def _not_in_layout(self) -> Reason:
         return Reason(f"not in layout '{self.layout.name}'")

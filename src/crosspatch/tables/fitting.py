@@ -383,19 +383,20 @@ class _Unsettled:
         steady, can_be = self._steady_over_peak(values), possible(values, allowed)
         if other is None and can_be and not steady and trusted:
             return [*how, unusual(values, allowed, self.ours)]
-        if steady:
-            what = f"if it is the steady state over the peak, write {self._sag('one_minus')}"
-        elif other is not None:
-            what = f"if it is {other}, write {self._entry(other)}"
-        elif can_be:
-            what = f"if it is right all the same, write {self._entry(known)}"
-        else:
-            what = f"correct it, or write {self._ignore()}"
         but = "unlikely small" if fits else f"outside {expected}"
+        what = self._if_steady() if steady else self._perhaps(known, other, can_be)
         raise RefusedColumnError(
             f"says {known}, but its median {self.median:g} would be {would} of "
             f"{self.candidate.feature}, {but}; {what}"
         )
+
+    def _perhaps(self, known: str, other: str | None, can_be: bool) -> str:
+        """What to write of a column whose values speak against the unit that it names."""
+        if other is not None:
+            return f"if it is {other}, write {self._entry(other)}"
+        if can_be:
+            return f"if it is right all the same, write {self._entry(known)}"
+        return f"correct it, or write {self._ignore()}"
 
     def _not_told(self) -> str:
         """Why a candidate that names no unit is refused."""
@@ -409,7 +410,7 @@ class _Unsettled:
         what = "correct it if it is this feature"
         if self._steady_over_peak(next(iter(self.given.values()))):
             why = f"is more than expected of {feature}"
-            what = f"if it is the steady state over the peak, write {self._sag('one_minus')}"
+            what = self._if_steady()
         elif nearest is not None:
             what = f"if it is this feature, write {self._entry(nearest)} with its unit"
         return (
@@ -446,7 +447,7 @@ class _Unsettled:
                 f"its median {median:g} may be the sag over the deflection or the steady state "
                 "over the peak",
                 f"write {line(column, _SAG.format('plain'))} for the first or "
-                f"{self._sag('one_minus')} for the second",
+                f"{self._steady()} for the second",
             )
         elif not self._steady_over_peak(values) and median <= _RATIO_OF_SAG:
             self._refuse_definition(
@@ -474,9 +475,12 @@ class _Unsettled:
             return False
         return not plausible(values, self.allowed) and plausible(1 - values, self.allowed)
 
-    def _sag(self, operation: str) -> str:
-        """What to write where to say how a sag was computed."""
-        return entry(self.candidate.column, _SAG.format(operation))
+    def _if_steady(self) -> str:
+        return f"if it is the steady state over the peak, write {self._steady()}"
+
+    def _steady(self) -> str:
+        """What to write where of the steady state over the peak."""
+        return entry(self.candidate.column, _SAG.format("one_minus"))
 
     def _nearest(self) -> str | None:
         """The likeliest unit; None if the values are impossible in all."""
