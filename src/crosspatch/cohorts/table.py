@@ -68,11 +68,9 @@ def build(
             f"{len(layout.features)} features of layout '{layout.name}'"
         )
     var = pd.DataFrame(
-        {
-            "family": [feature.family for feature in layout.features],
-            "unit": [feature.unit for feature in layout.features],
-        },
+        [(feature.family, feature.unit) for feature in layout.features],
         index=pd.Index(layout.feature_names, name="feature"),
+        columns=["family", "unit"],
     )
     # Text as categories: a column that is missing throughout could not be written otherwise.
     text = cells.select_dtypes("object").columns
@@ -110,10 +108,8 @@ def validate(table: anndata.AnnData) -> list[str]:
     columns = (("obs", table.obs, REQUIRED_OBS), ("var", table.var, ("family", "unit")))
     for place, frame, needed in columns:
         problems += [f"{place} has no column '{name}'" for name in needed if name not in frame]
-    for what, names, one in (
-        ("cell id", table.obs_names, "cell"),
-        ("feature", table.var_names, "column"),
-    ):
+    unique = (("cell id", table.obs_names, "cell"), ("feature", table.var_names, "column"))
+    for what, names, one in unique:
         if not names.is_unique:
             twice = names[names.duplicated()][0]
             problems.append(f"{what} '{twice}' stands for more than one {one}")
@@ -262,13 +258,7 @@ def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
 
 
 def require_name(file: str | Path) -> None:
-    """Check the name of a table to be written.
-
-    Raises
-    ------
-    CohortError
-        If it does not end in ``.h5ad``.
-    """
+    """Refuse a name of a table to be written that does not end in ``.h5ad``."""
     if Path(file).suffix != ".h5ad":
         raise CohortError(f"{file}: a cohort table is written as .h5ad; change the file name")
 

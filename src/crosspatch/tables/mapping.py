@@ -93,7 +93,7 @@ def read_mapping(file: str | Path) -> Overrides:
     Raises
     ------
     CohortError
-        If the file is missing, is not YAML, or names an unknown feature or unit, or a feature twice.
+        If the file is missing or not YAML, or names an unknown feature or unit, or a feature twice.
     """
     file = Path(file)
     try:
