@@ -289,7 +289,7 @@ def test_real_files_without_a_species_ask_for_it(real_data, tmp_path):
     state = extract_many([folder], store, SHARED, jobs=2)
     assert (state.total, state.failed) == (6, 1)
     files = find_recordings([folder])
-    with pytest.raises(CohortError, match="give --species mouse or human"):
+    with pytest.raises(CohortError, match="give 'species' mouse or human"):
         cohort_of(files, store, SHARED)
     result = cohort_of(files, store, SHARED, species="mouse")
     assert result.cohort is not None
