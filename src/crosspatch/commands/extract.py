@@ -40,9 +40,8 @@ def inspect(
     from crosspatch.features.extraction import ExtractionSettings, analysed, step_described
     from crosspatch.recordings.opening import open_recording
 
-    settings = ExtractionSettings(
-        quality=quality, step=step_described(step_start, step_end, amplitudes)
-    )
+    step = step_described(step_start, step_end, amplitudes)
+    settings = ExtractionSettings(quality=quality, step=step)
     with open_recording(file) as opened:
         recording, analysis = analysed(opened, settings)
         print(f"{file}: {recording.format}, {_about(recording)}")
@@ -145,8 +144,7 @@ def extract(
 
     table.require_name(out)
     extracted.require_species(species)
-    step = step_described(step_start, step_end, amplitudes)
-    settings = ExtractionSettings(layout, quality, step)
+    settings = ExtractionSettings(layout, quality, step_described(step_start, step_end, amplitudes))
     store = store_beside(out)
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
     files, known = _find_extracted(paths, choice, labels, data_dir)
