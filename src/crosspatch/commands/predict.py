@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +28,20 @@ if TYPE_CHECKING:
     from crosspatch.prediction.prediction import Prediction
 
 
+@contextmanager
+def _without_dask() -> Iterator[None]:
+    """Hide Dask: LightGBM and AnnData import it where they can, a second that is not used here."""
+    hidden = [name for name in ("dask", "dask.utils") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
 @app.command("predict")
+@_without_dask()
 def predict(
     *,
     inputs: Annotated[
@@ -67,9 +82,6 @@ def predict(
     Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
     outside reference (unlike the cells the model knows), insufficient data.
     """
-    # LightGBM and AnnData import Dask where it is installed: a second of start that is not used.
-    for name in ("dask", "dask.utils"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     from crosspatch.features.extraction import step_described
     from crosspatch.prediction.output import open_output
     from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request
