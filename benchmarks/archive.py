@@ -84,7 +84,7 @@ def dandiset(
     server: ArchiveServer, served: Path, whole: int, recordings: int, small: Path
 ) -> dict[str, Path]:
     """Serve so many files as a dandiset; beyond `whole` they are small and of few cells."""
-    from crosspatch.archive.dandi import Archive, Place
+    from crosspatch.archive.dandi import Archive, DandiPlace
     from crosspatch.archive.web import Web, WebSettings
 
     files = sorted(served.glob("*.nwb"))[:whole]
@@ -95,7 +95,7 @@ def dandiset(
             assets[f"sub-9999/sub-9999_ses-{number:05d}_icephys.nwb"] = few[number % len(few)]
     server.add_dandiset(NUMBER, assets)
     # The server computes checksums when they are first asked for.
-    Archive(server.api, Web(WebSettings(timeout=600))).recordings(Place(NUMBER))
+    Archive(server.api, Web(WebSettings(timeout=600))).recordings(DandiPlace(NUMBER))
     server.clear_log()
     return assets
 
@@ -307,10 +307,10 @@ def rows(store: Path) -> int:
 
 def latency(server: ArchiveServer, assets: dict[str, Path], folder: Path) -> dict[str, Any]:
     """One recording after another where every answer takes a while."""
-    from crosspatch.archive.dandi import Archive, Place
+    from crosspatch.archive.dandi import Archive, DandiPlace
     from crosspatch.features.extraction import extract_file
 
-    listed = Archive(server.api).recordings(Place(NUMBER))
+    listed = Archive(server.api).recordings(DandiPlace(NUMBER))
     extract_file(listed[0])  # imports and compiles
     found: dict[str, Any] = {"recordings": len(assets)}
     for wait in (0.0, 0.03, 0.1):

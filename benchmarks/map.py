@@ -27,8 +27,15 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from crosspatch.cohorts.cells import cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.evaluation.task_cohorts import load_cohorts
-from crosspatch.explanation.map import NEIGHBORS, LaidOut, enough, lay_out
-from crosspatch.explanation.reference_map import MAP_FILE, neighbour_weights, reference_of
+from crosspatch.explanation.components import cells_by_species, scores_in
+from crosspatch.explanation.map import lay_out
+from crosspatch.explanation.reference_map import (
+    MAP_FILE,
+    NEIGHBORS,
+    ReferenceMap,
+    enough,
+    neighbour_weights,
+)
 
 HELD_OUT = 0.1
 
@@ -52,7 +59,7 @@ Places = NDArray[np.float64]
 class Comparison:
     """Places of the same cells in two ways."""
 
-    def __init__(self, laid: LaidOut, subclasses: NDArray[np.str_] | None = None) -> None:
+    def __init__(self, laid: ReferenceMap, subclasses: NDArray[np.str_] | None = None) -> None:
         fitted = laid.table[laid.fitted]
         at = fitted[["x", "y"]].to_numpy()
         self.extent = np.ptp(at, axis=0).max()
@@ -80,15 +87,15 @@ def held_out(repeat: int) -> dict[str, dict[str, float]]:
     mouse = load_cohorts(["allen"], "shared")["mouse"]
     rng = np.random.default_rng(repeat)
     out = rng.random(mouse.n_obs) < HELD_OUT
-    laid = lay_out({"mouse": mouse[~out].copy()}, seed=repeat)
+    laid, mapper = lay_out(cells_by_species({"mouse": mouse[~out].copy()}), seed=repeat)
     new = cells_of(mouse[out].copy(), DEFAULT_ALIGNMENT)
-    scores = laid.space.place(new.X)
+    scores = scores_in(laid.components, new.X)
     there = enough(scores)
-    placed = reference_of(laid).place(new.X[there], new.layout, "mouse")
+    placed = laid.place(new.X[there], new.layout, "mouse")
     ours = np.stack([placed.x, placed.y], axis=1)
-    theirs = laid.mapper.transform(np.nan_to_num(scores[there])).astype(np.float64)
-    laid.mapper.transform_seed += 1
-    again = laid.mapper.transform(np.nan_to_num(scores[there])).astype(np.float64)
+    theirs = mapper.transform(np.nan_to_num(scores[there])).astype(np.float64)
+    mapper.transform_seed += 1
+    again = mapper.transform(np.nan_to_num(scores[there])).astype(np.float64)
     chance = laid.table[["x", "y"]].to_numpy()[rng.integers(len(laid.table), size=len(ours))]
     fitted = np.nan_to_num(laid.scores[laid.fitted])
     away, nearest = (
@@ -105,10 +112,9 @@ def held_out(repeat: int) -> dict[str, dict[str, float]]:
     }
 
 
-def reference_again(laid: LaidOut) -> dict[str, dict[str, float]]:
+def reference_again(laid: ReferenceMap) -> dict[str, dict[str, float]]:
     """Cells of the reference placed as if they were new, and where the map has them."""
     found = {}
-    reference = reference_of(laid)
     cohorts = load_cohorts(["allen"], "shared")
     parts = {
         "mouse cells the map is fitted on": laid.fitted,
@@ -119,7 +125,7 @@ def reference_again(laid: LaidOut) -> dict[str, dict[str, float]]:
         part = laid.table[rows]
         species = str(part["species"].iloc[0])
         cells = cells_of(cohorts[species][part["cell_id"].to_list()].copy(), DEFAULT_ALIGNMENT)
-        placed = reference.place(cells.X, cells.layout, species)
+        placed = laid.place(cells.X, cells.layout, species)
         ours = np.stack([placed.x, placed.y], axis=1)
         compare = Comparison(laid, part["subclass"].to_numpy().astype(str))
         found[f"{name}: placed as if new, and on the map"] = compare(
@@ -128,9 +134,8 @@ def reference_again(laid: LaidOut) -> dict[str, dict[str, float]]:
     return found
 
 
-def seconds(laid: LaidOut, building: float) -> list[tuple[str, str]]:
+def seconds(reference: ReferenceMap, building: float) -> list[tuple[str, str]]:
     """What making, loading and placing take."""
-    reference = reference_of(laid)
     mouse = load_cohorts(["allen"], "shared")["mouse"]
     X = np.asarray(mouse.X)
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +175,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cohorts = load_cohorts(["allen"], "shared")
     started = time.perf_counter()
-    laid = lay_out(cohorts)
+    laid, _ = lay_out(cells_by_species(cohorts))
     building = time.perf_counter() - started
     times = seconds(laid, building)
     compared = pd.concat(

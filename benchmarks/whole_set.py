@@ -16,7 +16,7 @@ from crosspatch.recordings.model import VOLTAGE_CLAMP
 from crosspatch.simulation.cells import Style
 from crosspatch.simulation.nwb_writer import Storage, Stored, WrittenSweep
 from crosspatch.simulation.point_neuron import simulate_neuron
-from crosspatch.simulation.rig import Rig, Stage, filtered_noise
+from crosspatch.simulation.rig import Rig, RigStage, filtered_noise
 from crosspatch.simulation.subclasses import step_features
 
 #: Codes of a 16-bit converter (3200 per volt) in a mV of membrane potential, with a gain of 50 as
@@ -63,15 +63,15 @@ class Extras:
     def __init__(self, seal: float) -> None:
         self.seal = seal
 
-    def __call__(self, rig: Rig, stage: Stage) -> None:
+    def __call__(self, rig: Rig, stage: RigStage) -> None:
         """Record what comes after a stage, as `crosspatch.simulation.rig.Extra`."""
-        if stage is Stage.START:
+        if stage is RigStage.START:
             self.start(rig)
             self.tests()
-        elif stage is Stage.LONG_SQUARES:
+        elif stage is RigStage.LONG_SQUARES:
             self.resistance_checks(2)
             self.capacitance_checks()
-        elif stage is Stage.SHORT_SQUARES:
+        elif stage is RigStage.SHORT_SQUARES:
             self.triple_short_squares()
             self.resistance_checks(2)
             self.first_ramp = len(rig.sweeps)

@@ -182,7 +182,8 @@ def answer_requests(answer: Callable[[Any, Tell], object], arguments: Sequence[s
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory := int(arguments[1]):
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    pipe.send(("answer", "ready"))
+    with contextlib.suppress(OSError):  # the parent has ended while this was imported
+        pipe.send(("answer", "ready"))
     while True:
         try:
             request = pipe.recv()

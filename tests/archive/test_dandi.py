@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crosspatch.archive.dandi import Archive, Place, is_dandi
+from crosspatch.archive.dandi import Archive, DandiPlace, is_dandi
 from crosspatch.archive.web import Web, WebSettings, digests_of
 from crosspatch.errors import NetworkError
 from tests.archive_server import KINDS, ArchiveServer, Faults
@@ -67,7 +67,7 @@ def hurried(server, quick) -> Archive:
 
 
 def paths(archive: Archive, place: str) -> list[str]:
-    return [asset.path for asset in archive.recordings(Place.parse(place))]
+    return [asset.path for asset in archive.recordings(DandiPlace.parse(place))]
 
 
 # How a place is written.
@@ -76,21 +76,21 @@ def paths(archive: Archive, place: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("dandi:000636", Place("000636")),
-        (" DANDI:000636 ", Place("000636")),
-        ("dandi:000636/", Place("000636")),
-        ("dandi:000636@0.241120.0510", Place("000636", "0.241120.0510")),
-        ("dandi:000636/0.241120.0510", Place("000636", "0.241120.0510")),
-        ("dandi:000636@draft", Place("000636", "draft")),
-        ("dandi:000636@DRAFT/sub-1", Place("000636", "draft", "sub-1")),
-        ("dandi:000636/sub-1/", Place("000636", None, "sub-1")),
-        ("dandi:000636/sub-1/a b.nwb", Place("000636", None, "sub-1/a b.nwb")),
-        ("dandi:000636/drafts/a.nwb", Place("000636", None, "drafts/a.nwb")),
-        ("dandi:000636@0.1.2/sub-1/a.nwb", Place("000636", "0.1.2", "sub-1/a.nwb")),
+        ("dandi:000636", DandiPlace("000636")),
+        (" DANDI:000636 ", DandiPlace("000636")),
+        ("dandi:000636/", DandiPlace("000636")),
+        ("dandi:000636@0.241120.0510", DandiPlace("000636", "0.241120.0510")),
+        ("dandi:000636/0.241120.0510", DandiPlace("000636", "0.241120.0510")),
+        ("dandi:000636@draft", DandiPlace("000636", "draft")),
+        ("dandi:000636@DRAFT/sub-1", DandiPlace("000636", "draft", "sub-1")),
+        ("dandi:000636/sub-1/", DandiPlace("000636", None, "sub-1")),
+        ("dandi:000636/sub-1/a b.nwb", DandiPlace("000636", None, "sub-1/a b.nwb")),
+        ("dandi:000636/drafts/a.nwb", DandiPlace("000636", None, "drafts/a.nwb")),
+        ("dandi:000636@0.1.2/sub-1/a.nwb", DandiPlace("000636", "0.1.2", "sub-1/a.nwb")),
     ],
 )
 def test_a_place_is_read(text, place):
-    assert Place.parse(text) == place
+    assert DandiPlace.parse(text) == place
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_place_is_read(text, place):
 )
 def test_what_is_no_place_is_said_with_examples(text):
     with pytest.raises(NetworkError, match=r"is no dandiset; write dandi:000636, dandi:000636@"):
-        Place.parse(text)
+        DandiPlace.parse(text)
 
 
 def test_the_archive_is_told_from_files():
@@ -116,7 +116,7 @@ def test_the_archive_is_told_from_files():
 
 
 def test_recordings_are_listed_with_all_that_is_needed(archive, file, server):
-    assets = archive.recordings(Place("000001"))
+    assets = archive.recordings(DandiPlace("000001"))
     assert [asset.path for asset in assets] == [
         f"sub-{k}/sub-{k}_ses-{10 + k}_icephys.nwb" for k in (1, 2, 3)
     ]
@@ -171,7 +171,7 @@ def test_more_assets_than_a_page_holds(archive, server):
 
 
 def test_checksums_that_a_list_lacks_are_asked_for(archive, server, file):
-    (listed,) = archive.recordings(Place("000005"))
+    (listed,) = archive.recordings(DandiPlace("000005"))
     assert set(listed.digests) == {"dandi-etag"}
     assert archive.complete(listed) is listed
     bare = replace(listed, digests={})
@@ -203,7 +203,7 @@ class Lying(Web):
 
 
 def listing(server, patient, dandiset: str, change: Callable[[Any], Any]) -> list:
-    return Archive(server.api, Lying(patient, change)).recordings(Place(dandiset))
+    return Archive(server.api, Lying(patient, change)).recordings(DandiPlace(dandiset))
 
 
 def one_more(answer):
@@ -317,24 +317,24 @@ def test_a_dandiset_without_a_published_version_is_a_draft(published, server, pa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_list_survives_what_passes(kind, hurried, server):
-    right = hurried.recordings(Place("000001"))
+    right = hurried.recordings(DandiPlace("000001"))
     server.faults = Faults((kind,), times=1)
     started = time.monotonic()
     if kind in ("403", "404"):
         with pytest.raises(NetworkError, match=f"the server answered {kind}"):
-            hurried.recordings(Place("000001"))
+            hurried.recordings(DandiPlace("000001"))
     else:
-        assert hurried.recordings(Place("000001")) == right
+        assert hurried.recordings(DandiPlace("000001")) == right
     assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_list_ends_when_it_never_passes(kind, hurried, server):
-    right = hurried.recordings(Place("000001"))
+    right = hurried.recordings(DandiPlace("000001"))
     server.faults = Faults((kind,))
     started = time.monotonic()
     try:
-        assert hurried.recordings(Place("000001")) == right
+        assert hurried.recordings(DandiPlace("000001")) == right
     except NetworkError as error:
         assert "\n" not in str(error)
         assert kind not in ("changed", "ignore-range", "other-range")
@@ -346,7 +346,7 @@ def test_a_list_ends_when_it_never_passes(kind, hurried, server):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_long_list_survives_many_faults(seed, server, patient):
     archive = Archive(server.api, Web(replace(patient, attempts=30)))
-    right = archive.recordings(Place("000002"))
+    right = archive.recordings(DandiPlace("000002"))
     kinds = ("drop", "cut", "short", "long", "wrong", "broken-json", "page", "429", "500", "503")
     server.faults = Faults((*kinds, "redirect-loop"), share=0.6, seed=seed, retry_after=0)
-    assert archive.recordings(Place("000002")) == right
+    assert archive.recordings(DandiPlace("000002")) == right

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosspatch.archive.dandi import Archive, Asset, Place
+from crosspatch.archive.dandi import Archive, Asset, DandiPlace
 from crosspatch.archive.fetching import FetchProgress, fetch_assets
 from crosspatch.archive.web import Web, digests_of
 from crosspatch.errors import NetworkError
@@ -50,7 +50,7 @@ def archive(server, quick) -> Archive:
 
 @pytest.fixture
 def assets(archive) -> list[Asset]:
-    return archive.recordings(Place("000001"))
+    return archive.recordings(DandiPlace("000001"))
 
 
 def require_right(folder: Path, files: dict[str, Path], count: int | None = None) -> None:
@@ -193,7 +193,7 @@ def test_a_newer_version_of_a_file_does_not_replace_it(server, archive, assets, 
     fetch_assets(assets, tmp_path, archive=archive)
     other = files[assets[1].path]
     server.add_dandiset("000001", {assets[0].path: other}, version="0.250101.0000")
-    newer = archive.recordings(Place("000001"))
+    newer = archive.recordings(DandiPlace("000001"))
     assert "is not dandi:000001@0.250101.0000" in next(
         iter(fetch_assets(newer, tmp_path, archive=archive).failures.values())
     )
@@ -224,7 +224,7 @@ def test_without_sha256_files_are_verified_by_the_archives_own_checksum(
     server, archive, files, tmp_path
 ):
     server.add_dandiset("000002", files, digests=False)
-    young = archive.recordings(Place("000002"))
+    young = archive.recordings(DandiPlace("000002"))
     assert all(set(asset.digests) == {"dandi-etag"} for asset in young)
     server.faults = Faults(("wrong",), times=1, where="/blobs/")
     assert not fetch_assets(young, tmp_path, archive=archive).failures
@@ -313,12 +313,13 @@ def test_progress_tells_what_is_there_and_what_comes(archive, assets, tmp_path):
 
 _FETCH = """
 import signal, sys
-from crosspatch.archive.dandi import Archive, Place
+from crosspatch.archive.dandi import Archive, DandiPlace
 from crosspatch.archive.fetching import fetch_assets
 # What was started in the background ignores Ctrl-C, and so would this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 archive = Archive(sys.argv[1])
-fetched = fetch_assets(archive.recordings(Place("000001")), sys.argv[2], archive=archive, jobs=2)
+assets = archive.recordings(DandiPlace("000001"))
+fetched = fetch_assets(assets, sys.argv[2], archive=archive, jobs=2)
 print(fetched.kept, len(fetched.failures))
 """
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from crosspatch.archive.dandi import Archive, Asset, Place
+from crosspatch.archive.dandi import Archive, Asset, DandiPlace
 from crosspatch.archive.streaming import RemoteBytes, open_asset
 from crosspatch.archive.web import ChangedError, RangePart, Web
 from crosspatch.errors import CrosspatchError, NetworkError
@@ -79,7 +79,7 @@ def server(shared_server) -> ArchiveServer:
 
 @pytest.fixture
 def assets(server, quick) -> dict[str, Asset]:
-    found = Archive(server.api).recordings(Place("000001"))
+    found = Archive(server.api).recordings(DandiPlace("000001"))
     server.clear_log()
     return {asset.path: asset for asset in found}
 
@@ -159,7 +159,7 @@ def test_every_layout_is_the_same_from_afar(pairing, quick, tmp_path):
     file = made_files.write_nwb(tmp_path / "cell.nwb", sweeps, compressed=True, **options)
     with ArchiveServer() as server:
         server.add_dandiset("000001", {"cell.nwb": file})
-        (asset,) = Archive(server.api).recordings(Place("000001"))
+        (asset,) = Archive(server.api).recordings(DandiPlace("000001"))
         require_same(extract_file(asset, SHARED), extract_file(file, SHARED))
 
 
@@ -377,7 +377,7 @@ def test_samples_may_spell_anything(kind, points, quick, tmp_path):
     require_spelt(file, verified=False)
     with ArchiveServer() as server:
         server.add_dandiset("000001", {"cell.nwb": file})
-        (asset,) = Archive(server.api).recordings(Place("000001"))
+        (asset,) = Archive(server.api).recordings(DandiPlace("000001"))
         require_spelt(asset, verified=kind != "checked")
 
 

@@ -186,7 +186,7 @@ def test_a_full_disk_is_said(server, tables, tmp_path, monkeypatch):
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("crosspatch.archive.web.Web._fill", full)
+    monkeypatch.setattr("crosspatch.archive.web._Download.run", full)
     with pytest.raises(NetworkError, match="the disk is full"):
         fetch_tables(tmp_path)
 
@@ -267,7 +267,7 @@ def test_the_key_of_every_chosen_recording_is_told():
         (
             CellSelection(),
             None,
-            "no labels of dandi:000008 are known; give a csv with --labels, or take",
+            "no labels of dandi:000008 are known; give a csv with 'labels', or take",
         ),
         (
             CellSelection(("Sst",), unlabelled=True),
@@ -285,10 +285,10 @@ def test_the_key_of_every_chosen_recording_is_told():
         (
             CellSelection(cells=("604",)),
             LABELS,
-            "cell 604 of dandi:000008 has no label; .*--unlabelled",
+            "cell 604 of dandi:000008 has no label; .*'unlabelled'",
         ),
         (CellSelection(cells=("601", "605")), LABELS, "cell 605 of dandi:000008 has no label"),
-        (CellSelection(), LABELS.iloc[3:], "none has a label; take all cells with --unlabelled"),
+        (CellSelection(), LABELS.iloc[3:], "none has a label; take all cells with 'unlabelled'"),
         (CellSelection(), LABELS.drop(columns="subclass"), "none has a label"),
     ],
 )

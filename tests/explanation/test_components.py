@@ -7,14 +7,13 @@ import pytest
 from crosspatch.errors import EvaluationError
 from crosspatch.explanation import components as space_module
 from crosspatch.explanation.components import (
-    EXAMPLES,
-    LOADINGS,
+    cells_by_species,
     examples_table,
     loadings_table,
     spaces_of,
 )
-from crosspatch.explanation.map import MAP_COLUMNS as MAP
-from crosspatch.explanation.map import map_table
+from crosspatch.explanation.map import lay_out
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import Feature, Layout
 from tests import made
 
@@ -26,13 +25,17 @@ def cohorts():
 
 @pytest.fixture(scope="module")
 def spaces(cohorts):
-    return spaces_of(cohorts)
+    return spaces_of(cells_by_species(cohorts))
+
+
+def map_table(cohorts, seed: int = 0) -> pd.DataFrame:
+    return lay_out(cells_by_species(cohorts), seed)[0].table
 
 
 def test_scores_are_clipped_and_absent_families_stay_absent(cohorts) -> None:
     odd = cohorts["mouse"].copy()
     odd.X[0, :8] = 1e6
-    space = spaces_of({"mouse": odd})["mouse"]
+    space = spaces_of(cells_by_species({"mouse": odd}))["mouse"]
     assert np.nanmax(np.abs(space.scores)) <= space_module.CLIP
     columns = made.SMALL.columns["train"]
     absent = np.isnan(odd.X[:, columns]).all(axis=1)
@@ -43,8 +46,8 @@ def test_scores_are_clipped_and_absent_families_stay_absent(cohorts) -> None:
 
 
 def test_loadings_of_single_numbers(cohorts, spaces) -> None:
-    found = loadings_table(cohorts, spaces=spaces)
-    assert tuple(found.columns) == LOADINGS
+    found = loadings_table(spaces)
+    assert list(found.columns) == TABLE_COLUMNS["loadings"]
     assert set(found["species"]) == {"mouse", "human"}
     mouse = found[found["species"] == "mouse"]
     kept = mouse.groupby(["family", "component"])
@@ -73,7 +76,7 @@ def test_loadings_of_traces_keep_their_positions() -> None:
     cohort.X[:] = np.abs(cohort.X) + 1
     cohort.X[np.isnan(cohort.X)] = 1.0
     cohort.X[0, 121:] = np.nan
-    found = loadings_table({"mouse": cohort})
+    found = loadings_table(spaces_of(cells_by_species({"mouse": cohort})))
     assert set(found["family"]) == {"isi_shape", "inst_freq", "inst_freq_norm"}
     of_rates = found[found["family"] != "isi_shape"]
     assert (of_rates.groupby(["family", "component"]).size() == width).all()
@@ -89,8 +92,8 @@ def test_loadings_of_traces_keep_their_positions() -> None:
 
 
 def test_examples_are_cells_in_the_middle(cohorts, spaces) -> None:
-    found = examples_table(cohorts, spaces=spaces)
-    assert tuple(found.columns) == EXAMPLES
+    found = examples_table(spaces)
+    assert list(found.columns) == TABLE_COLUMNS["examples"]
     assert len(found) == 2 * 4 * len(made.SMALL.features)
     for (species, subclass), part in found.groupby(["species", "subclass"]):
         (cell,) = set(part["cell_id"])
@@ -115,7 +118,7 @@ def test_an_example_where_no_cell_has_every_family(cohorts) -> None:
     is_vip = (odd.obs["subclass"] == "Vip").to_numpy()
     for number, row in enumerate(np.flatnonzero(is_vip)):
         odd.X[row, columns["train" if number % 2 else "spike"]] = np.nan
-    found = examples_table({"human": odd})
+    found = examples_table(spaces_of(cells_by_species({"human": odd})))
     assert set(found["subclass"]) == {"Lamp5", "Pvalb", "Sst", "Vip"}
 
 
@@ -148,8 +151,8 @@ def flat(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_map_is_fitted_on_mouse_and_human_laid_over(cohorts, spaces, flat) -> None:
-    found = map_table(cohorts, spaces=spaces)
-    assert tuple(found.columns) == MAP
+    found = map_table(cohorts)
+    assert list(found.columns) == TABLE_COLUMNS["map"]
     (fitted,) = flat.fitted
     assert np.array_equal(fitted, spaces["mouse"].scores[spaces["mouse"].complete])
     assert found["species"].value_counts().to_dict() == {"mouse": 145, "human": 145}
@@ -179,14 +182,14 @@ def test_cells_with_little_are_not_on_the_map(cohorts, flat) -> None:
     assert not set(odd.obs_names[:5]) & set(found["cell_id"])
 
 
-def test_map_refuses_what_it_cannot_lay_out(cohorts, spaces, flat) -> None:
+def test_map_refuses_what_it_cannot_lay_out(cohorts, flat) -> None:
     with pytest.raises(EvaluationError, match="at least 10"):
         map_table({"human": cohorts["human"][:8].copy()})
     with pytest.raises(EvaluationError, match="different features"):
         map_table({"mouse": made.cohort("mouse"), "human": cohorts["human"]})
 
 
-def test_the_same_seed_gives_the_same_map(cohorts, spaces) -> None:
-    first, second = (map_table(cohorts, spaces=spaces, seed=1) for _ in range(2))
+def test_the_same_seed_gives_the_same_map(cohorts) -> None:
+    first, second = (map_table(cohorts, seed=1) for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     assert first[["x", "y"]].notna().all(axis=None)

@@ -9,12 +9,8 @@ from sklearn.metrics import roc_auc_score
 import crosspatch
 from crosspatch.cohorts import table
 from crosspatch.errors import EvaluationError
-from crosspatch.explanation.conserved import (
-    CONSERVED_COLUMNS,
-    conserved_table,
-    homologous_types,
-    pairs_won,
-)
+from crosspatch.explanation.conserved import conserved_table, homologous_types, pairs_won
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import Feature, Layout
 from tests import made
 
@@ -59,7 +55,7 @@ def row(found: pd.DataFrame, group: str, feature: str) -> pd.Series:
 
 def test_verdicts_follow_what_was_planted() -> None:
     found = conserved_table(planted("mouse"), planted("human"), resamples=100)
-    assert tuple(found.columns) == CONSERVED_COLUMNS
+    assert list(found.columns) == TABLE_COLUMNS["conserved"]
     assert len(found) == 4 * 4
     assert set(found["level"]) == {"subclass"}
     for column in ("verdict", "balanced_verdict"):

@@ -11,16 +11,16 @@ import pytest
 
 from crosspatch.cohorts import table
 from crosspatch.errors import CohortError, EvaluationError, one_line
-from crosspatch.explanation import reference_map as module
-from crosspatch.explanation.map import map_table
+from crosspatch.explanation import map as module
+from crosspatch.explanation.components import cells_by_species
+from crosspatch.explanation.map import build_map, lay_out, reference_map
 from crosspatch.explanation.reference_map import (
     MAP_FILE,
+    Placed,
     ReferenceMap,
-    build_map,
     geometric_median,
     load_map,
     neighbour_weights,
-    reference_map,
 )
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from tests import made
@@ -64,14 +64,14 @@ def values(cohort: anndata.AnnData) -> np.ndarray:
     return np.asarray(cohort.X, dtype=np.float64)
 
 
-def assert_same(one: module.Placed, two: module.Placed) -> None:
+def assert_same(one: Placed, two: Placed) -> None:
     np.testing.assert_allclose(one.x, two.x, rtol=1e-9)
     np.testing.assert_allclose(one.y, two.y, rtol=1e-9)
     assert one.neighbours == two.neighbours
 
 
 def test_the_table_is_that_of_the_map(cohorts, reference, flat):
-    pd.testing.assert_frame_equal(reference.table, map_table(cohorts))
+    pd.testing.assert_frame_equal(reference.table, lay_out(cells_by_species(cohorts))[0].table)
     assert reference.species == ("mouse", "human")
 
 
@@ -311,7 +311,7 @@ def test_a_map_from_the_cache_needs_neither_umap_nor_torch(allen):
     reference_map(say=lambda line: None)
     code = (
         "import sys, numpy as np\n"
-        "from crosspatch.explanation.reference_map import reference_map\n"
+        "from crosspatch.explanation.map import reference_map\n"
         "found = reference_map(say=print)\n"
         "placed = found.place(np.ones((1, 21)), found.layout, 'human')\n"
         "assert np.isfinite(placed.x).all()\n"

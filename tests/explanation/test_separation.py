@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import silhouette_samples, silhouette_score
 
 from crosspatch.errors import EvaluationError
-from crosspatch.explanation.components import spaces_of
-from crosspatch.explanation.separation import SEPARATION_COLUMNS, separation, separation_table
+from crosspatch.explanation.components import cells_by_species, spaces_of
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
+from crosspatch.explanation.separation import separation, separation_table
 from tests import made
 
 
@@ -97,19 +98,20 @@ def test_a_donor_of_every_class_stays_whole() -> None:
 
 def test_table_of_both_species() -> None:
     cohorts = {name: made.cohort(name, layout=made.SMALL) for name in ("mouse", "human")}
-    found = separation_table(cohorts, permutations=9)
-    assert tuple(found.columns) == SEPARATION_COLUMNS
+    spaces = spaces_of(cells_by_species(cohorts))
+    found = separation_table(spaces, permutations=9)
+    assert list(found.columns) == TABLE_COLUMNS["separation"]
     assert len(found) == 2 * (1 + 4 + 6)
     assert set(found["features"]) == {"small"}
     human = found[found["species"] == "human"]
-    space = spaces_of(cohorts)["human"]
+    space = spaces["human"]
     # Cells without a family are not measured.
     assert space.complete.sum() < len(space.scores)
     assert human["cells"].iloc[0] == space.complete.sum()
     assert human["components"].iloc[0] == space.scores.shape[1]
     assert (human["p_value"] == 0.1).all()
-    ready = separation_table(cohorts, permutations=9, spaces=spaces_of(cohorts))
-    assert ready.equals(found)
+    again = separation_table(spaces_of(cells_by_species(cohorts)), permutations=9)
+    assert again.equals(found)
 
 
 def test_one_class_or_donor_is_refused() -> None:
@@ -119,4 +121,4 @@ def test_one_class_or_donor_is_refused() -> None:
         separation(np.zeros((2, 2)), ["Sst", "Vip"], ["a", "a"])
     cohort = made.cohort("human", {"Sst": 30}, layout=made.SMALL)
     with pytest.raises(EvaluationError, match="human cells that have every family"):
-        separation_table({"human": cohort})
+        separation_table(spaces_of(cells_by_species({"human": cohort})))

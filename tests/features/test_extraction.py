@@ -131,6 +131,10 @@ def test_a_file_that_takes_too_long_is_given_up_and_tried_again(five, tmp_path):
         ((_, outcome),) = opened.cells(find_recordings(one), SHARED.key)
     assert isinstance(outcome, Failure)
     assert "gave up after" in outcome.reason
+    assert (
+        outcome.error.in_words("--{}".format)
+        == "gave up after 1e-06 s; give it more time with --limit"
+    )
     assert extract_many(one, store, SHARED).failed == 0
 
 
@@ -285,7 +289,7 @@ def test_real_files_without_a_species_ask_for_it(real_data, tmp_path):
     state = extract_many([folder], store, SHARED, jobs=2)
     assert (state.total, state.failed) == (6, 1)
     files = find_recordings([folder])
-    with pytest.raises(CohortError, match="give --species mouse or human"):
+    with pytest.raises(CohortError, match="give 'species' mouse or human"):
         cohort_of(files, store, SHARED)
     result = cohort_of(files, store, SHARED, species="mouse")
     assert result.cohort is not None

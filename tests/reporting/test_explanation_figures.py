@@ -425,7 +425,7 @@ def test_what_all_verdicts_remark_is_said_once_below():
     written = words(agreement_figure(importance, attention, agreement_table()))
     assert written.count("weak evidence: 6 families") == 1
     table = agreement_table()
-    table.loc[0, "verdict"] = "they agree"
+    table.loc[0, ["verdict", "families"]] = "they agree", 12
     written = words(agreement_figure(importance, attention, table))
     assert written.count("weak evidence: 6 families") == len(table) - 1
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
-from crosspatch.explanation.reference_map import build_map, kept_in
+from crosspatch.explanation.map import build_map, kept_in
 from crosspatch.prediction.training import train
 from crosspatch.service.app import create_app
 from crosspatch.service.jobs import Jobs

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import crosspatch
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import load_layout
-from crosspatch.tables.columns import Ambiguity, ColumnMap, map_columns
+from crosspatch.tables.column_map import Ambiguity, ColumnMap
+from crosspatch.tables.columns import map_columns
 from crosspatch.tables.mapping import Override, Overrides, read_mapping
 from crosspatch.tables.meanings import feature_at
 from crosspatch.tables.names import features, names, range_of

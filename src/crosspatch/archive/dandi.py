@@ -37,7 +37,7 @@ def is_dandi(text: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class DandiPlace:
     """A dandiset, or a part of it."""
 
     #: Six digits.
@@ -48,7 +48,7 @@ class Place:
     path: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> DandiPlace:
         """Read ``dandi:000636``, with ``@version`` and ``/path`` behind it if wanted.
 
         Raises
@@ -130,7 +130,7 @@ class Archive:
         version = published.get("version") if isinstance(published, dict) else None
         return str(version or "draft")
 
-    def recordings(self, place: Place) -> list[Asset]:
+    def recordings(self, place: DandiPlace) -> list[Asset]:
         """The NWB files of a dandiset or a part of it, in the order of their paths.
 
         Raises
@@ -161,7 +161,7 @@ class Archive:
             raise NetworkError(f"{asset}: the archive has no checksum of it")
         return known
 
-    def _rows(self, place: Place, version: str) -> Iterator[_Row]:
+    def _rows(self, place: DandiPlace, version: str) -> Iterator[_Row]:
         address = f"{self.address}/dandisets/{place.dandiset}/versions/{version}/assets/"
         page, seen, counts = 1, set[str](), list[object]()
         while True:

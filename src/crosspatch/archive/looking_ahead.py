@@ -23,7 +23,7 @@ _NODE, _HEAP, _MEMBERS = 544, 512, 328
 _SAMPLES = 3328
 _CONTINUATION, _SYMBOL_TABLE = 0x10, 0x11
 
-Range = tuple[int, int]
+_Range = tuple[int, int]
 
 
 class Announced(Protocol):
@@ -32,7 +32,7 @@ class Announced(Protocol):
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""
 
-    def announce(self, ranges: Iterable[Range]) -> None:
+    def announce(self, ranges: Iterable[_Range]) -> None:
         """Say that there is something to be looked up in these (offset, count)."""
 
 
@@ -74,7 +74,7 @@ def _number(text: bytes, at: int, count: int) -> int:
     return int.from_bytes(text[at : at + count], "little")
 
 
-def _parts(content: Announced, address: int) -> list[Range]:
+def _parts(content: Announced, address: int) -> list[_Range]:
     """The pieces an object's header lies in: (offset, count)."""
     head = content.read_at(address, _HEADER)
     if head[:1] != b"\x01":
@@ -88,7 +88,7 @@ def _parts(content: Announced, address: int) -> list[Range]:
     return [first, *more]
 
 
-def _messages(content: Announced, part: Range) -> Iterator[tuple[int, bytes]]:
+def _messages(content: Announced, part: _Range) -> Iterator[tuple[int, bytes]]:
     """Kind and body of the messages in a piece of a header."""
     text = content.read_at(*part)
     at = 0
@@ -98,7 +98,7 @@ def _messages(content: Announced, part: Range) -> Iterator[tuple[int, bytes]]:
         at += 8 + size
 
 
-def _tables(content: Announced, address: int) -> Iterator[Range]:
+def _tables(content: Announced, address: int) -> Iterator[_Range]:
     """Addresses of the tree and the heap that hold a group's members."""
     for part in _parts(content, address):
         for kind, body in _messages(content, part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -245,36 +245,39 @@ def choose(
     where = f"dandi:{assets[0].dandiset}"
     _require_choosable(choice, labels, where)
     known = {asset: _known_of(asset, labels) for asset in assets}
-    cells = set(choice.cells)
-    named = {asset: each for asset, each in known.items() if not cells or cells & each.names}
-    wanted = {
-        asset: each
-        for asset, each in named.items()
-        if choice.unlabelled or each.subclass is not None
-    }
-    there = set[str]().union(*(each.names for each in named.values()))
-    lost = [cell for cell in choice.cells if cell not in there]
-    if lost:
-        raise CohortError(
-            f"no recording of cell {lost[0]} in {where} ({len(lost)} of {len(choice.cells)} cells "
-            "are not there); cells are named by specimen, session, donor or file"
-        )
-    labelled = set[str]().union(*(each.names for each in wanted.values()))
-    bare = [cell for cell in choice.cells if cell not in labelled]
-    if bare:
-        why = f"cell {bare[0]} of {where} has no label"
-        raise CohortError(why, hint="take it with {unlabelled}")
-    chosen = {
-        asset: each.key
-        for asset, each in wanted.items()
-        if not choice.subclasses or each.subclass in choice.subclasses
-    }
-    if not chosen:
+    named = known
+    if choice.cells:
+        named = {k: each for k, each in known.items() if each.names & set(choice.cells)}
+    wanted = named
+    if not choice.unlabelled:
+        wanted = {k: each for k, each in named.items() if each.subclass is not None}
+    _require_cells(choice.cells, where, named.values(), wanted.values())
+    if choice.subclasses:
+        wanted = {k: each for k, each in wanted.items() if each.subclass in choice.subclasses}
+    if not wanted:
         none = f"none of the {len(assets):,} recordings of {where} is wanted: none "
         if choice.subclasses:
             raise CohortError(f"{none}is of subclass {' or '.join(choice.subclasses)}")
         raise CohortError(f"{none}has a label", hint="take all cells with {unlabelled}")
-    return dict(list(chosen.items())[: choice.limit])
+    return {k: each.key for k, each in list(wanted.items())[: choice.limit]}
+
+
+def _require_cells(
+    cells: Sequence[str], where: str, named: Iterable[_Known], wanted: Iterable[_Known]
+) -> None:
+    """Refuse cells that are not there, or have no label although it is asked for."""
+    there = set[str]().union(*(each.names for each in named))
+    lost = [cell for cell in cells if cell not in there]
+    if lost:
+        raise CohortError(
+            f"no recording of cell {lost[0]} in {where} ({len(lost)} of {len(cells)} cells are not "
+            "there); cells are named by specimen, session, donor or file"
+        )
+    labelled = set[str]().union(*(each.names for each in wanted))
+    bare = [cell for cell in cells if cell not in labelled]
+    if bare:
+        why = f"cell {bare[0]} of {where} has no label"
+        raise CohortError(why, hint="take it with {unlabelled}")
 
 
 def _require_choosable(choice: CellSelection, labels: pd.DataFrame | None, where: str) -> None:

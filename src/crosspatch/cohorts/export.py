@@ -22,13 +22,7 @@ FORMATS = (".csv", ".parquet", ".h5ad", ".zarr")
 
 
 def require_format(file: Path) -> None:
-    """Check the name of a file to be written.
-
-    Raises
-    ------
-    CohortError
-        If its ending is none of `FORMATS`.
-    """
+    """Refuse a name of a file to be written of which the ending is none of `FORMATS`."""
     if file.suffix.lower() not in FORMATS:
         raise CohortError(f"{file}: the ending says the format; use {', '.join(FORMATS)}")
 

@@ -152,14 +152,10 @@ def _row(
 
 
 def match(name: str, keys: pd.Index) -> str | None:
-    """The key of a recording: its file's name, that without ending, or its DANDI session or cell.
+    """The key of a recording among those of labels, by its file's name.
 
-    Parameters
-    ----------
-    name : str
-        The file's name, such as ``sub-1_ses-2_icephys.nwb``.
-    keys : Index
-        Of labels, see `read_labels`.
+    It is that name, such as ``sub-1_ses-2_icephys.nwb``, with or without ending, or the session or
+    cell in it.
     """
     stem = name.rsplit(".", 1)[0]
     parts = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
@@ -219,13 +215,7 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
 
 
 def require_species(species: str | None) -> None:
-    """Check a species given by the user.
-
-    Raises
-    ------
-    CohortError
-        If it is not known.
-    """
+    """Refuse a species given by the user that is not known."""
     if species is not None and species not in SPECIES:
         raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
 

@@ -68,11 +68,9 @@ def build(
             f"{len(layout.features)} features of layout '{layout.name}'"
         )
     var = pd.DataFrame(
-        {
-            "family": [feature.family for feature in layout.features],
-            "unit": [feature.unit for feature in layout.features],
-        },
+        [(feature.family, feature.unit) for feature in layout.features],
         index=pd.Index(layout.feature_names, name="feature"),
+        columns=["family", "unit"],
     )
     # Text as categories: a column that is missing throughout could not be written otherwise.
     text = cells.select_dtypes("object").columns
@@ -110,23 +108,14 @@ def validate(table: anndata.AnnData) -> list[str]:
     columns = (("obs", table.obs, REQUIRED_OBS), ("var", table.var, ("family", "unit")))
     for place, frame, needed in columns:
         problems += [f"{place} has no column '{name}'" for name in needed if name not in frame]
-    for what, names, one in (
-        ("cell id", table.obs_names, "cell"),
-        ("feature", table.var_names, "column"),
-    ):
+    unique = (("cell id", table.obs_names, "cell"), ("feature", table.var_names, "column"))
+    for what, names, one in unique:
         if not names.is_unique:
             twice = names[names.duplicated()][0]
             problems.append(f"{what} '{twice}' stands for more than one {one}")
     if table.n_obs and table.n_vars:
         problems += _problems_of_values(table)
-    if "species" in table.obs:
-        for name in sorted(set(table.obs["species"].astype(str)) - set(SPECIES)):
-            problems.append(f"species '{name}' is unknown; use {' or '.join(SPECIES)}")
-    if "subclass" in table.obs:
-        known = load_taxonomy().subclasses
-        for name in sorted(set(table.obs["subclass"].dropna().astype(str)) - set(known)):
-            problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
-    return problems
+    return problems + _problems_of_labels(table.obs)
 
 
 def _problems_of_head(head: object) -> list[str]:
@@ -138,6 +127,18 @@ def _problems_of_head(head: object) -> list[str]:
         problems.append(f"schema version is {found}, this program reads {SCHEMA_VERSION}")
     if not isinstance(head.get("layout"), str):
         problems.append('uns["crosspatch"] does not name its layout')
+    return problems
+
+
+def _problems_of_labels(obs: pd.DataFrame) -> list[str]:
+    problems = []
+    if "species" in obs:
+        for name in sorted(set(obs["species"].astype(str)) - set(SPECIES)):
+            problems.append(f"species '{name}' is unknown; use {' or '.join(SPECIES)}")
+    if "subclass" in obs:
+        known = load_taxonomy().subclasses
+        for name in sorted(set(obs["subclass"].dropna().astype(str)) - set(known)):
+            problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
     return problems
 
 
@@ -257,13 +258,7 @@ def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
 
 
 def require_name(file: str | Path) -> None:
-    """Check the name of a table to be written.
-
-    Raises
-    ------
-    CohortError
-        If it does not end in ``.h5ad``.
-    """
+    """Refuse a name of a table to be written that does not end in ``.h5ad``."""
     if Path(file).suffix != ".h5ad":
         raise CohortError(f"{file}: a cohort table is written as .h5ad; change the file name")
 

@@ -40,9 +40,8 @@ def inspect(
     from crosspatch.features.extraction import ExtractionSettings, analysed, step_described
     from crosspatch.recordings.opening import open_recording
 
-    settings = ExtractionSettings(
-        quality=quality, step=step_described(step_start, step_end, amplitudes)
-    )
+    step = step_described(step_start, step_end, amplitudes)
+    settings = ExtractionSettings(quality=quality, step=step)
     with open_recording(file) as opened:
         recording, analysis = analysed(opened, settings)
         print(f"{file}: {recording.format}, {_about(recording)}")
@@ -145,8 +144,7 @@ def extract(
 
     table.require_name(out)
     extracted.require_species(species)
-    step = step_described(step_start, step_end, amplitudes)
-    settings = ExtractionSettings(layout, quality, step)
+    settings = ExtractionSettings(layout, quality, step_described(step_start, step_end, amplitudes))
     store = store_beside(out)
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
     files, known = _find_extracted(paths, choice, labels, data_dir)
@@ -182,12 +180,12 @@ def _find_extracted(
     paths: list[str], choice: CellSelection, labels: str | None, data_dir: Path | None
 ) -> tuple[list[Source], pd.DataFrame | None]:
     """Recordings to be extracted, and their labels if they do not lie beside them."""
-    from crosspatch.archive.dandi import Archive, Place, is_dandi
+    from crosspatch.archive.dandi import Archive, DandiPlace, is_dandi
     from crosspatch.cohorts.download import CellSelection
     from crosspatch.cohorts.extracted import read_labels
     from crosspatch.features.finding import find_recordings
 
-    places = [Place.parse(path) for path in paths if is_dandi(path)]
+    places = [DandiPlace.parse(path) for path in paths if is_dandi(path)]
     if not places:
         if choice != CellSelection():
             raise CrosspatchError(

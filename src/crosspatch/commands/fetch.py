@@ -17,7 +17,7 @@ from crosspatch.errors import CrosspatchError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crosspatch.archive.dandi import Archive, Asset, Place
+    from crosspatch.archive.dandi import Archive, Asset, DandiPlace
     from crosspatch.cohorts.download import CellSelection
 
 
@@ -129,12 +129,12 @@ def fetch_recordings(
     Only cells that have a label, unless asked otherwise. Every file is compared with the archive's
     checksums. Stopped, killed or cut off, the same command goes on where it was.
     """
-    from crosspatch.archive.dandi import Archive, Place
+    from crosspatch.archive.dandi import Archive, DandiPlace
     from crosspatch.archive.fetching import fetch_assets
     from crosspatch.cohorts.download import CellSelection, write_labels
 
     archive = Archive()
-    place = Place.parse(f"dandi:{dandiset}" + (f"@{version}" if version else ""))
+    place = DandiPlace.parse(f"dandi:{dandiset}" + (f"@{version}" if version else ""))
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit, unlabelled)
     chosen, known = choose_assets(archive, place, choice, labels, data_dir)
     _print_chosen(chosen, each=dry_run)
@@ -184,7 +184,11 @@ def _print_chosen(chosen: Iterable[Asset], each: bool) -> None:
 
 
 def choose_assets(
-    archive: Archive, place: Place, choice: CellSelection, labels: str | None, data_dir: Path | None
+    archive: Archive,
+    place: DandiPlace,
+    choice: CellSelection,
+    labels: str | None,
+    data_dir: Path | None,
 ) -> tuple[Mapping[Asset, str | None], pd.DataFrame | None]:
     """The recordings of a dandiset that are wanted, with their labels' keys, and the labels."""
     from crosspatch.cohorts.download import choose, labels_of

@@ -1,8 +1,10 @@
-"""Train, look at a model, predict."""
+"""Predict cells."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,91 +21,27 @@ from crosspatch.commands.printing import (
     say_on_stderr,
 )
 from crosspatch.commands.printing_cells import print_predictions
-from crosspatch.commands.root import app, model_app
+from crosspatch.commands.root import app
 
 if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import Pipeline
     from crosspatch.prediction.prediction import Prediction
 
 
-@app.command("train")
-def train(
-    *,
-    target: Annotated[
-        str, typer.Option(help="allen-human, allen-mouse, or a cohort table (.h5ad).")
-    ],
-    out: options.OutFolder,
-    source: Annotated[
-        str | None,
-        typer.Option(help="Second species, for models that learn from it: allen-mouse, or .h5ad."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Name (`crosspatch models`). (default: what measured best)"),
-    ] = None,
-    features: Annotated[
-        str | None, typer.Option(help="shared, or full (allen-human). (default: shared)")
-    ] = None,
-    alignment: Annotated[
-        str | None,
-        typer.Option(
-            help="Reading of mouse subclasses, hodge2019 or published-code. (default: hodge2019, "
-            "and none for mouse alone)"
-        ),
-    ] = None,
-    leave_out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN:FOLD",
-            help="Leave out the test cells of this fold of `crosspatch run --calibration`, to "
-            "predict them.",
-        ),
-    ] = None,
-    seed: options.Seed = 0,
-    jobs: options.Processes,
-    device: options.Device = "cpu",
-    data_dir: options.DataDir = None,
-    unverified: options.Unverified = False,
-) -> None:
-    """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
-    from crosspatch.cohorts.loading import load_cohort
-    from crosspatch.prediction.training import left_out
-    from crosspatch.prediction.training import train as train_model
-
-    fold = left_out(leave_out)
-    load = partial(load_cohort, data_dir=data_dir, verify=not unverified)
-    with progress_bar(goes_on=False) as tell:
-        trained = train_model(
-            load(target, features),
-            None if source is None else load(source, features),
-            model=model,
-            alignment=alignment,
-            seed=seed,
-            jobs=jobs,
-            device=device,
-            leave_out=fold,
-            progress=partial(tell, "train"),
-            out=out,
-        )
-    print((out / "card.md").read_text(encoding="utf-8"))
-    print(f"wrote {out}/: {', '.join([*trained.about['files'], 'model.json'])}")
-
-
-@model_app.command("show")
-def model_show(
-    folder: Annotated[Path, typer.Argument(help="Model folder, from `crosspatch train`.")],
-) -> None:
-    """Check a model and print its card."""
-    from crosspatch.models.artifact import CARD_FILE, load, other_versions
-
-    model = load(folder)
-    print((folder / CARD_FILE).read_text(encoding="utf-8"))
-    print(f"sha256 {model.digest}")
-    for each in other_versions(model.about):
-        print(f"note: {each}; its predictions were checked and are the same")
+@contextmanager
+def _without_dask() -> Iterator[None]:
+    """Hide Dask: LightGBM and AnnData import it where they can, a second that is not used here."""
+    hidden = [name for name in ("dask", "dask.utils") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 @app.command("predict")
+@_without_dask()
 def predict(
     *,
     inputs: Annotated[
@@ -144,9 +82,6 @@ def predict(
     Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
     outside reference (unlike the cells the model knows), insufficient data.
     """
-    # LightGBM and AnnData import Dask where it is installed: a second of start that is not used.
-    for name in ("dask", "dask.utils"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     from crosspatch.features.extraction import step_described
     from crosspatch.prediction.output import open_output
     from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from crosspatch.evaluation import metrics
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.evaluation.splits import derived_seed
 from crosspatch.evaluation.uncertainty import predicted_classes
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import Layout
 
 #: ``condition`` of the scores with every family as it was measured.
@@ -25,19 +27,27 @@ PERMUTED, REMOVED = "permuted", "removed"
 #: Permutations of a family whose scores are averaged.
 REPEATS = 10
 
-IMPORTANCE_COLUMNS = (
-    "species",
-    "features",
-    "model",
-    "how",
-    "family",
-    "scope",
-    "drop",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "folds",
-)
+
+class Classifier(Protocol):
+    """A fitted classifier."""
+
+    classes_: NDArray[np.str_]
+
+    def predict_proba(self, X: NDArray[np.floating], /) -> NDArray[np.floating]:
+        """Probabilities, shape (cells, classes)."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Cells that a model is tested on and has not seen."""
+
+    layout: Layout
+    #: Shape (cells, features).
+    X: NDArray[np.floating]
+    #: Shape (cells,).
+    y: NDArray[np.str_]
+    #: That are scored.
+    classes: Sequence[str]
 
 
 def condition_of(how: str, family: str) -> str:
@@ -47,11 +57,6 @@ def condition_of(how: str, family: str) -> str:
 
 def layout_without(layout: Layout, family: str) -> tuple[Layout, NDArray[np.intp]]:
     """The layout without a family, and the columns that are left.
-
-    Parameters
-    ----------
-    layout : Layout
-    family : str
 
     Raises
     ------
@@ -73,87 +78,50 @@ def layout_without(layout: Layout, family: str) -> tuple[Layout, NDArray[np.intp
     return smaller, np.array(kept, dtype=np.intp)
 
 
-def scores_of(
-    model: Any, layout: Layout, X: NDArray, y: NDArray[np.str_], classes: Sequence[str]
-) -> dict[str, float]:
+def scores_of(model: Classifier, tested: HeldOut) -> dict[str, float]:
     """Scores of a fitted model.
 
     A cell that has nothing of the layout is given no class, which counts as a wrong one, by every
     model alike.
-
-    Parameters
-    ----------
-    model : classifier
-    layout : Layout
-    X : array, shape (cells, features)
-    y : array of str, shape (cells,)
-    classes : sequence of str
     """
-    there = layout.present(X).any(axis=1)
+    X = tested.X
+    there = tested.layout.present(X).any(axis=1)
     probabilities = np.full((len(X), len(model.classes_)), np.nan)
     if there.any():
         probabilities[there] = model.predict_proba(X[there])
-    return metrics.scores(y, predicted_classes(probabilities, model.classes_), classes)
+    predicted = predicted_classes(probabilities, model.classes_)
+    return metrics.scores(tested.y, predicted, tested.classes)
 
 
 def permuted_scores(
-    model: Any,
-    layout: Layout,
-    family: str,
-    X: NDArray,
-    y: NDArray[np.str_],
-    classes: Sequence[str],
-    seed: int,
-    repeats: int = REPEATS,
+    model: Classifier, tested: HeldOut, family: str, seed: int, repeats: int = REPEATS
 ) -> dict[str, float]:
     """Mean scores of a fitted model when cells are given the family of another cell.
 
     All columns of the family move together, and so does its being absent.
 
-    Parameters
-    ----------
-    model : classifier
-    layout : Layout
-    family : str
-    X : array, shape (cells, features)
-        Cells that the model has not seen.
-    y : array of str, shape (cells,)
-    classes : sequence of str
-    seed : int
-    repeats : int
-
     References
     ----------
     Breiman: Random forests. Machine Learning 45 (2001).
     """
-    columns = layout.columns[family]
+    columns = tested.layout.columns[family]
+    number = 1 + tested.layout.families.index(family)
     each = []
     for repeat in range(repeats):
         # A seed of its own for every family and repeat, so that their order means nothing.
-        rng = np.random.default_rng(derived_seed(seed, 1 + layout.families.index(family), repeat))
-        shuffled = X.copy()
-        shuffled[:, columns] = X[rng.permutation(len(X))][:, columns]
-        each.append(scores_of(model, layout, shuffled, y, classes))
+        rng = np.random.default_rng(derived_seed(seed, number, repeat))
+        shuffled = tested.X.copy()
+        shuffled[:, columns] = tested.X[rng.permutation(len(shuffled))][:, columns]
+        each.append(scores_of(model, replace(tested, X=shuffled)))
     return {name: float(np.mean([scores[name] for scores in each])) for name in each[0]}
 
 
 def drops(results: pd.DataFrame, how: str, score: str = "macro_f1") -> pd.DataFrame:
     """Fall in a score of one model, with every family taken away, fold by fold.
 
-    Parameters
-    ----------
-    results : DataFrame
-        Rows of one species and model, as `crosspatch.explanation.explain` makes them.
-    how : str
-        ``permuted`` or ``removed``.
-    score : str
-        ``macro_f1``, or ``f1_`` and the name of a class.
-
-    Returns
-    -------
-    DataFrame
-        Index: run and fold; columns: families, none where nothing was taken away in this way.
-        Positive where the score is lower without the family.
+    The results are those of one species and model. Index of the table: run and fold; columns:
+    families, none where nothing was taken away in this way. Positive where the score is lower
+    without the family.
     """
     first = results[results["seed"] == 0]
     wide = first.pivot_table(index=["run", "fold"], columns="condition", values=score, sort=False)
@@ -172,18 +140,10 @@ def share_of_tests(results: pd.DataFrame) -> float:
 def importance_table(results: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """What each family is worth to each model: the fall in F1 without it.
 
-    Parameters
-    ----------
-    results : DataFrame
-        A row a species, model, run, fold, seed and condition.
-    classes : sequence of str
-
-    Returns
-    -------
-    DataFrame
-        A row a species, model, way of taking a family away, family and scope (``macro_f1``, or a
-        class: its F1). Intervals and p-values are of the corrected resampled t-test over folds
-        (`crosspatch.evaluation.comparison.corrected_resampled_t`), each row for itself.
+    The results have one row per species, model, run, fold, seed and condition; the table has one
+    per species, model, way of taking a family away, family and scope (``macro_f1``, or a class: its
+    F1). Intervals and p-values are of the corrected resampled t-test over folds
+    (`crosspatch.evaluation.comparison.corrected_resampled_t`), each row for itself.
     """
     rows = []
     for (species, features, model), part in results.groupby(
@@ -200,4 +160,4 @@ def importance_table(results: pd.DataFrame, classes: Sequence[str]) -> pd.DataFr
                     test = corrected_resampled_t(fall[family], np.zeros(len(fall)), share)
                     found = (test.delta, test.ci_low, test.ci_high, test.p_value, len(fall))
                     rows.append((species, features, model, how, family, scope, *found))
-    return pd.DataFrame(rows, columns=list(IMPORTANCE_COLUMNS))
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS["importance"])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,8 @@ from scipy.stats import rankdata
 
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.explanation.ablation import PERMUTED, REMOVED, drops, share_of_tests
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
+from crosspatch.species import HUMAN, MOUSE
 
 #: ``subclass`` of the mean over all cells.
 EVERY_CLASS = "all"
@@ -40,71 +41,38 @@ LEVEL = 0.05
 #: All orders of so many families are tried; of more, so many drawn ones.
 _ALL_ORDERS_OF, _DRAWN_ORDERS = 8, 20_000
 
-ATTENTION_COLUMNS = (
-    "species",
-    "features",
-    "model",
-    "subclass",
-    "family",
-    "weight",
-    "sd",
-    "cells",
+_EXPLAINS = ("attention explains the model", "attention does not explain the model")
+_MATTER_ALIKE = (
+    "families matter alike in mouse and human",
+    "families do not matter alike in mouse and human",
 )
 
-AGREEMENT_COLUMNS = (
-    "what",
-    "species",
-    "model",
-    "spearman",
-    "ci_low",
-    "ci_high",
-    "families",
-    "folds",
-    "verdict",
-    "p_value",
-)
-
-#: What is compared: the verdicts if it agrees, if it does not, and if neither is shown.
-_VERDICTS = {
-    "attention and permuted": (
-        "attention explains the model",
-        "attention does not explain the model",
-        "not shown that attention explains the model",
-    ),
-    "attention and removed": (
-        "attention explains the model",
-        "attention does not explain the model",
-        "not shown that attention explains the model",
-    ),
+#: What is compared, and what is said of it if it agrees and if it does not.
+_SAID = {
+    "attention and permuted": _EXPLAINS,
+    "attention and removed": _EXPLAINS,
     "permuted and removed": (
         "permuting and removing tell the same",
         "permuting and removing tell different things",
-        "not shown that permuting and removing tell the same",
     ),
     "attention between seeds": (
         "attention is stable over seeds",
         "attention is not stable over seeds",
-        "not shown that attention is stable over seeds",
     ),
-    "mouse and human, permuted": (
-        "families matter alike in mouse and human",
-        "families do not matter alike in mouse and human",
-        "not shown that families matter alike in mouse and human",
-    ),
-    "mouse and human, removed": (
-        "families matter alike in mouse and human",
-        "families do not matter alike in mouse and human",
-        "not shown that families matter alike in mouse and human",
-    ),
+    "mouse and human, permuted": _MATTER_ALIKE,
+    "mouse and human, removed": _MATTER_ALIKE,
     "mouse and human, attention": (
         "attention is alike in mouse and human",
         "attention is not alike in mouse and human",
-        "not shown that attention is alike in mouse and human",
     ),
 }
 
 
-def attends(model: Any) -> bool:
+# Measure to what it gives every family (columns) in every fold (rows), and the share of test cells.
+_Measured = tuple[dict[str, pd.DataFrame], float]
+
+
+def attends(model: object) -> bool:
     """Whether a model weighs families by attention.
 
     A sequence model without attention has weights too: one for the last family, zero for the rest.
@@ -116,61 +84,48 @@ def attends(model: Any) -> bool:
 
 
 def attention_by_class(
-    weights: NDArray[np.floating], y: NDArray[np.str_], classes: Sequence[str]
-) -> list[dict[str, Any]]:
+    weights: NDArray[np.floating],
+    y: NDArray[np.str_],
+    classes: Sequence[str],
+    families: Sequence[str],
+) -> list[dict[str, object]]:
     """Mean attention of cells by their true class.
 
     The mean is over all cells of a class; a family that a cell lacks has its weight of zero in
     it. So the weights of a class sum to one, as in arXiv 2603.11000, and they weigh a family as
     its importance does, to which cells without it add nothing.
 
-    Parameters
-    ----------
-    weights : array, shape (cells, families)
-    y : array of str, shape (cells,)
-    classes : sequence of str
-
-    Returns
-    -------
-    list of dict
-        One for all cells and one a class that has cells: ``subclass``, ``cells`` and ``weights``,
-        in the order of the families.
+    The weights have shape (cells, families). One row for all cells and for every class that has
+    cells, with every family: ``subclass``, ``family``, ``weight`` and ``cells``.
     """
     chosen = {EVERY_CLASS: np.ones(len(y), bool)} | {name: y == name for name in classes}
     return [
-        {
-            "subclass": name,
-            "cells": int(rows.sum()),
-            "weights": np.asarray(weights, dtype=float)[rows].mean(axis=0).tolist(),
-        }
+        {"subclass": name, "family": family, "weight": weight, "cells": int(rows.sum())}
         for name, rows in chosen.items()
         if rows.any()
+        for family, weight in zip(
+            families, np.asarray(weights, dtype=float)[rows].mean(axis=0).tolist(), strict=True
+        )
     ]
 
 
 def attention_table(by_fold: pd.DataFrame) -> pd.DataFrame:
     """Mean attention by species, model, true class and family.
 
-    Parameters
-    ----------
-    by_fold : DataFrame
-        Columns: species, features, model, run, fold, seed, subclass, family, weight, cells.
-
-    Returns
-    -------
-    DataFrame
-        `weight` is the mean over folds of the models with the first seed, those whose importance
-        is measured; `sd` its standard deviation over folds; `cells` the held-out cells of a run.
+    `by_fold` has the columns species, features, model, run, fold, seed, subclass, family, weight
+    and cells. In the table ``weight`` is the mean over folds of the models with the first seed,
+    those whose importance is measured; ``sd`` its standard deviation over folds; ``cells`` the
+    held-out cells of a run.
     """
     if not len(by_fold):
-        return pd.DataFrame(columns=list(ATTENTION_COLUMNS))
+        return pd.DataFrame(columns=TABLE_COLUMNS["attention"])
     first = by_fold[by_fold["seed"] == 0]
     who = ["species", "features", "model", "subclass", "family"]
     of_family = first.groupby(who, sort=False)
     found = of_family["weight"].agg(weight="mean", sd="std")
     runs = first.groupby([*who, "run"], sort=False)["cells"].sum()
     found["cells"] = runs.groupby(who, sort=False).first()
-    return found.reset_index()[list(ATTENTION_COLUMNS)]
+    return found.reset_index()[TABLE_COLUMNS["attention"]]
 
 
 @dataclass(frozen=True)
@@ -195,13 +150,8 @@ def agreement_in_folds(a: ArrayLike, b: ArrayLike, test_share: float, seed: int 
     of other cells and donors with the same families; how little so few families can tell is in
     the p-value. Folds in which a measure is the same for all families are left out.
 
-    Parameters
-    ----------
-    a, b : array, shape (folds, families)
-    test_share : float
-        Test cells divided by training cells of a fold.
-    seed : int
-        Of the orders that are drawn, where there are too many to try all.
+    Both have shape (folds, families); `test_share` is test cells divided by training cells of a
+    fold; `seed` is of the orders that are drawn, where there are too many to try all.
     """
     first, second = _ranks(a), _ranks(b)
     folds, families = first.shape
@@ -219,34 +169,23 @@ def agreement_of_seeds(weights: ArrayLike, test_share: float) -> Agreement:
 
     In every fold the mean over pairs of seeds, over classes and families; then as in
     `agreement_in_folds`. There is no p-value: it is asked how alike they are, not whether at all.
-
-    Parameters
-    ----------
-    weights : array, shape (folds, seeds, classes, families)
-        Mean attention of held-out cells.
-    test_share : float
+    The weights, mean attention of held-out cells, have shape (folds, seeds, classes, families).
     """
     weights = np.asarray(weights, dtype=float)
     n_folds, n_seeds, _, families = weights.shape
     if families < FEWEST_RANKED or n_seeds < 2:
         return _nothing(families, n_folds)
     ranks = [_ranks(fold.reshape(n_seeds, -1)) for fold in weights]
-    rho = [
-        float(np.mean([fold[i] @ fold[j] for i, j in combinations(range(n_seeds), 2)]))
-        for fold in ranks
-    ]
-    known = [value for value in rho if math.isfinite(value)]
-    if not known:
+    pairs = list(combinations(range(n_seeds), 2))
+    rho = np.array([np.mean([fold[i] @ fold[j] for i, j in pairs]) for fold in ranks])
+    known = rho[np.isfinite(rho)]
+    if not len(known):
         return _nothing(families, n_folds)
-    return Agreement(*_interval(np.array(known), test_share), math.nan, families, len(known))
+    return Agreement(*_interval(known, test_share), math.nan, families, len(known))
 
 
 def agreement_of_species(
-    a: ArrayLike,
-    b: ArrayLike,
-    shares: tuple[float, float],
-    seed: int = 0,
-    resamples: int = 2000,
+    a: ArrayLike, b: ArrayLike, shares: tuple[float, float], seed: int = 0, resamples: int = 2000
 ) -> Agreement:
     """Spearman's correlation over families between the means of two species.
 
@@ -257,13 +196,8 @@ def agreement_of_species(
     cells. Few families give few values, and noise shifts them, so that the interval may lie to one
     side of the correlation.
 
-    Parameters
-    ----------
-    a, b : array, shape (folds of the species, families)
-    shares : tuple of float
-        Test cells divided by training cells, of each species.
-    seed : int
-    resamples : int
+    Both have shape (folds of the species, families); `shares` are test cells divided by training
+    cells, of each species.
     """
     parts = [np.asarray(part, dtype=float) for part in (a, b)]
     families, folds = parts[0].shape[1], min(len(part) for part in parts)
@@ -277,17 +211,11 @@ def agreement_of_species(
         rows = rng.integers(len(part), size=(resamples, len(part)))
         deviation = part[rows].mean(axis=1) - mean
         drawn.append(_ranks(mean + math.sqrt(1 + len(part) * share) * deviation))
-    rho = (drawn[0] * drawn[1]).sum(axis=1)
-    low, high = np.nanpercentile(rho, [2.5, 97.5])
-    return Agreement(
-        # Summed as the draws are, so that rounding puts it on neither side of them.
-        float((ranks[0] * ranks[1]).sum(axis=1)[0]),
-        float(low),
-        float(high),
-        _share_of_orders(ranks[0].T @ ranks[1], seed),
-        families,
-        folds,
-    )
+    low, high = np.nanpercentile((drawn[0] * drawn[1]).sum(axis=1), [2.5, 97.5]).tolist()
+    # Summed as the draws are, so that rounding puts it on neither side of them.
+    rho = float((ranks[0] * ranks[1]).sum(axis=1)[0])
+    p_value = _share_of_orders(ranks[0].T @ ranks[1], seed)
+    return Agreement(rho, low, high, p_value, families, folds)
 
 
 def verdict(what: str, found: Agreement) -> str:
@@ -295,19 +223,14 @@ def verdict(what: str, found: Agreement) -> str:
 
     They agree if the mean is at least `AGREES` (`STABLE` between seeds), the interval lies above
     zero, and no more than `LEVEL` of all orders of the families agree as well. They do not if the
-    whole interval lies below that bound. Anything else shows neither.
-
-    Parameters
-    ----------
-    what : str
-        What is compared, as in the table.
-    found : Agreement
+    whole interval lies below that bound. Anything else shows neither. `what` is compared, as in
+    the table.
     """
     if found.families < FEWEST_FAMILIES:
         return f"cannot be told from {found.families} families"
-    agrees, differs, neither = _VERDICTS[what]
     if not math.isfinite(found.spearman):
         return "cannot be told: no family stands out in any fold"
+    agrees, differs = _SAID[what]
     bound = STABLE if what == "attention between seeds" else AGREES
     by_chance = found.p_value > LEVEL  # False where chance is not asked
     if found.spearman >= bound and found.ci_low > 0 and not by_chance:
@@ -315,83 +238,91 @@ def verdict(what: str, found: Agreement) -> str:
     elif found.ci_high < bound:
         words = differs
     else:
-        words = neither
-    if found.families < ENOUGH_FAMILIES:
-        words += f" (weak evidence: {found.families} families)"
-    return words
+        words = f"not shown that {agrees}"
+    return words + in_brackets(remark(found.families, found.spearman))
+
+
+def remark(families: int, spearman: float) -> str:
+    """What a verdict on such an agreement remarks; empty where it remarks nothing."""
+    weak = FEWEST_FAMILIES <= families < ENOUGH_FAMILIES and math.isfinite(spearman)
+    return f"weak evidence: {families} families" if weak else ""
+
+
+def in_brackets(remark: str) -> str:
+    """A remark as it ends a verdict."""
+    return f" ({remark})" if remark else ""
 
 
 def agreement_table(results: pd.DataFrame, by_fold: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Attention against importance, seed against seed, mouse against human.
 
-    Parameters
-    ----------
-    results : DataFrame
-        A row a species, model, run, fold, seed and condition.
-    by_fold : DataFrame
-        Attention, see `attention_table`.
-    seed : int
-        Of what is resampled.
-
-    Returns
-    -------
-    DataFrame
+    The results have one row per species, model, run, fold, seed and condition; for attention by
+    fold see `attention_table`; `seed` is of what is resampled.
     """
-    rows: list[tuple[Any, ...]] = []
+    rows = [
+        {"what": what, "species": species, "model": model}
+        | vars(found)
+        | {"verdict": verdict(what, found)}
+        for what, species, model, found in _agreements(results, by_fold, seed)
+    ]
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS["agreement"])
 
-    def add(what: str, species: str, model: str, found: Agreement) -> None:
-        interval = (found.spearman, found.ci_low, found.ci_high)
-        size = (found.families, found.folds)
-        rows.append((what, species, model, *interval, *size, verdict(what, found), found.p_value))
 
-    measured: dict[str, dict[str, tuple[dict[str, pd.DataFrame], float]]] = {}
-    for (model, species), part in results.groupby(["model", "species"], sort=False):
-        share = share_of_tests(part)
-        measures = {how: drops(part, how) for how in (PERMUTED, REMOVED)}
+def _agreements(
+    results: pd.DataFrame, by_fold: pd.DataFrame, seed: int
+) -> Iterator[tuple[str, str, str, Agreement]]:
+    """What is compared, in which species, of which model, and how far it agrees."""
+    measured: dict[str, dict[str, _Measured]] = {}
+    for group, part in results.groupby(["model", "species"], sort=False):
+        model, species = map(str, group)
         theirs = by_fold[(by_fold["model"] == model) & (by_fold["species"] == species)]
-        if len(theirs):
-            first = theirs[(theirs["seed"] == 0) & (theirs["subclass"] == EVERY_CLASS)]
-            measures["attention"] = first.pivot_table(
-                index=["run", "fold"], columns="family", values="weight", sort=False
-            )
-        measures = {name: frame for name, frame in measures.items() if frame.shape[1]}
-        measured.setdefault(str(model), {})[str(species)] = (measures, share)
-        for a, b in (("attention", PERMUTED), ("attention", REMOVED), (PERMUTED, REMOVED)):
+        measures, share = _measures(part, theirs), share_of_tests(part)
+        measured.setdefault(model, {})[species] = (measures, share)
+        for a, b in combinations(("attention", PERMUTED, REMOVED), 2):
             if a in measures and b in measures:
                 same = measures[b].reindex_like(measures[a])
                 found = agreement_in_folds(measures[a].to_numpy(), same.to_numpy(), share, seed)
-                add(f"{a} and {b}", str(species), str(model), found)
+                yield f"{a} and {b}", species, model, found
         if (theirs["seed"] > 0).any():
             found = agreement_of_seeds(_by_seed(theirs), share)
-            add("attention between seeds", str(species), str(model), found)
+            yield "attention between seeds", species, model, found
     for model, of_species in measured.items():
-        if not {"mouse", "human"} <= set(of_species):
-            continue
-        (mouse, mouse_share), (human, human_share) = of_species["mouse"], of_species["human"]
-        for name in (PERMUTED, REMOVED, "attention"):
-            if name in mouse and name in human:
-                found = agreement_of_species(
-                    mouse[name].to_numpy(),
-                    human[name][mouse[name].columns].to_numpy(),
-                    (mouse_share, human_share),
-                    seed,
-                )
-                add(f"mouse and human, {name}", "both", model, found)
-    return pd.DataFrame(rows, columns=list(AGREEMENT_COLUMNS))
+        compared = [of_species[each.name] for each in (MOUSE, HUMAN) if each.name in of_species]
+        for what, found in _between(compared, seed):
+            yield what, "both", model, found
+
+
+def _between(compared: Sequence[_Measured], seed: int) -> Iterator[tuple[str, Agreement]]:
+    """Agreement of two species; of one there is none."""
+    if len(compared) < 2:
+        return
+    (mouse, mouse_share), (human, human_share) = compared
+    for name in (PERMUTED, REMOVED, "attention"):
+        if name in mouse and name in human:
+            a, b = mouse[name], human[name][mouse[name].columns]
+            shares = (mouse_share, human_share)
+            found = agreement_of_species(a.to_numpy(), b.to_numpy(), shares, seed)
+            yield f"mouse and human, {name}", found
+
+
+def _measures(results: pd.DataFrame, by_fold: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What a model's attention and scores give each family (columns) in each fold (rows)."""
+    measures = {how: drops(results, how) for how in (PERMUTED, REMOVED)}
+    if len(by_fold):
+        first = by_fold[(by_fold["seed"] == 0) & (by_fold["subclass"] == EVERY_CLASS)]
+        measures["attention"] = first.pivot_table(
+            index=["run", "fold"], columns="family", values="weight", sort=False
+        )
+    return {name: frame for name, frame in measures.items() if frame.shape[1]}
 
 
 def _by_seed(by_fold: pd.DataFrame) -> NDArray[np.float64]:
     """Weights by fold, seed, class and family."""
-    levels = [["run", "fold"], ["seed"], ["subclass"], ["family"]]
     of_class = by_fold[by_fold["subclass"] != EVERY_CLASS]
-    wide = of_class.pivot_table(
-        index=levels[0] + levels[1], columns=levels[2] + levels[3], values="weight", sort=True
-    )
-    sizes = (
-        len(of_class[levels[0]].drop_duplicates()),
-        *(of_class[level].nunique().iloc[0] for level in levels[1:]),
-    )
-    return wide.to_numpy(dtype=float).reshape(sizes)
+    levels = ["run", "fold", "seed", "subclass", "family"]
+    wide = of_class.pivot_table(index=levels[:3], columns=levels[3:], values="weight", sort=True)
+    folds = len(of_class[levels[:2]].drop_duplicates())
+    return wide.to_numpy(dtype=float).reshape(folds, *(of_class[levels[2:]].nunique()))
 
 
 def _ranks(values: ArrayLike) -> NDArray[np.float64]:
@@ -415,12 +346,9 @@ def _interval(rho: NDArray[np.float64], test_share: float) -> tuple[float, float
 def _share_of_orders(products: NDArray[np.float64], seed: int) -> float:
     """Share of orders of the second measure's families that agree as well as the real one.
 
-    Parameters
-    ----------
-    products : array, shape (families, families)
-        Of the ranks of the first (rows) and second measure, summed over folds: the sum along the
-        diagonal is their agreement, and along any other order that of this order.
-    seed : int
+    The products, shape (families, families), are of the ranks of the first (rows) and second
+    measure, summed over folds: the sum along the diagonal is their agreement, and along any other
+    order that of this order.
     """
     n = len(products)
     if n <= _ALL_ORDERS_OF:

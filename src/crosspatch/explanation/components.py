@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import anndata
 import numpy as np
@@ -15,42 +15,15 @@ from threadpoolctl import threadpool_limits
 
 from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
+from crosspatch.errors import EvaluationError
+from crosspatch.explanation.result_tables import table_of
 from crosspatch.models.forest import build_spca_forest
 from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
+from crosspatch.species import SPECIES
 
 #: Scores beyond this many standard deviations are set to it: a failed fit (an input resistance of
 #: -800 MΩ) must not outweigh every other component. The same as in the sequence models.
 CLIP = 5.0
-
-#: Columns of `loadings_table`.
-LOADINGS = (
-    "species",
-    "features",
-    "family",
-    "component",
-    "feature",
-    "position",
-    "unit",
-    "loading",
-    "mean",
-    "variance",
-)
-
-#: Columns of `examples_table`.
-EXAMPLES = (
-    "species",
-    "features",
-    "subclass",
-    "family",
-    "feature",
-    "position",
-    "unit",
-    "example",
-    "low",
-    "median",
-    "high",
-    "cell_id",
-)
 
 
 @dataclass(frozen=True)
@@ -73,175 +46,152 @@ class Space:
         """Which cells have every family that has components."""
         return np.asarray(np.isfinite(self.scores).all(axis=1), dtype=bool)
 
-    def place(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Scores of any cells with these features, as in `scores`.
 
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-
-        Returns
-        -------
-        array, shape (cells, components)
-        """
-        return np.clip(self.fit.transform(X), -CLIP, CLIP)
-
-
-def spaces_of(
-    cohorts: Mapping[str, anndata.AnnData], *, alignment: str = DEFAULT_ALIGNMENT
-) -> dict[str, Space]:
-    """Fit the space of every species on its own cells.
-
-    Seconds for single numbers; minutes for traces of hundreds of cells, so tables that need the
-    spaces take them ready-made.
-
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table.
-    alignment : str
-        Reading of which mouse subclass counts as which shared one.
+def cells_by_species(
+    cohorts: Mapping[str, anndata.AnnData], alignment: str = DEFAULT_ALIGNMENT
+) -> dict[str, Cells]:
+    """The cells of every species, mouse first, all with the same features.
 
     Raises
     ------
     EvaluationError
-        If a cell has no subclass or no donor.
+        If there is no cohort, their features differ, or a cell has no subclass or no donor.
+    """
+    cells = {name: cells_of(cohorts[name], alignment) for name in SPECIES if name in cohorts}
+    if not cells:
+        raise EvaluationError("there is no cohort of mouse or human cells to explain")
+    if len({part.layout.features for part in cells.values()}) > 1:
+        raise EvaluationError(
+            f"{' and '.join(cells)} cohorts have different features",
+            hint="build both with {layout} shared",
+        )
+    return cells
+
+
+def spaces_of(cells: Mapping[str, Cells]) -> dict[str, Space]:
+    """Fit the space of every species on its own cells.
+
+    Seconds for single numbers; minutes for traces of hundreds of cells.
+
+    Raises
+    ------
     ModelError
         If there are too few cells to find components.
     """
     spaces = {}
-    for species, cohort in cohorts.items():
-        cells = cells_of(cohort, alignment)
+    for species, part in cells.items():
         # Regressions on a few hundred features lose time to threads.
         with threadpool_limits(1):
-            fit = build_spca_forest(cells.layout)["components"].fit(cells.X)
-        scores = np.clip(fit.transform(cells.X), -CLIP, CLIP)
-        spaces[species] = Space(cells, fit, scores)
+            fit = build_spca_forest(part.layout)["components"].fit(part.X)
+        spaces[species] = Space(part, fit, scores_in(fit, part.X))
     return spaces
 
 
-def loadings_table(
-    cohorts: Mapping[str, anndata.AnnData],
-    *,
-    alignment: str = DEFAULT_ALIGNMENT,
-    spaces: Mapping[str, Space] | None = None,
-) -> pd.DataFrame:
+def scores_in(fit: FamilySparsePCA, X: ArrayLike) -> NDArray[np.float64]:
+    """Scores of cells in fitted components, clipped; shape (cells, components)."""
+    return np.clip(fit.transform(X), -CLIP, CLIP)
+
+
+def over_rows(
+    statistic: Callable[..., NDArray[np.float64]], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """A statistic such as `numpy.nanmean` over rows; NaN where no row has a value.
+
+    The last dimensions are those of a row.
+    """
+    known = np.isfinite(values).any(axis=0)
+    found = statistic(values[:, known], axis=0)
+    spread = np.full((*found.shape[:-1], *known.shape), np.nan)
+    spread[..., known] = found
+    return spread
+
+
+def loadings_table(spaces: Mapping[str, Space]) -> pd.DataFrame:
     """Loadings of the kept components beside the mean of the cells.
 
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table.
-    alignment : str
-    spaces : mapping, optional
-        What `spaces_of` gives for the same cohorts and alignment, to save the time.
-
-    Returns
-    -------
-    DataFrame
-        A row a species, component and position of its family, with the columns `LOADINGS`.
-        ``component`` counts from 0 within the family and skips those that were not kept;
-        ``loading`` is of unit length over the family, for features divided by their standard
-        deviation where the family holds single numbers, and empty at positions that the published
-        table leaves out; ``mean`` is over the cells that have the value, in ``unit``; ``variance``
-        is the adjusted share of the family's variance (Zou, Hastie and Tibshirani 2006).
+    One row per species, component and position of its family. ``component`` counts from 0 within
+    the family and skips those that were not kept; ``loading`` is of unit length over the family,
+    for features divided by their standard deviation where the family holds single numbers, and
+    empty at positions that the published table leaves out; ``mean`` is over the cells that have the
+    value, in ``unit``; ``variance`` is the adjusted share of the family's variance (Zou, Hastie and
+    Tibshirani 2006).
     """
-    rows: list[pd.DataFrame] = []
-    for species, space in (spaces or spaces_of(cohorts, alignment=alignment)).items():
-        cells = space.cells
-        settings = space.fit.settings or SparsePCASettings()
-        for family, fit in space.fit.fits_.items():
-            given = settings.families.get(family, FamilyComponents())
-            source = given.of or family
-            features = [cells.layout.features[k] for k in cells.layout.columns[source]]
-            part = cells.X[:, cells.layout.columns[source]].astype(np.float64)
-            # Dividing by each step's maximum comes with the derived family, choosing positions not.
-            values = replace(given, uses=()).take(part)
-            positions = replace(given, per_step=0).take(np.arange(len(features))[None, :])[0]
-            mean = _mean(values)
-            for component in np.flatnonzero(fit.kept):
-                loading = np.full(len(features), np.nan)
-                used = np.zeros(len(positions))
-                used[fit.use] = fit.pca.components_[component]
-                loading[positions] = used
-                rows.append(
-                    pd.DataFrame(
-                        {
-                            "species": species,
-                            "features": cells.features,
-                            "family": family,
-                            "component": int(component),
-                            "feature": [
-                                item.name.replace(source, family, 1) if given.of else item.name
-                                for item in features
-                            ],
-                            "position": np.arange(len(features)),
-                            "unit": ["ratio" if given.of else item.unit for item in features],
-                            "loading": loading,
-                            "mean": mean,
-                            "variance": fit.pca.adjusted_variance_ratio_[component],
-                        }
-                    )
-                )
-    return _joined(rows, LOADINGS)
+    parts = [
+        part.assign(species=species, features=space.cells.features, family=family)
+        for species, space in spaces.items()
+        for family in space.fit.fits_
+        for part in _loadings(space, family)
+    ]
+    return table_of("loadings", parts)
 
 
-def examples_table(
-    cohorts: Mapping[str, anndata.AnnData],
-    *,
-    alignment: str = DEFAULT_ALIGNMENT,
-    spaces: Mapping[str, Space] | None = None,
-) -> pd.DataFrame:
+def _loadings(space: Space, family: str) -> list[pd.DataFrame]:
+    """The components of one family, each in a table."""
+    layout, fit = space.cells.layout, space.fit.fits_[family]
+    settings = space.fit.settings or SparsePCASettings()
+    given = settings.families.get(family, FamilyComponents())
+    source = given.of or family
+    columns = layout.columns[source]
+    features = _features(space.cells, columns)
+    if given.of:
+        features["feature"] = [name.replace(source, family, 1) for name in features["feature"]]
+        features["unit"] = "ratio"
+    # Dividing by each step's maximum comes with the derived family, choosing positions not.
+    values = replace(given, uses=()).take(space.cells.X[:, columns].astype(np.float64))
+    features["mean"] = over_rows(np.nanmean, values)
+    positions = replace(given, per_step=0).take(np.arange(len(columns))[None, :])[0]
+    parts = []
+    for component in np.flatnonzero(fit.kept):
+        loading, used = np.full(len(columns), np.nan), np.zeros(len(positions))
+        used[fit.use] = fit.pca.components_[component]
+        loading[positions] = used
+        variance = fit.pca.adjusted_variance_ratio_[component]
+        parts.append(features.assign(component=component, loading=loading, variance=variance))
+    return parts
+
+
+def examples_table(spaces: Mapping[str, Space]) -> pd.DataFrame:
     """An example cell of every subclass beside the quartiles of its subclass.
 
     The example is the medoid: of the cells with the most components (all of them, where a subclass
     has such cells), the one with the smallest sum of distances to the others in the sparse-PCA
     space. It is a real cell in the middle of its subclass, not a typical member of every group
-    within it.
-
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table.
-    alignment : str
-    spaces : mapping, optional
-        What `spaces_of` gives for the same cohorts and alignment, to save the time.
-
-    Returns
-    -------
-    DataFrame
-        A row a species, subclass and feature, with the columns `EXAMPLES`: value of the example and
-        quartiles over the cells of the subclass that have the value, in ``unit``.
+    within it. One row per species, subclass and feature: value of the example and quartiles over
+    the cells of the subclass that have the value, in ``unit``.
     """
-    rows: list[pd.DataFrame] = []
-    for species, space in (spaces or spaces_of(cohorts, alignment=alignment)).items():
+    parts = []
+    for species, space in spaces.items():
         cells = space.cells
         for subclass in cells.classes:
             members = np.flatnonzero(cells.y == subclass)
             example = members[_medoid(space.scores[members])]
-            values = cells.X[members].astype(np.float64)
-            low, median, high = _quartiles(values)
+            quartiles = over_rows(
+                partial(np.nanpercentile, q=[25, 50, 75]), cells.X[members].astype(np.float64)
+            )
             for family, columns in cells.layout.columns.items():
-                features = [cells.layout.features[k] for k in columns]
-                rows.append(
-                    pd.DataFrame(
-                        {
-                            "species": species,
-                            "features": cells.features,
-                            "subclass": subclass,
-                            "family": family,
-                            "feature": [item.name for item in features],
-                            "position": np.arange(len(columns)),
-                            "unit": [item.unit for item in features],
-                            "example": cells.X[example, columns].astype(np.float64),
-                            "low": low[columns],
-                            "median": median[columns],
-                            "high": high[columns],
-                            "cell_id": cells.cell_ids[example],
-                        }
-                    )
+                part = _features(cells, columns).assign(
+                    species=species,
+                    features=cells.features,
+                    subclass=subclass,
+                    family=family,
+                    example=cells.X[example, columns].astype(np.float64),
+                    cell_id=cells.cell_ids[example],
                 )
-    return _joined(rows, EXAMPLES)
+                part[["low", "median", "high"]] = quartiles[:, columns].T
+                parts.append(part)
+    return table_of("examples", parts)
+
+
+def _features(cells: Cells, columns: NDArray[np.intp]) -> pd.DataFrame:
+    """Name, position and unit of the features of a family."""
+    features = [cells.layout.features[k] for k in columns]
+    return pd.DataFrame(
+        {
+            "feature": [feature.name for feature in features],
+            "position": np.arange(len(features)),
+            "unit": [feature.unit for feature in features],
+        }
+    )
 
 
 def _medoid(scores: NDArray[np.float64]) -> int:
@@ -251,22 +201,3 @@ def _medoid(scores: NDArray[np.float64]) -> int:
     # Where no cell is complete, 0 stands for an absent component: the average cell of the species.
     distances = pairwise_distances(np.nan_to_num(scores[fullest]))
     return int(fullest[distances.sum(axis=1).argmin()])
-
-
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(values).any(axis=0)
-    mean = np.full(values.shape[1], np.nan)
-    mean[known] = np.nanmean(values[:, known], axis=0)
-    return mean
-
-
-def _quartiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(values).any(axis=0)
-    quartiles = np.full((3, values.shape[1]), np.nan)
-    quartiles[:, known] = np.nanpercentile(values[:, known], [25, 50, 75], axis=0)
-    return quartiles
-
-
-def _joined(rows: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
-    table: Any = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
-    return table[list(columns)]

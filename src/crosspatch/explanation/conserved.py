@@ -5,46 +5,21 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import combinations
-from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from crosspatch.cohorts.cells import Cells, cells_of
+from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
-from crosspatch.errors import EvaluationError
-from crosspatch.explanation.components import Space, spaces_of
-from crosspatch.features.layouts import Feature
-
-#: Columns of `conserved_table`.
-CONSERVED_COLUMNS = (
-    "level",
-    "group",
-    "feature",
-    "family",
-    "unit",
-    "mouse_auc",
-    "mouse_low",
-    "mouse_high",
-    "human_auc",
-    "human_low",
-    "human_high",
-    "mouse_cells",
-    "human_cells",
-    "verdict",
-    "mouse_balanced_auc",
-    "mouse_balanced_low",
-    "mouse_balanced_high",
-    "human_balanced_auc",
-    "human_balanced_low",
-    "human_balanced_high",
-    "balanced_verdict",
-)
+from crosspatch.explanation.components import cells_by_species, over_rows, spaces_of
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
+from crosspatch.features.layouts import Feature, Layout
+from crosspatch.models.sparse_pca import FamilySparsePCA
 
 #: Fewest donors, within a group and outside it, from which an interval is drawn.
 MIN_DONORS = 5
@@ -61,7 +36,6 @@ def conserved_table(
     alignment: str = DEFAULT_ALIGNMENT,
     resamples: int = 1000,
     seed: int = 0,
-    spaces: Mapping[str, Space] | None = None,
 ) -> pd.DataFrame:
     """How well every feature tells a group from the rest, in mouse and in human.
 
@@ -105,15 +79,12 @@ def conserved_table(
     resamples : int
         Of the bootstrap.
     seed : int
-    spaces : mapping, optional
-        What `crosspatch.explanation.components.spaces_of` gives for the same cohorts and alignment;
-        saves time in layouts with traces.
 
     Returns
     -------
     DataFrame
-        One row per group and feature, with the columns `CONSERVED_COLUMNS`. ``mouse_cells`` and
-        ``human_cells`` are the cells of the group that have the feature.
+        One row per group and feature. ``mouse_cells`` and ``human_cells`` are the cells of the
+        group that have the feature.
 
     Raises
     ------
@@ -125,14 +96,8 @@ def conserved_table(
     Hodge RD et al. (2019) Conserved cell types with divergent features in human versus mouse
     cortex. Nature 573:61-68.
     """
-    cells = {"mouse": cells_of(mouse, alignment), "human": cells_of(human, alignment)}
-    if cells["mouse"].layout.features != cells["human"].layout.features:
-        raise EvaluationError(
-            "mouse and human cohorts have different features; build both with --layout shared"
-        )
-    if spaces is None and cells["mouse"].layout.traces:
-        spaces = spaces_of({"mouse": mouse}, alignment=alignment)
-    features, values = _measured(cells, spaces)
+    cells = cells_by_species({"mouse": mouse, "human": human}, alignment)
+    features, values = _measured(cells)
     groups = _groups(cells, mouse.obs, human.obs)
     shared = [name for name in cells["mouse"].classes if name in cells["human"].classes]
     found = {
@@ -144,32 +109,18 @@ def conserved_table(
             resamples,
             np.random.default_rng([seed, number]),
         )
-        for number, species in enumerate(("mouse", "human"))
+        for number, species in enumerate(cells)
         if groups
     }
-    rows: list[dict[str, Any]] = []
-    for g, group in enumerate(groups):
-        for f, feature in enumerate(features):
-            if any(areas.donors[f, g] < MIN_DONORS for areas in found.values()):
-                continue
-            row: dict[str, Any] = {
-                "level": group.level,
-                "group": group.name,
-                "feature": feature.name,
-                "family": feature.family,
-                "unit": feature.unit,
-            }
-            for species, areas in found.items():
-                row[f"{species}_cells"] = int(areas.cells[f, g])
-            for kind, prefix in enumerate(("", "balanced_")):
-                sides, names = [], ("auc", "low", "high")
-                for species, areas in found.items():
-                    for name, value in zip(names, areas.areas[f, g, kind], strict=True):
-                        row[f"{species}_{prefix}{name}"] = value
-                    sides.append(_side(*areas.areas[f, g, kind, 1:]))
-                row[f"{prefix}verdict"] = _verdict(*sides)
-            rows.append(row)
-    return pd.DataFrame(rows, columns=list(CONSERVED_COLUMNS))
+    rows = [
+        {"level": group.level, "group": group.name}
+        | {"feature": feature.name, "family": feature.family, "unit": feature.unit}
+        | _compared(found, f, g)
+        for g, group in enumerate(groups)
+        for f, feature in enumerate(features)
+        if all(areas.donors[f, g] >= MIN_DONORS for areas in found.values())
+    ]
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS["conserved"])
 
 
 @cache
@@ -185,25 +136,11 @@ def pairs_won(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How often cells of one part have a higher value than cells of another.
 
-    Divided by the product of both weights this is the area under the ROC curve.
-
-    Parameters
-    ----------
-    values : array, shape (cells,)
-        Finite.
-    part : array of int, shape (cells,)
-        Which part a cell is in, from 0.
-    parts : int
-    weights : array, shape (weightings, cells)
-        How often a cell counts.
-
-    Returns
-    -------
-    won : array, shape (weightings, parts, parts)
-        Weight of the pairs in which a cell of the first part is above one of the second; ties
-        count half. Zero for a part with itself.
-    totals : array, shape (weightings, parts)
-        Weight of every part.
+    Divided by the product of both weights this is the area under the ROC curve. Every cell has a
+    finite value, a part, counted from 0, and weights, how often it counts, of shape (weightings,
+    cells). Given are the weight of the pairs in which a cell of the first part is above one of the
+    second, shape (weightings, parts, parts), where ties count half and a part with itself has
+    zero, and the weight of every part, shape (weightings, parts).
     """
     values, part = np.asarray(values), np.asarray(part)
     weights = np.asarray(weights, dtype=np.float64)
@@ -239,27 +176,34 @@ class _Areas:
 
 
 def _measured(
-    cells: Mapping[str, Cells], spaces: Mapping[str, Space] | None
+    cells: Mapping[str, Cells],
 ) -> tuple[list[Feature], dict[str, NDArray[np.float64]]]:
     """What is compared: single features, and components in place of traces."""
     layout = cells["mouse"].layout
     single = [k for k, item in enumerate(layout.features) if item.family not in layout.traces]
     features = [layout.features[k] for k in single]
     values = {species: part.X[:, single].astype(np.float64) for species, part in cells.items()}
-    if not layout.traces or spaces is None:
+    if not layout.traces:
         return features, values
-    space = spaces["mouse"]
-    # A family that is not in the layout was derived from a trace.
-    chosen, components = [], []
-    for column, name in enumerate(space.fit.names_):
-        family, number = name.removesuffix("]").rsplit("[", 1)
-        if family in layout.traces or family not in layout.families:
-            chosen.append(column)
-            components.append(Feature(f"{family} component {number}", family, "SD"))
+    components = spaces_of({"mouse": cells["mouse"]})["mouse"].fit
+    of_traces = _of_traces(components, layout)
     for species, part in cells.items():
-        scores = space.fit.transform(part.X)[:, chosen]
+        scores = components.transform(part.X)[:, list(of_traces)]
         values[species] = np.hstack([values[species], scores])
-    return features + components, values
+    return [*features, *of_traces.values()], values
+
+
+def _of_traces(components: FamilySparsePCA, layout: Layout) -> dict[int, Feature]:
+    """Columns of the components that stand for traces, and what they are called."""
+    names = [
+        (family, k) for family, fit in components.fits_.items() for k in np.flatnonzero(fit.kept)
+    ]
+    # A family that is not in the layout was derived from a trace.
+    return {
+        column: Feature(f"{family} component {k}", family, "SD")
+        for column, (family, k) in enumerate(names)
+        if family in layout.traces or family not in layout.families
+    }
 
 
 def _groups(cells: Mapping[str, Cells], mouse: pd.DataFrame, human: pd.DataFrame) -> list[_Group]:
@@ -303,7 +247,7 @@ def _species(
     shape = values.shape[1], members.shape[1]
     areas = np.full((*shape, 2, 3), np.nan)
     counts, fewest = (np.zeros(shape, dtype=np.intp) for _ in range(2))
-    tails = [50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE)]
+    tails = partial(np.nanpercentile, q=[50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE)])
     for f, column in enumerate(values.T):
         known = np.isfinite(column)
         member, owner = members[known], which[known]
@@ -324,8 +268,7 @@ def _species(
             [measure(draws[start : start + _BATCH, owner]) for start in range(0, resamples, _BATCH)]
         )
         # A resample without a donor of the group says nothing of it.
-        there = np.isfinite(drawn).any(axis=0)
-        areas[f, there, 1:] = np.nanpercentile(drawn[:, there], tails, axis=0).T
+        areas[f, ..., 1:] = np.moveaxis(over_rows(tails, drawn), 0, -1)
     return _Areas(areas, counts, fewest)
 
 
@@ -350,12 +293,24 @@ def _areas(
     return np.stack([area(~inside), balanced], axis=-1)
 
 
-def _side(low: float, high: float) -> int:
-    """1 if an interval is above 0.5, -1 if below, else 0."""
-    return int(low > 0.5) - int(high < 0.5)
+def _compared(found: Mapping[str, _Areas], f: int, g: int) -> dict[str, object]:
+    """What is found of a feature in a group: cells, areas with their intervals, verdicts."""
+    row: dict[str, object] = {
+        f"{species}_cells": int(areas.cells[f, g]) for species, areas in found.items()
+    }
+    for kind, prefix in enumerate(("", "balanced_")):
+        sides = []
+        for species, areas in found.items():
+            area, low, high = areas.areas[f, g, kind]
+            row[f"{species}_{prefix}auc"] = area
+            row[f"{species}_{prefix}low"], row[f"{species}_{prefix}high"] = low, high
+            sides.append(int(low > 0.5) - int(high < 0.5))
+        row[f"{prefix}verdict"] = _verdict(*sides)
+    return row
 
 
 def _verdict(mouse: int, human: int) -> str:
+    """In words; 1 stands for an interval above 0.5, -1 for one below, 0 for one around it."""
     if mouse and human:
         return "same" if mouse == human else "opposite"
     if mouse:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,11 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.calibrated import CalibratedClassifier
 
+if TYPE_CHECKING:
+    from crosspatch.explanation.ablation import Classifier
+
 #: With more families than this, subsets of them are drawn; so many have 4,096, which takes trees
-#: one or two seconds a cell.
+#: one or two seconds per cell.
 EXACT_UP_TO = 12
 
 #: Numbers a model is given at a time: 64 MiB.
@@ -30,7 +34,7 @@ CONTRIBUTION_COLUMNS = ("cell", "class", "family", "contribution", "error", "bas
 
 
 def contributions(
-    model: Any,
+    model: Classifier,
     X: ArrayLike,
     layout: Layout,
     *,
@@ -68,7 +72,7 @@ def contributions(
     Returns
     -------
     DataFrame
-        A row a cell, class and family present: ``cell`` (row of X), ``class``, ``family``,
+        One row per cell, class and family present: ``cell`` (row of X), ``class``, ``family``,
         ``contribution``, its standard ``error`` (0 where all subsets were evaluated), ``base``,
         and the ``probability`` of the class. Cells that the model gives no class have no rows.
 
@@ -88,10 +92,8 @@ def contributions(
     # Cells with the same families are one game with many outcomes: a call for all of them.
     patterns, which = np.unique(present, axis=0, return_inverse=True)
     parts = []
-    for number, pattern in enumerate(patterns):
-        families = [name for name, there in zip(layout.families, pattern, strict=True) if there]
-        if not families:
-            continue
+    for number in np.flatnonzero(patterns.any(axis=1)):
+        families = np.array(layout.families)[patterns[number]].tolist()
         rows = np.flatnonzero(np.ravel(which) == number)
         exact = len(families) <= exact_up_to
         # The values of all subsets of so many cells stay in memory.
@@ -102,25 +104,25 @@ def contributions(
             game = _Game(model, X[here], layout, families, base)
             shares, errors = _shapley(game, exact, repeats, seed)
             whole = game(np.ones((1, len(families)), dtype=bool))[0]
-            shape = len(families), len(here), len(classes)
             index = pd.MultiIndex.from_product(
                 [families, here, classes], names=["family", "cell", "class"]
             )
             part = pd.DataFrame({"contribution": shares.ravel(), "error": errors.ravel()}, index)
-            part["base"] = np.broadcast_to(base, shape).ravel()
-            part["probability"] = np.broadcast_to(whole.reshape(shape[1:]), shape).ravel()
+            part["base"] = np.tile(base, len(families) * len(here))
+            part["probability"] = np.tile(whole, len(families))
             parts.append(part.reset_index())
     if not parts:
         return pd.DataFrame(columns=list(CONTRIBUTION_COLUMNS))
     found = pd.concat(parts, ignore_index=True)[list(CONTRIBUTION_COLUMNS)]
     order = {name: k for k, name in enumerate((*classes, *layout.families))}
-    found = found.sort_values(
-        ["cell", "class", "family"], key=lambda c: c if c.name == "cell" else c.map(order)
+    return found.sort_values(
+        ["cell", "class", "family"],
+        key=lambda c: c if c.name == "cell" else c.map(order),
+        ignore_index=True,
     )
-    return found.reset_index(drop=True)
 
 
-def base_rates(model: Any, layout: Layout) -> NDArray[np.float64]:
+def base_rates(model: Classifier, layout: Layout) -> NDArray[np.float64]:
     """What is to be said of a cell of which nothing was measured, shape (classes,).
 
     Of a `CalibratedClassifier`: the shares of the classes among the cells it learnt from. It gives
@@ -128,28 +130,20 @@ def base_rates(model: Any, layout: Layout) -> NDArray[np.float64]:
     missing values happen to be sent. Of another classifier: its answer.
     """
     if isinstance(model, CalibratedClassifier):
-        shares: NDArray[np.float64] = np.asarray(model.reference_.priors_, dtype=np.float64)
-        return shares
+        return np.asarray(model.reference_.priors_, dtype=np.float64)
     nothing = np.full((1, len(layout.features)), np.nan, dtype=np.float32)
     return np.asarray(model.predict_proba(nothing), dtype=np.float64)[0]
 
 
+@dataclass(frozen=True, eq=False)
 class _Game:
-    """From sets of families to the probabilities of every cell and class, in one row a set."""
+    """From sets of families to the probabilities of every cell and class, in one row per set."""
 
-    def __init__(
-        self,
-        model: Any,
-        X: NDArray[np.floating],
-        layout: Layout,
-        families: list[str],
-        base: NDArray[np.float64],
-    ):
-        self.model = model
-        self.X = X
-        self.layout = layout
-        self.base = base
-        self.columns = [layout.columns[family] for family in families]
+    model: Classifier
+    X: NDArray[np.floating]
+    layout: Layout
+    families: Sequence[str]
+    base: NDArray[np.float64]
 
     def __call__(self, sets: ArrayLike) -> NDArray[np.float64]:
         """Values of sets, shape (sets, cells x classes)."""
@@ -160,8 +154,9 @@ class _Game:
         for first in range(0, len(different), step):
             here = different[first : first + step]
             cells = np.repeat(self.X[None], len(here), axis=0)
-            for player, columns in enumerate(self.columns):
+            for player, family in enumerate(self.families):
                 out = np.flatnonzero(~here[:, player])
+                columns = self.layout.columns[family]
                 cells[np.ix_(out, np.arange(len(self.X)), columns)] = np.nan
             said = _probabilities(self.model, cells.reshape(-1, self.X.shape[1]), self.layout)
             values[first : first + step] = said.reshape(len(here), len(self.X), -1)
@@ -169,7 +164,9 @@ class _Game:
         return values.reshape(len(different), -1)[np.ravel(which)]
 
 
-def _probabilities(model: Any, X: NDArray[np.floating], layout: Layout) -> NDArray[np.float64]:
+def _probabilities(
+    model: Classifier, X: NDArray[np.floating], layout: Layout
+) -> NDArray[np.float64]:
     """Probabilities, of a calibrated model also for cells that have too little for a class."""
     said = np.asarray(model.predict_proba(X), dtype=np.float64)
     little = np.isnan(said).any(axis=1)
@@ -190,7 +187,7 @@ def _shapley(
     """
     from shap import KernelExplainer
 
-    n = len(game.columns)
+    n = len(game.families)
     explainer = KernelExplainer(game, np.zeros((1, n)))
 
     def values(samples: int) -> NDArray[np.float64]:

@@ -9,81 +9,49 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import anndata
 import pandas as pd
 
-from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
+from crosspatch.cohorts.cells import Cells
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import TASKS, Protocol, protocol_named
-from crosspatch.evaluation.results import ResultFolder, read_settings, read_tables
+from crosspatch.evaluation.results import ResultFolder, Settings, read_settings, read_tables
 from crosspatch.evaluation.runner import (
+    RunKeywords,
+    RunSettings,
     build_model,
     fold_key,
     one_core,
     outcome_key,
-    require_device,
     run_settings,
     run_units,
 )
 from crosspatch.evaluation.splits import Fold, derived_seed, make_folds
-from crosspatch.explanation.ablation import (
-    ALL_PRESENT,
-    PERMUTED,
-    REMOVED,
-    condition_of,
-    importance_table,
-    layout_without,
-    permuted_scores,
-    scores_of,
-)
-from crosspatch.explanation.attention import (
-    agreement_table,
-    attends,
-    attention_by_class,
-    attention_table,
-)
+from crosspatch.explanation import ablation, attention
+from crosspatch.explanation.components import cells_by_species
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, model_entry
-from crosspatch.species import SPECIES
-from crosspatch.telling import Progress
+from crosspatch.species import HUMAN, MOUSE
 from crosspatch.versions import code_digest
 
 #: ``kind`` in the settings of a result folder.
 EXPLANATION = "explanation"
 
 #: Tables of an explanation's folder, each a csv file.
-EXPLANATION_TABLES = (
-    "results",
-    "importance",
-    "attention",
-    "agreement",
-    "conserved",
-    "separation",
-    "map",
-    "loadings",
-    "examples",
-)
+EXPLANATION_TABLES = tuple(TABLE_COLUMNS)
 
 #: One model with attention, and the best of those without.
 EXPLAINED_MODELS = ("bilstm-attention", "boosting")
 
-_ATTENTION_OF_FOLD = (
-    "species",
-    "features",
-    "model",
-    "run",
-    "fold",
-    "seed",
-    "subclass",
-    "family",
-    "weight",
-    "cells",
-)
+# What identifies a fit in the tables.
+_PLACE = ["species", "features", "model", "run", "fold", "seed"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +65,17 @@ class Explanation:
     #: model.
     tables: Mapping[str, pd.DataFrame]
     #: What it was run with.
-    settings: Mapping[str, Any]
+    settings: Settings
+
+
+class _Outcome(TypedDict, total=False):
+    """What a part gave, as it is stored."""
+
+    #: Of the results, or of a table about cells.
+    rows: list[Any]
+    columns: list[str]
+    attention: list[dict[str, object]]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -140,16 +118,10 @@ def explain(
     cohorts: Mapping[str, anndata.AnnData],
     *,
     models: Sequence[str] = EXPLAINED_MODELS,
-    protocol: str = "quick",
     runs: int | None = None,
-    alignment: str = DEFAULT_ALIGNMENT,
     seeds: int = 3,
     removed: bool = True,
-    seed: int = 0,
-    jobs: int = 1,
-    device: str = "cpu",
-    out: str | Path | None = None,
-    progress: Progress | None = None,
+    **settings: Unpack[RunKeywords],
 ) -> Explanation:
     """Say what models look at, and check it against what happens without it.
 
@@ -165,29 +137,14 @@ def explain(
         Species (``mouse``, ``human``) to its cohort table, all in one layout.
     models : sequence of str
         Names from the registry; none that learns from a second species.
-    protocol : str
-        ``donor``, ``published`` or ``quick``.
     runs : int, optional
         Runs of five folds, if not as many as the protocol has.
-    alignment : str
-        Reading of which mouse subclass counts as which shared one.
     seeds : int
         Further fits of models with attention in every fold, with other seeds.
     removed : bool
         Whether models are fitted again without each family, the most of the time.
-    seed : int
-    jobs : int
-        Worker processes.
-    device : str
-        Where the sequence models train, ``cpu`` or ``cuda``.
-    out : path, optional
-        Folder for the results; without it nothing is stored.
-    progress : callable, optional
-        Told how many parts are done, of how many.
-
-    Returns
-    -------
-    Explanation
+    protocol, alignment, seed, jobs, device, out, progress
+        As in `crosspatch.evaluation.runner.RunSettings`, but the protocol is ``quick`` by default.
 
     Raises
     ------
@@ -200,51 +157,51 @@ def explain(
     >>> found = explain({"human": human}, models=["boosting"])  # doctest: +SKIP
     >>> found.tables["importance"].query("scope == 'macro_f1'")  # doctest: +SKIP
     """
-    for name, value, least in (("jobs", jobs, 1), ("seed", seed, 0), ("seeds", seeds, 0)):
-        if value < least:
-            raise EvaluationError(f"--{name} must be at least {least}, not {value}")
-    chosen_protocol = protocol_named(protocol, runs)
+    settings.setdefault("protocol", "quick")
+    run = RunSettings(**settings)
+    if seeds < 0:
+        raise EvaluationError("", hint=f"{{seeds}} must be at least 0, not {seeds}")
+    protocol = protocol_named(run.protocol, runs)
     entries = _entries(models)
-    cells = _cells(cohorts, alignment)
-    fits = list(_fits(cells, entries, chosen_protocol, seeds, removed, seed, device))
-    if any(fit.entry.uses_device for fit in fits):
-        require_device(device)
-    about_cells = _tables(cohorts, cells, alignment, seed)
-    settings = run_settings(
+    cells = cells_by_species(cohorts, run.alignment)
+    fits = list(_fits(cells, entries, protocol, seeds, removed, run))
+    run.require_device_for(entries)
+    about_cells = _tables({name: cohorts[name] for name in cells}, cells, run.alignment, run.seed)
+    told = run_settings(
         EXPLANATION,
         cohorts,
         models=[entry.name for entry in entries],
-        protocol=chosen_protocol.name,
-        protocol_about=chosen_protocol.about,
-        runs=chosen_protocol.runs,
+        protocol=protocol.name,
+        protocol_about=protocol.about,
+        runs=protocol.runs,
         features={species: part.features for species, part in cells.items()},
-        alignment=alignment,
-        seed=seed,
+        alignment=run.alignment,
+        seed=run.seed,
         seeds=seeds,
         removed=removed,
-        jobs=jobs,
-        device=device,
+        jobs=run.jobs,
+        device=run.device,
     )
     folder = None
-    if out is not None:
-        folder = ResultFolder(Path(out), EXPLANATION_TABLES, frozenset({"rows", "seconds"}))
-        folder.begin(settings)
+    if run.out is not None:
+        needs = frozenset({"rows", "seconds"})
+        folder = ResultFolder(Path(run.out), EXPLANATION_TABLES, needs).begin(told)
     # Long ones first, so that the last worker is not left with one; then what needs no model.
     ordered = sorted(fits, key=lambda fit: (not fit.entry.uses_device, -len(fit.cells.y)))
     parts: list[_Fit | _Table] = [*ordered, *about_cells]
-    outcomes = run_units(parts, _evaluate, jobs, folder, progress)
-    tables = _of_models(fits, outcomes, seed)
+    outcomes = run_units(parts, _evaluate, run.jobs, folder, run.progress)
+    made = _of_models(fits, outcomes, run.seed)
     for part in about_cells:
         outcome = outcomes[part.name]
-        tables[part.title] = pd.DataFrame(outcome["rows"], columns=outcome["columns"])
-    if "conserved" not in tables:  # one species: an empty table, with its columns
-        from crosspatch.explanation.conserved import CONSERVED_COLUMNS
-
-        tables["conserved"] = pd.DataFrame(columns=list(CONSERVED_COLUMNS))
-    tables = {name: tables[name] for name in EXPLANATION_TABLES}
+        made[part.title] = pd.DataFrame(outcome["rows"], columns=outcome["columns"])
+    # With one species nothing is conserved: an empty table, with its columns.
+    tables = {
+        name: made[name] if name in made else pd.DataFrame(columns=columns)
+        for name, columns in TABLE_COLUMNS.items()
+    }
     if folder is not None:
-        folder.finish(tables, settings)
-    return Explanation(tables, settings)
+        folder.finish(tables, told)
+    return Explanation(tables, told)
 
 
 def read_explanation(path: str | Path) -> Explanation:
@@ -255,38 +212,22 @@ def read_explanation(path: str | Path) -> Explanation:
     EvaluationError
         If the folder is not there, is damaged, of another kind, or its run was not finished.
     """
-    settings = read_settings(path)
-    kind = settings.get("kind", "benchmark")
-    if kind != EXPLANATION:
-        raise EvaluationError(f"{path} holds results of another kind: {kind}")
+    settings = read_settings(path, EXPLANATION)
     return Explanation(read_tables(path, EXPLANATION_TABLES), settings)
 
 
 def _entries(names: Sequence[str]) -> list[ModelEntry]:
     entries = [model_entry(name) for name in dict.fromkeys(names)]
     if not entries:
-        raise EvaluationError("there is no model to explain; give --models")
+        raise EvaluationError("there is no model to explain", hint="give {models}")
     for entry in entries:
         if entry.needs_source:
             raise EvaluationError(
                 f"model '{entry.name}' learns from a second species and cannot be explained "
-                "species by species; choose another of --models"
+                "species by species",
+                hint="choose another of {models}",
             )
     return entries
-
-
-def _cells(cohorts: Mapping[str, anndata.AnnData], alignment: str) -> dict[str, Cells]:
-    cells = {
-        species: cells_of(cohorts[species], alignment) for species in SPECIES if species in cohorts
-    }
-    if not cells:
-        raise EvaluationError("there is no cohort of mouse or human cells to explain")
-    layouts = {part.layout.features for part in cells.values()}
-    if len(layouts) > 1:
-        raise EvaluationError(
-            "mouse and human cohorts have different features; build both with --layout shared"
-        )
-    return cells
 
 
 def _fits(
@@ -295,31 +236,38 @@ def _fits(
     protocol: Protocol,
     seeds: int,
     removed: bool,
-    seed: int,
-    device: str,
+    settings: RunSettings,
 ) -> Iterator[_Fit]:
+    # The human task of both species: shared classes, and five folds.
+    task, device = TASKS["human"], settings.device
     for species, part in cells.items():
         digest = part.digest
         for entry in entries:
-            others = seeds if attends(entry.build(part.layout, 0, "cpu")) else 0
+            ways = _ways(entry, part.layout, seeds, removed)
             for run in range(protocol.runs):
-                # The human task of both species: shared classes, and five folds.
-                for fold in make_folds(part.y, part.donors, protocol, TASKS["human"], run, seed):
-                    for number in range(others + 1):
-                        # Every further seed has a fold of its own, with the same cells.
-                        again = replace(fold, seed=derived_seed(fold.seed, number))
-                        theirs = again if number else fold
-                        key = _key(fold_key(entry, protocol, theirs, digest, "", device), number)
-                        yield _Fit(
-                            species, entry, protocol, theirs, part, device, number, None, key
-                        )
-                    for family in part.layout.families if removed else ():
-                        layout_without(part.layout, family)  # raises if nothing is left
-                        key = _key(fold_key(entry, protocol, fold, digest, "", device), family)
-                        yield _Fit(species, entry, protocol, fold, part, device, 0, family, key)
+                folds = make_folds(part.y, part.donors, protocol, task, run, settings.seed)
+                for fold, (number, without) in product(folds, ways):
+                    # Every further seed has a fold of its own, with the same cells.
+                    again = replace(fold, seed=derived_seed(fold.seed, number))
+                    theirs = again if number else fold
+                    key = fold_key(entry, protocol, theirs, digest, "", device)
+                    key = _key(key, number if without is None else without)
+                    yield _Fit(species, entry, protocol, theirs, part, device, number, without, key)
 
 
-def _key(*parts: Any) -> str:
+def _ways(
+    entry: ModelEntry, layout: Layout, seeds: int, removed: bool
+) -> list[tuple[int, str | None]]:
+    """Number of the seed, and the family that is left out, of every fit of a fold."""
+    others = seeds if attention.attends(entry.build(layout, 0, "cpu")) else 0
+    ways: list[tuple[int, str | None]] = [(number, None) for number in range(others + 1)]
+    for family in layout.families if removed else ():
+        ablation.layout_without(layout, family)  # raises if nothing is left
+        ways.append((0, family))
+    return ways
+
+
+def _key(*parts: object) -> str:
     """Checksum of parts, of all code that numbers come from, this room's too, and of libraries."""
     return outcome_key(*parts, code_digest("explanation"))
 
@@ -327,41 +275,40 @@ def _key(*parts: Any) -> str:
 def _tables(
     cohorts: Mapping[str, anndata.AnnData], cells: Mapping[str, Cells], alignment: str, seed: int
 ) -> list[_Table]:
-    chosen = {species: cohorts[species] for species in cells}
     whole = {
         species: hashlib.sha256(cohort.obs.to_csv().encode()).hexdigest()
-        for species, cohort in chosen.items()
+        for species, cohort in cohorts.items()
     }
     digests = {species: part.digest for species, part in cells.items()}
     depends = (whole, digests, alignment, seed, version("umap-learn"))
     return [
         _Table(title, make, _key(title, *depends))
-        for title, make in _makers(chosen, alignment, seed).items()
+        for title, make in _makers(cohorts, cells, alignment, seed).items()
     ]
 
 
 def _makers(
-    cohorts: Mapping[str, anndata.AnnData], alignment: str, seed: int
+    cohorts: Mapping[str, anndata.AnnData], cells: Mapping[str, Cells], alignment: str, seed: int
 ) -> dict[str, Callable[[], pd.DataFrame]]:
     """What makes each table that is about cells and not about a model."""
-    from crosspatch.explanation.components import examples_table, loadings_table
+    from crosspatch.explanation.components import examples_table, loadings_table, spaces_of
     from crosspatch.explanation.conserved import conserved_table
-    from crosspatch.explanation.map import map_table
+    from crosspatch.explanation.map import lay_out
     from crosspatch.explanation.separation import separation_table
 
     makers: dict[str, Callable[[], pd.DataFrame]] = {
-        "separation": partial(separation_table, cohorts, alignment=alignment, seed=seed),
-        "map": partial(map_table, cohorts, alignment=alignment, seed=seed),
-        "loadings": partial(loadings_table, cohorts, alignment=alignment),
-        "examples": partial(examples_table, cohorts, alignment=alignment),
+        "separation": lambda: separation_table(spaces_of(cells), seed=seed),
+        "map": lambda: lay_out(cells, seed)[0].table,
+        "loadings": lambda: loadings_table(spaces_of(cells)),
+        "examples": lambda: examples_table(spaces_of(cells)),
     }
-    if len(cohorts) == len(SPECIES):
-        mouse, human = (cohorts[species] for species in SPECIES)
-        makers["conserved"] = partial(conserved_table, mouse, human, alignment=alignment, seed=seed)
+    compared = [cohorts[each.name] for each in (MOUSE, HUMAN) if each.name in cohorts]
+    if len(compared) == 2:
+        makers["conserved"] = partial(conserved_table, *compared, alignment=alignment, seed=seed)
     return makers
 
 
-def _evaluate(part: _Fit | _Table, folder: ResultFolder | None) -> tuple[str, dict[str, Any]]:
+def _evaluate(part: _Fit | _Table, folder: ResultFolder | None) -> tuple[str, _Outcome]:
     """Do a part and store it; on one core."""
     started = time.perf_counter()
     with one_core():
@@ -372,17 +319,17 @@ def _evaluate(part: _Fit | _Table, folder: ResultFolder | None) -> tuple[str, di
     return part.name, outcome
 
 
-def _made(part: _Table) -> dict[str, Any]:
+def _made(part: _Table) -> _Outcome:
     frame = part.make()
     # As plain values, whether it was stored in between or not.
     return {"columns": list(frame.columns), "rows": frame.astype(object).to_numpy().tolist()}
 
 
-def _tested(part: _Fit) -> dict[str, Any]:
+def _tested(part: _Fit) -> _Outcome:
     fold, cells = part.fold, part.cells
     layout, X, train = cells.layout, cells.X, fold.train
     if part.without is not None:
-        layout, kept = layout_without(cells.layout, part.without)
+        layout, kept = ablation.layout_without(cells.layout, part.without)
         X = cells.X[:, kept]
         # Cells that had nothing but this family cannot be learned from; they stay among those
         # tested, so that the scores are of the same cells.
@@ -390,68 +337,47 @@ def _tested(part: _Fit) -> dict[str, Any]:
     model = build_model(part.entry, layout, part.protocol, fold.seed, part.device)
     donors = cells.donors[train] if part.protocol.by_donor else None
     model = fit_copy(model, X[train], cells.y[train], donors)
-    held, y = X[fold.test], cells.y[fold.test]
-    numbers = {"n_train": len(train), "n_test": len(fold.test)}
-
-    def row(condition: str, scores: Mapping[str, float]) -> dict[str, Any]:
-        return {"condition": condition, **numbers, **scores}
-
-    found = scores_of(model, layout, held, y, cells.classes)
+    tested = ablation.HeldOut(layout, X[fold.test], cells.y[fold.test], cells.classes)
+    scores = {ablation.ALL_PRESENT: ablation.scores_of(model, tested)}
     if part.without is not None:
-        return {"rows": [row(condition_of(REMOVED, part.without), found)]}
-    rows = [row(ALL_PRESENT, found)]
-    if not part.seed:
-        rows += [
-            row(
-                condition_of(PERMUTED, family),
-                permuted_scores(model, layout, family, held, y, cells.classes, fold.seed),
-            )
-            for family in layout.families
-        ]
-    outcome: dict[str, Any] = {"rows": rows}
-    if attends(model):
-        outcome["attention"] = attention_by_class(model.attention(held), y, cells.classes)
+        scores = {
+            ablation.condition_of(ablation.REMOVED, part.without): scores[ablation.ALL_PRESENT]
+        }
+    elif not part.seed:
+        for family in layout.families:
+            permuted = ablation.permuted_scores(model, tested, family, fold.seed)
+            scores[ablation.condition_of(ablation.PERMUTED, family)] = permuted
+    numbers = {"n_train": len(train), "n_test": len(fold.test)}
+    outcome: _Outcome = {
+        "rows": [{"condition": name, **numbers, **found} for name, found in scores.items()]
+    }
+    if part.without is None and attention.attends(model):
+        weights = model.attention(tested.X)
+        outcome["attention"] = attention.attention_by_class(
+            weights, tested.y, cells.classes, layout.families
+        )
     return outcome
 
 
 def _of_models(
-    fits: Sequence[_Fit], outcomes: Mapping[str, Mapping[str, Any]], seed: int
+    fits: Sequence[_Fit], outcomes: Mapping[str, _Outcome], seed: int
 ) -> dict[str, pd.DataFrame]:
     """Tables that come from the models."""
-    results: list[dict[str, Any]] = []
-    weights: list[dict[str, Any]] = []
+    results: list[dict[str, object]] = []
+    weights: list[dict[str, object]] = []
     for fit in fits:
-        place = {
-            "species": fit.species,
-            "features": fit.cells.features,
-            "model": fit.entry.name,
-            "run": fit.fold.run,
-            "fold": fit.fold.number,
-            "seed": fit.seed,
-        }
+        who = (fit.species, fit.cells.features, fit.entry.name)
+        place = dict(zip(_PLACE, (*who, fit.fold.run, fit.fold.number, fit.seed), strict=True))
         outcome = outcomes[fit.name]
         results += [place | row for row in outcome["rows"]]
-        weights += [
-            place | row
-            for of_class in outcome.get("attention", ())
-            for row in _attention_rows(of_class, fit.cells.layout)
-        ]
-    scores, by_fold = pd.DataFrame(results), pd.DataFrame(weights, columns=_ATTENTION_OF_FOLD)
+        weights += [place | row for row in outcome.get("attention", ())]
+    scores = pd.DataFrame(results)
+    by_fold = pd.DataFrame(weights, columns=[*_PLACE, "subclass", "family", "weight", "cells"])
     known = {name for fit in fits for name in fit.cells.classes}
     classes = [name for name in load_taxonomy().subclasses if name in known]
     return {
         "results": scores,
-        "importance": importance_table(scores, classes),
-        "attention": attention_table(by_fold),
-        "agreement": agreement_table(scores, by_fold, seed),
+        "importance": ablation.importance_table(scores, classes),
+        "attention": attention.attention_table(by_fold),
+        "agreement": attention.agreement_table(scores, by_fold, seed),
     }
-
-
-def _attention_rows(of_class: Mapping[str, Any], layout: Layout) -> Iterator[dict[str, Any]]:
-    for family, weight in zip(layout.families, of_class["weights"], strict=True):
-        yield {
-            "subclass": of_class["subclass"],
-            "family": family,
-            "weight": weight,
-            "cells": of_class["cells"],
-        }

@@ -2,97 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
 import pandas as pd
+import platformdirs
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.cells import Cells, cells_of
+from crosspatch.cohorts.cells import Cells
+from crosspatch.cohorts.dataset import source_files
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError
-from crosspatch.explanation.components import Space, spaces_of
-from crosspatch.species import SPECIES
+from crosspatch.explanation.components import cells_by_species, scores_in, spaces_of
+from crosspatch.explanation.reference_map import (
+    MAP_FILE,
+    NEIGHBORS,
+    Moments,
+    ReferenceMap,
+    enough,
+    load_map,
+)
+from crosspatch.explanation.result_tables import table_of
+from crosspatch.telling import Say
+from crosspatch.versions import code_digest, library_versions
 
-#: Columns of `map_table`.
-MAP_COLUMNS = ("cell_id", "species", "subclass", "x", "y")
+if TYPE_CHECKING:
+    from umap import UMAP
 
-#: Cells with fewer of the components are left out of the map.
-MIN_SHARE = 0.5
-
-#: UMAP's own default (McInnes, Healy and Melville 2018), as is the distance.
-NEIGHBORS = 15
+#: UMAP's own default (McInnes, Healy and Melville 2018), as are the neighbours and the distance.
 _MIN_DIST = 0.1
 #: Fewer cells than this have no neighbourhoods to speak of.
 _MIN_CELLS = 10
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Mean and standard deviation of every feature over the cells of a species that have it."""
-
-    #: Shape (features,). In the units of the features; 0 where no cell has the feature.
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, X: NDArray[np.floating]) -> Moments:
-        """The moments of cells, shape (cells, features), NaN where missing."""
-        known = np.isfinite(X).any(axis=0)
-        mean, deviation = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-        values = X[:, known].astype(np.float64)
-        mean[known], deviation[known] = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-        return cls(mean, deviation)
-
-    def moved(self, X: NDArray[np.floating], onto: Moments) -> NDArray[np.float64]:
-        """Features with the mean and standard deviation that they have in another species.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            Cells of the species that these are the moments of.
-        onto : Moments
-            Of the other species.
-
-        Returns
-        -------
-        array, shape (cells, features)
-        """
-        scale = np.divide(
-            onto.deviation, self.deviation, out=np.zeros(len(self.mean)), where=self.deviation > 0
-        )
-        return (X.astype(np.float64) - self.mean) * scale + onto.mean
-
-
-@dataclass(frozen=True, eq=False)
-class LaidOut:
-    """A map, and what it was made with."""
-
-    #: As `map_table` gives it.
-    table: pd.DataFrame
-    #: Shape (rows of the table, components). In the components of `space`, after moving; NaN where
-    #: a family is absent.
-    scores: NDArray[np.float64]
-    #: Shape (rows of the table,). The cells that UMAP was fitted on; the others were laid over.
-    fitted: NDArray[np.bool_]
-    #: Of the species that the map is fitted on.
-    space: Space
-    #: Species to its moments.
-    moments: Mapping[str, Moments]
-    #: Fitted.
-    mapper: Any
-
-
-def map_table(
-    cohorts: Mapping[str, anndata.AnnData],
-    *,
-    alignment: str = DEFAULT_ALIGNMENT,
-    seed: int = 0,
-    spaces: Mapping[str, Space] | None = None,
-) -> pd.DataFrame:
+def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UMAP]:
     """Two coordinates for every cell of both species.
 
     Sparse principal components and UMAP are fitted on mouse. Every feature of the human cells is
@@ -104,127 +53,138 @@ def map_table(
     UMAP is fitted on cells that have every family, if these are half of the cells or more, and the
     others are laid over like those of the other species. There an absent family counts as average
     (its components are 0), which draws such cells to the middle; cells with less than half of the
-    components are left out. Distances between groups far apart in
-    a UMAP mean little; `crosspatch.explanation.separation` measures them.
+    components are left out. Distances between groups far apart in a UMAP mean little;
+    `crosspatch.explanation.separation` measures them.
 
     Parameters
     ----------
-    cohorts : mapping
-        Species to cohort table, all in one layout.
-    alignment : str
+    cells : mapping
+        Species to cells, as `crosspatch.explanation.components.cells_by_species` gives them.
     seed : int
         The same gives the same map.
-    spaces : mapping, optional
-        What `spaces_of` gives for the same cohorts and alignment, to save the time.
 
     Returns
     -------
-    DataFrame
-        A row a cell, with the columns `MAP_COLUMNS`.
+    map : ReferenceMap
+    mapper : UMAP
+        Fitted.
 
     Raises
     ------
     EvaluationError
-        If the species have different features, or there are fewer than 10 cells to fit on.
+        If there are fewer than 10 cells to fit on.
 
     References
     ----------
     McInnes L, Healy J, Melville J (2018) UMAP: uniform manifold approximation and projection for
     dimension reduction. arXiv 1802.03426.
     """
-    return lay_out(cohorts, alignment=alignment, seed=seed, spaces=spaces).table
-
-
-def lay_out(
-    cohorts: Mapping[str, anndata.AnnData],
-    *,
-    alignment: str = DEFAULT_ALIGNMENT,
-    seed: int = 0,
-    spaces: Mapping[str, Space] | None = None,
-) -> LaidOut:
-    """Make a map, and keep what it was made with; the parameters are those of `map_table`.
-
-    Raises
-    ------
-    EvaluationError
-        If the species have different features, or there are fewer than 10 cells to fit on.
-    """
     from umap import UMAP
 
-    order = [name for name in SPECIES if name in cohorts]
-    first = {order[0]: cohorts[order[0]]}
-    base = (spaces or spaces_of(first, alignment=alignment))[order[0]]
-    kept = enough(base.scores)
+    base, *others = cells
+    space = spaces_of({base: cells[base]})[base]
+    kept = enough(space.scores)
     if kept.sum() < _MIN_CELLS:
         raise EvaluationError(
-            f"a map needs at least {_MIN_CELLS} {order[0]} cells with half of their families, "
+            f"a map needs at least {_MIN_CELLS} {base} cells with half of their families, "
             f"there are {int(kept.sum())}"
         )
-    whole = kept & base.complete
-    if whole.sum() < max(_MIN_CELLS, kept.sum() / 2):
-        whole = kept
+    fitted = kept & space.complete
+    if fitted.sum() < max(_MIN_CELLS, kept.sum() / 2):
+        fitted = kept
     mapper = UMAP(
-        n_neighbors=min(NEIGHBORS, int(whole.sum()) - 1),
+        n_neighbors=min(NEIGHBORS, int(fitted.sum()) - 1),
         min_dist=_MIN_DIST,
         random_state=seed,
         n_jobs=1,
     )
     places = np.empty((len(kept), 2))
-    places[whole] = mapper.fit_transform(np.nan_to_num(base.scores[whole]))
-    rest = kept & ~whole
-    if rest.any():
-        places[rest] = mapper.transform(np.nan_to_num(base.scores[rest]))
-    parts = [_rows(order[0], base.cells, kept, places[kept])]
-    scores, fitted = [base.scores[kept]], [whole[kept]]
-    moments = {order[0]: Moments.of(base.cells.X)}
-    for species in order[1:]:
-        if spaces is not None and species in spaces:
-            cells = spaces[species].cells
-        else:
-            cells = cells_of(cohorts[species], alignment)
-        if cells.layout.features != base.cells.layout.features:
-            raise EvaluationError(
-                f"{order[0]} and {species} cohorts have different features; build both with "
-                "--layout shared"
-            )
-        moments[species] = Moments.of(cells.X)
-        moved = base.place(moments[species].moved(cells.X, moments[order[0]]))
-        kept = enough(moved)
-        if kept.any():
-            places = mapper.transform(np.nan_to_num(moved[kept]))
-            parts.append(_rows(species, cells, kept, places))
-            scores.append(moved[kept])
-            fitted.append(np.zeros(int(kept.sum()), dtype=bool))
-    return LaidOut(
-        pd.concat(parts, ignore_index=True),
+    places[fitted] = mapper.fit_transform(np.nan_to_num(space.scores[fitted]))
+    places[kept & ~fitted] = _over(mapper, space.scores[kept & ~fitted])
+    tables = [_table(base, cells[base], kept, places[kept])]
+    scores = [space.scores[kept]]
+    moments = {species: Moments.of(part.X) for species, part in cells.items()}
+    for species in others:
+        moved = scores_in(space.fit, moments[species].moved(cells[species].X, moments[base]))
+        there = enough(moved)
+        scores.append(moved[there])
+        tables.append(_table(species, cells[species], there, _over(mapper, moved[there])))
+    found = ReferenceMap(
+        table_of("map", tables),
         np.concatenate(scores),
-        np.concatenate(fitted),
-        base,
+        np.concatenate([fitted[kept], *(np.zeros(len(part), dtype=bool) for part in scores[1:])]),
+        space.fit,
         moments,
-        mapper,
     )
+    return found, mapper
 
 
-def enough(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which cells have enough of the components to be on a map, shape (cells,).
+def _over(mapper: UMAP, scores: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Where UMAP's transform lays cells that it was not fitted on, shape (cells, 2)."""
+    return mapper.transform(np.nan_to_num(scores)) if len(scores) else np.empty((0, 2))
+
+
+def _table(
+    species: str, cells: Cells, kept: NDArray[np.bool_], places: NDArray[np.floating]
+) -> pd.DataFrame:
+    x, y = places.T.astype(np.float64)
+    named = {"cell_id": cells.cell_ids[kept], "species": species, "subclass": cells.y[kept]}
+    return pd.DataFrame(named | {"x": x, "y": y})
+
+
+def build_map(
+    cohorts: Mapping[str, anndata.AnnData], alignment: str = DEFAULT_ALIGNMENT, seed: int = 0
+) -> ReferenceMap:
+    """The map of cohorts on which new cells can be placed; see `lay_out`."""
+    return lay_out(cells_by_species(cohorts, alignment), seed)[0]
+
+
+def kept_in(layout_name: str) -> Path:
+    """The folder of the user's cache in which the map of this version and these tables is kept."""
+    pinned = {name: source.sha256 for name, source in source_files().items()}
+    code = code_digest("features", "cohorts", "models", "evaluation", "explanation")
+    libraries = {**library_versions(), "umap-learn": version("umap-learn")}
+    parts = (layout_name, DEFAULT_ALIGNMENT, pinned, code, libraries)
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return platformdirs.user_cache_path("crosspatch") / "maps" / f"{layout_name}-{key}"
+
+
+def reference_map(
+    layout_name: str = "shared", *, data_dir: str | Path | None = None, say: Say
+) -> ReferenceMap:
+    """The map of the Allen cells, from the user's cache or made now, which takes a minute.
+
+    Another version of crosspatch, of its libraries or of the tables means another map.
 
     Parameters
     ----------
-    scores : array, shape (cells, components)
-        NaN where a family is absent.
+    layout_name : str
+        A layout that the Allen tables have; species that lack it are not on the map.
+    data_dir : path, optional
+        Data directory with the Allen tables.
+    say : callable
+        Told when making begins, and why a map in the cache is not used or not kept.
+
+    Raises
+    ------
+    CohortError
+        If it must be made and the tables are not there.
     """
-    return np.isfinite(scores).mean(axis=1) >= MIN_SHARE
+    folder = kept_in(layout_name)
+    if (folder / MAP_FILE).exists():
+        try:
+            return load_map(folder)
+        except EvaluationError as error:
+            say(f"{error}; making it again")
+    # Simulated cohorts bring numba, which whoever only loads a map need not wait for.
+    from crosspatch.evaluation.task_cohorts import load_cohorts
 
-
-def _rows(
-    species: str, cells: Cells, kept: NDArray[np.bool_], places: NDArray[np.floating]
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "cell_id": cells.cell_ids[kept],
-            "species": species,
-            "subclass": cells.y[kept],
-            "x": places[:, 0].astype(np.float64),
-            "y": places[:, 1].astype(np.float64),
-        }
-    )[list(MAP_COLUMNS)]
+    cohorts = load_cohorts(["allen"], layout_name, data_dir=data_dir)
+    cells = sum(cohort.n_obs for cohort in cohorts.values())
+    say(f"making the map of {cells:,} Allen cells, once; it is kept in {folder}")
+    made = build_map(cohorts)
+    try:
+        made.save(folder)
+    except EvaluationError as error:
+        say(f"the map could not be kept: {error}")
+    return made

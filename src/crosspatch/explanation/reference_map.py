@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-import anndata
 import numpy as np
 import pandas as pd
-import platformdirs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from crosspatch.cohorts.dataset import source_files
-from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError, in_words
-from crosspatch.explanation.components import CLIP
-from crosspatch.explanation.map import MAP_COLUMNS, NEIGHBORS, LaidOut, Moments, enough, lay_out
+from crosspatch.explanation.components import over_rows, scores_in
+from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import VECTOR_LAYOUTS, Feature, Layout
 from crosspatch.models.forest import build_spca_forest
 from crosspatch.models.sparse_pca import FamilyFit, FamilySparsePCA, SparsePCA
-from crosspatch.versions import code_digest, library_versions
 from crosspatch.writing import replacing
+
+#: UMAP's own default (McInnes, Healy and Melville 2018).
+NEIGHBORS = 15
+
+#: Cells with fewer of the components are left out of a map.
+MIN_SHARE = 0.5
 
 #: Version of the file's format; another one is refused.
 MAP_FORMAT = 1
@@ -52,11 +51,49 @@ _MIN_WIDTH = 1e-3
 _STEPS = 50
 _THERE = 1e-3
 
+# What a map's file has of the components of a family.
 _OF_FAMILY = ("median", "use", "kept", "mean", "deviation")
 _OF_COMPONENTS = ("mean_", "scale_", "components_")
 
 # What numpy and its zip reader raise for a file that is damaged or something else.
 _UNREADABLE = (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+class _About(TypedDict):
+    """What a map's file says of itself."""
+
+    format: int
+    layout: str
+    features: list[dict[str, str]]
+    families: list[str]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of every feature over the cells of a species that have it."""
+
+    #: Shape (features,). In the units of the features; 0 where no cell has the feature.
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: NDArray[np.floating]) -> Moments:
+        """The moments of cells, shape (cells, features), NaN where missing."""
+        values = X.astype(np.float64)
+        return cls(*(np.nan_to_num(over_rows(each, values)) for each in (np.nanmean, np.nanstd)))
+
+    def moved(self, X: NDArray[np.floating], onto: Moments) -> NDArray[np.float64]:
+        """Cells of this species with the mean and deviation that features have in another one."""
+        scale = np.divide(
+            onto.deviation, self.deviation, out=np.zeros(len(self.mean)), where=self.deviation > 0
+        )
+        return (X.astype(np.float64) - self.mean) * scale + onto.mean
+
+
+def enough(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which cells have enough of the components (columns) to be on a map, shape (cells,)."""
+    return np.isfinite(scores).mean(axis=1) >= MIN_SHARE
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +113,13 @@ class Placed:
 class ReferenceMap:
     """A map of reference cells, on which new ones are placed."""
 
-    #: A row a reference cell, as `crosspatch.explanation.map.map_table` gives it: ``cell_id``,
-    #: ``species``, ``subclass``, ``x``, ``y``.
+    #: One row per reference cell: ``cell_id``, ``species``, ``subclass``, ``x``, ``y``.
     table: pd.DataFrame
-    #: Shape (rows of the table, components). Of the reference cells, in standard deviations; NaN
-    #: where a family is absent.
+    #: Shape (rows of the table, components). In `components`, after moving; NaN where a family is
+    #: absent.
     scores: NDArray[np.float64]
-    #: Shape (rows of the table,). The cells that UMAP was fitted on, all of one species.
+    #: Shape (rows of the table,). The cells that UMAP was fitted on, all of one species; the others
+    #: were laid over.
     fitted: NDArray[np.bool_]
     #: Fitted on that species.
     components: FamilySparsePCA
@@ -144,7 +181,7 @@ class ReferenceMap:
         base = self.species[0]
         if species != base:
             values = self.moments[species].moved(values, self.moments[base])
-        scores = np.clip(self.components.transform(values), -CLIP, CLIP)
+        scores = scores_in(self.components, values)
         there = np.flatnonzero(enough(scores))
         places = np.full((len(scores), 2), np.nan)
         neighbours: list[dict[str, int]] = [{} for _ in scores]
@@ -164,7 +201,7 @@ class ReferenceMap:
             If it cannot be written.
         """
         folder = Path(folder)
-        about = {
+        about: _About = {
             "format": MAP_FORMAT,
             "layout": self.layout.name,
             "features": [asdict(feature) for feature in self.layout.features],
@@ -172,7 +209,7 @@ class ReferenceMap:
             "names": self.components.names_,
         }
         content: dict[str, Any] = {"about": np.asarray(json.dumps(about))}
-        for name in MAP_COLUMNS:
+        for name in TABLE_COLUMNS["map"]:
             column = self.table[name].to_numpy()
             content[f"table/{name}"] = column if name in ("x", "y") else column.astype(str)
         content["scores"], content["fitted"] = self.scores, self.fitted
@@ -200,25 +237,30 @@ class ReferenceMap:
                 f"cells of layout '{layout.name}' have {len(layout.features)} features, but the "
                 f"array has shape {X.shape}"
             )
+        columns = self._columns_in(layout)
+        taken = np.full((len(X), len(self.layout.features)), np.nan)
+        taken[:, list(columns)] = X[:, list(columns.values())]
+        return taken
+
+    def _columns_in(self, layout: Layout) -> dict[int, int]:
+        """Columns of the map's features that a layout has, and where the layout has them."""
+        theirs = {feature.name: k for k, feature in enumerate(layout.features)}
+        ours = enumerate(self.layout.feature_names)
+        columns = {k: theirs[name] for k, name in ours if name in theirs}
         # The traces of these have the same names and are binned otherwise.
         apart = layout.name != self.layout.name and layout.name in VECTOR_LAYOUTS
-        column = {feature.name: k for k, feature in enumerate(layout.features)}
-        shared = [k for k, name in enumerate(self.layout.feature_names) if name in column]
-        if apart or not shared:
+        if apart or not columns:
             raise EvaluationError(
                 f"cells of layout '{layout.name}' cannot be placed on a map of layout "
                 f"'{self.layout.name}': they have other features"
             )
-        taken = np.full((len(X), len(self.layout.features)), np.nan)
-        for k in shared:
-            ours = self.layout.features[k]
-            theirs = layout.features[column[ours.name]]
-            if ours.unit != theirs.unit:
+        for here, there in columns.items():
+            wanted, unit = self.layout.features[here], layout.features[there].unit
+            if unit != wanted.unit:
                 raise EvaluationError(
-                    f"feature '{ours.name}' is in {theirs.unit}, the map has it in {ours.unit}"
+                    f"feature '{wanted.name}' is in {unit}, the map has it in {wanted.unit}"
                 )
-            taken[:, k] = X[:, column[ours.name]]
-        return taken
+        return columns
 
     def _positions(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         distances, nearest = self._fitted_tree.kneighbors(scores)
@@ -255,33 +297,6 @@ class ReferenceMap:
         return trees
 
 
-def build_map(
-    cohorts: Mapping[str, anndata.AnnData], alignment: str = DEFAULT_ALIGNMENT, seed: int = 0
-) -> ReferenceMap:
-    """Make a map of cohorts on which new cells can be placed.
-
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table, all in one layout.
-    alignment : str
-        Reading of which mouse subclass counts as which shared one.
-    seed : int
-        The same gives the same map.
-
-    Raises
-    ------
-    EvaluationError
-        If the species have different features, or there are fewer than 10 cells to fit on.
-    """
-    return reference_of(lay_out(cohorts, alignment=alignment, seed=seed))
-
-
-def reference_of(laid: LaidOut) -> ReferenceMap:
-    """What placing new cells takes, out of a map as it was made."""
-    return ReferenceMap(laid.table, laid.scores, laid.fitted, laid.space.fit, laid.moments)
-
-
 def load_map(folder: str | Path) -> ReferenceMap:
     """Read a map that `ReferenceMap.save` wrote. Nothing in the file can run code.
 
@@ -304,75 +319,13 @@ def load_map(folder: str | Path) -> ReferenceMap:
         raise EvaluationError(f"{file} cannot be read: {in_words(error)}") from error
 
 
-def kept_in(layout_name: str) -> Path:
-    """The folder of the user's cache in which the map of this version and these tables is kept."""
-    pinned = {name: source.sha256 for name, source in source_files().items()}
-    code = code_digest("features", "cohorts", "models", "evaluation", "explanation")
-    libraries = {**library_versions(), "umap-learn": version("umap-learn")}
-    parts = (layout_name, DEFAULT_ALIGNMENT, pinned, code, libraries)
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-    return platformdirs.user_cache_path("crosspatch") / "maps" / f"{layout_name}-{key}"
-
-
-def reference_map(
-    layout_name: str = "shared",
-    *,
-    data_dir: str | Path | None = None,
-    say: Callable[[str], None],
-) -> ReferenceMap:
-    """The map of the Allen cells, from the user's cache or made now, which takes a minute.
-
-    Another version of crosspatch, of its libraries or of the tables means another map.
-
-    Parameters
-    ----------
-    layout_name : str
-        A layout that the Allen tables have; species that lack it are not on the map.
-    data_dir : path, optional
-        Data directory with the Allen tables.
-    say : callable
-        Told when making begins, and why a map in the cache is not used or not kept.
-
-    Raises
-    ------
-    CohortError
-        If it must be made and the tables are not there.
-    """
-    folder = kept_in(layout_name)
-    if (folder / MAP_FILE).exists():
-        try:
-            return load_map(folder)
-        except EvaluationError as error:
-            say(f"{error}; making it again")
-    # Simulated cohorts bring numba, which whoever only loads a map need not wait for.
-    from crosspatch.evaluation.task_cohorts import load_cohorts
-
-    cohorts = load_cohorts(["allen"], layout_name, data_dir=data_dir)
-    cells = sum(cohort.n_obs for cohort in cohorts.values())
-    say(f"making the map of {cells:,} Allen cells, once; it is kept in {folder}")
-    made = build_map(cohorts)
-    try:
-        made.save(folder)
-    except EvaluationError as error:
-        say(f"the map could not be kept: {error}")
-    return made
-
-
 def neighbour_weights(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights that UMAP's transform gives to the neighbours of a cell, as shares of their sum.
 
     A weight is exp(-d/σ), with σ such that the weights of all but the nearest sum to log₂ of the
     number of neighbours. umap-learn has this as `smooth_knn_dist` and
-    `compute_membership_strengths`, which take seconds to import and compile.
-
-    Parameters
-    ----------
-    distances : array, shape (cells, neighbours)
-        Of three neighbours or more, ascending.
-
-    Returns
-    -------
-    array, shape (cells, neighbours)
+    `compute_membership_strengths`, which take seconds to import and compile. The distances, shape
+    (cells, neighbours), are of three neighbours or more, ascending.
     """
     count = distances.shape[1]
     wanted = np.log2(count)
@@ -393,15 +346,7 @@ def geometric_median(
 ) -> NDArray[np.float64]:
     """Where the weighted sum of distances to some points is least, by Weiszfeld's iteration.
 
-    Parameters
-    ----------
-    points : array, shape (cells, points, dimensions)
-    weights : array, shape (cells, points)
-        Not all 0.
-
-    Returns
-    -------
-    array, shape (cells, dimensions)
+    The points have shape (cells, points, dimensions), the weights, not all 0, (cells, points).
     """
     pull = weights
     for _ in range(_STEPS):
@@ -416,10 +361,8 @@ def _tree(points: NDArray[np.float64], count: int) -> NearestNeighbors:
     return NearestNeighbors(n_neighbors=count, algorithm="kd_tree").fit(points)
 
 
-def _from_content(about: Mapping, content: Mapping[str, NDArray]) -> ReferenceMap:
-    layout = Layout(
-        str(about["layout"]), tuple(Feature(**feature) for feature in about["features"])
-    )
+def _from_content(about: _About, content: Mapping[str, NDArray]) -> ReferenceMap:
+    layout = Layout(about["layout"], tuple(Feature(**feature) for feature in about["features"]))
     components: FamilySparsePCA = build_spca_forest(layout)["components"]
     components.fits_ = {}
     for family in about["families"]:
@@ -428,19 +371,10 @@ def _from_content(about: Mapping, content: Mapping[str, NDArray]) -> ReferenceMa
             setattr(pca, name, content[f"families/{family}/pca/{name}"])
         parts = {name: content[f"families/{family}/{name}"] for name in _OF_FAMILY}
         components.fits_[family] = FamilyFit(pca=pca, **parts)
-    components.names_ = [str(name) for name in about["names"]]
-    # As objects: pandas gives the columns of a new table in this type.
-    columns = {name: content[f"table/{name}"] for name in MAP_COLUMNS}
-    table = pd.DataFrame(
-        {name: c.astype(object) if c.dtype.kind == "U" else c for name, c in columns.items()}
-    )
-    moments = {species: Moments(*content[f"moments/{species}"]) for species in _species(content)}
-    found = ReferenceMap(table, content["scores"], content["fitted"], components, moments)
-    rows, width = len(table), len(components.names_)
-    if found.scores.shape != (rows, width) or found.fitted.shape != (rows,):
+    components.names_ = about["names"]
+    table = pd.DataFrame({name: content[f"table/{name}"] for name in TABLE_COLUMNS["map"]})
+    moments = {name: Moments(*content[f"moments/{name}"]) for name in table["species"].unique()}
+    scores, fitted = content["scores"], content["fitted"]
+    if scores.shape != (len(table), len(components.names_)) or fitted.shape != (len(table),):
         raise ValueError("its parts do not belong together")
-    return found
-
-
-def _species(content: Mapping[str, NDArray]) -> list[str]:
-    return [name.split("/", 1)[1] for name in content if name.startswith("moments/")]
+    return ReferenceMap(table, scores, fitted, components, moments)

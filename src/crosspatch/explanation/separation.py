@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import combinations
-from typing import Any
+from itertools import combinations, islice
 
-import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import pairwise_distances
 
-from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
-from crosspatch.explanation.components import Space, spaces_of
-
-#: Columns of `separation_table`.
-SEPARATION_COLUMNS = (
-    "species",
-    "features",
-    "metric",
-    "a",
-    "b",
-    "value",
-    "p_value",
-    "permutations",
-    "cells",
-    "components",
-)
+from crosspatch.explanation.components import Space
+from crosspatch.explanation.result_tables import table_of
 
 #: Groups of donors in the cross-validation of d′.
 _FOLDS = 5
@@ -39,35 +24,14 @@ _ROUNDING = 1e-6
 
 
 def separation_table(
-    cohorts: Mapping[str, anndata.AnnData],
-    *,
-    alignment: str = DEFAULT_ALIGNMENT,
-    permutations: int = 1000,
-    seed: int = 0,
-    spaces: Mapping[str, Space] | None = None,
+    spaces: Mapping[str, Space], *, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Separation of the subclasses in the sparse-PCA space, per species.
 
     Every species has the space fitted on its own cells, without labels, and only cells that have
     every family are measured: a filled-in family would put cells where they are not. See
-    `separation` for the measures and for what the p-values test.
-
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table.
-    alignment : str
-        Reading of which mouse subclass counts as which shared one.
-    permutations : int
-    seed : int
-    spaces : mapping, optional
-        What `spaces_of` gives for the same cohorts and alignment, to save the time.
-
-    Returns
-    -------
-    DataFrame
-        With the columns `SEPARATION_COLUMNS`; ``cells`` are those of both groups that were
-        measured, ``components`` the dimensions of the space.
+    `separation` for the measures and for what the p-values test. ``cells`` are those of both groups
+    that were measured, ``components`` the dimensions of the space.
 
     Raises
     ------
@@ -75,9 +39,8 @@ def separation_table(
         If a species has complete cells of fewer than two subclasses or two donors.
     """
     parts = []
-    for species, space in (spaces or spaces_of(cohorts, alignment=alignment)).items():
-        here = space.complete
-        cells = space.cells
+    for species, space in spaces.items():
+        here, cells = space.complete, space.cells
         try:
             part = separation(
                 space.scores[here],
@@ -89,16 +52,11 @@ def separation_table(
         except EvaluationError as error:
             raise EvaluationError(f"{species} cells that have every family: {error}") from error
         parts.append(part.assign(species=species, features=cells.features))
-    return pd.concat(parts, ignore_index=True)[list(SEPARATION_COLUMNS)]
+    return table_of("separation", parts)
 
 
 def separation(
-    Z: ArrayLike,
-    y: ArrayLike,
-    donors: ArrayLike,
-    *,
-    permutations: int = 1000,
-    seed: int = 0,
+    Z: ArrayLike, y: ArrayLike, donors: ArrayLike, *, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Silhouette and d′ of classes of cells, with permutation p-values.
 
@@ -131,7 +89,7 @@ def separation(
     Returns
     -------
     DataFrame
-        Columns ``metric``, ``a``, ``b``, ``value``, ``p_value``, ``permutations``, ``cells``,
+        ``metric``, ``a``, ``b``, ``cells``, ``value``, ``p_value``, ``permutations`` and
         ``components``. NaN where a class has too few donors for a d′.
 
     Raises
@@ -149,8 +107,7 @@ def separation(
     points = np.asarray(Z, dtype=np.float64)
     labels, blocks = np.asarray(y).astype(str), np.asarray(donors).astype(str)
     order = load_taxonomy().subclasses
-    found = set(labels)
-    classes = [name for name in order if name in found] + sorted(found - set(order))
+    classes = [name for name in order if name in labels] + sorted(set(labels) - set(order))
     if len(classes) < 2:
         raise EvaluationError("separation needs cells of at least two subclasses")
     if len(set(blocks)) < 2:
@@ -161,32 +118,21 @@ def separation(
     measure = _Measures(points, _folds(blocks, rng), len(classes), pairs)
     observed = measure(codes[None, :])[0]
     reached = np.zeros(len(observed))
-    done = 0
-    shuffled = _permuted(codes, blocks, rng)
-    while done < permutations:
-        size = min(_BATCH, permutations - done)
-        values = measure(np.stack([next(shuffled) for _ in range(size)]))
-        reached += (values >= observed - _ROUNDING).sum(axis=0)
-        done += size
-    p_values = np.where(np.isfinite(observed), (1 + reached) / (1 + permutations), np.nan)
+    shuffled = islice(_permuted(codes, blocks, rng), permutations)
+    while batch := list(islice(shuffled, _BATCH)):
+        reached += (measure(np.stack(batch)) >= observed - _ROUNDING).sum(axis=0)
     counts = np.bincount(codes, minlength=len(classes))
-    who: list[dict[str, Any]] = [
-        {"metric": "silhouette", "a": "all", "b": "all", "cells": len(codes)}
+    who: list[tuple[str, str, str, int]] = [
+        ("silhouette", "all", "all", len(codes)),
+        *(("silhouette", name, "rest", len(codes)) for name in classes),
+        *(("d_prime", classes[a], classes[b], counts[a] + counts[b]) for a, b in pairs),
     ]
-    who += [
-        {"metric": "silhouette", "a": name, "b": "rest", "cells": len(codes)} for name in classes
-    ]
-    who += [
-        {"metric": "d_prime", "a": classes[a], "b": classes[b], "cells": counts[a] + counts[b]}
-        for a, b in pairs
-    ]
-    table = pd.DataFrame(who).assign(
+    return pd.DataFrame(who, columns=["metric", "a", "b", "cells"]).assign(
         value=observed,
-        p_value=p_values,
+        p_value=np.where(np.isfinite(observed), (1 + reached) / (1 + permutations), np.nan),
         permutations=permutations,
         components=points.shape[1],
     )
-    return table[[name for name in SEPARATION_COLUMNS if name in table]]
 
 
 def _folds(donors: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.intp]:
@@ -200,16 +146,15 @@ def _permuted(
     codes: NDArray[np.intp], donors: NDArray[np.str_], rng: np.random.Generator
 ) -> Iterator[NDArray[np.intp]]:
     """Labels exchanged among donors of the same size, and within donors; without end."""
-    _, which = np.unique(donors, return_inverse=True)
-    cells_of_donor = [np.flatnonzero(which == donor) for donor in range(which.max() + 1)]
     by_size: dict[int, list[NDArray[np.intp]]] = {}
-    for cells in cells_of_donor:
+    for donor in np.unique(donors):
+        cells = np.flatnonzero(donors == donor)
         by_size.setdefault(len(cells), []).append(cells)
-    blocks = [np.stack(cells) for cells in by_size.values()]  # each (donors, cells of a donor)
+    blocks = [np.stack(of_donors) for of_donors in by_size.values()]  # each (donors, their cells)
     while True:
         shuffled = np.empty_like(codes)
-        for cells in blocks:
-            shuffled[cells] = rng.permuted(rng.permutation(codes[cells], axis=0), axis=1)
+        for block in blocks:
+            shuffled[block] = rng.permuted(rng.permutation(codes[block], axis=0), axis=1)
         yield shuffled
 
 
@@ -231,27 +176,17 @@ class _Measures:
         self.distances = pairwise_distances(points).astype(np.float32)
 
     def __call__(self, codes: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Overall silhouette, silhouettes of the classes, d′ of the pairs.
+        """Overall silhouette, silhouettes of the classes, d′ of the pairs, one row per labelling.
 
-        Parameters
-        ----------
-        codes : array of int, shape (labellings, cells)
-
-        Returns
-        -------
-        array, shape (labellings, 1 + classes + pairs)
+        The labellings have shape (labellings, cells).
         """
         silhouettes = self._silhouettes(codes)
-        of_class = np.stack(
-            [
-                np.where(codes == k, silhouettes, 0.0).sum(axis=1) / (codes == k).sum(axis=1)
-                for k in range(self.n_classes)
-            ],
-            axis=1,
-        )
-        overall = silhouettes.mean(axis=1, keepdims=True)
+        of_class = [
+            np.where(codes == k, silhouettes, 0.0).sum(axis=1) / (codes == k).sum(axis=1)
+            for k in range(self.n_classes)
+        ]
         primes = np.stack([self._d_primes(labelling) for labelling in codes])
-        return np.hstack([overall, of_class, primes])
+        return np.hstack([np.column_stack([silhouettes.mean(axis=1), *of_class]), primes])
 
     def _silhouettes(self, codes: NDArray[np.intp]) -> NDArray[np.float64]:
         """Of every cell, as scikit-learn's `silhouette_samples`, which takes them one by one."""

@@ -19,7 +19,7 @@ from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.families import vector_families
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
-from crosspatch.features.outcome import CellFeatures, Head
+from crosspatch.features.outcome import CellFeatures, CellHead
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
@@ -174,7 +174,7 @@ def features_of(
     present = layout.present(single[None])[0]
     recorded, cell = recording.recorded, analysis.cell
     missing = [name for name, there in zip(layout.families, present, strict=True) if not there]
-    head = Head(
+    head = CellHead(
         species=recorded.species,
         donor=recorded.donor,
         session=recorded.session,

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crosspatch.archive.dandi import Archive, Asset, Place, is_dandi
+from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
 from crosspatch.archive.streaming import open_asset
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording
@@ -22,7 +22,7 @@ def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
     Parameters
     ----------
     paths : sequence
-        Paths and patterns; ``dandi:000636`` and what else `crosspatch.archive.dandi.Place`
+        Paths and patterns; ``dandi:000636`` and what else `crosspatch.archive.dandi.DandiPlace`
         reads; assets are taken as they are.
 
     Raises
@@ -38,7 +38,7 @@ def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
             found[each] = None
             continue
         if isinstance(each, str) and is_dandi(each):
-            found |= dict.fromkeys(Archive().recordings(Place.parse(each)))
+            found |= dict.fromkeys(Archive().recordings(DandiPlace.parse(each)))
             continue
         try:
             for file in _below(each):

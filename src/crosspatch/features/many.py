@@ -31,7 +31,7 @@ _WORKERS_WITHIN = 60.0
 #: A child is replaced after this many files: memory that libraries leave behind goes with it.
 _FILES_PER_CHILD = 200
 
-Outcome = CellFeatures | Failure
+_Outcome = CellFeatures | Failure
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ExtractionProgress:
     kept: int
 
 
-def extract_one(source: Source, settings: ExtractionSettings, limit: float = 300.0) -> Outcome:
+def extract_one(source: Source, settings: ExtractionSettings, limit: float = 300.0) -> _Outcome:
     """Extract one file in a child process of its own.
 
     Parameters
@@ -144,7 +144,7 @@ class Readers:
         self.idle: list[Child] = []
         self._closed = threading.Event()
 
-    def extract(self, source: Source, settings: ExtractionSettings, limit: float) -> Outcome:
+    def extract(self, source: Source, settings: ExtractionSettings, limit: float) -> _Outcome:
         """Extract a file, as `extract_one` does, in a child that is idle or a new one.
 
         Raises
@@ -156,7 +156,7 @@ class Readers:
             child = self._child()
         except DiedError:
             return Failure("the process that reads files could not be started", again=True)
-        outcome: Outcome
+        outcome: _Outcome
         try:
             outcome = child.ask((source, settings), limit, stopped=self._closed.is_set)
         except LateError as error:
@@ -190,12 +190,12 @@ class Readers:
 
 def _extract_here(
     files: Sequence[Source], settings: ExtractionSettings, limit: float, jobs: int
-) -> Generator[tuple[Source, Outcome], None, None]:
+) -> Generator[tuple[Source, _Outcome], None, None]:
     """Extract in child processes of this one, in the order in which they finish."""
     readers = Readers()
     threads = ThreadPoolExecutor(jobs)
 
-    def started(some: Iterable[Source]) -> dict[Future[Outcome], Source]:
+    def started(some: Iterable[Source]) -> dict[Future[_Outcome], Source]:
         return {threads.submit(readers.extract, file, settings, limit): file for file in some}
 
     try:
@@ -216,13 +216,13 @@ def _extract_here(
 _worker_readers = Readers()
 
 
-def _extract_on_worker(source: Source, settings: ExtractionSettings, limit: float) -> Outcome:
+def _extract_on_worker(source: Source, settings: ExtractionSettings, limit: float) -> _Outcome:
     return _worker_readers.extract(source, settings, limit)
 
 
 def _extract_elsewhere(
     files: Sequence[Source], settings: ExtractionSettings, limit: float, scheduler: str
-) -> Generator[tuple[Source, Outcome], None, None]:
+) -> Generator[tuple[Source, _Outcome], None, None]:
     """Extract on the workers of a Dask scheduler, in the order in which they finish."""
     import logging
 
@@ -277,7 +277,7 @@ def _threads(client: Client) -> int:
     return sum(client.nthreads().values())
 
 
-def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> Outcome:
+def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> _Outcome:
     """What a child does with a file."""
     try:
         return extract_file(*request)

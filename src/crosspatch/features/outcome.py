@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import CrosspatchError
 
 
-class Head(TypedDict, total=False):
+class CellHead(TypedDict, total=False):
     """What is known of a recording, for the cohort table; `Recorded` and `CellQuality` say more."""
 
     species: str | None
@@ -45,7 +45,7 @@ class CellFeatures:
     cell_id: str
     #: Shape (features,). In the order of the layout, NaN where missing.
     values: NDArray[np.float32]
-    head: Head = field(default_factory=Head)
+    head: CellHead = field(default_factory=CellHead)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pandas as pd
 import platformdirs
 from numpy.typing import NDArray
 
-from crosspatch.errors import RecordingError
+from crosspatch.errors import CrosspatchError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, StepDescription
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
@@ -156,6 +156,7 @@ def read_recordings(
     settings: ReadSettings,
     say: Say,
     progress: Callable[[ExtractionProgress], None] | None = None,
+    words: Callable[[CrosspatchError], str] = str,
 ) -> Batch:
     """Measure recordings; one that gives no feature is a cell without values, with the reason.
 
@@ -167,6 +168,8 @@ def read_recordings(
         Told what could not be read.
     progress : callable, optional
         Told after every recording.
+    words : callable
+        What is said of an error.
 
     Raises
     ------
@@ -178,13 +181,13 @@ def read_recordings(
         outcome = extract_one(files[0], how, settings.limit)
         if progress is not None:
             progress(ExtractionProgress(1, 1, int(isinstance(outcome, Failure)), 0))
-        return recordings_batch([(files[0], outcome)], settings, say)
+        return recordings_batch([(files[0], outcome)], settings, say, words)
     with _store() as store_file:
         extract_many(
             files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
         )
         with CellStore(store_file) as store:
-            return recordings_batch(store.cells(files, how.key), settings, say)
+            return recordings_batch(store.cells(files, how.key), settings, say, words)
 
 
 def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
@@ -205,7 +208,10 @@ def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
 
 
 def recordings_batch(
-    measured: Iterable[tuple[Source, CellFeatures | Failure]], settings: ReadSettings, say: Say
+    measured: Iterable[tuple[Source, CellFeatures | Failure]],
+    settings: ReadSettings,
+    say: Say,
+    words: Callable[[CrosspatchError], str] = str,
 ) -> Batch:
     """Recordings that were measured, or could not be, as cells.
 
@@ -216,17 +222,24 @@ def recordings_batch(
     settings : ReadSettings
     say : callable
         Told what could not be read.
+    words : callable
+        What is said of an error.
     """
-    cells = [_of_recording(file, outcome, settings) for file, outcome in measured]
+    cells = [_of_recording(file, outcome, settings, words) for file, outcome in measured]
     for cell in cells:
         if cell.unread[0] is not None:
             say(f"{cell.files[0].name}: {cell.unread[0]}")
     return Batch.joined(cells)
 
 
-def _of_recording(file: Source, outcome: CellFeatures | Failure, settings: ReadSettings) -> Batch:
+def _of_recording(
+    file: Source,
+    outcome: CellFeatures | Failure,
+    settings: ReadSettings,
+    words: Callable[[CrosspatchError], str],
+) -> Batch:
     if isinstance(outcome, Failure):
-        reason = outcome.reason.replace(f"{file}: ", "").replace(str(file), "").strip()
+        reason = words(outcome.error).replace(f"{file}: ", "").replace(str(file), "").strip()
         nothing = np.full((1, len(settings.layout.features)), np.nan, dtype=np.float32)
         species = [settings.species]
         return Batch("recordings", [file.stem], species, nothing, unread=[reason], files=[file])

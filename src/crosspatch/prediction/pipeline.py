@@ -211,7 +211,7 @@ def read_inputs(
     say = listener.say
     if inputs.recordings:
         try:
-            batch = read_recordings(inputs.recordings, settings, say, progress)
+            batch = read_recordings(inputs.recordings, settings, say, progress, listener.words)
             yield unique(batch, seen, say)
         except CrosspatchError as error:
             said = listener.words(error)

@@ -15,7 +15,8 @@ import pandas as pd
 from crosspatch.cohorts.table import is_simulated
 from crosspatch.errors import CohortError
 from crosspatch.prediction.batches import Batch, ReadSettings, species_said
-from crosspatch.tables.columns import ColumnMap, map_columns
+from crosspatch.tables.column_map import ColumnMap
+from crosspatch.tables.columns import map_columns
 from crosspatch.tables.mapping import Override, Overrides
 from crosspatch.tables.reading import CHUNK, read_chunks, reading_h5ad, suffix_of
 from crosspatch.tables.values import Counted

@@ -141,7 +141,7 @@ def recognise(
             unread[sweep.number] = Stimulus(OTHER, named=OTHER)
             continue
         try:
-            current = command_of(sweep)
+            current = _command_of(sweep)
         except RecordingError as error:
             reason = reason or error.message
             continue
@@ -160,14 +160,8 @@ def recognise(
     }
 
 
-def command_of(sweep: Sweep) -> Samples:
-    """The command of a sweep in pA, with noise taken off where it was measured.
-
-    Raises
-    ------
-    RecordingError
-        If there is none, or it has values that are not finite or cannot be.
-    """
+def _command_of(sweep: Sweep) -> Samples:
+    """The command of a sweep in pA, with noise taken off; an error where it cannot be one."""
     current = np.asarray(sweep.current)
     finite = np.isfinite(current)
     if not finite.all():
@@ -382,5 +376,5 @@ def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
     if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
         result[first:last] = stimulus.amplitude
     else:
-        result[first:last] = command_of(sweep)[first:last] - stimulus.holding
+        result[first:last] = _command_of(sweep)[first:last] - stimulus.holding
     return result

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from crosspatch.explanation.attention import in_brackets, remark
 from crosspatch.reporting.explanation_figures import HOW
 from crosspatch.reporting.labels import readable, width_of, wrapped
 from crosspatch.reporting.panels import (
@@ -198,8 +198,8 @@ def _key(families: list[str], width: float) -> str:
 def _agreement_lines(agreement: pd.DataFrame, width: float) -> pd.DataFrame:
     """Rows of the agreement table with what they say in words."""
     lines = agreement.copy()
-    remark = _remark(agreement)
-    lines["verdict"] = [str(verdict).removesuffix(f" ({remark})") for verdict in lines["verdict"]]
+    said_once = in_brackets(_remark(agreement))
+    lines["verdict"] = [str(verdict).removesuffix(said_once) for verdict in lines["verdict"]]
     several = len(lines["model"].unique()) > 1 if "model" in lines else False
     lines["label"] = [
         row["what"]
@@ -218,12 +218,9 @@ def _agreement_lines(agreement: pd.DataFrame, width: float) -> pd.DataFrame:
 
 
 def _remark(agreement: pd.DataFrame) -> str:
-    """What all verdicts say in brackets at their end: said once, not in every line."""
-    endings = {
-        found.group(1) if (found := re.search(r" \(([^()]*)\)$", str(verdict))) else ""
-        for verdict in agreement["verdict"]
-    }
-    return endings.pop() if len(endings) == 1 else ""
+    """What all verdicts remark: said once, not in every line."""
+    remarks = {remark(*row) for row in agreement[["families", "spearman"]].itertuples(index=False)}
+    return remarks.pop() if len(remarks) == 1 else ""
 
 
 def _agreement_height(lines: pd.DataFrame, width: float) -> float:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from crosspatch.features.layouts import Layout
 from crosspatch.reporting.labels import readable
-from crosspatch.tables.columns import ColumnMap
+from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.mapping import SPECIAL, Override, Overrides
 from crosspatch.tables.names import ABSOLUTE, features, split_stimulus
 from crosspatch.tables.units import UNITS, dimension_of

@@ -131,7 +131,7 @@ class Worker:
         )
 
     def _load_map(self, tell: Tell) -> messages.MapPoints | messages.Fault:
-        from crosspatch.explanation.reference_map import reference_map
+        from crosspatch.explanation.map import reference_map
 
         try:
             self._map = reference_map(

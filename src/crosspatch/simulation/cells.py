@@ -24,7 +24,7 @@ from crosspatch.errors import RecordingError
 from crosspatch.simulation.nwb_writer import INTEGERS, SessionNotes, Storage, write_nwb
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 from crosspatch.simulation.rig import USUAL_TROUBLE, Extra, Trouble, no_extra, record
-from crosspatch.simulation.subclasses import require_known, simulated_neuron
+from crosspatch.simulation.subclasses import require_simulated, simulated_neuron
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
@@ -202,7 +202,7 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
     RecordingError
         If the species is unknown.
     """
-    require_known(species)
+    require_simulated(species)
     which = list(SPECIES).index(species)
     shares = SPECIES[species].simulated_shares
     block = [name for name, count in shares.items() for _ in range(count)]

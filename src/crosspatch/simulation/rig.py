@@ -73,7 +73,7 @@ SHORT_SQUARE_FINE = "C1SSFINEST150112"
 RAMP_NAME = "C1RP25PR1S141203"
 
 
-class Stage(Enum):
+class RigStage(Enum):
     """What has been recorded of the stimulus set."""
 
     START = auto()
@@ -83,10 +83,10 @@ class Stage(Enum):
 
 
 #: Adds sweeps of its own to a rig's after each stage, also after one whose stimuli a cell lacks.
-Extra = Callable[["Rig", Stage], None]
+Extra = Callable[["Rig", RigStage], None]
 
 
-def no_extra(rig: Rig, stage: Stage) -> None:
+def no_extra(rig: Rig, stage: RigStage) -> None:
     """Add no sweep."""
 
 
@@ -121,15 +121,15 @@ def record(
     """
     rng = np.random.default_rng(rng)
     rig = Rig(neuron, rng, protocol or StimulusSet(), trouble, access_resistance)
-    extra(rig, Stage.START)
+    extra(rig, RigStage.START)
     rig.long_squares(few=rng.random() < trouble.few_long_squares)
-    extra(rig, Stage.LONG_SQUARES)
+    extra(rig, RigStage.LONG_SQUARES)
     if rng.random() >= trouble.no_short_square:
         rig.short_squares()
-    extra(rig, Stage.SHORT_SQUARES)
+    extra(rig, RigStage.SHORT_SQUARES)
     if rng.random() >= trouble.no_ramp:
         rig.ramps()
-    extra(rig, Stage.RAMPS)
+    extra(rig, RigStage.RAMPS)
     return rig.sweeps
 
 

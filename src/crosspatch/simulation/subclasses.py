@@ -56,7 +56,7 @@ def simulated_neuron(
     RecordingError
         If species or subclass is unknown.
     """
-    require_known(species, subclass)
+    require_simulated(species, subclass)
     rng = np.random.default_rng(rng)
     of_donor = np.random.default_rng(rng.integers(2**63) if donor is None else donor)
     rows = _parameters()[species, subclass]
@@ -160,7 +160,7 @@ def step_features(neuron: PointNeuron, step: float) -> tuple[float, float, float
     return -1e3 * peak / step, 1e3 * (charged + 1) / _STEP_RATE, 1 - steady / peak
 
 
-def require_known(species: str, subclass: str | None = None) -> None:
+def require_simulated(species: str, subclass: str | None = None) -> None:
     """Raise a `RecordingError` if no such cells can be simulated."""
     if species not in SPECIES:
         raise RecordingError(f"species '{species}' is unknown; use {' or '.join(SPECIES)}")

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.features.layouts import Layout
-from crosspatch.tables.fitting import Fitted, Reason, Taken, plausible, possible, unusual
+from crosspatch.tables.fitting import Fitted
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.meanings import Exactness
 from crosspatch.tables.names import ABSOLUTE, features, range_of, split_stimulus
+from crosspatch.tables.taken import Reason, Taken, plausible, possible, unusual
 from crosspatch.tables.units import span
 
 _WHY_LOWER = {

@@ -6,32 +6,15 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import SCALAR_LAYOUTS, Layout
 from crosspatch.tables.choices import FeatureChoice
-from crosspatch.tables.fitting import (
-    Candidate,
-    EmptyError,
-    Fitted,
-    Reason,
-    RefusedColumnError,
-    Taken,
-    fit,
-)
-from crosspatch.tables.mapping import (
-    Override,
-    Overrides,
-    entry,
-    line,
-    require_known,
-    require_once,
-)
+from crosspatch.tables.column_map import Ambiguity, ColumnMap
+from crosspatch.tables.fitting import Candidate, EmptyError, Fitted, RefusedColumnError, fit
+from crosspatch.tables.mapping import Override, Overrides, entry, line, require_known, require_once
 from crosspatch.tables.meanings import Exactness, Meaning, meaning_of, unit_in, vocabularies_of
 from crosspatch.tables.names import (
     ABSOLUTE,
@@ -43,167 +26,12 @@ from crosspatch.tables.names import (
     split_stimulus,
     words,
 )
-from crosspatch.tables.units import DIMENSION, dimension_of, span
-from crosspatch.tables.values import (
-    NUMERIC_SHARE,
-    Column,
-    Commas,
-    Counted,
-    FirstRows,
-    count_cells,
-    read_column,
-    zero_rows,
-)
+from crosspatch.tables.taken import Reason, Taken
+from crosspatch.tables.units import DIMENSION, dimension_of
+from crosspatch.tables.values import NUMERIC_SHARE, FirstRows
 
 # The values tell whether they are negated.
 _OF_EITHER_SIGN = ("fast_trough_deltav", "trough_deltav", "downstroke")
-_ZERO_BESIDE = "exactly 0 beside another 0 of the same sweep, which stand for missing values"
-
-
-@dataclass(frozen=True)
-class Ambiguity:
-    """A column that may be one of several features."""
-
-    column: str
-    candidates: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ColumnMap:
-    """What became of every column of a table."""
-
-    layout: Layout
-    #: Columns that name a cell and its species.
-    cell_id: str | None
-    species: str | None
-    #: In the order of the layout.
-    taken: tuple[Taken, ...]
-    #: Column, and why.
-    refused: tuple[tuple[str, Reason], ...] = ()
-    #: Those of `refused` that may be one of several features.
-    ambiguous: tuple[Ambiguity, ...] = ()
-    #: Column that was understood and is not needed, and why.
-    unused: tuple[tuple[str, Reason], ...] = ()
-    #: Columns that are never features.
-    labels: tuple[str, ...] = ()
-    #: Columns of numbers that were not understood.
-    unknown: tuple[str, ...] = ()
-    #: Columns of the mapping that the table does not have.
-    absent: tuple[str, ...] = ()
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Features of the layout that no column gives."""
-        given = {taken.feature for taken in self.taken}
-        return tuple(name for name in self.layout.feature_names if name not in given)
-
-    def values(self, frame: pd.DataFrame) -> tuple[NDArray[np.float32], dict[str, Counted]]:
-        """The features of some rows of the table.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            Rows with the columns of the table, as text or numbers.
-
-        Returns
-        -------
-        values : array of float32, shape (cells, features)
-            In the layout's units, NaN where missing.
-        counted : dict
-            Column to the values taken as missing; columns without any are left out.
-
-        Raises
-        ------
-        CohortError
-            If a column that gives a feature is not there.
-        """
-        result = np.full((len(frame), len(self.layout.features)), np.nan, dtype=np.float32)
-        series = {str(name): column for name, column in frame.items()}
-        read: dict[str, Column] = {}
-        counted: dict[str, Counted] = {}
-        for taken in self.taken:
-            for name, comma, no_zero in zip(taken.columns, taken.comma, taken.no_zero, strict=True):
-                if name not in series:
-                    raise CohortError(
-                        f"column '{name}' is missing from some rows of the table; every part "
-                        "of a table must have the same columns"
-                    )
-                if name not in read:
-                    commas: Commas = "decimal" if comma else "none"
-                    read[name] = read_column(series[name], commas=commas, no_zero=no_zero)
-                    counted[name] = read[name].counted
-            values, odd = _computed(taken, read, series)
-            counted[taken.columns[0]] += odd
-            result[:, self.layout.feature_names.index(taken.feature)] = values
-        return result, {name: found for name, found in counted.items() if found.total}
-
-    def report(self) -> list[tuple[str, str, str]]:
-        """What became of every column, for a table.
-
-        Returns
-        -------
-        list of (str, str, str)
-            What became of it (``taken``, ``refused``, ``unused``, ``never features``,
-            ``not understood``, ``missing``, ``cell id``, ``species``), the features or columns,
-            and the details.
-        """
-        rows = []
-        if self.cell_id is not None:
-            rows.append(("cell id", self.cell_id, ""))
-        if self.species is not None:
-            rows.append(("species", self.species, ""))
-        for taken in self.taken:
-            same = taken.unit == taken.our_unit
-            unit = taken.unit if same else f"{taken.unit}, taken as {taken.our_unit}"
-            rows.append(("taken", taken.feature, f"{taken.source} in {unit} ({taken.how})"))
-        rows += [("refused", column, str(why)) for column, why in self.refused]
-        together: dict[str, list[str]] = {}  # the same reason is said once
-        for column, why in self.unused:
-            together.setdefault(str(why), []).append(column)
-        rows += [("unused", ", ".join(names), why) for why, names in together.items()]
-        if self.labels:
-            rows.append(("never features", ", ".join(self.labels), ""))
-        rows += [
-            ("not understood", column, f"if it is a feature, write {entry(column, 'FEATURE')}")
-            for column in self.unknown
-        ]
-        if self.missing:
-            rows.append(("missing", ", ".join(self.missing), ""))
-        return rows
-
-    def lines(self) -> list[str]:
-        """`report` as lines of text."""
-        # A header may be of several lines, as spreadsheets have them.
-        return [
-            re.sub(r"[\r\n]+", " ", f"{status}: {name}" + (f": {details}" if details else ""))
-            for status, name, details in self.report()
-        ]
-
-
-def _computed(
-    taken: Taken, read: dict[str, Column], series: dict[str, pd.Series]
-) -> tuple[NDArray[np.float64], Counted]:
-    """The values of a feature, NaN where they cannot be, and what was taken as missing."""
-    first = taken.columns[0]
-    columns = [read[name].numbers for name in taken.columns]
-    counted = Counted()
-    zeros = read[first].zeros
-    if taken.beside and zeros.any():
-        others = (
-            read_column(series[name], commas="decimal" if comma else "none")
-            for name, comma in taken.beside
-            if name in series
-        )
-        zeros = zeros & zero_rows(others, len(zeros))
-        counted += count_cells(_ZERO_BESIDE, zeros, series[first])
-        columns[0] = np.where(zeros, np.nan, columns[0])
-    values = taken.combine(columns)
-    why = taken.change_of_unit(columns)
-    odd = ~np.isnan(values)
-    if why is None:
-        why = f"outside {span(*taken.limits, taken.our_unit)}"
-        odd = (values < taken.limits[0]) | (values > taken.limits[1])
-    return np.where(odd, np.nan, values), counted + count_cells(why, odd, series[first])
 
 
 def map_columns(
@@ -363,10 +191,7 @@ class _Mapper:
         elif meaning is None:
             self._sort_other(column)
         elif meaning.kind == "unlike":
-            ours = meaning.features[0] if meaning.features else None
-            remedy = f"to take it all the same, write {entry(column, ours)}" if ours else ""
-            (why,) = meaning.notes
-            self.unused[column] = Reason(why, remedy if ours in self.wanted else "")
+            self.unused[column] = self._why_unlike(column, meaning)
         elif not set(meaning.features) & self.wanted:
             self.unused[column] = self._not_in_layout()
         elif meaning.kind == "either":
@@ -390,6 +215,13 @@ class _Mapper:
                     high=meaning.high,
                 )
             )
+
+    def _why_unlike(self, column: str, meaning: Meaning) -> Reason:
+        (why,) = meaning.notes
+        ours = meaning.features[0] if meaning.features else ""
+        if ours not in self.wanted:
+            return Reason(why)
+        return Reason(why, f"to take it all the same, write {entry(column, ours)}")
 
     def _not_in_layout(self) -> Reason:
         return Reason(f"not in layout '{self.layout.name}'")

@@ -10,108 +10,24 @@ from numpy.typing import NDArray
 from crosspatch.tables.mapping import entry, line
 from crosspatch.tables.meanings import Exactness
 from crosspatch.tables.names import Range, family_of, features, range_of, split_stimulus
-from crosspatch.tables.units import UNITS, amount, canonical, dimension_of, factor_to, span
+from crosspatch.tables.taken import (
+    Reason,
+    Taken,
+    may_be_in,
+    other_unit,
+    plausible,
+    possible,
+    unusual,
+)
+from crosspatch.tables.units import amount, canonical, dimension_of, factor_to, span
 from crosspatch.tables.values import NUMERIC_SHARE, FirstRows, zero_rows
 
 _Values = NDArray[np.float64]
 
 _SAG = "{{feature: sag, operation: {}}}"
 
-# Rows of which a small median says little.
-_FEW = 10
-
 # Greatest median with which a number may be a ratio of two sizes of the sag; per cent are more.
 _RATIO_OF_SAG = 2
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A feature and the column or columns that give it."""
-
-    feature: str
-    #: One column, or two where the feature is the first less the second.
-    columns: tuple[str, ...]
-    #: Unit in the source; that of the first column for a difference.
-    unit: str
-    #: By which the column is multiplied; a reciprocal is taken after.
-    factor: float
-    #: By what column and unit were recognised.
-    signs: tuple[str, ...]
-    #: ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``.
-    operation: str
-    #: Unit of the layout.
-    our_unit: str
-    #: Factor of the second column of a difference.
-    second_factor: float
-    #: Of each column, whether it is written with decimal commas.
-    comma: tuple[bool, ...]
-    #: Of each column, whether an exact 0 stands for a missing value.
-    no_zero: tuple[bool, ...]
-    #: Least and greatest possible value, in our unit; others are taken as missing.
-    limits: tuple[float, float]
-    #: Columns of the same sweep that cannot be 0, and whether they have decimal commas: in rows in
-    #: which one is 0, a 0 of this column stands for a missing value too.
-    beside: tuple[tuple[str, bool], ...] = ()
-    #: The two potentials of a difference.
-    parts: tuple[Taken, ...] = ()
-    #: Whether the first rows fit the unit, so that later ones must.
-    settled: bool = True
-
-    @property
-    def how(self) -> str:
-        """How column and unit were recognised, in words."""
-        return "; ".join(self.signs)
-
-    @property
-    def source(self) -> str:
-        """The columns and what is done with them, in words."""
-        names = [f"'{name}'" for name in self.columns]
-        return {
-            "difference": " less ".join(names),
-            "negated": f"minus {names[0]}",
-            "reciprocal": f"1 / {names[0]}",
-            "one_minus": f"1 less {names[0]}",
-        }.get(self.operation, names[0])
-
-    def combine(self, columns: list[_Values]) -> _Values:
-        """The feature's values, in our unit, from those of the columns."""
-        values = columns[0] * self.factor
-        if self.operation == "difference":
-            return values - columns[1] * self.second_factor
-        if self.operation == "negated":
-            return -values
-        if self.operation == "one_minus":
-            return 1 - values
-        if self.operation == "reciprocal":
-            return 1 / np.where(values == 0, np.nan, values)
-        return values
-
-    def in_units(self, numbers: _Values) -> dict[str, _Values]:
-        """The feature's values, in our unit, if the only column were in each unit it may have."""
-        return {
-            unit: replace(self, factor=factor_to(self.our_unit, unit, self.operation)).combine(
-                [numbers]
-            )
-            for unit in UNITS[dimension_of(self.our_unit, self.operation)]
-        }
-
-    def change_of_unit(self, columns: list[_Values]) -> str | None:
-        """Why rows must be in another unit than the first ones, if they must."""
-        for part, numbers in zip(self.parts or (self,), columns, strict=True):
-            count = np.isfinite(numbers).sum()
-            if not part.settled or not count:
-                continue
-            given, unit = part.in_units(numbers), canonical(part.unit)
-            allowed = range_of(part.feature)
-            if count < _FEW and plausible(given[unit], allowed):
-                continue
-            other = _other_unit(given, unit, allowed)
-            if other is not None:
-                return (
-                    f"the unit changes here: median {np.nanmedian(numbers):.2g} looks like "
-                    f"{other}, not {unit}"
-                )
-        return None
 
 
 @dataclass(frozen=True)
@@ -148,18 +64,6 @@ class Fitted:
         return self.taken.columns[0]
 
 
-@dataclass(frozen=True)
-class Reason:
-    """Why a column gives no feature."""
-
-    why: str
-    #: What to write in a table or mapping file, where that settles it; of no use on a screen.
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return "; ".join(part for part in (self.why, self.remedy) if part)
-
-
 class RefusedColumnError(Exception):
     """A column gives nothing."""
 
@@ -170,60 +74,6 @@ class RefusedColumnError(Exception):
 
 class EmptyError(RefusedColumnError):
     """A column that holds no values."""
-
-
-def plausible(values: _Values, allowed: Range) -> bool:
-    """Whether values may be those of a feature."""
-    return bool(allowed.low <= np.nanmedian(values) <= allowed.high)
-
-
-def possible(values: _Values, allowed: Range) -> bool:
-    """Whether the median may be that of a single unusual cell."""
-    return bool(allowed.least <= np.nanmedian(values) <= allowed.most)
-
-
-def unusual(values: _Values, allowed: Range, unit: str) -> str:
-    """What to say of a column whose median is not plausible, but possible."""
-    would = amount(float(np.nanmedian(values)), unit)
-    return f"unusual values: the median {would} is outside {span(allowed.low, allowed.high, unit)}"
-
-
-def _may_be_in(values: _Values, allowed: Range, unit: str) -> bool:
-    """Whether values alone tell that they are in a unit."""
-    if not plausible(values, allowed) or abs(np.nanmedian(values)) < allowed.floor:
-        return False
-    if unit not in UNITS["ratio"]:
-        return True
-    # Few per cent look like a fraction: a unit counts only if the largest values allow it.
-    large = float(np.nanquantile(np.abs(values), 0.95))
-    if unit == "%":
-        return large * 100 > max(allowed.high, 1)
-    return large <= max(allowed.most, 1)
-
-
-def _near_zero(values: _Values, allowed: Range) -> bool:
-    """Whether a median is so small that any smaller unit would be plausible as well."""
-    return bool(allowed.low <= 0 <= allowed.high and abs(np.nanmedian(values)) < allowed.floor)
-
-
-def _explains(values: _Values, allowed: Range, unit: str) -> bool:
-    """Whether a unit would make values plausible that are not in another."""
-    if unit in UNITS["ratio"]:
-        return _may_be_in(values, allowed, unit)
-    return plausible(values, allowed) and not _near_zero(values, allowed)
-
-
-def _other_unit(given: dict[str, _Values], unit: str, allowed: Range) -> str | None:
-    """The unit that explains values which the one they are said to be in does not."""
-    values = given[unit]
-    small = _near_zero(values, allowed)
-    if unit == "%":
-        # Fractions called per cent are small enough to be plausible.
-        small = bool(np.any(values != 0)) and not _may_be_in(values, allowed, unit)
-    if plausible(values, allowed) and not small:
-        return None
-    others = (name for name in given if name != unit)
-    return next((name for name in others if _explains(given[name], allowed, name)), None)
 
 
 def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
@@ -274,7 +124,7 @@ def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
         unit=ours if canonical(ours) == unit else unit,
         factor=factor_to(ours, unit, operation),
         signs=tuple(how) or ("our own name",),
-        settled=_other_unit(given, unit, allowed) is None,
+        settled=other_unit(given, unit, allowed) is None,
     )
     sure = candidate.sure or candidate.unit is not None
     return Fitted(taken, np.where(outside, np.nan, values), candidate.level, sure)
@@ -326,7 +176,7 @@ class _Unsettled:
         known, given = self.candidate.unit, self.given
         if known is not None and known not in given:
             raise RefusedColumnError(self._of_another_dimension(known))
-        likely = [unit for unit in given if _may_be_in(given[unit], self.allowed, unit)]
+        likely = [unit for unit in given if may_be_in(given[unit], self.allowed, unit)]
         self._require_our_definition(likely)
         how = list(self.candidate.how)
         if known is not None:
@@ -349,7 +199,7 @@ class _Unsettled:
         values = self.given[unit]
         if not possible(values, self.allowed):
             return False
-        return _other_unit(self.given, unit, self.allowed) is None
+        return other_unit(self.given, unit, self.allowed) is None
 
     def _entry(self, unit: str | None = None) -> str:
         return entry(self.candidate.column, self.candidate.feature, unit)
@@ -374,7 +224,7 @@ class _Unsettled:
         if self.candidate.certain:
             return how if fits else [*how, f"its median {would} is outside {expected}"]
         how = ["unit in the name", *how]
-        other = _other_unit(self.given, known, allowed)
+        other = other_unit(self.given, known, allowed)
         if other is None and fits:
             return how
         # An odd depth may be a potential.
@@ -383,19 +233,20 @@ class _Unsettled:
         steady, can_be = self._steady_over_peak(values), possible(values, allowed)
         if other is None and can_be and not steady and trusted:
             return [*how, unusual(values, allowed, self.ours)]
-        if steady:
-            what = f"if it is the steady state over the peak, write {self._sag('one_minus')}"
-        elif other is not None:
-            what = f"if it is {other}, write {self._entry(other)}"
-        elif can_be:
-            what = f"if it is right all the same, write {self._entry(known)}"
-        else:
-            what = f"correct it, or write {self._ignore()}"
         but = "unlikely small" if fits else f"outside {expected}"
+        what = self._if_steady() if steady else self._perhaps(known, other, can_be)
         raise RefusedColumnError(
             f"says {known}, but its median {self.median:g} would be {would} of "
             f"{self.candidate.feature}, {but}; {what}"
         )
+
+    def _perhaps(self, known: str, other: str | None, can_be: bool) -> str:
+        """What to write of a column whose values speak against the unit that it names."""
+        if other is not None:
+            return f"if it is {other}, write {self._entry(other)}"
+        if can_be:
+            return f"if it is right all the same, write {self._entry(known)}"
+        return f"correct it, or write {self._ignore()}"
 
     def _not_told(self) -> str:
         """Why a candidate that names no unit is refused."""
@@ -409,7 +260,7 @@ class _Unsettled:
         what = "correct it if it is this feature"
         if self._steady_over_peak(next(iter(self.given.values()))):
             why = f"is more than expected of {feature}"
-            what = f"if it is the steady state over the peak, write {self._sag('one_minus')}"
+            what = self._if_steady()
         elif nearest is not None:
             what = f"if it is this feature, write {self._entry(nearest)} with its unit"
         return (
@@ -446,7 +297,7 @@ class _Unsettled:
                 f"its median {median:g} may be the sag over the deflection or the steady state "
                 "over the peak",
                 f"write {line(column, _SAG.format('plain'))} for the first or "
-                f"{self._sag('one_minus')} for the second",
+                f"{self._steady()} for the second",
             )
         elif not self._steady_over_peak(values) and median <= _RATIO_OF_SAG:
             self._refuse_definition(
@@ -474,9 +325,12 @@ class _Unsettled:
             return False
         return not plausible(values, self.allowed) and plausible(1 - values, self.allowed)
 
-    def _sag(self, operation: str) -> str:
-        """What to write where to say how a sag was computed."""
-        return entry(self.candidate.column, _SAG.format(operation))
+    def _if_steady(self) -> str:
+        return f"if it is the steady state over the peak, write {self._steady()}"
+
+    def _steady(self) -> str:
+        """What to write where of the steady state over the peak."""
+        return entry(self.candidate.column, _SAG.format("one_minus"))
 
     def _nearest(self) -> str | None:
         """The likeliest unit; None if the values are impossible in all."""

@@ -76,7 +76,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_
 
 
 def read_mapping(file: str | Path) -> Overrides:
-    """Read a mapping file: YAML with one entry a column.
+    """Read a mapping file: YAML with one entry per column.
 
     An entry is ``"Rin": input_resistance``, ``"Rin": {feature: input_resistance, unit: GOhm}``,
     ``"Notes": ignore``, ``"Cell": cell_id`` or ``"Organism": species``; ``operation`` may be
@@ -93,7 +93,7 @@ def read_mapping(file: str | Path) -> Overrides:
     Raises
     ------
     CohortError
-        If the file is missing, no YAML, or names an unknown feature or unit, or a feature twice.
+        If the file is missing or not YAML, or names an unknown feature or unit, or a feature twice.
     """
     file = Path(file)
     try:
@@ -124,23 +124,13 @@ def read_mapping(file: str | Path) -> Overrides:
 
 def _override(said: object, where: str) -> Override:
     """One entry of a mapping file."""
-    if isinstance(said, str):
-        said = {"feature": said}
-    keys = {"feature", "unit", "operation"}
-    if not isinstance(said, dict) or "feature" not in said or not set(said) <= keys:
-        raise CohortError(
-            f"{where}: write a feature, 'ignore', 'cell_id', 'species', or "
-            "'{feature: input_resistance, unit: GOhm}'"
-        )
-    target, unit, operation = (said.get(key) for key in ("feature", "unit", "operation"))
-    if not isinstance(target, str):
-        raise CohortError(f"{where}: write the name of one feature, not '{target}'")
+    target, unit, operation = _fields(said, where)
     if target in SPECIAL:
         if unit is not None or operation is not None:
             raise CohortError(f"{where}: '{target}' has no unit and no operation; leave them out")
         return Override(target)
     if target not in features():
-        near = difflib.get_close_matches(str(target), features(), n=1)
+        near = difflib.get_close_matches(target, features(), n=1)
         hint = f"; the nearest is '{near[0]}'" if near else ""
         raise CohortError(f"{where}: there is no feature '{target}'{hint}")
     if operation not in (None, *OPERATIONS):
@@ -149,6 +139,22 @@ def _override(said: object, where: str) -> Override:
     override = Override(target, None if unit is None else _unit(unit, target, where), operation)
     _require_dimension(override, where)
     return override
+
+
+def _fields(said: object, where: str) -> tuple[str, object, str | None]:
+    """What an entry says of feature, unit and operation."""
+    if isinstance(said, str):
+        said = {"feature": said}
+    keys = {"feature", "unit", "operation"}
+    if not isinstance(said, dict) or "feature" not in said or not set(said) <= keys:
+        raise CohortError(
+            f"{where}: write a feature, 'ignore', 'cell_id', 'species', or "
+            "'{feature: input_resistance, unit: GOhm}'"
+        )
+    target, operation = said["feature"], said.get("operation")
+    if not isinstance(target, str):
+        raise CohortError(f"{where}: write the name of one feature, not '{target}'")
+    return target, said.get("unit"), operation
 
 
 def _unit(said: object, target: str, where: str) -> str:

@@ -112,7 +112,7 @@ def _encoding(head: bytes) -> str:
     try:
         head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # A character cut at the end of what was looked at is no sign of another encoding.
+        # A character cut at the end of what was looked at does not mean another encoding.
         if error.start < len(head) - 4:
             return "cp1252"
     return "utf-8-sig"

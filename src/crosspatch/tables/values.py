@@ -44,8 +44,8 @@ Commas = Literal["none", "decimal", "unclear"]
 class Counted:
     """Values of a column that were taken as missing."""
 
-    #: Why, how many, and the first of them as it stands in the table.
-    reasons: tuple[tuple[str, int, str], ...] = ()
+    #: Why, how many, and the first of them as it stands in the table unless all are alike.
+    reasons: tuple[tuple[str, int, str | None], ...] = ()
 
     @property
     def total(self) -> int:
@@ -62,16 +62,19 @@ class Counted:
 
     def __str__(self) -> str:
         return "; ".join(
-            f"{count} {why}" + ("" if why.startswith("exactly 0") else f", such as '{example}'")
+            f"{count} {why}" + ("" if example is None else f", such as '{example}'")
             for why, count, example in self.reasons
         )
 
 
-def count_cells(why: str, cells: NDArray[np.bool_], series: pd.Series) -> Counted:
-    """The cells of a column that are taken as missing for one reason."""
+def count_cells(
+    why: str, cells: NDArray[np.bool_], series: pd.Series, *, alike: bool = False
+) -> Counted:
+    """The fields of a column that are taken as missing for one reason; `alike` if all are 0."""
     if not cells.any():
         return Counted()
-    return Counted(((why, int(cells.sum()), _shown(series.iloc[int(np.argmax(cells))])),))
+    example = None if alike else _shown(series.iloc[int(np.argmax(cells))])
+    return Counted(((why, int(cells.sum()), example),))
 
 
 def _shown(value: object) -> str:
@@ -131,7 +134,8 @@ def read_column(
     numbers[infinite] = np.nan
     zeros = numbers == 0
     if no_zero:
-        counted += count_cells("exactly 0, which stands for a missing value", zeros, series)
+        why = "exactly 0, which stands for a missing value"
+        counted += count_cells(why, zeros, series, alike=True)
         numbers[zeros] = np.nan
     return Column(numbers, counted, filled, zeros, commas)
 
@@ -154,7 +158,7 @@ def zero_rows(columns: Iterable[Column], rows: int) -> NDArray[np.bool_]:
 def _from_text(
     texts: list[str], commas: Commas
 ) -> tuple[NDArray[np.float64], int, NDArray[np.bool_]]:
-    """Numbers, how many cells are filled, and which of them are no numbers."""
+    """Numbers, how many cells are filled, and which of them are not numbers."""
     numbers = np.full(len(texts), np.nan)
     bad = np.zeros(len(texts), dtype=bool)
     filled = 0

@@ -14,9 +14,10 @@ from scipy.stats import spearmanr
 from crosspatch.errors import CrosspatchError, EvaluationError, ModelError
 from crosspatch.evaluation.comparison import corrected_resampled_t
 from crosspatch.evaluation.protocols import PROTOCOLS
-from crosspatch.explanation import attention
+from crosspatch.explanation import ablation, attention
 from crosspatch.explanation import explain as study
-from crosspatch.explanation.ablation import layout_without, permuted_scores, scores_of
+from crosspatch.explanation.ablation import HeldOut, layout_without, permuted_scores, scores_of
+from crosspatch.explanation.components import cells_by_species
 from crosspatch.explanation.explain import EXPLANATION_TABLES, explain, read_explanation
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.models import registry
@@ -42,7 +43,7 @@ FIVE = Layout(
 def quick(monkeypatch):
     """One run, few permutations, a small network, and tables about cells that take no time."""
     monkeypatch.setitem(PROTOCOLS, "quick", dataclasses.replace(PROTOCOLS["quick"], runs=1))
-    monkeypatch.setattr(study, "permuted_scores", partial(permuted_scores, repeats=2))
+    monkeypatch.setattr(ablation, "permuted_scores", partial(permuted_scores, repeats=2))
 
     # Defined in here, so that worker processes are sent it and need not import this file.
     def tiny(layout: Layout, seed: int | None, device: str) -> Any:
@@ -61,7 +62,7 @@ def quick(monkeypatch):
     entry = ModelEntry(TINY, "small", tiny, uses_device=True)
     monkeypatch.setitem(registry._MODELS, TINY, entry)
 
-    def makers(cohorts, alignment, seed):
+    def makers(cohorts, cells, alignment, seed):
         names = ["separation", "map", "loadings", "examples"]
         names += ["conserved"] if len(cohorts) == 2 else []
         return {name: lambda: pd.DataFrame({"cell_id": ["a"], "x": [0.1]}) for name in names}
@@ -156,7 +157,8 @@ def test_a_permuted_family_moves_as_a_whole_and_nothing_else_does():
     X = made.features(made.SMALL, y)
     X[3, made.SMALL.columns["spike"]] = np.nan
     model = Watcher()
-    permuted_scores(model, made.SMALL, "spike", X, y, ["Lamp5", "Vip"], seed=1, repeats=4)
+    tested = HeldOut(made.SMALL, X, y, ["Lamp5", "Vip"])
+    permuted_scores(model, tested, "spike", seed=1, repeats=4)
     columns = made.SMALL.columns["spike"]
     others = np.setdiff1d(np.arange(X.shape[1]), columns)
     orders = []
@@ -174,7 +176,8 @@ def test_a_cell_with_nothing_left_is_a_wrong_one_for_every_model():
     X = np.ones((3, 21))
     X[0] = np.nan
     model = Watcher()
-    assert scores_of(model, made.SMALL, X, y, ["Lamp5", "Vip"])["accuracy"] == pytest.approx(1 / 3)
+    tested = HeldOut(made.SMALL, X, y, ["Lamp5", "Vip"])
+    assert scores_of(model, tested)["accuracy"] == pytest.approx(1 / 3)
     assert len(model.seen[0]) == 2
 
 
@@ -282,8 +285,10 @@ def test_every_table_about_cells_has_its_maker():
     cohorts = {name: made.cohort(name) for name in ("mouse", "human")}
     about_models = {"results", "importance", "attention", "agreement"}
     expected = set(EXPLANATION_TABLES) - about_models
-    assert set(MAKERS(cohorts, "hodge2019", 0)) == expected
-    assert set(MAKERS({"human": cohorts["human"]}, "hodge2019", 0)) == expected - {"conserved"}
+    assert set(MAKERS(cohorts, cells_by_species(cohorts), "hodge2019", 0)) == expected
+    human = {"human": cohorts["human"]}
+    found = MAKERS(human, cells_by_species(human), "hodge2019", 0)
+    assert set(found) == expected - {"conserved"}
 
 
 def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
@@ -324,7 +329,7 @@ def test_other_cells_never_get_stored_results(human, tmp_path: Path):
 
 
 def test_with_more_workers_the_numbers_are_identical(human, monkeypatch):
-    monkeypatch.setattr(study, "permuted_scores", permuted_scores)  # as in the workers
+    monkeypatch.setattr(ablation, "permuted_scores", permuted_scores)  # as in the workers
     one, two = (explain({"human": human}, models=["logistic"], jobs=jobs).tables for jobs in (1, 2))
     for name in EXPLANATION_TABLES:
         pd.testing.assert_frame_equal(one[name], two[name])
@@ -459,7 +464,7 @@ def test_what_cannot_be_done_is_said(human, tmp_path: Path):
         explain({})
     with pytest.raises(EvaluationError, match="different features"):
         explain({"human": human, "mouse": made.cohort("mouse")}, models=["logistic"])
-    with pytest.raises(EvaluationError, match="--seeds"):
+    with pytest.raises(EvaluationError, match="'seeds' must be at least 0, not -1"):
         explain({"human": human}, seeds=-1)
     with pytest.raises(EvaluationError, match="no device 'cuda:99'"):
         explain({"human": human}, models=[TINY], device="cuda:99")

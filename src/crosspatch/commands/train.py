@@ -1,0 +1,90 @@
+"""Train a model, and look at one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crosspatch.commands import options
+from crosspatch.commands.printing import progress_bar
+from crosspatch.commands.root import app, model_app
+
+
+@app.command("train")
+def train(
+    *,
+    target: Annotated[
+        str, typer.Option(help="allen-human, allen-mouse, or a cohort table (.h5ad).")
+    ],
+    out: options.OutFolder,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Second species, for models that learn from it: allen-mouse, or .h5ad."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name (`crosspatch models`). (default: what measured best)"),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="shared, or full (allen-human). (default: shared)")
+    ] = None,
+    alignment: Annotated[
+        str | None,
+        typer.Option(
+            help="Reading of mouse subclasses, hodge2019 or published-code. (default: hodge2019, "
+            "and none for mouse alone)"
+        ),
+    ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN:FOLD",
+            help="Leave out the test cells of this fold of `crosspatch run --calibration`, to "
+            "predict them.",
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    jobs: options.Processes,
+    device: options.Device = "cpu",
+    data_dir: options.DataDir = None,
+    unverified: options.Unverified = False,
+) -> None:
+    """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
+    from crosspatch.cohorts.loading import load_cohort
+    from crosspatch.prediction.training import left_out
+    from crosspatch.prediction.training import train as train_model
+
+    fold = left_out(leave_out)
+    load = partial(load_cohort, data_dir=data_dir, verify=not unverified)
+    with progress_bar(goes_on=False) as tell:
+        trained = train_model(
+            load(target, features),
+            None if source is None else load(source, features),
+            model=model,
+            alignment=alignment,
+            seed=seed,
+            jobs=jobs,
+            device=device,
+            leave_out=fold,
+            progress=partial(tell, "train"),
+            out=out,
+        )
+    print((out / "card.md").read_text(encoding="utf-8"))
+    print(f"wrote {out}/: {', '.join([*trained.about['files'], 'model.json'])}")
+
+
+@model_app.command("show")
+def model_show(
+    folder: Annotated[Path, typer.Argument(help="Model folder, from `crosspatch train`.")],
+) -> None:
+    """Check a model and print its card."""
+    from crosspatch.models.artifact import CARD_FILE, load, other_versions
+
+    model = load(folder)
+    print((folder / CARD_FILE).read_text(encoding="utf-8"))
+    print(f"sha256 {model.digest}")
+    for each in other_versions(model.about):
+        print(f"note: {each}; its predictions were checked and are the same")
