@@ -21,15 +21,7 @@ from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.reporting.cell_page import cell_page
 from crosspatch.reporting.labels import LINE, SIDE_BY_SIDE, TEXT, colour_of, ordered
 from crosspatch.reporting.numbers import Content, listed, say, written
-from crosspatch.reporting.page import (
-    Block,
-    Paragraph,
-    Picture,
-    Points,
-    Section,
-    Table,
-    write_page,
-)
+from crosspatch.reporting.page import Block, Paragraph, Picture, Points, Section, Table, write_page
 from crosspatch.reporting.report import citation
 from crosspatch.reporting.style import GREY, plain
 from crosspatch.telling import Progress
@@ -396,12 +388,7 @@ def _draw_groups(groups: Sequence[_Group], axes: Axes) -> None:
             )
             left += count
         axes.annotate(
-            f"{left:,}",
-            (left, row),
-            (3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=TEXT,
+            f"{left:,}", (left, row), (3, 0), textcoords="offset points", va="center", fontsize=TEXT
         )
     axes.set_yticks(range(len(groups)), [_clean(group.subclass, 30) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)

@@ -83,8 +83,7 @@ def separation_figure(separation: pd.DataFrame, width: float = WIDE) -> Figure:
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.margins(x=0.16)
         axes.set_xlabel(
-            "distance in pooled SDs" if metric == "d_prime" else "−1 mixed … 1 apart",
-            fontsize=TEXT,
+            "distance in pooled SDs" if metric == "d_prime" else "−1 mixed … 1 apart", fontsize=TEXT
         )
         axes.grid(axis="x", color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)

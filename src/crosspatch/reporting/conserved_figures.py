@@ -147,12 +147,7 @@ def _head(
 
 
 def _draw_pair(
-    tiles: _Tiles,
-    left: float,
-    top: float,
-    cell: float,
-    row: dict,
-    rows: FeatureRows,
+    tiles: _Tiles, left: float, top: float, cell: float, row: dict, rows: FeatureRows
 ) -> None:
     above, height, _ = rows.features[row["feature"]]
     tile = min(height, _ROW) - 0.02

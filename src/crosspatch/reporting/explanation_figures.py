@@ -215,10 +215,7 @@ def _intervals(axes: Axes, table: pd.DataFrame, y: NDArray[np.float64], how: str
 
 
 def agreement_figure(
-    importance: pd.DataFrame,
-    attention: pd.DataFrame,
-    agreement: pd.DataFrame,
-    width: float = WIDE,
+    importance: pd.DataFrame, attention: pd.DataFrame, agreement: pd.DataFrame, width: float = WIDE
 ) -> Figure:
     """Attention against what happens without a family, and every rank agreement with its interval.
 

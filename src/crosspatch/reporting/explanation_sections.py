@@ -469,11 +469,7 @@ def _conserved_table(
     return Table(
         f"Features that point {'opposite ways' if verdict == 'opposite' else 'the same way'}, "
         f"by {level}: AUC with 95 % interval",
-        (
-            level.capitalize(),
-            "Feature",
-            *(kind.replace("_", ", ").capitalize() for kind in there),
-        ),
+        (level.capitalize(), "Feature", *(kind.replace("_", ", ").capitalize() for kind in there)),
         [
             (
                 Cell(source, "conserved", row, "group"),

@@ -76,10 +76,7 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]]
 _MAKES = {
     "results": ("scores of models", "crosspatch run --out results"),
     "gain-from-mouse": ("the gain from mouse", "crosspatch run --task transfer --out transfer"),
-    "learning-curve": (
-        "the learning curve",
-        "crosspatch learning-curve --out learning-curve",
-    ),
+    "learning-curve": ("the learning curve", "crosspatch learning-curve --out learning-curve"),
     "calibration": (
         "calibration",
         "crosspatch run --calibration --task human --models vote --out calibration",
@@ -101,9 +98,7 @@ def citation() -> tuple[str, ...]:
 
 
 def write_report(
-    folders: Sequence[str | Path],
-    out: str | Path,
-    progress: Progress | None = None,
+    folders: Sequence[str | Path], out: str | Path, progress: Progress | None = None
 ) -> list[Path]:
     """Write one page about result folders, and its figures beside it.
 
