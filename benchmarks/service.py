@@ -264,8 +264,7 @@ def tables(chosen: argparse.Namespace) -> list[Path]:
         else:
             z = rng.normal(size=(100, len(names)))
             frame = pd.DataFrame(
-                (classifier.feature_center_ + classifier.feature_scale_ * z).round(5),
-                columns=names,
+                (classifier.feature_center_ + classifier.feature_scale_ * z).round(5), columns=names
             )
             frame.insert(0, "cell_id", [f"cell {k}" for k in range(100)])
             frame.insert(1, "species", model.species)

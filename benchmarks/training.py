@@ -186,11 +186,7 @@ def our_protocol(
 ) -> float:
     """The same with `crosspatch.benchmark`."""
     result = crosspatch.benchmark(
-        cohorts,
-        tasks=[chosen.task],
-        models=[model],
-        protocol=chosen.protocol,
-        jobs=chosen.jobs,
+        cohorts, tasks=[chosen.task], models=[model], protocol=chosen.protocol, jobs=chosen.jobs
     )
     return float(result.summary["macro_f1_mean"].iloc[0])
 

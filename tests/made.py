@@ -129,11 +129,7 @@ def data_directory(folder: Path, cells: int = 12) -> Path:
             }
         ),
         "allen_human_gaba/DataS1_Donor_table.csv": pd.DataFrame(
-            {
-                "Donor": [f"H17.03.00{k}" for k in (1, 2, 3)],
-                "Sex": ["M", "F", "F"],
-                "Age": "40 yrs",
-            }
+            {"Donor": [f"H17.03.00{k}" for k in (1, 2, 3)], "Sex": ["M", "F", "F"], "Age": "40 yrs"}
         ),
         "allen_human_gaba/LeeDalley_byCell.csv": pd.DataFrame(
             {"specimen_id_x": 3000 + ids, "bootstrap_probability": 0.8}

@@ -31,7 +31,7 @@ SPELL_COMMANDS = {"reporting/report.py"}
 KNOW_SPECIES = ("species.py", "cohorts/datasets/")
 #: Public names that two modules may have.
 SAME_NAME: set[str] = {
-    "main",  # of the command line, and of a process
+    "main"  # of the command line, and of a process
 }
 #: Names of files that two folders may have: cells that are loaded and that are simulated, and the
 #: command of what it explains.

@@ -217,10 +217,7 @@ NAMES = {
 }
 ASSETS = {name: asset(path) for name, path in NAMES.items()}
 LABELS = pd.DataFrame(
-    {
-        "subclass": ["Sst", "Pvalb", "Vip", None],
-        "specimen": ["9001", "9002", "9003", "9004"],
-    },
+    {"subclass": ["Sst", "Pvalb", "Vip", None], "specimen": ["9001", "9002", "9003", "9004"]},
     index=pd.Index(["601", "602", "20180303_sample_5", "604"], name="file"),
 )
 

@@ -12,13 +12,7 @@ import crosspatch
 from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.loading import choose_cohorts, warning_about
-from crosspatch.errors import (
-    CohortError,
-    EvaluationError,
-    LayoutError,
-    ModelError,
-    TaxonomyError,
-)
+from crosspatch.errors import CohortError, EvaluationError, LayoutError, ModelError, TaxonomyError
 from crosspatch.evaluation import benchmark as module
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.results import TABLES, published, read_results

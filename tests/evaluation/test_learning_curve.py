@@ -7,11 +7,7 @@ import pytest
 from crosspatch.cohorts.cells import cells_of
 from crosspatch.errors import EvaluationError, ModelError
 from crosspatch.evaluation import learning_curve as module
-from crosspatch.evaluation.learning_curve import (
-    gains,
-    learning_curve,
-    read_learning_curve,
-)
+from crosspatch.evaluation.learning_curve import gains, learning_curve, read_learning_curve
 from crosspatch.models.registry import model_entry
 from tests import made
 

@@ -30,11 +30,7 @@ def result(folder: Path):
     human.X[0] = np.nan
     human.X[0, 0] = 1.0  # too little to be given a class
     return benchmark(
-        {"human": human},
-        models=["logistic"],
-        protocol="quick",
-        calibration=True,
-        out=folder,
+        {"human": human}, models=["logistic"], protocol="quick", calibration=True, out=folder
     )
 
 

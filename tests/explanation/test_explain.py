@@ -34,8 +34,7 @@ TINY = "tiny-attention"
 
 #: Five families of two features: enough for a verdict.
 FIVE = Layout(
-    "five",
-    tuple(Feature(f"{family}{k}", family, "mV") for family in "abcde" for k in range(2)),
+    "five", tuple(Feature(f"{family}{k}", family, "mV") for family in "abcde" for k in range(2))
 )
 
 

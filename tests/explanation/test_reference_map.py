@@ -169,11 +169,7 @@ def test_features_are_found_by_name(cohorts, reference):
     expected = reference.place(X, made.SMALL, "human")
     order = np.random.default_rng(0).permutation(X.shape[1])
     wide = Layout(
-        "wide",
-        (
-            Feature("of no meaning", "other", "mV"),
-            *(made.SMALL.features[k] for k in order),
-        ),
+        "wide", (Feature("of no meaning", "other", "mV"), *(made.SMALL.features[k] for k in order))
     )
     assert_same(
         reference.place(np.column_stack([np.full(len(X), 1e6), X[:, order]]), wide, "human"),

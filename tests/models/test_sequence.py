@@ -3,11 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crosspatch.models.losses import (
-    ArcFaceHead,
-    class_balanced_focal_loss,
-    inverse_frequency,
-)
+from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, FamilyNorm, SequenceSettings
 from crosspatch.models.sequence_inputs import SequenceInputs
 

@@ -265,10 +265,7 @@ CASES: dict[str, Callable[[float], Figure]] = {
         importance_table(TRACES), attention_table(TRACES), agreement_table(), w
     ),
     "agreement, long names, 1 species": lambda w: agreement_figure(
-        importance_table(LONG, ONE),
-        attention_table(LONG, ONE),
-        agreement_table(ONE),
-        w,
+        importance_table(LONG, ONE), attention_table(LONG, ONE), agreement_table(ONE), w
     ),
     "conserved, 32 features": lambda w: conserved_figure(conserved_table(), w),
     "conserved, 14 types": lambda w: conserved_figure(

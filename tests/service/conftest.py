@@ -132,9 +132,7 @@ def service(settings: ServiceSettings) -> Iterator[Service]:
 
 
 @pytest.fixture
-def service_with(
-    settings: ServiceSettings,
-) -> Iterator[Callable[..., Service]]:
+def service_with(settings: ServiceSettings) -> Iterator[Callable[..., Service]]:
     """Starts services with other settings."""
     from contextlib import ExitStack
 

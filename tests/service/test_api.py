@@ -328,10 +328,7 @@ def test_another_choice_gives_other_values_and_another_explanation(service, clie
         ({"Notes": {"feature": ""}}, "Notes"),
         ({"Rin [GOhm]": {"feature": "input_resistance", "unit": "ms"}}, "Rin [GOhm]"),
         ({"Rin [GOhm]": {"feature": "input_resistance", "unit": "<b>"}}, "Rin [GOhm]"),
-        (
-            {"Rin [GOhm]": {"feature": "tau", "unit": "s"}, "tau_m (s)": {"feature": "tau"}},
-            "tau",
-        ),
+        ({"Rin [GOhm]": {"feature": "tau", "unit": "s"}, "tau_m (s)": {"feature": "tau"}}, "tau"),
         ({"Notes": {"feature": "cell_id"}, "Neuron": {"feature": "cell_id"}}, "cell_id"),
         ({"\u0000": {"feature": "tau"}}, "there is no column"),
         ({"Notes": {}}, "Notes"),

@@ -60,12 +60,7 @@ def limited(settings: ServiceSettings, children: list[Any]) -> Iterator[Service]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "Child", Noted)
         tight = replace(
-            settings,
-            memory=MEMORY,
-            seconds=SECONDS,
-            rows=1000,
-            upload=10 * 2**20,
-            silence=0.7,
+            settings, memory=MEMORY, seconds=SECONDS, rows=1000, upload=10 * 2**20, silence=0.7
         )
         with serving(tight) as running:
             yield running
@@ -85,10 +80,7 @@ def app_with(settings: ServiceSettings, service: Service) -> Iterator[Callable[.
         app = create_app(replace(settings, **changed), service.jobs.workers)
         made.append(app.state.jobs)
         return TestClient(
-            app,
-            base_url="http://localhost",
-            raise_server_exceptions=False,
-            follow_redirects=False,
+            app, base_url="http://localhost", raise_server_exceptions=False, follow_redirects=False
         )
 
     yield make

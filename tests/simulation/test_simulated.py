@@ -203,10 +203,7 @@ def test_the_same_seed_gives_the_same_samples(tmp_path):
     assert list(cells.columns) == ["file", "species", "subclass", "t_type", "donor", "dataset"]
     assert set(cells["t_type"]) == {"simulated"}
     assert set(cells["dataset"]) == {"simulated-mouse"}
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
-        "cells.csv",
-        *cells["file"],
-    ]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["cells.csv", *cells["file"]]
     # Again: only what is missing is written.
     (tmp_path / "a" / "sim-mouse-0002.nwb").unlink()
     kept = os.stat(tmp_path / "a" / "sim-mouse-0001.nwb").st_mtime_ns

@@ -268,11 +268,7 @@ def _runs(ranges: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
 
 
 def open_asset(
-    asset: Asset,
-    *,
-    measured_only: bool = False,
-    verified: bool = False,
-    web: Web | None = None,
+    asset: Asset, *, measured_only: bool = False, verified: bool = False, web: Web | None = None
 ) -> Recording:
     """Open a recording of the archive; only the bytes that are used are fetched.
 

@@ -122,11 +122,7 @@ def locate(directory: Path, source: SourceFile, *, verify: bool = True) -> tuple
 
 
 def read_source(
-    file: Path,
-    columns: Sequence[str],
-    *,
-    optional: Sequence[str] = (),
-    encoding: str = "utf-8-sig",
+    file: Path, columns: Sequence[str], *, optional: Sequence[str] = (), encoding: str = "utf-8-sig"
 ) -> pd.DataFrame:
     """Columns of a csv file that must be there, and some that may be, as text, and `LINE`.
 

@@ -55,7 +55,5 @@ def load_taxonomy() -> Taxonomy:
     text = (files("crosspatch.cohorts") / "data" / "taxonomy.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text)
     return Taxonomy(
-        subclasses=tuple(data["subclasses"]),
-        alignments=data["alignments"],
-        colours=data["colours"],
+        subclasses=tuple(data["subclasses"]), alignments=data["alignments"], colours=data["colours"]
     )

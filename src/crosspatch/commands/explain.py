@@ -52,8 +52,7 @@ def explain(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Recordings or tables of which single cells are explained.",
-            show_default=False,
+            help="Recordings or tables of which single cells are explained.", show_default=False
         ),
     ] = None,
     model: options.ModelFolders = None,

@@ -96,8 +96,7 @@ ModelFolders = Annotated[
     ),
 ]
 ModelNames = Annotated[
-    list[str] | None,
-    typer.Option(help="Models by name (`crosspatch models`). (default: a choice)"),
+    list[str] | None, typer.Option(help="Models by name (`crosspatch models`). (default: a choice)")
 ]
 OutFolder = Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")]
 ProtocolName = Annotated[str, typer.Option(help="donor, published or quick.")]
@@ -112,8 +111,7 @@ CellSpecies = Annotated[
 ]
 StepEnd = Annotated[float | None, typer.Option(help="End of the step in s.")]
 StepStart = Annotated[
-    float | None,
-    typer.Option(help="Start of the step in s, where files have no command waveform."),
+    float | None, typer.Option(help="Start of the step in s, where files have no command waveform.")
 ]
 Subclasses = Annotated[
     list[str] | None, typer.Option("--subclass", help="Only cells of these subclasses.")

@@ -58,8 +58,7 @@ def predict(
     columns: options.ColumnsFile = None,
     sets: options.SetsKind = "all-cells",
     adapt: Annotated[
-        bool,
-        typer.Option("--adapt", help="Align each batch to the reference before it is judged."),
+        bool, typer.Option("--adapt", help="Align each batch to the reference before it is judged.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Picture of the probabilities, .png.")] = None,
     report: Annotated[

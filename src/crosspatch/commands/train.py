@@ -25,8 +25,7 @@ def train(
         typer.Option(help="Second species, for models that learn from it: allen-mouse, or .h5ad."),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="Name (`crosspatch models`). (default: what measured best)"),
+        str | None, typer.Option(help="Name (`crosspatch models`). (default: what measured best)")
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="shared, or full (allen-human). (default: shared)")

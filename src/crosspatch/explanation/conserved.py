@@ -175,9 +175,7 @@ class _Areas:
     donors: NDArray[np.intp]  # the fewer of those in the group and in the rest
 
 
-def _measured(
-    cells: Mapping[str, Cells],
-) -> tuple[list[Feature], dict[str, NDArray[np.float64]]]:
+def _measured(cells: Mapping[str, Cells]) -> tuple[list[Feature], dict[str, NDArray[np.float64]]]:
     """What is compared: single features, and components in place of traces."""
     layout = cells["mouse"].layout
     single = [k for k, item in enumerate(layout.features) if item.family not in layout.traces]

@@ -485,9 +485,4 @@ def noting(name: str, notes: list[str]) -> Iterator[None]:
 
 def import_ipfx() -> None:
     """Import what is needed of IPFX now, not within the first file's time limit."""
-    from ipfx import (  # noqa: F401
-        data_set_features,
-        feature_vectors,
-        qc_features,
-        stimulus_protocol_analysis,
-    )
+    from ipfx import data_set_features, feature_vectors, qc_features, stimulus_protocol_analysis  # noqa: F401

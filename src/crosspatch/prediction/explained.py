@@ -179,11 +179,7 @@ def _explained(
 
 
 def explain_prediction(
-    predictor: Predictor,
-    prediction: Prediction,
-    settings: ReadSettings,
-    *,
-    seed: int = 0,
+    predictor: Predictor, prediction: Prediction, settings: ReadSettings, *, seed: int = 0
 ) -> list[CellExplanation]:
     """Say which families of cells that were predicted spoke for and against each class.
 

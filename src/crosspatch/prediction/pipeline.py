@@ -16,12 +16,7 @@ from crosspatch.errors import CohortError, CrosspatchError, RecordingError
 from crosspatch.features.extraction import StepDescription
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.many import ExtractionProgress
-from crosspatch.prediction.batches import (
-    Batch,
-    ReadSettings,
-    read_recordings,
-    unique,
-)
+from crosspatch.prediction.batches import Batch, ReadSettings, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import (
     Predictor,
@@ -189,10 +184,7 @@ def _sort(each: str | Path, found: Inputs, say: Say) -> None:
 
 
 def read_inputs(
-    inputs: Inputs,
-    settings: ReadSettings,
-    listener: Listener,
-    progress: Measured | None = None,
+    inputs: Inputs, settings: ReadSettings, listener: Listener, progress: Measured | None = None
 ) -> Iterator[Batch]:
     """Cells of recordings and tables, in batches; an input that cannot be read costs a line.
 

@@ -10,22 +10,8 @@ import pandas as pd
 from crosspatch.explanation.attention import in_brackets, remark
 from crosspatch.reporting.explanation_figures import HOW
 from crosspatch.reporting.labels import readable, width_of, wrapped
-from crosspatch.reporting.panels import (
-    Panel,
-    add_panels,
-    in_rows,
-    nothing,
-    panels,
-)
-from crosspatch.reporting.style import (
-    LINE,
-    SIDE_BY_SIDE,
-    TEXT,
-    WIDE,
-    ZERO,
-    plain,
-    styled,
-)
+from crosspatch.reporting.panels import Panel, add_panels, in_rows, nothing, panels
+from crosspatch.reporting.style import LINE, SIDE_BY_SIDE, TEXT, WIDE, ZERO, plain, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,16 +9,7 @@ import pandas as pd
 
 from crosspatch.reporting.labels import ordered, wrapped
 from crosspatch.reporting.panels import columns_for, ends_of, grid, intervals, legend_of_all
-from crosspatch.reporting.style import (
-    ACCENT,
-    GREY,
-    SECOND,
-    THIRD,
-    WIDE,
-    ZERO,
-    plain,
-    styled,
-)
+from crosspatch.reporting.style import ACCENT, GREY, SECOND, THIRD, WIDE, ZERO, plain, styled
 from crosspatch.species import HUMAN, MOUSE
 
 if TYPE_CHECKING:

@@ -18,16 +18,7 @@ from crosspatch.reporting.panels import (
     panelled,
     panels,
 )
-from crosspatch.reporting.style import (
-    ACCENT,
-    LARGE,
-    LINE,
-    SECOND,
-    SIDE_BY_SIDE,
-    TEXT,
-    WIDE,
-    styled,
-)
+from crosspatch.reporting.style import ACCENT, LARGE, LINE, SECOND, SIDE_BY_SIDE, TEXT, WIDE, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

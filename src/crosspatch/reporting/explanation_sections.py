@@ -17,14 +17,7 @@ from crosspatch.reporting import (
     map_figures,
 )
 from crosspatch.reporting.labels import ordered, readable
-from crosspatch.reporting.numbers import (
-    Content,
-    ResultSource,
-    Rows,
-    TableRow,
-    first_by,
-    say,
-)
+from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, Table
 
 
@@ -329,11 +322,7 @@ def _conserved_table(source: ResultSource, level: str, verdict: str, rows: pd.Da
     return Table(
         f"Features that point {'opposite ways' if verdict == 'opposite' else 'the same way'}, "
         f"by {level}: AUC with 95 % interval",
-        (
-            level.capitalize(),
-            "Feature",
-            *(kind.replace("_", ", ").capitalize() for kind in there),
-        ),
+        (level.capitalize(), "Feature", *(kind.replace("_", ", ").capitalize() for kind in there)),
         [
             (*row.cells("group", "feature"), *(auc(row, kind) for kind in there))
             for row in source.rows("conserved", rows)

@@ -16,22 +16,9 @@ from crosspatch.reporting.feature_rows import (
     sheet,
     write,
 )
-from crosspatch.reporting.labels import (
-    in_milliseconds,
-    width_of,
-    with_unit,
-    wrapped,
-)
+from crosspatch.reporting.labels import in_milliseconds, width_of, with_unit, wrapped
 from crosspatch.reporting.panels import nothing, species_in
-from crosspatch.reporting.style import (
-    LARGE,
-    LINE,
-    MARGIN,
-    SIDE_BY_SIDE,
-    WIDE,
-    plain,
-    styled,
-)
+from crosspatch.reporting.style import LARGE, LINE, MARGIN, SIDE_BY_SIDE, WIDE, plain, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

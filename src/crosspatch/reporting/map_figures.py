@@ -8,14 +8,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.reporting.labels import colour_of, ordered
-from crosspatch.reporting.panels import (
-    across_zero,
-    dot,
-    limits_of,
-    nothing,
-    panelled,
-    species_in,
-)
+from crosspatch.reporting.panels import across_zero, dot, limits_of, nothing, panelled, species_in
 from crosspatch.reporting.style import (
     LARGE,
     OUTLINE,

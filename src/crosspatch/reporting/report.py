@@ -109,9 +109,7 @@ def citation() -> tuple[str, ...]:
 
 
 def write_report(
-    folders: Sequence[str | Path],
-    out: str | Path,
-    progress: Progress | None = None,
+    folders: Sequence[str | Path], out: str | Path, progress: Progress | None = None
 ) -> list[Path]:
     """Write one page about result folders, and its figures beside it.
 

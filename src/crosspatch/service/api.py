@@ -186,10 +186,7 @@ def batch_state(upload: Upload) -> BatchState:
 
 _NOT_THERE = _problems(404)
 
-router = APIRouter(
-    prefix=PREFIX,
-    responses=_problems(400, 401, 403, 413, 422),
-)
+router = APIRouter(prefix=PREFIX, responses=_problems(400, 401, 403, 413, 422))
 
 
 @router.get("/about")

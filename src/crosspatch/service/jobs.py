@@ -289,10 +289,7 @@ class Jobs:
             self._go_on(file, task.request, outcome)
 
     def _go_on(
-        self,
-        file: UploadedFile,
-        request: messages.Request,
-        outcome: messages.Outcome,
+        self, file: UploadedFile, request: messages.Request, outcome: messages.Outcome
     ) -> None:
         """What follows from an outcome."""
         match outcome:

@@ -183,11 +183,7 @@ def batch_page(
     if on is not None:
         return RedirectResponse(on, status_code=303)
     which = replace(
-        which,
-        sort=sort,
-        descending=order == "descending",
-        offset=(page - 1) * PAGE,
-        limit=PAGE,
+        which, sort=sort, descending=order == "descending", offset=(page - 1) * PAGE, limit=PAGE
     )
     results = jobs.results(upload)
     total, cells = results.select(which)

@@ -320,11 +320,7 @@ class Worker:
         from crosspatch.service.mapping_screen import overrides_of
 
         return ReadSettings(
-            self.predictor.layout,
-            file.species,
-            overrides_of(file.choices),
-            file.quality,
-            file.step,
+            self.predictor.layout, file.species, overrides_of(file.choices), file.quality, file.step
         )
 
     def _results(self, folder: Path) -> Results:
