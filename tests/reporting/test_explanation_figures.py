@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.features.layouts import Feature, load_layout
 from crosspatch.reporting.agreement_figures import agreement_figure
-from crosspatch.reporting.conserved_figures import MOST_ROWS, conserved_figure
+from crosspatch.reporting.conserved_figures import MOST_FEATURES, conserved_figure
 from crosspatch.reporting.example_figures import examples_figure
 from crosspatch.reporting.explanation_figures import attention_figure, importance_figure
 from crosspatch.reporting.loading_figures import loadings_figure
@@ -436,12 +436,12 @@ def test_agreement_without_attention_shows_what_is_left():
 
 
 def test_conserved_of_many_features_says_that_it_shows_the_best():
-    features = load_layout("gouwens").features[: MOST_ROWS + 30]
+    features = load_layout("gouwens").features[: MOST_FEATURES + 30]
     table = conserved_table(features, ("Sst",))
     table["mouse_auc"] = table["human_auc"] = 0.5
     table.loc[table["feature"] == features[7].name, "human_auc"] = 0.1
     written = words(conserved_figure(table))
-    assert f"The {MOST_ROWS} of {MOST_ROWS + 30} features" in written
+    assert f"The {MOST_FEATURES} of {MOST_FEATURES + 30} features" in written
     assert "first ap v[7]" in written
 
 

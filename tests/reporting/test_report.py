@@ -15,8 +15,8 @@ import pytest
 from crosspatch.errors import CrosspatchError
 from crosspatch.evaluation.results import summarize_runs
 from crosspatch.reporting import page
-from crosspatch.reporting.numbers import Cell, read_source, say, written
-from crosspatch.reporting.page import Paragraph, Picture, Section, Table, write_page
+from crosspatch.reporting.numbers import Cell, open_results, say, written
+from crosspatch.reporting.page import Paragraph, Picture, Section, TableBlock, write_page
 from crosspatch.reporting.report import command_of, write_report
 from tests.reporting.made_results import (
     benchmark_folder,
@@ -180,7 +180,7 @@ def test_summary_is_that_of_the_results(folders):
 def test_bare_numbers_are_refused(folders, tmp_path):
     with pytest.raises(TypeError, match="bare number"):
         say("macro-F1 {score}", score=0.71)  # type: ignore[arg-type]
-    bare = Table("Scores", ("Model", "Macro-F1"), [("forest", 0.71)])  # type: ignore[list-item]
+    bare = TableBlock("Scores", ("Model", "Macro-F1"), [("forest", 0.71)])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="bare number"):
         write_page(tmp_path / "page.html", "Title", [Section("a", "A", [bare])])
 
@@ -189,7 +189,7 @@ def test_numbers_as_they_are_shown(folders):
     assert written(-0.0123, 3, "signed") == "−0.012"
     assert written(0.00004, 3, "p") == "< 0.001"
     assert written(1824, form="count") == "1,824"
-    source = read_source(folders["run"], "run")
+    source = open_results(folders["run"], "run")
     cell = Cell(source, "summary", 0, "macro_f1_mean").__html__()
     exact = read_raw(folders["run"] / "summary.csv")["macro_f1_mean"].iloc[0]
     assert f'value="{exact}" data-from="run/summary.csv:0:macro_f1_mean"' in cell
@@ -318,12 +318,12 @@ def test_a_place_that_cannot_be_written(folders, tmp_path):
 
 
 def test_settings_say_how_to_do_it_again(folders):
-    source = read_source(folders["calibration"], "calibration")
+    source = open_results(folders["calibration"], "calibration")
     assert command_of(source) == (
         "crosspatch run --task human --models vote --features shared --protocol quick "
         "--alignment hodge2019 --seed 0 --calibration --out calibration"
     )
-    explained = read_source(folders["explanation"], "explanation")
+    explained = open_results(folders["explanation"], "explanation")
     assert command_of(explained).startswith("crosspatch explain-models --models bilstm-attention")
 
 

@@ -1,6 +1,6 @@
 """A report of cells that were predicted together: one page that needs nothing else.
 
-Its sections come one after the other, with what each says, hence more than 400 lines.
+Longer than 400 lines: its sections come one after the other, with what each says.
 """
 
 from __future__ import annotations
@@ -16,13 +16,22 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from crosspatch.evaluation.results import Settings
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
 from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.reporting.cell_page import cell_page
 from crosspatch.reporting.labels import clean, colour_of
-from crosspatch.reporting.numbers import Content, Settings, code, listed, say, written
-from crosspatch.reporting.page import Block, Paragraph, Picture, Points, Section, Table, write_page
+from crosspatch.reporting.numbers import Content, code, enumerated, say, written
+from crosspatch.reporting.page import (
+    Block,
+    Paragraph,
+    Picture,
+    Points,
+    Section,
+    TableBlock,
+    write_page,
+)
 from crosspatch.reporting.report import citation
 from crosspatch.reporting.verdict_figure import NO_CLASS, Group, groups_of, verdicts_figure
 from crosspatch.telling import Progress
@@ -144,7 +153,7 @@ def _about(
         say(
             "{cells}{of}: the transcriptomic subclass of each, by crosspatch {version}{on}.",
             cells=_count(cells["cell_id"].nunique(), "cell"),
-            of=say(" ({parts})", parts=listed(parts)) if parts else "",
+            of=say(" ({parts})", parts=enumerated(parts)) if parts else "",
             version=str(header.get("crosspatch", "")),
             on=on,
         )
@@ -182,8 +191,8 @@ def _sources(cells: pd.DataFrame) -> list[Content]:
     return parts
 
 
-def _models(header: Settings) -> Table:
-    return Table(
+def _models(header: Settings) -> TableBlock:
+    return TableBlock(
         "Models",
         ("species", "model", "layout", "classes", "trained on", "sha256"),
         [
@@ -238,7 +247,7 @@ def _banner(cells: pd.DataFrame, header: Settings) -> str:
 def _verdicts(cells: pd.DataFrame, header: Settings) -> Iterator[Block]:
     by_class = header.get("parameters", {}).get("sets") == "by-class"
     found = cells["verdict"].value_counts()
-    yield Table(
+    yield TableBlock(
         "What the verdicts mean, and how many rows have each",
         ("verdict", "rows", "meaning"),
         [(name, f"{found.get(name, 0):,}", name.meaning) for name in Verdict],
@@ -258,7 +267,7 @@ def _verdicts(cells: pd.DataFrame, header: Settings) -> Iterator[Block]:
 
 def _counts(cells: pd.DataFrame, groups: Sequence[Group]) -> Iterator[Block]:
     several = len({group.species for group in groups}) > 1
-    yield Table(
+    yield TableBlock(
         "Rows by subclass and verdict"
         + (" (a cell of unknown species has several rows)" if several else ""),
         ("species", "subclass", *Verdict, "all"),
@@ -317,7 +326,7 @@ def _cells(prediction: Prediction, pages: Mapping[tuple[str, str], str]) -> Iter
         + (" A cell id leads to the cell's picture." if pages else "")
     )
     rest = len(cells) - len(shown)
-    yield Table(
+    yield TableBlock(
         f"The first {len(shown):,} of {len(cells):,} rows; {rest:,} are left out"
         if rest
         else f"All {_rows(len(cells))}",
@@ -405,7 +414,7 @@ def _without(messages: Sequence[str], unread: Sequence[tuple[str, str]]) -> list
 
 def _failed(unread: Sequence[tuple[str, str]]) -> Iterator[Block]:
     if unread:
-        yield Table(
+        yield TableBlock(
             f"{_count(len(unread), 'input')} could not be read",
             ("input", "why"),
             [

@@ -1,6 +1,7 @@
 """Sections of a report on a benchmark: cohorts, scores, differences, confusion, calibration.
 
-One for each kind of table that a benchmark writes, with what it says in words; so 400 lines.
+Longer than 400 lines: there is one for each kind of table that a benchmark writes, with what it
+says in words.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from crosspatch.reporting.numbers import (
     Setting,
     TableRow,
     code,
+    enumerated,
     first_by,
-    listed,
     say,
 )
-from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, Table
+from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
 
 #: Tasks in words.
-TASKS = {
+TASK_WORDS = {
     "mouse": "mouse cells",
     "human": "human cells",
     "transfer": "human cells, with mouse cells to learn from",
@@ -78,7 +79,7 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
     )
     for (species, group), part in table.groupby(["species", "group"], sort=False):
         if group in _COHORT_TABLES:
-            yield Table(
+            yield TableBlock(
                 _COHORT_TABLES[str(group)].format(species=str(species).capitalize()),
                 ("Family" if group == "missing family" else "Name", "Cells", "Donors", "Share"),
                 [
@@ -102,9 +103,9 @@ _COHORT_TABLES = {
 }
 
 
-def _from_settings(source: ResultSource, species: str) -> Table:
+def _from_settings(source: ResultSource, species: str) -> TableBlock:
     there = source.settings["cohorts"][species]["subclasses"]
-    return Table(
+    return TableBlock(
         f"{species.capitalize()} cells by subclass",
         ("Subclass", "Cells"),
         [
@@ -131,7 +132,7 @@ def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
             cells=setting("cells"),
             donors=setting("donors"),
             dataset=setting("dataset"),
-            reasons=listed(reasons) if reasons else "none",
+            reasons=enumerated(reasons) if reasons else "none",
         )
     )
 
@@ -140,7 +141,9 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
     """Scores beside the published ones, and paired differences."""
     summary = source.table("summary")
     best = best_by_task(source)
-    names = listed([say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()])
+    names = enumerated(
+        [say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()]
+    )
     yield Picture(
         f"scores_{source.name}",
         partial(figures.scores_figure, summary),
@@ -173,7 +176,7 @@ def _scores(source: ResultSource, summary: pd.DataFrame) -> Iterator[Block]:
         for row in source.rows("summary")
     ]
     header = ["Task", "Model", "Macro-F1", *there, "Accuracy", *there, "Balanced accuracy", "Runs"]
-    yield Table("Scores, mean ± SD over runs", header, rows, texts=2)
+    yield TableBlock("Scores, mean ± SD over runs", header, rows, texts=2)
     if published:
         yield Paragraph(_ORIENTATION)
 
@@ -207,8 +210,8 @@ def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
     )
 
 
-def _differences(caption: str, rows: Iterable[TableRow], *, folded: bool = False) -> Table:
-    return Table(
+def _differences(caption: str, rows: Iterable[TableRow], *, folded: bool = False) -> TableBlock:
+    return TableBlock(
         caption,
         ("Task", "Difference", "Macro-F1", "95 % interval", "p"),
         [
@@ -252,7 +255,7 @@ def against_best(source: ResultSource, task: str) -> tuple[str, list[str], list[
 def _tied_in_words(source: ResultSource, task: str) -> str:
     best, worse, tied = against_best(source, task)
     if tied and worse:
-        return f"In task {task}, {listed(tied)} may be as good as {best}."
+        return f"In task {task}, {enumerated(tied)} may be as good as {best}."
     if tied:
         return f"In task {task} no model is clearly worse than {best}."
     return f"In task {task} all others are clearly worse than {best}." if worse else ""
@@ -270,11 +273,11 @@ def confusion_blocks(source: ResultSource) -> Iterator[Block]:
                 f"confusion_{task}_{source.name}" + (f"_from_{chosen[0]}" if first else ""),
                 partial(figures.confusion_figure, here),
                 f"Matrices of true against predicted subclass, task {task}, one a model: "
-                f"{listed(chosen)}. {confused}",
+                f"{enumerated(chosen)}. {confused}",
                 say(
                     "Where the cells of each subclass end up ({task}): share of the row, and below "
                     "it cells a run. {confused}",
-                    task=TASKS.get(str(task), str(task)),
+                    task=TASK_WORDS.get(str(task), str(task)),
                     confused=confused,
                 ),
             )
@@ -308,7 +311,7 @@ def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
         f"Dots: F1 by model, a panel a subclass and task. {hardest}",
         say("F1 of each subclass by model, mean and SD over runs. {hardest}", hardest=hardest),
     )
-    yield Table(
+    yield TableBlock(
         "F1 by subclass, mean ± SD over runs",
         ("Task", "Model", *names),
         [
@@ -370,7 +373,7 @@ def gain_in_words(source: ResultSource, model: str) -> str:
     found = figures.against(transfer_rows(source), model)  # the others minus it
     gains, loses = found["ci_high"] < 0, found["ci_low"] > 0
     parts: list[Content] = [
-        f"{verb} {listed(found.loc[rows, 'model'].tolist())}"
+        f"{verb} {enumerated(found.loc[rows, 'model'].tolist())}"
         for verb, rows in (
             ("is better than", gains),
             ("is worse than", loses),
@@ -378,7 +381,7 @@ def gain_in_words(source: ResultSource, model: str) -> str:
         )
         if rows.any()
     ]
-    return f"{model} {listed(parts)}." if parts else ""
+    return f"{model} {enumerated(parts)}." if parts else ""
 
 
 def calibration_blocks(source: ResultSource) -> Iterator[Block]:
@@ -399,7 +402,7 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
         ),
     )
     names = [n for n in _CALIBRATION if f"{n}_mean" in table]
-    yield Table(
+    yield TableBlock(
         "Calibration, mean ± SD over runs",
         ("Task", "Model", *(_CALIBRATION[n] for n in names)),
         [
@@ -471,10 +474,10 @@ _SCORES = {
 }
 
 
-def _scores_table(caption: str, source: ResultSource, name: str, keys: Sequence[str]) -> Table:
+def _scores_table(caption: str, source: ResultSource, name: str, keys: Sequence[str]) -> TableBlock:
     scores = [n for n in _SCORES if f"{n}_mean" in source.table(name)]
     who = ("task", "model", *keys)
-    return Table(
+    return TableBlock(
         caption,
         (*(key.capitalize() for key in who), *(_SCORES[n] for n in scores)),
         [(*row.cells(*who), *map(row.spread, scores)) for row in source.rows(name)],

@@ -1,7 +1,7 @@
 """The one picture of a cell: what was recorded, what a model says of it, and why.
 
 It is made once and drawn by the page of a cell, by the report and by the service, none of which
-compute anything of their own. Most of its 400 lines say what it holds.
+compute anything of their own. Longer than 400 lines, most of which say what it holds.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ class RecordingView:
             "first_spikes": [
                 {
                     "stimulus": each.stimulus,
-                    "time": listed(each.time, 4),
-                    "voltage": listed(each.voltage, 3),
-                    "speed": listed(each.speed, 3),
+                    "time": rounded(each.time, 4),
+                    "voltage": rounded(each.voltage, 3),
+                    "speed": rounded(each.speed, 3),
                 }
                 for each in self.first_spikes
             ],
-            "rates": {"current": listed(current, 2), "rate": listed(rate, 3)},
+            "rates": {"current": rounded(current, 2), "rate": rounded(rate, 3)},
         }
 
 
@@ -462,7 +462,7 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def listed(values: NDArray[np.floating], digits: int) -> list[float | None]:
+def rounded(values: NDArray[np.floating], digits: int) -> list[float | None]:
     """Rounded values as JSON has them; None for NaN."""
     rounded = np.round(values, digits).astype(object)
     rounded[~np.isfinite(values)] = None

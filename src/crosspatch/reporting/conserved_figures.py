@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
 
 #: More rows than this no reader takes in: those that separate best are drawn.
-MOST_ROWS = 120
+MOST_FEATURES = 120
 
 _LEAST_CELL, _MOST_CELL = 0.1, 0.48
 _ROW = 0.175
@@ -80,13 +80,13 @@ def _blocks(groups: list[str], room: float) -> tuple[list[list[str]], float]:
 def _strongest(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The features that separate best, where there are too many, and a line that says so."""
     features = table["feature"].nunique()
-    if features <= MOST_ROWS:
+    if features <= MOST_FEATURES:
         return table, ""
     strength = (table[["mouse_auc", "human_auc"]] - 0.5).abs().max(axis=1)
-    best = strength.groupby(table["feature"]).max().nlargest(MOST_ROWS).index
+    best = strength.groupby(table["feature"]).max().nlargest(MOST_FEATURES).index
     return (
         table[table["feature"].isin(best)],
-        f"The {MOST_ROWS} of {features} features that separate best.",
+        f"The {MOST_FEATURES} of {features} features that separate best.",
     )
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from crosspatch.reporting import curve_figures
-from crosspatch.reporting.numbers import ResultSource, TableRow, listed, say
-from crosspatch.reporting.page import Block, Picture, Points, Table
+from crosspatch.reporting.numbers import ResultSource, TableRow, enumerated, say
+from crosspatch.reporting.page import Block, Picture, Points, TableBlock
 
 
 def curve_blocks(source: ResultSource) -> Iterator[Block]:
@@ -19,7 +19,7 @@ def curve_blocks(source: ResultSource) -> Iterator[Block]:
         return
     if len(source.table("gains")):
         yield from _gain_blocks(source)
-    yield Table(
+    yield TableBlock(
         "Learning curve, every point",
         ("Model", "Mouse", "Test cells", "Cells a class", "Labelled", "Macro-F1", "95 % interval"),
         [
@@ -67,7 +67,7 @@ def _gain_blocks(source: ResultSource) -> Iterator[Block]:
     if told := gains_in_words(source):
         yield Points(told)
     for cut, part in gains.groupby("cut", sort=False):
-        yield Table(
+        yield TableBlock(
             f"Gain from mouse, {_cut(str(cut))}",
             ("With mouse", "Without", "Labelled cells a class", "Gain", "95 % interval", "p"),
             [
@@ -98,7 +98,7 @@ def gains_in_words(source: ResultSource) -> list[Markup]:
     for (model, without), part in of_all.groupby(["model", "without"], sort=False):
         better, worse = part["ci_low"] > 0, part["ci_high"] < 0
         told = [
-            say("{word} {points}", word=word, points=listed([_point(row) for row in rows]))
+            say("{word} {points}", word=word, points=enumerated([_point(row) for row in rows]))
             for rows, word in (
                 (source.rows("gains", part[better]), "gains"),
                 (source.rows("gains", part[worse]), "loses"),
@@ -115,7 +115,7 @@ def gains_in_words(source: ResultSource) -> list[Markup]:
                 "{model} against {without}: {told}{rest}.",
                 model=str(model),
                 without=str(without),
-                told=listed(told),
+                told=enumerated(told),
                 rest=rest,
             )
         )

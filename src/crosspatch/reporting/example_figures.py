@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.features.layouts import TRACE
-from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet, write
+from crosspatch.reporting.feature_rows import FeatureRows, feature_rows, place, sheet, write_at
 from crosspatch.reporting.labels import (
     colour_of,
     in_milliseconds,
@@ -73,15 +73,15 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
     top = 0.0
     for name in species:
         own = examples[examples["species"] == name]
-        write(figure, MARGIN, top + 0.12, f"{name}: example cell, quartiles pale", bold=True)
+        write_at(figure, MARGIN, top + 0.12, f"{name}: example cell, quartiles pale", bold=True)
         for number, group in enumerate(groups[name]):
             left = axis + number * (panel + gap)
             middle = left + max(panel - width_of(group), 0) / 2
-            write(figure, middle, top + 0.32, group)
+            write_at(figure, middle, top + 0.32, group)
         for row, family in enumerate(families):
             part = own[own["family"] == family]
             above = top + title + row * pitch
-            write(figure, MARGIN, above + head / 2, names[family])
+            write_at(figure, MARGIN, above + head / 2, names[family])
             limits = _value_limits(part)
             for number, group in enumerate(groups[name]):
                 left = axis + number * (panel + gap)
@@ -141,7 +141,7 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
     head = max(width_of(group) for group in groups) + 0.1 if turned else 0.28
     key, foot = 0.12 + LINE * lines + head, 0.42
     figure, axes = sheet(width, key + rows.height + foot)
-    write(figure, MARGIN, 0.05 + LINE * lines / 2, text)
+    write_at(figure, MARGIN, 0.05 + LINE * lines / 2, text)
     values = table[["example", "low", "high"]].to_numpy(dtype=np.float64)
     limit = float(np.ceil(np.nanmax(np.abs(values), initial=1.0)))
     rows.write(axes, MARGIN, key)

@@ -18,7 +18,7 @@ from crosspatch.reporting import (
 )
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
-from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, Table
+from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
 
 
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
@@ -65,7 +65,7 @@ def _importance_blocks(source: ResultSource) -> Iterator[Block]:
             top=top,
         ),
     )
-    yield Table(
+    yield TableBlock(
         "Fall in macro-F1 without a family",
         ("Species", "Model", "Family", "How", "Fall", "95 % interval", "p"),
         [
@@ -99,7 +99,7 @@ def _agreement_blocks(source: ResultSource) -> Iterator[Block]:
             "more weight would also be those it cannot do without.",
         )
     p = ["p"] if "p_value" in agreement else []
-    yield Table(
+    yield TableBlock(
         "Rank agreement (Spearman)",
         ("Of what", "Species", "Model", "Correlation", "95 % interval", *p, "Families", "Verdict"),
         [
@@ -282,12 +282,12 @@ def _conserved_picture(source: ResultSource, level: str, part: pd.DataFrame) -> 
     )
 
 
-def _verdict_counts(source: ResultSource, level: str, part: pd.DataFrame) -> Table:
+def _verdict_counts(source: ResultSource, level: str, part: pd.DataFrame) -> TableBlock:
     kinds = {word.capitalize(): {"verdict": word} for word in _VERDICTS}
     if "balanced_verdict" in part:
         both = {"verdict": "opposite", "balanced_verdict": "opposite"}
         kinds["Opposite, balanced too"] = both
-    return Table(
+    return TableBlock(
         f"How many features mean the same, by {level}",
         (level.capitalize(), *kinds),
         [
@@ -311,7 +311,9 @@ def _group(source: ResultSource, part: pd.DataFrame, group: str) -> Content:
     return source.rows("conserved", part[part["group"].astype(str) == group])[0].cell("group")
 
 
-def _conserved_table(source: ResultSource, level: str, verdict: str, rows: pd.DataFrame) -> Table:
+def _conserved_table(
+    source: ResultSource, level: str, verdict: str, rows: pd.DataFrame
+) -> TableBlock:
     kinds = ("mouse", "human", "mouse_balanced", "human_balanced")
     there = [kind for kind in kinds if f"{kind}_auc" in rows]
 
@@ -319,7 +321,7 @@ def _conserved_table(source: ResultSource, level: str, verdict: str, rows: pd.Da
         value = row.cell(f"{kind}_auc", digits=2)
         return say("{value} {ends}", value=value, ends=row.interval(kind, "plain", 2))
 
-    return Table(
+    return TableBlock(
         f"Features that point {'opposite ways' if verdict == 'opposite' else 'the same way'}, "
         f"by {level}: AUC with 95 % interval",
         (level.capitalize(), "Feature", *(kind.replace("_", ", ").capitalize() for kind in there)),
@@ -355,7 +357,7 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
     )
     for metric, part in table.groupby("metric", sort=False):
         names = {"silhouette": "Silhouette", "d_prime": "d′ between subclasses"}
-        yield Table(
+        yield TableBlock(
             f"{names.get(str(metric), metric)}, with p-values by permutation of labels",
             ("Species", "Of", "Against", "Value", "p"),
             [

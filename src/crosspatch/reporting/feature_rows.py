@@ -101,7 +101,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     )
 
 
-def write(figure: Figure, left: float, top: float, text: str, *, bold: bool = False) -> None:
+def write_at(figure: Figure, left: float, top: float, text: str, *, bold: bool = False) -> None:
     """Write text whose middle is so many inches below the upper edge."""
     across, down = figure.get_size_inches()
     weight = "bold" if bold else "normal"

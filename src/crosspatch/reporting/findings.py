@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from crosspatch.reporting.benchmark_sections import (
-    TASKS,
+    TASK_WORDS,
     against_best,
     best_by_task,
     gain_in_words,
@@ -15,7 +15,7 @@ from crosspatch.reporting.benchmark_sections import (
 )
 from crosspatch.reporting.curve_sections import gains_in_words
 from crosspatch.reporting.explanation_sections import verdicts_in_words
-from crosspatch.reporting.numbers import Content, ResultSource, Rows, code, listed, say
+from crosspatch.reporting.numbers import Content, ResultSource, Rows, code, enumerated, say
 
 
 def findings(
@@ -65,14 +65,14 @@ def _best(source: ResultSource, task: str) -> Markup:
     best, worse, tied = against_best(source, task)
     rest: Content = ""
     if worse and tied:
-        rest = say("; clearly better than all others but {models}", models=listed(tied))
+        rest = say("; clearly better than all others but {models}", models=enumerated(tied))
     elif worse:
         rest = "; clearly better than all others"
     elif tied:
-        rest = say("; no clear difference from {models}", models=listed(tied, "or"))
+        rest = say("; no clear difference from {models}", models=enumerated(tied, "or"))
     return say(
         "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
-        task=TASKS.get(task, task).capitalize(),
+        task=TASK_WORDS.get(task, task).capitalize(),
         best=best,
         score=row.spread("macro_f1"),
         accuracy=row.spread("accuracy"),
@@ -96,7 +96,7 @@ def _coverage(source: ResultSource) -> Iterator[Content]:
             "in a set on average; of {name} they hold it least often, {low}.",
             model=str(model),
             share=whole[0].spread("coverage"),
-            task=TASKS.get(str(task), str(task)),
+            task=TASK_WORDS.get(str(task), str(task)),
             size=whole[0].cell("set_size_mean", digits=2),
             name=least.name("class"),
             low=least.spread("coverage"),

@@ -14,7 +14,7 @@ from crosspatch.reporting.feature_rows import (
     feature_rows,
     place,
     sheet,
-    write,
+    write_at,
 )
 from crosspatch.reporting.labels import in_milliseconds, width_of, with_unit, wrapped
 from crosspatch.reporting.panels import nothing, species_in
@@ -66,8 +66,8 @@ def _trace_loadings(loadings: pd.DataFrame, width: float) -> Figure:
         figure, min(width - 0.6, 2.9), -1, 1, 3, "loading, as a share of the family's largest"
     )
     left, top = (3.6, 0.22) if width >= SIDE_BY_SIDE else (0.1, 0.66)
-    write(figure, left, top, "after a species: components (share of variance)")
-    write(figure, left, top + 0.18, "trace: mean, coloured by the first; strip: all")
+    write_at(figure, left, top, "after a species: components (share of variance)")
+    write_at(figure, left, top + 0.18, "trace: mean, coloured by the first; strip: all")
     for number, family in enumerate(families):
         row, column = divmod(number, across)
         top = key + row * pitch
@@ -79,8 +79,10 @@ def _trace_loadings(loadings: pd.DataFrame, width: float) -> Figure:
             below = place(figure, left, top + head + trace + 0.03, panel, strip)
             _draw_trace(above, below, part)
             if place_of == 0:
-                write(figure, left - axis + 0.06, top + 0.02 + title / 2, titles[family], bold=True)
-            write(figure, left, top + title + 0.12, _parts_title(name, part))
+                write_at(
+                    figure, left - axis + 0.06, top + 0.02 + title / 2, titles[family], bold=True
+                )
+            write_at(figure, left, top + title + 0.12, _parts_title(name, part))
     return figure
 
 

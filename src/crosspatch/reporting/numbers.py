@@ -22,10 +22,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation.results import BENCHMARK, read_settings
-
-#: What a run writes beside its tables, as JSON.
-Settings = Mapping[str, Any]
+from crosspatch.evaluation.results import BENCHMARK, Settings, read_settings
 
 #: How a number is written.
 Form = Literal["plain", "signed", "p", "count"]
@@ -112,7 +109,7 @@ class ResultSource:
         return frame
 
 
-def read_source(path: Path, label: str) -> ResultSource:
+def open_results(path: Path, label: str) -> ResultSource:
     """Open a result folder.
 
     Raises
@@ -302,7 +299,7 @@ def refuse_bare(part: object, name: str = "it") -> object:
     return part
 
 
-def listed(parts: Sequence[Content], last: str = "and") -> Markup:
+def enumerated(parts: Sequence[Content], last: str = "and") -> Markup:
     """Names or numbers as words: a, b and c."""
     if len(parts) < 2:
         return Markup("").join(parts)

@@ -71,7 +71,7 @@ class Commands:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """A table."""
 
     caption: Content
@@ -112,7 +112,7 @@ class Picture:
     kind: ClassVar[str] = "picture"
 
 
-Block = Heading | Paragraph | Points | Commands | Table | Picture
+Block = Heading | Paragraph | Points | Commands | TableBlock | Picture
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from crosspatch.cohorts.dataset import datasets
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation.learning_curve import LEARNING_CURVE
-from crosspatch.evaluation.results import BENCHMARK
+from crosspatch.evaluation.results import BENCHMARK, Settings
 from crosspatch.explanation.explain import EXPLANATION
 from crosspatch.models.registry import model_entry
 from crosspatch.reporting.benchmark_sections import (
@@ -37,11 +37,10 @@ from crosspatch.reporting.numbers import (
     Content,
     ResultSource,
     Setting,
-    Settings,
     checksum,
     code,
-    listed,
-    read_source,
+    enumerated,
+    open_results,
     say,
 )
 from crosspatch.reporting.page import (
@@ -51,7 +50,7 @@ from crosspatch.reporting.page import (
     Paragraph,
     Points,
     Section,
-    Table,
+    TableBlock,
     write_page,
 )
 from crosspatch.telling import Progress
@@ -166,7 +165,7 @@ def _read_sources(folders: Sequence[str | Path]) -> list[ResultSource]:
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
         raise CrosspatchError("no result folder was given; give the folder of `crosspatch run`")
-    sources = [read_source(path, label) for label, path in _labelled(paths).items()]
+    sources = [open_results(path, label) for label, path in _labelled(paths).items()]
     made_up = [source.path for source in sources if source.simulated]
     real = [source.path for source in sources if not source.simulated]
     if made_up and real:
@@ -203,7 +202,7 @@ def _about(sources: Sequence[ResultSource]) -> Iterator[Block]:
             say(
                 "The source files of the cells of {species} are not the pinned versions "
                 "(option 'unverified'): the numbers need not agree with those of others.",
-                species=listed(unverified),
+                species=enumerated(unverified),
             ),
             "warning",
         )
@@ -226,11 +225,11 @@ _DONE = {
 
 def _done(source: ResultSource) -> Markup:
     settings = source.settings
-    models = listed(settings.get("models", ())) or Markup("Models")
+    models = enumerated(settings.get("models", ())) or Markup("Models")
     tasks: Content = ""
     if source.kind == BENCHMARK and settings.get("tasks"):
         word = "tasks" if len(settings["tasks"]) > 1 else "task"
-        tasks = say(" on the {word} {tasks}", word=word, tasks=listed(settings["tasks"]))
+        tasks = say(" on the {word} {tasks}", word=word, tasks=enumerated(settings["tasks"]))
     cohorts = [
         say(
             "{cells} {species} cells of {donors} donors",
@@ -246,7 +245,7 @@ def _done(source: ResultSource) -> Markup:
         what=say(_DONE[source.kind], models=models, tasks=tasks),
         trained=", trained and calibrated as by crosspatch train"
         * bool(settings.get("calibration")),
-        cohorts=say("; {cohorts}", cohorts=listed(cohorts)) if cohorts else "",
+        cohorts=say("; {cohorts}", cohorts=enumerated(cohorts)) if cohorts else "",
         more=Markup(" ").join(_circumstances(source)),
     )
 
@@ -294,7 +293,7 @@ def _missing(
         say(
             "No results were given for {what}. These commands make them; give their folders to "
             "crosspatch report together with the others.",
-            what=listed(what, "or"),
+            what=enumerated(what, "or"),
         )
     )
     names = [*(source.label for source in sources), *(words[-1] for words in commands)]
@@ -306,7 +305,7 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
     for source in sources:
         yield Heading(say("Folder {label}", label=code(source.label)))
         yield Commands([command_of(source)])
-        yield Table(
+        yield TableBlock(
             say("Settings of folder {label}", label=code(source.label)),
             ("Setting", "Value"),
             [
@@ -318,7 +317,7 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
         )
     yield Heading("Files")
     hashes = dict.fromkeys(each for source in sources for each in _hashes(source))
-    yield Table(
+    yield TableBlock(
         "Checksums (sha256) of what this report is made from",
         ("What", "File", "Sha256"),
         [(what, code(file), code(digest)) for what, file, digest in hashes],
@@ -327,7 +326,7 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
     )
     yield Heading("Models")
     models = dict.fromkeys(n for s in sources for n in s.settings.get("models", ()))
-    yield Table(
+    yield TableBlock(
         "Models by name",
         ("Name", "What it is"),
         [(n, _about_model(n)) for n in models],

@@ -16,7 +16,7 @@ from crosspatch.errors import RecordingError
 from crosspatch.features.analysis import Analysis
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
-from crosspatch.reporting.cell_view import listed
+from crosspatch.reporting.cell_view import rounded
 from crosspatch.reporting.recording_figures import shown_kinds, thinned, until_last
 
 #: Sweeps of a kind of stimulus that are kept.
@@ -168,7 +168,7 @@ def read_traces(
             t0=(first + (width / 4 if width > 1 else 0)) / rate,
             dt=(width / 2 if width > 1 else 1) / rate,
             # A hundredth of a unit is finer than any amplifier.
-            values=listed(thinned(_filled(part, width), width), 2),
+            values=rounded(thinned(_filled(part, width), width), 2),
         )
 
     return [
