@@ -54,9 +54,8 @@ def draw_contributions(view: CellView, shares: Contributions, place: SubFigure) 
         _draw_shares(axes, at, [of[name] for _, of in measured], colour, 0.03 * reach)
         label = f"{name}: from {shares.base[name]:.2f} to {view.cell.probabilities[name]:.2f}"
         handles.append(swatch(label, colour))
-    for row, family in enumerate(shares.families):
-        if not family.measured:
-            axes.text(0.03 * reach, row, "not measured", va="center", color="0.45")
+    for row in set(range(len(shares.families))).difference(row for row, _ in measured):
+        axes.text(0.03 * reach, row, "not measured", va="center", color="0.45")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-1.35 * reach, 1.35 * reach)
     _name_rows(axes, [wrapped(readable(each.family), 1.2) for each in shares.families])

@@ -137,8 +137,9 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
     marks = ", ".join(f"{SPECIES_SIGNS.get(name, '■')} {name}" for name in species)
     text = wrapped(f"{marks}: example cell; bar: quartiles; stroke: median", width - 2 * MARGIN)
     lines = 1 + text.count("\n")
-    turned = any(width_of(group) > panel - 0.04 for group in groups)
-    head = max(width_of(group) for group in groups) + 0.1 if turned else 0.28
+    longest = max(map(width_of, groups))
+    turned = longest > panel - 0.04
+    head = longest + 0.1 if turned else 0.28
     key, foot = 0.12 + LINE * lines + head, 0.42
     figure, axes = sheet(width, key + rows.height + foot)
     write_at(figure, MARGIN, 0.05 + LINE * lines / 2, text)
@@ -146,10 +147,8 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
     limit = float(np.ceil(np.nanmax(np.abs(values), initial=1.0)))
     rows.write(axes, MARGIN, key)
     roomy = panel > 0.75
-    for number, feature in enumerate(rows.features):
-        if number % 2:
-            above, height, _ = rows.features[feature]
-            axes.axhspan(key + above, key + above + height, left / width, color="0.96", zorder=0)
+    for above, height, _ in list(rows.features.values())[1::2]:
+        axes.axhspan(key + above, key + above + height, left / width, color="0.96", zorder=0)
     for number, group in enumerate(groups):
         at = left + number * (panel + gap)
         angle = 90 if turned else 0

@@ -41,13 +41,7 @@ def separation_figure(separation: pd.DataFrame, width: float = WIDE) -> Figure:
     """
     if separation.empty:
         return nothing("No classes were compared here.", width)
-    several = len(separation["features"].unique()) > 1
-    kinds = [
-        (metric, f", {features}" if several else "", part)
-        for features, table in separation.groupby("features", sort=False)
-        for metric in _METRICS
-        if len(part := table[table["metric"] == metric])
-    ]
+    kinds = _kinds(separation)
     columns = 2 if width >= SIDE_BY_SIDE else 1
     rows = [_pair_names(part) for *_, part in kinds]
     heights = [0.4 * len(names) + 0.75 for names in rows]
@@ -71,6 +65,17 @@ def separation_figure(separation: pd.DataFrame, width: float = WIDE) -> Figure:
     handles.append(dot("p ≥ 0.05", "o", "0.3", fill="white"))
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
+
+
+def _kinds(separation: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """What is drawn in panels: the metric, what its title adds, and the rows."""
+    several = len(separation["features"].unique()) > 1
+    return [
+        (metric, f", {features}" if several else "", part)
+        for features, table in separation.groupby("features", sort=False)
+        for metric in _METRICS
+        if len(part := table[table["metric"] == metric])
+    ]
 
 
 def _pair_names(part: pd.DataFrame) -> list[str]:

@@ -100,21 +100,23 @@ def draw_sweeps(
             # Thousands of points a sweep: as paths they would make files of many megabytes.
             axes.plot(time, ends, color=colours[number], linewidth=0.6, rasterized=True)
     rejected = list(colours.values()).count(_REJECTED)
-    shown = f"{len(chosen)} of {len(numbers)}" if len(chosen) < len(numbers) else str(len(numbers))
-    grey = f", {rejected} rejected (grey)" if rejected else ""
-    above.set_title(f"{kind}: {shown} sweep{'s' * (len(numbers) > 1)}{grey}")
+    above.set_title(_sweeps_title(kind, len(chosen), len(numbers), rejected))
     above.set_ylabel("potential (mV)")
     below.set_ylabel("command (pA)")
     below.set_xlabel("time (s)")
     above.tick_params(labelbottom=False)
     if close_up and kind == SHORT_SQUARE:
-        shown_stimuli = [analysis.stimuli[number] for number in chosen]
-        above.set_xlim(
-            min(each.start for each in shown_stimuli) - 0.01,
-            max(each.end for each in shown_stimuli) + 0.04,
-        )
+        shown = [analysis.stimuli[number] for number in chosen]
+        first, last = min(each.start for each in shown), max(each.end for each in shown)
+        above.set_xlim(first - 0.01, last + 0.04)
     plain(above)
     plain(below)
+
+
+def _sweeps_title(kind: str, chosen: int, count: int, rejected: int) -> str:
+    shown = f"{chosen} of {count}" if chosen < count else str(count)
+    grey = f", {rejected} rejected (grey)" if rejected else ""
+    return f"{kind}: {shown} sweep{'s' * (count > 1)}{grey}"
 
 
 def _sweep_colours(analysis: Analysis, chosen: Sequence[int]) -> dict[int, ColorType]:
