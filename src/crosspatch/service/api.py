@@ -27,7 +27,6 @@ from crosspatch.species import SpeciesName
 from crosspatch.tables.mapping import Override
 
 PREFIX = "/api/v1"
-
 _FILE = "/batches/{batch}/files/{file}"
 
 _MEDIA = {"csv": "text/csv; charset=utf-8", "h5ad": "application/x-hdf5", "html": "text/html"}

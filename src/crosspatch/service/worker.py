@@ -170,7 +170,7 @@ class Worker:
                 outcome = features_of(recording, analysis, how)
         except RecordingError as error:
             fault = _fault(error, messages.Measure(file))
-            outcome = Failure(fault.words)
+            outcome = Failure(fault.message, hint=fault.hint)
         tell(messages.Doing("predicting"))
         prediction = self._keep_cell(file, outcome, say)
         if fault is None:
@@ -182,7 +182,7 @@ class Worker:
         from crosspatch.features.outcome import Failure
 
         say = _Messages(file)
-        prediction = self._keep_cell(file, Failure(fault.words), say)
+        prediction = self._keep_cell(file, Failure(fault.message, hint=fault.hint), say)
         return messages.Predicted(len(prediction), say.lines, fault)
 
     def _keep_cell(
