@@ -291,10 +291,7 @@ class Jobs:
             self._go_on(file, task.request, outcome)
 
     def _go_on(
-        self,
-        file: UploadedFile,
-        request: messages.WorkerRequest,
-        outcome: messages.WorkerOutcome,
+        self, file: UploadedFile, request: messages.WorkerRequest, outcome: messages.WorkerOutcome
     ) -> None:
         """What follows from an outcome."""
         match outcome:

@@ -192,7 +192,7 @@ class Worker:
         from crosspatch.prediction.batches import recordings_batch
 
         settings = self._read_settings(file)
-        batch = recordings_batch([(Path(file.label), outcome)], settings, say)
+        batch = recordings_batch([(Path(file.label), outcome)], settings, say, _as_printed)
         prediction = self.predictor.predict(batch, say)
         self._results(file.folder).put(file.number, file.label, [prediction])
         return prediction
@@ -332,6 +332,11 @@ class _Messages:
         named = _file_named(line, self.file)
         if named not in self.lines:
             self.lines += (named,)
+
+
+def _as_printed(error: CrosspatchError) -> str:
+    """As the command line prints it, so that its csv is the same."""
+    return error.in_words(lambda parameter: "--" + parameter.replace("_", "-"))
 
 
 def _fault(error: CrosspatchError, request: messages.WorkerRequest) -> messages.Fault:
