@@ -17,7 +17,7 @@ from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.verdicts import Verdict, verdicts
 from crosspatch.prediction.batches import Batch
-from crosspatch.prediction.output import CsvWriter, Output, open_output
+from crosspatch.prediction.output import Output, open_output
 from crosspatch.prediction.predictor import Predictor, predict_batches
 from tests import made
 from tests.prediction.conftest import COUNTS
@@ -183,9 +183,9 @@ def test_two_models_of_one_species_are_refused(models):
 def test_a_csv_explains_itself_and_is_no_formula(models, cohort, tmp_path):
     ids = ["=HYPERLINK(1)", "@x", "-12", "Cell #7", 'say "hi", you']
     prediction = Predictor([models["human"]]).predict(batch_of(cohort[:5], ids=ids))
-    with CsvWriter(tmp_path / "p.csv") as writer:
-        writer.write(prediction)
-        writer.write(prediction)
+    with Output(tmp_path / "p.csv") as output:
+        output.add(prediction)
+        output.add(prediction)
     text = (tmp_path / "p.csv").read_text()
     head = [line for line in text.splitlines() if line.startswith("#")]
     assert any(models["human"].digest in line for line in head)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from crosspatch.features.extraction import StepDescription
 from crosspatch.features.finding import Source
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.batches import Batch, ReadSettings
-from crosspatch.prediction.output import harmless, header_lines
+from crosspatch.prediction.output import header_lines, write_csv
 from crosspatch.prediction.pipeline import (
     Given,
     Listener,
@@ -134,35 +133,37 @@ def explain_cells(
     CohortError
         If no input can be read, or no cell that was named is there.
     """
-    wanted, seen = set(cells), set[str]()
     found: list[CellExplanation] = []
+    seen: set[str] = set()
     read = False
     for batch in pipeline.batches(progress):
         read = True
-        chosen = [name for name in batch.cell_ids if name in wanted or not cells]
-        rest = len(batch) if cells else MOST - len(seen)
-        if len(chosen) > rest:
-            chosen = chosen[:rest]
+        chosen = [name for name in batch.cell_ids if name in cells] if cells else batch.cell_ids
+        if not cells and len(seen) + len(chosen) > MOST:
+            chosen = chosen[: MOST - len(seen)]
             pipeline.listener.say(
                 f"only the first {MOST} cells are explained; name the others you want"
             )
         found += _explained(pipeline, batch, set(chosen), seed)
         seen.update(chosen)
-        if (cells and seen == wanted) or (not cells and len(chosen) < len(batch)):
+        if seen.issuperset(cells) if cells else len(chosen) < len(batch):
             break
     if not read:
         raise nothing_read(pipeline.request, "explained")
-    missing = [name for name in dict.fromkeys(cells) if name not in seen]
-    if missing:
-        where = ", ".join(pipeline.request.names)
-        if not found:
-            raise CohortError(
-                f"no cell '{missing[0]}' in {where}; cells are named as predictions name them"
-            )
-        for name in missing:
-            pipeline.listener.say(f"no cell '{name}' in {where}")
-            pipeline.inputs.failed[name] = "no such cell"
+    _say_missing(pipeline, [name for name in dict.fromkeys(cells) if name not in seen], bool(found))
     return found
+
+
+def _say_missing(pipeline: Pipeline, missing: Sequence[str], some: bool) -> None:
+    """Say which of the named cells are not there; an error if none is."""
+    where = ", ".join(pipeline.request.names)
+    if missing and not some:
+        raise CohortError(
+            f"no cell '{missing[0]}' in {where}; cells are named as predictions name them"
+        )
+    for name in missing:
+        pipeline.listener.say(f"no cell '{name}' in {where}")
+        pipeline.inputs.failed[name] = "no such cell"
 
 
 def _explained(
@@ -245,20 +246,16 @@ def write_contributions(explanations: Sequence[CellExplanation], file: str | Pat
         "orders in which families can come (Shapley value); a class's add up to probability - base"
     )
     lines.append("# base: share of the class among the cells the model learnt from")
-    parts = []
-    for each in explanations:
-        if each.contributions.empty:
-            continue
-        part = each.contributions.copy()
-        part.insert(0, "cell_id", harmless(str(each.cell.cell_id)))
-        part.insert(1, "species", harmless(str(each.cell.species)))
-        parts.append(part)
+    parts = [
+        each.contributions.assign(cell_id=each.cell.cell_id, species=each.cell.species)
+        for each in explanations
+        if not each.contributions.empty
+    ]
     columns = ["cell_id", "species", *CONTRIBUTION_COLUMNS[1:]]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    numbers = frame.select_dtypes("number").columns
-    frame[numbers] = frame[numbers].round(6)
-    buffer = io.StringIO("\n".join(lines) + "\n")
-    buffer.seek(0, io.SEEK_END)
-    frame.to_csv(buffer, index=False, lineterminator="\n", quoting=2)
-    with replacing(Path(file), CohortError) as temporary:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+    with (
+        replacing(Path(file), CohortError) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as to,
+    ):
+        to.write("\n".join(lines) + "\n")
+        write_csv(frame[columns], ("cell_id", "species"), to)

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import IO, Any
 
 import pandas as pd
 
 from crosspatch.errors import CohortError
 from crosspatch.models.verdicts import Verdict
+from crosspatch.prediction.prediction import SHOWN, Prediction, joined
 from crosspatch.writing import replacing
 
-if TYPE_CHECKING:
-    pass
-import os
-from collections import Counter
-from contextlib import ExitStack
-from types import TracebackType
+#: Endings of what is written, and what it is called.
+_ENDINGS = {
+    "predictions": (".csv", ".h5ad"),
+    "pictures": (".png", ".svg", ".pdf"),
+    "reports": (".html", ".htm"),
+}
 
-from crosspatch.prediction.prediction import Prediction, joined
-
-_PAGES = (".html", ".htm")
-_PICTURES = (".png", ".svg", ".pdf")
+#: Columns of text that come from a user's file and go into ours.
+_TEXT = ("cell_id", "species", "quality", "notes", "source")
 
 
 class Output:
     """Takes predictions batch by batch; used in a ``with`` block.
 
-    A csv is written as they come, an h5ad when all are there. Nothing is written where nothing was
-    predicted.
+    A csv is written as they come, under a temporary name until it is whole; an h5ad when all are
+    there. Nothing is written where nothing was predicted.
 
     Parameters
     ----------
@@ -45,15 +47,15 @@ class Output:
     rows : int
     verdicts : Counter
     first : Prediction
-        The first batch, to be shown.
+        The first batches, to be shown.
     """
 
     def __init__(self, file: Path | None, *, keep: bool = False):
         self.file = file
-        self._h5ad = file is not None and file.suffix != ".csv"
-        self._keep = keep or self._h5ad
+        self._csv = file is not None and file.suffix == ".csv"
+        self._keep = keep or (file is not None and not self._csv)
         self.rows = 0
-        self.verdicts: Counter[str] = Counter()
+        self.verdicts: Counter[Verdict] = Counter()
         self.first: Prediction
         self._parts: list[Prediction] = []
         self._stack = ExitStack()
@@ -65,16 +67,26 @@ class Output:
         """Take a batch."""
         if not self.rows:
             self.first = part
-            if self.file is not None and self.file.suffix == ".csv":
-                self._writer = self._stack.enter_context(CsvWriter(self.file))
-        elif len(self.first) < 40:
+            if self._csv:
+                self._stream = self._opened()
+                self._stream.write("\n".join(header_lines(part.header)) + "\n")
+        elif len(self.first) < SHOWN:
             self.first = joined([self.first, part])
+        if self._csv:
+            write_csv(part.to_table(), _TEXT, self._stream, header=not self.rows)
         self.rows += len(part)
-        self.verdicts.update(part.cells["verdict"])
-        if self.file is not None and self.file.suffix == ".csv":
-            self._writer.write(part)
+        self.verdicts += part.verdicts
         if self._keep:
             self._parts.append(part)
+
+    def _opened(self) -> IO[str]:
+        assert self.file is not None  # noqa: S101, for the type checker
+        temporary = self._stack.enter_context(replacing(self.file, CohortError))
+        try:
+            stream = temporary.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise CohortError(f"{self.file} cannot be written: {error.strerror}") from error
+        return self._stack.enter_context(stream)
 
     @property
     def whole(self) -> Prediction:
@@ -87,7 +99,7 @@ class Output:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None and self._parts and self.file is not None and self._h5ad:
+        if kind is None and self._parts and self.file is not None and not self._csv:
             with replacing(self.file, CohortError) as temporary:
                 self.whole.to_adata().write_h5ad(temporary)
         self._stack.__exit__(kind, error, trace)
@@ -115,35 +127,32 @@ def open_output(
     CohortError
         If predictions cannot be written under this name.
     """
-    if file is not None and file.suffix not in (".csv", ".h5ad"):
-        raise CohortError(f"{file}: predictions are written as .csv or .h5ad; change the name")
-    if picture is not None and picture.suffix not in _PICTURES:
-        raise CohortError(f"{picture}: pictures are written as {', '.join(_PICTURES)}")
-    if report is not None and report.suffix not in _PAGES:
-        raise CohortError(f"{report}: reports are written as {', '.join(_PAGES)}; change the name")
     read = {Path(each).resolve() for each in inputs}
-    for each in (file, picture, report):
+    for (kind, endings), each in zip(_ENDINGS.items(), (file, picture, report), strict=True):
         if each is None:
             continue
+        if each.suffix not in endings:
+            named = " or ".join(endings) if len(endings) == 2 else ", ".join(endings)
+            raise CohortError(f"{each}: {kind} are written as {named}; change the name")
         if each.resolve() in read:
             raise CohortError(f"{each} is an input and would be written over; choose another name")
-        try:
-            each.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CohortError(f"{each.parent} cannot be made: {error.strerror}") from error
-        if each.is_dir():
-            raise CohortError(f"{each} is a folder; choose another name")
-        trial = each.with_name(f".{each.name}.{os.getpid()}.try")
-        try:
-            trial.touch()
-            trial.unlink()
-        except OSError as error:
-            raise CohortError(f"{each} cannot be written: {error.strerror}") from error
+        _require_writable(each)
     return Output(file, keep=report is not None)
 
 
-#: Columns of text that come from a user's file and go into ours.
-_TEXT = ("cell_id", "species", "quality", "notes", "source")
+def _require_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CohortError(f"{file.parent} cannot be made: {error.strerror}") from error
+    if file.is_dir():
+        raise CohortError(f"{file} is a folder; choose another name")
+    trial = file.with_name(f".{file.name}.{os.getpid()}.try")
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise CohortError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def header_lines(header: Mapping[str, Any]) -> list[str]:
@@ -159,60 +168,27 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
         if model["simulated"]:
             lines.append("# TRAINED ON SIMULATED RECORDINGS: says nothing about real neurons")
     lines.append(f"# parameters: {json.dumps(header['parameters'], sort_keys=True)}")
-    lines += [f"# {name}: {name.meaning}" for name in Verdict]
-    return lines
+    return lines + [f"# {verdict}: {verdict.meaning}" for verdict in Verdict]
 
 
-class CsvWriter:
-    """A csv of predictions, batch by batch, under a temporary name until it is whole.
+def write_csv(
+    table: pd.DataFrame, text: Iterable[str], stream: IO[str], *, header: bool = True
+) -> None:
+    """Write a table: numbers rounded, the text of users harmless to spreadsheets, all text quoted.
 
-    Used in a ``with`` block.
-
-    Parameters
-    ----------
-    file : path
+    Quotes keep a "#" in a cell id from being a comment.
     """
-
-    def __init__(self, file: str | Path):
-        self.file = Path(file)
-        self._empty = True
-
-    def __enter__(self) -> CsvWriter:
-        self._replacing = replacing(self.file, CohortError)
-        temporary = self._replacing.__enter__()
-        try:
-            self._stream = temporary.open("w", encoding="utf-8", newline="")
-        except OSError as error:
-            raise CohortError(f"{self.file} cannot be written: {error.strerror}") from error
-        return self
-
-    def write(self, prediction: Prediction) -> None:
-        """Append a batch; the first one brings the header."""
-        if self._empty:
-            self._stream.write("\n".join(header_lines(prediction.header)) + "\n")
-        self._stream.write(_csv(prediction.to_table(), header=self._empty))
-        self._empty = False
-
-    def __exit__(self, *error: Any) -> None:
-        self._stream.close()
-        self._replacing.__exit__(*error)
-
-
-def _csv(cells: pd.DataFrame, header: bool) -> str:
-    safe = cells.copy()
-    for name in _TEXT:
-        safe[name] = [harmless(str(value)) for value in safe[name]]
+    safe = table.copy()
+    for name in text:
+        safe[name] = [_harmless(str(value)) for value in safe[name]]
     numbers = safe.select_dtypes("number").columns
     safe[numbers] = safe[numbers].round(6)
-    buffer = io.StringIO()
-    # Text in quotes: a "#" in a cell id is no comment then.
     safe.to_csv(
-        buffer, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
+        stream, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
     )
-    return buffer.getvalue()
 
 
-def harmless(text: str) -> str:
+def _harmless(text: str) -> str:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if text[:1] in ("=", "+", "-", "@", "\t", "\r"):
         try:

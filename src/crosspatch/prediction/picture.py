@@ -12,7 +12,7 @@ from crosspatch.models.verdicts import Verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from crosspatch.prediction.prediction import Prediction
+    from crosspatch.prediction.prediction import PredictedCell, Prediction
 
 
 def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
@@ -41,13 +41,8 @@ def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
             bar.set_alpha(0.35 if cell.verdict is Verdict.OUTSIDE else 1.0)
         left += p
     for row, cell in enumerate(cells):
-        chosen = " or ".join(cell.prediction_set)
-        said = f"{cell.verdict}{': ' + chosen if chosen else ''}"
-        axes.text(1.02, float(row), said, va="center", fontsize=8)
-    labels = [
-        f"{cell.cell_id} ({cell.species}{'' if cell.species_known else '?'})" for cell in cells
-    ]
-    axes.set_yticks(rows, labels, fontsize=8)
+        axes.text(1.02, float(row), _verdict_of(cell), va="center", fontsize=8)
+    axes.set_yticks(rows, [_name_of(cell) for cell in cells], fontsize=8)
     axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("probability")
@@ -57,3 +52,11 @@ def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
     if names:
         figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
     return figure
+
+
+def _verdict_of(cell: PredictedCell) -> str:
+    return ": ".join(filter(None, (cell.verdict, " or ".join(cell.prediction_set))))
+
+
+def _name_of(cell: PredictedCell) -> str:
+    return f"{cell.cell_id} ({cell.species}{'' if cell.species_known else '?'})"

@@ -158,29 +158,32 @@ def find_inputs(given: Sequence[Given], listener: Listener) -> Inputs:
 
 
 def _sort(each: str | Path, found: Inputs, say: Say) -> None:
-    if isinstance(each, str) and is_dandi(each):
-        found.recordings += [a for a in find_recordings([each]) if a not in found.recordings]
-        return
     path = Path(each)
-    if suffix_of(path) in TABLE_SUFFIXES and not path.is_dir():
+    known: list[Source] | list[Table]
+    there: Sequence[Source]
+    if isinstance(each, str) and is_dandi(each):
+        known, there = found.recordings, find_recordings([each])
+    elif suffix_of(path) in TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise CohortError(f"{path} does not exist")
-        if path.resolve() in [t.resolve() for t in found.tables if isinstance(t, Path)]:
-            say(f"{path}: given twice, read once")
-        else:
-            found.tables.append(path)
-        return
-    if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
+        known, there = found.tables, [path]
+    elif path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
         raise RecordingError(
             f"{path}: not a file that can be read; give recordings "
             f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
         )
-    before = set(found.recordings)
-    for file in find_recordings([path]):
-        if file in before:
+    else:
+        known, there = found.recordings, find_recordings([path])
+    before = {_whole(file) for file in known if isinstance(file, Source)}
+    for file in there:
+        if _whole(file) in before:
             say(f"{file}: given twice, read once")
         else:
-            found.recordings.append(file)
+            known.append(file)
+
+
+def _whole(file: Source) -> Source:
+    return file.resolve() if isinstance(file, Path) else file
 
 
 def read_inputs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,27 +68,11 @@ class Predictor:
         named = {name for model in models for name in model.classes}
         order = load_taxonomy().subclasses
         self.classes = tuple(n for n in order if n in named) + tuple(sorted(named - set(order)))
+        parameters = {"sets": sets, "adapt": adapt, "coverage": COVERAGE, "outside_p": OUTSIDE_P}
         self.header: dict[str, Any] = {
             "crosspatch": version("crosspatch"),
-            "models": [
-                {
-                    "species": model.species,
-                    "model": model.about["model"],
-                    "layout": model.layout.name,
-                    "classes": list(model.classes),
-                    "taxonomy": model.about["alignment"] or "as the source has it",
-                    "simulated": bool(model.about["simulated"]),
-                    "trained_on": _datasets(model.about["cohorts"]),
-                    "digest": model.digest,
-                }
-                for model in self.models.values()
-            ],
-            "parameters": {
-                "sets": sets,
-                "adapt": adapt,
-                "coverage": COVERAGE,
-                "outside_p": OUTSIDE_P,
-            },
+            "models": [_said_of(model) for model in models],
+            "parameters": parameters,
         }
 
     def predict(self, batch: Batch, say: Say = lambda line: None) -> Prediction:
@@ -100,21 +84,16 @@ class Predictor:
         say : callable
             Told where a batch differs from the reference.
         """
+        said = np.array([name or "" for name in batch.species], dtype=object)
         parts = []
         for species, model in self.models.items():
-            rows = np.array(
-                [k for k, name in enumerate(batch.species) if name in (None, species)], dtype=int
-            )
+            rows = np.flatnonzero((said == "") | (said == species))
             if len(rows):
                 parts.append(self._judged(batch, rows, species, model, say))
-        others = [
-            k
-            for k, name in enumerate(batch.species)
-            if name is not None and name not in self.models
-        ]
-        if others:
-            parts.append(self._foreign(batch, np.array(others), say))
-        cells = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        others = np.flatnonzero(~np.isin(said, ["", *self.models]))
+        if len(others):
+            parts.append(self._foreign(batch, others, say))
+        cells = pd.concat(parts, ignore_index=True)
         order = np.lexsort((cells["species"].astype(str), cells["row"]))
         cells = cells.iloc[order].reset_index(drop=True)
         rows = cells.pop("row").to_numpy(dtype=int)
@@ -252,10 +231,21 @@ def _repeated(value: Any, n: int) -> NDArray[np.object_]:
     return found
 
 
-def _datasets(cohorts: Mapping[str, Any]) -> list[str]:
-    """Names of the datasets that a model learned from."""
-    names = [name for cohort in cohorts.values() if cohort for name in cohort.get("dataset", ())]
-    return list(dict.fromkeys(names))
+def _said_of(model: Artifact) -> dict[str, Any]:
+    """What the header says of a model."""
+    cohorts = model.about["cohorts"]
+    learnt = [cohort for cohort in (cohorts["target"], cohorts["source"]) if cohort]
+    datasets = [name for cohort in learnt for name in cohort.get("dataset", ())]
+    return {
+        "species": model.species,
+        "model": model.about["model"],
+        "layout": model.layout.name,
+        "classes": list(model.classes),
+        "taxonomy": model.about["alignment"] or "as the source has it",
+        "simulated": bool(model.about["simulated"]),
+        "trained_on": list(dict.fromkeys(datasets)),
+        "digest": model.digest,
+    }
 
 
 def _aligned_in_words(how: Alignment, species: str) -> str:

@@ -19,7 +19,7 @@ from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import ModelError
 from crosspatch.evaluation import metrics, uncertainty
 from crosspatch.evaluation.protocols import TASKS, protocol_named
-from crosspatch.evaluation.runner import require_device
+from crosspatch.evaluation.runner import require_device, source_arguments
 from crosspatch.evaluation.splits import make_folds
 from crosspatch.features.layouts import Layout
 from crosspatch.models import artifact
@@ -121,26 +121,17 @@ def train(
         require_device(device)
     if alignment is None and (SPECIES[species].aligned or entry.needs_source):
         alignment = DEFAULT_ALIGNMENT
-    ours = _Learnt.of(target, alignment)
+    learnt = {"target": _Learnt.of(target, alignment)}
     if leave_out is not None:
-        if alignment is not None and not SPECIES[species].aligned:
-            raise ModelError(
-                f"a fold of task {species}, which has no alignment, cannot be left out of a model "
-                "that has one",
-                "leave {alignment} out",
-            )
-        ours, seed = _without(ours, species, leave_out, seed)
-    learnt = {"target": ours}
+        learnt["target"], seed = _without(learnt["target"], species, alignment, leave_out, seed)
+    more = {}
     if entry.needs_source and source is not None:
         learnt["source"] = _Learnt.of(source, alignment)
-        if learnt["source"].cells.layout.features != ours.cells.layout.features:
-            raise ModelError("source and target have different features", "use {features} shared")
-    classifier = build_calibrated(entry, ours.cells.layout, seed, device, jobs)
-    more = {}
-    if "source" in learnt:
-        theirs = learnt["source"].cells
-        more = {"X_source": theirs.X, "y_source": theirs.y, "groups_source": theirs.donors}
-    cells, rows = ours.cells, ours.rows
+        more = source_arguments(learnt["source"].cells)
+    if len({part.cells.layout.features for part in learnt.values()}) > 1:
+        raise ModelError("source and target have different features", "use {features} shared")
+    cells, rows = learnt["target"].cells, learnt["target"].rows
+    classifier = build_calibrated(entry, cells.layout, seed, device, jobs)
     classifier.fit(
         cells.X[rows], cells.y[rows], groups=cells.donors[rows], progress=progress, **more
     )
@@ -154,9 +145,8 @@ def train(
         "classes": [str(name) for name in classifier.classes_],
         "alignment": alignment,
         **_fitted(classifier, cells.layout),
-        "cohorts": {
-            name: learnt[name].about() if name in learnt else None for name in ("target", "source")
-        },
+        "cohorts": {"target": None, "source": None}
+        | {name: part.about() for name, part in learnt.items()},
         "scores": training_scores(classifier, cells),
     }
     about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
@@ -197,8 +187,16 @@ class _Learnt:
         }
 
 
-def _without(ours: _Learnt, species: str, leave_out: LeftOut, seed: int) -> tuple[_Learnt, int]:
+def _without(
+    ours: _Learnt, species: str, alignment: str | None, leave_out: LeftOut, seed: int
+) -> tuple[_Learnt, int]:
     """The training cells of a fold, and its seed."""
+    if alignment is not None and not SPECIES[species].aligned:
+        raise ModelError(
+            f"a fold of task {species}, which has no alignment, cannot be left out of a model "
+            "that has one",
+            "leave {alignment} out",
+        )
     protocol, cells = protocol_named(leave_out.protocol), ours.cells
     if leave_out.run >= protocol.runs:
         raise ModelError(f"protocol '{protocol.name}' has runs 0 to {protocol.runs - 1}")

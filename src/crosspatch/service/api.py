@@ -27,6 +27,7 @@ from crosspatch.species import SpeciesName
 from crosspatch.tables.mapping import Override
 
 PREFIX = "/api/v1"
+_FILE = "/batches/{batch}/files/{file}"
 
 _MEDIA = {"csv": "text/csv; charset=utf-8", "h5ad": "application/x-hdf5", "html": "text/html"}
 
@@ -37,16 +38,20 @@ Number = Annotated[int, Field(ge=0, lt=_MOST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+class _Wanted(BaseModel):
+    """Something that is asked for, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Problem(BaseModel):
     """What is wrong, and what to do."""
 
     error: str
 
 
-class NewBatch(BaseModel):
+class NewBatch(_Wanted):
     """Files that belong together, and how they are read."""
-
-    model_config = ConfigDict(extra="forbid")
 
     species: SpeciesName | None = Field(
         None, description="Of cells whose file does not say; null: judged by both models."
@@ -89,28 +94,22 @@ class BatchState(BaseModel):
     files: list[File]
 
 
-class ColumnChoice(BaseModel):
+class ColumnChoice(_Wanted):
     """What a column is."""
-
-    model_config = ConfigDict(extra="forbid")
 
     feature: str = Field(max_length=200, description="A feature, ignore, cell_id, or species.")
     unit: str | None = Field(None, max_length=40)
 
 
-class Choices(BaseModel):
+class Choices(_Wanted):
     """What columns of a table are; those that are not named stay as they were recognised."""
-
-    model_config = ConfigDict(extra="forbid")
 
     columns: dict[str, ColumnChoice] = Field(default_factory=dict, max_length=20_000)
     predict: bool = Field(False, description="Whether to predict with them at once.")
 
 
-class Step(BaseModel):
+class Step(_Wanted):
     """A step of current, where a recording has no command."""
-
-    model_config = ConfigDict(extra="forbid")
 
     start: Finite = Field(description="s from the start of a sweep")
     end: Finite = Field(description="s")
@@ -133,7 +132,7 @@ class CellDetails(BaseModel):
     recording: dict[str, object] | None
 
 
-class About(BaseModel):
+class AboutServer(BaseModel):
     """The models and the limits of this server."""
 
     crosspatch: str
@@ -144,8 +143,7 @@ class About(BaseModel):
 
 def jobs_of(request: Request) -> Jobs:
     """The service's jobs."""
-    jobs: Jobs = request.app.state.jobs
-    return jobs
+    return request.app.state.jobs
 
 
 def upload_of(batch: str, request: Request) -> Upload:
@@ -190,10 +188,10 @@ router = APIRouter(prefix=PREFIX, responses=_problems(400, 401, 403, 413, 422))
 
 
 @router.get("/about")
-def about(jobs: TheJobs) -> About:
+def about(jobs: TheJobs) -> AboutServer:
     """The models and the limits of this server."""
     known, settings = jobs.about, jobs.settings
-    return About(
+    return AboutServer(
         crosspatch=known.crosspatch,
         models=[dict(each) for each in known.models],
         parameters=dict(known.parameters),
@@ -291,41 +289,37 @@ def add_example(jobs: TheJobs, upload: TheUpload, example: str) -> File:
     return File.model_validate(jobs.example(upload, example))
 
 
-@router.get("/batches/{batch}/files/{file}", responses=_NOT_THERE)
+@router.get(_FILE, responses=_NOT_THERE)
 def get_file(file: TheFile) -> File:
     """How far a file is."""
     return File.model_validate(file)
 
 
-@router.delete("/batches/{batch}/files/{file}", status_code=204, responses=_NOT_THERE)
+@router.delete(_FILE, status_code=204, responses=_NOT_THERE)
 def delete_file(jobs: TheJobs, file: TheFile) -> None:
     """Stop what is done with a file; delete a finished one and its results."""
     jobs.cancel(file)
 
 
-@router.get("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409))
+@router.get(_FILE + "/columns", responses=_problems(404, 409))
 def get_columns(file: TheFile) -> Columns:
     """What became of the columns of a table."""
-    found = file.columns
-    if found is None:
+    if file.columns is None:
         raise HTTPException(409, "it is no table whose columns are known yet")
-    return found
+    return file.columns
 
 
-@router.put("/batches/{batch}/files/{file}/columns", responses=_problems(404, 409, 422, 503))
+@router.put(_FILE + "/columns", responses=_problems(404, 409, 422, 503))
 def put_columns(jobs: TheJobs, file: TheFile, choices: Choices) -> Columns:
     """Say what columns are; the answer is what becomes of all of them then."""
     chosen = {name: Override(each.feature, each.unit) for name, each in choices.columns.items()}
     return jobs.choose_columns(file, chosen, go=choices.predict)
 
 
-@router.put(
-    "/batches/{batch}/files/{file}/step", status_code=204, responses=_problems(404, 409, 422)
-)
+@router.put(_FILE + "/step", status_code=204, responses=_problems(404, 409, 422))
 def put_step(jobs: TheJobs, file: TheFile, step: Step) -> None:
     """Say what was injected, where a recording has no command; it is measured again."""
-    described = StepDescription(step.start, step.end, tuple(step.amplitudes))
-    jobs.describe_step(file, described)
+    jobs.describe_step(file, StepDescription(step.start, step.end, tuple(step.amplitudes)))
 
 
 @router.get("/batches/{batch}/cells", responses=_NOT_THERE)
@@ -346,11 +340,8 @@ def get_cells(
 
 def cell_row(row: Row) -> Row:
     """A row of results as the interface shows it."""
-    shown = {
-        key: "|".join(value) if isinstance(value, list) else value
-        for key, value in row.items()
-        if key not in INNER
-    }
+    shown = {name: value for name, value in row.items() if name not in INNER}
+    shown |= {name: "|".join(each) for name, each in shown.items() if isinstance(each, list)}
     return shown | {"species_known": bool(row["species_known"])}
 
 
@@ -361,7 +352,7 @@ def get_cell(jobs: TheJobs, file: TheFile, row: Number) -> CellDetails:
     return CellDetails(details=details, recording=recording)
 
 
-@router.get("/batches/{batch}/files/{file}/sweeps", responses=_NOT_THERE)
+@router.get(_FILE + "/sweeps", responses=_NOT_THERE)
 def get_sweeps(
     file: TheFile,
     stimulus: Annotated[str, Query(max_length=100, description="long square, ramp …")],
@@ -370,12 +361,11 @@ def get_sweeps(
     stretches: Annotated[int, Query(ge=10, le=5000)] = STRETCHES,
 ) -> list[SweepTrace]:
     """Sweeps, thinned to the lowest and highest value of so many stretches each."""
-    folder, name = file.path.parent, file.label
-    if not (folder / INDEX).exists():
-        raise RefusedUploadError(f"{name}: there are no sweeps", 404)
-    found = read_traces(folder, stimulus, start=start, end=end, stretches=stretches)
+    if not (file.path.parent / INDEX).exists():
+        raise RefusedUploadError(f"{file.label}: there are no sweeps", 404)
+    found = read_traces(file.path.parent, stimulus, start=start, end=end, stretches=stretches)
     if not found:
-        raise RefusedUploadError(f"{name}: there is no sweep with stimulus '{stimulus}'", 404)
+        raise RefusedUploadError(f"{file.label}: there is no sweep with stimulus '{stimulus}'", 404)
     return found
 
 

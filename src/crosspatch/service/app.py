@@ -47,7 +47,7 @@ def create_app(settings: ServiceSettings, workers: Workers) -> FastAPI:
     )
     app.state.jobs = jobs
     app.include_router(api.router)
-    app.include_router(pages.router)
+    app.include_router(pages.page_router)
     app.mount("/static", pages.static_files())
     # From the inside out: the last one that is added is asked first.
     app.add_middleware(BodyLimit)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.errors import RecordingError
+from crosspatch.species import HUMAN, MOUSE
 
 if TYPE_CHECKING:
     from crosspatch.prediction.predictor import Predictor
@@ -41,17 +42,17 @@ class Example(NamedTuple):
     subclass: str | None = None
 
 
-EXAMPLES = {
-    "mouse-pvalb": Example("simulated mouse Pvalb.nwb", "mouse", "Pvalb"),
-    "mouse-sst": Example("simulated mouse Sst.nwb", "mouse", "Sst"),
-    "human-lamp5": Example("simulated human Lamp5.nwb", "human", "Lamp5"),
+SIMULATED_EXAMPLES = {
+    "mouse-pvalb": Example("simulated mouse Pvalb.nwb", MOUSE.name, "Pvalb"),
+    "mouse-sst": Example("simulated mouse Sst.nwb", MOUSE.name, "Sst"),
+    "human-lamp5": Example("simulated human Lamp5.nwb", HUMAN.name, "Lamp5"),
     "table": Example("simulated table of another laboratory.csv"),
 }
 
 
 def write_example(name: str, predictor: Predictor, file: Path) -> None:
-    """Write one of `EXAMPLES`; a table is made for the predictor's models."""
-    example = EXAMPLES[name]
+    """Write one of `SIMULATED_EXAMPLES`; a table is made for the predictor's models."""
+    example = SIMULATED_EXAMPLES[name]
     if example.subclass is None:
         write_table(predictor, file)
         return

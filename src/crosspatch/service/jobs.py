@@ -18,7 +18,7 @@ from typing import Any
 from crosspatch.features.extraction import StepDescription
 from crosspatch.recordings.quality import THRESHOLDS
 from crosspatch.service import messages
-from crosspatch.service.examples import EXAMPLES
+from crosspatch.service.examples import SIMULATED_EXAMPLES
 from crosspatch.service.mapping_screen import Columns
 from crosspatch.service.predicted import Results
 from crosspatch.service.queue import QueuedTask, Workers
@@ -170,12 +170,14 @@ class Jobs:
 
     def example(self, upload: Upload, example: str) -> UploadedFile:
         """A simulated recording or table; refused if there is none of this name."""
-        if example not in EXAMPLES:
+        if example not in SIMULATED_EXAMPLES:
             raise RefusedUploadError(
-                f"no example '{example[:80]}'", 404, f"there are {', '.join(EXAMPLES)}"
+                f"no example '{example[:80]}'", 404, f"there are {', '.join(SIMULATED_EXAMPLES)}"
             )
         self.batches.require_room(0)
-        file = self.batches.add(upload, EXAMPLES[example].label, confirm=True, example=example)
+        file = self.batches.add(
+            upload, SIMULATED_EXAMPLES[example].label, confirm=True, example=example
+        )
         self._begin(file)
         return file
 
@@ -268,7 +270,7 @@ class Jobs:
         self.workers.put(task)
 
     def _finished(
-        self, file: UploadedFile, task: QueuedTask, future: Future[messages.Outcome]
+        self, file: UploadedFile, task: QueuedTask, future: Future[messages.WorkerOutcome]
     ) -> None:
         """Take in what came of a task; called in its worker's thread."""
         if future.cancelled():
@@ -289,7 +291,7 @@ class Jobs:
             self._go_on(file, task.request, outcome)
 
     def _go_on(
-        self, file: UploadedFile, request: messages.Request, outcome: messages.Outcome
+        self, file: UploadedFile, request: messages.WorkerRequest, outcome: messages.WorkerOutcome
     ) -> None:
         """What follows from an outcome."""
         match outcome:
@@ -344,8 +346,8 @@ class Jobs:
         return out
 
     def _wait(
-        self, upload: Upload, request: messages.Request, status: int, name: str = ""
-    ) -> messages.Outcome:
+        self, upload: Upload, request: messages.WorkerRequest, status: int, name: str = ""
+    ) -> messages.WorkerOutcome:
         """What comes of something that an answer waits for.
 
         Where nothing does it is refused with the status; ``name`` stands before the reason.

@@ -129,7 +129,7 @@ class Export:
     unread: tuple[tuple[str, str], ...]
 
 
-Request = Prepare | FileRequest | Export
+WorkerRequest = Prepare | FileRequest | Export
 
 
 # Said meanwhile
@@ -219,13 +219,13 @@ class Done:
 #: It was no longer wanted.
 STOPPED = Fault("stopped", code="stopped")
 
-Outcome = Ready | Found | Predicted | Done | Fault
+WorkerOutcome = Ready | Found | Predicted | Done | Fault
 
 
 @dataclass(frozen=True)
 class Answer:
     """What came of a request."""
 
-    outcome: Outcome
+    outcome: WorkerOutcome
     #: Whether the process should be replaced.
     worn: bool = False

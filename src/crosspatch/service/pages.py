@@ -50,7 +50,7 @@ from crosspatch.tables.reading import TABLE_SUFFIXES
 #: Cells on a page.
 PAGE = 100
 
-router = APIRouter(include_in_schema=False)
+page_router = APIRouter(include_in_schema=False)
 
 
 class _Static(StaticFiles):
@@ -125,7 +125,7 @@ def error_page(request: Request, line: str, status: int) -> HTMLResponse:
     return _page(request, "error.html", status, line=line, phrase=HTTPStatus(status).phrase)
 
 
-@router.get("/plotly.js")
+@page_router.get("/plotly.js")
 def plotly(request: Request) -> Response:
     """The plotting library, from the machine itself."""
     file = files("plotly") / "package_data" / "plotly.min.js"
@@ -142,13 +142,13 @@ def _packed(file: str) -> bytes:
     return gzip.compress(Path(file).read_bytes())
 
 
-@router.get("/")
+@page_router.get("/")
 def index(request: Request) -> HTMLResponse:
     """Where files are dropped."""
     return _page(request, "index.html", endings=[*RECORDING_SUFFIXES, *TABLE_SUFFIXES])
 
 
-@router.get("/api")
+@page_router.get("/api")
 def interface(request: Request) -> HTMLResponse:
     """How the JSON interface is used."""
     schema = request.app.openapi()
@@ -165,8 +165,8 @@ def _summary(said: dict[str, str]) -> str:
     return (said.get("description") or said.get("summary", "")).split("\n")[0]
 
 
-@router.get("/batches/{batch}", response_model=None)
-def batch_page(
+@page_router.get("/batches/{batch}", response_model=None)
+def page_of_batch(
     request: Request,
     jobs: TheJobs,
     upload: TheUpload,
@@ -242,8 +242,8 @@ def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, object]:
     }
 
 
-@router.get("/batches/{batch}/cells/{file}/{row}")
-def cell_page(request: Request, jobs: TheJobs, file: TheFile, row: Number) -> HTMLResponse:
+@page_router.get("/batches/{batch}/cells/{file}/{row}")
+def page_of_cell(request: Request, jobs: TheJobs, file: TheFile, row: Number) -> HTMLResponse:
     """One cell."""
     details, recording = jobs.details(file, row)
     results = jobs.results(file.upload)
@@ -286,8 +286,8 @@ def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
     return at
 
 
-@router.get("/batches/{batch}/files/{file}/columns", response_model=None)
-def columns_page(request: Request, jobs: TheJobs, file: TheFile) -> Response:
+@page_router.get("/batches/{batch}/files/{file}/columns", response_model=None)
+def page_of_columns(request: Request, jobs: TheJobs, file: TheFile) -> Response:
     """What the columns of a table are taken for, before anything is predicted."""
     if file.kind != TABLE:
         raise RefusedUploadError(f"{file.label} is a recording; it has no columns", 404)

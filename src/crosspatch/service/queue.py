@@ -30,10 +30,10 @@ class QueuedTask:
 
     #: Owners take turns.
     owner: str
-    request: messages.Request
+    request: messages.WorkerRequest
     #: Told how far it is; called from another thread.
     told: Callable[[messages.Told], None] = lambda said: None
-    outcome: Future[messages.Outcome] = field(default_factory=Future)
+    outcome: Future[messages.WorkerOutcome] = field(default_factory=Future)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -112,7 +112,7 @@ class Workers:
             child = child or self._child(lambda said: None)
         while (task := self._take()) is not None:
             try:
-                outcome: messages.Outcome = messages.STOPPED
+                outcome: messages.WorkerOutcome = messages.STOPPED
                 if not task.stopped.is_set():
                     child = self._working(child)
                     outcome = self._outcome(child, task)
@@ -133,7 +133,7 @@ class Workers:
             child.close()
         return self._child(lambda said: None)
 
-    def _outcome(self, child: Child, task: QueuedTask) -> messages.Outcome:
+    def _outcome(self, child: Child, task: QueuedTask) -> messages.WorkerOutcome:
         limit = self.settings.seconds
         try:
             answer: messages.Answer = child.ask(

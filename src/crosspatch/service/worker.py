@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import resource
 import sys
 import traceback
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,21 +18,17 @@ import numpy as np
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
 from crosspatch.processes import Tell, answer_requests
 from crosspatch.service import messages
+from crosspatch.service.guards import in_gib, refuse_bomb, refuse_other_files
 from crosspatch.service.predicted import Results
 from crosspatch.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
-    import h5py
-
     from crosspatch.explanation.reference_map import ReferenceMap
     from crosspatch.features.outcome import CellFeatures, Failure
     from crosspatch.prediction.batches import ReadSettings
     from crosspatch.prediction.explained import CellExplanation
     from crosspatch.prediction.prediction import Prediction
     from crosspatch.prediction.predictor import Predictor
-
-#: Bytes into which an Excel file or another archive may unfold.
-_UNFOLDED = 2 * 2**30
 
 #: Explained cells of a report.
 REPORTED = 12
@@ -50,7 +44,7 @@ class Worker:
     def __init__(self) -> None:
         self._memory_at_first = 0
 
-    def answer(self, request: messages.Request, tell: Tell) -> messages.Answer:
+    def answer(self, request: messages.WorkerRequest, tell: Tell) -> messages.Answer:
         """Do what is asked for, and put what goes wrong into words."""
         lacked: BaseException | None = None
         try:
@@ -58,7 +52,7 @@ class Worker:
         except CrosspatchError as error:
             fault, lacked = _fault(error, request), error.__cause__
         except MemoryError as error:
-            lacked, size = error, _gib(self.settings.memory)
+            lacked, size = error, in_gib(self.settings.memory)
             fault = messages.Fault(
                 f"needs more than {size} of memory, which is what this server gives a file",
                 "start the server with more {memory}",
@@ -72,7 +66,7 @@ class Worker:
         worn = isinstance(lacked, MemoryError) and not hasattr(lacked, "_total_size")
         return messages.Answer(fault, worn or self._keeps_memory())
 
-    def _done(self, request: messages.Request, tell: Tell) -> messages.Outcome:
+    def _done(self, request: messages.WorkerRequest, tell: Tell) -> messages.WorkerOutcome:
         match request:
             case messages.Prepare(settings):
                 return self._prepare(settings, tell)
@@ -164,7 +158,7 @@ class Worker:
         tell(messages.Doing("reading"))
         file.forget()
         try:
-            _refuse_other_files(path)
+            refuse_other_files(path)
             with open_recording(path, measured_only=True) as opened:
                 named = replace(opened, name=file.label, cell_id=Path(file.label).stem)
                 recording, analysis = analysed(named, how)
@@ -176,7 +170,7 @@ class Worker:
                 outcome = features_of(recording, analysis, how)
         except RecordingError as error:
             fault = _fault(error, messages.Measure(file))
-            outcome = Failure(fault.words)
+            outcome = Failure(fault.message, hint=fault.hint)
         tell(messages.Doing("predicting"))
         prediction = self._keep_cell(file, outcome, say)
         if fault is None:
@@ -188,7 +182,7 @@ class Worker:
         from crosspatch.features.outcome import Failure
 
         say = _Messages(file)
-        prediction = self._keep_cell(file, Failure(fault.words), say)
+        prediction = self._keep_cell(file, Failure(fault.message, hint=fault.hint), say)
         return messages.Predicted(len(prediction), say.lines, fault)
 
     def _keep_cell(
@@ -198,7 +192,7 @@ class Worker:
         from crosspatch.prediction.batches import recordings_batch
 
         settings = self._read_settings(file)
-        batch = recordings_batch([(Path(file.label), outcome)], settings, say)
+        batch = recordings_batch([(Path(file.label), outcome)], settings, say, _as_printed)
         prediction = self.predictor.predict(batch, say)
         self._results(file.folder).put(file.number, file.label, [prediction])
         return prediction
@@ -210,8 +204,8 @@ class Worker:
 
         tell(messages.Doing("reading"))
         settings, say = self._read_settings(file), _Messages(file)
-        _refuse_bomb(file.path)
-        _refuse_other_files(file.path)
+        refuse_bomb(file.path)
+        refuse_other_files(file.path)
         frame = first_rows(file.path, settings, say)
         if frame is None:
             return messages.Found(None, say.lines)
@@ -226,7 +220,7 @@ class Worker:
 
         tell(messages.Doing("predicting"))
         settings, say = self._read_settings(file), _Messages(file)
-        _refuse_bomb(file.path)
+        refuse_bomb(file.path)
         seen: Counter[str] = Counter()
         parts, count = [], 0
         for each in read_table(file.path, settings, say):
@@ -340,7 +334,12 @@ class _Messages:
             self.lines += (named,)
 
 
-def _fault(error: CrosspatchError, request: messages.Request) -> messages.Fault:
+def _as_printed(error: CrosspatchError) -> str:
+    """As the command line prints it, so that its csv is the same."""
+    return error.in_words(lambda parameter: "--" + parameter.replace("_", "-"))
+
+
+def _fault(error: CrosspatchError, request: messages.WorkerRequest) -> messages.Fault:
     """What went wrong; the file is not named first, as it is named beside."""
     message = " ".join(error.message.split())
     if not isinstance(request, messages.Prepare | messages.Export):
@@ -349,7 +348,7 @@ def _fault(error: CrosspatchError, request: messages.Request) -> messages.Fault:
     return messages.Fault(_named(message, request), _named(error.hint, request), error.code)
 
 
-def _named(line: str, request: messages.Request) -> str:
+def _named(line: str, request: messages.WorkerRequest) -> str:
     """A line in which no file is called other than its user calls it."""
     if isinstance(request, messages.Prepare):
         return line
@@ -368,10 +367,6 @@ def _without_places(line: str, folder: Path, label: str) -> str:
     return re.sub(re.escape(str(folder.parent)) + r"[^\s'\"]*", lambda _: label, line)
 
 
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.3g} GiB"
-
-
 def _data_size() -> int:
     """Bytes that count towards the limit of this process; 0 where the system does not say."""
     try:
@@ -379,63 +374,6 @@ def _data_size() -> int:
     except OSError:
         return 0
     return int(pages) * resource.getpagesize()
-
-
-def _refuse_bomb(path: Path) -> None:
-    """Refuse an archive (Excel is one) that unfolds into gigabytes."""
-    if path.suffix not in (".xlsx", ".xlsm"):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(each.file_size for each in archive.infolist())
-    except (OSError, zipfile.BadZipFile):
-        return  # its reader says why it cannot be read
-    if size > _UNFOLDED:
-        raise CohortError(
-            f"{path.name}: unfolds into {_gib(size)}, more than a table of numbers has; "
-            "save it as csv"
-        )
-
-
-def _refuse_other_files(path: Path) -> None:
-    """Refuse an HDF5 file that takes what it holds from other files of this machine."""
-    import h5py
-
-    if not h5py.is_hdf5(path):
-        return
-    with contextlib.suppress(OSError), h5py.File(path, "r") as file:  # its reader says why not
-        for name, elsewhere in _items(file):
-            if elsewhere:
-                raise RecordingError(
-                    f"{path.name}: '{name.lstrip('/')[:80]}' lies in another file; only what is "
-                    "in the file itself is read: copy it into the file"
-                )
-
-
-def _items(file: h5py.File) -> Iterator[tuple[str, bool]]:
-    """Everything that can be reached in an HDF5 file, and whether it lies in another one."""
-    import h5py
-
-    waiting, seen = [file], set()
-    while waiting:
-        group = waiting.pop()
-        names: list[str] = []
-        with contextlib.suppress(Exception):  # damaged; its reader meets the same
-            names += group
-        for name in names:
-            try:
-                elsewhere = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
-                item = None if elsewhere else group[name]
-            except Exception:  # damaged, or nowhere; its reader meets the same  # noqa: S112
-                continue
-            if isinstance(item, h5py.Dataset):
-                elsewhere = bool(item.external) or item.is_virtual
-            yield f"{group.name}/{name}", elsewhere
-            if isinstance(item, h5py.Group):
-                place = h5py.h5o.get_info(item.id).addr
-                if place not in seen:
-                    seen.add(place)
-                    waiting.append(item)
 
 
 def _write_json(file: Path, content: object) -> None:
