@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from crosspatch.errors import CohortError
+
 #: A species, as it stands in tables, models and requests.
 SpeciesName = Literal["mouse", "human"]
 
@@ -90,3 +92,14 @@ def species_within(text: str) -> SpeciesName | None:
     """The species that a text names; None if it names none or several."""
     named = [each.name for each in SPECIES.values() if each.words.search(text)]
     return named[0] if len(named) == 1 else None
+
+
+def require_species(name: str | None) -> None:
+    """Refuse a species given by the user that is not known; none is fine.
+
+    Raises
+    ------
+    CohortError
+    """
+    if name is not None and name not in SPECIES:
+        raise CohortError(f"no species '{name}'; use {' or '.join(SPECIES)}")

@@ -4,7 +4,7 @@ Every request is tried again, with growing pauses, where the fault may pass: no 
 connection that breaks or stalls, an answer cut short, 408, 425, 429 and 5xx. What arrives is
 compared with what was announced: lengths, ranges, entity tags and checksums.
 
-One file over 400 lines: requests, downloads and checksums share what passes and what does not.
+Longer than 400 lines: requests, downloads and checksums share what passes and what does not.
 """
 
 from __future__ import annotations

@@ -214,12 +214,6 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
     return frame.set_index("file")
 
 
-def require_species(species: str | None) -> None:
-    """Refuse a species given by the user that is not known."""
-    if species is not None and species not in SPECIES:
-        raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
-
-
 def write_failures(failures: pd.DataFrame, file: Path) -> None:
     """Write ``failures.csv``, under a temporary name first; none if there are no failures.
 

@@ -141,9 +141,10 @@ def extract(
     from crosspatch.cohorts.download import CellSelection
     from crosspatch.features.extraction import ExtractionSettings, step_described
     from crosspatch.features.many import extract_many, store_beside
+    from crosspatch.species import require_species
 
     table.require_name(out)
-    extracted.require_species(species)
+    require_species(species)
     settings = ExtractionSettings(layout, quality, step_described(step_start, step_end, amplitudes))
     store = store_beside(out)
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)

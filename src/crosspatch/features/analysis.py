@@ -1,6 +1,6 @@
 """A recording's usable sweeps by stimulus, analysed by IPFX.
 
-One file over 400 lines: what a sweep is cut to and what IPFX makes of it depend on each other.
+Longer than 400 lines: what a sweep is cut to and what IPFX makes of it depend on each other.
 IPFX (Allen Institute) does the measuring. Its file layer is not used: the sweeps, the stimulus
 interval and the command come from here, so that any file, rate and timing will do.
 """

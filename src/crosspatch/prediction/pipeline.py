@@ -18,16 +18,11 @@ from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.many import ExtractionProgress
 from crosspatch.prediction.batches import Batch, ReadSettings, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
-from crosspatch.prediction.predictor import (
-    Predictor,
-    load_predictor,
-    predict_batches,
-    require_sets,
-    require_species,
-)
+from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
 from crosspatch.prediction.table_cells import Table, read_table
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.recordings.quality import thresholds_named
+from crosspatch.species import require_species
 from crosspatch.tables.mapping import Overrides, read_mapping
 from crosspatch.tables.reading import TABLE_SUFFIXES, suffix_of
 from crosspatch.telling import Ask, Say, Stage

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.errors import CohortError, ModelError
+from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
@@ -22,7 +22,7 @@ from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, cell_columns
-from crosspatch.species import SPECIES
+from crosspatch.species import SPECIES, require_species
 from crosspatch.tables.reading import CHUNK
 from crosspatch.telling import Say
 
@@ -259,18 +259,6 @@ def _first_shifts(shifts: Sequence[tuple[str, float, str]]) -> str:
     """The first four features, how far each is shifted, and its unit."""
     first = ", ".join(f"{name} {shift:+.3g} {unit}" for name, shift, unit in shifts[:4])
     return first + (", …" if len(shifts) > 4 else "")
-
-
-def require_species(species: str | None) -> None:
-    """Check the species of cells whose file does not say.
-
-    Raises
-    ------
-    CohortError
-        If there is none of this name.
-    """
-    if species is not None and species not in SPECIES:
-        raise CohortError(f"no species '{species}'; use {' or '.join(SPECIES)}")
 
 
 def require_sets(sets: str) -> None:

@@ -3,7 +3,7 @@
 pynwb builds an object for every series of a file before the first sample can be read; going
 to the groups directly opens a file in milliseconds, which matters for thousands of them.
 
-One file over 400 lines: every table of the schema is read by the same guards against damage.
+Longer than 400 lines: every table of the schema is read by the same guards against damage.
 """
 
 from __future__ import annotations
