@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from crosspatch.recordings.model import (
     Recording,
     Samples,
     Sweep,
+    refusing,
     to_millivolts,
     to_picoamperes,
 )
@@ -71,17 +73,17 @@ def read_abf(path: Path) -> Recording:
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
-    except Exception as error:  # pyabf raises whatever its parsing meets
-        raise RecordingError(f"{path} is a damaged ABF file: {in_words(error)}") from error
-    try:
         return _recording(path, header)
     except RecordingError:
         raise
-    except Exception as error:  # fields of a damaged header may be anything
-        raise RecordingError(f"{path} is a damaged ABF file: {in_words(error)}") from error
+    except Exception as error:  # pyabf raises whatever it meets; damaged fields may be anything
+        raise _damaged(path, in_words(error)) from error
+
+
+def _damaged(path: Path, problem: str) -> RecordingError:
+    return RecordingError(f"{path} is a damaged ABF file: {problem}")
 
 
 def _check_header(path: Path) -> None:
@@ -96,7 +98,7 @@ def _check_header(path: Path) -> None:
     else:
         problem = _problem_of_1(head, size)
     if problem:
-        raise RecordingError(f"{path} is a damaged ABF file: {problem}")
+        raise _damaged(path, problem)
 
 
 def _problem_of_2(head: bytes, size: int) -> str | None:
@@ -134,48 +136,31 @@ def _problem_of_1(head: bytes, size: int) -> str | None:
 
 
 def _recording(path: Path, header: ABF) -> Recording:
-    rate = float(header.dataRate)
-    channels = int(header.channelCount)
+    rate, channels = float(header.dataRate), int(header.channelCount)
     if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= 64:
-        raise RecordingError(
-            f"{path} is a damaged ABF file: {channels} channels at {rate:g} Hz cannot be"
-        )
-    starts, lengths = _bounds(path, header, channels)
-    units = [str(unit) for unit in header.adcUnits]
-    commands = [str(unit) for unit in header.dacUnits]
-    voltage = next((k for k, unit in enumerate(units) if to_millivolts(unit)), None)
-    measured = next((k for k, unit in enumerate(units) if to_picoamperes(unit)), None)
-    if voltage is None and measured is None:
-        raise RecordingError(
-            f"{path}: no channel has a unit of voltage or current; found {', '.join(units)}"
-        )
-    driven = measured == 0 and any(to_millivolts(unit) for unit in commands[:1])
-    clamp = VOLTAGE_CLAMP if voltage is None or driven else CURRENT_CLAMP
-
-    def inputs(channel: int | None, factor: Callable[[str], float | None]) -> list[_Reader] | None:
-        if channel is None:
-            return None
-        reads = _Channel(path, header, channel, factor(units[channel]) or 1.0)
-        return [
-            reads.reader(*each) for each in zip(range(len(starts)), starts, lengths, strict=True)
-        ]
-
-    voltages = inputs(voltage, to_millivolts)
-    if clamp == VOLTAGE_CLAMP or voltages is None:
-        voltages = [_missing(path, number) for number in range(len(starts))]
-    currents = inputs(measured, to_picoamperes)
-    channel = None if clamp == VOLTAGE_CLAMP else _command_channel(header, voltage or 0, commands)
-    if channel is not None and len(set(lengths)) == 1:
-        command = _Command(
-            path, header, channel, lengths[0], to_picoamperes(commands[channel]) or 1.0
-        )
-        currents = [command.reader(number) for number in range(len(lengths))]
-    nothing: list[_Reader | None] = [None] * len(lengths)
+        raise _damaged(path, f"{channels} channels at {rate:g} Hz cannot be")
+    bounds = _bounds(path, header, channels)
+    voltage, measured = _inputs(path, header)
+    voltages = None if voltage is None else _Channel(path, header, voltage, bounds)
+    currents: _Channel | _Command | None = None
+    if voltages is not None and len({points for _, points in bounds}) == 1:
+        currents = _command(path, header, voltages.channel, bounds[0][1])
+    if currents is None and measured is not None:
+        currents = _Channel(path, header, measured, bounds)
+    no_voltage = "voltage clamp, there is no voltage to read"
     sweeps = [
-        Sweep(number, rate, points, clamp, "", read_voltage, read_current)
-        for number, (points, read_voltage, read_current) in enumerate(
-            zip(lengths, voltages, currents or nothing, strict=True)
+        Sweep(
+            number,
+            rate,
+            points,
+            CURRENT_CLAMP if voltages else VOLTAGE_CLAMP,
+            description="",
+            read_voltage=voltages.reader(number)
+            if voltages
+            else refusing(f"{path}, sweep {number}: {no_voltage}"),
+            read_current=currents.reader(number) if currents else None,
         )
+        for number, (_, points) in enumerate(bounds)
     ]
     return Recording(
         name=str(path),
@@ -186,7 +171,20 @@ def _recording(path: Path, header: ABF) -> Recording:
     )
 
 
-def _bounds(path: Path, header: ABF, channels: int) -> tuple[list[int], list[int]]:
+def _inputs(path: Path, header: ABF) -> tuple[int | None, int | None]:
+    """Channels of voltage, None in voltage clamp, and of current, None if there is none."""
+    units = [str(unit) for unit in header.adcUnits]
+    voltage = next((k for k, unit in enumerate(units) if to_millivolts(unit)), None)
+    measured = next((k for k, unit in enumerate(units) if to_picoamperes(unit)), None)
+    if voltage is None and measured is None:
+        raise RecordingError(
+            f"{path}: no channel has a unit of voltage or current; found {', '.join(units)}"
+        )
+    driven = measured == 0 and any(to_millivolts(str(unit)) for unit in header.dacUnits[:1])
+    return None if driven else voltage, measured
+
+
+def _bounds(path: Path, header: ABF, channels: int) -> list[tuple[int, int]]:
     """First sample and number of samples of every sweep."""
     count = int(header.sweepCount)
     lengths = [int(header.sweepPointCount)] * count
@@ -194,27 +192,30 @@ def _bounds(path: Path, header: ABF, channels: int) -> tuple[list[int], list[int
     if synch is not None and count > 1 and len(set(synch.lLength)) > 1:
         lengths = [int(length) // channels for length in synch.lLength[:count]]
     elif count > 1 and int(header.dataPointCount) != lengths[0] * count * channels:
-        raise RecordingError(
-            f"{path} is a damaged ABF file: its {header.dataPointCount:,} samples are not {count} "
-            f"sweeps of {channels} channels and equal length"
+        raise _damaged(
+            path,
+            f"its {header.dataPointCount:,} samples are not {count} sweeps of {channels} channels "
+            "and equal length",
         )
     starts = [int(start) for start in np.cumsum([0, *lengths[:-1]])]
     size = path.stat().st_size - int(header.dataByteStart)
     needed = (starts[-1] + lengths[-1]) * channels * np.dtype(header._dtype).itemsize
     if min(lengths) <= 0 or needed > size or header.dataByteStart <= 0:
-        raise RecordingError(
-            f"{path} is a damaged ABF file: its {count} sweeps need {needed:,} bytes of samples, "
-            f"the file has {max(size, 0):,}; it was cut short"
+        raise _damaged(
+            path,
+            f"its {count} sweeps need {needed:,} bytes of samples, the file has {max(size, 0):,}; "
+            "it was cut short",
         )
-    return starts, lengths
+    return list(zip(starts, lengths, strict=True))
 
 
 class _Channel:
     """Reads the samples of one channel, sweep by sweep."""
 
-    def __init__(self, path: Path, header: ABF, channel: int, factor: float):
-        self.path = path
-        self.channel = channel
+    def __init__(self, path: Path, header: ABF, channel: int, bounds: list[tuple[int, int]]):
+        self.path, self.channel, self.bounds = path, channel, bounds
+        unit = str(header.adcUnits[channel])
+        factor = to_millivolts(unit) or to_picoamperes(unit) or 1.0
         self.channels = int(header.channelCount)
         self.dtype = np.dtype(header._dtype)
         self.start = int(header.dataByteStart)
@@ -222,7 +223,9 @@ class _Channel:
         self.gain = (float(header._dataGain[channel]) if integers else 1.0) * factor
         self.offset = (float(header._dataOffset[channel]) if integers else 0.0) * factor
 
-    def reader(self, number: int, start: int, points: int) -> _Reader:
+    def reader(self, number: int) -> _Reader:
+        start, points = self.bounds[number]
+
         def read() -> Samples:
             at = self.start + start * self.channels * self.dtype.itemsize
             try:
@@ -240,28 +243,31 @@ class _Channel:
         return read
 
 
-def _command_channel(header: ABF, voltage: int, units: list[str]) -> int | None:
-    """The output that drives the cell, if the file describes a waveform for it."""
-    major = header.abfVersion["major"]
-    section = header._headerV1 if major == 1 else header._dacSection
+def _outputs(header: ABF) -> Any:
+    return header._headerV1 if header.abfVersion["major"] == 1 else header._dacSection
+
+
+def _command(path: Path, header: ABF, voltage: int, points: int) -> _Command | None:
+    """Of the output that drives the cell, if the file describes a waveform for it."""
+    section, units = _outputs(header), [str(unit) for unit in header.dacUnits]
     count = min(len(units), len(section.nWaveformEnable))
     for channel in dict.fromkeys([voltage, *range(count)]):
-        if channel >= count or to_picoamperes(units[channel]) is None:
-            continue
-        if section.nWaveformEnable[channel] and section.nWaveformSource[channel]:
-            return channel
+        factor = to_picoamperes(units[channel]) if channel < count else None
+        if factor and section.nWaveformEnable[channel] and section.nWaveformSource[channel]:
+            return _Command(path, header, channel, points, factor)
     return None
 
 
+@dataclass
 class _Command:
     """The command waveforms of one output, from the epoch table or from a stimulus file."""
 
-    def __init__(self, path: Path, header: ABF, channel: int, points: int, factor: float):
-        self.path = path
-        self.header = header
-        self.channel = channel
-        self.points = points
-        self.factor = factor
+    path: Path
+    header: ABF
+    channel: int
+    points: int
+    #: To pA.
+    factor: float
 
     def reader(self, number: int) -> _Reader:
         def read() -> Samples:
@@ -284,9 +290,7 @@ class _Command:
         return read
 
     def _waveform(self, number: int) -> Samples:
-        major = self.header.abfVersion["major"]
-        section = self.header._headerV1 if major == 1 else self.header._dacSection
-        source = section.nWaveformSource[self.channel]
+        source = _outputs(self.header).nWaveformSource[self.channel]
         if source == _FROM_FILE:
             return self._from_file
         if source != _FROM_EPOCHS:
@@ -321,10 +325,3 @@ class _Command:
         if str(file).lower().endswith(".abf"):
             _check_header(Path(file))
         return np.asarray(pyabf.stimulus.stimulusWaveformFromFile(self.header, self.channel))
-
-
-def _missing(path: Path, number: int) -> _Reader:
-    def read() -> Samples:
-        raise RecordingError(f"{path}, sweep {number}: voltage clamp, there is no voltage to read")
-
-    return read

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,23 +61,11 @@ class Sweep:
 
     @property
     def voltage(self) -> Samples:
-        """Membrane potential in mV, shape (points,).
-
-        Raises
-        ------
-        RecordingError
-            If the file cannot be read.
-        """
+        """Membrane potential in mV, shape (points,); a `RecordingError` if it cannot be read."""
         return self.read_voltage()
 
     def voltage_until(self, points: int) -> Samples:
-        """The first samples of the membrane potential in mV, shape (points,).
-
-        Raises
-        ------
-        RecordingError
-            If the file cannot be read.
-        """
+        """The first samples of `voltage`, which read no more of the file where it allows that."""
         if self.read_voltage_until is None or points >= self.points:
             return self.voltage[:points]
         return self.read_voltage_until(points)
@@ -86,10 +74,7 @@ class Sweep:
     def current(self) -> Samples:
         """Current in pA, shape (points,); in current clamp this is the command.
 
-        Raises
-        ------
-        RecordingError
-            If the file cannot be read or has no command for this sweep.
+        A `RecordingError` if it cannot be read, or the file has no command for this sweep.
         """
         if self.read_current is None:
             raise RecordingError(f"sweep {self.number} has no command waveform", hint=DESCRIBE_STEP)
@@ -138,13 +123,7 @@ class Recording:
         return tuple(sweep for sweep in self.sweeps if sweep.clamp == CURRENT_CLAMP)
 
     def sweep(self, number: int) -> Sweep:
-        """The current-clamp sweep of this number.
-
-        Raises
-        ------
-        RecordingError
-            If there is none.
-        """
+        """The current-clamp sweep of this number; a `RecordingError` if there is none."""
         for sweep in self.current_clamp:
             if sweep.number == number:
                 return sweep
@@ -196,13 +175,17 @@ class Recording:
     def __enter__(self) -> Recording:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def refusing(reason: str) -> Callable[[], Samples]:
+    """Stands for samples that there are not: a `RecordingError` says why."""
+
+    def read() -> Samples:
+        raise RecordingError(reason)
+
+    return read
 
 
 def _step(sweep: Sweep, start: float, end: float, amplitude: float) -> Callable[[], Samples]:
@@ -216,18 +199,8 @@ def _step(sweep: Sweep, start: float, end: float, amplitude: float) -> Callable[
 
 #: Factors from a unit, as files write it, to mV and to pA.
 _MILLIVOLTS = {"volts": 1e3, "volt": 1e3, "v": 1e3, "mv": 1.0, "millivolts": 1.0, "uv": 1e-3}
-_PICOAMPERES = {
-    "amperes": 1e12,
-    "ampere": 1e12,
-    "amps": 1e12,
-    "amp": 1e12,
-    "a": 1e12,
-    "ma": 1e9,
-    "ua": 1e6,
-    "na": 1e3,
-    "pa": 1.0,
-    "picoamperes": 1.0,
-}
+_PICOAMPERES = {"ma": 1e9, "ua": 1e6, "na": 1e3, "pa": 1.0, "picoamperes": 1.0}
+_PICOAMPERES |= dict.fromkeys(("amperes", "ampere", "amps", "amp", "a"), 1e12)
 
 
 def to_millivolts(unit: str) -> float | None:
@@ -241,9 +214,4 @@ def to_picoamperes(unit: str) -> float | None:
 
 
 def _plain(unit: str) -> str:
-    return (
-        unit.strip()
-        .replace("\N{MICRO SIGN}", "u")
-        .replace("\N{GREEK SMALL LETTER MU}", "u")
-        .lower()
-    )
+    return re.sub("[\N{MICRO SIGN}\N{GREEK SMALL LETTER MU}]", "u", unit.strip()).lower()

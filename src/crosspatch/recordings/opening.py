@@ -74,32 +74,33 @@ def require_current_clamp(recording: Recording) -> Recording:
 
 
 def _open_file(path: Path, unwanted: Callable[[str, str], bool] | None) -> Recording:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would block
-            raise RecordingError(f"{path} is not a regular file; give a file on disk")
-        with path.open("rb") as file:
-            start = file.read(8)
-    except FileNotFoundError as error:
-        raise RecordingError(f"{path} does not exist") from error
-    except IsADirectoryError as error:
-        raise RecordingError(f"{path} is a folder; give a file") from error
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be opened: {error.strerror or error}") from error
+    content = _bytes_of(path)
+    start = content.read_at(0, len(HDF5_SIGNATURE))
+    if start == HDF5_SIGNATURE:
+        from crosspatch.recordings.nwb import read_nwb
+
+        return read_nwb(content, str(path), unwanted)
+    content.close()
     if not start:
         raise RecordingError(f"{path} is empty (0 bytes)")
     if start[:4] in (b"ABF ", b"ABF2"):
         from crosspatch.recordings.abf import read_abf
 
         return read_abf(path)
-    if start == HDF5_SIGNATURE:
-        from crosspatch.recordings.nwb import read_nwb
-
-        try:
-            content = LocalBytes(path)
-        except OSError as error:
-            raise RecordingError(f"{path} cannot be opened: {error.strerror or error}") from error
-        return read_nwb(content, str(path), unwanted)
     raise RecordingError(
         f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
         "export it as NWB or ABF"
     )
+
+
+def _bytes_of(path: Path) -> LocalBytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would block
+            raise RecordingError(f"{path} is not a regular file; give a file on disk")
+        return LocalBytes(path)
+    except FileNotFoundError as error:
+        raise RecordingError(f"{path} does not exist") from error
+    except IsADirectoryError as error:
+        raise RecordingError(f"{path} is a folder; give a file") from error
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be opened: {error.strerror or error}") from error
