@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,30 +62,18 @@ class QualityThresholds:
 ALLEN = QualityThresholds(drift=1.0, slow_noise=0.5, fast_noise=0.07)
 #: Every sweep is used that can be.
 ANY = QualityThresholds(
-    drift=math.inf,
-    slow_noise=math.inf,
-    fast_noise=math.inf,
+    **dict.fromkeys(("drift", "slow_noise", "fast_noise", "clipped", "bridge"), math.inf),
+    **dict.fromkeys(("baseline_high", "access_high", "access_share"), math.inf),
     baseline_low=-math.inf,
-    baseline_high=math.inf,
-    clipped=math.inf,
     seal=0.0,
     access_low=0.0,
-    access_high=math.inf,
-    access_share=math.inf,
-    bridge=math.inf,
 )
 
 THRESHOLDS = {"default": QualityThresholds(), "allen": ALLEN, "any": ANY}
 
 
 def thresholds_named(name: str) -> QualityThresholds:
-    """Thresholds by name.
-
-    Raises
-    ------
-    RecordingError
-        If there are none of this name.
-    """
+    """Thresholds by name; a `RecordingError` if there are none of this name."""
     if name not in THRESHOLDS:
         raise RecordingError(f"no quality settings '{name}'; choose from: {', '.join(THRESHOLDS)}")
     return THRESHOLDS[name]
@@ -99,7 +88,18 @@ _MAX_CLOSE = 5
 
 
 @dataclass(frozen=True)
-class SweepQuality:
+class _Quality:
+    #: Empty if the sweep is used, or the cell passes.
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class SweepQuality(_Quality):
     """What was measured on a sweep, and why it is rejected."""
 
     #: Mean potential before the stimulus, mV.
@@ -110,17 +110,10 @@ class SweepQuality:
     fast_noise: float = float("nan")
     #: Jump at the edges of the step, MOhm; NaN without a step.
     bridge: float = float("nan")
-    #: Empty if the sweep is used.
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether the sweep is used."""
-        return not self.reasons
 
 
 @dataclass(frozen=True)
-class CellQuality:
+class CellQuality(_Quality):
     """What was measured on the whole cell, and why it is rejected."""
 
     #: GOhm, NaN where not recorded.
@@ -130,13 +123,6 @@ class CellQuality:
     input_resistance: float = float("nan")
     #: Median jump at the edges of steps, MOhm.
     bridge: float = float("nan")
-    #: Empty if the cell passes.
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether the cell passes."""
-        return not self.reasons
 
 
 #: No membrane is at exactly 0 mV for so long: the acquisition was stopped, s.
@@ -144,17 +130,10 @@ _STOPPED = 0.01
 
 
 def recorded_points(voltage: Samples, rate: float) -> int:
-    """Samples until the recording stopped.
+    """Samples of a voltage in mV until the recording, at a rate in Hz, stopped.
 
     Acquisition programs fill the rest of a sweep that was stopped with zeros, others with NaN; one
     that went on after a pause has a gap of zeros (ramps in DANDI 000020: 19 to 40 ms).
-
-    Parameters
-    ----------
-    voltage : array, shape (points,)
-        mV.
-    rate : float
-        Hz.
     """
     used = np.flatnonzero((voltage != 0) & ~np.isnan(voltage))
     if not len(used):
@@ -166,55 +145,44 @@ def recorded_points(voltage: Samples, rate: float) -> int:
 def assess_sweep(
     sweep: Sweep, voltage: Samples, stimulus: Stimulus, settings: QualityThresholds | None = None
 ) -> SweepQuality:
-    """Measure a sweep and say why it cannot be used.
-
-    Parameters
-    ----------
-    sweep : Sweep
-    voltage : array, shape (points,)
-        Its samples, mV.
-    stimulus : Stimulus
-    settings : QualityThresholds, optional
-    """
+    """Measure a sweep, of these samples in mV, and say why it cannot be used."""
     settings = settings or QualityThresholds()
     rate = sweep.rate
     end = recorded_points(voltage, rate)
     used = voltage[:end]
-    unfit = _unfit(used, rate)
-    if unfit:
-        return SweepQuality(reasons=(unfit,))
+    if unfit := _unfit(used, rate):
+        return SweepQuality((unfit,))
     if stimulus.kind == NONE:
         return SweepQuality(baseline=float(np.mean(used)))
-    reasons = []
-    stopped = _stopped_early(stimulus, end, len(voltage), rate, settings)
-    if stopped:
-        reasons.append(stopped)
+    stopped = list(_stopped_early(stimulus, end, len(voltage), rate, settings))
     before = _before(used, stimulus, rate)
     if not len(before):
-        return SweepQuality(reasons=(*reasons, "nothing was recorded before the stimulus"))
+        return SweepQuality((*stopped, "nothing was recorded before the stimulus"))
     baseline = float(np.mean(before))
-    slow, fast = float(np.std(before)), _fast_noise(before, rate)
     drift = float("nan")
     after = _after(used, stimulus, rate)
     if stimulus.kind != RAMP and len(after):  # after a ramp there is no time to recover
         drift = abs(float(np.median(after)) - baseline)
-    bridge = _bridge(used, stimulus, rate)
-    if not settings.baseline_low <= baseline <= settings.baseline_high:
-        reasons.append(
-            f"baseline {baseline:.1f} mV, outside {settings.baseline_low:g} to "
-            f"{settings.baseline_high:g} mV"
-        )
-    for name, value, limit in (
-        ("drift", drift, settings.drift),
-        ("slow noise", slow, settings.slow_noise),
-        ("fast noise", fast, settings.fast_noise),
-    ):
+    quality = SweepQuality(
+        baseline=baseline,
+        drift=drift,
+        slow_noise=float(np.std(before)),
+        fast_noise=_fast_noise(before, rate),
+        bridge=_bridge(used, stimulus, rate),
+    )
+    beyond = _beyond(quality, settings)
+    return replace(quality, reasons=(*stopped, *beyond, *_saturated(used, rate, settings)))
+
+
+def _beyond(quality: SweepQuality, settings: QualityThresholds) -> Iterator[str]:
+    """What lies beyond the limits of a sweep."""
+    low, high = settings.baseline_low, settings.baseline_high
+    if not low <= quality.baseline <= high:
+        yield f"baseline {quality.baseline:.1f} mV, outside {low:g} to {high:g} mV"
+    for name in ("drift", "slow_noise", "fast_noise"):
+        value, limit = getattr(quality, name), getattr(settings, name)
         if value > limit:
-            reasons.append(f"{name} {value:.2f} mV above {limit:g} mV")
-    longest, level = _flat_extreme(used, settings)
-    if longest / rate >= settings.clipped:
-        reasons.append(f"saturated: {longest / rate * 1e3:.1f} ms at {level:.0f} mV")
-    return SweepQuality(baseline, drift, slow, fast, bridge, tuple(reasons))
+            yield f"{name.replace('_', ' ')} {value:.2f} mV above {limit:g} mV"
 
 
 def _unfit(used: Samples, rate: float) -> str | None:
@@ -240,19 +208,18 @@ def _fast_noise(before: Samples, rate: float) -> float:
 
 def _stopped_early(
     stimulus: Stimulus, end: int, points: int, rate: float, settings: QualityThresholds
-) -> str | None:
+) -> Iterator[str]:
     """Whether too little was recorded, up to `end` of so many samples."""
     if stimulus.kind not in (LONG_SQUARE, SHORT_SQUARE):
         if end / rate < stimulus.start:
-            return f"stopped at {end / rate:.3g} s, before the stimulus began"
+            yield f"stopped at {end / rate:.3g} s, before the stimulus began"
     elif end / rate < stimulus.end:
-        return f"stopped at {end / rate:.3g} s, before the stimulus ended"
+        yield f"stopped at {end / rate:.3g} s, before the stimulus ended"
     elif stimulus.end + settings.after_square - end / rate > 1.5 / rate and end < points:
-        return (
+        yield (
             f"stopped {end / rate - stimulus.end:.3g} s after the stimulus, "
             f"{settings.after_square:g} s are needed"
         )
-    return None
 
 
 def _close_spikes(voltage: Samples, rate: float) -> int:
@@ -294,19 +261,19 @@ def _bridge(voltage: Samples, stimulus: Stimulus, rate: float) -> float:
     return (left - float(there)) / stimulus.amplitude * 1e3
 
 
-def _flat_extreme(voltage: Samples, settings: QualityThresholds) -> tuple[int, float]:
-    """The longest run at the sweep's highest or lowest value, where that is out of range."""
-    longest, level = 0, float("nan")
+def _saturated(voltage: Samples, rate: float, settings: QualityThresholds) -> Iterator[str]:
+    """Whether it stays too long at its highest or lowest value, where that is out of range."""
+    runs = []
     for extreme, beyond in (
         (voltage.max(), voltage.max() > settings.clipped_above),
         (voltage.min(), voltage.min() < settings.clipped_below),
     ):
         if beyond:
             edges = np.flatnonzero(np.diff(np.r_[0, voltage == extreme, 0]))
-            run = int(np.max(edges[1::2] - edges[::2]))
-            if run > longest:
-                longest, level = run, float(extreme)
-    return longest, level
+            runs.append((int(np.max(edges[1::2] - edges[::2])), float(extreme)))
+    longest, level = max(runs, key=lambda run: run[0], default=(0, math.nan))
+    if longest / rate >= settings.clipped:
+        yield f"saturated: {longest / rate * 1e3:.1f} ms at {level:.0f} mV"
 
 
 def assess_cell(
@@ -315,16 +282,10 @@ def assess_cell(
     input_resistance: float = float("nan"),
     settings: QualityThresholds | None = None,
 ) -> CellQuality:
-    """Judge the cell: seal, access and bridge.
+    """Judge the cell: seal, access and bridge; `sweeps` is what `assess_sweep` said, by number.
 
-    Parameters
-    ----------
-    recording : Recording
-    sweeps : dict
-        What `assess_sweep` said, by sweep number.
-    input_resistance : float
-        From current clamp, MOhm; stands in where no voltage-clamp test was recorded.
-    settings : QualityThresholds, optional
+    The input resistance from current clamp, MOhm, stands in where no voltage-clamp test was
+    recorded.
     """
     settings = settings or QualityThresholds()
     noted = recording.recorded
@@ -333,34 +294,41 @@ def assess_cell(
     resistance = _clamp_test(recording, "input", input_resistance)
     jumps = [quality.bridge for quality in sweeps.values() if not math.isnan(quality.bridge)]
     bridge = float(np.median(jumps)) if jumps else float("nan")
-    reasons = []
-    if seal < settings.seal:
-        reasons.append(f"seal {seal:.2f} GOhm below {settings.seal:g} GOhm")
-    if not (math.isnan(access) or settings.access_low <= access <= settings.access_high):
-        reasons.append(
+    faults = (
+        (seal < settings.seal, f"seal {seal:.2f} GOhm below {settings.seal:g} GOhm"),
+        (
+            not (math.isnan(access) or settings.access_low <= access <= settings.access_high),
             f"access resistance {access:.1f} MOhm outside {settings.access_low:g} to "
-            f"{settings.access_high:g} MOhm"
-        )
-    if access / resistance > settings.access_share:
-        reasons.append(
+            f"{settings.access_high:g} MOhm",
+        ),
+        (
+            access / resistance > settings.access_share,
             f"access resistance is {access / resistance:.0%} of the input resistance, "
-            f"above {settings.access_share:.0%}"
-        )
-    if abs(bridge) > settings.bridge:
-        reasons.append(f"bridge off by {bridge:.1f} MOhm, above {settings.bridge:g} MOhm")
-    if not any(quality.passed for quality in sweeps.values()):
-        reasons.append("no sweep passed quality control")
-    return CellQuality(seal, access, resistance, bridge, tuple(reasons))
+            f"above {settings.access_share:.0%}",
+        ),
+        (
+            abs(bridge) > settings.bridge,
+            f"bridge off by {bridge:.1f} MOhm, above {settings.bridge:g} MOhm",
+        ),
+        (not any(quality.passed for quality in sweeps.values()), "no sweep passed quality control"),
+    )
+    reasons = tuple(text for wrong, text in faults if wrong)
+    return CellQuality(reasons, seal, access, resistance, bridge)
 
 
-#: Allen stimulus codes of the voltage-clamp tests (IPFX 2.1.2, stimulus.py).
-_TESTS = {"seal": "EXTPCLLATT", "access": "EXTPBREAKN", "input": "EXTPBREAKN"}
+#: Allen stimulus codes of the voltage-clamp tests (IPFX 2.1.2, stimulus.py), and what measures them
+#: in IPFX's `qc_features`.
+_TESTS = {
+    "seal": ("EXTPCLLATT", "measure_seal"),
+    "access": ("EXTPBREAKN", "measure_initial_access_resistance"),
+    "input": ("EXTPBREAKN", "measure_input_resistance"),
+}
 
 
 def is_unmeasured(clamp: str, description: str) -> bool:
     """Whether a sweep is neither measured nor used to judge the cell, by what the file calls it."""
     if clamp == VOLTAGE_CLAMP:
-        return not description.upper().startswith(tuple(_TESTS.values()))
+        return not description.upper().startswith(tuple(code for code, _ in _TESTS.values()))
     return ontology_kind(description) == OTHER
 
 
@@ -368,17 +336,11 @@ def _clamp_test(recording: Recording, test: str, otherwise: float | None = None)
     """A resistance from the last voltage-clamp test of its kind, by IPFX, or what is known else."""
     from ipfx import qc_features
 
-    measure = {
-        "seal": qc_features.measure_seal,
-        "access": qc_features.measure_initial_access_resistance,
-        "input": qc_features.measure_input_resistance,
-    }[test]
-    tests = [
-        sweep
-        for sweep in recording.sweeps
-        if sweep.clamp == VOLTAGE_CLAMP and sweep.description.upper().startswith(_TESTS[test])
-    ]
-    for sweep in reversed(tests):
+    code, measured_by = _TESTS[test]
+    measure = getattr(qc_features, measured_by)
+    for sweep in reversed(recording.sweeps):
+        if sweep.clamp != VOLTAGE_CLAMP or not sweep.description.upper().startswith(code):
+            continue
         try:
             with warnings.catch_warnings(action="ignore"):  # numpy's, on samples that make no sense
                 value = float(measure(sweep.voltage, sweep.current, sweep.time))

@@ -95,16 +95,25 @@ class _Pulse:
 
     first: int
     last: int
+    #: Hz.
+    rate: float
+    #: Above the holding current, pA.
     level: float
     shape: str  # "flat", "ramp" or "other"
     alone: bool = True
 
-    def same(self, rate: float, other: _Pulse, rate_of_other: float) -> bool:
+    @property
+    def times(self) -> tuple[float, float]:
+        """Start and end, s."""
+        return self.first / self.rate, self.last / self.rate
+
+    def same(self, other: _Pulse) -> bool:
         """Whether two pulses are alike: times to 0.2 ms, levels to 2 % or 0.5 pA."""
-        starts = self.first / rate - other.first / rate_of_other
-        ends = self.last / rate - other.last / rate_of_other
+        apart = max(
+            abs(ours - theirs) for ours, theirs in zip(self.times, other.times, strict=True)
+        )
         near = max(0.5, 0.02 * abs(self.level))
-        return max(abs(starts), abs(ends)) < 2e-4 and abs(self.level - other.level) <= near
+        return apart < 2e-4 and abs(self.level - other.level) <= near
 
 
 def recognise(
@@ -117,11 +126,6 @@ def recognise(
     command of a sweep whose name stands for noise, a chirp or another stimulus that is never
     measured is not read.
 
-    Parameters
-    ----------
-    recording : Recording
-    settings : StimulusSettings, optional
-
     Returns
     -------
     dict
@@ -133,30 +137,32 @@ def recognise(
         If no sweep has a command waveform.
     """
     settings = settings or StimulusSettings()
-    found: dict[int, tuple[Sweep, list[_Pulse], float]] = {}
-    unread: dict[int, Stimulus] = {}
+    found: dict[int, tuple[Stimulus, list[_Pulse]]] = {}
+    stimuli: dict[int, Stimulus] = {}
     reason = None
     for sweep in recording.current_clamp:
-        if ontology_kind(sweep.description) == OTHER:
-            unread[sweep.number] = Stimulus(OTHER, named=OTHER)
+        named = ontology_kind(sweep.description)
+        if named == OTHER:
+            stimuli[sweep.number] = Stimulus(OTHER, named=OTHER)
             continue
         try:
             current = _command_of(sweep)
         except RecordingError as error:
             reason = reason or error.message
             continue
-        found[sweep.number] = (sweep, *_pulses(current, sweep.rate, settings))
+        empty = Stimulus(NONE, holding=float(current[0]), named=named)
+        found[sweep.number] = (empty, _pulses(current, sweep.rate, settings))
     if not found:
-        if unread:
-            return unread
+        if stimuli:
+            return stimuli
         raise RecordingError(
             f"{recording.name} has no command waveform ({reason})", hint=DESCRIBE_STEP
         )
-    holding = Counter(round(level, 1) for _, _, level in found.values()).most_common(1)[0][0]
-    tests = _test_pulses(found, settings)
-    return unread | {
-        number: _stimulus(sweep, pulses, level, holding, tests, settings)
-        for number, (sweep, pulses, level) in found.items()
+    holding = Counter(round(empty.holding, 1) for empty, _ in found.values()).most_common(1)[0][0]
+    tests = _test_pulses([pulses for _, pulses in found.values() if pulses], settings)
+    return stimuli | {
+        number: _stimulus(empty, pulses, holding, tests, settings)
+        for number, (empty, pulses) in found.items()
     }
 
 
@@ -193,8 +199,7 @@ def _without_noise(current: Samples, rate: float) -> Samples:
     # An edge is where the means on both sides differ by more than noise can.
     jumps = np.abs(means[width:] - means[:-width])
     over = np.flatnonzero(jumps > max(8 * noise / np.sqrt(width), 1.0))
-    clusters = np.split(over, np.flatnonzero(np.diff(over) > width) + 1) if len(over) else []
-    edges = [int(cluster[np.argmax(jumps[cluster])]) + width for cluster in clusters]
+    edges = [int(near[np.argmax(jumps[near])]) + width for near in _clusters(over, width)]
     result = np.empty(len(current))
     for first, last in pairwise([0, *edges, len(current)]):
         part = current[first:last]
@@ -206,36 +211,36 @@ def _without_noise(current: Samples, rate: float) -> Samples:
     return result
 
 
-def _pulses(
-    current: Samples, rate: float, settings: StimulusSettings
-) -> tuple[list[_Pulse], float]:
-    """The pulses of a command, and its level at the start."""
-    holding = float(current[0])
-    changes = np.flatnonzero(np.diff(current)) + 1
-    if not len(changes):
-        return [], holding
-    gap = round(0.05 * rate)
-    clusters = np.split(changes, np.flatnonzero(np.diff(changes) > gap) + 1)
+def _clusters(places: NDArray[np.intp], gap: int) -> list[NDArray[np.intp]]:
+    """Sorted places in runs that are no more than a gap apart from one place to the next."""
+    runs = np.split(places, np.flatnonzero(np.diff(places) > gap) + 1)
+    return [run for run in runs if len(run)]
+
+
+def _pulses(current: Samples, rate: float, settings: StimulusSettings) -> list[_Pulse]:
+    """The pulses of a command."""
+    clusters = _clusters(np.flatnonzero(np.diff(current)) + 1, round(0.05 * rate))
     waves = [(int(cluster[0]), int(cluster[-1])) for cluster in clusters if len(cluster) > 8]
     edges = [int(edge) for cluster in clusters if len(cluster) <= 8 for edge in cluster]
     pulses = [_wave(current, first, last, rate, settings) for first, last in waves]
     # Constant runs between the edges that lie outside waves.
+    holding = float(current[0])
     runs = [
         (first, last)
         for first, last in pairwise([0, *edges, len(current)])
         if abs(float(current[first]) - holding) >= settings.smallest
         and not any(first < stop and start < last for start, stop in waves)
     ]
-    pulses += _flat(current, runs, holding)
-    return sorted(pulses, key=lambda pulse: pulse.first), holding
+    pulses += _flat(current, rate, runs)
+    return sorted(pulses, key=lambda pulse: pulse.first)
 
 
-def _flat(current: Samples, runs: list[tuple[int, int]], holding: float) -> Iterator[_Pulse]:
+def _flat(current: Samples, rate: float, runs: list[tuple[int, int]]) -> Iterator[_Pulse]:
     """Pulses of constant runs, which stand alone if nothing borders on them."""
     firsts, lasts = ({run[side] for run in runs} for side in (0, 1))
     for first, last in runs:
         alone = first not in lasts and last not in firsts and last < len(current)
-        yield _Pulse(first, last, float(current[first]) - holding, "flat", alone)
+        yield _Pulse(first, last, rate, float(current[first]) - float(current[0]), "flat", alone)
 
 
 def _wave(
@@ -254,76 +259,57 @@ def _wave(
             shape = "ramp"
     if shape == "other":
         level = float(part[np.argmax(np.abs(part - part[0]))] - part[0])
-    return _Pulse(first, last, level, shape)
+    return _Pulse(first, last, rate, level, shape)
 
 
-def _test_pulses(
-    found: dict[int, tuple[Sweep, list[_Pulse], float]], settings: StimulusSettings
-) -> list[tuple[_Pulse, float]]:
-    """The test pulses of this recording, each with its sampling rate."""
-    kinds: list[tuple[_Pulse, float]] = []
-    seen: Counter[int] = Counter()
-    followed: Counter[int] = Counter()
-    stimulated = 0
-    for sweep, pulses, _ in found.values():
-        stimulated += bool(pulses)
-        first = pulses[0] if pulses else None
-        if first is None or first.shape != "flat" or not first.alone:
-            continue
-        if first.last / sweep.rate > settings.test_pulse_before:
-            continue
-        kind = next((k for k, each in enumerate(kinds) if first.same(sweep.rate, *each)), None)
-        if kind is None:
-            kind = len(kinds)
-            kinds.append((first, sweep.rate))
-        seen[kind] += 1
-        followed[kind] += len(pulses) > 1
-    return [kinds[k] for k, count in seen.items() if followed[k] and count >= 0.5 * stimulated]
+def _test_pulses(trains: list[list[_Pulse]], settings: StimulusSettings) -> list[_Pulse]:
+    """The test pulses of a recording, of all sweeps with pulses."""
+    followed: dict[_Pulse, list[bool]] = {}
+    for first, *others in trains:
+        early = first.times[1] <= settings.test_pulse_before
+        if first.shape == "flat" and first.alone and early:
+            kind = next((each for each in followed if first.same(each)), first)
+            followed.setdefault(kind, []).append(bool(others))
+    return [kind for kind, seen in followed.items() if any(seen) and len(seen) >= 0.5 * len(trains)]
 
 
 def _stimulus(
-    sweep: Sweep,
+    empty: Stimulus,
     pulses: Sequence[_Pulse],
-    level: float,
     holding: float,
-    tests: list[tuple[_Pulse, float]],
+    tests: list[_Pulse],
     settings: StimulusSettings,
 ) -> Stimulus:
-    named = ontology_kind(sweep.description)
-    test = None
-    if pulses and any(pulses[0].same(sweep.rate, *each) for each in tests):
-        first = pulses[0]
-        test = (first.first / sweep.rate, first.last / sweep.rate, first.level)
+    """What these pulses are, in a recording with this holding current and these test pulses."""
+    if pulses and any(map(pulses[0].same, tests)):
+        empty = replace(empty, test_pulse=(*pulses[0].times, pulses[0].level))
         pulses = pulses[1:]
-    empty = Stimulus(NONE, holding=level, test_pulse=test, named=named)
     if not pulses:
         return empty
     chosen = next((pulse for pulse in pulses if pulse.alone), pulses[0])
-    later = [pulse.first for pulse in pulses if pulse.first >= chosen.last]
-    kind = _kind(chosen, sweep.rate, settings)
-    amplitude = chosen.level
+    later = [pulse.times[0] for pulse in pulses if pulse.first >= chosen.last]
+    kind = _kind(chosen, settings)
+    amplitude, level = chosen.level, empty.holding
     if kind == RAMP:  # sweeps that go on where the last one ended start above the holding
         amplitude, level = chosen.level + level - holding, holding
+    start, end = chosen.times
     return replace(
         empty,
         kind=kind,
-        start=chosen.first / sweep.rate,
-        end=chosen.last / sweep.rate,
+        start=start,
+        end=end,
         amplitude=amplitude,
         holding=level,
-        next_start=min(later, default=np.inf) / sweep.rate,
+        next_start=min(later, default=np.inf),
     )
 
 
-def _kind(pulse: _Pulse, rate: float, settings: StimulusSettings) -> str:
+def _kind(pulse: _Pulse, settings: StimulusSettings) -> str:
     if pulse.shape == "ramp":
         return RAMP
-    duration = (pulse.last - pulse.first) / rate
-    if (
-        pulse.shape != "flat"
-        or not pulse.alone
-        or (settings.short_square < duration < settings.long_square)
-    ):
+    duration = (pulse.last - pulse.first) / pulse.rate
+    between = settings.short_square < duration < settings.long_square
+    if pulse.shape != "flat" or not pulse.alone or between:
         return OTHER
     return LONG_SQUARE if duration >= settings.long_square else SHORT_SQUARE
 
@@ -333,15 +319,11 @@ def _ontology() -> dict[str, str]:
     """Allen stimulus code to kind, from the ontology that IPFX ships."""
     from ipfx.stimulus import StimulusOntology
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         ontology = StimulusOntology.default()
     kinds = {}
-    for names, kind in (
-        (ontology.long_square_names, LONG_SQUARE),
-        (ontology.short_square_names, SHORT_SQUARE),
-        (ontology.ramp_names, RAMP),
-    ):
+    for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP):
+        names = getattr(ontology, f"{kind.replace(' ', '_')}_names")
         for stimulus in ontology.stimuli:
             if _is_called(stimulus, names):
                 kinds.update(dict.fromkeys([*_codes(stimulus), *names], kind))
