@@ -36,7 +36,6 @@ from crosspatch.recordings.stimuli import (
     RAMP,
     SHORT_SQUARE,
     Stimulus,
-    StimulusSettings,
     command_during,
     recognise,
 )
@@ -57,17 +56,8 @@ _SHORT_AFTER = 0.3
 _AFTER_RAMP = 0.1
 
 #: What IPFX raises where a measurement is impossible.
-_IPFX_ERRORS = (
-    FeatureError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
+_IPFX_ERRORS = (FeatureError, ArithmeticError, AssertionError, AttributeError, LookupError)
+_IPFX_ERRORS += (RuntimeError, TypeError, ValueError)
 
 #: What IPFX says of the responses to a stimulus: numbers, tables and lists of tables, by name.
 IpfxFeatures = dict[str, Any]
@@ -123,22 +113,14 @@ class _Cut:
     stimulus: Stimulus
 
 
-def analyse(
-    recording: Recording,
-    quality: QualityThresholds | None = None,
-    stimuli: StimulusSettings | None = None,
-) -> Analysis:
+def analyse(recording: Recording, quality: QualityThresholds | None = None) -> Analysis:
     """Read a recording once and let IPFX measure its long squares, short squares and ramps.
 
     The voltage of other sweeps is not read, unless their test pulses are all there is to measure
-    the resistance on: they are most of a file, and it may lie on the other side of a network.
-
-    Raises
-    ------
-    RecordingError
-        If no sweep has a command waveform.
+    the resistance on: they are most of a file, and it may lie on the other side of a network. A
+    `RecordingError` if no sweep has a command waveform.
     """
-    found = recognise(recording, stimuli)
+    found = recognise(recording)
     usable = _Usable(recording, quality)
     others = usable.read_measured(found)
     notes = usable.notes
@@ -259,9 +241,8 @@ def _attempt(
 ) -> Responses | None:
     if not cuts:
         notes.append(f"no usable {name}")
-        return None
     with noting(name, notes):
-        return measure(cuts, notes)
+        return measure(cuts, notes) if cuts else None
     return None
 
 
@@ -290,6 +271,8 @@ class _Together:
 
         self.numbers = tuple(cut.number for cut in cuts)
         self.rate = cuts[0].rate
+        #: IPFX smooths dV/dt at 10 kHz, which a rate of 20 kHz or less cannot carry.
+        self.filter = 10.0 if self.rate > 20_500 else None
         onset = Counter(cut.onset for cut in cuts).most_common(1)[0][0]
         self.start = onset / self.rate
         self.end = (onset + round(cuts[0].stimulus.duration * self.rate)) / self.rate
@@ -309,7 +292,7 @@ class _Together:
         from ipfx import data_set_features
 
         parameters = data_set_features.detection_parameters(kind)
-        options = {"start": self.start, "filter_frequency": _filter(self.rate)} | more
+        options = {"start": self.start, "filter_frequency": self.filter} | more
         spikes, trains = data_set_features.extractors_for_sweeps(self.set, **options, **parameters)
         return spikes, trains
 
@@ -318,11 +301,6 @@ class _Together:
     ) -> Responses:
         times = (self.start, end, self.end - self.start)
         return Responses(self.set.sweeps, features, measured, *times, self.numbers)
-
-
-def _filter(rate: float) -> float | None:
-    """IPFX smooths dV/dt at 10 kHz, which a rate of 20 kHz or less cannot carry."""
-    return 10.0 if rate > 20_500 else None
 
 
 def _long_square(cuts: list[_Cut], notes: list[str]) -> Responses:
@@ -434,7 +412,7 @@ def _short_square(cuts: list[_Cut], notes: list[str]) -> Responses:
     sweeps, start = together.set, together.start
     # IPFX would estimate these with its filter at 10 kHz whatever the rate.
     cutoff, share = spike_features.estimate_adjusted_detection_parameters(
-        sweeps.v, sweeps.t, start, start + 0.001, filter=_filter(together.rate)
+        sweeps.v, sweeps.t, start, start + 0.001, filter=together.filter
     )
     extractors = together.extractors(
         StimulusType.SHORT_SQUARE,

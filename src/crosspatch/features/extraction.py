@@ -1,4 +1,4 @@
-"""Many recordings become one table of features: in parallel, resumable, file by file."""
+"""One recording becomes the features of a layout."""
 
 from __future__ import annotations
 
@@ -39,19 +39,10 @@ class StepDescription:
 def step_described(
     start: float | None, end: float | None, amplitudes: str | None
 ) -> StepDescription | None:
-    """The step that a user describes in words.
+    """The step that a user describes, in s, with amplitudes in pA.
 
-    Parameters
-    ----------
-    start, end : float or None
-        s.
-    amplitudes : str or None
-        pA, separated by commas, or first:last:step (the last included).
-
-    Raises
-    ------
-    RecordingError
-        If only a part is given, or the amplitudes are not numbers.
+    They are separated by commas, or first:last:step (the last included). A `RecordingError` if only
+    a part is given, or the amplitudes are not numbers.
     """
     if start is None and end is None and amplitudes is None:
         return None
@@ -116,13 +107,7 @@ class ExtractionSettings:
 
 
 def extract_recording(recording: Recording, settings: ExtractionSettings) -> CellFeatures:
-    """Compute the features of one open recording.
-
-    Raises
-    ------
-    RecordingError
-        If no feature of the layout can be measured; the message says why.
-    """
+    """Compute the features of one open recording; errors as `analysed` and `features_of`."""
     recording, analysis = analysed(recording, settings)
     return features_of(recording, analysis, settings)
 
@@ -161,8 +146,7 @@ def features_of(
             values[layout.columns[family]] = vector
     else:
         scalars = scalar_features(analysis)
-        for position, name in enumerate(layout.feature_names):
-            values[position] = scalars.get(name, np.nan)
+        values[:] = [scalars.get(name, np.nan) for name in layout.feature_names]
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
     single[~np.isfinite(single)] = np.nan

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,25 +42,11 @@ def vector_families(
         Why families or parts of them are missing.
     """
     notes: list[str] = []
-    vectors: dict[str, Vector | None] = {}
-
-    def attempt(name: str, compute: Callable[..., Vector | None], *given: object) -> None:
-        with noting(name, notes):
-            vectors[name] = compute(*given)
-
     with quiet():
-        vectors.update(_first_ap(analysis, settings, notes))
-        long = analysis.long_square
-        if long is not None:
-            attempt("isi_shape", _isi_shape, long, settings)
-            attempt("step_subthresh", _step_subthresh, long, settings)
-            attempt("subthresh_norm", _subthresh_norm, long, settings)
-            if "rheobase_i" in long.features:
-                trains = _Trains(long, settings, notes)
-                attempt("psth", trains.psth)
-                attempt("inst_freq", trains.inst_freq)
-                for name, feature in _SPIKE_FEATURES.items():
-                    attempt(name, trains.spike, feature)
+        vectors = _first_ap(analysis, settings, notes)
+        for name, compute in _of_long_squares(analysis.long_square, settings, notes):
+            with noting(name, notes):
+                vectors[name] = compute()
     families: dict[str, Vector] = {}
     for name, length in settings.lengths.items():
         vector = vectors.get(name)
@@ -71,7 +58,27 @@ def vector_families(
     return families, notes
 
 
-def _first_ap(analysis: Analysis, settings: VectorSettings, notes: list[str]) -> dict[str, Vector]:
+def _of_long_squares(
+    long: Responses | None, settings: VectorSettings, notes: list[str]
+) -> Iterator[tuple[str, Callable[[], Vector | None]]]:
+    """Family to what computes it."""
+    if long is None:
+        return
+    if "rheobase_i" in long.features:
+        yield "isi_shape", partial(_isi_shape, long, settings)
+    for name in ("step_subthresh", "subthresh_norm"):
+        yield name, partial(_subthreshold_family, name, long, settings)
+    if "rheobase_i" in long.features:
+        trains = _Trains(long, settings, notes)
+        for name in ("psth", "inst_freq"):
+            yield name, partial(trains.rates, name)
+        for name, feature in _SPIKE_FEATURES.items():
+            yield name, partial(trains.spike, feature)
+
+
+def _first_ap(
+    analysis: Analysis, settings: VectorSettings, notes: list[str]
+) -> dict[str, Vector | None]:
     """First action potential in short squares, at rheobase, and in ramps."""
     potentials = []
     for name, responses, key in (
@@ -80,12 +87,10 @@ def _first_ap(analysis: Analysis, settings: VectorSettings, notes: list[str]) ->
         ("ramps", analysis.ramp, "spiking_sweeps"),
     ):
         potential = np.full(round(settings.ap_window * settings.ap_rate), np.nan)
-        at_rheobase = key == "rheobase_sweep"
-        if responses is not None and not (at_rheobase and key not in responses.features):
+        unspiking = key == "rheobase_sweep" and responses and key not in responses.features
+        if responses is not None and not unspiking:
             with noting(f"first_ap_v, {name}", notes):
-                chosen = responses.features[key]
-                places = [chosen.name] if at_rheobase else chosen.index
-                potential = _waveform(responses, places, not at_rheobase, settings)
+                potential = _waveform(responses, _places(responses, key), settings)
         potentials.append(potential)
     slopes = [np.diff(potential) for potential in potentials]
     if settings.average_first_ap:
@@ -98,15 +103,20 @@ def _mean(parts: list[Vector]) -> Vector:
     return np.mean(there, axis=0) if there else parts[0]
 
 
-def _waveform(
-    responses: Responses, places: Iterable[int], skip_clipped: bool, settings: VectorSettings
-) -> Vector:
+def _places(responses: Responses, key: str) -> list[int]:
+    """Where the sweeps are whose first spike is taken: the one at rheobase, or the unclipped."""
+    chosen = responses.features[key]
+    if key == "rheobase_sweep":
+        return [chosen.name]
+    spikes_set = responses.features["spikes_set"]
+    return [k for k in chosen.index if not bool(spikes_set[k]["clipped"].to_numpy()[0])]
+
+
+def _waveform(responses: Responses, places: list[int], settings: VectorSettings) -> Vector:
     """Mean first action potential of some of the sweeps."""
     from ipfx import feature_vectors
 
     spikes_set = responses.features["spikes_set"]
-    if skip_clipped:
-        places = [k for k in places if not bool(spikes_set[k]["clipped"].to_numpy()[0])]
     sweeps = [responses.sweeps[k] for k in places]
     spikes = [spikes_set[k] for k in places]
     if not sweeps:  # IPFX would give zeros
@@ -131,12 +141,10 @@ def _resampled(potential: Vector, rate: float, settings: VectorSettings) -> Vect
     return np.asarray(CubicSpline(np.arange(len(potential)) / rate, potential)(at))
 
 
-def _isi_shape(long: Responses, settings: VectorSettings) -> Vector | None:
+def _isi_shape(long: Responses, settings: VectorSettings) -> Vector:
     from ipfx import feature_vectors
     from ipfx.sweep import SweepSet
 
-    if "rheobase_i" not in long.features:
-        return None
     sweep, spikes = feature_vectors.identify_sweep_for_isi_shape(
         SweepSet(long.sweeps), long.features, long.end - long.start
     )
@@ -145,47 +153,28 @@ def _isi_shape(long: Responses, settings: VectorSettings) -> Vector | None:
     )
 
 
-def _step_subthresh(long: Responses, settings: VectorSettings) -> Vector | None:
-    from ipfx import feature_vectors
-
-    steps, _ = _subthreshold(long, settings)
-    if not steps:
-        return None
-    vector = feature_vectors.step_subthreshold(
-        steps,
-        list(settings.subthreshold),
-        long.start,
-        _binned_end(long, settings),
-        extend_duration=settings.around_step,
-        subsample_interval=settings.subthreshold_bin,
-        amp_tolerance=5,
-    )
-    parts = np.asarray(vector).reshape(len(settings.subthreshold), -1)
-    return _on_reference(parts, steps.values(), long, settings)
-
-
-def _subthresh_norm(long: Responses, settings: VectorSettings) -> Vector | None:
+def _subthreshold_family(name: str, long: Responses, settings: VectorSettings) -> Vector | None:
+    """Responses to hyperpolarising steps: ``step_subthresh`` or ``subthresh_norm``."""
     from ipfx import feature_vectors
 
     steps, deflections = _subthreshold(long, settings)
     if not steps:
         return None
-    vector = feature_vectors.subthresh_norm(
-        steps,
-        deflections,
-        long.start,
-        _binned_end(long, settings),
-        target_amp=settings.normalised_at,
-        extend_duration=settings.around_step,
-        subsample_interval=settings.subthreshold_bin,
-    )
-    return _on_reference(np.asarray(vector)[None], steps.values(), long, settings)
-
-
-def _binned_end(long: Responses, settings: VectorSettings) -> float:
-    """End of the step as a whole number of bins."""
     width = settings.subthreshold_bin
-    return long.start + round((long.end - long.start) / width) * width
+    step = {
+        "start": long.start,
+        "end": long.start + round((long.end - long.start) / width) * width,  # in whole bins
+        "extend_duration": settings.around_step,
+        "subsample_interval": width,
+    }
+    if name == "step_subthresh":
+        targets = list(settings.subthreshold)
+        vector = feature_vectors.step_subthreshold(steps, targets, **step, amp_tolerance=5)
+    else:
+        targets = [settings.normalised_at]
+        vector = feature_vectors.subthresh_norm(steps, deflections, **step, target_amp=targets[0])
+    parts = np.asarray(vector).reshape(len(targets), -1)
+    return _on_reference(parts, steps.values(), long, settings)
 
 
 def _subthreshold(
@@ -206,12 +195,8 @@ def _subthreshold(
 class _Padded:
     """A sweep that reaches over the whole window, for IPFX to average into bins.
 
-    Attributes
-    ----------
-    t, v : array
-        s and mV; where nothing was recorded, the baseline stands in.
-    recorded : array of bool
-        Which bins of the window were recorded.
+    Time `t` in s and voltage `v` in mV, in which the baseline stands in where nothing was recorded;
+    `recorded` tells of which bins something was.
     """
 
     def __init__(self, long: Responses, sweep: IpfxSweep, settings: VectorSettings):
@@ -281,7 +266,6 @@ class _Trains:
         from ipfx import feature_vectors
         from ipfx.error import FeatureError
 
-        self.long = long
         self.settings = settings
         targets = np.array(settings.above_rheobase)
         self.levels = len(targets)
@@ -312,21 +296,13 @@ class _Trains:
             for each in spikes
         ]
 
-    def psth(self) -> Vector:
+    def rates(self, name: str) -> Vector:
+        """Spike rate (``psth``) or instantaneous frequency (``inst_freq``)."""
         from ipfx import feature_vectors
 
-        vector = feature_vectors.psth_vector(
-            self.spikes, self.start, self.end, width=self.settings.rate_bin
-        )
-        return self._on_reference(vector, self.settings.rate_bin)
-
-    def inst_freq(self) -> Vector:
-        from ipfx import feature_vectors
-
-        vector = feature_vectors.inst_freq_vector(
-            self.spikes, self.start, self.end, width=self.settings.spike_bin
-        )
-        return self._on_reference(vector, self.settings.spike_bin)
+        width = self.settings.rate_bin if name == "psth" else self.settings.spike_bin
+        compute = getattr(feature_vectors, f"{name}_vector")
+        return self._on_reference(compute(self.spikes, self.start, self.end, width=width), width)
 
     def spike(self, feature: str) -> Vector | None:
         from ipfx import feature_vectors

@@ -19,11 +19,8 @@ Source = Path | Asset
 def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
     """Recordings among files, folders (searched to the bottom), patterns and dandisets.
 
-    Parameters
-    ----------
-    paths : sequence
-        Paths and patterns; ``dandi:000636`` and what else `crosspatch.archive.dandi.DandiPlace`
-        reads; assets are taken as they are.
+    A dandiset is ``dandi:000636`` and what else `crosspatch.archive.dandi.DandiPlace` reads; assets
+    are taken as they are.
 
     Raises
     ------
@@ -73,11 +70,7 @@ def _is_recording(file: Path) -> bool:
 
 
 def open_source(source: Source, *, measured_only: bool = False) -> Recording:
-    """Open a recording on disk or of the archive.
-
-    See `crosspatch.recordings.opening.open_recording` and
-    `crosspatch.archive.streaming.open_asset`.
-    """
+    """Open a recording on disk or of the archive, as `open_recording` and `open_asset` do."""
     if isinstance(source, Asset):
         return open_asset(source, measured_only=measured_only)
     return open_recording(source, measured_only=measured_only)

@@ -68,12 +68,7 @@ class VectorSettings:
             "subthresh_norm": response,
             "psth": levels * round(self.step * 1000 / self.rate_bin),
             "inst_freq": spikes,
-            "spiking_threshold_v": spikes,
-            "spiking_peak_v": spikes,
-            "spiking_width": spikes,
-            "spiking_fast_trough_v": spikes,
-            "spiking_upstroke_downstroke_ratio": spikes,
-        }
+        } | dict.fromkeys((name for name in _VECTOR_UNITS if name.startswith("spiking_")), spikes)
 
 
 #: Layouts of feature vectors, by name.
@@ -180,16 +175,9 @@ class Layout:
         return max(len(columns) for columns in self.columns.values())
 
     def present(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Which families cells have: those with at least one finite value.
+        """Which families cells have, shape (cells, families): those with any finite value.
 
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            NaN where missing.
-
-        Returns
-        -------
-        array of bool, shape (cells, families)
+        `X` has shape (cells, features), NaN where missing.
         """
         finite = np.isfinite(X)
         columns = self.columns.values()
@@ -198,17 +186,8 @@ class Layout:
     def completeness(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
         """How much of the layout a cell has: the share of features present, mean over families.
 
-        A trace counts as present where any of its positions is.
-
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            Feature values, NaN where missing.
-
-        Returns
-        -------
-        array, shape (cells,)
-            From 0 to 1.
+        From 0 to 1, shape (cells,), for feature values of shape (cells, features), NaN where
+        missing. A trace counts as present where any of its positions is.
         """
         finite = np.isfinite(X)
         shares = [
@@ -222,30 +201,16 @@ class Layout:
 
 @cache
 def load_layout(name: str) -> Layout:
-    """Read one of the layouts shipped with the package.
-
-    Parameters
-    ----------
-    name : str
-        One of `LAYOUT_NAMES`.
-
-    Raises
-    ------
-    LayoutError
-        If there is no layout of this name.
-    """
+    """One of the layouts shipped with the package; a `LayoutError` for another name."""
     if name not in LAYOUT_NAMES:
         raise LayoutError(f"no layout '{name}'; choose from: {', '.join(LAYOUT_NAMES)}")
     if name in VECTOR_LAYOUTS:
-        lengths = VECTOR_LAYOUTS[name].lengths
-        return Layout(
-            name,
-            tuple(
-                Feature(f"{family}[{position}]", family, _VECTOR_UNITS[family])
-                for family, length in lengths.items()
-                for position in range(length)
-            ),
+        features = (
+            Feature(f"{family}[{position}]", family, _VECTOR_UNITS[family])
+            for family, length in VECTOR_LAYOUTS[name].lengths.items()
+            for position in range(length)
         )
+        return Layout(name, tuple(features))
     text = (files("crosspatch.features") / "data" / f"{name}.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
     return Layout(name, tuple(Feature(r["feature"], r["family"], r["unit"]) for r in rows))

@@ -45,19 +45,9 @@ class ExtractionProgress:
 
 
 def extract_one(source: Source, settings: ExtractionSettings, limit: float = 300.0) -> _Outcome:
-    """Extract one file in a child process of its own.
+    """Extract one file in a child process of its own, which is given up after `limit` seconds.
 
-    Parameters
-    ----------
-    source : Path or Asset
-    settings : ExtractionSettings
-    limit : float
-        Seconds until the file is given up.
-
-    Returns
-    -------
-    CellFeatures or Failure
-        A failure if the file cannot be read, takes too long, or brings the child down.
+    A failure if the file cannot be read, takes too long, or brings the child down.
     """
     with closing(Readers()) as readers:
         return readers.extract(source, settings, limit)

@@ -147,21 +147,13 @@ def _recording(path: Path, header: ABF) -> Recording:
         currents = _command(path, header, voltages.channel, bounds[0][1])
     if currents is None and measured is not None:
         currents = _Channel(path, header, measured, bounds)
-    no_voltage = "voltage clamp, there is no voltage to read"
-    sweeps = [
-        Sweep(
-            number,
-            rate,
-            points,
-            CURRENT_CLAMP if voltages else VOLTAGE_CLAMP,
-            description="",
-            read_voltage=voltages.reader(number)
-            if voltages
-            else refusing(f"{path}, sweep {number}: {no_voltage}"),
-            read_current=currents.reader(number) if currents else None,
-        )
-        for number, (_, points) in enumerate(bounds)
-    ]
+    clamp = CURRENT_CLAMP if voltages else VOLTAGE_CLAMP
+    sweeps = []
+    for number, (_, points) in enumerate(bounds):
+        missing = f"{path}, sweep {number}: voltage clamp, there is no voltage to read"
+        voltage_of = voltages.reader(number) if voltages else refusing(missing)
+        current_of = currents.reader(number) if currents else None
+        sweeps.append(Sweep(number, rate, points, clamp, "", voltage_of, current_of))
     return Recording(
         name=str(path),
         cell_id=path.stem,

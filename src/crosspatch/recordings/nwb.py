@@ -12,7 +12,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import PurePath
 from typing import Any
 
@@ -30,6 +31,7 @@ from crosspatch.recordings.model import (
     Recording,
     Samples,
     Sweep,
+    refusing,
     to_millivolts,
     to_picoamperes,
 )
@@ -76,6 +78,20 @@ class _Series:
     bias_current: float
 
 
+@dataclass
+class _Opened:
+    """A file that is being read, and what is found on the way."""
+
+    #: What it is called in messages.
+    path: str
+    file: h5py.File
+    source: GuardedFile
+    #: Series to the reason why it cannot be used.
+    unreadable: dict[str, str] = field(default_factory=dict)
+    #: Responses in current clamp that nobody wants.
+    left_out: int = 0
+
+
 #: Whether a series is left out: told its clamp and what the file calls its stimulus.
 Unwanted = Callable[[str, str], bool]
 
@@ -84,16 +100,9 @@ def read_nwb(content: Bytes, path: str, unwanted: Unwanted | None = None) -> Rec
     """Open an NWB 2 file; samples are not read.
 
     Series are paired by ``sweep_table`` or ``sweep_number``, by the newer
-    ``intracellular_recordings`` table, by the number in their names, or by electrode and order.
-
-    Parameters
-    ----------
-    content : Bytes
-        Of the file; closed with the recording.
-    path : str
-        What the file is called in messages; the cell is named after its last part.
-    unwanted : callable, optional
-        Chooses series that are left out, of which little more than the name is read.
+    ``intracellular_recordings`` table, by the number in their names, or by electrode and order. The
+    content is closed with the recording; the path is what messages call it, and the cell is named
+    after its last part. Of series that are `unwanted` little more than the name is read.
 
     Raises
     ------
@@ -105,7 +114,7 @@ def read_nwb(content: Bytes, path: str, unwanted: Unwanted | None = None) -> Rec
         If bytes that came over the network do not make a sound file.
     """
     try:
-        recording = _opened(content, path, unwanted)
+        recording = _open(content, path, unwanted)
     except RecordingError as error:
         if content.doubtful():
             raise DoubtfulBytesError(str(error)) from error
@@ -116,7 +125,7 @@ def read_nwb(content: Bytes, path: str, unwanted: Unwanted | None = None) -> Rec
     return recording
 
 
-def _opened(content: Bytes, path: str, unwanted: Unwanted | None) -> Recording:
+def _open(content: Bytes, path: str, unwanted: Unwanted | None) -> Recording:
     with ExitStack() as opened:
         try:
             source = opened.enter_context(GuardedFile(content))
@@ -127,7 +136,7 @@ def _opened(content: Bytes, path: str, unwanted: Unwanted | None) -> Recording:
                 f"{path} is a damaged HDF5 file: {in_words(error)}; copy it again from its source"
             ) from error
         try:
-            recording = _recording(path, file, source, unwanted)
+            recording = _recording(_Opened(path, file, source), unwanted)
         except (RecordingError, NetworkError):
             _require_bytes(content)
             raise
@@ -144,9 +153,37 @@ def _require_bytes(content: Bytes) -> None:
         raise content.failure
 
 
-def _recording(
-    path: str, file: h5py.File, source: GuardedFile, unwanted: Unwanted | None
-) -> Recording:
+def _recording(nwb: _Opened, unwanted: Unwanted | None) -> Recording:
+    path, unreadable = nwb.path, nwb.unreadable
+    version = _version(path, nwb.file)
+    found = list(_all_series(nwb, unwanted))
+    if nwb.source.content.doubtful():
+        _require_alike(path, found)
+    if not found and unreadable:
+        first, reason = next(iter(unreadable.items()))
+        raise RecordingError(f"{path} has no readable patch-clamp series; {first}: {reason}")
+    if not found:
+        raise RecordingError(f"{path} has no patch-clamp series; is it another kind of recording?")
+    sweeps = []
+    for number, response, stimulus in _pairs(nwb, found):
+        with _noting(response.path, unreadable):
+            sweeps.append(_sweep(nwb, number, response, stimulus))
+    if not sweeps:
+        first, reason = next(iter(unreadable.items()), ("acquisition", "no response series"))
+        raise RecordingError(f"{path} has no readable sweep; {first}: {reason}")
+    return Recording(
+        name=path,
+        cell_id=PurePath(path).stem,
+        format=f"NWB {version}",
+        sweeps=tuple(sweeps),
+        unreadable=unreadable,
+        recorded=_recorded(nwb.file),
+        left_out=nwb.left_out,
+    )
+
+
+def _version(path: str, file: h5py.File) -> str:
+    """The version of NWB, which must be 2."""
     version = _text(_attribute(file, "nwb_version"))
     if version is None and "nwb_version" in file:
         raise RecordingError(
@@ -158,61 +195,37 @@ def _recording(
         )
     if not version.removeprefix("NWB-").startswith("2"):
         raise RecordingError(f"{path} has NWB version {version}; convert it to NWB 2")
-    unreadable: dict[str, str] = {}
-    left_out: list[str] = []
-    found = list(_all_series(file, source.content, unreadable, unwanted, left_out))
-    if source.content.doubtful():
-        _require_alike(path, found)
-    if not found and unreadable:
-        first, reason = next(iter(unreadable.items()))
-        raise RecordingError(f"{path} has no readable patch-clamp series; {first}: {reason}")
-    if not found:
-        raise RecordingError(f"{path} has no patch-clamp series; is it another kind of recording?")
-    sweeps = []
-    for number, response, stimulus in _pairs(file, found, unreadable):
-        if stimulus is not None and stimulus.points != response.points:
-            unreadable[response.path] = (
-                f"sweep {number} has {response.points:,} samples of response, but "
-                f"{stimulus.points:,} of stimulus"
-            )
-            continue
-        if stimulus is not None and not np.isclose(stimulus.rate, response.rate, rtol=1e-3):
-            unreadable[response.path] = (
-                f"sweep {number} has its response at {response.rate:g} Hz, but its stimulus at "
-                f"{stimulus.rate:g} Hz"
-            )
-            continue
-        main = _reader(path, file, source, response, number)
-        other = None if stimulus is None else _reader(path, file, source, stimulus, number)
-        if response.clamp == CURRENT_CLAMP:
-            voltage, current = main, other
-        else:
-            voltage, current = other or _missing(path, number), main
-        sweeps.append(
-            Sweep(
-                number=number,
-                rate=response.rate,
-                points=response.points,
-                clamp=response.clamp,
-                description=response.description or (stimulus.description if stimulus else ""),
-                read_voltage=voltage,
-                read_current=current,
-                read_voltage_until=voltage if response.clamp == CURRENT_CLAMP else None,
-                bridge_balance=response.bridge_balance,
-                bias_current=response.bias_current,
-            )
+    return version.removeprefix("NWB-")
+
+
+def _sweep(nwb: _Opened, number: int, response: _Series, stimulus: _Series | None) -> Sweep:
+    if stimulus is not None and stimulus.points != response.points:
+        raise _UnreadableError(
+            f"sweep {number} has {response.points:,} samples of response, but "
+            f"{stimulus.points:,} of stimulus"
         )
-    if not sweeps:
-        first, reason = next(iter(unreadable.items()), ("acquisition", "no response series"))
-        raise RecordingError(f"{path} has no readable sweep; {first}: {reason}")
-    return Recording(
-        name=path,
-        cell_id=PurePath(path).stem,
-        format=f"NWB {version.removeprefix('NWB-')}",
-        sweeps=tuple(sweeps),
-        unreadable=unreadable,
-        recorded=_recorded(file),
-        left_out=len(left_out),
+    if stimulus is not None and not np.isclose(stimulus.rate, response.rate, rtol=1e-3):
+        raise _UnreadableError(
+            f"sweep {number} has its response at {response.rate:g} Hz, but its stimulus at "
+            f"{stimulus.rate:g} Hz"
+        )
+    voltage = _reader(nwb, response, number)
+    current = None if stimulus is None else _reader(nwb, stimulus, number)
+    clamped = response.clamp == VOLTAGE_CLAMP
+    if clamped:
+        missing = refusing(f"{nwb.path}, sweep {number}: there is no voltage to read")
+        voltage, current = current or missing, voltage
+    return Sweep(
+        number=number,
+        rate=response.rate,
+        points=response.points,
+        clamp=response.clamp,
+        description=response.description or (stimulus.description if stimulus else ""),
+        read_voltage=voltage,
+        read_current=current,
+        read_voltage_until=None if clamped else voltage,
+        bridge_balance=response.bridge_balance,
+        bias_current=response.bias_current,
     )
 
 
@@ -228,15 +241,9 @@ def _require_alike(path: str, found: list[_Series]) -> None:
             raise DoubtfulBytesError(f"{path}: a sweep is scaled unlike all others")
 
 
-def _all_series(
-    file: h5py.File,
-    content: Bytes,
-    unreadable: dict[str, str],
-    unwanted: Unwanted | None,
-    left_out: list[str],
-) -> Iterator[_Series]:
-    places = ("acquisition", "stimulus/presentation")
-    parents = {place: file.get(place) for place in places}
+def _all_series(nwb: _Opened, unwanted: Unwanted | None) -> Iterator[_Series]:
+    content, unreadable = nwb.source.content, nwb.unreadable
+    parents = {place: nwb.file.get(place) for place in ("acquisition", "stimulus/presentation")}
     parents = {name: each for name, each in parents.items() if isinstance(each, h5py.Group)}
     content.look_ahead(parents.values())
     wanted: list[tuple[str, h5py.Group, str, bool]] = []
@@ -252,7 +259,7 @@ def _all_series(
                     continue
                 clamp, is_response = _TYPES[kind]
                 if unwanted is not None and unwanted(clamp, _description(group)):
-                    left_out += [path] if (clamp, is_response) == (CURRENT_CLAMP, True) else []
+                    nwb.left_out += clamp == CURRENT_CLAMP and is_response
                     continue
                 wanted.append((path, group, clamp, is_response))
     content.look_for_samples([group for _, group, _, _ in wanted])
@@ -284,8 +291,7 @@ class _UnreadableError(Exception):
     """A series that cannot be used; the message says why."""
 
 
-def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Series:
-    data = group["data"]
+def _require_samples(data: h5py.Dataset) -> None:
     if data.ndim != 1 or data.dtype.kind not in "iuf":
         raise _UnreadableError(f"its data have shape {data.shape} and type {data.dtype}")
     if not 0 < data.shape[0] <= _MAX_POINTS:
@@ -295,6 +301,11 @@ def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Ser
             _stored_at(data, data.shape[0])
         except ValueError as error:
             raise _UnreadableError(str(error)) from error
+
+
+def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Series:
+    data = group["data"]
+    _require_samples(data)
     is_voltage = (clamp == CURRENT_CLAMP) == is_response
     unit = _text(_attribute(data, "unit")) or ("volts" if is_voltage else "amperes")
     factor = (to_millivolts if is_voltage else to_picoamperes)(unit)
@@ -406,36 +417,32 @@ def _timing(group: h5py.Group) -> tuple[float, float]:
 _Pair = tuple[int, _Series, _Series | None]
 
 
-def _pairs(file: h5py.File, series: list[_Series], unreadable: dict[str, str]) -> list[_Pair]:
+def _pairs(nwb: _Opened, series: list[_Series]) -> list[_Pair]:
     """Every response with its stimulus, in order of sweep number."""
     by_address = {each.address: each for each in series}
-    pairs = _from_recordings_table(file, by_address)
-    if pairs is None:
-        pairs = _from_keys(file, series, by_address, unreadable)
+    pairs = _from_recordings_table(nwb.file, by_address) or _from_keys(nwb, series, by_address)
     return sorted(pairs, key=lambda pair: pair[0])
 
 
-def _from_recordings_table(file: h5py.File, by_address: dict[int, _Series]) -> list[_Pair] | None:
+def _from_recordings_table(file: h5py.File, by_address: dict[int, _Series]) -> list[_Pair]:
     """The newer tables, which say outright which response belongs to which stimulus."""
     table = file.get(f"{_ICEPHYS}/intracellular_recordings")
     if not isinstance(table, h5py.Group):
-        return None
+        return []
     responses = _references(file, table, "responses/response", by_address)
-    stimuli = _references(file, table, "stimuli/stimulus", by_address)
+    stimuli = _references(file, table, "stimuli/stimulus", by_address)[: len(responses)]
     pairs: list[_Pair] = []
     used = set()
-    for row, response in enumerate(responses):
+    for row, (response, stimulus) in enumerate(zip_longest(responses, stimuli)):
         if response is None or not response.is_response or response.path in used:
             continue
         used.add(response.path)
-        stimulus = stimuli[row] if row < len(stimuli) else None
-        number = row if response.number is None else response.number
         if stimulus is not None and (stimulus.is_response or stimulus.clamp != response.clamp):
             stimulus = None
-        pairs.append((number, response, stimulus))
+        pairs.append((row if response.number is None else response.number, response, stimulus))
     if len({number for number, _, _ in pairs}) < len(pairs):  # two electrodes at a time
         pairs = [(row, response, stimulus) for row, (_, response, stimulus) in enumerate(pairs)]
-    return pairs or None
+    return pairs
 
 
 def _references(
@@ -460,13 +467,8 @@ def _target(
         return None
 
 
-def _from_keys(
-    file: h5py.File,
-    series: list[_Series],
-    by_address: dict[int, _Series],
-    unreadable: dict[str, str],
-) -> list[_Pair]:
-    numbers = _from_sweep_table(file, by_address)
+def _from_keys(nwb: _Opened, series: list[_Series], by_address: dict[int, _Series]) -> list[_Pair]:
+    numbers = _from_sweep_table(nwb.file, by_address)
     grouped: dict[int, list[_Series]] = defaultdict(list)
     for position, each in enumerate(series):
         number = numbers.get(each.path, each.number)
@@ -481,17 +483,20 @@ def _from_keys(
     pairs: list[_Pair] = []
     for number, members in grouped.items():
         responses = [each for each in members if each.is_response]
-        stimuli = [each for each in members if not each.is_response]
-        for order, response in enumerate(responses):
-            if order:
-                unreadable[response.path] = (
-                    f"sweep {number} has {len(responses)} responses; only the first is used"
-                )
-                continue
-            alike = [each for each in stimuli if each.clamp == response.clamp]
-            same = [each for each in alike if each.electrode == response.electrode]
-            pairs.append((number, response, next(iter(same or alike), None)))
+        for response in responses[:1]:
+            pairs.append((number, response, _stimulus_of(response, members)))
+        for response in responses[1:]:
+            nwb.unreadable[response.path] = (
+                f"sweep {number} has {len(responses)} responses; only the first is used"
+            )
     return pairs
+
+
+def _stimulus_of(response: _Series, members: list[_Series]) -> _Series | None:
+    """The stimulus of a sweep's response: of its electrode, if there is one of it."""
+    alike = [each for each in members if not each.is_response and each.clamp == response.clamp]
+    same = [each for each in alike if each.electrode == response.electrode]
+    return next(iter(same or alike), None)
 
 
 def _from_sweep_table(file: h5py.File, by_address: dict[int, _Series]) -> dict[str, int]:
@@ -522,10 +527,9 @@ def _number_in_name(path: str) -> int | None:
     return int(digits.group()) if digits else None
 
 
-def _reader(
-    path: str, file: h5py.File, source: GuardedFile, series: _Series, number: int
-) -> Callable[..., Samples]:
+def _reader(nwb: _Opened, series: _Series, number: int) -> Callable[..., Samples]:
     """Reads the samples of a series: all, or the first so many."""
+    path, file, source = nwb.path, nwb.file, nwb.source
 
     def stored(points: int) -> Samples:
         data = file[f"{series.path}/data"]
@@ -579,13 +583,6 @@ def _stored_at(data: h5py.Dataset, points: int) -> list[tuple[int, int]]:
     return found
 
 
-def _missing(path: str, number: int) -> Callable[[], Samples]:
-    def read() -> Samples:
-        raise RecordingError(f"{path}, sweep {number}: there is no voltage to read")
-
-    return read
-
-
 def _recorded(file: h5py.File) -> Recorded:
     def text(name: str) -> str | None:
         item = file.get(name)
@@ -597,19 +594,21 @@ def _recorded(file: h5py.File) -> Recorded:
     keywords = file.get("general/keywords")
     if isinstance(keywords, h5py.Dataset):
         words += " " + " ".join(_text(word) or "" for word in np.ravel(_content(keywords)))
-    seal = access = None
     electrodes = file.get(_ICEPHYS)
-    for name in electrodes if isinstance(electrodes, h5py.Group) else ():
-        base = f"{_ICEPHYS}/{name}"
-        seal = seal if seal is not None else _resistance(text(f"{base}/seal"), 1e9)
-        noted = text(f"{base}/initial_access_resistance")
-        access = access if access is not None else _resistance(noted, 1e6)
+    if not isinstance(electrodes, h5py.Group):
+        electrodes = ()
+
+    def noted(name: str, unit: float) -> float | None:
+        """Of the first electrode of which it is known."""
+        values = (_resistance(text(f"{_ICEPHYS}/{each}/{name}"), unit) for each in electrodes)
+        return next((value for value in values if value is not None), None)
+
     return Recorded(
         species=species_called(text("general/subject/species") or ""),
         donor=text("general/subject/subject_id"),
         session=text("session_start_time"),
-        seal=seal,
-        access_resistance=access,
+        seal=noted("seal", 1e9),
+        access_resistance=noted("initial_access_resistance", 1e6),
         simulated="simulated" in words.lower(),
     )
 

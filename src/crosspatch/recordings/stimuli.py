@@ -40,22 +40,17 @@ _UNMEASURED = (
 _MAX_CURRENT = 1e6
 
 
-@dataclass(frozen=True)
-class StimulusSettings:
-    """How stimuli are told apart. The Allen set has steps of 1 s, pulses of 3 ms, ramps of s."""
-
-    #: A step at least this long is a long square, s.
-    long_square: float = 0.2
-    #: A step at most this long is a short square, s.
-    short_square: float = 0.01
-    #: A ramp rises for at least this long, s.
-    ramp: float = 0.1
-    #: Departure of a ramp from a straight line, as a share of its height.
-    straight: float = 0.03
-    #: A test pulse ends before this time, s (IPFX 2.1.2, epochs.TEST_PULSE_MAX_TIME).
-    test_pulse_before: float = 0.4
-    #: Smallest pulse, pA; a command measured through an input is noisy.
-    smallest: float = 0.5
+# How stimuli are told apart. The Allen set has steps of 1 s, pulses of 3 ms, ramps of seconds.
+#: A step at least this long is a long square, at most this long a short square, s.
+_LONG, _SHORT = 0.2, 0.01
+#: A ramp rises for at least this long, s.
+_RAMP_LENGTH = 0.1
+#: Departure of a ramp from a straight line, as a share of its height.
+_STRAIGHT = 0.03
+#: A test pulse ends before this time, s (IPFX 2.1.2, epochs.TEST_PULSE_MAX_TIME).
+_TEST_PULSE_BEFORE = 0.4
+#: Smallest pulse, pA; a command measured through an input is noisy.
+_SMALLEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -116,9 +111,7 @@ class _Pulse:
         return apart < 2e-4 and abs(self.level - other.level) <= near
 
 
-def recognise(
-    recording: Recording, settings: StimulusSettings | None = None
-) -> dict[int, Stimulus]:
+def recognise(recording: Recording) -> dict[int, Stimulus]:
     """Recognise the stimulus of every current-clamp sweep.
 
     A pulse is taken for a test pulse if it is the first of several in a sweep, ends early, and
@@ -136,10 +129,9 @@ def recognise(
     RecordingError
         If no sweep has a command waveform.
     """
-    settings = settings or StimulusSettings()
     found: dict[int, tuple[Stimulus, list[_Pulse]]] = {}
     stimuli: dict[int, Stimulus] = {}
-    reason = None
+    reasons: list[str] = []
     for sweep in recording.current_clamp:
         named = ontology_kind(sweep.description)
         if named == OTHER:
@@ -148,20 +140,21 @@ def recognise(
         try:
             current = _command_of(sweep)
         except RecordingError as error:
-            reason = reason or error.message
+            reasons.append(error.message)
             continue
         empty = Stimulus(NONE, holding=float(current[0]), named=named)
-        found[sweep.number] = (empty, _pulses(current, sweep.rate, settings))
+        found[sweep.number] = (empty, _pulses(current, sweep.rate))
+    if not found and stimuli:
+        return stimuli
     if not found:
-        if stimuli:
-            return stimuli
+        reason = next(iter(reasons), None)
         raise RecordingError(
             f"{recording.name} has no command waveform ({reason})", hint=DESCRIBE_STEP
         )
     holding = Counter(round(empty.holding, 1) for empty, _ in found.values()).most_common(1)[0][0]
-    tests = _test_pulses([pulses for _, pulses in found.values() if pulses], settings)
+    tests = _test_pulses([pulses for _, pulses in found.values()])
     return stimuli | {
-        number: _stimulus(empty, pulses, holding, tests, settings)
+        number: _stimulus(empty, pulses, holding, tests)
         for number, (empty, pulses) in found.items()
     }
 
@@ -217,18 +210,22 @@ def _clusters(places: NDArray[np.intp], gap: int) -> list[NDArray[np.intp]]:
     return [run for run in runs if len(run)]
 
 
-def _pulses(current: Samples, rate: float, settings: StimulusSettings) -> list[_Pulse]:
+def _pulses(current: Samples, rate: float) -> list[_Pulse]:
     """The pulses of a command."""
     clusters = _clusters(np.flatnonzero(np.diff(current)) + 1, round(0.05 * rate))
-    waves = [(int(cluster[0]), int(cluster[-1])) for cluster in clusters if len(cluster) > 8]
-    edges = [int(edge) for cluster in clusters if len(cluster) <= 8 for edge in cluster]
-    pulses = [_wave(current, first, last, rate, settings) for first, last in waves]
+    waves, edges = [], [0]
+    for cluster in clusters:
+        if len(cluster) > 8:
+            waves.append((int(cluster[0]), int(cluster[-1])))
+        else:
+            edges += cluster.tolist()
+    pulses = [_wave(current, first, last, rate) for first, last in waves]
     # Constant runs between the edges that lie outside waves.
     holding = float(current[0])
     runs = [
         (first, last)
-        for first, last in pairwise([0, *edges, len(current)])
-        if abs(float(current[first]) - holding) >= settings.smallest
+        for first, last in pairwise([*edges, len(current)])
+        if abs(float(current[first]) - holding) >= _SMALLEST
         and not any(first < stop and start < last for start, stop in waves)
     ]
     pulses += _flat(current, rate, runs)
@@ -243,30 +240,29 @@ def _flat(current: Samples, rate: float, runs: list[tuple[int, int]]) -> Iterato
         yield _Pulse(first, last, rate, float(current[first]) - float(current[0]), "flat", alone)
 
 
-def _wave(
-    current: Samples, first: int, last: int, rate: float, settings: StimulusSettings
-) -> _Pulse:
+def _wave(current: Samples, first: int, last: int, rate: float) -> _Pulse:
     """A stretch in which the command keeps changing: a ramp if it rises in a straight line."""
     part = np.asarray(current[first - 1 : last], dtype=np.float64)
     level = float(part[-1] - part[0])
     height = float(np.ptp(part))
     shape = "other"
-    if len(part) >= settings.ramp * rate and height >= settings.smallest:
+    if len(part) >= _RAMP_LENGTH * rate and height >= _SMALLEST:
         line = np.linspace(part[0], part[-1], len(part))
         # Digitised finely or coarsely, a ramp stays within a step of the line.
         grain = float(np.max(np.abs(np.diff(part))))
-        if np.max(np.abs(part - line)) <= settings.straight * abs(level) + grain and level:
+        if np.max(np.abs(part - line)) <= _STRAIGHT * abs(level) + grain and level:
             shape = "ramp"
     if shape == "other":
         level = float(part[np.argmax(np.abs(part - part[0]))] - part[0])
     return _Pulse(first, last, rate, level, shape)
 
 
-def _test_pulses(trains: list[list[_Pulse]], settings: StimulusSettings) -> list[_Pulse]:
-    """The test pulses of a recording, of all sweeps with pulses."""
+def _test_pulses(trains: list[list[_Pulse]]) -> list[_Pulse]:
+    """The test pulses of a recording, from the pulses of each sweep."""
+    trains = list(filter(None, trains))
     followed: dict[_Pulse, list[bool]] = {}
     for first, *others in trains:
-        early = first.times[1] <= settings.test_pulse_before
+        early = first.times[1] <= _TEST_PULSE_BEFORE
         if first.shape == "flat" and first.alone and early:
             kind = next((each for each in followed if first.same(each)), first)
             followed.setdefault(kind, []).append(bool(others))
@@ -274,11 +270,7 @@ def _test_pulses(trains: list[list[_Pulse]], settings: StimulusSettings) -> list
 
 
 def _stimulus(
-    empty: Stimulus,
-    pulses: Sequence[_Pulse],
-    holding: float,
-    tests: list[_Pulse],
-    settings: StimulusSettings,
+    empty: Stimulus, pulses: Sequence[_Pulse], holding: float, tests: list[_Pulse]
 ) -> Stimulus:
     """What these pulses are, in a recording with this holding current and these test pulses."""
     if pulses and any(map(pulses[0].same, tests)):
@@ -288,7 +280,7 @@ def _stimulus(
         return empty
     chosen = next((pulse for pulse in pulses if pulse.alone), pulses[0])
     later = [pulse.times[0] for pulse in pulses if pulse.first >= chosen.last]
-    kind = _kind(chosen, settings)
+    kind = _kind(chosen)
     amplitude, level = chosen.level, empty.holding
     if kind == RAMP:  # sweeps that go on where the last one ended start above the holding
         amplitude, level = chosen.level + level - holding, holding
@@ -304,14 +296,14 @@ def _stimulus(
     )
 
 
-def _kind(pulse: _Pulse, settings: StimulusSettings) -> str:
+def _kind(pulse: _Pulse) -> str:
     if pulse.shape == "ramp":
         return RAMP
     duration = (pulse.last - pulse.first) / pulse.rate
-    between = settings.short_square < duration < settings.long_square
+    between = _SHORT < duration < _LONG
     if pulse.shape != "flat" or not pulse.alone or between:
         return OTHER
-    return LONG_SQUARE if duration >= settings.long_square else SHORT_SQUARE
+    return LONG_SQUARE if duration >= _LONG else SHORT_SQUARE
 
 
 @cache
