@@ -56,8 +56,8 @@ _SHORT_AFTER = 0.3
 _AFTER_RAMP = 0.1
 
 #: What IPFX raises where a measurement is impossible.
-_IPFX_ERRORS = (FeatureError, ArithmeticError, AssertionError, AttributeError, LookupError)
-_IPFX_ERRORS += (RuntimeError, TypeError, ValueError)
+_IPFX_ERRORS: tuple[type[Exception], ...] = (FeatureError, ArithmeticError, AssertionError)
+_IPFX_ERRORS += (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 #: What IPFX says of the responses to a stimulus: numbers, tables and lists of tables, by name.
 IpfxFeatures = dict[str, Any]

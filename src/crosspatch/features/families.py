@@ -168,7 +168,7 @@ def _subthreshold_family(name: str, long: Responses, settings: VectorSettings) -
         "subsample_interval": width,
     }
     if name == "step_subthresh":
-        targets = list(settings.subthreshold)
+        targets: list[float] = list(settings.subthreshold)
         vector = feature_vectors.step_subthreshold(steps, targets, **step, amp_tolerance=5)
     else:
         targets = [settings.normalised_at]

@@ -98,15 +98,12 @@ def simulate_cells(
     ----------
     out : path
         Folder for ``sim-<species>-0001.nwb``, … and ``cells.csv``.
-    cells : int
-    species : str
-        mouse or human.
-    seed : int
+    cells, species, seed, style
+        How many, mouse or human, and what they are like.
     jobs : int, optional
         Processes; all cores by default.
     progress : callable, optional
         Called with the cells done and the cells to do.
-    style : Style
 
     Returns
     -------
@@ -130,10 +127,15 @@ def simulate_cells(
         raise RecordingError(f"{out} cannot be made a folder: {error}") from error
     missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, style)]
     tell = progress or (lambda done, total: None)
-    tell(len(plan) - len(missing), len(plan))
+    kept = len(plan) - len(missing)
+    tell(kept, len(plan))
     written = _written(missing, out, min(processes, len(missing)), style)
-    for done, _ in enumerate(written, start=len(plan) - len(missing) + 1):
+    for done, _ in enumerate(written, start=kept + 1):
         tell(done, len(plan))
+    return _write_table(out / CELLS_FILE, plan, species)
+
+
+def _write_table(path: Path, plan: list[PlannedCell], species: str) -> Path:
     table = pd.DataFrame(
         {
             "file": [f"{cell.name}.nwb" for cell in plan],
@@ -144,7 +146,6 @@ def simulate_cells(
             "dataset": f"simulated-{species}",
         }
     )
-    path = out / CELLS_FILE
     with replacing(path, RecordingError) as temporary:
         table.to_csv(temporary, index=False)
     return path
@@ -195,13 +196,7 @@ def _keywords(cell: PlannedCell, style: Style) -> tuple[str, ...]:
 
 
 def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
-    """Subclass and donor of each cell; more cells never change the first ones.
-
-    Raises
-    ------
-    RecordingError
-        If the species is unknown.
-    """
+    """Subclass and donor of each cell; more cells never change the first ones."""
     require_simulated(species)
     which = list(SPECIES).index(species)
     shares = SPECIES[species].simulated_shares
@@ -224,13 +219,7 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
 def write_cell(
     cell: PlannedCell, out: Path, trouble: Trouble = USUAL_TROUBLE, *, style: Style = PLAIN
 ) -> Path:
-    """Simulate a planned cell and write its recording into a folder; returns the file.
-
-    Raises
-    ------
-    RecordingError
-        If the file cannot be written.
-    """
+    """Simulate a planned cell and write its recording into a folder; returns the file."""
     which = list(SPECIES).index(cell.species)
     donor_seed = [_DONOR, cell.seed, which, cell.donor]
     rng = np.random.default_rng([_CELL, cell.seed, which, cell.number])

@@ -133,15 +133,7 @@ def write_nwb(
     sweeps: Sequence[WrittenSweep],
     storage: Storage = INTEGERS,
 ) -> None:
-    """Write a patch-clamp recording as NWB 2, under a temporary name first.
-
-    Parameters
-    ----------
-    path : path
-        Where to; an existing file is replaced.
-    notes : SessionNotes
-    sweeps : sequence of WrittenSweep
-    storage : Storage
+    """Write a patch-clamp recording as NWB 2; an existing file is replaced.
 
     Raises
     ------

@@ -147,19 +147,9 @@ def simulate_neuron(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Simulate the response to an injected current.
 
-    Parameters
-    ----------
-    neuron : PointNeuron
-    current : array, shape (samples,)
-        Injected current, pA.
-    rate : float
-        Samples per second of current and voltage, Hz.
-    rng : Generator or int, optional
-        Source of the channel noise, or its seed; without it there is no noise.
-    stop_after : int, optional
-        Stop `tail` seconds after so many spikes; the voltage then is shorter than the current.
-    tail : float
-        Seconds kept after the last spike.
+    The current is in pA, shape (samples,), at a rate in Hz; `rng` is the source of the channel
+    noise or its seed, without it there is none. After so many spikes (`stop_after`) it goes on for
+    `tail` seconds and stops; the voltage then is shorter than the current.
 
     Returns
     -------
@@ -184,9 +174,8 @@ def simulate_neuron(
     substeps = max(1, int(np.ceil(1e3 / rate / STEP - 1e-9)))
     step = 1e3 / rate / substeps
     blocks = len(current) * substeps // _BLOCK + 2
-    if rng is None:
-        normals = np.zeros(blocks)
-    else:
+    normals = np.zeros(blocks)
+    if rng is not None:
         normals = np.random.default_rng(rng).standard_normal(blocks)
     voltage, spikes = _integrate(
         _parameters(neuron),
@@ -230,10 +219,7 @@ def spike_template(shape: SpikeShape) -> SpikeTemplate:
     for _ in range(40):
         roundness = 0.5 * (low + high)
         fall, fall_time, fall_half = _fall(x, roundness, drop / downstroke)
-        if fall_half < wanted:
-            low = roundness
-        else:
-            high = roundness
+        low, high = (roundness, high) if fall_half < wanted else (low, roundness)
     return rise, 1 - fall, rise_time, fall_time
 
 

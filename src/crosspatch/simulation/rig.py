@@ -99,25 +99,10 @@ def record(
     access_resistance: float = 12.0,
     extra: Extra = no_extra,
 ) -> list[WrittenSweep]:
-    """Record a neuron with the stimulus set, as an experimenter would.
+    """Record a neuron with the stimulus set, as an experimenter would; sweeps in their order.
 
-    Parameters
-    ----------
-    neuron : PointNeuron
-    rng : Generator or int
-        Source of all noise and trouble, or its seed.
-    protocol : StimulusSet, optional
-    trouble : Trouble
-        What may go wrong; by default nothing does.
-    access_resistance : float
-        MOhm, compensated by the bridge.
-    extra : callable
-        As `Extra`; what it draws from generators of its own changes nothing else.
-
-    Returns
-    -------
-    list of WrittenSweep
-        In the order of recording.
+    `rng` is the source of all noise and trouble, or its seed. The access resistance, MOhm, is
+    compensated by the bridge. What `extra` draws from generators of its own changes nothing else.
     """
     rng = np.random.default_rng(rng)
     rig = Rig(neuron, rng, protocol or StimulusSet(), trouble, access_resistance)
@@ -144,10 +129,7 @@ class Rig:
         trouble: Trouble,
         access_resistance: float,
     ) -> None:
-        self.neuron = neuron
-        self.rng = rng
-        self.protocol = protocol
-        self.trouble = trouble
+        self.neuron, self.rng, self.protocol, self.trouble = neuron, rng, protocol, trouble
         self.sweeps: list[WrittenSweep] = []
         self.clock = 0.0
         self.bridge = access_resistance
@@ -162,21 +144,26 @@ class Rig:
     def long_squares(self, *, few: bool) -> None:
         """Record long squares from below rest to above the rheobase; `few` leaves most out."""
         protocol = self.protocol
-        length = protocol.long_square
-        amplitude = protocol.lowest
-        while amplitude <= protocol.highest:
-            wanted = not few or amplitude > 0 or amplitude in (protocol.lowest, -50.0)
-            if wanted and self.square(LONG_SQUARE_COARSE, length, amplitude) and amplitude > 0:
-                break
-            amplitude += protocol.step
-        else:
+        length, step = protocol.long_square, protocol.step
+        count = int((protocol.highest - protocol.lowest) // step) + 1
+        amplitudes = protocol.lowest + step * np.arange(count)
+        if few:
+            amplitudes = amplitudes[(amplitudes > 0) | np.isin(amplitudes, (protocol.lowest, -50))]
+        rheobase = self.first_to_fire(LONG_SQUARE_COARSE, length, amplitudes.tolist())
+        if rheobase is None:
             return
-        rheobase = amplitude
-        half = amplitude - 0.5 * protocol.step
+        half = rheobase - 0.5 * step
         if half > 0 and self.square(LONG_SQUARE_FINE, length, half):
             rheobase = half
         for offset in protocol.offsets[: 2 if few else None]:
             self.square(LONG_SQUARE_FINE, length, rheobase + offset)
+
+    def first_to_fire(self, code: str, length: float, amplitudes: list[float]) -> float | None:
+        """Record squares up to the first depolarising one, pA, at which the cell fires."""
+        for amplitude in amplitudes:
+            if self.square(code, length, amplitude) and amplitude > 0:
+                return amplitude
+        return None
 
     def short_squares(self) -> None:
         """Record short squares around the lowest amplitude that fires, and repeat that one."""
@@ -186,11 +173,9 @@ class Rig:
         lowest = self.lowest_short_square()
         for part in (0.8, 0.9, 0.95):
             self.square(SHORT_SQUARE_COARSE, length, step * round(part * lowest / step))
-        amplitude = step * np.ceil(lowest / step)
-        for _ in range(20):
-            if self.square(SHORT_SQUARE_COARSE, length, amplitude):
-                break
-            amplitude += step
+        amplitudes = [step * (np.ceil(lowest / step) + k) for k in range(21)]
+        found = self.first_to_fire(SHORT_SQUARE_COARSE, length, amplitudes[:20])
+        amplitude = amplitudes[-1] if found is None else found
         for _ in range(protocol.repeats):
             self.square(SHORT_SQUARE_FINE, length, amplitude)
 
@@ -216,13 +201,9 @@ class Rig:
                 protocol.ramp_slope / rate
             )
             current = np.concatenate([self.before(), ramp])
+            spikes, tail = int(rng.integers(4, 9)), rng.uniform(0.05, 0.3)
             voltage, _ = simulate_neuron(
-                self.neuron,
-                current,
-                rate,
-                rng=rng,
-                stop_after=int(rng.integers(4, 9)),
-                tail=rng.uniform(0.05, 0.3),
+                self.neuron, current, rate, rng=rng, stop_after=spikes, tail=tail
             )
             # The acquisition is stopped by hand; the program pads what was planned with zeros.
             planned = start + round(np.ceil(len(voltage) / rate) * rate)
@@ -242,19 +223,13 @@ class Rig:
         """Record a square; whether the cell fired between its start and 50 ms after its end."""
         protocol = self.protocol
         rate = protocol.rate
-        current = np.concatenate(
-            [
-                self.before(),
-                np.full(round(length * rate), amplitude),
-                np.zeros(round(protocol.after * rate)),
-            ]
-        )
+        stimulus, after = np.full(round(length * rate), amplitude), round(protocol.after * rate)
+        current = np.concatenate([self.before(), stimulus, np.zeros(after)])
         late = 0.0 if length > 0.1 else 0.05
         while True:
             voltage, spikes = simulate_neuron(self.neuron, current, rate, rng=self.rng)
-            fired = bool(
-                np.any((spikes >= protocol.onset) & (spikes < protocol.onset + length + late))
-            )
+            until = protocol.onset + length + late
+            fired = bool(np.any((spikes >= protocol.onset) & (spikes < until)))
             failed = self.keep(code, current, voltage)
             if not failed or self.rng.random() >= self.trouble.repeated:
                 return fired
@@ -303,16 +278,7 @@ class Rig:
         """Keep a sweep as it is, and wait a second for the next."""
         rate = self.protocol.rate
         self.sweeps.append(
-            WrittenSweep(
-                stimulus_code=code,
-                current=current,
-                voltage=voltage,
-                rate=rate,
-                start=self.clock,
-                bridge_balance=self.bridge,
-                bias_current=self.bias,
-                clamp=clamp,
-            )
+            WrittenSweep(code, current, voltage, rate, self.clock, self.bridge, self.bias, clamp)
         )
         self.clock += round(len(current) / rate + 1.0, 3)
 

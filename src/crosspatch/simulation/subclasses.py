@@ -41,20 +41,10 @@ def simulated_neuron(
     *,
     donor: np.random.Generator | int | None = None,
 ) -> PointNeuron:
-    """Draw a neuron of a subclass.
+    """Draw a neuron of a subclass; a `RecordingError` if species or subclass is unknown.
 
-    Parameters
-    ----------
-    species, subclass : str
-    rng : Generator or int
-        Source of what is the cell's own, or its seed.
-    donor : Generator or int, optional
-        Source of what cells of a donor share; without it the donor is a new one.
-
-    Raises
-    ------
-    RecordingError
-        If species or subclass is unknown.
+    `rng` is the source (or its seed) of what is the cell's own, `donor` of what cells of a donor
+    share; without it the donor is a new one.
     """
     require_simulated(species, subclass)
     rng = np.random.default_rng(rng)
