@@ -5,10 +5,11 @@ The archive's REST API is documented at https://api.dandiarchive.org/swagger/.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -51,10 +52,7 @@ class DandiPlace:
     def parse(cls, text: str) -> DandiPlace:
         """Read ``dandi:000636``, with ``@version`` and ``/path`` behind it if wanted.
 
-        Raises
-        ------
-        NetworkError
-            If it is written otherwise.
+        A `NetworkError` if it is written otherwise.
         """
         match = _PLACE.fullmatch(text.strip())
         if not match:
@@ -118,13 +116,7 @@ class Archive:
         self.web = web or Web()
 
     def version(self, dandiset: str) -> str:
-        """The newest published version of a dandiset, or ``draft`` if none is.
-
-        Raises
-        ------
-        NetworkError
-            If there is no such dandiset, or the archive does not answer.
-        """
+        """The newest published version of a dandiset, or ``draft`` if none is."""
         about = self._object(f"{self.address}/dandisets/{dandiset}/")
         published = about.get("most_recent_published_version")
         version = published.get("version") if isinstance(published, dict) else None
@@ -133,10 +125,7 @@ class Archive:
     def recordings(self, place: DandiPlace) -> list[Asset]:
         """The NWB files of a dandiset or a part of it, in the order of their paths.
 
-        Raises
-        ------
-        NetworkError
-            If there are none, or the archive's answers do not fit together.
+        A `NetworkError` if there are none, or the archive's answers do not fit together.
         """
         version = place.version or self.version(place.dandiset)
         found: dict[str, Asset] = {}
@@ -154,20 +143,18 @@ class Archive:
         if asset.digests:
             return asset
         metadata = self._object(f"{self.address}/assets/{asset.asset_id}/")
-        about: _Row = {"path": asset.path, "size": asset.size, "asset_id": asset.asset_id}
-        about["metadata"] = metadata
-        known = self._asset(asset.dandiset, asset.version, about)
-        if known is None or not known.digests:
+        known = replace(asset, digests=_digests(metadata), api=self.address)
+        if not known.digests:
             raise NetworkError(f"{asset}: the archive has no checksum of it")
         return known
 
     def _rows(self, place: DandiPlace, version: str) -> Iterator[_Row]:
         address = f"{self.address}/dandisets/{place.dandiset}/versions/{version}/assets/"
-        page, seen, counts = 1, set[str](), list[object]()
-        while True:
-            options = {"page": str(page), "page_size": str(_PAGE), "metadata": "true"}
-            options |= {"order": "path"} | ({"path": place.path} if place.path else {})
-            answer = self._object(address, options)
+        options = {"page_size": str(_PAGE), "metadata": "true", "order": "path"}
+        options |= {"path": place.path} if place.path else {}
+        seen, counts = set[str](), list[object]()
+        for page in itertools.count(1):
+            answer = self._object(address, {"page": str(page)} | options)
             rows = answer.get("results")
             if not isinstance(rows, list):
                 raise NetworkError(f"{address}: the answer has no list of results")
@@ -179,13 +166,7 @@ class Archive:
                 break
             if not rows:
                 raise NetworkError(f"{address}: page {page:,} is empty, but not the last")
-            page += 1
-        for count in counts:
-            if isinstance(count, int) and count != len(seen):
-                raise NetworkError(
-                    f"{address}: {len(seen):,} of {count:,} assets were listed; give the same "
-                    "command again"
-                )
+        _require_all(address, counts, len(seen))
 
     def _asset(self, dandiset: str, version: str, row: _Row) -> Asset | None:
         """A row of the archive's list; None for what is not an NWB file."""
@@ -204,14 +185,7 @@ class Archive:
             raise NetworkError(f"{self.address}: an asset of {dandiset} has the id {name!r}")
         if size < 0:
             raise NetworkError(f"{self.address}: {path} of {dandiset} has {size} bytes")
-        metadata = row.get("metadata")
-        digest = metadata.get("digest") if isinstance(metadata, dict) else None
-        digest = digest if isinstance(digest, dict) else {}
-        digests = {
-            ours: str(digest[theirs]).lower()
-            for ours, theirs in (("sha256", "dandi:sha2-256"), ("dandi-etag", "dandi:dandi-etag"))
-            if digest.get(theirs)
-        }
+        digests = _digests(row.get("metadata"))
         return Asset(dandiset, version, name, path, size, digests, self.address)
 
     def _object(self, address: str, parameters: dict[str, str] | None = None) -> _Row:
@@ -219,6 +193,23 @@ class Archive:
         if not isinstance(answer, dict):
             raise NetworkError(f"{address}: the answer is no JSON object")
         return answer
+
+
+def _require_all(address: str, counts: list[object], seen: int) -> None:
+    """Raise if any of the answers counts other than so many assets."""
+    for count in counts:
+        if isinstance(count, int) and count != seen:
+            raise NetworkError(
+                f"{address}: {seen:,} of {count:,} assets were listed; give the same command again"
+            )
+
+
+def _digests(metadata: object) -> dict[str, str]:
+    """The checksums that an asset's metadata name, as we call them."""
+    found = metadata.get("digest") if isinstance(metadata, dict) else None
+    found = found if isinstance(found, dict) else {}
+    names = {"sha256": "dandi:sha2-256", "dandi-etag": "dandi:dandi-etag"}
+    return {ours: str(found[its]).lower() for ours, its in names.items() if found.get(its)}
 
 
 def _inside(path: str, place: str) -> bool:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crosspatch.archive.dandi import Archive, Asset
@@ -63,18 +63,8 @@ def fetch_assets(
     """Download files of the archive into a folder, with the paths they have in their dandiset.
 
     A file has its name only when all its checksums are right. What was fetched before, whole or in
-    part, is not fetched again, not even after the process was killed.
-
-    Parameters
-    ----------
-    assets : sequence of Asset
-    folder : path
-    archive : Archive, optional
-        Asked for checksums that are not known yet.
-    jobs : int
-        Files at a time.
-    progress : callable, optional
-        Told now and then.
+    part, is not fetched again, not even after the process was killed. The archive is asked for
+    checksums that are not known yet; `jobs` files are fetched at a time.
 
     Raises
     ------
@@ -84,76 +74,76 @@ def fetch_assets(
     folder = Path(folder)
     archive = archive or Archive()
     with _alone(folder), _ledger(folder) as ledger:
-        known: dict[Asset, Path] = {}
-        failures: dict[Asset, str] = {}
-        missing: list[Asset] = []
-        taken: set[Path] = set()
         assets = list(dict.fromkeys(assets))
-        for asset in assets:
-            file = folder / asset.path
-            try:
-                if file in taken:
-                    raise NetworkError(f"{file} is another file of the list already")
-                taken.add(file)
-                there = file.exists() and ledger.is_right(asset, file, archive)
-            except NetworkError as error:
-                failures[asset] = one_line(error)
-                continue
-            except OSError as error:
-                failures[asset] = f"{file} cannot be read: {error.strerror or error}"
-                continue
-            if there:
-                known[asset] = file
-            else:
-                missing.append(asset)
+        known, failures = _there(assets, folder, archive, ledger)
+        kept = len(known)
+        missing = [asset for asset in assets if asset not in known and asset not in failures]
         _require_space(folder, missing)
-        bringing = _Bringing(folder, archive, len(assets), known, failures, missing, progress)
+        bringing = _Bringing(folder, archive, missing, known, failures, progress)
         # Closed, so that what still runs is told to stop.
-        with closing(bringing.run(missing, jobs)) as arriving:
+        with closing(bringing.run(jobs)) as arriving:
             for asset, file in arriving:
                 ledger.add(asset, file)
-        kept = len(known) - bringing.brought
     return Fetched(known, kept, failures)
 
 
+def _there(
+    assets: Sequence[Asset], folder: Path, archive: Archive, ledger: _Ledger
+) -> tuple[dict[Asset, Path], dict[Asset, str]]:
+    """Files that are there, and why others cannot be."""
+    known: dict[Asset, Path] = {}
+    failures: dict[Asset, str] = {}
+    taken: set[Path] = set()
+    for asset in assets:
+        file = folder / asset.path
+        try:
+            if file in taken:
+                raise NetworkError(f"{file} is another file of the list already")
+            taken.add(file)
+            if file.exists() and ledger.is_right(asset, file, archive):
+                known[asset] = file
+        except NetworkError as error:
+            failures[asset] = one_line(error)
+        except OSError as error:
+            failures[asset] = f"{file} cannot be read: {error.strerror or error}"
+    return known, failures
+
+
+@dataclass
 class _Bringing:
     """The threads that download, and what they have done so far."""
 
-    def __init__(
-        self,
-        folder: Path,
-        archive: Archive,
-        total: int,
-        known: dict[Asset, Path],
-        failures: dict[Asset, str],
-        missing: Sequence[Asset],
-        progress: Callable[[FetchProgress], None] | None,
-    ):
-        self.folder, self.archive, self.total = folder, archive, total
-        self.known, self.failures, self.progress = known, failures, progress
-        self.before = len(known)
-        self.brought = 0
-        self.bytes = 0
-        self.bytes_total = sum(asset.size for asset in missing)
-        self.lock = threading.Lock()
-        self.stop = threading.Event()
+    folder: Path
+    archive: Archive
+    missing: Sequence[Asset]
+    known: dict[Asset, Path]
+    failures: dict[Asset, str]
+    progress: Callable[[FetchProgress], None] | None
+    bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, missing: Sequence[Asset], jobs: int) -> Generator[tuple[Asset, Path], None, None]:
+    def __post_init__(self) -> None:
+        self.before = len(self.known)
+        self.total = len(self.missing) + len(self.known) + len(self.failures)
+        self.bytes_total = sum(asset.size for asset in self.missing)
+
+    def run(self, jobs: int) -> Generator[tuple[Asset, Path], None, None]:
         """Every file as it arrives."""
         self._tell()
         waiting: queue.SimpleQueue[Asset] = queue.SimpleQueue()
         ended: queue.SimpleQueue[tuple[Asset, Path | Exception]] = queue.SimpleQueue()
-        for asset in missing:
+        for asset in self.missing:
             waiting.put(asset)
         # Daemons, for a process that is interrupted does not wait for a server that says nothing.
         threads = [
             threading.Thread(target=self._work, args=(waiting, ended), daemon=True)
-            for _ in range(min(jobs, len(missing)))
+            for _ in range(min(jobs, len(self.missing)))
         ]
         try:
             for thread in threads:
                 thread.start()
-            left = len(missing)
+            left = len(self.missing)
             while left:
                 try:
                     asset, outcome = ended.get(timeout=1.0)
@@ -163,7 +153,6 @@ class _Bringing:
                 left -= 1
                 if isinstance(outcome, Path):
                     self.known[asset] = outcome
-                    self.brought += 1
                     yield asset, outcome
                 elif isinstance(outcome, NetworkError):
                     self.failures[asset] = one_line(outcome)
@@ -210,12 +199,9 @@ class _Bringing:
 
     def _tell(self) -> None:
         if self.progress is not None:
-            failed = len(self.failures)
-            done = len(self.known) + failed
-            state = FetchProgress(
-                done, self.total, self.bytes, self.bytes_total, failed, self.before
-            )
-            self.progress(state)
+            done, failed = len(self.known) + len(self.failures), len(self.failures)
+            of_bytes = (self.bytes, self.bytes_total)
+            self.progress(FetchProgress(done, self.total, *of_bytes, failed, self.before))
 
 
 class _Ledger:
@@ -225,13 +211,7 @@ class _Ledger:
         self._base = base
 
     def is_right(self, asset: Asset, file: Path, archive: Archive) -> bool:
-        """Whether a file on disk is the asset.
-
-        Raises
-        ------
-        NetworkError
-            If it is another file, which is left alone.
-        """
+        """Whether a file on disk is the asset; another one is left alone: a `NetworkError`."""
         status = file.stat()
         stamp = (status.st_size, status.st_mtime_ns)
         row = self._base.execute(

@@ -41,13 +41,8 @@ def announce_members(content: Announced, groups: Iterable[h5py.Group]) -> None:
     groups = list(groups)
     trees = [tree for group in groups for tree, _ in _tables(content, _address(group))]
     content.announce([(child, _MEMBERS) for tree in trees for child in _children(content, tree)])
-    members: list[int] = []
-    for group in groups:
-        with suppress(Exception):  # what is damaged is found when it is read
-            links = [group.id.links.get_info(name.encode()) for name in group]
-            members += [link.u for link in links if link.type == h5py.h5l.TYPE_HARD]
-    content.announce([(member, _HEADER) for member in members])
-    content.announce([part for member in members for part in _parts(content, member)[1:]])
+    members = [address for group in groups for address in _linked(group, group)]
+    _announce_headers(content, members, _HEADER)
     # HDF5 looks at a group's tree when it opens the group.
     content.announce([(tree, _NODE) for member in members for tree, _ in _tables(content, member)])
 
@@ -57,13 +52,21 @@ def announce_samples(content: Announced, series: Sequence[h5py.Group]) -> None:
     tables = [table for group in series for table in _tables(content, _address(group))]
     members = [(child, _MEMBERS) for tree, _ in tables for child in _children(content, tree)]
     content.announce([(heap, _HEAP) for _, heap in tables] + members)
-    found = []
-    for group in series:
-        with suppress(Exception):
-            link = group.id.links.get_info(b"data")
-            found += [link.u] if link.type == h5py.h5l.TYPE_HARD else []
-    content.announce([(address, _SAMPLES) for address in found])
-    content.announce([part for address in found for part in _parts(content, address)[1:]])
+    found = [address for group in series for address in _linked(group, ["data"])]
+    _announce_headers(content, found, _SAMPLES)
+
+
+def _linked(group: h5py.Group, names: Iterable[str]) -> list[int]:
+    """Addresses of members of a group that lie in this file."""
+    with suppress(Exception):  # what is damaged is found when it is read
+        links = [group.id.links.get_info(name.encode()) for name in names]
+        return [link.u for link in links if link.type == h5py.h5l.TYPE_HARD]
+    return []
+
+
+def _announce_headers(content: Announced, addresses: list[int], count: int) -> None:
+    content.announce([(address, count) for address in addresses])
+    content.announce([part for address in addresses for part in _parts(content, address)[1:]])
 
 
 def _address(group: h5py.Group) -> int:

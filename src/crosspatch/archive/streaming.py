@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -50,12 +51,7 @@ class RemoteBytes:
     time before samples are read, and must be the same, over a connection without TLS, which would
     protect it; a file whose samples have no checksum is then downloaded as well.
 
-    `verified` makes it do so in any case.
-
-    Raises
-    ------
-    NetworkError
-        If nothing can be had.
+    `verified` makes it do so in any case. A `NetworkError` if nothing can be had.
     """
 
     def __init__(self, asset: Asset, *, verified: bool = False, web: Web | None = None):
@@ -73,18 +69,15 @@ class RemoteBytes:
         self._ahead: list[tuple[int, bytes]] = []
         self._copy: LocalBytes | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        if verified:
+        first = None
+        if not verified:
+            with suppress(NoRangesError):
+                first = self._fetch(0, min(_HEAD, self.size))
+        etag = asset.digests.get("dandi-etag", self._etag)
+        if first is None or self._etag is None or self._etag != etag:
             self._download()
-            return
-        try:
-            first = self._fetch(0, min(_HEAD, self.size))
-        except NoRangesError:
-            self._download()
-            return
-        if self._etag is None or self._etag != asset.digests.get("dandi-etag", self._etag):
-            self._download()
-            return
-        self._keep(0, first)
+        else:
+            self._keep(0, first)
 
     @property
     def protected(self) -> bool:
@@ -113,7 +106,7 @@ class RemoteBytes:
 
     def announce(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch these (offset, count), which will be looked up, several at a time."""
-        if self._copy is not None or self.failure is not None:
+        if not self.doubtful():
             return
         numbers: set[int] = set()
         for offset, count in ranges:
@@ -137,7 +130,7 @@ class RemoteBytes:
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch these (offset, count), which will be read next, in few requests."""
         self._ahead = []
-        if self._copy is not None or self.failure is not None:
+        if not self.doubtful():
             return
         seconds = _blocks(sorted(self._used - self._confirmed), _GAP)
         wanted = [(max(offset - _LEAD, 0), count + _LEAD) for offset, count in ranges if count]
@@ -183,10 +176,8 @@ class RemoteBytes:
 
     def _keep(self, offset: int, content: bytes) -> None:
         """Put whole blocks, the last one of the file included, where they are looked up."""
-        for start in range(0, len(content), _BLOCK):
-            number = (offset + start) // _BLOCK
-            if number not in self._blocks:
-                self._blocks[number] = content[start : start + _BLOCK]
+        for number, block in _numbered(offset, content):
+            self._blocks.setdefault(number, block)
 
     def _shrink(self) -> None:
         while len(self._blocks) * _BLOCK > _CACHE:
@@ -196,11 +187,10 @@ class RemoteBytes:
 
     def _confirm(self, offset: int, content: bytes) -> None:
         """Compare what was looked up with the same bytes fetched again."""
-        for start in range(0, len(content), _BLOCK):
-            number = (offset + start) // _BLOCK
+        for number, block in _numbered(offset, content):
             if number in self._blocks:
                 self._confirmed.add(number)
-                if self._blocks[number] != content[start : start + _BLOCK]:
+                if self._blocks[number] != block:
                     self.failure = DoubtfulBytesError(f"{self.asset}: bytes came wrong")
 
     def _fail(self, error: NetworkError) -> None:
@@ -251,6 +241,11 @@ class RemoteBytes:
         self._copy = LocalBytes(file)
 
 
+def _numbered(offset: int, content: bytes) -> Iterator[tuple[int, bytes]]:
+    for start in range(0, len(content), _BLOCK):
+        yield (offset + start) // _BLOCK, content[start : start + _BLOCK]
+
+
 def _blocks(numbers: Iterable[int], gap: int) -> list[tuple[int, int]]:
     """Sorted blocks as (first, last), those near one another together."""
     return _runs([(number * _BLOCK, _BLOCK) for number in numbers], gap)
@@ -272,15 +267,8 @@ def open_asset(
 ) -> Recording:
     """Open a recording of the archive; only the bytes that are used are fetched.
 
-    Parameters
-    ----------
-    asset : Asset
-    measured_only : bool
-        See `crosspatch.recordings.opening.open_recording`.
-    verified : bool
-        Whether the file is fetched whole and compared with its checksums first.
-    web : Web, optional
-        Counts what comes.
+    Sweeps are left out (`measured_only`) as `open_recording` does. The file can be fetched whole
+    and compared with its checksums first (`verified`); the web counts what comes.
 
     Raises
     ------

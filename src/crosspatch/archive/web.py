@@ -52,6 +52,18 @@ _REDIRECTS = urllib3.Retry(
     other=False,
     respect_retry_after_header=False,
 )
+#: What urllib3 says of a fault, and what it means.
+_SIGNS = {
+    "too many redirects": "it leads from one address to another without end",
+    "certificate": "its certificate is not trusted; SSL_CERT_FILE may name the one that is",
+    "Failed to resolve": "its host name is not known; is there a network?",
+    "Connection refused": "nobody answers at this address",
+    "Network is unreachable": "there is no network",
+    "timed out": "the server does not answer",
+    "IncompleteRead": "the answer is cut short",
+    "RemoteDisconnected": "the server closed the connection",
+    "Connection aborted": "the server closed the connection",
+}
 #: Environment variables that name a file with certificates to be trusted.
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -74,16 +86,8 @@ class WebSettings:
 
     @classmethod
     def of_user(cls, patience: float = float("inf")) -> WebSettings:
-        """The defaults, with the user's ``CROSSPATCH_TIMEOUT``.
-
-        Raises
-        ------
-        NetworkError
-            If it is not a number of seconds.
-        """
-        text = os.environ.get(TIMEOUT_VARIABLE)
-        if not text:
-            return cls(timeout=min(cls.timeout, patience), patience=patience)
+        """The defaults, with the user's ``CROSSPATCH_TIMEOUT``, a number of seconds."""
+        text = os.environ.get(TIMEOUT_VARIABLE) or str(cls.timeout)
         try:
             timeout = float(text)
         except ValueError:
@@ -159,13 +163,7 @@ class Web:
         self._lock = threading.Lock()
 
     def json(self, address: str, parameters: Mapping[str, str] | None = None) -> object:
-        """Get a JSON answer.
-
-        Raises
-        ------
-        NetworkError
-            If there is none; the message says what the server answered.
-        """
+        """Get a JSON answer; a `NetworkError` says what the server answered if there is none."""
 
         def once() -> object:
             with self.get(address, parameters=parameters) as response:
@@ -183,26 +181,10 @@ class Web:
     def part(
         self, address: str, first: int, count: int, *, etag: str | None = None, size: int | None
     ) -> RangePart:
-        """Get some bytes of a file.
+        """Get some bytes of a file; fewer come only where the file ends.
 
-        Parameters
-        ----------
-        address : str
-        first, count : int
-            Which bytes; fewer come only where the file ends.
-        etag : str, optional
-            Entity tag that the file must have.
-        size : int or None
-            Bytes the whole file must have, if known.
-
-        Raises
-        ------
-        ChangedError
-            If the file has another size or entity tag.
-        NoRangesError
-            If the server does not give parts.
-        NetworkError
-            If the bytes do not come.
+        A `ChangedError` if the file has not this size (where known) or entity tag (if given), a
+        `NoRangesError` if the server does not give parts.
         """
         ignored = 0
 
@@ -247,49 +229,32 @@ class Web:
 
         Parameters
         ----------
-        address : str
-        file : Path
-        size : int, optional
-            Bytes it must have.
-        digests : mapping, optional
-            ``sha256`` or ``dandi-etag`` to the checksum it must have.
+        size, digests : optional
+            What it must have: bytes, and checksums by the names ``sha256`` or ``dandi-etag``.
         told : callable, optional
             Told how many bytes came; a negative number where bytes are thrown away.
         stop : Event, optional
             Once set, the download ends with a `StoppedDownloadError`.
-
-        Raises
-        ------
-        NetworkError
-            If it cannot be had, is not what was announced, or cannot be written.
         """
         digests = dict(digests or {})
         mark = hashlib.sha256(repr((size, sorted(digests.items()))).encode()).hexdigest()[:8]
         part = file.with_name(f".{file.name}.{mark}.part")
-        told = told or (lambda _: None)
-        stop = stop or threading.Event()
+        download = _Download(self, address, part, size, told or (lambda _: None), stop)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             if not digests:  # nothing would tell whether what is there is of this file
                 part.unlink(missing_ok=True)
-            told(part.stat().st_size if part.exists() else 0)
-            for _ in range(_WHOLE_TRIES):
-                _Download(self, address, part, size, told, stop).run()
-                wrong = _wrong(part, size, digests)
-                if not wrong:
-                    part.replace(file)
-                    for stale in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
-                        stale.unlink()  # of another version of the file
-                    return
-                told(-part.stat().st_size)
-                part.unlink()
+            wrong = download.bring(digests)
+            if not wrong:
+                part.replace(file)
+                for stale in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
+                    stale.unlink()  # of another version of the file
+                return
         except OSError as error:
+            reason = str(error.strerror or error)
             if error.errno == errno.ENOSPC:
-                raise NetworkError(
-                    f"{file} cannot be written: the disk is full; free space and give the same "
-                    "command again"
-                ) from error
-            raise NetworkError(f"{file} cannot be written: {error.strerror or error}") from error
+                reason = "the disk is full; free space and give the same command again"
+            raise NetworkError(f"{file} cannot be written: {reason}") from error
         raise ChangedError(f"{address} is not the file it should be: {wrong}")
 
     @contextmanager
@@ -378,9 +343,7 @@ class Web:
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = getattr(error, "pause", None)
-            if asked is None:
-                return pauses(state)
-            return min(asked, self.settings.longest_pause)
+            return pauses(state) if asked is None else min(asked, self.settings.longest_pause)
 
         try:
             return tenacity.Retrying(
@@ -400,29 +363,35 @@ class Web:
             ) from error
 
 
+@dataclass
 class _Download:
     """A file on its way into a part that lies beside it, over as many requests as it takes."""
 
-    def __init__(
-        self,
-        web: Web,
-        address: str,
-        part: Path,
-        size: int | None,
-        told: Callable[[int], None],
-        stop: threading.Event,
-    ) -> None:
-        self.web, self.address, self.part, self.size = web, address, part, size
-        self.told, self.stop = told, stop
-        self.etag: str | None = None
-        self.complete = False
-        #: Bytes there were at most: a server without parts begins again each time.
-        self.most = 0
+    web: Web
+    address: str
+    part: Path
+    size: int | None
+    told: Callable[[int], None]
+    stop: threading.Event | None
+    etag: str | None = None
+    complete: bool = False
+    #: Bytes there were at most: a server without parts begins again each time.
+    most: int = 0
 
-    def run(self) -> None:
-        """Bring the part up to its size."""
-        while not self.complete:
-            self.web.patiently(self._once, self.address, self.stop)
+    def bring(self, digests: Mapping[str, str]) -> str:
+        """Bring the whole, up to some times; what is wrong with it, empty if nothing is."""
+        self.told(self.part.stat().st_size if self.part.exists() else 0)
+        wrong = ""
+        for _ in range(_WHOLE_TRIES):
+            self.etag, self.complete, self.most = None, False, 0
+            while not self.complete:
+                self.web.patiently(self._once, self.address, self.stop)
+            wrong = _wrong(self.part, self.size, digests)
+            if not wrong:
+                break
+            self.told(-self.part.stat().st_size)
+            self.part.unlink()
+        return wrong
 
     def _once(self) -> None:
         have = self.part.stat().st_size if self.part.exists() else 0
@@ -470,7 +439,7 @@ class _Download:
                     out.write(piece)
                     have += len(piece)
                     self.told(len(piece))
-                    if self.stop.is_set():
+                    if self.stop is not None and self.stop.is_set():
                         raise StoppedDownloadError(f"{self.address}: stopped")
         except _PassingError:
             # Some of it came anew: go on without counting this as a failure.
@@ -481,19 +450,7 @@ class _Download:
 
 
 def digests_of(file: Path, kinds: Mapping[str, str] | list[str]) -> dict[str, str]:
-    """Checksums of a file, read once.
-
-    Parameters
-    ----------
-    file : Path
-    kinds : names
-        ``sha256`` and ``dandi-etag``, the archive's, an MD5 of the MD5s of parts.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
+    """Checksums of a file, read once: ``sha256`` and ``dandi-etag``, the archive's."""
     known: dict[str, hashlib._Hash | _DandiETag] = {
         "sha256": hashlib.sha256(),
         "dandi-etag": _DandiETag(file.stat().st_size),
@@ -617,18 +574,6 @@ def _etag(response: urllib3.BaseHTTPResponse) -> str | None:
 
 def _reason(error: BaseException) -> str:
     """What happened to a connection, in few words."""
-    text = str(error)
-    for sign, words in (
-        ("too many redirects", "it leads from one address to another without end"),
-        ("certificate", "its certificate is not trusted; SSL_CERT_FILE may name the one that is"),
-        ("Failed to resolve", "its host name is not known; is there a network?"),
-        ("Connection refused", "nobody answers at this address"),
-        ("Network is unreachable", "there is no network"),
-        ("timed out", "the server does not answer"),
-        ("IncompleteRead", "the answer is cut short"),
-        ("RemoteDisconnected", "the server closed the connection"),
-        ("Connection aborted", "the server closed the connection"),
-    ):
-        if sign.lower() in text.lower():
-            return words
-    return in_words(error)
+    text = str(error).lower()
+    found = (words for sign, words in _SIGNS.items() if sign.lower() in text)
+    return next(found, in_words(error))

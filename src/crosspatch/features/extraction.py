@@ -115,10 +115,7 @@ def extract_recording(recording: Recording, settings: ExtractionSettings) -> Cel
 def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Recording, Analysis]:
     """Measure an open recording; it comes back with the step that the settings describe.
 
-    Raises
-    ------
-    RecordingError
-        If no sweep has a command waveform, or the step does not fit the sweeps.
+    A `RecordingError` if no sweep has a command waveform, or the step does not fit the sweeps.
     """
     if settings.step is not None:
         step = settings.step
@@ -131,10 +128,7 @@ def features_of(
 ) -> CellFeatures:
     """The features of a recording that was measured by `analysed`.
 
-    Raises
-    ------
-    RecordingError
-        If no feature of the layout can be measured; the message says why.
+    A `RecordingError` says why if no feature of the layout can be measured.
     """
     layout = load_layout(settings.layout)
     notes = list(analysis.notes)

@@ -31,15 +31,10 @@ _SPIKE_FEATURES = {
 def vector_families(
     analysis: Analysis, settings: VectorSettings
 ) -> tuple[dict[str, Vector], list[str]]:
-    """Compute the families that the recording allows.
+    """Compute the families that the recording allows, and note why parts of them are missing.
 
-    Returns
-    -------
-    families : dict
-        Family to its vector, of the length in ``settings.lengths``; NaN where a part of it was
-        not recorded. A family without any value is not in it.
-    notes : list of str
-        Why families or parts of them are missing.
+    Vectors have the lengths in ``settings.lengths``; NaN where a part was not recorded. A family
+    without any value is left out.
     """
     notes: list[str] = []
     with quiet():

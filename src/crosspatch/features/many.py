@@ -73,7 +73,6 @@ def extract_many(
         As `find_recordings` reads them.
     store_file : path
         Written by `crosspatch.features.store.CellStore`.
-    settings : ExtractionSettings, optional
     jobs : int
         Files at a time on this machine.
     scheduler : str, optional
@@ -83,11 +82,6 @@ def extract_many(
         A file that takes longer is given up, s.
     progress : callable, optional
         Told after every file.
-
-    Returns
-    -------
-    ExtractionProgress
-        Totals.
 
     Raises
     ------
@@ -137,10 +131,7 @@ class Readers:
     def extract(self, source: Source, settings: ExtractionSettings, limit: float) -> _Outcome:
         """Extract a file, as `extract_one` does, in a child that is idle or a new one.
 
-        Raises
-        ------
-        StoppedError
-            If it was closed meanwhile.
+        A `StoppedError` if it was closed meanwhile.
         """
         try:
             child = self._child()

@@ -38,14 +38,9 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
     Definitions are IPFX's (2.1.2). Rheobase is the smallest depolarising long square with a
     spike; the hero sweep is the first between 39 and 61 pA above it. Features of the action
     potential are of the first spike: of the rheobase and hero sweeps, and averaged over sweeps
-    for short squares and ramps.
-
-    Returns
-    -------
-    dict
-        Feature to value in the units of the layouts ``shared`` and ``full`` (mV, ms for widths
-        and time constant, s for latencies and intervals, pA, MOhm). Those that cannot be
-        measured are not in it.
+    for short squares and ramps. Values are in the units of the layouts ``shared`` and ``full`` (mV,
+    ms for widths and time constant, s for latencies and intervals, pA, MOhm); those that cannot be
+    measured are left out.
     """
     values: Values = {}
     with quiet():

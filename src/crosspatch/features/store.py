@@ -47,10 +47,7 @@ def _content_of(source: Path | Asset) -> str | None:
 class CellStore:
     """A SQLite file with one row per recording and settings; used in a ``with`` block.
 
-    Raises
-    ------
-    RecordingError
-        On any use, if the file cannot be written or is not a store.
+    Any use raises a `RecordingError` if the file cannot be written or is not a store.
     """
 
     def __init__(self, file: str | Path):

@@ -136,17 +136,8 @@ class Recording:
     def with_steps(self, start: float, end: float, amplitudes: Sequence[float]) -> Recording:
         """The same recording with a command that the user describes.
 
-        Parameters
-        ----------
-        start, end : float
-            The step in s from the start of a sweep.
-        amplitudes : sequence of float
-            The step's amplitude in pA, one per current-clamp sweep, or a single one for all.
-
-        Raises
-        ------
-        RecordingError
-            If the step does not lie inside a sweep, or the number of amplitudes does not fit.
+        A step in s from the start of a sweep, and its amplitudes in pA, one per current-clamp
+        sweep, or a single one for all. A `RecordingError` if they do not fit the sweeps.
         """
         sweeps = self.current_clamp
         if len(amplitudes) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -59,10 +60,9 @@ def simulated_neuron(
     values = {}
     for row in rows:
         deviation = row.spread * min(max(z[row.parameter], -2.5), 2.5)
-        if row.distribution == "lognormal":
-            values[row.parameter] = row.mean * float(np.exp(deviation))
-        else:
-            values[row.parameter] = row.mean + deviation
+        lognormal = row.distribution == "lognormal"
+        value = row.mean * float(np.exp(deviation)) if lognormal else row.mean + deviation
+        values[row.parameter] = value
     return neuron_with(values)
 
 
@@ -74,16 +74,14 @@ class _Parameter(NamedTuple):
 
 
 @cache
-def _parameters() -> dict[tuple[str, str], tuple[_Parameter, ...]]:
+def _parameters() -> dict[tuple[str, str], list[_Parameter]]:
     text = files("crosspatch.simulation").joinpath("data/simulated_cells.csv")
-    found: dict[tuple[str, str], tuple[_Parameter, ...]] = {}
+    found: dict[tuple[str, str], list[_Parameter]] = defaultdict(list)
     with text.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            cell = (row["species"], row["subclass"])
-            parameter = _Parameter(
-                row["parameter"], float(row["mean"]), float(row["spread"]), row["distribution"]
-            )
-            found[cell] = (*found.get(cell, ()), parameter)
+            mean, spread = float(row["mean"]), float(row["spread"])
+            parameter = _Parameter(row["parameter"], mean, spread, row["distribution"])
+            found[row["species"], row["subclass"]].append(parameter)
     return found
 
 
