@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,15 +170,13 @@ class _Bringing:
         waiting: queue.SimpleQueue[Asset],
         ended: queue.SimpleQueue[tuple[Asset, Path | Exception]],
     ) -> None:
-        while not self.stop.is_set():
-            try:
+        with suppress(queue.Empty):
+            while not self.stop.is_set():
                 asset = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                ended.put((asset, self._bring(asset)))
-            except Exception as error:
-                ended.put((asset, error))
+                try:
+                    ended.put((asset, self._bring(asset)))
+                except Exception as error:
+                    ended.put((asset, error))
 
     def _bring(self, asset: Asset) -> Path:
         asset = self.archive.complete(asset)

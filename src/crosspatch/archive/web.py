@@ -22,7 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -463,6 +463,9 @@ def digests_of(file: Path, kinds: Mapping[str, str] | list[str]) -> dict[str, st
     return {name: str(each.hexdigest()) for name, each in hashes.items()}
 
 
+_md5 = partial(hashlib.md5, usedforsecurity=False)
+
+
 class _DandiETag:
     """The DANDI archive's entity tag, as its schema (dandischema.digests) defines it.
 
@@ -476,12 +479,8 @@ class _DandiETag:
         enough = -(-size // self._MOST)
         self._part = self._PART if -(-size // self._PART) < self._MOST else enough
         self._parts: list[bytes] = []
-        self._open = self._md5()
+        self._open = _md5()
         self._in_open = 0
-
-    @staticmethod
-    def _md5() -> hashlib._Hash:
-        return hashlib.md5(usedforsecurity=False)
 
     def update(self, content: bytes) -> None:
         """Take the next bytes."""
@@ -498,13 +497,13 @@ class _DandiETag:
         """The tag."""
         if self._in_open:
             self._close()
-        whole = self._md5()
+        whole = _md5()
         whole.update(b"".join(self._parts))
         return f"{whole.hexdigest()}-{len(self._parts)}"
 
     def _close(self) -> None:
         self._parts.append(self._open.digest())
-        self._open, self._in_open = self._md5(), 0
+        self._open, self._in_open = _md5(), 0
 
 
 def _wrong(file: Path, size: int | None, digests: Mapping[str, str]) -> str:

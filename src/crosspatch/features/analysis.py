@@ -132,9 +132,7 @@ def analyse(recording: Recording, quality: QualityThresholds | None = None) -> A
             for sweep, stimulus in others:
                 usable.read(sweep, stimulus)
             _take_membrane(long, usable.tests, notes)
-    resistance = float("nan")
-    if long is not None:
-        resistance = float(long.features.get("input_resistance", np.nan))
+    resistance = float(long.features.get("input_resistance", np.nan)) if long else float("nan")
     stimulated = {
         number: result
         for number, result in usable.qualities.items()
@@ -310,11 +308,8 @@ def _long_square(cuts: list[_Cut], notes: list[str]) -> Responses:
     cuts = _alike(cuts, "long squares", notes)
     together = _Together(cuts)
     start, end = together.start, _measured_until(together, notes)
-    extractor, trains = together.extractors(
-        StimulusType.LONG_SQUARE,
-        end=end,
-        min_peak=-25,  # as in IPFX's feature vectors
-    )
+    # The lowest peak is that of IPFX's feature vectors.
+    extractor, trains = together.extractors(StimulusType.LONG_SQUARE, end=end, min_peak=-25)
     lead = start - max(float(sweep.t[0]) for sweep in together.set.sweeps)
     if lead < trains.baseline_interval:
         trains.baseline_interval = lead

@@ -264,21 +264,14 @@ class _Trains:
         self.settings = settings
         targets = np.array(settings.above_rheobase)
         self.levels = len(targets)
-
-        def find(tolerance: float, shift: float | None) -> list[pd.DataFrame | None]:
-            return list(
-                feature_vectors.identify_suprathreshold_spike_info(
-                    long.features, targets, shift=shift, amp_tolerance=tolerance
-                )
-            )
-
+        find = partial(feature_vectors.identify_suprathreshold_spike_info, long.features, targets)
         try:
-            spikes = find(settings.tolerance, settings.shift)
+            spikes = find(shift=settings.shift, amp_tolerance=settings.tolerance)
         except FeatureError:
             # Steps of another size: the nearest within half a spacing will do.
             tolerance = float(np.diff(targets).min()) / 2
             try:
-                spikes = find(tolerance, None)
+                spikes = find(shift=None, amp_tolerance=tolerance)
                 notes.append(f"spike trains: steps within {tolerance:g} pA of those of the layout")
             except FeatureError:
                 spikes = [long.features["spikes_set"][long.features["rheobase_sweep"].name]]

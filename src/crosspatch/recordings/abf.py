@@ -274,10 +274,8 @@ class _Command:
                     hint=DESCRIBE_STEP,
                 ) from error
             waveform = np.asarray(waveform, dtype=np.float64)[: self.points] * self.factor
-            if len(waveform) < self.points:
-                last = waveform[-1] if len(waveform) else 0.0
-                waveform = np.append(waveform, np.full(self.points - len(waveform), last))
-            return waveform
+            last = waveform[-1] if len(waveform) else 0.0
+            return np.append(waveform, np.full(self.points - len(waveform), last))
 
         return read
 

@@ -124,14 +124,11 @@ class Recording:
 
     def sweep(self, number: int) -> Sweep:
         """The current-clamp sweep of this number; a `RecordingError` if there is none."""
-        for sweep in self.current_clamp:
-            if sweep.number == number:
-                return sweep
-        numbers = [sweep.number for sweep in self.current_clamp]
-        raise RecordingError(
-            f"{self.name} has no current-clamp sweep {number}; its numbers are "
-            f"{min(numbers)} to {max(numbers)}"
-        )
+        sweeps = {sweep.number: sweep for sweep in self.current_clamp}
+        if number not in sweeps:
+            numbers = f"its numbers are {min(sweeps)} to {max(sweeps)}"
+            raise RecordingError(f"{self.name} has no current-clamp sweep {number}; {numbers}")
+        return sweeps[number]
 
     def with_steps(self, start: float, end: float, amplitudes: Sequence[float]) -> Recording:
         """The same recording with a command that the user describes.

@@ -177,16 +177,9 @@ def simulate_neuron(
     normals = np.zeros(blocks)
     if rng is not None:
         normals = np.random.default_rng(rng).standard_normal(blocks)
-    voltage, spikes = _integrate(
-        _parameters(neuron),
-        spike_template(neuron.spike),
-        current,
-        normals,
-        step,
-        substeps,
-        -1 if stop_after is None else stop_after,
-        round(tail * rate),
-    )
+    parameters, template = _parameters(neuron), spike_template(neuron.spike)
+    limit = (-1 if stop_after is None else stop_after, round(tail * rate))
+    voltage, spikes = _integrate(parameters, template, current, normals, step, substeps, *limit)
     return voltage, spikes * 1e-3
 
 
