@@ -64,12 +64,8 @@ def fetch_assets(
 
     A file has its name only when all its checksums are right. What was fetched before, whole or in
     part, is not fetched again, not even after the process was killed. The archive is asked for
-    checksums that are not known yet; `jobs` files are fetched at a time.
-
-    Raises
-    ------
-    NetworkError
-        If the folder cannot be written, has too little space, or another process fetches into it.
+    checksums that are not known yet; `jobs` files are fetched at a time. A `NetworkError` if the
+    folder cannot be written, has too little space, or another process fetches into it.
     """
     folder = Path(folder)
     archive = archive or Archive()

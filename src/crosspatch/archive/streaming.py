@@ -270,13 +270,9 @@ def open_asset(
     Sweeps are left out (`measured_only`) as `open_recording` does. The file can be fetched whole
     and compared with its checksums first (`verified`); the web counts what comes.
 
-    Raises
-    ------
-    RecordingError
-        If the file is not a recording, or holds no current-clamp sweep.
-    NetworkError
-        If the file cannot be had; a `crosspatch.recordings.hdf5.DoubtfulBytesError` if it looks
-        damaged, which `verified` settles.
+    A `RecordingError` if the file is not a recording, or holds no current-clamp sweep; a
+    `NetworkError` if it cannot be had, which is a `DoubtfulBytesError` if it looks damaged, which
+    `verified` settles.
     """
     content = RemoteBytes(asset, verified=verified, web=web)
     try:

@@ -48,6 +48,8 @@ _MAX_TEXT = 1 << 20
 _FROM_EPOCHS, _FROM_FILE = 1, 2
 
 _Reader = Callable[[], Samples]
+#: First sample and number of samples of every sweep.
+_Bounds = list[tuple[int, int]]
 
 _kept_to_the_file = False
 
@@ -61,10 +63,7 @@ def keep_to_the_file() -> None:
 def read_abf(path: Path) -> Recording:
     """Open an ABF file; its header is read, its samples are not.
 
-    Raises
-    ------
-    RecordingError
-        If the file is damaged or holds no channel of voltage or current.
+    A `RecordingError` if the file is damaged or holds no channel of voltage or current.
     """
     import pyabf
 
@@ -140,13 +139,7 @@ def _recording(path: Path, header: ABF) -> Recording:
     if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= 64:
         raise _damaged(path, f"{channels} channels at {rate:g} Hz cannot be")
     bounds = _bounds(path, header, channels)
-    voltage, measured = _inputs(path, header)
-    voltages = None if voltage is None else _Channel(path, header, voltage, bounds)
-    currents: _Channel | _Command | None = None
-    if voltages is not None and len({points for _, points in bounds}) == 1:
-        currents = _command(path, header, voltages.channel, bounds[0][1])
-    if currents is None and measured is not None:
-        currents = _Channel(path, header, measured, bounds)
+    voltages, currents = _sources(path, header, bounds)
     clamp = CURRENT_CLAMP if voltages else VOLTAGE_CLAMP
     sweeps = []
     for number, (_, points) in enumerate(bounds):
@@ -163,21 +156,30 @@ def _recording(path: Path, header: ABF) -> Recording:
     )
 
 
-def _inputs(path: Path, header: ABF) -> tuple[int | None, int | None]:
-    """Channels of voltage, None in voltage clamp, and of current, None if there is none."""
+def _sources(
+    path: Path, header: ABF, bounds: _Bounds
+) -> tuple[_Channel | None, _Channel | _Command | None]:
+    """What gives the voltage, None in voltage clamp, and the current, None if there is none."""
     units = [str(unit) for unit in header.adcUnits]
-    voltage = next((k for k, unit in enumerate(units) if to_millivolts(unit)), None)
-    measured = next((k for k, unit in enumerate(units) if to_picoamperes(unit)), None)
+    voltage, measured = _first(units, to_millivolts), _first(units, to_picoamperes)
     if voltage is None and measured is None:
         raise RecordingError(
             f"{path}: no channel has a unit of voltage or current; found {', '.join(units)}"
         )
+    current = None if measured is None else _Channel(path, header, measured, bounds)
     driven = measured == 0 and any(to_millivolts(str(unit)) for unit in header.dacUnits[:1])
-    return None if driven else voltage, measured
+    if voltage is None or driven:
+        return None, current
+    return _Channel(path, header, voltage, bounds), _command(
+        path, header, voltage, bounds
+    ) or current
 
 
-def _bounds(path: Path, header: ABF, channels: int) -> list[tuple[int, int]]:
-    """First sample and number of samples of every sweep."""
+def _first(units: list[str], factor: Callable[[str], float | None]) -> int | None:
+    return next((k for k, unit in enumerate(units) if factor(unit)), None)
+
+
+def _bounds(path: Path, header: ABF, channels: int) -> _Bounds:
     count = int(header.sweepCount)
     lengths = [int(header.sweepPointCount)] * count
     synch = getattr(header, "_synchArraySection", None)
@@ -204,7 +206,7 @@ def _bounds(path: Path, header: ABF, channels: int) -> list[tuple[int, int]]:
 class _Channel:
     """Reads the samples of one channel, sweep by sweep."""
 
-    def __init__(self, path: Path, header: ABF, channel: int, bounds: list[tuple[int, int]]):
+    def __init__(self, path: Path, header: ABF, channel: int, bounds: _Bounds):
         self.path, self.channel, self.bounds = path, channel, bounds
         unit = str(header.adcUnits[channel])
         factor = to_millivolts(unit) or to_picoamperes(unit) or 1.0
@@ -239,14 +241,16 @@ def _outputs(header: ABF) -> Any:
     return header._headerV1 if header.abfVersion["major"] == 1 else header._dacSection
 
 
-def _command(path: Path, header: ABF, voltage: int, points: int) -> _Command | None:
-    """Of the output that drives the cell, if the file describes a waveform for it."""
+def _command(path: Path, header: ABF, voltage: int, bounds: _Bounds) -> _Command | None:
+    """Of the output that drives the cell, if the file describes a waveform of one length for it."""
+    if len({points for _, points in bounds}) > 1:
+        return None
     section, units = _outputs(header), [str(unit) for unit in header.dacUnits]
     count = min(len(units), len(section.nWaveformEnable))
     for channel in dict.fromkeys([voltage, *range(count)]):
         factor = to_picoamperes(units[channel]) if channel < count else None
         if factor and section.nWaveformEnable[channel] and section.nWaveformSource[channel]:
-            return _Command(path, header, channel, points, factor)
+            return _Command(path, header, channel, bounds[0][1], factor)
     return None
 
 

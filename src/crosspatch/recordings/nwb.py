@@ -104,14 +104,9 @@ def read_nwb(content: Bytes, path: str, unwanted: Unwanted | None = None) -> Rec
     content is closed with the recording; the path is what messages call it, and the cell is named
     after its last part. Of series that are `unwanted` little more than the name is read.
 
-    Raises
-    ------
-    RecordingError
-        If the file is damaged, not an NWB 2 file, or holds no patch-clamp series.
-    NetworkError
-        If the file is not here and bytes of it cannot be had.
-    DoubtfulBytesError
-        If bytes that came over the network do not make a sound file.
+    A `RecordingError` if the file is damaged, not an NWB 2 file, or holds no patch-clamp series; a
+    `NetworkError` if it is not here and bytes of it cannot be had, or (`DoubtfulBytesError`) do not
+    make a sound file.
     """
     try:
         recording = _open(content, path, unwanted)
@@ -242,32 +237,37 @@ def _require_alike(path: str, found: list[_Series]) -> None:
 
 
 def _all_series(nwb: _Opened, unwanted: Unwanted | None) -> Iterator[_Series]:
-    content, unreadable = nwb.source.content, nwb.unreadable
+    content = nwb.source.content
     parents = {place: nwb.file.get(place) for place in ("acquisition", "stimulus/presentation")}
     parents = {name: each for name, each in parents.items() if isinstance(each, h5py.Group)}
     content.look_ahead(parents.values())
-    wanted: list[tuple[str, h5py.Group, str, bool]] = []
-    for place, parent in parents.items():
-        for name in parent:
-            path = f"/{place}/{name}"
-            with _noting(path, unreadable):
-                if isinstance(parent.get(name, getlink=True), h5py.ExternalLink):
-                    raise _UnreadableError("it lies in another file, which is not followed")
-                group = parent[name]
-                kind = _text(_attribute(group, "neurodata_type"))
-                if kind not in _TYPES:
-                    continue
-                clamp, is_response = _TYPES[kind]
-                if unwanted is not None and unwanted(clamp, _description(group)):
-                    nwb.left_out += clamp == CURRENT_CLAMP and is_response
-                    continue
-                wanted.append((path, group, clamp, is_response))
+    wanted = [each for place in parents for each in _wanted(nwb, place, parents[place], unwanted)]
     content.look_for_samples([group for _, group, _, _ in wanted])
     for path, group, clamp, is_response in wanted:
-        with _noting(path, unreadable):
+        with _noting(path, nwb.unreadable):
             if not content.protected:
                 _require_checksum(group["data"])
             yield _series(group, path, clamp, is_response)
+
+
+def _wanted(
+    nwb: _Opened, place: str, parent: h5py.Group, unwanted: Unwanted | None
+) -> Iterator[tuple[str, h5py.Group, str, bool]]:
+    """Path and group of the series that are looked at, their clamp, and whether they respond."""
+    for name in parent:
+        path = f"/{place}/{name}"
+        with _noting(path, nwb.unreadable):
+            if isinstance(parent.get(name, getlink=True), h5py.ExternalLink):
+                raise _UnreadableError("it lies in another file, which is not followed")
+            group = parent[name]
+            kind = _text(_attribute(group, "neurodata_type"))
+            if kind not in _TYPES:
+                continue
+            clamp, is_response = _TYPES[kind]
+            if unwanted is not None and unwanted(clamp, _description(group)):
+                nwb.left_out += clamp == CURRENT_CLAMP and is_response
+                continue
+            yield path, group, clamp, is_response
 
 
 @contextmanager

@@ -53,13 +53,7 @@ def open_recording(source: str | Path, *, measured_only: bool = False) -> Record
 
 
 def require_current_clamp(recording: Recording) -> Recording:
-    """A recording in which something can be measured.
-
-    Raises
-    ------
-    RecordingError
-        If it holds no current-clamp sweep; it is closed then.
-    """
+    """A recording in which something can be measured; else it is closed: a `RecordingError`."""
     if not recording.current_clamp:
         recording.close()
         wanted, found = "current-clamp sweep", "no sweeps"

@@ -122,12 +122,8 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
     Returns
     -------
     dict
-        Sweep number to stimulus. A sweep whose command cannot be read is not in it.
-
-    Raises
-    ------
-    RecordingError
-        If no sweep has a command waveform.
+        Sweep number to stimulus. A sweep whose command cannot be read is not in it; a
+        `RecordingError` if none can.
     """
     found: dict[int, tuple[Stimulus, list[_Pulse]]] = {}
     stimuli: dict[int, Stimulus] = {}

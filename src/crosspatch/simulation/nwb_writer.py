@@ -135,11 +135,8 @@ def write_nwb(
 ) -> None:
     """Write a patch-clamp recording as NWB 2; an existing file is replaced.
 
-    Raises
-    ------
-    RecordingError
-        If there are no sweeps, a sweep's current and voltage differ in length, or the file cannot
-        be written; nothing is left behind then.
+    A `RecordingError` if there are no sweeps, a sweep's current and voltage differ in length, or
+    the file cannot be written; nothing is left behind then.
     """
     path = Path(path)
     if not sweeps:

@@ -149,7 +149,8 @@ def simulate_neuron(
 
     The current is in pA, shape (samples,), at a rate in Hz; `rng` is the source of the channel
     noise or its seed, without it there is none. After so many spikes (`stop_after`) it goes on for
-    `tail` seconds and stops; the voltage then is shorter than the current.
+    `tail` seconds and stops; the voltage then is shorter than the current. A `RecordingError` if
+    the current is not one row of finite numbers, or rate or neuron make no sense.
 
     Returns
     -------
@@ -157,11 +158,6 @@ def simulate_neuron(
         Membrane potential, mV.
     spikes : array
         Times at which spikes crossed their threshold, s.
-
-    Raises
-    ------
-    RecordingError
-        If the current is not one row of finite numbers, or rate or neuron make no sense.
     """
     current = np.ascontiguousarray(current, dtype=np.float64)
     if current.ndim != 1 or not np.isfinite(current).all():
