@@ -106,14 +106,9 @@ class ReadSettings:
 
 
 def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
-    """A batch with cell ids that stand once: a second one gets a number.
+    """A batch with cell ids that stand once: a second one gets a number, which is said.
 
-    Parameters
-    ----------
-    batch : Batch
-    seen : Counter
-        Ids of the batches before; those of this one are added.
-    say : callable
+    `seen` counts the ids of the batches before; those of this one are added.
     """
     ids, twice = [], []
     for cell_id in batch.given_ids:
@@ -160,21 +155,8 @@ def read_recordings(
 ) -> Batch:
     """Measure recordings; one that gives no feature is a cell without values, with the reason.
 
-    Parameters
-    ----------
-    files : sequence of Path or Asset
-    settings : ReadSettings
-    say : callable
-        Told what could not be read.
-    progress : callable, optional
-        Told after every recording.
-    words : callable
-        What is said of an error.
-
-    Raises
-    ------
-    RecordingError
-        If the model's features cannot be measured on recordings.
+    `say` is told what could not be read, in the `words` for its error; `progress` after every
+    recording. A RecordingError if the model's features cannot be measured on recordings.
     """
     how = extraction_settings(settings)
     if len(files) == 1 and isinstance(files[0], Path):
@@ -191,13 +173,7 @@ def read_recordings(
 
 
 def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
-    """What is measured on a recording for a model.
-
-    Raises
-    ------
-    RecordingError
-        If the model's features cannot be measured on recordings.
-    """
+    """What is measured on a recording for a model; a RecordingError if it cannot be."""
     layout = settings.layout
     if layout.name not in LAYOUT_NAMES or load_layout(layout.name).features != layout.features:
         raise RecordingError(
@@ -213,18 +189,7 @@ def recordings_batch(
     say: Say,
     words: Callable[[CrosspatchError], str] = str,
 ) -> Batch:
-    """Recordings that were measured, or could not be, as cells.
-
-    Parameters
-    ----------
-    measured : iterable of (Source, CellFeatures or Failure)
-        At least one. One that gave no feature is a cell without values, with the reason.
-    settings : ReadSettings
-    say : callable
-        Told what could not be read.
-    words : callable
-        What is said of an error.
-    """
+    """Recordings that were measured, at least one, as cells; see `read_recordings`."""
     cells = [_of_recording(file, outcome, settings, words) for file, outcome in measured]
     for cell in cells:
         if cell.unread[0] is not None:

@@ -29,28 +29,11 @@ def default_model(
     jobs: int = 1,
     progress: Stage | None = None,
 ) -> Artifact:
-    """The default model of a species, from the user's cache or trained now.
+    """The default model of a species, from the user's cache or trained now, which is said.
 
-    Another version of crosspatch, of its libraries or of the tables means another model.
-
-    Parameters
-    ----------
-    species : str
-        ``mouse`` or ``human``.
-    say : callable
-        Told when training begins.
-    data_dir : path, optional
-        Data directory with the Allen tables.
-    jobs : int
-    progress : callable, optional
-        Told what is being done, how many fits are done, of how many.
-
-    Raises
-    ------
-    CohortError
-        If it must be trained and the tables are not there.
-    ModelError
-        If the cache cannot be written.
+    Another version of crosspatch, of its libraries or of the tables means another model. A
+    CohortError if it must be trained and the tables are not there, a ModelError if it cannot be
+    kept.
     """
     pinned = {name: source.sha256 for name, source in source_files().items()}
     code = code_digest("features", "cohorts", "models", "evaluation", "prediction")

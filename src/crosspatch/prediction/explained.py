@@ -227,18 +227,9 @@ def explain_prediction(
 
 
 def write_contributions(explanations: Sequence[CellExplanation], file: str | Path) -> None:
-    """Write the contributions of several cells as a csv that explains itself.
+    """Write the contributions of cells of one prediction as a csv that explains itself.
 
-    Parameters
-    ----------
-    explanations : sequence of CellExplanation
-        From one call of `explain_cells`.
-    file : path
-
-    Raises
-    ------
-    CohortError
-        If it cannot be written.
+    A CohortError if it cannot be written.
     """
     lines = header_lines(explanations[0].header) if explanations else []
     lines.append(

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
     """Probabilities of cells as stacked bars, one row per cell, with its set and verdict.
 
-    Parameters
-    ----------
-    prediction : Prediction
-    n_all : int
-        Rows there are in all, if not all are drawn.
+    There are `n_all` rows in all, if not all are drawn.
     """
     from matplotlib.figure import Figure
 

@@ -125,18 +125,9 @@ class Inputs:
 
 
 def find_inputs(given: Sequence[Given], listener: Listener) -> Inputs:
-    """Sort inputs into recordings and tables; of several, one that cannot be read costs a line.
+    """Sort inputs into recordings and tables, and say what is given twice.
 
-    Parameters
-    ----------
-    given : sequence
-    listener : Listener
-        Told what is given twice, and what cannot be read.
-
-    Raises
-    ------
-    CrosspatchError
-        If the only one cannot be read.
+    Of several, one that cannot be read costs a line; the only one is an error.
     """
     found = Inputs()
     for each in given:
@@ -186,16 +177,8 @@ def read_inputs(
 ) -> Iterator[Batch]:
     """Cells of recordings and tables, in batches; an input that cannot be read costs a line.
 
-    A recording that gives no feature is a cell without values, with the reason.
-
-    Parameters
-    ----------
-    inputs : Inputs
-        What could not be read is noted in it.
-    settings : ReadSettings
-    listener : Listener
-    progress : callable, optional
-        Told after every recording.
+    It is noted in `inputs`. A recording that gives no feature is a cell without values, with the
+    reason. `progress` is told after every recording.
     """
     seen: Counter[str] = Counter()
     say = listener.say
@@ -347,12 +330,7 @@ def predict(
 
 
 class Messages:
-    """Keeps the lines that are said, and says them to whoever asked for them.
-
-    Parameters
-    ----------
-    say : callable or None
-    """
+    """Keeps the lines that are said, and says them to whoever asked for them."""
 
     def __init__(self, say: Say | None) -> None:
         self.say = say

@@ -262,13 +262,7 @@ def _first_shifts(shifts: Sequence[tuple[str, float, str]]) -> str:
 
 
 def require_sets(sets: str) -> None:
-    """Check the kind of prediction sets.
-
-    Raises
-    ------
-    ModelError
-        If there is none of this name.
-    """
+    """Refuse a kind of prediction sets that is not known, by a ModelError."""
     if sets not in SETS:
         raise ModelError(f"no prediction sets '{sets}'; choose from: {', '.join(SETS)}")
 

@@ -45,13 +45,7 @@ class LeftOut:
 
 
 def left_out(text: str | None, protocol: str = "donor") -> LeftOut | None:
-    """Read RUN:FOLD.
-
-    Raises
-    ------
-    ModelError
-        If it is something else.
-    """
+    """Read RUN:FOLD; a ModelError if it is something else."""
     if text is None:
         return None
     run, _, fold = text.partition(":")
