@@ -113,9 +113,9 @@ def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
     fitted = []
     evaluate = module._evaluate
 
-    def spy(job, folder):
+    def spy(job):
         fitted.append(job)
-        return evaluate(job, folder)
+        return evaluate(job)
 
     monkeypatch.setattr(module, "_evaluate", spy)
     result = run({"human": human}, out=out)
@@ -185,7 +185,7 @@ def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(
             calibrated,
             "",
         )
-        return np.array(module._evaluate(job, None)[1]["probabilities"])
+        return np.array(module._evaluate(job)["probabilities"])
 
     expected = probabilities(cells, fold.test)
     y, donors, X = cells.y.copy(), cells.donors.copy(), cells.X.copy()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Unpack
 
 import anndata
@@ -22,7 +21,6 @@ from crosspatch.evaluation.results import (
     BENCHMARK,
     BenchmarkResult,
     CalibrationTables,
-    ResultFolder,
     benchmark_result,
 )
 from crosspatch.evaluation.runner import RunKeywords, RunSettings
@@ -103,11 +101,8 @@ def benchmark(
     """
     run = RunSettings(**settings)
     protocol = protocol_named(run.protocol)
-    work = [
-        job
-        for task, entries in _entries(_tasks(tasks, cohorts), models, given=tasks is not None)
-        for job in _jobs(task, entries, cohorts, run, calibration)
-    ]
+    able = _entries(_tasks(tasks, cohorts), models, given=tasks is not None)
+    work = list(_jobs(able, cohorts, run, calibration))
     run.require_device_for(job.entry for job in work)
     told = runner.run_settings(
         BENCHMARK,
@@ -123,11 +118,11 @@ def benchmark(
         device=run.device,
         calibration=calibration,
     )
-    folder = ResultFolder(Path(run.out)).begin(told) if run.out is not None else None
+    folder = run.begun(told)
     # Long ones first, so that the last worker is not left with one. What two tasks share is done
     # once.
     ordered = sorted(work, key=lambda job: not job.entry.needs_source)
-    outcomes = runner.run_units(ordered, _evaluate, run.jobs, folder, run.progress)
+    outcomes = runner.run_units(ordered, _evaluate, run, folder)
     done = [(job, outcomes[job.name]) for job in work]
     rows, confusion = zip(*(_rows(*each) for each in done), strict=True)
     result = benchmark_result(
@@ -161,9 +156,7 @@ def _entries(
     found = []
     for task in tasks:
         names = dict.fromkeys(models or task.models)
-        entries = [model_entry(name) for name in names]
-        able = [entry for entry in entries if task.source or not entry.needs_source]
-        if able:
+        if able := _able(task, names):
             found.append((task, able))
         elif given:
             raise EvaluationError(
@@ -171,41 +164,42 @@ def _entries(
                 "from a second species",
                 hint="use {task} transfer",
             )
-    _refuse_idle(set(models or ()) - {entry.name for _, able in found for entry in able})
+    if idle := set(models or ()) - {entry.name for _, able in found for entry in able}:
+        raise EvaluationError(
+            f"model '{min(idle)}' learns from a second species and is used in task 'transfer' only",
+            hint="add {task} transfer",
+        )
     return found
 
 
-def _refuse_idle(models: set[str]) -> None:
-    """Refuse models that no task can use."""
-    if models:
-        raise EvaluationError(
-            f"model '{min(models)}' learns from a second species and is used in task 'transfer' "
-            "only",
-            hint="add {task} transfer",
-        )
+def _able(task: Task, names: Iterable[str]) -> list[ModelEntry]:
+    """The models of these names that can do a task."""
+    entries = [model_entry(name) for name in names]
+    return [entry for entry in entries if task.source or not entry.needs_source]
 
 
 def _jobs(
-    task: Task,
-    entries: Sequence[ModelEntry],
+    able: Sequence[tuple[Task, Sequence[ModelEntry]]],
     cohorts: Mapping[str, anndata.AnnData],
     run: RunSettings,
     calibrated: bool,
 ) -> Iterator[_Job]:
-    cells = cells_for(task, cohorts, run.alignment)
-    target, source = cells[task.species], cells.get(task.source or "")
-    digests = target.digest, source.digest if source is not None else ""
     protocol = protocol_named(run.protocol)
-    for number in range(protocol.runs):
-        for fold in make_folds(target.y, target.donors, protocol, task, number, run.seed):
-            for entry in entries:
-                second = (source, digests[1]) if entry.needs_source else (None, "")
-                key = runner.fold_key(entry, protocol, fold, digests[0], second[1], run.device)
-                where = run.device, calibrated, key
-                yield _Job(task, entry, protocol, fold, target, second[0], *where)
+    for task, entries in able:
+        cells = cells_for(task, cohorts, run.alignment)
+        target, source = cells[task.species], cells.get(task.source or "")
+        digest = source.digest if source is not None else ""
+        for number in range(protocol.runs):
+            for fold in make_folds(target.y, target.donors, protocol, task, number, run.seed):
+                for entry in entries:
+                    second = (source, digest) if entry.needs_source else (None, "")
+                    digests = target.digest, second[1]
+                    key = runner.fold_key(entry, protocol, fold, *digests, run.device)
+                    where = run.device, calibrated, key
+                    yield _Job(task, entry, protocol, fold, target, second[0], *where)
 
 
-def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, FoldOutcome]:
+def _evaluate(job: _Job) -> FoldOutcome:
     """Fit a fresh model on a fold's training cells and test it; on one core."""
     started = time.perf_counter()
     fold, target, by_donor = job.fold, job.target, job.protocol.by_donor
@@ -220,7 +214,7 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, FoldOutcome]
         tested = target.X[fold.test]
         probabilities = model.predict_proba(tested)
         judged = uncertainty.judged_outcome(model, tested) if job.calibrated else None
-    outcome: FoldOutcome = {
+    return {
         "classes": [str(name) for name in model.classes_],
         "cell_ids": target.cell_ids[fold.test].tolist(),
         "y": target.y[fold.test].tolist(),
@@ -229,9 +223,6 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, FoldOutcome]
         "judged": judged,
         "seconds": time.perf_counter() - started,
     }
-    if folder is not None:
-        folder.store(job.name, outcome)
-    return job.name, outcome
 
 
 def _place(job: _Job) -> Place:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -170,11 +171,10 @@ def learning_curve(
         jobs=run.jobs,
         device=run.device,
     )
-    folder = None
-    if run.out is not None:
-        folder = ResultFolder(Path(run.out), CURVE_TABLES, _Outcome.__required_keys__).begin(told)
+    needs = _Outcome.__required_keys__
+    folder = run.begun(told, partial(ResultFolder, tables=CURVE_TABLES, needs=needs))
     ordered = sorted(work, key=lambda job: not job.entry.uses_device)  # slow ones first
-    outcomes = runner.run_units(ordered, _evaluate, run.jobs, folder, run.progress)
+    outcomes = runner.run_units(ordered, _evaluate, run, folder)
     cuts = dict(_cuts(cohorts[CURVE_TASK.species], target))
     results = pd.DataFrame([row for job in work for row in _rows(job, outcomes[job.name], cuts)])
     curve = LearningCurve(results, summarize_draws(results), gains(results), told)
@@ -256,7 +256,7 @@ def _divisible(y: NDArray, donors: NDArray, seed: int) -> bool:
         return False
 
 
-def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, _Outcome]:
+def _evaluate(job: _Job) -> _Outcome:
     target, test = job.target, job.draw.fold.test
     points: dict[str, _Point] = {}
     with runner.one_core():
@@ -273,10 +273,7 @@ def _evaluate(job: _Job, folder: ResultFolder | None) -> tuple[str, _Outcome]:
                 "seconds": time.perf_counter() - started,
             }
     y = target.y[test].tolist()
-    outcome: _Outcome = {"classes": list(target.classes), "y": y, "points": points}
-    if folder is not None:
-        folder.store(job.name, outcome)
-    return job.name, outcome
+    return {"classes": list(target.classes), "y": y, "points": points}
 
 
 def _fitter(job: _Job) -> Callable[[NDArray[np.intp]], BaseEstimator | None]:

@@ -27,7 +27,7 @@ from crosspatch.cohorts.cells import Cells, provenance
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.protocols import Protocol
-from crosspatch.evaluation.results import ResultFolder
+from crosspatch.evaluation.results import ResultFolder, Settings
 from crosspatch.evaluation.splits import Fold
 from crosspatch.features.layouts import Layout
 from crosspatch.models.registry import ModelEntry
@@ -44,7 +44,7 @@ class Unit(TypeProtocol):
 
 
 AnyUnit = TypeVar("AnyUnit", bound=Unit)
-AnyOutcome = TypeVar("AnyOutcome")
+AnyOutcome = TypeVar("AnyOutcome", bound=Mapping[str, object])
 
 # Rooms that the numbers of a fold come from.
 _ROOMS = ("features", "cohorts", "models", "evaluation")
@@ -96,6 +96,12 @@ class RunSettings:
         """Check the device, if one of the models uses it; see `require_device`."""
         if any(entry.uses_device for entry in entries):
             require_device(self.device)
+
+    def begun(
+        self, settings: Settings, kind: Callable[[Path], ResultFolder] = ResultFolder
+    ) -> ResultFolder | None:
+        """The folder for the results, begun; None where nothing is stored."""
+        return None if self.out is None else kind(Path(self.out)).begin(settings)
 
 
 def require_device(device: str) -> None:
@@ -150,25 +156,23 @@ def run_settings(
 
 def run_units(
     parts: Sequence[AnyUnit],
-    evaluate: Callable[[AnyUnit, ResultFolder | None], tuple[str, AnyOutcome]],
-    jobs: int,
+    evaluate: Callable[[AnyUnit], AnyOutcome],
+    run: RunSettings,
     folder: ResultFolder | None,
-    progress: Progress | None,
 ) -> dict[str, AnyOutcome]:
-    """Outcomes of all parts by name, on one core each; what is stored is taken over.
+    """Outcomes of all parts by name, in `run.jobs` processes; what is stored is taken over.
 
     Parameters
     ----------
     parts : sequence
         Each has a ``name`` that is unlike for everything its outcome depends on.
     evaluate : callable
-        Takes a part and the folder, stores the outcome, and gives name and outcome.
-    jobs : int
-        Worker processes.
+        From a part to its outcome.
+    run : RunSettings
     folder : ResultFolder, optional
-    progress : callable, optional
+        Where outcomes are stored as they are done.
     """
-    tell = progress or (lambda done, total: None)
+    tell = run.progress or (lambda done, total: None)
     todo = {part.name: part for part in parts}
     total = len(todo)
     outcomes: dict[str, AnyOutcome] = {}
@@ -177,12 +181,24 @@ def run_units(
         folder = replace(folder, path=folder.path.absolute())
         outcomes = {name: stored for name in todo if (stored := folder.load(name)) is not None}
     tell(len(outcomes), total)
-    work = [delayed(evaluate)(todo[name], folder) for name in todo if name not in outcomes]
+    left = [part for name, part in todo.items() if name not in outcomes]
+    work = [delayed(_stored)(part, evaluate, folder) for part in left]
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        for name, outcome in Parallel(jobs, return_as="generator_unordered", batch_size=1)(work):
+        for name, outcome in Parallel(run.jobs, return_as="generator_unordered", batch_size=1)(
+            work
+        ):
             outcomes[name] = outcome
             tell(len(outcomes), total)
     return outcomes
+
+
+def _stored(
+    part: AnyUnit, evaluate: Callable[[AnyUnit], AnyOutcome], folder: ResultFolder | None
+) -> tuple[str, AnyOutcome]:
+    outcome = evaluate(part)
+    if folder is not None:
+        folder.store(part.name, outcome)
+    return part.name, outcome
 
 
 def build_model(

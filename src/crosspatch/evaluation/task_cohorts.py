@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import anndata
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.cohorts.dataset import collections
+from crosspatch.cohorts.dataset import Dataset, collections
 from crosspatch.cohorts.loading import AUTO, SIMULATED
 from crosspatch.cohorts.made_up import load_simulated
 from crosspatch.errors import CohortError, EvaluationError
@@ -63,24 +64,13 @@ def load_cohorts(
     """
     needed = _species_of(tasks)
     if list(names) == [SIMULATED]:
-        layout = features or "gouwens"
-        return {
-            species: load_simulated(
-                species, layout, simulate_in, seed=seed, jobs=jobs, progress=progress
-            )
-            for species in needed
-        }
+        simulated = partial(load_simulated, seed=seed, jobs=jobs, progress=progress)
+        return {each: simulated(each, features or "gouwens", simulate_in) for each in needed}
     if len(names) == 1 and names[0] in collections():
-        datasets = collections()[names[0]]
-        possible = {
-            species: dataset
-            for species, dataset in datasets.items()
-            if species in needed and features in (None, *dataset.layouts)
-        }
-        # Where none is possible, let the loader say which layouts there are.
+        datasets = _possible(collections()[names[0]], needed, features)
         return {
             species: dataset.load(features, data_dir, verify=verify)
-            for species, dataset in (possible or datasets).items()
+            for species, dataset in datasets.items()
         }
     if data_dir is not None or not verify:
         what = "{data_dir} and {unverified}"
@@ -92,6 +82,21 @@ def _species_of(tasks: Sequence[str] | None) -> list[str]:
     """Species that some tasks need, or all."""
     chosen = map(task_named, tasks) if tasks else TASKS.values()
     return list(dict.fromkeys(species for task in chosen for species in task.needs))
+
+
+def _possible(
+    datasets: Mapping[str, Dataset], needed: Container[str], features: str | None
+) -> Mapping[str, Dataset]:
+    """The datasets of species that are needed, with these features; all where there is none.
+
+    Then the loader says which layouts there are.
+    """
+    possible = {
+        species: dataset
+        for species, dataset in datasets.items()
+        if species in needed and features in (None, *dataset.layouts)
+    }
+    return possible or datasets
 
 
 def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:

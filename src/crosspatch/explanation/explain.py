@@ -182,14 +182,12 @@ def explain(
         jobs=run.jobs,
         device=run.device,
     )
-    folder = None
-    if run.out is not None:
-        needs = frozenset({"rows", "seconds"})
-        folder = ResultFolder(Path(run.out), EXPLANATION_TABLES, needs).begin(told)
+    needs = frozenset({"rows", "seconds"})
+    folder = run.begun(told, partial(ResultFolder, tables=EXPLANATION_TABLES, needs=needs))
     # Long ones first, so that the last worker is not left with one; then what needs no model.
     ordered = sorted(fits, key=lambda fit: (not fit.entry.uses_device, -len(fit.cells.y)))
     parts: list[_Fit | _Table] = [*ordered, *about_cells]
-    outcomes = run_units(parts, _evaluate, run.jobs, folder, run.progress)
+    outcomes = run_units(parts, _evaluate, run, folder)
     made = _of_models(fits, outcomes, run.seed)
     for part in about_cells:
         outcome = outcomes[part.name]
@@ -308,15 +306,13 @@ def _makers(
     return makers
 
 
-def _evaluate(part: _Fit | _Table, folder: ResultFolder | None) -> tuple[str, _Outcome]:
-    """Do a part and store it; on one core."""
+def _evaluate(part: _Fit | _Table) -> _Outcome:
+    """Do a part, on one core."""
     started = time.perf_counter()
     with one_core():
         outcome = _tested(part) if isinstance(part, _Fit) else _made(part)
     outcome["seconds"] = time.perf_counter() - started
-    if folder is not None:
-        folder.store(part.name, outcome)
-    return part.name, outcome
+    return outcome
 
 
 def _made(part: _Table) -> _Outcome:

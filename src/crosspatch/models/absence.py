@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
-from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
+from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
 
 #: A cell with less of its layout (`Layout.completeness`) is not given a class: with one family of
 #: six, macro-F1 is little more than half of what it is with all (docs/choices.md).
@@ -69,11 +69,7 @@ class FamilyDropout(ProbabilisticClassifier):
     random_state: int | None = None
 
     def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        groups: ArrayLike | None = None,
-        **source: ArrayLike | None,
+        self, X: ArrayLike, y: ArrayLike, groups: MaybeArray = None, **source: MaybeArray
     ) -> FamilyDropout:
         """Fit on cells and copies; copies have the donor of their cell, the source has none."""
         X, y = np.asarray(X), np.asarray(y)

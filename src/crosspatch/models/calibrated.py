@@ -16,7 +16,7 @@ from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS, with_copies
 from crosspatch.models.calibration import Calibration, Held, donor_weights
-from crosspatch.models.classifier import ProbabilisticClassifier, fit_copy
+from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
 from crosspatch.models.reference import Reference
 from crosspatch.models.validation import Split, inner_folds
 from crosspatch.models.verdicts import COVERAGE, Judgement
@@ -75,10 +75,10 @@ class CalibratedClassifier(ProbabilisticClassifier):
         self,
         X: ArrayLike,
         y: ArrayLike,
-        groups: ArrayLike | None = None,
+        groups: MaybeArray = None,
         *,
         progress: Progress | None = None,
-        **source: ArrayLike | None,
+        **source: MaybeArray,
     ) -> CalibratedClassifier:
         """Choose, fit and calibrate.
 

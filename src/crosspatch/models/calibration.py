@@ -159,25 +159,13 @@ def donor_weights(donors: NDArray) -> NDArray[np.float64]:
 def conformal_limit(p: NDArray[np.float64], donors: NDArray, coverage: float) -> float:
     """The probability that this share of cells of a new donor reach in their own class.
 
-    Donors are exchangeable, their cells are not: the distribution is that of a cell drawn from a
-    donor drawn at random, and the new donor counts as one more who may lie anywhere.
+    Given are the probability of the true class and the donor of every cell. Donors are
+    exchangeable, their cells are not: the distribution is that of a cell drawn from a donor drawn
+    at random, and the new donor counts as one more who may lie anywhere. Zero (every cell reaches
+    it) where there are too few donors to say.
 
-    Parameters
-    ----------
-    p : array, shape (cells,)
-        Probability of the true class.
-    donors : array, shape (cells,)
-    coverage : float
-
-    Returns
-    -------
-    float
-        Zero (every cell reaches it) where there are too few donors to say.
-
-    References
-    ----------
-    Dunn, Wasserman, Ramdas: Distribution-free prediction sets for two-layer hierarchical models.
-    J. Am. Stat. Assoc. 118 (2023), pooling of distributions.
+    See Dunn, Wasserman, Ramdas: Distribution-free prediction sets for two-layer hierarchical
+    models. J. Am. Stat. Assoc. 118 (2023), pooling of distributions.
     """
     if not len(p):
         return 0.0
@@ -200,12 +188,7 @@ def _weighted_quantiles(
 def _scaling(
     log_p: NDArray[np.float64], codes: NDArray[np.intp], weights: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64]]:
-    """Temperature and a bias for every class, by weighted log loss.
-
-    References
-    ----------
-    Guo et al.: On calibration of modern neural networks. ICML 2017.
-    """
+    """Temperature and a bias for every class, by weighted log loss (Guo et al., ICML 2017)."""
     n_classes = log_p.shape[1]
     true = np.eye(n_classes)[codes]
 

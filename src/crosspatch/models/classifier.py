@@ -9,6 +9,9 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from crosspatch.errors import ModelError
 
+#: An argument of `fit` that may be left out.
+MaybeArray = ArrayLike | None
+
 
 class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     """A classifier that is known by its probabilities.
@@ -49,11 +52,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
 
 
 def fit_copy(
-    model: BaseEstimator,
-    X: NDArray,
-    y: NDArray,
-    groups: ArrayLike | None = None,
-    **source: ArrayLike | None,
+    model: BaseEstimator, X: NDArray, y: NDArray, groups: MaybeArray = None, **source: MaybeArray
 ) -> BaseEstimator:
     """Fit a copy of a classifier, with the cells' donors if it asks for them.
 
@@ -72,13 +71,7 @@ def fit_copy(
 
 
 def require_same_classes(of_target: NDArray, of_source: NDArray) -> None:
-    """Refuse a source with other classes than the target has.
-
-    Raises
-    ------
-    ModelError
-        It names a class that only one of them has.
-    """
+    """Refuse a source with other classes than the target has."""
     odd = sorted(set(of_target) ^ set(of_source))
     if odd:
         raise ModelError(f"source and target must have the same classes; '{odd[0]}' is in one only")

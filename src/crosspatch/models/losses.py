@@ -12,19 +12,9 @@ from torch.nn import functional
 class ArcFaceHead(nn.Module):
     """Cosine logits; in training an angular margin is added to the true class.
 
-    Parameters
-    ----------
-    size : int
-        Length of an encoding.
-    n_classes : int
-    scale : float
-        Factor of the cosines.
-    margin : float
-        Angle added to the true class, radians.
-
-    References
-    ----------
-    Deng et al.: ArcFace: additive angular margin loss for deep face recognition. CVPR 2019.
+    ``size`` is the length of an encoding, ``scale`` the factor of the cosines, ``margin`` the
+    angle in radians. See Deng et al.: ArcFace: additive angular margin loss for deep face
+    recognition. CVPR 2019.
     """
 
     def __init__(self, size: int, n_classes: int, scale: float = 30.0, margin: float = 0.35):
@@ -57,20 +47,9 @@ def class_balanced_focal_loss(
 ) -> Tensor:
     """Focal loss, weighted by the effective number of cells of a class.
 
-    Parameters
-    ----------
-    logits : Tensor, shape (cells, classes)
-    y : Tensor of int, shape (cells,)
-    counts : Tensor, shape (classes,)
-        Training cells of each class.
-    beta : float
-        Class weight is (1 − β) / (1 − β^count), normalised to a mean of one.
-    gamma : float
-        Exponent of the focal factor (1 − p)^γ.
-
-    References
-    ----------
-    Cui et al.: Class-balanced loss based on effective number of samples. CVPR 2019.
+    The logits have shape (cells, classes); ``counts`` are the training cells of each class. A
+    class weighs (1 − β) / (1 − β^count), normalised to a mean of one; (1 − p)^γ is the focal
+    factor. See Cui et al.: Class-balanced loss based on effective number of samples. CVPR 2019.
     """
     weight = (1 - beta) / (1 - beta ** counts.clamp(min=1).to(logits.dtype))
     weight = weight / weight.mean()

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline
 
 from crosspatch.features.layouts import Layout
-from crosspatch.models.classifier import ProbabilisticClassifier, require_same_classes
+from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, require_same_classes
 from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import inner_folds
 
@@ -42,9 +42,9 @@ class PooledClassifier(ProbabilisticClassifier):
         y: ArrayLike,
         X_source: ArrayLike,
         y_source: ArrayLike,
-        groups: ArrayLike | None = None,
-        groups_source: ArrayLike | None = None,
-        unlabelled: ArrayLike | None = None,
+        groups: MaybeArray = None,
+        groups_source: MaybeArray = None,
+        unlabelled: MaybeArray = None,
     ) -> PooledClassifier:
         """Choose the weight and fit; donors of the source are not used.
 

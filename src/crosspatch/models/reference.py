@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.missing import over_rows
 
 
 @dataclass(eq=False, repr=False)
@@ -48,15 +50,11 @@ class Reference(BaseEstimator):
             if family in self.layout.traces:
                 self._fit_trace(family, X[:, columns])
         raw = self._raw(X)
-        known = np.isfinite(raw).any(axis=0)
-        self.center_ = np.zeros(raw.shape[1])
-        self.scale_ = np.full(raw.shape[1], np.nan)  # NaN: never measured, so never judged
-        quartiles = np.nanquantile(raw[:, known], (0.25, 0.5, 0.75), axis=0)
-        self.center_[known] = quartiles[1]
-        spread = (quartiles[2] - quartiles[0]) / 1.349
-        deviation = np.nanstd(raw[:, known], axis=0)
-        spread = np.where(spread > 0, spread, deviation)
-        self.scale_[known] = np.where(spread > 0, spread, np.nan)
+        low, middle, high = over_rows(partial(np.nanquantile, q=(0.25, 0.5, 0.75)), raw)
+        self.center_ = np.nan_to_num(middle)
+        spread = (high - low) / 1.349
+        spread = np.where(spread > 0, spread, over_rows(np.nanstd, raw))
+        self.scale_ = np.where(spread > 0, spread, np.nan)  # NaN: never measured, so never judged
         Z = self.coordinates(X)
         self.means_ = np.zeros((len(self.classes_), Z.shape[1]))
         self.middle_ = np.zeros((len(self.classes_), 2, Z.shape[1]))
@@ -66,9 +64,7 @@ class Reference(BaseEstimator):
             measured = np.isfinite(here)
             count = np.maximum(measured.sum(axis=0), 1)
             self.means_[code] = np.where(measured, here, 0).sum(axis=0) / count
-            there = measured.any(axis=0)
-            ends = np.nanquantile(here[:, there], (0.025, 0.975), axis=0)
-            self.middle_[code][:, there] = ends
+            self.middle_[code] = over_rows(partial(np.nanquantile, q=(0.025, 0.975)), here, 0.0)
             filled[codes == code] = np.where(measured, here - self.means_[code], 0)
         self.covariance_ = LedoitWolf(assume_centered=True).fit(filled).covariance_
         # Filling with the mean makes the spread too small.
@@ -79,11 +75,9 @@ class Reference(BaseEstimator):
 
     def _fit_trace(self, family: str, part: NDArray) -> None:
         part = part[np.isfinite(part).any(axis=1)]
-        measured = np.isfinite(part).any(axis=0)
         if len(part) < 2:
             return
-        median = np.zeros(part.shape[1])
-        median[measured] = np.nanmedian(part[:, measured], axis=0)
+        median = over_rows(np.nanmedian, part, 0.0)
         count = min(self.components, len(part) - 1)
         pca = PCA(count, svd_solver="full").fit(np.where(np.isfinite(part), part, median))
         self.traces_[family] = (median, pca)

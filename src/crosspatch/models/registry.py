@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import ModelError
@@ -37,19 +38,29 @@ class ModelEntry:
     settings: tuple[tuple[str, Builder], ...] = ()
 
 
-# torch, LightGBM and the rest are imported when a model is built, not when models are listed.
+def _made_by(place: str, *takes: str) -> Builder:
+    """What is at this place in the room, given some of ``layout``, ``random_state``, ``device``.
+
+    torch and others take seconds: they are imported when a model is built, not when models are
+    listed.
+    """
+    module, name = place.split(".")
+
+    def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
+        given = {"layout": layout, "random_state": seed, "device": device}
+        make = getattr(import_module(f"crosspatch.models.{module}"), name)
+        return make(**{parameter: given[parameter] for parameter in takes})
+
+    return build
 
 
-def _forest(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.forest import build_forest
-
-    return build_forest(seed)
-
-
-def _spca_forest(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.forest import build_spca_forest
-
-    return build_spca_forest(layout, seed)
+_SEEDED = ("layout", "random_state")
+_forest = _made_by("forest.build_forest", "random_state")
+_spca_forest = _made_by("forest.build_spca_forest", *_SEEDED)
+_logistic = _made_by("kernel.build_logistic", *_SEEDED)
+_svm = _made_by("kernel.CalibratedSVC", *_SEEDED)
+_finetune = _made_by("transfer.FinetuneClassifier", *_SEEDED, "device")
+_joint = _made_by("transfer.JointClassifier", *_SEEDED, "device")
 
 
 def _boosting(settings: BoostingSettings) -> Builder:
@@ -76,18 +87,6 @@ _BOOSTING_SETTINGS = {
 }
 
 
-def _logistic(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.kernel import build_logistic
-
-    return build_logistic(layout, seed)
-
-
-def _svm(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.kernel import CalibratedSVC
-
-    return CalibratedSVC(layout, random_state=seed)
-
-
 def _sequence(
     *, attention: bool = True, oversample: bool = False, arcface: bool = False
 ) -> Builder:
@@ -105,18 +104,6 @@ def _sequence(
         )
 
     return build
-
-
-def _finetune(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.transfer import FinetuneClassifier
-
-    return FinetuneClassifier(layout, random_state=seed, device=device)
-
-
-def _joint(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.transfer import JointClassifier
-
-    return JointClassifier(layout, random_state=seed, device=device)
 
 
 def _boosting_pooled(layout: Layout, seed: int | None, device: str) -> BaseEstimator:

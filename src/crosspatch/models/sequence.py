@@ -74,19 +74,10 @@ class FamilyEncoder(nn.Module):
             )
 
     def forward(self, values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode cells.
+        """Encode cells, shape (cells, families, width): encoding and what each family contributes.
 
-        Parameters
-        ----------
-        values : Tensor, shape (cells, families, width)
-        present : Tensor of bool, shape (cells, families)
-
-        Returns
-        -------
-        encoding : Tensor, shape (cells, 2 × hidden)
-            Zero for a cell without any family.
-        weights : Tensor, shape (cells, families)
-            What each family contributes; sums to one, or to zero for a cell without any.
+        The encoding has shape (cells, 2 × hidden); the weights, shape (cells, families), sum to
+        one. Both are zero for a cell without any family.
         """
         values = self.norm(values.masked_fill(~present[..., None], 0.0))
         values = values.masked_fill(~present[..., None], 0.0)

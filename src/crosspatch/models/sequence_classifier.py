@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.classifier import ProbabilisticClassifier
+from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
@@ -176,11 +176,7 @@ class SequenceClassifier(SequenceClassifierBase):
     prior_strength: float = 0.7
 
     def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        groups: ArrayLike | None = None,
-        unlabelled: ArrayLike | None = None,
+        self, X: ArrayLike, y: ArrayLike, groups: MaybeArray = None, unlabelled: MaybeArray = None
     ) -> SequenceClassifier:
         """Train; part of the cells is held back for early stopping."""
         with self._seeded() as generator:

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.missing import over_rows
 
 
 @dataclass(eq=False, repr=False)
@@ -30,17 +31,11 @@ class SequenceInputs(BaseEstimator):
     def fit(self, X: ArrayLike) -> SequenceInputs:
         """Learn mean, scale and median of every feature; ``X`` is NaN where missing."""
         X = np.asarray(X, dtype=np.float64)
-        finite = np.isfinite(X)
-        known = finite.any(axis=0)
-        self.mean_ = np.zeros(X.shape[1])
-        self.scale_ = np.ones(X.shape[1])
-        self.median_ = np.zeros(X.shape[1])
-        values = np.where(finite, X, np.nan)[:, known]
-        self.mean_[known] = np.nanmean(values, axis=0)
-        deviation = np.nanstd(values, axis=0)
-        self.scale_[known] = np.where(deviation > 0, deviation, 1.0)
-        standard = np.clip((values - self.mean_[known]) / self.scale_[known], -self.clip, self.clip)
-        self.median_[known] = np.nanmedian(standard, axis=0)
+        values = np.where(np.isfinite(X), X, np.nan)
+        self.mean_ = over_rows(np.nanmean, values, 0.0)
+        deviation = over_rows(np.nanstd, values, 0.0)
+        self.scale_ = np.where(deviation > 0, deviation, 1.0)
+        self.median_ = over_rows(np.nanmedian, self.standardised(values), 0.0)
         return self
 
     def standardised(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -50,13 +45,9 @@ class SequenceInputs(BaseEstimator):
         return np.clip(standard, -self.clip, self.clip)
 
     def transform(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Standardise and impute.
+        """Standardise and impute: values, shape (cells, features), and which families are there.
 
-        Returns
-        -------
-        values : array of float32, shape (cells, features)
-            Zero in the features of an absent family.
-        present : array of bool, shape (cells, families)
+        Values are zero in the features of an absent family; presence has shape (cells, families).
         """
         X = np.asarray(X, dtype=np.float64)
         values, present = self.standardised(X), self.layout.present(X)
@@ -66,13 +57,9 @@ class SequenceInputs(BaseEstimator):
         return values.astype(np.float32), present
 
     def sequences(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Cells as sequences of families.
+        """Cells as sequences of families, shape (cells, families, width), and which are there.
 
-        Returns
-        -------
-        values : array of float32, shape (cells, families, width)
-            Zero where a family is absent and in the padding behind a narrow family.
-        present : array of bool, shape (cells, families)
+        Values are zero where a family is absent and in the padding behind a narrow family.
         """
         values, present = self.transform(X)
         shape = len(values), len(self.layout.families), self.layout.width

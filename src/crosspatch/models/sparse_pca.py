@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
+from crosspatch.models.missing import over_rows
 
 
 @dataclass(eq=False, repr=False)
@@ -62,13 +63,7 @@ class SparsePCA(TransformerMixin, BaseEstimator):
     tol: float = 1e-3
 
     def fit(self, X: ArrayLike, y: object = None) -> SparsePCA:
-        """Find the components of cells without missing values.
-
-        Raises
-        ------
-        ModelError
-            If more components are wanted than the data have dimensions.
-        """
+        """Find the components of cells without missing values, no more than dimensions."""
         data = np.asarray(X, dtype=np.float64)
         n_components = len(self.n_nonzero)
         if not 0 < n_components <= min(data.shape):
@@ -275,9 +270,7 @@ class FamilyFit:
 
 
 def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> FamilyFit | None:
-    measured = np.isfinite(part).any(axis=0)
-    median = np.zeros(part.shape[1])
-    median[measured] = np.nanmedian(part[:, measured], axis=0)
+    median = over_rows(np.nanmedian, part, 0.0)
     filled = np.where(np.isfinite(part), part, median)
     use = filled.std(axis=0) > 0
     if not use.any():

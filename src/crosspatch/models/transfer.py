@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from crosspatch.errors import ModelError
-from crosspatch.models.classifier import require_same_classes
+from crosspatch.models.classifier import MaybeArray, require_same_classes
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder
@@ -62,9 +62,9 @@ class TransferClassifier(SequenceClassifierBase):
         y: ArrayLike,
         X_source: ArrayLike,
         y_source: ArrayLike,
-        groups: ArrayLike | None = None,
-        groups_source: ArrayLike | None = None,
-        unlabelled: ArrayLike | None = None,
+        groups: MaybeArray = None,
+        groups_source: MaybeArray = None,
+        unlabelled: MaybeArray = None,
         pretrained: Network | None = None,
     ) -> TransferClassifier:
         """Train on both species; each is standardised by its own training cells.
