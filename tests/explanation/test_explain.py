@@ -18,7 +18,7 @@ from crosspatch.explanation import ablation, attention
 from crosspatch.explanation import explain as study
 from crosspatch.explanation.ablation import HeldOut, layout_without, permuted_scores, scores_of
 from crosspatch.explanation.components import cells_by_species
-from crosspatch.explanation.explain import EXPLANATION_TABLES, explain, read_explanation
+from crosspatch.explanation.explain import EXPLANATION_TABLES, explain_models, read_explanation
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.models import registry
 from crosspatch.models.registry import ModelEntry
@@ -85,7 +85,7 @@ def human():
 
 
 def test_the_family_that_tells_the_class_is_found_in_both_ways(human):
-    found = explain({"human": human}, models=["logistic"]).tables["importance"]
+    found = explain_models({"human": human}, models=["logistic"]).tables["importance"]
     whole = found[found["scope"] == "macro_f1"]
     assert set(whole["how"]) == {"permuted", "removed"}
     for _, part in whole.groupby("how"):
@@ -101,7 +101,7 @@ def test_the_family_that_tells_the_class_is_found_in_both_ways(human):
 
 
 def test_numbers_come_from_the_folds(human):
-    tables = explain({"human": human}, models=["logistic"]).tables
+    tables = explain_models({"human": human}, models=["logistic"]).tables
     results = tables["results"]
     assert list(results["condition"].unique()) == [
         "all present",
@@ -128,7 +128,7 @@ def test_a_removed_family_is_never_seen(human):
     columns = made.SMALL.columns["spike"]
     other.X[:, columns] = np.random.default_rng(9).normal(size=(other.n_obs, len(columns)))
     one, two = (
-        explain({"human": cohort}, models=["logistic", TINY], seeds=0).tables["results"]
+        explain_models({"human": cohort}, models=["logistic", TINY], seeds=0).tables["results"]
         for cohort in (human, other)
     )
     hidden = one["condition"] == "removed: spike"
@@ -186,7 +186,7 @@ def test_cells_that_have_one_family_only_do_not_stop_its_removal(human):
     others = np.setdiff1d(np.arange(few.n_vars), columns)
     few.X[np.ix_(np.arange(0, few.n_obs, 10), others)] = np.nan
     few.X[:, columns] = np.nan_to_num(few.X[:, columns])
-    results = explain({"human": few}, models=["logistic"]).tables["results"]
+    results = explain_models({"human": few}, models=["logistic"]).tables["results"]
     sizes = results.groupby("condition")[["n_train", "n_test"]].sum()
     assert sizes["n_test"].eq(few.n_obs).all()
     assert sizes["n_train"]["removed: spike"] < sizes["n_train"]["all present"]
@@ -195,7 +195,7 @@ def test_cells_that_have_one_family_only_do_not_stop_its_removal(human):
 def test_attention_of_a_class_sums_to_one_and_absent_families_have_none(human):
     lacking = human.copy()
     lacking.X[:, made.SMALL.columns["train"]] = np.nan
-    found = explain({"human": lacking}, models=[TINY], seeds=1, removed=False).tables
+    found = explain_models({"human": lacking}, models=[TINY], seeds=1, removed=False).tables
     table = found["attention"]
     sums = table.groupby("subclass", sort=False)["weight"].sum()
     assert list(sums.index) == ["all", *CLASSES]
@@ -212,7 +212,7 @@ def test_attention_of_a_class_sums_to_one_and_absent_families_have_none(human):
 
 
 def test_models_without_attention_have_none(human):
-    found = explain({"human": human}, models=["logistic"], removed=False).tables
+    found = explain_models({"human": human}, models=["logistic"], removed=False).tables
     assert found["attention"].empty
     assert found["agreement"].empty
     assert not attention.attends(registry.model_entry("bilstm").build(made.SMALL, 0, "cpu"))
@@ -225,7 +225,7 @@ def test_both_species_are_compared_in_shared_classes_and_the_folder_is_read_back
     mouse.obs["subclass"] = mouse.obs["subclass"].cat.add_categories("Sncg")
     mouse.obs.iloc[:12, mouse.obs.columns.get_loc("subclass")] = "Sncg"
     done = []
-    found = explain(
+    found = explain_models(
         cohorts,
         models=[TINY, "logistic"],
         seeds=1,
@@ -274,7 +274,7 @@ def test_both_species_are_compared_in_shared_classes_and_the_folder_is_read_back
 
 
 def test_one_species_has_the_same_tables(human, tmp_path: Path):
-    found = explain({"human": human}, models=["logistic"], removed=False, out=tmp_path)
+    found = explain_models({"human": human}, models=["logistic"], removed=False, out=tmp_path)
     assert found.tables["conserved"].empty
     for name in EXPLANATION_TABLES:
         assert list(read_explanation(tmp_path).tables[name]) == list(found.tables[name])
@@ -297,7 +297,7 @@ def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
 
     asked: dict[str, Any] = {"models": ["logistic"], "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
-        explain({"human": human}, **asked, progress=stop)
+        explain_models({"human": human}, **asked, progress=stop)
     with pytest.raises(EvaluationError, match="stopped before its end"):
         read_explanation(tmp_path)
     stored = list((tmp_path / "folds").iterdir())
@@ -309,10 +309,10 @@ def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
         return tested(part)
 
     monkeypatch.setattr(study, "_tested", spy)
-    first = explain({"human": human}, **asked)
+    first = explain_models({"human": human}, **asked)
     assert len(fitted) == 5 * (1 + 3) - len(stored)
     fitted.clear()
-    again = explain({"human": human}, **asked)
+    again = explain_models({"human": human}, **asked)
     assert not fitted
     for name in EXPLANATION_TABLES:
         pd.testing.assert_frame_equal(first.tables[name], again.tables[name])
@@ -323,13 +323,15 @@ def test_other_cells_never_get_stored_results(human, tmp_path: Path):
     other.X[0, 0] += 1
     asked: dict[str, Any] = {"models": ["logistic"], "removed": False, "out": tmp_path}
     for count, cohort in ((1, human), (1, human), (2, other)):
-        explain({"human": cohort}, **asked)
+        explain_models({"human": cohort}, **asked)
         assert len(list((tmp_path / "folds").iterdir())) == count * (5 + 4)
 
 
 def test_with_more_workers_the_numbers_are_identical(human, monkeypatch):
     monkeypatch.setattr(ablation, "permuted_scores", permuted_scores)  # as in the workers
-    one, two = (explain({"human": human}, models=["logistic"], jobs=jobs).tables for jobs in (1, 2))
+    one, two = (
+        explain_models({"human": human}, models=["logistic"], jobs=jobs).tables for jobs in (1, 2)
+    )
     for name in EXPLANATION_TABLES:
         pd.testing.assert_frame_equal(one[name], two[name])
 
@@ -454,26 +456,26 @@ def test_verdicts(what, rho, low, high, p, families, expected):
 
 def test_what_cannot_be_done_is_said(human, tmp_path: Path):
     with pytest.raises(ModelError, match="no model 'magic'"):
-        explain({"human": human}, models=["magic"])
+        explain_models({"human": human}, models=["magic"])
     with pytest.raises(EvaluationError, match="'finetune' learns from a second species"):
-        explain({"human": human}, models=["finetune"])
+        explain_models({"human": human}, models=["finetune"])
     with pytest.raises(EvaluationError, match="no model to explain"):
-        explain({"human": human}, models=[])
+        explain_models({"human": human}, models=[])
     with pytest.raises(EvaluationError, match="no cohort"):
-        explain({})
+        explain_models({})
     with pytest.raises(EvaluationError, match="different features"):
-        explain({"human": human, "mouse": made.cohort("mouse")}, models=["logistic"])
+        explain_models({"human": human, "mouse": made.cohort("mouse")}, models=["logistic"])
     with pytest.raises(EvaluationError, match="'seeds' must be at least 0, not -1"):
-        explain({"human": human}, seeds=-1)
+        explain_models({"human": human}, seeds=-1)
     with pytest.raises(EvaluationError, match="no device 'cuda:99'"):
-        explain({"human": human}, models=[TINY], device="cuda:99")
+        explain_models({"human": human}, models=[TINY], device="cuda:99")
     unlabelled = human.copy()
     unlabelled.obs.iloc[:3, unlabelled.obs.columns.get_loc("subclass")] = None
     with pytest.raises(EvaluationError, match="3 of 145 human cells have no subclass"):
-        explain({"human": unlabelled})
+        explain_models({"human": unlabelled})
     single = Layout("single", made.SMALL.features[:8])
     with pytest.raises(EvaluationError, match="nothing is left without it"):
-        explain({"human": made.cohort(layout=single)}, models=["logistic"])
+        explain_models({"human": made.cohort(layout=single)}, models=["logistic"])
     with pytest.raises(EvaluationError, match="no family 'magic'"):
         layout_without(made.SMALL, "magic")
     (tmp_path / "settings.json").write_text('{"status": "complete", "kind": "benchmark"}')
@@ -484,7 +486,9 @@ def test_what_cannot_be_done_is_said(human, tmp_path: Path):
 
 def test_one_family_can_be_permuted_if_not_removed():
     single = Layout("single", made.SMALL.features[:8])
-    found = explain({"human": made.cohort(layout=single)}, models=["logistic"], removed=False)
+    found = explain_models(
+        {"human": made.cohort(layout=single)}, models=["logistic"], removed=False
+    )
     assert set(found.tables["importance"]["family"]) == {"subthreshold"}
 
 

@@ -137,7 +137,7 @@ def explain_models(
     which features mean the same in mouse and human; how far subclasses lie apart.
     """
     from crosspatch.explanation.explain import EXPLAINED_MODELS
-    from crosspatch.explanation.explain import explain as explained
+    from crosspatch.explanation.explain import explain_models as explained
 
     cohorts = load_and_print_cohorts(
         cohort, None, features, data_dir, verify=not unverified, out=out, seed=seed, jobs=jobs

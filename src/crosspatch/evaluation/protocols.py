@@ -84,13 +84,7 @@ def protocol_named(name: str, runs: int | None = None) -> Protocol:
 
 
 def task_named(name: str) -> Task:
-    """Look a task up.
-
-    Raises
-    ------
-    EvaluationError
-        If there is none of this name.
-    """
+    """The task of this name; EvaluationError if there is none."""
     if name not in TASKS:
         raise EvaluationError(f"no task '{name}'; choose from: {', '.join(TASKS)}")
     return TASKS[name]

@@ -72,28 +72,22 @@ def conditions(layout: Layout) -> dict[str, NDArray[np.bool_]]:
 
     All; long squares only; without one family; two families; 40 % of scalars, drawn at random.
     """
-    whole = np.ones(len(layout.features), dtype=bool)
-
-    def of(families: Sequence[str]) -> NDArray[np.bool_]:
-        there = np.zeros(len(whole), dtype=bool)
-        for family in families:
-            there[layout.columns[family]] = True
-        return there
-
-    found = {"all": whole}
+    family_of = np.array([feature.family for feature in layout.features])
+    columns = np.arange(len(family_of))
+    found = {"all": columns >= 0}
     long_square = [name for name in layout.families if not name.endswith(_OTHER_STIMULI)]
     if len(long_square) < len(layout.families):
-        found["long squares only"] = of(long_square)
+        found["long squares only"] = np.isin(family_of, long_square)
     for family in layout.families:
-        found[f"without {family}"] = ~of([family])
+        found[f"without {family}"] = family_of != family
     if len(layout.families) <= 6:
         for pair in combinations(layout.families, 2):
-            found[f"only {pair[0]} and {pair[1]}"] = of(pair)
+            found[f"only {pair[0]} and {pair[1]}"] = np.isin(family_of, pair)
     if not layout.traces:
         rng = np.random.default_rng(0)
         for number in range(3):
-            some = np.zeros(len(whole), dtype=bool)
-            some[rng.choice(len(whole), round(0.4 * len(whole)), replace=False)] = True
+            chosen = rng.choice(len(columns), round(0.4 * len(columns)), replace=False)
+            some = np.isin(columns, chosen)
             found[f"{int(some.sum())} features, draw {number + 1}"] = some
     return found
 

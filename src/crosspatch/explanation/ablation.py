@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation import metrics
-from crosspatch.evaluation.comparison import corrected_resampled_t
+from crosspatch.evaluation.comparison import corrected_resampled_t, held_out_share
 from crosspatch.evaluation.splits import derived_seed
 from crosspatch.evaluation.uncertainty import predicted_classes
 from crosspatch.explanation.result_tables import TABLE_COLUMNS
@@ -56,13 +56,7 @@ def condition_of(how: str, family: str) -> str:
 
 
 def layout_without(layout: Layout, family: str) -> tuple[Layout, NDArray[np.intp]]:
-    """The layout without a family, and the columns that are left.
-
-    Raises
-    ------
-    EvaluationError
-        If there is no such family, or no other.
-    """
+    """The layout without a family, and the columns that are left."""
     if family not in layout.families:
         raise EvaluationError(
             f"layout '{layout.name}' has no family '{family}'; choose from: "
@@ -98,11 +92,8 @@ def permuted_scores(
 ) -> dict[str, float]:
     """Mean scores of a fitted model when cells are given the family of another cell.
 
-    All columns of the family move together, and so does its being absent.
-
-    References
-    ----------
-    Breiman: Random forests. Machine Learning 45 (2001).
+    All columns of the family move together, and so does its being absent (Breiman: Random
+    forests. Machine Learning 45, 2001).
     """
     columns = tested.layout.columns[family]
     number = 1 + tested.layout.families.index(family)
@@ -133,8 +124,7 @@ def drops(results: pd.DataFrame, how: str, score: str = "macro_f1") -> pd.DataFr
 
 def share_of_tests(results: pd.DataFrame) -> float:
     """Test cells divided by training cells, mean over folds with all families."""
-    whole = results[results["condition"] == ALL_PRESENT]
-    return float((whole["n_test"] / whole["n_train"]).mean())
+    return held_out_share(results[results["condition"] == ALL_PRESENT])
 
 
 def importance_table(results: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

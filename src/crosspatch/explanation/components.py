@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import EvaluationError
 from crosspatch.explanation.result_tables import table_of
 from crosspatch.models.forest import build_spca_forest
+from crosspatch.models.missing import over_rows
 from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
 from crosspatch.species import SPECIES
 
@@ -50,13 +51,7 @@ class Space:
 def cells_by_species(
     cohorts: Mapping[str, anndata.AnnData], alignment: str = DEFAULT_ALIGNMENT
 ) -> dict[str, Cells]:
-    """The cells of every species, mouse first, all with the same features.
-
-    Raises
-    ------
-    EvaluationError
-        If there is no cohort, their features differ, or a cell has no subclass or no donor.
-    """
+    """The cells of every species, mouse first; they must all have the same features."""
     cells = {name: cells_of(cohorts[name], alignment) for name in SPECIES if name in cohorts}
     if not cells:
         raise EvaluationError("there is no cohort of mouse or human cells to explain")
@@ -72,11 +67,6 @@ def spaces_of(cells: Mapping[str, Cells]) -> dict[str, Space]:
     """Fit the space of every species on its own cells.
 
     Seconds for single numbers; minutes for traces of hundreds of cells.
-
-    Raises
-    ------
-    ModelError
-        If there are too few cells to find components.
     """
     spaces = {}
     for species, part in cells.items():
@@ -90,20 +80,6 @@ def spaces_of(cells: Mapping[str, Cells]) -> dict[str, Space]:
 def scores_in(fit: FamilySparsePCA, X: ArrayLike) -> NDArray[np.float64]:
     """Scores of cells in fitted components, clipped; shape (cells, components)."""
     return np.clip(fit.transform(X), -CLIP, CLIP)
-
-
-def over_rows(
-    statistic: Callable[..., NDArray[np.float64]], values: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """A statistic such as `numpy.nanmean` over rows; NaN where no row has a value.
-
-    The last dimensions are those of a row.
-    """
-    known = np.isfinite(values).any(axis=0)
-    found = statistic(values[:, known], axis=0)
-    spread = np.full((*found.shape[:-1], *known.shape), np.nan)
-    spread[..., known] = found
-    return spread
 
 
 def loadings_table(spaces: Mapping[str, Space]) -> pd.DataFrame:

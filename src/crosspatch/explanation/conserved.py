@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
-from crosspatch.explanation.components import cells_by_species, over_rows, spaces_of
+from crosspatch.explanation.components import cells_by_species, spaces_of
 from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import Feature, Layout
+from crosspatch.models.missing import over_rows
 from crosspatch.models.sparse_pca import FamilySparsePCA
 
 #: Fewest donors, within a group and outside it, from which an interval is drawn.
@@ -70,31 +71,9 @@ def conserved_table(
     species, so that a component means the same in both. Traces that the published sparse PCA leaves
     out (``psth``) are left out.
 
-    Parameters
-    ----------
-    mouse, human : AnnData
-        Cohort tables of one layout.
-    alignment : str
-        Reading of which mouse subclass counts as which shared one.
-    resamples : int
-        Of the bootstrap.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        One row per group and feature. ``mouse_cells`` and ``human_cells`` are the cells of the
-        group that have the feature.
-
-    Raises
-    ------
-    EvaluationError
-        If the tables have different features, or cells without subclass or donor.
-
-    References
-    ----------
-    Hodge RD et al. (2019) Conserved cell types with divergent features in human versus mouse
-    cortex. Nature 573:61-68.
+    The table has one row per group and feature; ``mouse_cells`` and ``human_cells`` are the cells
+    of the group that have the feature. See Hodge et al. (2019) Conserved cell types with divergent
+    features in human versus mouse cortex. Nature 573:61-68.
     """
     cells = cells_by_species({"mouse": mouse, "human": human}, alignment)
     features, values = _measured(cells)

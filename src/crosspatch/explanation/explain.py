@@ -1,4 +1,4 @@
-"""`explain`: what a model looks at, and what really happens without it, on held-out donors."""
+"""What a model looks at, and what really happens without it, on held-out donors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _PLACE = ["species", "features", "model", "run", "fold", "seed"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What came out of `explain`."""
+    """What came out of `explain_models`."""
 
     #: Those of `EXPLANATION_TABLES` by name. ``results``: scores of every fold and condition;
     #: ``importance``: what each family is worth; ``attention``: by true class and family;
@@ -114,7 +114,7 @@ class _Table:
         return f"table-{self.title}-{self.key[:12]}"
 
 
-def explain(
+def explain_models(
     cohorts: Mapping[str, anndata.AnnData],
     *,
     models: Sequence[str] = EXPLAINED_MODELS,
@@ -154,7 +154,7 @@ def explain(
     Examples
     --------
     >>> human = crosspatch.load_cohort("allen-human", layout="shared")  # doctest: +SKIP
-    >>> found = explain({"human": human}, models=["boosting"])  # doctest: +SKIP
+    >>> found = explain_models({"human": human}, models=["boosting"])  # doctest: +SKIP
     >>> found.tables["importance"].query("scope == 'macro_f1'")  # doctest: +SKIP
     """
     settings.setdefault("protocol", "quick")
@@ -203,7 +203,7 @@ def explain(
 
 
 def read_explanation(path: str | Path) -> Explanation:
-    """Read a result folder of `explain`.
+    """Read a result folder of `explain_models`.
 
     Raises
     ------

@@ -56,23 +56,8 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
     components are left out. Distances between groups far apart in a UMAP mean little;
     `crosspatch.explanation.separation` measures them.
 
-    Parameters
-    ----------
-    cells : mapping
-        Species to cells, as `crosspatch.explanation.components.cells_by_species` gives them.
-    seed : int
-        The same gives the same map.
-
-    Returns
-    -------
-    map : ReferenceMap
-    mapper : UMAP
-        Fitted.
-
-    Raises
-    ------
-    EvaluationError
-        If there are fewer than 10 cells to fit on.
+    The cells are as `crosspatch.explanation.components.cells_by_species` gives them, at least 10 to
+    fit on; given are the map, the same for the same seed, and the fitted UMAP.
 
     References
     ----------

@@ -18,10 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from crosspatch.errors import EvaluationError, in_words
-from crosspatch.explanation.components import over_rows, scores_in
+from crosspatch.explanation.components import scores_in
 from crosspatch.explanation.result_tables import TABLE_COLUMNS
 from crosspatch.features.layouts import VECTOR_LAYOUTS, Feature, Layout
 from crosspatch.models.forest import build_spca_forest
+from crosspatch.models.missing import over_rows
 from crosspatch.models.sparse_pca import FamilyFit, FamilySparsePCA, SparsePCA
 from crosspatch.writing import replacing
 

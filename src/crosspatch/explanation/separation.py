@@ -32,11 +32,6 @@ def separation_table(
     every family are measured: a filled-in family would put cells where they are not. See
     `separation` for the measures and for what the p-values test. ``cells`` are those of both groups
     that were measured, ``components`` the dimensions of the space.
-
-    Raises
-    ------
-    EvaluationError
-        If a species has complete cells of fewer than two subclasses or two donors.
     """
     parts = []
     for species, space in spaces.items():
@@ -77,25 +72,9 @@ def separation(
     donor (multi-level block permutation, Winkler et al. 2015). What a class shares because its
     donors are of one line or one disease is still part of the separation.
 
-    Parameters
-    ----------
-    Z : array, shape (cells, components)
-        Without missing values.
-    y, donors : array of str, shape (cells,)
-    permutations : int
-    seed : int
-        For the groups of donors and the permutations.
-
-    Returns
-    -------
-    DataFrame
-        ``metric``, ``a``, ``b``, ``cells``, ``value``, ``p_value``, ``permutations`` and
-        ``components``. NaN where a class has too few donors for a d′.
-
-    Raises
-    ------
-    EvaluationError
-        If there are fewer than two classes or two donors.
+    `Z`, shape (cells, components), has no missing values; the seed is for the groups of donors and
+    the permutations. The table has ``metric``, ``a``, ``b``, ``cells``, ``value`` (NaN where a
+    class has too few donors for a d′), ``p_value``, ``permutations`` and ``components``.
 
     References
     ----------

@@ -63,7 +63,7 @@ class LayoutAbout(TypedDict):
     features: list[list[str]]
 
 
-class About(TypedDict):
+class ModelAbout(TypedDict):
     """What ``model.json`` says of a model; `load` checks what it needs of it."""
 
     format: int
@@ -149,7 +149,7 @@ class Artifact:
     #: Fitted.
     classifier: CalibratedClassifier
     #: What ``model.json`` says: species, classes, layout, training cohort, scores, versions.
-    about: About
+    about: ModelAbout
     #: sha256 of all of it; two models with the same digest give the same predictions.
     digest: str
 
@@ -181,7 +181,7 @@ def save(
     classifier : CalibratedClassifier
         Fitted. What it said of single cells is not kept.
     about : mapping
-        For ``model.json``; what `About` says of files and versions is added.
+        For ``model.json``; what `ModelAbout` says of files and versions is added.
     card : str
         For ``card.md``.
 
@@ -222,7 +222,7 @@ def save(
         raise ModelError(
             f"{folder} cannot be written: {error.strerror or error}", hint="choose another {out}"
         ) from error
-    said: About = json.loads(text)
+    said: ModelAbout = json.loads(text)
     return Artifact(kept, said, said["digest"])
 
 
@@ -279,7 +279,7 @@ def load(folder: str | Path) -> Artifact:
     return Artifact(classifier, about, about["digest"])
 
 
-def _read_about(folder: Path) -> About:
+def _read_about(folder: Path) -> ModelAbout:
     """What ``model.json`` of a model folder says, its own checksum checked."""
     file = folder / MODEL_FILE
     if not file.is_file():
@@ -291,7 +291,7 @@ def _read_about(folder: Path) -> About:
     if about.get("digest") != _digest(about):
         raise ModelError(f"{file} was changed after training (its checksum differs)", hint=_AGAIN)
     wrong = [name for name, kinds in _FIELDS.items() if not isinstance(about.get(name), kinds)]
-    found = cast(About, about)
+    found = cast(ModelAbout, about)
     if wrong or WEIGHTS_FILE not in found["files"]:
         raise ModelError(f"{file} is not whole: '{(wrong or ['files'])[0]}' is missing or wrong")
     return found
@@ -326,7 +326,7 @@ def _require_format(folder: Path, found: object) -> None:
         )
 
 
-def other_versions(about: About) -> list[str]:
+def other_versions(about: ModelAbout) -> list[str]:
     """Libraries that are installed in another version than a model was trained with, in words."""
     return [
         f"{name} {now or 'missing'} (trained with {then})"
@@ -351,7 +351,7 @@ def _require_archive(file: Path) -> None:
         raise ModelError(f"{file} would unpack to {size / 2**30:.0f} GiB; it is not loaded")
 
 
-def _require_alike(folder: Path, classifier: CalibratedClassifier, about: About) -> None:
+def _require_alike(folder: Path, classifier: CalibratedClassifier, about: ModelAbout) -> None:
     try:
         now, then = _probe(classifier), np.asarray(about["probe"], dtype=float)
         alike = now.shape == then.shape and np.allclose(now, then, atol=1e-6, equal_nan=True)
