@@ -155,13 +155,7 @@ class ResultFolder:
     needs: frozenset[str] = frozenset({"classes", "y", "probabilities", "n_train", "seconds"})
 
     def begin(self, settings: Settings) -> Self:
-        """Mark the folder as under way and take away tables of an earlier run; gives itself.
-
-        Raises
-        ------
-        EvaluationError
-            If the folder cannot be written to, or holds tables that are not ours.
-        """
+        """Mark the folder as under way and take away tables of an earlier run; gives itself."""
         tables = [self.path / f"{name}.csv" for name in self.tables]
         foreign = [file for file in tables if file.exists()]
         if foreign and not (self.path / "settings.json").is_file():
@@ -182,13 +176,7 @@ class ResultFolder:
         return self
 
     def finish(self, tables: Mapping[str, pd.DataFrame], settings: Settings) -> None:
-        """Write the tables, then mark the folder as whole.
-
-        Raises
-        ------
-        EvaluationError
-            If the folder cannot be written to.
-        """
+        """Write the tables, then mark the folder as whole."""
         for name, table in tables.items():
             joined = {column: table[column].map("|".join) for column in _SETS if column in table}
             self._write(f"{name}.csv", table.assign(**joined).to_csv(index=False))

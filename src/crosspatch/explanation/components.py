@@ -160,14 +160,8 @@ def examples_table(spaces: Mapping[str, Space]) -> pd.DataFrame:
 
 def _features(cells: Cells, columns: NDArray[np.intp]) -> pd.DataFrame:
     """Name, position and unit of the features of a family."""
-    features = [cells.layout.features[k] for k in columns]
-    return pd.DataFrame(
-        {
-            "feature": [feature.name for feature in features],
-            "position": np.arange(len(features)),
-            "unit": [feature.unit for feature in features],
-        }
-    )
+    features = pd.DataFrame([cells.layout.features[k] for k in columns])
+    return features.rename(columns={"name": "feature"}).rename_axis("position").reset_index()
 
 
 def _medoid(scores: NDArray[np.float64]) -> int:
