@@ -11,7 +11,16 @@ from crosspatch.explanation.attention import in_brackets, remark
 from crosspatch.reporting.explanation_figures import HOW
 from crosspatch.reporting.labels import readable, width_of, wrapped
 from crosspatch.reporting.panels import Panel, add_panels, in_rows, nothing, panels
-from crosspatch.reporting.style import LINE, SIDE_BY_SIDE, TEXT, WIDE, ZERO, plain, styled
+from crosspatch.reporting.style import (
+    LINE,
+    SIDE_BY_SIDE,
+    TEXT,
+    WIDE,
+    ZERO,
+    new_figure,
+    plain,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +36,6 @@ def agreement_figure(
     One panel per species, model and way to take a family away; families are numbers, named below.
     Were attention an explanation, the numbers would rise from left to right.
     """
-    from matplotlib.figure import Figure
-
     points = _points(importance, attention)
     if points.empty and agreement.empty:
         return nothing("Nothing was compared here.", width)
@@ -42,7 +49,7 @@ def agreement_figure(
     upper += LINE * (1 + key.count("\n")) + 0.1 if parts else 0.0
     lines = _agreement_lines(agreement, width)
     lower = _agreement_height(lines, width) if len(lines) else 0.0
-    figure = Figure(figsize=(width, upper + lower + 0.2), layout="constrained")
+    figure = new_figure(width, upper + lower + 0.2)
     # Figures of their own within it, so that long labels of one leave the others their width.
     shares = [upper + 0.01, lower + 0.01]
     above, below = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=shares)))
@@ -113,10 +120,8 @@ def _draw_points(axes: Axes, table: pd.DataFrame) -> None:
     axes.vlines(weight, table["ci_low"], table["ci_high"], color="0.82", linewidth=1)
     axes.plot(weight, drop, marker, color=colour, markersize=4, linestyle="none")
     axes.margins(0.12)
-    plain(axes)
+    plain(axes, xlabel="mean attention weight (dotted: even)", ylabel="fall in macro-F1")
     axes.locator_params(nbins=5)
-    axes.set_xlabel("mean attention weight (dotted: even)")
-    axes.set_ylabel("fall in macro-F1")
 
 
 def _number(axes: Axes, table: pd.DataFrame, families: list[str]) -> None:
@@ -128,6 +133,7 @@ def _number(axes: Axes, table: pd.DataFrame, families: list[str]) -> None:
     left, bottom = frame.x0 * scale, frame.y0 * scale
     right, top = frame.x1 * scale, frame.y1 * scale
     taken: list[tuple[float, float, float, float]] = [(x, y, 2.5, 2.5) for x, y in places]
+    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1}
     angles = np.deg2rad([45, 0, 90, 135, 180, 225, 270, 315])
     for (x, y), where in zip(places, finite.to_dict("records"), strict=True):
         text = str(families.index(where["family"]) + 1)
@@ -156,15 +162,7 @@ def _number(axes: Axes, table: pd.DataFrame, families: list[str]) -> None:
             textcoords="offset points",
             ha="center",
             va="center",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": "0.5",
-                "linewidth": 0.5,
-                "shrinkA": 0,
-                "shrinkB": 1,
-            }
-            if far
-            else None,
+            arrowprops=line if far else None,
         )
         note.set_in_layout(False)
 
@@ -221,25 +219,16 @@ def _draw_agreement(axes: Axes, lines: pd.DataFrame, *, side_by_side: bool) -> N
     axes.axvline(0, color=ZERO, linewidth=0.8)
     axes.hlines(y, lines["ci_low"].astype(float), lines["ci_high"].astype(float), color="0.3")
     axes.plot(rho, y, "o", color="0.1", markersize=4)
-    axes.set_xlim(-1.05, 1.05)
-    plain(axes)
+    plain(axes, xlim=(-1.05, 1.05))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     if side_by_side:
-        axes.set_ylim(-0.6, len(lines) - 0.4)
-        axes.set_yticks(y, lines["label"])
+        axes.set(ylim=(-0.6, len(lines) - 0.4), yticks=y, yticklabels=lines["label"])
         for at, verdict in zip(y, lines["text"], strict=True):
             axes.text(1.1, at, verdict, va="center", linespacing=1.0)
         return
     # On a phone what a line is stands above it.
-    axes.set_yticks([])
-    axes.set_ylim(-0.25, len(lines) - 0.1)
+    axes.set(yticks=[], ylim=(-0.25, len(lines) - 0.1))
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     for at, text in zip(y, lines["text"], strict=True):
-        axes.text(
-            -1.05,
-            at + 0.18,
-            text,
-            va="bottom",
-            linespacing=1.0,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-        )
+        axes.text(-1.05, at + 0.18, text, va="bottom", linespacing=1.0, bbox=box)

@@ -36,6 +36,7 @@ from crosspatch.reporting.style import (
     TEXT,
     WIDE,
     ZERO,
+    new_figure,
     plain,
     styled,
 )
@@ -212,14 +213,11 @@ def _swatches(axes: Axes, names: Sequence[str]) -> None:
 @styled
 def class_f1_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
     """F1 of each subclass by model, mean and SD over runs."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     room = max(map(width_of, summary["model"].astype(str)), default=1.0)
     columns = max(1, int((width - room - 0.2) // 1.0))
     blocks = [block for part in parts_of(summary, _KEYS) for block in _f1_blocks(*part, columns)]
     heights = [0.17 * len(part) + 0.62 + 0.22 * bool(title) for title, part, _ in blocks]
-    figure = Figure(figsize=(width, sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.02))
+    figure = new_figure(width, sum(heights), h_pad=0.02)
     inner = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
     across = max((len(names) for _, _, names in blocks), default=1)
     values = summary[[f"f1_{name}_mean" for name in f1_classes(summary)]].to_numpy(dtype=float)
@@ -230,8 +228,7 @@ def class_f1_figure(summary: pd.DataFrame, width: float = WIDE) -> Figure:
         panels = place.subplots(1, across, sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, names, strict=False):
             _draw_f1(axes, part, name)
-            axes.set_xlim(low, 1.04)
-            axes.set_xticks([low, round((low + 1) / 2, 2), 1], minor=False)
+            axes.set(xlim=(low, 1.04), xticks=[low, round((low + 1) / 2, 2), 1])
         for axes in panels[len(names) :]:
             axes.set_axis_off()
     return figure
@@ -260,8 +257,7 @@ def _draw_f1(axes: Axes, part: pd.DataFrame, name: str) -> None:
         linewidth=1,
     )
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_title(name)
-    axes.set_xlabel("F1")
+    axes.set(title=name, xlabel="F1")
     name_rows(axes, part["model"].astype(str))
     axes.invert_yaxis()
 
@@ -283,13 +279,8 @@ def reliability_figure(reliability: pd.DataFrame, width: float = WIDE) -> Figure
         share = (part["cells"] / part["cells"].sum()).to_numpy()
         axes.bar(part["bin_low"], share, bins, align="edge", color="0.85", label="share of cells")
         axes.plot(part["confidence"], part["accuracy"], ".-", color=ACCENT, label="accuracy")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        axes.set_aspect("equal")
-        axes.set_title(title)
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy, share")
-        plain(axes)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=title)
+        plain(axes, xlabel="confidence", ylabel="accuracy, share")
     legend_of_all(figure, panels)
     return figure
 
@@ -297,27 +288,20 @@ def reliability_figure(reliability: pd.DataFrame, width: float = WIDE) -> Figure
 @styled
 def coverage_figure(coverage: pd.DataFrame, width: float = WIDE) -> Figure:
     """Share of cells whose subclass is in their prediction set, and how large the sets are."""
-    from matplotlib.figure import Figure
-
     parts = parts_of(coverage, [*_KEYS, "model"])
     names = ordered(coverage["class"])
     beside = width >= 2 * LEAST
     rows = len(parts) if beside else 2 * len(parts)
-    height = rows * (0.24 * len(names) + 0.75) + 0.4
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure(width, rows * (0.24 * len(names) + 0.75) + 0.4)
     panels = figure.subplots(rows, 2 if beside else 1, squeeze=False).ravel()
     largest = float((coverage["set_size_mean"] + coverage["set_size_sd"].fillna(0)).max())
     for number, (title, part) in enumerate(parts):
         covered, size = panels[2 * number : 2 * number + 2]
         _draw_sets(covered, part, names, "coverage")
-        covered.set_xlabel("coverage")
         covered.axvline(0.9, color=ZERO, linewidth=1, linestyle="--", zorder=0)
-        covered.set_xlim(None, 1.01)
+        covered.set(title=title, xlabel="coverage", xlim=(None, 1.01))
         _draw_sets(size, part, names, "set_size")
-        size.set_xlabel("classes in the set")
-        size.set_xlim(0, largest * 1.08)
-        covered.set_title(title)
-        size.set_title(title)
+        size.set(title=title, xlabel="classes in the set", xlim=(0, largest * 1.08))
     legend_of_all(figure, panels)
     return figure
 
@@ -341,9 +325,6 @@ def _draw_sets(axes: Axes, part: pd.DataFrame, names: Sequence[str], score: str)
 @styled
 def cohorts_figure(cohorts: pd.DataFrame, width: float = WIDE) -> Figure:
     """Cells by subclass, condition and disease, and how often a family is missing."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     parts = [
         (f"{species}: {_GROUPS[str(group)]}", part)
         for (species, group), part in cohorts.groupby(["species", "group"], sort=False)
@@ -353,7 +334,7 @@ def cohorts_figure(cohorts: pd.DataFrame, width: float = WIDE) -> Figure:
     lines = in_rows([len(part) for _, part in parts], columns)
     heights = [max(line) + 0.2 for line in lines for _ in line]
     tall = 0.2 * sum(heights[::columns]) + 0.38 * len(lines)
-    figure = Figure(figsize=(width, tall), layout=ConstrainedLayoutEngine(wspace=0.04))
+    figure = new_figure(width, tall, wspace=0.04)
     panels = add_panels(figure, heights, columns)
     for axes, height, (title, part) in zip(panels, heights, parts, strict=True):
         _draw_cohort(axes, part, 0.38 * width / columns)
@@ -384,8 +365,7 @@ def _draw_cohort(axes: Axes, part: pd.DataFrame, room: float) -> None:
     axes.set_xlim(0, max(float(values.max()), 1e-9) * 1.3)
     names = part["name"].astype(str).str.replace("_", " ")
     axes.set_yticks(rows, [_fitted(name, room) for name in names])
-    axes.set_xticks([])
-    plain(axes)
+    plain(axes, xticks=[])
     axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set_bounds(-0.5, len(part) - 0.5)
     axes.tick_params(length=0)

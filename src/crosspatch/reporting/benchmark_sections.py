@@ -25,7 +25,14 @@ from crosspatch.reporting.numbers import (
     first_by,
     say,
 )
-from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
+from crosspatch.reporting.page import (
+    Block,
+    Heading,
+    Paragraph,
+    Picture,
+    TableBlock,
+    picture_telling,
+)
 
 #: Tasks in words.
 TASK_WORDS = {
@@ -67,15 +74,13 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
         f"Of {species} cells most are {first_by(part, 'cells')['name']}."
         for species, part in table[table["group"] == "subclass"].groupby("species", sort=False)
     )
-    yield Picture(
+    yield picture_telling(
+        largest,
         f"cohorts_{source.name}" if number > 1 else "cohorts",
         partial(figures.cohorts_figure, table),
-        f"Bars: cells by group, for each species. {largest}",
-        say(
-            "Cells by subclass and by what is known of the tissue, and the share of cells without "
-            "each family of features. {largest}",
-            largest=largest,
-        ),
+        "Bars: cells by group, for each species.",
+        "Cells by subclass and by what is known of the tissue, and the share of cells without "
+        "each family of features.",
     )
     for (species, group), part in table.groupby(["species", "group"], sort=False):
         if group in _COHORT_TABLES:
@@ -85,8 +90,7 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
                 [
                     (
                         row.cell("name"),
-                        row.cell("cells", "count"),
-                        row.cell("donors", "count"),
+                        *(row.cell(column, "count") for column in ("cells", "donors")),
                         row.cell("share"),
                     )
                     for row in source.rows("cohorts", part)
@@ -183,16 +187,13 @@ def _scores(source: ResultSource, summary: pd.DataFrame) -> Iterator[Block]:
 
 def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
     comparisons = source.table("comparisons")
-    yield Picture(
+    yield picture_telling(
+        tied,
         f"differences_{source.name}",
         partial(figures.differences_figure, comparisons),
-        "Dots with intervals: paired differences in macro-F1 between models, a panel a task. "
-        + tied,
-        say(
-            "Differences in macro-F1 on the same folds, with intervals of 95 % confidence. Filled: "
-            "the interval has no zero in it, so the difference is hardly chance. {tied}",
-            tied=tied,
-        ),
+        "Dots with intervals: paired differences in macro-F1 between models, a panel a task.",
+        "Differences in macro-F1 on the same folds, with intervals of 95 % confidence. Filled: "
+        "the interval has no zero in it, so the difference is hardly chance.",
     )
     several = len(comparisons) > figures.MOST_PAIRS
     if several:
@@ -218,9 +219,7 @@ def _differences(caption: str, rows: Iterable[TableRow], *, folded: bool = False
             (
                 row.name("task"),
                 f"{row.name('model_a')} − {row.name('model_b')}",
-                row.cell("delta_macro_f1", "signed"),
-                row.interval(),
-                row.cell("p_value", "p"),
+                *row.tested("delta_macro_f1"),
             )
             for row in rows
         ],
@@ -268,17 +267,16 @@ def confusion_blocks(source: ResultSource) -> Iterator[Block]:
         for first in range(0, len(models), _MOST_PANELS):
             chosen = models[first : first + _MOST_PANELS]
             here = part[part["model"].isin(chosen)]
-            confused = _confused(here)
-            yield Picture(
+            yield picture_telling(
+                _confused(here),
                 f"confusion_{task}_{source.name}" + (f"_from_{chosen[0]}" if first else ""),
                 partial(figures.confusion_figure, here),
                 f"Matrices of true against predicted subclass, task {task}, one a model: "
-                f"{enumerated(chosen)}. {confused}",
+                f"{enumerated(chosen)}.",
                 say(
                     "Where the cells of each subclass end up ({task}): share of the row, and below "
-                    "it cells a run. {confused}",
+                    "it cells a run.",
                     task=TASK_WORDS.get(str(task), str(task)),
-                    confused=confused,
                 ),
             )
 
@@ -305,11 +303,12 @@ def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
         f"In task {task}, {scores.loc[row.number].idxmin()} is hardest for {row.name('model')}."
         for task, row in best_by_task(source).items()
     )
-    yield Picture(
+    yield picture_telling(
+        hardest,
         f"f1_by_subclass_{source.name}",
         partial(figures.class_f1_figure, summary),
-        f"Dots: F1 by model, a panel a subclass and task. {hardest}",
-        say("F1 of each subclass by model, mean and SD over runs. {hardest}", hardest=hardest),
+        "Dots: F1 by model, a panel a subclass and task.",
+        "F1 of each subclass by model, mean and SD over runs.",
     )
     yield TableBlock(
         "F1 by subclass, mean ± SD over runs",
@@ -353,17 +352,14 @@ def gain_blocks(source: ResultSource) -> Iterator[Block]:
     rows, theirs = transfer_rows(source), mouse_learners(source)
     if not theirs:
         return
-    told = " ".join(gain_in_words(source, name) for name in theirs)
-    yield Picture(
+    yield picture_telling(
+        " ".join(gain_in_words(source, name) for name in theirs),
         f"gain_from_mouse_{source.name}",
         partial(figures.gain_figure, rows, theirs),
         "Dots with intervals: macro-F1 of models that learn from mouse minus that of others, on "
-        f"the same human cells. {told}",
-        say(
-            "Macro-F1 on human cells of models that learn from mouse as well, minus that of "
-            "models that do not, with intervals of 95 % confidence. {told}",
-            told=told,
-        ),
+        "the same human cells.",
+        "Macro-F1 on human cells of models that learn from mouse as well, minus that of "
+        "models that do not, with intervals of 95 % confidence.",
     )
     yield _differences("With and without mouse", source.rows("comparisons", rows))
 
@@ -390,16 +386,13 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
     if not len(table):
         return
     reliability = source.table("reliability")
-    leaning = _leaning(reliability)
-    yield Picture(
+    yield picture_telling(
+        _leaning(reliability),
         f"reliability_{source.name}",
         partial(figures.reliability_figure, reliability),
-        f"Lines: accuracy against confidence, a panel a model. {leaning}",
-        say(
-            "Accuracy of cells by the probability of their predicted class; on the dashed line a "
-            "model is as often right as it says. Bars: share of cells. {leaning}",
-            leaning=leaning,
-        ),
+        "Lines: accuracy against confidence, a panel a model.",
+        "Accuracy of cells by the probability of their predicted class; on the dashed line a "
+        "model is as often right as it says. Bars: share of cells.",
     )
     names = [n for n in _CALIBRATION if f"{n}_mean" in table]
     yield TableBlock(
@@ -442,15 +435,13 @@ def _coverage(source: ResultSource) -> Iterator[Block]:
         f"With sets {sets}, {name} is covered least."
         for sets, name in zip(low["sets"], low["class"], strict=True)
     )
-    yield Picture(
+    yield picture_telling(
+        told,
         f"prediction_sets_{source.name}",
         partial(figures.coverage_figure, coverage),
-        f"Dots: coverage and size of prediction sets by subclass, a row a model. {told}",
-        say(
-            "How often the true subclass is in the prediction set (aim: the dashed line, 90 %), "
-            "and how many classes a set has. {told}",
-            told=told,
-        ),
+        "Dots: coverage and size of prediction sets by subclass, a row a model.",
+        "How often the true subclass is in the prediction set (aim: the dashed line, 90 %), "
+        "and how many classes a set has.",
     )
     caption = "Prediction sets by subclass, mean ± SD over runs"
     yield _scores_table(caption, source, "coverage", ("sets", "class"))

@@ -34,7 +34,7 @@ from crosspatch.reporting.recording_figures import (
     draw_sweeps,
     shown_kinds,
 )
-from crosspatch.reporting.style import LINE, SECOND, TEXT, WIDE, save_figure, styled
+from crosspatch.reporting.style import LINE, SECOND, TEXT, WIDE, new_figure, save_figure, styled
 from crosspatch.telling import Say
 
 if TYPE_CHECKING:
@@ -75,17 +75,9 @@ def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
     probabilities with the prediction set, and what each family adds to the two most probable
     subclasses; the cell's values among those of the reference's subclasses, and where it lies
     between them; quality, what is missing, what is unusual, notes. What there is not, a recording
-    for a row of a table or a class for a cell with too little, leaves no gap.
-
-    Parameters
-    ----------
-    explanation : CellExplanation
-        From `crosspatch.prediction.explained.explain_cells`. Its recording is opened again.
-    width : float
-        Inches; on a narrow page every panel has a row of its own.
+    for a row of a table or a class for a cell with too little, leaves no gap. The recording
+    is opened again; on a narrow page (width in inches) every panel has a row of its own.
     """
-    from matplotlib.figure import Figure
-
     view = cell_view(explanation)
     with _opened(explanation) as opened:
         rows: list[_Row] = [[_head(explanation, view, width)]]
@@ -97,7 +89,7 @@ def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
         if width < _TWO_COLUMNS:
             rows = [[panel] for row in rows for panel in row]
         heights = [max(panel.height for panel in row) for row in rows]
-        figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+        figure = new_figure(width, sum(heights))
         places = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False, hspace=0)
         for row, place in zip(rows, places[:, 0], strict=True):
             shares = [panel.share for panel in row]

@@ -11,7 +11,7 @@ from crosspatch.explanation.discriminants import Plane
 from crosspatch.models.verdicts import Verdict
 from crosspatch.reporting.cell_view import CellView, Contribution, Contributions, FeatureValue
 from crosspatch.reporting.labels import colour_of, ordered, readable, wrapped
-from crosspatch.reporting.panels import swatch
+from crosspatch.reporting.panels import name_from_top, swatch
 from crosspatch.reporting.style import OUTLINE, SMALL, TEXT, plain
 
 if TYPE_CHECKING:
@@ -36,10 +36,9 @@ def draw_probabilities(view: CellView, place: SubFigure) -> None:
         axes.plot([each.needed] * 2, [row - 0.42, row + 0.42], color="black", linewidth=1.2)
         text = f"{each.probability:.2f}{' in set' if each.in_set else ''}"
         _beside(axes, row, text, bold=each.in_set)
-    _name_rows(axes, names)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("probability; black: needed to be in the set")
-    axes.set_title("subclass")
+    name_from_top(axes, names)
+    said = "probability; black: needed to be in the set"
+    axes.set(xlim=(0, 1), xlabel=said, title="subclass")
 
 
 def draw_contributions(view: CellView, shares: Contributions, place: SubFigure) -> None:
@@ -50,15 +49,14 @@ def draw_contributions(view: CellView, shares: Contributions, place: SubFigure) 
     reach = max(0.02, *(abs(of[name].contribution) for _, of in measured for name in shown))
     for name, shift in zip(shown, (-0.2, 0.2), strict=False):
         at = [row + shift for row, _ in measured]
-        colour = colour_of(name)
-        _draw_shares(axes, at, [of[name] for _, of in measured], colour, 0.03 * reach)
+        _draw_shares(axes, at, [of[name] for _, of in measured], colour_of(name), 0.03 * reach)
         label = f"{name}: from {shares.base[name]:.2f} to {view.cell.probabilities[name]:.2f}"
-        handles.append(swatch(label, colour))
+        handles.append(swatch(label, colour_of(name)))
     for row in set(range(len(shares.families))).difference(row for row, _ in measured):
         axes.text(0.03 * reach, row, "not measured", va="center", color="0.45")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-1.35 * reach, 1.35 * reach)
-    _name_rows(axes, [wrapped(readable(each.family), 1.2) for each in shares.families])
+    name_from_top(axes, [wrapped(readable(each.family), 1.2) for each in shares.families])
     place.suptitle("what speaks against (left) and for (right)")
     axes.set_xlabel("added to the probability by each family")
     ncols = 2 if inches(place)[0] > 3.8 else 1
@@ -105,7 +103,7 @@ def draw_values(values: Sequence[FeatureValue], place: SubFigure) -> None:
         if x != each.z:
             axes.plot(x, row, ">" if x > 0 else "<", color="black", markersize=5)
         _beside(axes, row, f"{each.value:.3g} {each.unit}".rstrip(), SMALL)
-    _name_rows(axes, [each.label for each in values])
+    name_from_top(axes, [each.label for each in values])
     axes.margins(x=0.03)
     axes.set_title("the cell (line) among the reference")
     axes.set_xlabel(
@@ -149,9 +147,7 @@ def draw_plane(view: CellView, plane: Plane, place: SubFigure) -> None:
         clip_on=False,
     )
     low, high = np.minimum(low, at - 0.6), np.maximum(high, at + 0.6)
-    axes.set_xlim(low[0], high[0])
-    axes.set_ylim(low[1], high[1])
-    axes.set_aspect("equal")
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.set_xlabel(f"discriminant 1 ({plane.shares[0]:.0%} of what separates them)")
     axes.set_ylabel(f"discriminant 2 ({plane.shares[1]:.0%})")
     far = f"{100 * view.cell.p_reference:.2g} % of its cells lie as far out"
@@ -175,13 +171,6 @@ def _class_legend(place: SubFigure, names: Sequence[str]) -> None:
         columnspacing=1.0,
         handlelength=1.2,
     )
-
-
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names of rows, the first on top."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    plain(axes)
 
 
 def _beside(axes: Axes, row: int, text: str, size: float = TEXT, *, bold: bool = False) -> None:

@@ -44,8 +44,8 @@ def learning_curve_figure(
             intervals(axes, at, f1, marker, colour, label, yerr=ends)
         _by_count(axes, counts)
         title = f"{model}\nover {without}" + (f", {features}" if several else "")
-        axes.set_title(wrapped(title, width / columns_for(len(pairs), width) - 0.4))
-        axes.set_ylabel("macro-F1")
+        title = wrapped(title, width / columns_for(len(pairs), width) - 0.4)
+        axes.set(title=title, ylabel="macro-F1")
     legend_of_all(figure, panels)
     return figure
 
@@ -70,8 +70,8 @@ def gains_figure(gains: pd.DataFrame, width: float = WIDE) -> Figure:
             delta, ends = part["delta_macro_f1"], ends_of(part)
             intervals(axes, at, delta, marker, colour, who, yerr=ends)
         _by_count(axes, counts)
-        axes.set_title("all test cells" if cut == "all" else cut)
-        axes.set_ylabel("gain in macro-F1")
+        title = "all test cells" if cut == "all" else cut
+        axes.set(title=title, ylabel="gain in macro-F1")
     legend_of_all(figure, panels)
     return figure
 
@@ -88,6 +88,4 @@ def _counts(frame: pd.DataFrame) -> list[str]:
 
 def _by_count(axes: Axes, counts: Sequence[str]) -> None:
     axes.set_xticks(range(len(counts)), counts)
-    axes.set_xlim(-0.5, len(counts) - 0.5)
-    axes.set_xlabel("labelled human cells a class")
-    plain(axes)
+    plain(axes, xlim=(-0.5, len(counts) - 0.5), xlabel="labelled human cells a class")

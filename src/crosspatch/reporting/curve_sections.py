@@ -75,9 +75,7 @@ def _gain_blocks(source: ResultSource) -> Iterator[Block]:
                     row.name("model"),
                     row.name("without"),
                     row.cell("cells_per_class", "count"),
-                    row.cell("delta_macro_f1", "signed"),
-                    row.interval(),
-                    row.cell("p_value", "p"),
+                    *row.tested("delta_macro_f1"),
                 )
                 for row in source.rows("gains", part)
             ],

@@ -108,8 +108,7 @@ def _draw_example(axes: Axes, part: pd.DataFrame, group: str) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.patheffects import Normal, Stroke
 
-    axes.set_xticks([])
-    plain(axes)
+    plain(axes, xticks=[])
     axes.spines["bottom"].set_visible(False)
     part = part.sort_values("position")
     values = part[["example", "low", "high"]].to_numpy(dtype=np.float64)
@@ -156,8 +155,8 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
         own = place(figure, at, key, panel, rows.height)
         size = 3.6 if roomy else 2.6
         _draw_profile(own, table[table["subclass"] == group], group, species, rows, size)
-        own.set_xlim(-1.1 * limit, 1.1 * limit)
-        own.set_xticks([-limit, 0, limit] if roomy else [0])
+        ticks = [-limit, 0, limit] if roomy else [0]
+        own.set(xlim=(-1.1 * limit, 1.1 * limit), xticks=ticks)
     what = "standardised value" + ("" if roomy else f" (to ±{limit:.0f})")
     middle = left + (width - left - MARGIN) / 2
     axes.text(middle, key + rows.height + 0.31, what, ha="center", va="center")
@@ -205,6 +204,5 @@ def _draw_profile(
             markersize=size,
             zorder=4,
         )
-    axes.set_yticks([])
-    plain(axes)
+    plain(axes, yticks=[])
     axes.spines["left"].set_visible(False)

@@ -18,7 +18,17 @@ from crosspatch.reporting.panels import (
     panelled,
     panels,
 )
-from crosspatch.reporting.style import ACCENT, LARGE, LINE, SECOND, SIDE_BY_SIDE, TEXT, WIDE, styled
+from crosspatch.reporting.style import (
+    ACCENT,
+    LARGE,
+    LINE,
+    SECOND,
+    SIDE_BY_SIDE,
+    TEXT,
+    WIDE,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +44,6 @@ def attention_figure(attention: pd.DataFrame, width: float = WIDE) -> Figure:
 
     All panels have one colour scale; a line in its bar is the weight that even attention gives.
     """
-    from matplotlib.figure import Figure
-
     if attention.empty:
         return nothing("No model here has attention weights.", width)
     parts = panels(attention)
@@ -50,7 +58,7 @@ def attention_figure(attention: pd.DataFrame, width: float = WIDE) -> Figure:
     heights = [_rows_height(list(table.index), room, 0.26) + 0.2 for table in tables]
     tall = sum(max(row) + 0.65 for row in in_rows(heights, columns))
     height = max(tall + (0.1 if side_by_side else 0.6), 1.6)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure(width, height)
     drawn = add_panels(figure, heights, columns)
     for axes, part, table, labelled in zip(drawn, parts, tables, named, strict=True):
         _draw_attention(axes, table, cell / table.shape[1], highest)

@@ -18,17 +18,23 @@ from crosspatch.reporting import (
 )
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
-from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
+from crosspatch.reporting.page import (
+    Block,
+    Heading,
+    Paragraph,
+    Picture,
+    TableBlock,
+    picture_telling,
+)
 
 
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
     """Attention, and beside it what really happens without a family."""
-    importance, attention = source.table("importance"), source.table("attention")
     for sentence in verdicts_in_words(source, "attention and"):
         yield Paragraph(sentence, "verdict")
-    if len(attention):
+    if len(source.table("attention")):
         yield _attention(source)
-    if len(importance):
+    if len(source.table("importance")):
         yield from _importance_blocks(source)
     if len(source.table("agreement")):
         yield from _agreement_blocks(source)
@@ -36,45 +42,34 @@ def explanation_blocks(source: ResultSource) -> Iterator[Block]:
 
 def _attention(source: ResultSource) -> Picture:
     attention = source.table("attention")
-    top = _top(attention[attention["subclass"] == "all"], "weight", "gives most attention to")
-    return Picture(
+    return picture_telling(
+        _top(attention[attention["subclass"] == "all"], "weight", "gives most attention to"),
         f"attention_{source.name}",
         partial(explanation_figures.attention_figure, attention),
-        f"Tiles: mean attention by family and subclass, a panel a species and model. {top}",
-        say(
-            "What the model attends to: mean weight of each family, over held-out cells of each "
-            "subclass. {top}",
-            top=top,
-        ),
+        "Tiles: mean attention by family and subclass, a panel a species and model.",
+        "What the model attends to: mean weight of each family, over held-out cells of each "
+        "subclass.",
     )
 
 
 def _importance_blocks(source: ResultSource) -> Iterator[Block]:
     importance = source.table("importance")
     whole = importance[importance["scope"] == "macro_f1"]
-    top = _top(whole[whole["how"] == "permuted"], "drop", "loses most without")
-    yield Picture(
+    yield picture_telling(
+        _top(whole[whole["how"] == "permuted"], "drop", "loses most without"),
         f"importance_{source.name}",
         partial(explanation_figures.importance_figure, importance),
         "Dots with intervals: fall in macro-F1 when a family is permuted or removed, a panel a "
-        f"species and model. {top}",
-        say(
-            "What really happens: fall in macro-F1 on held-out donors when a family is permuted "
-            "among the test cells, or removed and the model trained again, with intervals of 95 % "
-            "confidence. {top}",
-            top=top,
-        ),
+        "species and model.",
+        "What really happens: fall in macro-F1 on held-out donors when a family is permuted "
+        "among the test cells, or removed and the model trained again, with intervals of 95 % "
+        "confidence.",
     )
     yield TableBlock(
         "Fall in macro-F1 without a family",
         ("Species", "Model", "Family", "How", "Fall", "95 % interval", "p"),
         [
-            (
-                *row.cells("species", "model", "family", "how"),
-                row.cell("drop", "signed"),
-                row.interval(),
-                row.cell("p_value", "p"),
-            )
+            (*row.cells("species", "model", "family", "how"), *row.tested("drop"))
             for row in source.rows("importance", whole)
         ],
         texts=4,
@@ -162,17 +157,14 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
     where, loadings = source.table("map"), source.table("loadings")
     examples = source.table("examples")
     if len(where):
-        apart = _farthest(where)
-        yield Picture(
+        yield picture_telling(
+            _farthest(where),
             f"map_{source.name}",
             partial(map_figures.map_figure, where),
-            f"Map of cells by subclass, mouse and human. {apart}",
-            say(
-                "Cells in two dimensions (UMAP of the sparse principal components), fitted on "
-                "mouse, human cells laid over. Neighbours are alike; large distances and the axes "
-                "mean nothing. {apart}",
-                apart=apart,
-            ),
+            "Map of cells by subclass, mouse and human.",
+            "Cells in two dimensions (UMAP of the sparse principal components), fitted on "
+            "mouse, human cells laid over. Neighbours are alike; large distances and the axes "
+            "mean nothing.",
         )
     for table, name, draw, alt, caption, told in (
         (
@@ -197,12 +189,8 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
         for one in dict.fromkeys(table["species"]) if len(table) else ():
             part = table[table["species"] == one].reset_index(drop=True)
             what = f"{str(one).capitalize()} cells. {told(part)}"
-            yield Picture(
-                f"{name}_{one}_{source.name}",
-                partial(draw, part),
-                f"{alt} {what}",
-                say("{caption} {what}", caption=caption, what=what),
-            )
+            label = f"{name}_{one}_{source.name}"
+            yield picture_telling(what, label, partial(draw, part), alt, caption)
 
 
 def _unlike(examples: pd.DataFrame) -> str:
@@ -285,8 +273,7 @@ def _conserved_picture(source: ResultSource, level: str, part: pd.DataFrame) -> 
 def _verdict_counts(source: ResultSource, level: str, part: pd.DataFrame) -> TableBlock:
     kinds = {word.capitalize(): {"verdict": word} for word in _VERDICTS}
     if "balanced_verdict" in part:
-        both = {"verdict": "opposite", "balanced_verdict": "opposite"}
-        kinds["Opposite, balanced too"] = both
+        kinds["Opposite, balanced too"] = dict.fromkeys(("verdict", "balanced_verdict"), "opposite")
     return TableBlock(
         f"How many features mean the same, by {level}",
         (level.capitalize(), *kinds),
@@ -345,15 +332,13 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
         for species, part in pairs.groupby("species", sort=False)
     ]
     told = " ".join(f"In {name}, {row['a']} and {row['b']} are closest." for name, row in closest)
-    yield Picture(
+    yield picture_telling(
+        told,
         f"separation_{source.name}",
         partial(map_figures.separation_figure, table),
-        f"Separation of subclasses in the space of sparse components, by species. {told}",
-        say(
-            "How far subclasses are apart in the space of sparse principal components: silhouette "
-            "of each, d′ of each pair. {told}",
-            told=told,
-        ),
+        "Separation of subclasses in the space of sparse components, by species.",
+        "How far subclasses are apart in the space of sparse principal components: silhouette "
+        "of each, d′ of each pair.",
     )
     for metric, part in table.groupby("metric", sort=False):
         names = {"silhouette": "Silhouette", "d_prime": "d′ between subclasses"}

@@ -97,11 +97,9 @@ def _draw_trace(above: Axes, below: Axes, part: pd.DataFrame) -> None:
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    below.set_xticks([])
-    below.set_yticks([])
+    below.set(xticks=[], yticks=[])
     below.spines[:].set_visible(False)
-    above.set_xticks([])
-    plain(above)
+    plain(above, xticks=[])
     above.spines["bottom"].set_visible(False)
     above.locator_params(axis="y", nbins=3)
     if part.empty:

@@ -16,6 +16,7 @@ from crosspatch.reporting.style import (
     SPECIES_COLOURS,
     SPECIES_MARKERS,
     WIDE,
+    new_figure,
     plain,
     styled,
 )
@@ -80,11 +81,9 @@ def _kinds(separation: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 def _pair_names(part: pd.DataFrame) -> list[str]:
     order = ordered([*part["a"], *part["b"]])
-    pairs = sorted(
-        set(zip(part["a"].astype(str), part["b"].astype(str), strict=True)),
-        key=lambda pair: (order.index(pair[0]), order.index(pair[1])),
-    )
-    return list(dict.fromkeys(_pair_name(*pair) for pair in pairs))
+    pairs = part[["a", "b"]].astype(str).drop_duplicates()
+    pairs = pairs.sort_values(["a", "b"], key=lambda names: names.map(order.index))
+    return list(dict.fromkeys(_pair_name(*pair) for pair in pairs.itertuples(index=False)))
 
 
 def _pair_name(a: str, b: str) -> str:
@@ -115,8 +114,6 @@ def _draw_separations(
 @styled
 def map_figure(map: pd.DataFrame, width: float = WIDE) -> Figure:  # noqa: A002
     """UMAP fitted on one species, the other laid over it: alone, then pale under the other."""
-    from matplotlib.figure import Figure
-
     cells = map[np.isfinite(map["x"].astype(float)) & np.isfinite(map["y"].astype(float))]
     if cells.empty:
         return nothing("No cell has a place on the map.", width)
@@ -127,8 +124,8 @@ def map_figure(map: pd.DataFrame, width: float = WIDE) -> Figure:  # noqa: A002
     groups = ordered(cells["subclass"].dropna())
     across = len(groups) if width >= SIDE_BY_SIDE or len(groups) == 4 else 3
     height = rows * (side + 0.2) + 0.1 + 0.2 * -(-len(groups) // across)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    limits = [limits_of(cells[name].to_numpy(dtype=np.float64)) for name in ("x", "y")]
+    figure = new_figure(width, height)
+    xlim, ylim = (limits_of(cells[name].to_numpy(dtype=np.float64)) for name in ("x", "y"))
     for number, name in enumerate(species):
         axes = figure.add_subplot(rows, columns, number + 1)
         for under in species[:number]:
@@ -137,14 +134,8 @@ def map_figure(map: pd.DataFrame, width: float = WIDE) -> Figure:  # noqa: A002
         _scatter(axes, own, name, pale=False)
         over = f" over {' and '.join(species[:number])} (pale)" if number else ""
         axes.set_title(f"{name}{over}: {len(own):,} cells", fontsize=LARGE)
-        axes.set_xlim(*limits[0])
-        axes.set_ylim(*limits[1])
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_box_aspect(1)
-        axes.set_xlabel("UMAP 1")
-        axes.set_ylabel("UMAP 2")
-        plain(axes)
+        axes.set(xlim=xlim, ylim=ylim, xticks=[], yticks=[], box_aspect=1)
+        plain(axes, xlabel="UMAP 1", ylabel="UMAP 2")
     figure.legend(
         handles=[dot(group, "o", colour_of(group), 6, edge=OUTLINE) for group in groups],
         loc="outside lower center",

@@ -76,13 +76,7 @@ class ResultSource:
         return [*(self.path / f"{name}.csv" for name in self._tables), self.path / "settings.json"]
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table by name; empty where the folder has none.
-
-        Raises
-        ------
-        EvaluationError
-            If it is damaged.
-        """
+        """A table by name, empty where the folder has none; an EvaluationError if damaged."""
         if name not in self._tables:
             file = self.path / f"{name}.csv"
             if not file.is_file():
@@ -110,13 +104,7 @@ class ResultSource:
 
 
 def open_results(path: Path, label: str) -> ResultSource:
-    """Open a result folder.
-
-    Raises
-    ------
-    EvaluationError
-        If it is none, of an unknown kind, or its run was not finished.
-    """
+    """Open a result folder; an EvaluationError if it is none, of unknown kind, or unfinished."""
     source = ResultSource(path, label, read_settings(path))
     if source.kind not in _needed():
         raise EvaluationError(f"{path} holds results of a kind that is not known: {source.kind}")
@@ -184,6 +172,10 @@ class TableRow(NamedTuple):
         low, high = (self.cell(f"{of}_{end}", form, digits) for end in ("low", "high"))
         return say("[{low}, {high}]", low=low, high=high)
 
+    def tested(self, difference: str) -> tuple[Content, Content, Content]:
+        """A difference, its interval and its p-value."""
+        return self.cell(difference, "signed"), self.interval(), self.cell("p_value", "p")
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -197,11 +189,8 @@ class Rows:
     @property
     def value(self) -> int:
         """Their number."""
-        frame = self.source.table(self.table)
-        kept = np.ones(len(frame), dtype=bool)
-        for column, value in self.where.items():
-            kept &= (frame[column].astype(str) == value).to_numpy()
-        return int(kept.sum())
+        columns = self.source.table(self.table)[list(self.where)].astype(str)
+        return int((columns == pd.Series(dict(self.where))).all(axis=1).sum())
 
     def __html__(self) -> Markup:
         chosen = "&".join(f"{column}={value}" for column, value in self.where.items())
@@ -281,11 +270,6 @@ def say(text: str, /, **parts: Content) -> Markup:
     """A sentence, with numbers and names put in for fields in braces.
 
     It must not have numbers of its own; a part that is a bare number is a TypeError.
-
-    Examples
-    --------
-    >>> str(say("{model} is best.", model="forest"))
-    'forest is best.'
     """
     for name, part in parts.items():
         refuse_bare(part, name)

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from crosspatch.errors import CrosspatchError
-from crosspatch.reporting.numbers import Content, refuse_bare
+from crosspatch.reporting.numbers import Content, refuse_bare, say
 from crosspatch.reporting.style import NARROW, WIDE, save_figure
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
@@ -112,6 +112,13 @@ class Picture:
     kind: ClassVar[str] = "picture"
 
 
+def picture_telling(
+    told: str, name: str, draw: Callable[[float], Figure], alt: str, caption: Content
+) -> Picture:
+    """A figure; both of its texts end with what is to be seen in it."""
+    return Picture(name, draw, f"{alt} {told}", say("{caption} {told}", caption=caption, told=told))
+
+
 Block = Heading | Paragraph | Points | Commands | TableBlock | Picture
 
 
@@ -178,7 +185,7 @@ def write_page(
             f"{out} is a folder; give the report a file name, such as report.html"
         )
     sections = [section for section in sections if section.blocks]
-    pictures = _pictures(sections)
+    pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
     folder = out.with_name(f"{out.stem}_figures") if beside and pictures else out.parent
     _make(folder)
     tell = progress or (lambda done, total: None)
@@ -189,15 +196,14 @@ def write_page(
         files_of = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")] * beside
         drawn[picture.name] = _drawn(picture, files_of)
         written += files_of
-    html = _small_enough(title, sections, banner, drawn, most_bytes or MOST_BYTES)
+    for scale in _SCALES:
+        html = _page(title, sections, banner, drawn, scale)
+        if len(html.encode()) <= (most_bytes or MOST_BYTES):
+            break
     with replacing(out, CrosspatchError) as temporary:
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
     return [out, *written]
-
-
-def _pictures(sections: Sequence[Section]) -> list[Picture]:
-    return [b for section in sections for b in section.blocks if isinstance(b, Picture)]
 
 
 def _make(folder: Path) -> None:
@@ -206,21 +212,6 @@ def _make(folder: Path) -> None:
     except OSError as error:
         said = f"{folder} cannot be made ({error.strerror})"
         raise CrosspatchError(said, hint="choose another {out}") from error
-
-
-def _small_enough(
-    title: str,
-    sections: Sequence[Section],
-    banner: str,
-    drawn: Mapping[str, Mapping[str, _Drawn]],
-    most_bytes: int,
-) -> str:
-    """The page, its figures as coarse as they must be."""
-    for scale in _SCALES:
-        html = _page(title, sections, banner, drawn, scale)
-        if len(html.encode()) <= most_bytes:
-            break
-    return html
 
 
 def _drawn(picture: Picture, beside: Sequence[Path]) -> dict[str, _Drawn]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.reporting.labels import width_of, wrapped
-from crosspatch.reporting.style import GRID, LINE, OUTLINE, ZERO, plain, styled
+from crosspatch.reporting.style import GRID, LINE, OUTLINE, ZERO, new_figure, plain, styled
 from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
@@ -88,13 +88,11 @@ def grid(
     count: int, width: float, height: float, *, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """Panels of equal size, in as many columns as fit."""
-    from matplotlib.figure import Figure
-
     columns = columns_for(count, width)
     rows = max(1, -(-count // columns))
     # Few panels are not blown up to the width of the page.
     across = min(width, columns * (height + 0.6))
-    figure = Figure(figsize=(across, rows * height + 0.3), layout="constrained")
+    figure = new_figure(across, rows * height + 0.3)
     places = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
     for axes in places[count:]:
         axes.remove()
@@ -120,22 +118,19 @@ def panelled(
     width: float, heights: Sequence[float], columns: int, more: float, *, sharex: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `add_panels`, with so many inches more for what stands beside them."""
-    from matplotlib.figure import Figure
-
     tall = sum(max(row) for row in in_rows(heights, columns)) + more
-    figure = Figure(figsize=(width, tall), layout="constrained")
+    figure = new_figure(width, tall)
     return figure, add_panels(figure, heights, columns, sharex=sharex)
 
 
 def stacked(rows: Sequence[int], width: float) -> tuple[Figure, list[Axes]]:
     """Panels one below the other on one scale, each as high as its rows need."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     # Each panel goes 0.1 rows beyond its first and last; so rows are equally high in all.
     heights = [max(n, 1) + 0.2 for n in rows]
     tall = (LINE + 0.05) * sum(heights) + 0.57 * len(rows) + 0.35
-    figure = Figure(figsize=(width, tall), layout="constrained")
+    figure = new_figure(width, tall)
     places = figure.subplots(len(rows), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes in places:
         axes.tick_params(labelbottom=True)
@@ -153,6 +148,13 @@ def name_rows(axes: Axes, names: Iterable[str], title: str = "") -> None:
     axes.set_axisbelow(True)
     if title:
         axes.set_title(title, fontweight="bold", loc="left")
+    plain(axes)
+
+
+def name_from_top(axes: Axes, names: Sequence[str]) -> None:
+    """Names of the rows, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     plain(axes)
 
 

@@ -14,7 +14,7 @@ from crosspatch.features.analysis import Analysis
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
-from crosspatch.reporting.style import ACCENT, SECOND, THIRD, plain, styled
+from crosspatch.reporting.style import ACCENT, SECOND, THIRD, new_figure, plain, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,20 +39,17 @@ def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
     analysis : Analysis
         From `crosspatch.features.analysis.analyse`.
     """
-    from matplotlib.figure import Figure
-
     kinds = stimulus_kinds(analysis)
     columns = max(len(kinds), 2)
-    figure = Figure(figsize=(3.6 * columns, 8.0), layout="constrained")
+    figure = new_figure(3.6 * columns, 8.0)
     grid = figure.add_gridspec(3, 2 * columns, height_ratios=[3, 1, 2.4])
     for position, kind in enumerate(kinds):
         place = slice(2 * position, 2 * position + 2)
         above = figure.add_subplot(grid[0, place])
         below = figure.add_subplot(grid[1, place], sharex=above)
         draw_sweeps(recording, analysis, kind, above, below)
-    half = columns
-    draw_first_spikes(first_spikes(analysis), figure.add_subplot(grid[2, :half]))
-    draw_rates(rates(analysis), figure.add_subplot(grid[2, half:]))
+    draw_first_spikes(first_spikes(analysis), figure.add_subplot(grid[2, :columns]))
+    draw_rates(rates(analysis), figure.add_subplot(grid[2, columns:]))
     label = ", SIMULATED" if recording.recorded.simulated else ""
     figure.suptitle(f"{recording.cell_id} ({recording.format}{label})", fontsize=11)
     return figure
@@ -100,17 +97,14 @@ def draw_sweeps(
             # Thousands of points a sweep: as paths they would make files of many megabytes.
             axes.plot(time, ends, color=colours[number], linewidth=0.6, rasterized=True)
     rejected = list(colours.values()).count(_REJECTED)
-    above.set_title(_sweeps_title(kind, len(chosen), len(numbers), rejected))
-    above.set_ylabel("potential (mV)")
-    below.set_ylabel("command (pA)")
-    below.set_xlabel("time (s)")
+    title = _sweeps_title(kind, len(chosen), len(numbers), rejected)
+    plain(above, title=title, ylabel="potential (mV)")
+    plain(below, ylabel="command (pA)", xlabel="time (s)")
     above.tick_params(labelbottom=False)
     if close_up and kind == SHORT_SQUARE:
         shown = [analysis.stimuli[number] for number in chosen]
         first, last = min(each.start for each in shown), max(each.end for each in shown)
         above.set_xlim(first - 0.01, last + 0.04)
-    plain(above)
-    plain(below)
 
 
 def _sweeps_title(kind: str, chosen: int, count: int, rejected: int) -> str:
@@ -235,22 +229,18 @@ def draw_first_spikes(spikes: Sequence[FirstSpike], axes: Axes) -> None:
     for each in spikes:
         colour = SPIKE_COLOURS[each.stimulus]
         axes.plot(each.time, each.voltage, color=colour, label=each.stimulus, linewidth=1.2)
-    axes.set_title("first spike, from threshold")
-    axes.set_xlabel("time (ms)")
-    axes.set_ylabel("potential (mV)")
+    title = "first spike, from threshold"
+    plain(axes, title=title, xlabel="time (ms)", ylabel="potential (mV)")
     if spikes:
         axes.legend()
     else:
         axes.text(0.5, 0.5, "no spike", ha="center", transform=axes.transAxes, color="0.4")
-    plain(axes)
 
 
 def draw_rates(measured: tuple[NDArray[np.float64], NDArray[np.float64]], axes: Axes) -> None:
     """Draw `rates`: the spike rate against the current of long squares."""
-    axes.set_title("rate and current, long squares")
-    axes.set_xlabel("step (pA)")
-    axes.set_ylabel("rate (spikes/s)")
-    plain(axes)
+    title = "rate and current, long squares"
+    plain(axes, title=title, xlabel="step (pA)", ylabel="rate (spikes/s)")
     if len(measured[0]):
         axes.plot(*measured, "o-", color=ACCENT, markersize=3)
     else:

@@ -75,23 +75,14 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]]
 
 # What a report can hold, in words, and the command that makes it; its last word is the folder.
 _MAKES = {
-    "results": ("scores of models", ("crosspatch", "run", "--out", "results")),
-    "gain-from-mouse": (
-        "the gain from mouse",
-        ("crosspatch", "run", "--task", "transfer", "--out", "transfer"),
-    ),
-    "learning-curve": (
-        "the learning curve",
-        ("crosspatch", "learning-curve", "--out", "learning-curve"),
-    ),
+    "results": ("scores of models", "run --out results"),
+    "gain-from-mouse": ("the gain from mouse", "run --task transfer --out transfer"),
+    "learning-curve": ("the learning curve", "learning-curve --out learning-curve"),
     "calibration": (
         "calibration",
-        (
-            *("crosspatch", "run", "--calibration", "--task", "human", "--models", "vote"),
-            *("--out", "calibration"),
-        ),
+        "run --calibration --task human --models vote --out calibration",
     ),
-    "explanation": ("explanations", ("crosspatch", "explain-models", "--out", "explanation")),
+    "explanation": ("explanations", "explain-models --out explanation"),
 }
 
 _METHOD = (
@@ -250,10 +241,6 @@ def _done(source: ResultSource) -> Markup:
     )
 
 
-def _calibrated(source: ResultSource) -> bool:
-    return bool(source.settings.get("calibration"))
-
-
 def _circumstances(source: ResultSource) -> Iterator[Markup]:
     """Protocol, seed and machine, as far as the settings have them."""
     settings = source.settings
@@ -296,9 +283,9 @@ def _missing(
             what=enumerated(what, "or"),
         )
     )
-    names = [*(source.label for source in sources), *(words[-1] for words in commands)]
-    report = ("crosspatch", "report", *names, "--out", "report.html")
-    yield Commands([shlex.join(words) for words in (*commands, report)])
+    names = [source.label for source in sources] + [words.split()[-1] for words in commands]
+    report = shlex.join(["report", *names, "--out", "report.html"])
+    yield Commands([f"crosspatch {words}" for words in (*commands, report)])
 
 
 def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
@@ -387,7 +374,7 @@ def _options(source: ResultSource) -> dict[str, Sequence[object]]:
     # Settings are called as their options are.
     options |= {name: [settings[name]] for name in _NAMED if name in settings}
     flags = {
-        "calibration": _calibrated(source),
+        "calibration": bool(settings.get("calibration")),
         "no-removed": not settings.get("removed", True),
         "unverified": _unverified(source),
     }

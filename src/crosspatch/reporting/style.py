@@ -99,7 +99,20 @@ def save_figure(figure: Figure, file: str | Path, dpi: float = 150) -> None:
         raise CrosspatchError(f"{file} cannot be written: {error}") from error
 
 
-def plain(axes: Axes) -> None:
-    """Axes without a frame, with small labels."""
+def new_figure(
+    width: float, height: float, *, h_pad: float | None = None, wspace: float | None = None
+) -> Figure:
+    """A figure of so many inches that makes room for all labels, with these pads."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(
+        figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=h_pad, wspace=wspace)
+    )
+
+
+def plain(axes: Axes, **properties: object) -> None:
+    """Axes without a frame, with small labels and these properties, as ``axes.set`` takes them."""
+    axes.set(**properties)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=TEXT)

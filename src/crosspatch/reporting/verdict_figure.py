@@ -11,8 +11,8 @@ import pandas as pd
 
 from crosspatch.models.verdicts import Verdict
 from crosspatch.reporting.labels import clean, colour_of, ordered
-from crosspatch.reporting.panels import swatch
-from crosspatch.reporting.style import GREY, LINE, OUTLINE, SIDE_BY_SIDE, plain, styled
+from crosspatch.reporting.panels import name_from_top, swatch
+from crosspatch.reporting.style import GREY, LINE, OUTLINE, SIDE_BY_SIDE, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,14 +46,9 @@ class Group:
 
 
 def groups_of(cells: pd.DataFrame, models: Mapping[str, Sequence[str]]) -> list[Group]:
-    """Species that a model judged, with all its subclasses, then all others as one.
+    """Rows of a prediction by species that a model judged, then of all other species as one.
 
-    Parameters
-    ----------
-    cells : DataFrame
-        Of a prediction.
-    models : mapping
-        Species to the classes of its model.
+    `models` gives the classes of each species' model; of these all are there.
     """
     species = cells["species"].astype(str)
     species = species.where(species.isin(list(models)), _FOREIGN)
@@ -73,11 +68,10 @@ def groups_of(cells: pd.DataFrame, models: Mapping[str, Sequence[str]]) -> list[
 def verdicts_figure(groups: Sequence[Group], width: float) -> Figure:
     """Bars of the rows of each subclass by verdict, one panel per species."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     species = {group.species: [g for g in groups if g.species == group.species] for group in groups}
     heights = [0.6 + 0.2 * len(each) for each in species.values()]
-    figure = Figure(figsize=(width, sum(heights) + 3 * LINE), layout="constrained")
+    figure = new_figure(width, sum(heights) + 3 * LINE)
     with rc_context({"text.parse_math": False}):  # a "$" in a name begins no formula
         places = figure.subplots(len(species), 1, height_ratios=heights, squeeze=False)
         for (name, each), axes in zip(species.items(), places[:, 0], strict=True):
@@ -115,8 +109,6 @@ def _draw_groups(groups: Sequence[Group], axes: Axes) -> None:
             )
             left += count
         axes.annotate(f"{left:,}", (left, row), (3, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(groups)), [clean(group.subclass, 30) for group in groups])
-    axes.set_ylim(len(groups) - 0.5, -0.5)
+    name_from_top(axes, [clean(group.subclass, 30) for group in groups])
     axes.set_xlim(0, 1.08 * max(group.total for group in groups))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    plain(axes)
