@@ -73,11 +73,8 @@ def agreement_figure(
 
 
 def _points(importance: pd.DataFrame, attention: pd.DataFrame) -> pd.DataFrame:
-    keys = [
-        name
-        for name in ("species", "features", "model")
-        if name in attention and name in importance
-    ]
+    there = attention.columns.intersection(importance.columns)
+    keys = [name for name in ("species", "features", "model") if name in there]
     drops = importance[importance["scope"] == "macro_f1"]
     weights = attention[attention["subclass"] == "all"]
     return drops.merge(weights[[*keys, "family", "weight", "sd"]], on=[*keys, "family"])

@@ -183,7 +183,7 @@ def _sources(cells: pd.DataFrame) -> list[Content]:
     parts: list[Content] = [
         _count(int(count), "recording")
         if source == "recordings"
-        else say("{rows} of {source}", rows=_rows(int(count)), source=_name(source))
+        else say("{rows} of {source}", rows=_count(int(count), "row"), source=_name(source))
         for source, count in sources.head(10).items()
     ]
     if len(sources) > 10:
@@ -213,15 +213,6 @@ def _models(header: Settings) -> TableBlock:
         texts=5,
         last_text=True,
     )
-
-
-def _rows(count: int) -> str:
-    return _count(count, "row")
-
-
-def _classes(header: Settings) -> dict[str, list[str]]:
-    """Species that a model judged, and its classes."""
-    return {str(model["species"]): list(model["classes"]) for model in header.get("models", ())}
 
 
 def _banner(cells: pd.DataFrame, header: Settings) -> str:
@@ -262,7 +253,8 @@ def _verdicts(cells: pd.DataFrame, header: Settings) -> Iterator[Block]:
         "cover each."
     )
     if len(cells):
-        yield from _counts(cells, groups_of(cells, _classes(header)))
+        classes = {str(m["species"]): list(m["classes"]) for m in header.get("models", ())}
+        yield from _counts(cells, groups_of(cells, classes))
 
 
 def _counts(cells: pd.DataFrame, groups: Sequence[Group]) -> Iterator[Block]:
@@ -329,7 +321,7 @@ def _cells(prediction: Prediction, pages: Mapping[tuple[str, str], str]) -> Iter
     yield TableBlock(
         f"The first {len(shown):,} of {len(cells):,} rows; {rest:,} are left out"
         if rest
-        else f"All {_rows(len(cells))}",
+        else f"All {_count(len(cells), 'row')}",
         (
             "cell",
             "species",

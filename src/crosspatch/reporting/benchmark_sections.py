@@ -6,7 +6,7 @@ says in words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import pandas as pd
@@ -478,10 +478,10 @@ def _scores_table(caption: str, source: ResultSource, name: str, keys: Sequence[
 
 
 def by_source(
-    sources: Sequence[ResultSource], blocks: Sequence[Sequence[Block]]
+    sources: Sequence[ResultSource], blocks: Callable[[ResultSource], Iterable[Block]]
 ) -> Iterator[Block]:
     """Blocks of several folders, each under a heading if there is more than one."""
-    filled = [(source, part) for source, part in zip(sources, blocks, strict=True) if part]
+    filled = [(source, part) for source in sources if (part := list(blocks(source)))]
     for source, part in filled:
         if len(filled) > 1:
             yield Heading(say("Folder {label}", label=code(source.label)))

@@ -46,9 +46,8 @@ def conserved_figure(
     table, chosen = _strongest(table)
     families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
     least = len(groups) * _LEAST_GROUP
-    rows = feature_rows(
-        families, max(width * 0.36, min(2.7, width - 2 * MARGIN - least - 1.6)), _ROW
-    )
+    widest = max(width * 0.36, min(2.7, width - 2 * MARGIN - least - 1.6))
+    rows = feature_rows(families, widest, _ROW)
     left = MARGIN + rows.label_width + 0.08
     blocks, cell = _blocks(groups, width - MARGIN - left)
     head = _Head.of(groups, cell)
@@ -165,36 +164,25 @@ class _Tiles:
         if not np.isfinite(auc):
             self.missing.append(middle)
             return
-        certain = low > 0.5 or high < 0.5
-        shares = (1.0,) if certain else (1.0, 0.4)
+        shares = (1.0,) if low > 0.5 or high < 0.5 else (1.0, 0.4)
         for share in shares:
-            last = share == shares[-1]
-            corner = (x - across * share / 2, y - down * share / 2)
-            self.rectangles.append(
-                Rectangle(
-                    corner,
-                    across * share,
-                    down * share,
-                    facecolor=self.colours(auc) if last else "0.96",
-                    edgecolor="none" if share == 1 else "0.75",
-                    linewidth=0.4,
-                )
+            wide, tall = across * share, down * share
+            colour = self.colours(auc) if share == shares[-1] else "0.96"
+            edge = "none" if share == 1 else "0.75"
+            tile = Rectangle(
+                (x - wide / 2, y - tall / 2), wide, tall, facecolor=colour, edgecolor=edge
             )
+            tile.set_linewidth(0.4)
+            self.rectangles.append(tile)
 
     def frame(self, middle: tuple[float, float], size: tuple[float, float], both: bool) -> None:
         """Frame two tiles that point opposite ways, with a cross if they do so when balanced."""
         from matplotlib.patches import Rectangle
 
         corner = (middle[0] - size[0] / 2, middle[1] - size[1] / 2)
+        dash = "-" if both else (0, (2, 1.5))
         self.frames.append(
-            Rectangle(
-                corner,
-                *size,
-                facecolor="none",
-                edgecolor="black",
-                linewidth=1,
-                linestyle="-" if both else (0, (2, 1.5)),
-            )
+            Rectangle(corner, *size, fill=False, edgecolor="black", linewidth=1, linestyle=dash)
         )
         if both:
             self.crosses.append(middle)
@@ -204,9 +192,8 @@ class _Tiles:
         from matplotlib.collections import PatchCollection
 
         for patches, over in ((self.rectangles, 1), (self.frames, 2)):
-            axes.add_collection(
-                PatchCollection(patches, match_original=True, zorder=over), autolim=False
-            )
+            gathered = PatchCollection(patches, match_original=True, zorder=over)
+            axes.add_collection(gathered, autolim=False)
         x, y = np.reshape(self.crosses, (-1, 2)).T
         axes.plot(x, y, "x", markersize=4.5, markeredgewidth=1.2, color="black", zorder=3)
         x, y = np.reshape(self.missing, (-1, 2)).T

@@ -56,20 +56,17 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
     examples = in_milliseconds(examples, ["example", "low", "median", "high"])
     species = species_in(examples)
     groups = {name: _groups_of(examples, name) for name in species}
-    families = list(dict.fromkeys(examples["family"]))
     most = max(len(each) for each in groups.values())
     axis, gap = 0.5, 0.06
     panel = (width - axis - MARGIN) / most - gap
     names = {
-        family: wrapped(
-            with_unit(family, examples[examples["family"] == family]), width - 2 * MARGIN
-        )
-        for family in families
+        str(family): wrapped(with_unit(str(family), part), width - 2 * MARGIN)
+        for family, part in examples.groupby("family", sort=False)
     }
     lines = 1 + max(name.count("\n") for name in names.values())
     trace, head, title = 0.6, 0.06 + LINE * lines, 0.45
     pitch = trace + head + 0.06
-    figure = Figure(figsize=(width, len(species) * (title + len(families) * pitch) + 0.05))
+    figure = Figure(figsize=(width, len(species) * (title + len(names) * pitch) + 0.05))
     top = 0.0
     for name in species:
         own = examples[examples["species"] == name]
@@ -78,10 +75,10 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
             left = axis + number * (panel + gap)
             middle = left + max(panel - width_of(group), 0) / 2
             write_at(figure, middle, top + 0.32, group)
-        for row, family in enumerate(families):
+        for row, (family, title_of) in enumerate(names.items()):
             part = own[own["family"] == family]
             above = top + title + row * pitch
-            write_at(figure, MARGIN, above + head / 2, names[family])
+            write_at(figure, MARGIN, above + head / 2, title_of)
             limits = _value_limits(part)
             for number, group in enumerate(groups[name]):
                 left = axis + number * (panel + gap)
@@ -90,7 +87,7 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
                 axes.set_ylim(*limits)
                 axes.locator_params(axis="y", nbins=3)
                 axes.tick_params(axis="y", labelleft=number == 0, length=2)
-        top += title + len(families) * pitch
+        top += title + len(names) * pitch
     return figure
 
 
@@ -148,12 +145,11 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
     roomy = panel > 0.75
     for above, height, _ in list(rows.features.values())[1::2]:
         axes.axhspan(key + above, key + above + height, left / width, color="0.96", zorder=0)
+    angle, size = 90 if turned else 0, 3.6 if roomy else 2.6
     for number, group in enumerate(groups):
         at = left + number * (panel + gap)
-        angle = 90 if turned else 0
         axes.text(at + panel / 2, key - 0.05, group, ha="center", va="bottom", rotation=angle)
         own = place(figure, at, key, panel, rows.height)
-        size = 3.6 if roomy else 2.6
         _draw_profile(own, table[table["subclass"] == group], group, species, rows, size)
         ticks = [-limit, 0, limit] if roomy else [0]
         own.set(xlim=(-1.1 * limit, 1.1 * limit), xticks=ticks)

@@ -30,11 +30,12 @@ from crosspatch.reporting.page import (
 
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
     """Attention, and beside it what really happens without a family."""
+    importance, attention = source.table("importance"), source.table("attention")
     for sentence in verdicts_in_words(source, "attention and"):
         yield Paragraph(sentence, "verdict")
-    if len(source.table("attention")):
+    if len(attention):
         yield _attention(source)
-    if len(source.table("importance")):
+    if len(importance):
         yield from _importance_blocks(source)
     if len(source.table("agreement")):
         yield from _agreement_blocks(source)
@@ -195,12 +196,11 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
 
 def _unlike(examples: pd.DataFrame) -> str:
     """In which family the medians of the subclasses lie farthest apart, for their quartiles."""
-    of = examples.groupby(["family", "feature"], sort=False)
+    table = examples.assign(wide=examples["high"] - examples["low"])
+    of = table.groupby(["family", "feature"], sort=False)
     apart = of["median"].max() - of["median"].min()
-    wide = (examples["high"] - examples["low"]).groupby(
-        [examples["family"], examples["feature"]], sort=False
-    )
-    ratio = (apart / wide.mean().replace(0, float("nan"))).groupby("family").mean().dropna()
+    wide = of["wide"].mean().replace(0, float("nan"))
+    ratio = (apart / wide).groupby("family").mean().dropna()
     if ratio.empty:
         return ""
     return f"Subclasses are least alike in {readable(str(ratio.idxmax()))}."

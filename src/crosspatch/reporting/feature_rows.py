@@ -41,15 +41,10 @@ class FeatureRows:
 
     def write(self, axes: Axes, left: float, top: float) -> None:
         """Write names and headings into axes whose units are inches, y downwards."""
-        for _, (above, height, label) in self.features.items():
-            axes.text(
-                left + self.label_width,
-                top + above + height / 2,
-                label,
-                ha="right",
-                va="center",
-                linespacing=1.0,
-            )
+        x = left + self.label_width
+        for above, height, label in self.features.values():
+            y = top + above + height / 2
+            axes.text(x, y, label, ha="right", va="center", linespacing=1.0)
         for middle, heading in self.headings.values():
             axes.text(left, top + middle, heading, linespacing=1.0, va="center", fontweight="bold")
 

@@ -52,19 +52,16 @@ def _trace_loadings(loadings: pd.DataFrame, width: float) -> Figure:
     block = (width - MARGIN) / across
     panel = block / len(species) - axis - 0.05
     titles = {
-        family: wrapped(
-            with_unit(family, loadings[loadings["family"] == family]), block - 0.2, bold=True
-        )
-        for family in families
+        str(family): wrapped(with_unit(str(family), part), block - 0.2, bold=True)
+        for family, part in loadings.groupby("family", sort=False)
     }
     title = LINE * (1 + max(text.count("\n") for text in titles.values()))
     strip, trace, head = 0.34, 0.72, title + 0.25
     pitch = head + trace + strip + 0.14
     key = 0.72 if width >= SIDE_BY_SIDE else 1.05
     figure = Figure(figsize=(width, key + rows * pitch + 0.05))
-    colour_bar(
-        figure, min(width - 0.6, 2.9), -1, 1, 3, "loading, as a share of the family's largest"
-    )
+    what = "loading, as a share of the family's largest"
+    colour_bar(figure, min(width - 0.6, 2.9), -1, 1, 3, what)
     left, top = (3.6, 0.22) if width >= SIDE_BY_SIDE else (0.1, 0.66)
     write_at(figure, left, top, "after a species: components (share of variance)")
     write_at(figure, left, top + 0.18, "trace: mean, coloured by the first; strip: all")
@@ -79,9 +76,8 @@ def _trace_loadings(loadings: pd.DataFrame, width: float) -> Figure:
             below = place(figure, left, top + head + trace + 0.03, panel, strip)
             _draw_trace(above, below, part)
             if place_of == 0:
-                write_at(
-                    figure, left - axis + 0.06, top + 0.02 + title / 2, titles[family], bold=True
-                )
+                x, y = left - axis + 0.06, top + 0.02 + title / 2
+                write_at(figure, x, y, titles[family], bold=True)
             write_at(figure, left, top + title + 0.12, _parts_title(name, part))
     return figure
 
@@ -176,9 +172,7 @@ def _draw_family_loadings(
     ):
         above, height, _ = rows.features[feature]
         tile = min(height, 0.175) - 0.02
-        x = left + components.index(component) * cell
-        y = top + above + (height - tile) / 2
+        corner = left + components.index(component) * cell, top + above + (height - tile) / 2
         colour = colours((loading + 1) / 2) if np.isfinite(loading) and loading else "0.95"
-        corner, across = (x, y), cell - 0.02
-        tiles.append(Rectangle(corner, across, tile, facecolor=colour, edgecolor="none"))
+        tiles.append(Rectangle(corner, cell - 0.02, tile, facecolor=colour, edgecolor="none"))
     axes.add_collection(PatchCollection(tiles, match_original=True), autolim=False)

@@ -216,10 +216,9 @@ class Setting:
 
     def __html__(self) -> Markup:
         # RFC 6901: a pointer into a JSON file.
-        pointer = "".join(
-            "/" + key.replace("~", "~0").replace("/", "~1") for key in map(str, self.path)
-        )
-        return _data(self.value, f"{self.source.label}/settings.json#{pointer}", 3, "count")
+        keys = (str(key).replace("~", "~0").replace("/", "~1") for key in self.path)
+        where = "/".join([f"{self.source.label}/settings.json#", *keys])
+        return _data(self.value, where, 3, "count")
 
 
 def _missing(value: object) -> bool:

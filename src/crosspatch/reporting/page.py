@@ -143,6 +143,10 @@ class _Drawn:
     width: int  # CSS pixels
     height: int
 
+    def shown(self, scale: float) -> dict[str, str | tuple[str, str]]:
+        """What the page has of it: the figure itself, and its size."""
+        return {"uri": self.uri(scale), "size": (str(self.width), str(self.height))}
+
     def uri(self, scale: float) -> str:
         """It in the page itself: lines where they are few, else 256 colours of points."""
         if self.svg is not None and len(self.svg) <= _MOST_LINES * scale**2:
@@ -185,7 +189,7 @@ def write_page(
             f"{out} is a folder; give the report a file name, such as report.html"
         )
     sections = [section for section in sections if section.blocks]
-    pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
+    pictures = _pictures(sections)
     folder = out.with_name(f"{out.stem}_figures") if beside and pictures else out.parent
     _make(folder)
     tell = progress or (lambda done, total: None)
@@ -196,14 +200,15 @@ def write_page(
         files_of = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")] * beside
         drawn[picture.name] = _drawn(picture, files_of)
         written += files_of
-    for scale in _SCALES:
-        html = _page(title, sections, banner, drawn, scale)
-        if len(html.encode()) <= (most_bytes or MOST_BYTES):
-            break
+    html = _page(title, sections, banner, drawn, most_bytes or MOST_BYTES)
     with replacing(out, CrosspatchError) as temporary:
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
     return [out, *written]
+
+
+def _pictures(sections: Sequence[Section]) -> list[Picture]:
+    return [b for section in sections for b in section.blocks if isinstance(b, Picture)]
 
 
 def _make(folder: Path) -> None:
@@ -280,8 +285,9 @@ def _page(
     sections: Sequence[Section],
     banner: str,
     drawn: Mapping[str, Mapping[str, _Drawn]],
-    scale: float,
+    most_bytes: int,
 ) -> str:
+    """The page, its figures as coarse as they must be."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crosspatch.reporting"),
         autoescape=True,
@@ -290,21 +296,17 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    figures = {
-        name: {
-            "number": str(number),
-            **{
-                width: {"uri": one.uri(scale), "size": (str(one.width), str(one.height))}
-                for width, one in both.items()
-            },
+    template = environment.get_template("report.html")
+    css = (files("crosspatch.reporting") / "templates" / "report.css").read_text("utf-8")
+    style = Markup(css)  # noqa: S704, our own file
+    for scale in _SCALES:
+        figures = {
+            name: {"number": str(number)} | {width: one.shown(scale) for width, one in both.items()}
+            for number, (name, both) in enumerate(drawn.items(), 1)
         }
-        for number, (name, both) in enumerate(drawn.items(), 1)
-    }
-    style = (files("crosspatch.reporting") / "templates" / "report.css").read_text("utf-8")
-    return environment.get_template("report.html").render(
-        title=title,
-        sections=sections,
-        banner=banner,
-        figures=figures,
-        style=Markup(style),  # noqa: S704, our own file
-    )
+        html = template.render(
+            title=title, sections=sections, banner=banner, figures=figures, style=style
+        )
+        if len(html.encode()) <= most_bytes:
+            break
+    return html

@@ -135,14 +135,12 @@ def write_report(
     }
     made: dict[str, list[Block]] = {}
     for name, _, kind, blocks in _SECTIONS:
-        of = kinds[kind]
-        made[name] = list(by_source(of, [list(blocks(source)) for source in of]))
+        made[name] = list(by_source(kinds[kind], blocks))
     found = list(findings(*kinds.values()))
-    cohorts = list(cohorts_blocks(sources))
     sections = [
         Section("about", "What was done", list(_about(sources))),
         Section("findings", "Main findings", [Points(found)] if found else []),
-        Section("cohorts", "Cohorts", cohorts),
+        Section("cohorts", "Cohorts", list(cohorts_blocks(sources))),
         *(Section(name, title, made[name]) for name, title, *_ in _SECTIONS),
         Section("settings", "Settings, versions, checksums", list(_settings(sources))),
         Section("missing", "Not in this report", list(_missing(made, sources))),
