@@ -52,7 +52,7 @@ def draw_contributions(view: CellView, shares: Contributions, place: SubFigure) 
         _draw_shares(axes, at, [of[name] for _, of in measured], colour_of(name), 0.03 * reach)
         label = f"{name}: from {shares.base[name]:.2f} to {view.cell.probabilities[name]:.2f}"
         handles.append(swatch(label, colour_of(name)))
-    for row in set(range(len(shares.families))).difference(row for row, _ in measured):
+    for row in (row for row, each in enumerate(shares.families) if not each.measured):
         axes.text(0.03 * reach, row, "not measured", va="center", color="0.45")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-1.35 * reach, 1.35 * reach)

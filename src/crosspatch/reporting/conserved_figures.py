@@ -44,10 +44,9 @@ def conserved_figure(
         return nothing(f"Nothing was compared by {level}.", width)
     groups = ordered(table["group"])
     table, chosen = _strongest(table)
-    families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
     least = len(groups) * _LEAST_GROUP
     widest = max(width * 0.36, min(2.7, width - 2 * MARGIN - least - 1.6))
-    rows = feature_rows(families, widest, _ROW)
+    rows = feature_rows(table, widest, _ROW)
     left = MARGIN + rows.label_width + 0.08
     blocks, cell = _blocks(groups, width - MARGIN - left)
     head = _Head.of(groups, cell)

@@ -125,8 +125,7 @@ def _scalar_examples(examples: pd.DataFrame, width: float) -> Figure:
     species = species_in(examples)
     table = _standardised(examples)
     groups = ordered(table["subclass"].dropna())
-    families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
-    rows = feature_rows(families, max(width * 0.36, min(2.7, width - 2.2)), 0.2)
+    rows = feature_rows(table, max(width * 0.36, min(2.7, width - 2.2)), 0.2)
     gap = 0.08
     left = MARGIN + rows.label_width + 0.08
     panel = (width - left - MARGIN) / len(groups) - gap

@@ -6,11 +6,11 @@ the height of a row follows from the lines of its name, and the height of the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from crosspatch.reporting.labels import readable, width_of, wrapped
 from crosspatch.reporting.style import LINE, TEXT
@@ -49,12 +49,13 @@ class FeatureRows:
             axes.text(left, top + middle, heading, linespacing=1.0, va="center", fontweight="bold")
 
 
-def feature_rows(families: Mapping[str, str], widest: float, least: float) -> FeatureRows:
-    """Place features, given with their families in the order in which they are drawn.
+def feature_rows(table: pd.DataFrame, widest: float, least: float) -> FeatureRows:
+    """Place the features of a table under their families, in the table's order.
 
     Names may be `widest` inches wide, and are broken into lines if they are longer; a row is at
     least `least` inches high.
     """
+    families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
     labels = {feature: wrapped(readable(feature), widest) for feature in families}
     features: dict[str, tuple[float, float, str]] = {}
     headings: dict[str, tuple[float, str]] = {}

@@ -119,8 +119,7 @@ def _draw_trace(above: Axes, below: Axes, part: pd.DataFrame) -> None:
 
 def _scalar_loadings(loadings: pd.DataFrame, width: float) -> Figure:
     species = species_in(loadings)
-    families = dict(zip(loadings["feature"], loadings["family"].astype(str), strict=True))
-    rows = feature_rows(families, max(width * 0.36, min(2.7, width - 2.2)), 0.175)
+    rows = feature_rows(loadings, max(width * 0.36, min(2.7, width - 2.2)), 0.175)
     counts = {
         name: loadings[loadings["species"] == name].groupby("family")["component"].nunique().max()
         for name in species
