@@ -161,17 +161,14 @@ def fetch_recordings(
             f"{len(there):,} recordings in {folder}/, verified ({fetched.kept:,} were there), "
             f"labels in {file}"
         )
-    if fetched.failures:
-        _say_failures(fetched.failures, len(chosen))
-        raise typer.Exit(1)
-
-
-def _say_failures(failures: Mapping[Asset, str], wanted: int) -> None:
-    for asset, reason in list(failures.items())[:5]:
+    for asset, reason in list(fetched.failures.items())[:5]:
         say_on_stderr(f"{asset}: {reason}")
-    say_on_stderr(
-        f"{len(failures):,} of {wanted:,} recordings could not be had; give the same command again"
-    )
+    if fetched.failures:
+        say_on_stderr(
+            f"{len(fetched.failures):,} of {len(chosen):,} recordings could not be had; give the "
+            "same command again"
+        )
+        raise typer.Exit(1)
 
 
 def _print_chosen(chosen: Iterable[Asset], each: bool) -> None:

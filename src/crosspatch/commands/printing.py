@@ -69,27 +69,19 @@ def progress_bar(*, goes_on: bool = True) -> Iterator[ShowProgress]:
 
     `goes_on` says whether the same command, given again after a stop, goes on where it was.
     """
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    bar = Progress(
+    bar = progress.Progress(
         "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        "{task.fields[rate]}",
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    lines: dict[str, TaskID] = {}
+    lines: dict[str, progress.TaskID] = {}
     started: dict[str, tuple[float, int]] = {}
 
     def tell(what: str, done: int, total: int, note: str = "") -> None:

@@ -125,6 +125,10 @@ class UploadedFile:
         """Why it failed, in words."""
         return None if self.fault is None else self.fault.words
 
+    def refused(self, why: str, status: int, hint: str = "") -> RefusedUploadError:
+        """Something that is not done with it."""
+        return RefusedUploadError(f"{self.label}: {why}", status, hint)
+
     @property
     def given(self) -> GivenFile:
         """What a worker has to know of it now."""
