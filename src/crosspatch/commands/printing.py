@@ -113,23 +113,24 @@ def recordings_done(tell: ShowProgress) -> Callable[[ExtractionProgress], None]:
 
 
 def print_frame(
-    title: str, frame: pd.DataFrame, *columns: tuple[str, ...], n_text: int = 2
+    title: str, frame: pd.DataFrame, columns: Iterable[str | tuple[str, ...]], n_text: int = 2
 ) -> None:
     """A table of a DataFrame, in formats.
 
-    A column is its header and the parts of its format, which name the frame's columns; a part is
-    left out where a value of it is missing.
+    A column is its name in the frame, or its header and the parts of its format, which name the
+    frame's columns; a part is left out where a value of it is missing.
     """
+    shown = [(each, f"{{{each}}}") if isinstance(each, str) else each for each in columns]
 
     def text(row: dict[str, object], part: str) -> str:
         fields = [name for _, name, _, _ in Formatter().parse(part) if name]
         return "" if any(row[name] != row[name] for name in fields) else part.format_map(row)
 
     rows = [
-        ["".join(text(row, part) for part in parts) for _, *parts in columns]
+        ["".join(text(row, part) for part in parts) for _, *parts in shown]
         for row in ({str(k): v for k, v in each.items()} for each in frame.to_dict("records"))
     ]
-    print_rows(title, [header for header, *_ in columns], rows, n_text)
+    print_rows(title, [header for header, *_ in shown], rows, n_text)
 
 
 def print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) -> None:
