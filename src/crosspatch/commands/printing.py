@@ -81,19 +81,17 @@ def progress_bar(*, goes_on: bool = True) -> Iterator[ShowProgress]:
         progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    lines: dict[str, progress.TaskID] = {}
-    started: dict[str, tuple[float, int]] = {}
+    lines: dict[str, tuple[progress.TaskID, float, int]] = {}
 
     def tell(what: str, done: int, total: int, note: str = "") -> None:
         bar.start()
         if what not in lines:
-            lines[what] = bar.add_task(what, total=total, rate="")
-            started[what] = (time.monotonic(), done)
-        begun, before = started[what]
+            lines[what] = bar.add_task(what, total=total, rate=""), time.monotonic(), done
+        line, begun, before = lines[what]
         passed = time.monotonic() - begun
         rate = f"{(done - before) / passed:.2f}/s" if done > before and passed > 0 else ""
         shown = f"{what} ({note})" if note else what
-        bar.update(lines[what], description=shown, completed=done, total=total, rate=rate)
+        bar.update(line, description=shown, completed=done, total=total, rate=rate)
 
     try:
         yield tell
