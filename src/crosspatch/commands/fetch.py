@@ -137,11 +137,8 @@ def fetch_recordings(
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit, unlabelled)
     chosen, known = choose_assets(archive, place, choice, labels, data_dir)
     assets = list(chosen)
-    gigabytes = sum(asset.size for asset in assets) / 1e9
-    print(f"{len(assets):,} recordings of {assets[0].version}, {gigabytes:.3f} GB")
+    _print_chosen(assets, each=dry_run)
     if dry_run:
-        for asset in assets:
-            print(f"{asset.path}  {asset.size / 1e6:.1f} MB")
         return
     folder = out or Path("recordings") / place.dandiset
     with progress_bar() as tell:
@@ -161,14 +158,25 @@ def fetch_recordings(
             f"{len(there):,} recordings in {folder}/, verified ({fetched.kept:,} were there), "
             f"labels in {file}"
         )
-    for asset, reason in list(fetched.failures.items())[:5]:
-        say_on_stderr(f"{asset}: {reason}")
     if fetched.failures:
-        say_on_stderr(
-            f"{len(fetched.failures):,} of {len(chosen):,} recordings could not be had; give the "
-            "same command again"
-        )
+        _say_failures(fetched.failures, len(chosen))
         raise typer.Exit(1)
+
+
+def _say_failures(failures: Mapping[Asset, str], wanted: int) -> None:
+    for asset, reason in list(failures.items())[:5]:
+        say_on_stderr(f"{asset}: {reason}")
+    say_on_stderr(
+        f"{len(failures):,} of {wanted:,} recordings could not be had; give the same command again"
+    )
+
+
+def _print_chosen(assets: list[Asset], each: bool) -> None:
+    """What is going to be fetched."""
+    gigabytes = sum(asset.size for asset in assets) / 1e9
+    print(f"{len(assets):,} recordings of {assets[0].version}, {gigabytes:.3f} GB")
+    for asset in assets if each else ():
+        print(f"{asset.path}  {asset.size / 1e6:.1f} MB")
 
 
 def choose_assets(

@@ -326,25 +326,15 @@ class Jobs:
     def export(self, upload: Upload, ending: str) -> Path:
         """Write the cells to a file, which the caller deletes; refused if there is none."""
         out = upload.folder / f"export-{secrets.token_hex(8)}.{ending}"
-        with upload.lock:
-            files = [each for each in upload.files if each.rows]
-            # As the command line has it: recordings, then tables.
-            files.sort(key=lambda each: (each.kind != RECORDING, each.number))
-            unread = [each for each in upload.files if each.fault and not each.rows]
-            request = messages.Export(
-                out,
-                files=tuple(each.given for each in files),
-                said=tuple(line for each in files for line in each.messages),
-                unread=tuple((each.label, str(each.reason)) for each in unread),
-            )
-        if not files:
+        request = _export(upload, out)
+        if not request.files:
             raise RefusedUploadError("there is no predicted cell yet", 409)
         try:
             self._wait(upload, request, 409)
         except RefusedUploadError:
             # A process that was ended leaves what it had written so far.
-            for part in upload.folder.glob(f"*{out.name}*"):
-                part.unlink(missing_ok=True)
+            for file in upload.folder.glob(f"*{out.name}*"):
+                file.unlink(missing_ok=True)
             raise
         return out
 
@@ -365,3 +355,18 @@ class Jobs:
         if isinstance(outcome, messages.Fault):
             raise RefusedUploadError(name + outcome.message, status, outcome.hint)
         return outcome
+
+
+def _export(upload: Upload, out: Path) -> messages.Export:
+    """What is to be written of an upload as it is now."""
+    with upload.lock:
+        files = [each for each in upload.files if each.rows]
+        # As the command line has it: recordings, then tables.
+        files.sort(key=lambda each: (each.kind != RECORDING, each.number))
+        unread = [each for each in upload.files if each.fault and not each.rows]
+        return messages.Export(
+            out,
+            files=tuple(each.given for each in files),
+            said=tuple(line for each in files for line in each.messages),
+            unread=tuple((each.label, str(each.reason)) for each in unread),
+        )
