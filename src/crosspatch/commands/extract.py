@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from crosspatch.cohorts.download import CellSelection
     from crosspatch.features.finding import Source
-    from crosspatch.recordings.model import Recording
 
 
 @app.command("inspect")
@@ -44,7 +43,12 @@ def inspect(
     settings = ExtractionSettings(quality=quality, step=step)
     with open_recording(file) as opened:
         recording, analysis = analysed(opened, settings)
-        print(f"{file}: {recording.format}, {_about(recording)}")
+        said = recording.recorded
+        about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
+        about += [f"species {said.species}"] if said.species else []
+        about += [f"donor {said.donor}"] if said.donor else []
+        about += ["SIMULATED"] if said.simulated else []
+        print(f"{file}: {recording.format}, {', '.join(about)}")
         print_recording(recording, analysis)
         if not no_png:
             from crosspatch.reporting.recording_figures import recording_figure
@@ -53,15 +57,6 @@ def inspect(
             out = png or Path(f"{recording.cell_id}.png")
             save_figure(recording_figure(recording, analysis), out)
             print(f"wrote {out}")
-
-
-def _about(recording: Recording) -> str:
-    said = recording.recorded
-    about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
-    about += [f"species {said.species}"] if said.species else []
-    about += [f"donor {said.donor}"] if said.donor else []
-    about += ["SIMULATED"] if said.simulated else []
-    return ", ".join(about)
 
 
 @app.command("simulate")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crosspatch.archive.dandi import Archive, Asset, DandiPlace
-    from crosspatch.cohorts.download import CellSelection
+    from crosspatch.archive.fetching import FetchProgress
+    from crosspatch.cohorts.download import CellSelection, TablesProgress
 
 
 @fetch_app.callback(invoke_without_command=True)
@@ -69,8 +70,8 @@ def _print_data() -> None:
     print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
 
 
-def _megabytes(done: int, total: int) -> str:
-    return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+def _megabytes(state: FetchProgress | TablesProgress) -> str:
+    return f"{state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB"
 
 
 @fetch_app.command("tables")
@@ -94,9 +95,7 @@ def fetch_tables_command(
         fetched = fetch_tables(
             directory,
             web=web,
-            progress=lambda state: tell(
-                "tables", state.done, state.total, _megabytes(state.bytes_done, state.bytes_total)
-            ),
+            progress=lambda state: tell("tables", state.done, state.total, _megabytes(state)),
         )
     origin = origin if data_dir is None else "--data-dir"
     print(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
@@ -137,21 +136,19 @@ def fetch_recordings(
     place = DandiPlace.parse(f"dandi:{dandiset}" + (f"@{version}" if version else ""))
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit, unlabelled)
     chosen, known = choose_assets(archive, place, choice, labels, data_dir)
-    _print_chosen(chosen, each=dry_run)
+    assets = list(chosen)
+    _print_chosen(assets, each=dry_run)
     if dry_run:
         return
     folder = out or Path("recordings") / place.dandiset
     with progress_bar() as tell:
         fetched = fetch_assets(
-            list(chosen),
+            assets,
             folder,
             archive=archive,
             jobs=jobs,
             progress=lambda state: tell(
-                "fetch",
-                state.done,
-                state.total,
-                f"{_megabytes(state.bytes_done, state.bytes_total)}, {state.failed} failed",
+                "fetch", state.done, state.total, f"{_megabytes(state)}, {state.failed} failed"
             ),
         )
     there = {asset: key for asset, key in chosen.items() if asset in fetched.files}
@@ -174,9 +171,8 @@ def _say_failures(failures: Mapping[Asset, str], wanted: int) -> None:
     )
 
 
-def _print_chosen(chosen: Iterable[Asset], each: bool) -> None:
+def _print_chosen(assets: list[Asset], each: bool) -> None:
     """What is going to be fetched."""
-    assets = list(chosen)
     gigabytes = sum(asset.size for asset in assets) / 1e9
     print(f"{len(assets):,} recordings of {assets[0].version}, {gigabytes:.3f} GB")
     for asset in assets if each else ():

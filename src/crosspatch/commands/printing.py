@@ -69,39 +69,29 @@ def progress_bar(*, goes_on: bool = True) -> Iterator[ShowProgress]:
 
     `goes_on` says whether the same command, given again after a stop, goes on where it was.
     """
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    bar = Progress(
+    bar = progress.Progress(
         "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        "{task.fields[rate]}",
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    lines: dict[str, TaskID] = {}
-    started: dict[str, tuple[float, int]] = {}
+    lines: dict[str, tuple[progress.TaskID, float, int]] = {}
 
     def tell(what: str, done: int, total: int, note: str = "") -> None:
         bar.start()
         if what not in lines:
-            lines[what] = bar.add_task(what, total=total, rate="")
-            started[what] = (time.monotonic(), done)
-        begun, before = started[what]
+            lines[what] = bar.add_task(what, total=total, rate=""), time.monotonic(), done
+        line, begun, before = lines[what]
         passed = time.monotonic() - begun
         rate = f"{(done - before) / passed:.2f}/s" if done > before and passed > 0 else ""
         shown = f"{what} ({note})" if note else what
-        bar.update(lines[what], description=shown, completed=done, total=total, rate=rate)
+        bar.update(line, description=shown, completed=done, total=total, rate=rate)
 
     try:
         yield tell
@@ -121,23 +111,24 @@ def recordings_done(tell: ShowProgress) -> Callable[[ExtractionProgress], None]:
 
 
 def print_frame(
-    title: str, frame: pd.DataFrame, *columns: tuple[str, ...], n_text: int = 2
+    title: str, frame: pd.DataFrame, columns: Iterable[str | tuple[str, ...]], n_text: int = 2
 ) -> None:
     """A table of a DataFrame, in formats.
 
-    A column is its header and the parts of its format, which name the frame's columns; a part is
-    left out where a value of it is missing.
+    A column is its name in the frame, or its header and the parts of its format, which name the
+    frame's columns; a part is left out where a value of it is missing.
     """
+    shown = [(each, f"{{{each}}}") if isinstance(each, str) else each for each in columns]
 
     def text(row: dict[str, object], part: str) -> str:
         fields = [name for _, name, _, _ in Formatter().parse(part) if name]
         return "" if any(row[name] != row[name] for name in fields) else part.format_map(row)
 
     rows = [
-        ["".join(text(row, part) for part in parts) for _, *parts in columns]
+        ["".join(text(row, part) for part in parts) for _, *parts in shown]
         for row in ({str(k): v for k, v in each.items()} for each in frame.to_dict("records"))
     ]
-    print_rows(title, [header for header, *_ in columns], rows, n_text)
+    print_rows(title, [header for header, *_ in shown], rows, n_text)
 
 
 def print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) -> None:

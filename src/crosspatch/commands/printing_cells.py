@@ -118,7 +118,19 @@ def print_predictions(output: Output) -> None:
     """The first rows of predictions, what is to be said of them, and counts of all."""
     shown = list(output.first.first(_SHOWN))
     header = ("cell", "species", "subclass", "p", "90 % set", "verdict", "p reference", "measured")
-    rows = [_prediction_row(cell) for cell in shown]
+    rows = [
+        (
+            cell.cell_id,
+            cell.species + ("" if cell.species_known else " (assumed)"),
+            cell.subclass,
+            _number(cell.probability, 2),
+            ", ".join(cell.prediction_set),
+            str(cell.verdict),
+            _number(cell.p_reference, 3),
+            f"{cell.completeness:.0%}",
+        )
+        for cell in shown
+    ]
     print_rows("Predictions", header, rows, n_text=3, fold=(0, 1, 4, 5, 6, 7))
     _print_remarks(shown)
     if not all(cell.species_known for cell in shown):
@@ -131,26 +143,12 @@ def print_predictions(output: Output) -> None:
         print_warning("The model was trained on SIMULATED recordings")
 
 
-def _prediction_row(cell: PredictedCell) -> tuple[str, ...]:
-    return (
-        cell.cell_id,
-        cell.species + ("" if cell.species_known else " (assumed)"),
-        cell.subclass,
-        _number(cell.probability, 2),
-        ", ".join(cell.prediction_set),
-        str(cell.verdict),
-        _number(cell.p_reference, 3),
-        f"{cell.completeness:.0%}",
-    )
-
-
 def _print_remarks(cells: list[PredictedCell]) -> None:
     """What is to be said of cells, once where both references say the same."""
-    said = set()
+    once: dict[tuple[str, str], PredictedCell] = {}
     for cell in cells:
-        if (cell.cell_id, cell.text) in said:
-            continue
-        said.add((cell.cell_id, cell.text))
+        once.setdefault((cell.cell_id, cell.text), cell)
+    for cell in once.values():
         if cell.quality:
             print(f"  {cell.cell_id}: fails quality control: {cell.quality}")
         if cell.text:

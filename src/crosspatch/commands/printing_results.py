@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from crosspatch.evaluation.results import BenchmarkResult, CalibrationTables
     from crosspatch.explanation.explain import Explanation
 
-#: Columns of `print_frame`.
-TASK, MODEL, SPECIES = ("task", "{task}"), ("model", "{model}"), ("species", "{species}")
-
 
 def _spread(header: str, name: str, digits: int = 4) -> tuple[str, str, str]:
     """A column of mean and standard deviation."""
@@ -32,6 +29,12 @@ def _interval(digits: int) -> tuple[str, str]:
     return "95 % interval", f"[{{ci_low:+.{digits}f}}, {{ci_high:+.{digits}f}}]"
 
 
+_P_VALUE = ("p", "{p_value:.3f}")
+
+# What a paired comparison gave.
+_COMPARED = (("macro-F1", "{delta_macro_f1:+.4f}"), _interval(4), _P_VALUE)
+
+
 def print_result(result: BenchmarkResult) -> None:
     """Scores and paired differences."""
     summary = result.summary
@@ -39,13 +42,15 @@ def print_result(result: BenchmarkResult) -> None:
     print_frame(
         "Results (mean ± SD over runs)",
         summary,
-        TASK,
-        ("features", "{features}"),
-        MODEL,
-        _spread("macro-F1", "macro_f1"),
-        ("published", "{published_macro_f1:.4f}"),
-        _spread("accuracy", "accuracy"),
-        ("published", "{published_accuracy:.4f}"),
+        [
+            "task",
+            "features",
+            "model",
+            _spread("macro-F1", "macro_f1"),
+            ("published", "{published_macro_f1:.4f}"),
+            _spread("accuracy", "accuracy"),
+            ("published", "{published_accuracy:.4f}"),
+        ],
         n_text=3,
     )
     if summary["published_macro_f1"].notna().any():
@@ -57,11 +62,7 @@ def print_result(result: BenchmarkResult) -> None:
         print_frame(
             "Paired differences, corrected resampled t-test",
             result.comparisons,
-            TASK,
-            ("difference", "{model_a} − {model_b}"),
-            ("macro-F1", "{delta_macro_f1:+.4f}"),
-            _interval(4),
-            ("p", "{p_value:.3f}"),
+            ["task", ("difference", "{model_a} − {model_b}"), *_COMPARED],
         )
 
 
@@ -70,27 +71,28 @@ def print_calibration(found: CalibrationTables) -> None:
     print_frame(
         "Calibration (expected calibration error; shares of cells)",
         found.calibration,
-        TASK,
-        MODEL,
-        *_spreads("ece", "confident", "accuracy_confident", "outside", "refused"),
+        [
+            "task",
+            "model",
+            *_spreads("ece", "confident", "accuracy_confident", "outside", "refused"),
+        ],
     )
     print_frame(
         "90 % prediction sets",
         found.coverage,
-        TASK,
-        MODEL,
-        ("sets", "{sets}"),
-        ("class", "{class}"),
-        *_spreads("coverage", "set_size", "one_class", "empty"),
+        [
+            *("task", "model", "sets", "class"),
+            *_spreads("coverage", "set_size", "one_class", "empty"),
+        ],
         n_text=4,
     )
     print_frame(
         "By what is present",
         found.families,
-        TASK,
-        MODEL,
-        ("present", "{present}"),
-        *_spreads("macro_f1", "accuracy", "coverage", "set_size", "refused"),
+        [
+            *("task", "model", "present"),
+            *_spreads("macro_f1", "accuracy", "coverage", "set_size", "refused"),
+        ],
         n_text=3,
     )
 
@@ -103,20 +105,12 @@ def print_curve(curve: LearningCurve) -> None:
     print_frame(
         "Macro-F1 by labelled human cells of each class (mean ± SD over draws)",
         every.assign(mouse=every["mouse"].map({True: "with", False: "without"})),
-        MODEL,
-        ("mouse", "{mouse}"),
-        number,
-        _spread("macro-F1", "macro_f1"),
+        ["model", "mouse", number, _spread("macro-F1", "macro_f1")],
     )
     print_frame(
         "What mouse adds, corrected resampled t-test",
         curve.gains,
-        ("difference", "{model} − {without}"),
-        ("cut", "{cut}"),
-        number,
-        ("macro-F1", "{delta_macro_f1:+.4f}"),
-        _interval(4),
-        ("p", "{p_value:.3f}"),
+        [("difference", "{model} − {without}"), "cut", number, *_COMPARED],
     )
 
 
@@ -126,23 +120,20 @@ def print_explanation(found: Explanation) -> None:
     print_frame(
         "Fall in macro-F1 without a family, on held-out donors",
         importance[importance["scope"] == "macro_f1"],
-        SPECIES,
-        MODEL,
-        ("family", "{family}"),
-        ("how", "{how}"),
-        ("fall", "{drop:+.3f}"),
-        _interval(3),
+        ["species", "model", "family", "how", ("fall", "{drop:+.3f}"), _interval(3)],
         n_text=4,
     )
     print_frame(
         "Does attention say so? Rank correlation over families",
         found.tables["agreement"],
-        ("compared", "{what}"),
-        SPECIES,
-        MODEL,
-        ("Spearman", "{spearman:.2f}"),
-        _interval(3),
-        ("verdict", "{verdict}"),
+        [
+            ("compared", "{what}"),
+            "species",
+            "model",
+            ("Spearman", "{spearman:.2f}"),
+            _interval(3),
+            "verdict",
+        ],
         n_text=3,
     )
     if len(found.tables["conserved"]):
@@ -150,12 +141,7 @@ def print_explanation(found: Explanation) -> None:
     print_frame(
         "How far subclasses lie apart in the sparse-PCA space",
         found.tables["separation"],
-        SPECIES,
-        ("measure", "{metric}"),
-        ("a", "{a}"),
-        ("b", "{b}"),
-        ("value", "{value:.2f}"),
-        ("p", "{p_value:.3f}"),
+        ["species", ("measure", "{metric}"), "a", "b", ("value", "{value:.2f}"), _P_VALUE],
         n_text=4,
     )
 

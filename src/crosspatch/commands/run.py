@@ -13,7 +13,7 @@ from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
 from crosspatch.commands.printing import print_warning, progress_bar
 from crosspatch.commands.printing_cells import print_joined
-from crosspatch.commands.printing_results import print_calibration, print_result
+from crosspatch.commands.printing_results import print_calibration, print_curve, print_result
 from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
@@ -91,6 +91,47 @@ def run(
     finish(cohorts, result.tables, out)
 
 
+@app.command("learning-curve", cls=ManyValues)
+def learning_curve(
+    *,
+    cohort: options.CohortNames = None,
+    data_dir: options.DataDir = None,
+    features: options.Features = None,
+    models: options.ModelNames = None,
+    protocol: options.ProtocolName = "donor",
+    alignment: options.AlignmentName = "hodge2019",
+    seed: options.Seed = 0,
+    jobs: options.Processes,
+    device: options.Device = "cpu",
+    out: options.OutFolder = Path("learning-curve"),
+    unverified: options.Unverified = False,
+) -> None:
+    """Score models against the number of labelled human cells, with and without mouse.
+
+    A run that was stopped goes on where it was when the same command is given again.
+    """
+    from crosspatch.evaluation.learning_curve import learning_curve as score
+
+    task, verify = ["transfer"], not unverified
+    cohorts = load_and_print_cohorts(
+        cohort, task, features, data_dir, verify=verify, out=out, seed=seed, jobs=jobs
+    )
+    with progress_bar() as tell:
+        found = score(
+            cohorts,
+            models=models,
+            protocol=protocol,
+            alignment=alignment,
+            seed=seed,
+            jobs=jobs,
+            device=device,
+            out=out,
+            progress=partial(tell, "draws"),
+        )
+    print_curve(found)
+    finish(cohorts, found.tables, out)
+
+
 def load_and_print_cohorts(
     given: list[str] | None,
     tasks: list[str] | None,
@@ -114,6 +155,9 @@ def load_and_print_cohorts(
             "(9 MB); --data-dir or CROSSPATCH_DATA names another directory."
         )
         print_warning("Running on SIMULATED recordings instead")
+    # Recordings that were simulated for a run in the folder above are used again.
+    above = out.parent / "simulated"
+    shared = above.is_dir() and (out.parent / "settings.json").is_file()
     with progress_bar() as tell:
         cohorts = load_cohorts(
             chosen,
@@ -121,7 +165,7 @@ def load_and_print_cohorts(
             tasks,
             data_dir,
             verify=verify,
-            simulate_in=_simulate_in(out),
+            simulate_in=above if shared else out / "simulated",
             seed=seed,
             jobs=jobs,
             progress=tell,
@@ -130,13 +174,6 @@ def load_and_print_cohorts(
         print_joined(each)
     print_warning(warning_about(cohorts))
     return cohorts
-
-
-def _simulate_in(out: Path) -> Path:
-    """Where recordings are simulated; those of a run in the folder above are used again."""
-    above = out.parent / "simulated"
-    shared = above.is_dir() and (out.parent / "settings.json").is_file()
-    return above if shared else out / "simulated"
 
 
 def finish(cohorts: Mapping[str, anndata.AnnData], tables: Iterable[str], out: Path) -> None:

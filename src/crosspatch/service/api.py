@@ -362,10 +362,10 @@ def get_sweeps(
 ) -> list[SweepTrace]:
     """Sweeps, thinned to the lowest and highest value of so many stretches each."""
     if not (file.path.parent / INDEX).exists():
-        raise RefusedUploadError(f"{file.label}: there are no sweeps", 404)
+        raise file.refused("there are no sweeps", 404)
     found = read_traces(file.path.parent, stimulus, start=start, end=end, stretches=stretches)
     if not found:
-        raise RefusedUploadError(f"{file.label}: there is no sweep with stimulus '{stimulus}'", 404)
+        raise file.refused(f"there is no sweep with stimulus '{stimulus}'", 404)
     return found
 
 

@@ -42,6 +42,8 @@ Json = dict[str, Any]
 #: How often it is looked for uploads whose time is over, s.
 _SWEEP = 20.0
 
+_BUSY = "it is being worked on; wait or cancel it"
+
 # Bytes written between two looks at how much room is left.
 _ROOM = 64 * 2**20
 
@@ -51,12 +53,8 @@ class Jobs:
 
     def __init__(self, settings: ServiceSettings, workers: Workers):
         self.settings, self.workers = settings, workers
-        self.batches = Batches(
-            keep=settings.keep,
-            most=settings.batches,
-            files=settings.files,
-            storage=settings.storage,
-        )
+        keep, most = settings.keep, settings.batches
+        self.batches = Batches(keep=keep, most=most, files=settings.files, storage=settings.storage)
         self._tasks: dict[tuple[str, int], QueuedTask] = {}
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._sweep, daemon=True)
@@ -136,29 +134,30 @@ class Jobs:
         """Write what comes of a file, within all limits."""
         unlooked = 0
         with file.path.open("xb") as out:
-            async for chunk in self._in_time(content, file.label):
+            async for chunk in self._in_time(content, file):
                 file.size += len(chunk)
                 unlooked += len(chunk)
                 if file.size > self.settings.upload:
                     raise self._too_large(name)
                 if file.state is State.CANCELLED:
-                    raise RefusedUploadError(f"{file.label}: cancelled", 409)
+                    raise file.refused("cancelled", 409)
                 if unlooked >= _ROOM:
                     await asyncio.to_thread(self.batches.require_room, 0)
                     unlooked = 0
                 out.write(chunk)
         if not file.size:
-            raise RefusedUploadError(f"{file.label}: the file is empty", 422)
+            raise file.refused("the file is empty", 422)
 
-    async def _in_time(self, content: AsyncIterator[bytes], label: str) -> AsyncIterator[bytes]:
+    async def _in_time(
+        self, content: AsyncIterator[bytes], file: UploadedFile
+    ) -> AsyncIterator[bytes]:
         """What comes, unless for too long nothing does."""
         silence = self.settings.silence
         try:
             while (chunk := await asyncio.wait_for(anext(content, None), silence)) is not None:
                 yield chunk
         except TimeoutError:
-            said = f"{label}: nothing came for {silence:g} s"
-            raise RefusedUploadError(said, 408, "send it again") from None
+            raise file.refused(f"nothing came for {silence:g} s", 408, "send it again") from None
 
     def _too_large(self, name: str) -> RefusedUploadError:
         gib = self.settings.upload / 2**30
@@ -175,9 +174,8 @@ class Jobs:
                 f"no example '{example[:80]}'", 404, f"there are {', '.join(SIMULATED_EXAMPLES)}"
             )
         self.batches.require_room(0)
-        file = self.batches.add(
-            upload, SIMULATED_EXAMPLES[example].label, confirm=True, example=example
-        )
+        label = SIMULATED_EXAMPLES[example].label
+        file = self.batches.add(upload, label, confirm=True, example=example)
         self._begin(file)
         return file
 
@@ -189,25 +187,20 @@ class Jobs:
         It is refused if the file is not a table that waits for this, or the choices cannot be.
         """
         if file.columns is None:
-            raise RefusedUploadError(f"{file.label}: there are no columns to be chosen", 409)
+            raise file.refused("there are no columns to be chosen", 409)
         if file.state in WORKED_ON:
-            raise _busy(file)
+            raise file.refused(_BUSY, 409)
         given = replace(file.given, choices=dict(choices))
         found = self._wait(file.upload, messages.FindColumns(given), 422)
         if not isinstance(found, messages.Found) or found.columns is None:
-            raise RefusedUploadError(f"{file.label}: there are no columns to be chosen", 409)
+            raise file.refused("there are no columns to be chosen", 409)
         with file.upload.lock:
             if file.state in WORKED_ON or file.upload.uploads.get(file.number) is not file:
-                raise RefusedUploadError(
-                    f"{file.label}: meanwhile it was predicted or deleted", 409
-                )
+                raise file.refused("meanwhile it was predicted or deleted", 409)
             file.choices, file.columns = dict(choices), found.columns
             if go and not found.columns.given:
-                raise RefusedUploadError(
-                    f"{file.label}: no column is a feature",
-                    422,
-                    "say what at least some of them are",
-                )
+                hint = "say what at least some of them are"
+                raise file.refused("no column is a feature", 422, hint)
             if go:
                 self._queue(file, messages.PredictTable(file.given))
         return found.columns
@@ -215,10 +208,10 @@ class Jobs:
     def describe_step(self, file: UploadedFile, step: StepDescription) -> None:
         """Say what was injected where a recording has no command, and have it measured again."""
         if file.kind != RECORDING:
-            raise RefusedUploadError(f"{file.label}: a step is of recordings; this is a table", 409)
+            raise file.refused("a step is of recordings; this is a table", 409)
         with file.upload.lock:
             if file.state not in FINAL:
-                raise _busy(file)
+                raise file.refused(_BUSY, 409)
             file.step = step
             self._queue(file, messages.Measure(file.given))
 
@@ -240,7 +233,7 @@ class Jobs:
     def _stop(self, file: UploadedFile) -> None:
         task = self._tasks.pop((file.upload.id, file.number), None)
         if task is not None:
-            task.stop()
+            task.stopped.set()
 
     def _begin(self, file: UploadedFile) -> None:
         """The first thing that is done with a file, unless it was cancelled on its way here."""
@@ -327,8 +320,8 @@ class Jobs:
         given = file.given
         if not given.details(row).exists():
             self._wait(file.upload, messages.ExplainRow(given, row), 409, f"{file.label}: ")
-        recorded = _read(given.recorded) if given.recorded.exists() else None
-        return _read(given.details(row)), recorded
+        recorded = given.recorded.read_bytes() if given.recorded.exists() else b"null"
+        return json.loads(given.details(row).read_bytes()), json.loads(recorded)
 
     def export(self, upload: Upload, ending: str) -> Path:
         """Write the cells to a file, which the caller deletes; refused if there is none."""
@@ -357,7 +350,7 @@ class Jobs:
         try:
             outcome = task.outcome.result(2 * self.settings.seconds)
         except TooLateError:
-            task.stop()
+            task.stopped.set()
             raise RefusedUploadError("the server is busy; try again later", 503) from None
         if isinstance(outcome, messages.Fault):
             raise RefusedUploadError(name + outcome.message, status, outcome.hint)
@@ -377,11 +370,3 @@ def _export(upload: Upload, out: Path) -> messages.Export:
             said=tuple(line for each in files for line in each.messages),
             unread=tuple((each.label, str(each.reason)) for each in unread),
         )
-
-
-def _busy(file: UploadedFile) -> RefusedUploadError:
-    return RefusedUploadError(f"{file.label}: it is being worked on; wait or cancel it", 409)
-
-
-def _read(file: Path) -> Json:
-    return json.loads(file.read_text(encoding="utf-8"))

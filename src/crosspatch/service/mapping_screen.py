@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -63,9 +63,8 @@ class Choosable:
     units: list[str]
 
 
-@dataclass(frozen=True)
-class _Became:
-    """What became of a column."""
+class _Became(NamedTuple):
+    """What became of a column; as `TableColumn` has it."""
 
     status: str
     feature: str | None = None
@@ -93,15 +92,7 @@ def described(frame: pd.DataFrame, columns: ColumnMap) -> Columns:
         found = became.get(header, _Became("unknown"))
         values = [str(v)[:24] for v in frame.iloc[:40, position] if pd.notna(v) and str(v).strip()]
         rows.append(
-            TableColumn(
-                header,
-                values[:_SAMPLES],
-                found.status,
-                found.feature,
-                found.unit,
-                found.why,
-                candidates.get(header, []),
-            )
+            TableColumn(header, values[:_SAMPLES], *found, candidates=candidates.get(header, []))
         )
     return Columns(rows, list(columns.missing), len(frame))
 

@@ -26,15 +26,8 @@ from crosspatch.recordings.model import DESCRIBE_STEP
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
-from crosspatch.service.api import (
-    Number,
-    TheFile,
-    TheFilter,
-    TheJobs,
-    TheUpload,
-    batch_state,
-    jobs_of,
-)
+from crosspatch.service import api
+from crosspatch.service.api import Number, TheFile, TheFilter, TheJobs, TheUpload
 from crosspatch.service.predicted import SORTS
 from crosspatch.service.uploads import (
     RECORDING,
@@ -110,7 +103,7 @@ def _signed(value: float) -> str:
 
 
 def _page(request: Request, name: str, status: int = 200, **content: object) -> HTMLResponse:
-    jobs = jobs_of(request)
+    jobs = api.jobs_of(request)
     simulated = any(model["simulated"] for model in jobs.about.models)
     text = (
         _environment()
@@ -153,16 +146,16 @@ def interface(request: Request) -> HTMLResponse:
     """How the JSON interface is used."""
     schema = request.app.openapi()
     calls = [
-        {"method": method.upper(), "path": path, "what": _summary(said)}
+        {
+            "method": method.upper(),
+            "path": path,
+            "what": (said.get("description") or said.get("summary", "")).split("\n")[0],
+        }
         for path, methods in schema["paths"].items()
         for method, said in methods.items()
     ]
     address = str(request.base_url).rstrip("/")
     return _page(request, "api.html", calls=calls, address=address)
-
-
-def _summary(said: dict[str, str]) -> str:
-    return (said.get("description") or said.get("summary", "")).split("\n")[0]
 
 
 @page_router.get("/batches/{batch}", response_model=None)
@@ -178,7 +171,7 @@ def page_of_batch(
 ) -> Response:
     """The files of an upload and their cells."""
     # Before anything else: what is not finished in it is followed by the page.
-    state, given = batch_state(upload), upload.files
+    state, given = api.batch_state(upload), upload.files
     on = _only(given) if new and state.finished else None
     if on is not None:
         return RedirectResponse(on, status_code=303)

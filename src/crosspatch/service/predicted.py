@@ -160,12 +160,10 @@ class Results:
 
     def counts(self) -> list[tuple[str, str, str, int]]:
         """Species, subclass, verdict, and how many rows have them."""
+        names = "species, subclass, verdict"
         with self._open() as db:
-            rows = db.execute(
-                "SELECT species, subclass, verdict, COUNT(*) FROM cells "
-                "GROUP BY species, subclass, verdict"
-            ).fetchall()
-        return [(row[0], row[1], row[2], int(row[3])) for row in rows]
+            rows = db.execute(f"SELECT {names}, COUNT(*) FROM cells GROUP BY {names}")  # noqa: S608
+            return [(row[0], row[1], row[2], int(row[3])) for row in rows]
 
     def prediction(self, file: int, predictor: Predictor) -> Prediction | None:
         """The cells of a file as they were predicted; None where there is none."""
@@ -233,12 +231,8 @@ def _kind(column: str) -> str:
 
 
 def _where(query: Query) -> tuple[str, list[str]]:
-    parts: list[str] = []
-    values: list[str] = []
-    for column, value in query.chosen.items():
-        if column in CHOICES and value:
-            parts.append(f'"{column}" = ?')
-            values.append(value)
+    chosen = {name: value for name, value in query.chosen.items() if name in CHOICES and value}
+    parts, values = [f'"{name}" = ?' for name in chosen], [*chosen.values()]
     if query.text:
         escaped = query.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         columns = ("cell_id", "name", "quality", "words", "subclass")

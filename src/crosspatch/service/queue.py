@@ -34,11 +34,8 @@ class QueuedTask:
     #: Told how far it is; called from another thread.
     told: Callable[[messages.Told], None] = lambda said: None
     outcome: Future[messages.WorkerOutcome] = field(default_factory=Future)
+    #: Set where the outcome is no longer wanted.
     stopped: threading.Event = field(default_factory=threading.Event)
-
-    def stop(self) -> None:
-        """Say that the outcome is no longer wanted."""
-        self.stopped.set()
 
 
 class Workers:
@@ -60,11 +57,8 @@ class Workers:
 
         It is told of the training of default models. A `ModelError` says why none can be loaded.
         """
-        first = self._child(told)
-        for number in range(self.settings.workers):
-            thread = threading.Thread(
-                target=self._work, args=(first if number == 0 else None,), daemon=True
-            )
+        for child in (self._child(told), *[None] * (self.settings.workers - 1)):
+            thread = threading.Thread(target=self._work, args=(child,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -75,7 +69,7 @@ class Workers:
             waiting = [task for tasks in self._waiting.values() for task in tasks]
             self._waiting.clear()
             for task in self._running:
-                task.stop()
+                task.stopped.set()
             self._changed.notify_all()
         for task in waiting:
             task.outcome.cancel()
@@ -95,17 +89,15 @@ class Workers:
     def _take(self) -> QueuedTask | None:
         """The next task of the owner whose turn it is; None when all is over."""
         with self._changed:
-            while True:
-                if self._closed:
-                    return None
-                while self._waiting:
-                    owner, tasks = self._waiting.popitem(last=False)
-                    task = tasks.popleft()
-                    if tasks:
-                        self._waiting[owner] = tasks  # at the end of the line
-                    self._running.add(task)
-                    return task
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._closed or self._waiting)
+            if self._closed:
+                return None
+            owner, tasks = self._waiting.popitem(last=False)
+            task = tasks.popleft()
+            if tasks:
+                self._waiting[owner] = tasks  # at the end of the line
+            self._running.add(task)
+            return task
 
     def _work(self, child: Child | None) -> None:
         with suppress(ModelError):  # told where a task fails for it
@@ -169,14 +161,11 @@ class Workers:
             )
         except (DiedError, LateError, StoppedError) as error:
             raise ModelError(f"the process that predicts cannot be started: {error}") from error
-        if not isinstance(answer.outcome, messages.Ready):
+        outcome = answer.outcome
+        if not isinstance(outcome, messages.Ready):
             child.close()
-            fault = (
-                answer.outcome
-                if isinstance(answer.outcome, messages.Fault)
-                else messages.Fault("no models")
-            )
+            fault = outcome if isinstance(outcome, messages.Fault) else messages.Fault("no models")
             raise ModelError(fault.message, fault.hint)
-        self.about = answer.outcome
+        self.about = outcome
         child.answers = 0
         return child

@@ -32,9 +32,9 @@ def serve(
     settings : ServiceSettings
         On any address but loopback a token is made where none is given.
     say : callable
-        messages.Told where the pages are.
+        Told where the pages are.
     training : callable
-        messages.Told of the training of default models.
+        Told of the training of default models.
     open_browser : bool
 
     Raises

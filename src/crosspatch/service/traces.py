@@ -103,11 +103,10 @@ def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list
 
 def _numbers(analysis: Analysis) -> dict[str, list[int]]:
     """Sweeps by the kind of their stimulus."""
-    found: dict[str, list[int]] = {kind: [] for kind in shown_kinds(analysis)}
-    for number, stimulus in analysis.stimuli.items():
-        if stimulus.kind in found:
-            found[stimulus.kind].append(number)
-    return found
+    return {
+        kind: [number for number, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
+        for kind in shown_kinds(analysis)
+    }
 
 
 def _kept(

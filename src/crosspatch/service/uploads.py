@@ -125,6 +125,10 @@ class UploadedFile:
         """Why it failed, in words."""
         return None if self.fault is None else self.fault.words
 
+    def refused(self, why: str, status: int, hint: str = "") -> RefusedUploadError:
+        """Something that is not done with it."""
+        return RefusedUploadError(f"{self.label}: {why}", status, hint)
+
     @property
     def given(self) -> GivenFile:
         """What a worker has to know of it now."""
@@ -325,16 +329,9 @@ def _remove_abandoned() -> None:
     for folder in Path(tempfile.gettempdir()).iterdir():
         if not pattern.fullmatch(folder.name) or folder.is_symlink():
             continue
-        try:
+        with contextlib.suppress(OSError):  # its server lives
             if folder.stat().st_uid != os.getuid():
                 continue
-            held = os.open(folder / _LOCK, os.O_RDWR)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            pass  # its server lives
-        finally:
-            os.close(held)
+            with (folder / _LOCK).open("rb+", buffering=0) as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)

@@ -88,7 +88,11 @@ class Worker:
 
     def _keeps_memory(self) -> bool:
         """Whether so much memory stayed behind that the next file may lack it."""
-        used = _data_size()
+        try:
+            pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[5]
+        except OSError:
+            return False  # the system does not say
+        used = int(pages) * resource.getpagesize()
         self._memory_at_first = self._memory_at_first or used
         return used > (self._memory_at_first + self.settings.memory) / 2
 
@@ -365,15 +369,6 @@ def _file_named(line: str, file: messages.GivenFile) -> str:
 def _without_places(line: str, folder: Path, label: str) -> str:
     """A line that names nothing within the private folder; a library may cut it in a name."""
     return re.sub(re.escape(str(folder.parent)) + r"[^\s'\"]*", lambda _: label, line)
-
-
-def _data_size() -> int:
-    """Bytes that count towards the limit of this process; 0 where the system does not say."""
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[5]
-    except OSError:
-        return 0
-    return int(pages) * resource.getpagesize()
 
 
 def _write_json(file: Path, content: object) -> None:
