@@ -12,8 +12,7 @@ from crosspatch.tables.fitting import Fitted
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.meanings import Exactness
 from crosspatch.tables.names import ABSOLUTE, features, range_of, split_stimulus
-from crosspatch.tables.taken import Reason, Taken, plausible, possible, unusual
-from crosspatch.tables.units import span
+from crosspatch.tables.taken import Reason, Taken
 
 _WHY_LOWER = {
     Exactness.DIFFERENCE: "is a difference of two columns",
@@ -137,15 +136,15 @@ class FeatureChoice:
         allowed = range_of(feature)
         values = first.numbers - second.numbers
         signs = [*a.signs, *b.signs]
-        if np.isfinite(values).any() and not plausible(values, allowed):
-            if not (first.sure and second.sure and possible(values, allowed)):
+        if np.isfinite(values).any() and not allowed.plausible(values):
+            if not (first.sure and second.sure and allowed.possible(values)):
                 self.refused[first.column] = Reason(
                     f"less '{second.column}' its median would be {np.nanmedian(values):g} mV of "
-                    f"{feature}, outside {span(allowed.low, allowed.high, 'mV')}; correct the "
+                    f"{feature}, outside {allowed.expected('mV')}; correct the "
                     f"units, or write {entry(first.column, 'ignore')}"
                 )
                 return None
-            signs.append(unusual(values, allowed, "mV"))
+            signs.append(allowed.unusual(values, "mV"))
         taken = replace(
             a,
             feature=feature,

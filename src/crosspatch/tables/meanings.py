@@ -21,17 +21,6 @@ from crosspatch.tables.names import (
 )
 from crosspatch.tables.units import DIMENSION, dimension_of, parse_unit
 
-_STIMULI = {
-    ("long", "square"): "long_square",
-    ("longsquare",): "long_square",
-    ("short", "square"): "short_square",
-    ("shortsquare",): "short_square",
-    ("ramp",): "ramp",
-    ("hero",): "hero",
-    ("rheo",): "rheo",
-    ("rheobase",): "rheo",
-    ("rheobasic",): "rheo",
-}
 # The vocabulary in which a name that may mean something else has our definition.
 _OURS_IN = {"adapt": "allen", "peak_deltav": "efel"}
 # Of a spike train, the sweep that is meant where none is named.
@@ -65,7 +54,7 @@ class Meaning:
     notes: tuple[str, ...] = ()
     #: Greatest median, in our unit, with which it is not thought to mean something else.
     high: float | None = None
-    #: Whether it is our own name.
+    #: Whether it is our own name or was mapped, so that without a unit ours is meant.
     own: bool = False
 
 
@@ -152,16 +141,17 @@ def _readings(header: str) -> list[_Reading]:
 
 def _without_stimulus(of: tuple[str, ...]) -> list[tuple[tuple[str, ...], str | None]]:
     """The words, and the words without the stimulus they name."""
+    stimuli = names().stimuli
     ways: list[tuple[tuple[str, ...], str | None]] = [(of, None)]
     for size in (2, 1):
         for start in range(len(of) - size + 1):
-            stimulus = _STIMULI.get(of[start : start + size])
+            stimulus = stimuli.get(of[start : start + size])
             rest = of[:start] + of[start + size :]
             if stimulus is None or not rest:
                 continue
             # "rheobase long square" names one sweep twice.
             for other in range(len(rest)):
-                again = _STIMULI.get(rest[other : other + 1])
+                again = stimuli.get(rest[other : other + 1])
                 if stimulus == "long_square" and again:
                     ways.append((rest[:other] + rest[other + 1 :], again))
             ways.append((rest, stimulus))

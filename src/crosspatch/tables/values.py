@@ -11,25 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crosspatch.tables.units import data_rows
+
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
 
-_MISSING = {
-    "",
-    "na",
-    "n/a",
-    "n.a",
-    "n.a.",
-    "nan",
-    "-",
-    "--",
-    ".",
-    "null",
-    "none",
-    "<na>",
-    "nat",
-    "#n/a",
-}
+_MISSING = {row["text"] for row in data_rows("missing_values.csv")}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
