@@ -152,14 +152,10 @@ def dandisets() -> Mapping[str, Dandiset]:
     text = (files("crosspatch.cohorts") / "data" / "dandisets.csv").read_text(encoding="utf-8")
     return {
         row["dandiset"]: Dandiset(
-            dandiset=row["dandiset"],
-            species=row["species"],
-            about=row["about"],
-            files=int(row["files"]),
-            gigabytes=float(row["gigabytes"]),
-            version=row["version"],
-            licence=row["licence"],
-            cite=tuple(row["cite"].split()),
+            files=int(row.pop("files")),
+            gigabytes=float(row.pop("gigabytes")),
+            cite=tuple(row.pop("cite").split()),
+            **row,
         )
         for row in csv.DictReader(text.splitlines())
     }
