@@ -108,10 +108,7 @@ class Dataset:
     def subclass_of(self, labels: pd.Series, where: str) -> pd.Series:
         """Labels of the tables as subclasses, missing for types outside the task.
 
-        Raises
-        ------
-        TaxonomyError
-            If a label is in neither list; `where` says the file and column it is from.
+        `TaxonomyError` if a label is in neither list; `where` says the file and column it is from.
         """
         known = set(self.labels) | set(self.outside)
         unknown = labels[labels.notna() & ~labels.isin(known)]

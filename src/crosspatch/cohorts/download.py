@@ -70,8 +70,8 @@ def fetch_tables(
     tables = list(source_files().values())
     missing = [table for table in tables if not _is_there(directory, table)]
     done = len(tables) - len(missing)
-    came = sum(table.size for table in tables) - sum(table.size for table in missing)
     whole = sum(table.size for table in tables)
+    came = whole - sum(table.size for table in missing)
 
     def tell(more: int = 0) -> None:
         nonlocal came
@@ -125,6 +125,10 @@ def _is_there(directory: Path, table: SourceFile) -> bool:
     return True
 
 
+def _labelling(dandiset: str) -> str | None:
+    return next((name for name, each in datasets().items() if dandiset in each.dandisets), None)
+
+
 @dataclass(frozen=True)
 class Dandiset:
     """A set of recordings that is known here."""
@@ -173,10 +177,6 @@ class CellSelection:
     limit: int | None = None
     #: Whether cells without a label are wanted too.
     unlabelled: bool = False
-
-
-def _labelling(dandiset: str) -> str | None:
-    return next((name for name, each in datasets().items() if dandiset in each.dandisets), None)
 
 
 def labels_of(
@@ -332,9 +332,9 @@ def write_labels(
     """
     rows = []
     for asset, key in chosen.items():
-        row: dict[str, object] = {"file": asset.name}
-        species = dandisets()[asset.dandiset].species if asset.dandiset in dandisets() else None
-        row |= {"species": species, "dataset": f"dandi:{asset.dandiset}"}
+        known = dandisets().get(asset.dandiset)
+        row: dict[str, object] = {"file": asset.name, "species": known.species if known else None}
+        row["dataset"] = f"dandi:{asset.dandiset}"
         if key is not None and labels is not None:
             row |= {str(name): value for name, value in labels.loc[key].dropna().items()}
         row |= {"recording_source": str(asset), "sha256": asset.digests.get("sha256")}

@@ -83,13 +83,7 @@ def build(
 
 
 def validate(table: anndata.AnnData) -> list[str]:
-    """Explain in words what is wrong with a cohort table.
-
-    Returns
-    -------
-    list of str
-        One sentence per problem; empty if the table is valid.
-    """
+    """What is wrong with a cohort table, one sentence per problem; empty if it is valid."""
     problems = _problems_of_head(table.uns.get("crosspatch"))
     if table.n_obs == 0:
         problems.append("there are no cells")
@@ -157,13 +151,7 @@ def _problems_of_values(table: anndata.AnnData) -> list[str]:
 
 
 def require_valid(table: anndata.AnnData, name: str) -> None:
-    """Raise what `validate` finds.
-
-    Raises
-    ------
-    CohortError
-        If the table is not valid; the message has every problem.
-    """
+    """Raise what `validate` finds, every problem in one `CohortError`."""
     problems = validate(table)
     if problems:
         raise CohortError(f"{name} is not a valid cohort table: {'; '.join(problems)}")

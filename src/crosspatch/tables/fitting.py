@@ -66,10 +66,7 @@ class EmptyError(RefusedColumnError):
 def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
     """Settle a candidate's unit from the first rows of its table.
 
-    Raises
-    ------
-    RefusedColumnError
-        If the values cannot be the feature's, or the unit cannot be told.
+    `RefusedColumnError` if the values cannot be the feature's, or the unit cannot be told.
     """
     column, feature = candidate.column, candidate.feature
     ours, allowed = features()[feature].unit, range_of(feature)
@@ -80,21 +77,19 @@ def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
     if operation == "sign":
         operation = "negated" if np.nanmedian(numbers) > 0 else "plain"
     taken = Taken(
-        feature,
-        (column,),
+        feature=feature,
+        columns=(column,),
         unit=ours,
-        factor=1.0,
-        signs=(),
         operation=operation,
         our_unit=ours,
-        second_factor=1.0,
         comma=(rows.read(column).commas == "decimal",),
         no_zero=(no_zero,),
         limits=(allowed.least, allowed.most),
         beside=beside,
     )
     given = taken.in_units(numbers)
-    unit, how = _Unsettled(candidate, given, float(np.nanmedian(numbers))).settle()
+    median = float(np.nanmedian(numbers))
+    unit, how = _Unsettled(candidate, given, median, allowed, ours).settle()
     values = given[unit]
     outside = allowed.outside(values)
     if np.sum(outside) > np.sum(np.isfinite(values)) / 2:
@@ -149,14 +144,9 @@ class _Unsettled:
     given: dict[str, Values]
     #: Of the column as it stands.
     median: float
-
-    @property
-    def allowed(self) -> Range:
-        return range_of(self.candidate.feature)
-
-    @property
-    def ours(self) -> str:
-        return features()[self.candidate.feature].unit
+    allowed: Range
+    #: Unit of the layout.
+    ours: str
 
     def settle(self) -> tuple[str, list[str]]:
         """The unit, and how it was recognised."""

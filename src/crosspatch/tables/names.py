@@ -130,37 +130,28 @@ def names() -> Names:
     result = Names()
     for row in data_rows("column_names.csv"):
         kind, name = row["kind"], row["name"]
-        by_key = key(words(name))
+        spoken = words(name)
+        by_key = key(spoken)
+        most = float(row["high"]) if kind == "name" and row["high"] else None
+        meant = Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
         if kind == "range":
-            result.ranges[name] = _range(row)
+            parts = ("low", "high", "floor", "least", "most")
+            numbers = {part: float(row[part] or 0) for part in parts}
+            result.ranges[name] = Range(**numbers, no_zero=row["zero"] == "missing")
         elif kind == "name":
-            result.name.setdefault(by_key, []).append(_name(row))
-        elif kind == "either":
-            result.either[by_key] = _name(row)
+            result.name.setdefault(by_key, []).append(meant)
         elif kind == "unlike" and row["vocabulary"]:
             # Told apart from other names of the same words by its very spelling.
-            result.unlike_there[name] = _name(row)
-        elif kind == "unlike":
-            result.unlike[by_key] = _name(row)
+            result.unlike_there[name] = meant
         elif kind == "label":
             result.label.add(name)
         elif kind == "stimulus":
-            result.stimuli[tuple(words(name))] = row["means"]
-        elif kind == "cell_id":
-            result.cell_id.append(by_key)
+            result.stimuli[tuple(spoken)] = row["means"]
+        elif kind in ("either", "unlike"):
+            (result.either if kind == "either" else result.unlike)[by_key] = meant
         else:
-            result.species.append(by_key)
+            (result.cell_id if kind == "cell_id" else result.species).append(by_key)
     return result
-
-
-def _range(row: dict[str, str]) -> Range:
-    low, high, least, most = (float(row[name]) for name in ("low", "high", "least", "most"))
-    return Range(low, high, float(row["floor"] or 0), least, most, row["zero"] == "missing")
-
-
-def _name(row: dict[str, str]) -> Name:
-    most = float(row["high"]) if row["kind"] == "name" and row["high"] else None
-    return Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
 
 
 @cache

@@ -25,7 +25,7 @@ class Reason:
         return "; ".join(part for part in (self.why, self.remedy) if part)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Taken:
     """A feature and the column or columns that give it."""
 
@@ -35,15 +35,15 @@ class Taken:
     #: Unit in the source; that of the first column for a difference.
     unit: str
     #: By which the column is multiplied; a reciprocal is taken after.
-    factor: float
+    factor: float = 1.0
     #: By what column and unit were recognised.
-    signs: tuple[str, ...]
+    signs: tuple[str, ...] = ()
     #: ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``.
     operation: str
     #: Unit of the layout.
     our_unit: str
     #: Factor of the second column of a difference.
-    second_factor: float
+    second_factor: float = 1.0
     #: Of each column, whether it is written with decimal commas.
     comma: tuple[bool, ...]
     #: Of each column, whether an exact 0 stands for a missing value.
