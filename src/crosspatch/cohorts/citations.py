@@ -57,8 +57,7 @@ def cited_by(result: Path) -> list[str]:
     names = set(_names(result))
     keys = list(_ALWAYS)
     used = [each for each in datasets().values() if each.name in names]
-    for each in used:
-        keys += each.cite
+    keys += [key for each in used for key in each.cite]
     for number, dandiset in dandisets().items():
         if any(name.startswith(f"dandi:{number}") for name in names):
             keys += dandiset.cite

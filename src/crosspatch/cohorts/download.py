@@ -80,16 +80,7 @@ def fetch_tables(
             progress(TablesProgress(done, len(tables), came, whole))
 
     tell()
-    fetched = []
     for table in missing:
-        # pooch checks and moves into place; the download itself is ours, which can go on where
-        # it was.
-        store = pooch.create(
-            path=directory,
-            base_url="",
-            registry={table.path: f"sha256:{table.sha256}"},
-            urls={table.path: table.address},
-        )
 
         def download(address: str, out: str, _: object, table: SourceFile = table) -> None:
             file = directory / table.path
@@ -98,15 +89,18 @@ def fetch_tables(
             web.download(address, arriving, size=table.size, digests=digests, told=tell)
             arriving.replace(out)
 
+        # pooch checks and moves into place; the download itself is ours, which can go on where
+        # it was.
+        known = f"sha256:{table.sha256}"
         try:
-            fetched.append(Path(store.fetch(table.path, downloader=download)))
+            pooch.retrieve(table.address, known, table.path, directory, downloader=download)
         except OSError as error:
             raise CohortError(
                 f"{directory} cannot be written: {error.strerror or error}"
             ) from error
         done += 1
         tell()
-    return fetched
+    return [directory.absolute() / table.path for table in missing]
 
 
 def _is_there(directory: Path, table: SourceFile) -> bool:

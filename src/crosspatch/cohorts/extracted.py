@@ -160,12 +160,8 @@ def match(name: str, keys: pd.Index) -> str | None:
 
 def _unique(ids: list[str]) -> list[str]:
     """Cell ids; where two folders have a file of one name, a number tells them apart."""
-    seen: dict[str, int] = {}
-    result = []
-    for cell_id in ids:
-        seen[cell_id] = seen.get(cell_id, 0) + 1
-        result.append(cell_id if seen[cell_id] == 1 else f"{cell_id}#{seen[cell_id]}")
-    return result
+    nth = pd.Series(ids, dtype=object).groupby(ids).cumcount() + 1
+    return [name if n == 1 else f"{name}#{n}" for name, n in zip(ids, nth, strict=True)]
 
 
 def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.DataFrame:

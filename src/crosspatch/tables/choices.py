@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosspatch.features.layouts import Layout
 from crosspatch.tables.fitting import Fitted
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.meanings import Exactness
-from crosspatch.tables.names import ABSOLUTE, features, range_of, split_stimulus
+from crosspatch.tables.names import ABSOLUTE, Values, features, range_of, split_stimulus
 from crosspatch.tables.taken import Reason, Taken
 
 _WHY_LOWER = {
@@ -163,7 +162,7 @@ class FeatureChoice:
         return Fitted(taken, values, Exactness.LOOSE if bare else Exactness.DIFFERENCE)
 
 
-def _agree(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+def _agree(first: Values, second: Values) -> bool:
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
         return False

@@ -127,7 +127,7 @@ def _numbers(
         raise RefusedColumnError(f"most of its values are not numbers{found}; correct them")
     missing = read.zeros
     if not no_zero:
-        missing = missing & zero_rows((rows.read(name) for name, _ in beside), len(missing))
+        missing = missing & zero_rows(rows.read(name) for name, _ in beside)
     numbers = np.where(missing, np.nan, read.numbers)
     if not np.isfinite(numbers).any():
         counted = f" ({read.counted})" if read.counted.total else ""

@@ -134,12 +134,9 @@ def _texts(series: pd.Series) -> list[str]:
     ]
 
 
-def zero_rows(columns: Iterable[Column], rows: int) -> NDArray[np.bool_]:
-    """The rows in which any of some columns is exactly 0."""
-    found = np.zeros(rows, dtype=bool)
-    for column in columns:
-        found |= column.zeros
-    return found
+def zero_rows(columns: Iterable[Column]) -> NDArray[np.bool_]:
+    """The rows in which any of some columns is exactly 0; a single False without columns."""
+    return np.any([column.zeros for column in columns], axis=0)
 
 
 def _from_text(
