@@ -69,7 +69,7 @@ def cohort(
         index=pd.Index([f"{species}-{k}" for k in range(len(y))], name="cell_id"),
     )
     X = features(layout, y, seed, spread)
-    return table.build(X, cells, layout, sources={})
+    return table.build(X, cells, layout, table.Head({}, True, {}, {}))
 
 
 MOUSE_TYPES = ["Lamp5 Lsp1", "Pvalb Reln", "Sst Chodl", "Vip Gpc3", "Sncg Gpr50"]

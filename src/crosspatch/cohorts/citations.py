@@ -18,8 +18,8 @@ from crosspatch.errors import CohortError
 #: Cited with every result: the program and the method it implements.
 _ALWAYS = ("crosspatch", "schwider2026")
 #: Where both species are compared, their types are aligned after this.
-_ALIGNMENT = ("hodge2019",)
-_FEATURES = ("ipfx",)
+_ALIGNMENT = "hodge2019"
+_FEATURES = "ipfx"
 #: Read from a file that may be large: the head of a csv, s.
 _HEAD = 64 * 1024
 
@@ -57,15 +57,13 @@ def cited_by(result: Path) -> list[str]:
     names = set(_names(result))
     keys = list(_ALWAYS)
     used = [each for each in datasets().values() if each.name in names]
-    for each in used:
-        keys += each.cite
+    keys += [key for each in used for key in each.cite]
     for number, dandiset in dandisets().items():
         if any(name.startswith(f"dandi:{number}") for name in names):
             keys += dandiset.cite
     if len({each.species for each in used}) > 1:
-        keys += _ALIGNMENT
-    keys += _FEATURES
-    return list(dict.fromkeys(keys))
+        keys.append(_ALIGNMENT)
+    return list(dict.fromkeys([*keys, _FEATURES]))
 
 
 def _names(result: Path) -> Iterator[str]:

@@ -94,26 +94,21 @@ class Dataset:
             raise CohortError(
                 f"{self.name}: no cell has both a label and a feature; get the files again"
             )
-        by_subclass = cells.loc[joined, "subclass"].value_counts()
+        counts = cells.loc[joined, "subclass"].value_counts()
+        by_subclass = {str(name): count for name, count in counts.items()}
         cells = cells.loc[keep].drop(columns="label")
         first = list(table.REQUIRED_OBS)
         return table.build(
             values.loc[keep].to_numpy(dtype=np.float32),
             cells[first + [name for name in cells.columns if name not in first]],
             columns,
-            sources=reader.found,
-            verified=verify,
-            joined={str(name): int(count) for name, count in by_subclass.items()},
-            dropped=dropped,
+            table.Head(reader.found, verify, by_subclass, dropped),
         )
 
     def subclass_of(self, labels: pd.Series, where: str) -> pd.Series:
         """Labels of the tables as subclasses, missing for types outside the task.
 
-        Raises
-        ------
-        TaxonomyError
-            If a label is in neither list; `where` says the file and column it is from.
+        `TaxonomyError` if a label is in neither list; `where` says the file and column it is from.
         """
         known = set(self.labels) | set(self.outside)
         unknown = labels[labels.notna() & ~labels.isin(known)]

@@ -70,8 +70,8 @@ def fetch_tables(
     tables = list(source_files().values())
     missing = [table for table in tables if not _is_there(directory, table)]
     done = len(tables) - len(missing)
-    came = sum(table.size for table in tables) - sum(table.size for table in missing)
     whole = sum(table.size for table in tables)
+    came = whole - sum(table.size for table in missing)
 
     def tell(more: int = 0) -> None:
         nonlocal came
@@ -80,16 +80,7 @@ def fetch_tables(
             progress(TablesProgress(done, len(tables), came, whole))
 
     tell()
-    fetched = []
     for table in missing:
-        # pooch checks and moves into place; the download itself is ours, which can go on where
-        # it was.
-        store = pooch.create(
-            path=directory,
-            base_url="",
-            registry={table.path: f"sha256:{table.sha256}"},
-            urls={table.path: table.address},
-        )
 
         def download(address: str, out: str, _: object, table: SourceFile = table) -> None:
             file = directory / table.path
@@ -98,15 +89,18 @@ def fetch_tables(
             web.download(address, arriving, size=table.size, digests=digests, told=tell)
             arriving.replace(out)
 
+        # pooch checks and moves into place; the download itself is ours, which can go on where
+        # it was.
+        known = f"sha256:{table.sha256}"
         try:
-            fetched.append(Path(store.fetch(table.path, downloader=download)))
+            pooch.retrieve(table.address, known, table.path, directory, downloader=download)
         except OSError as error:
             raise CohortError(
                 f"{directory} cannot be written: {error.strerror or error}"
             ) from error
         done += 1
         tell()
-    return fetched
+    return [directory.absolute() / table.path for table in missing]
 
 
 def _is_there(directory: Path, table: SourceFile) -> bool:
@@ -123,6 +117,10 @@ def _is_there(directory: Path, table: SourceFile) -> bool:
             "command again"
         )
     return True
+
+
+def _labelling(dandiset: str) -> str | None:
+    return next((name for name, each in datasets().items() if dandiset in each.dandisets), None)
 
 
 @dataclass(frozen=True)
@@ -152,14 +150,10 @@ def dandisets() -> Mapping[str, Dandiset]:
     text = (files("crosspatch.cohorts") / "data" / "dandisets.csv").read_text(encoding="utf-8")
     return {
         row["dandiset"]: Dandiset(
-            dandiset=row["dandiset"],
-            species=row["species"],
-            about=row["about"],
-            files=int(row["files"]),
-            gigabytes=float(row["gigabytes"]),
-            version=row["version"],
-            licence=row["licence"],
-            cite=tuple(row["cite"].split()),
+            files=int(row.pop("files")),
+            gigabytes=float(row.pop("gigabytes")),
+            cite=tuple(row.pop("cite").split()),
+            **row,
         )
         for row in csv.DictReader(text.splitlines())
     }
@@ -177,10 +171,6 @@ class CellSelection:
     limit: int | None = None
     #: Whether cells without a label are wanted too.
     unlabelled: bool = False
-
-
-def _labelling(dandiset: str) -> str | None:
-    return next((name for name, each in datasets().items() if dandiset in each.dandisets), None)
 
 
 def labels_of(
@@ -336,9 +326,9 @@ def write_labels(
     """
     rows = []
     for asset, key in chosen.items():
-        row: dict[str, object] = {"file": asset.name}
-        species = dandisets()[asset.dandiset].species if asset.dandiset in dandisets() else None
-        row |= {"species": species, "dataset": f"dandi:{asset.dandiset}"}
+        known = dandisets().get(asset.dandiset)
+        row: dict[str, object] = {"file": asset.name, "species": known.species if known else None}
+        row["dataset"] = f"dandi:{asset.dandiset}"
         if key is not None and labels is not None:
             row |= {str(name): value for name, value in labels.loc[key].dropna().items()}
         row |= {"recording_source": str(asset), "sha256": asset.digests.get("sha256")}

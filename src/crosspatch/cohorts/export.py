@@ -34,11 +34,6 @@ def export(cohort: anndata.AnnData, file: Path) -> None:
     versions and units stand in commented lines at the head of a csv, and under ``crosspatch`` in
     the metadata of a parquet file.
 
-    Parameters
-    ----------
-    cohort : AnnData
-    file : Path
-
     Raises
     ------
     CohortError
@@ -46,36 +41,26 @@ def export(cohort: anndata.AnnData, file: Path) -> None:
     """
     require_format(file)
     table.require_valid(cohort, "the table")
-    if file.suffix.lower() == ".h5ad":
+    ending = file.suffix.lower()
+    if ending == ".h5ad":
         table.write(cohort, file)
         return
     stores = ("zarr.json", ".zgroup")  # of versions 3 and 2
-    if (
-        file.suffix.lower() == ".zarr"
-        and file.exists()
-        and not any((file / name).is_file() for name in stores)
-    ):
+    other = file.exists() and not any((file / name).is_file() for name in stores)
+    if ending == ".zarr" and other:
         raise CohortError(f"{file} is there and is no zarr store; give another name")
     with replacing(file, CohortError) as temporary:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix.lower() == ".zarr":
+        if ending == ".zarr":
             _write_zarr(cohort, temporary, file)
-        elif file.suffix.lower() == ".csv":
+        elif ending == ".csv":
             _write_csv(cohort, temporary)
         else:
             _write_parquet(cohort, temporary)
 
 
 def origin(cohort: anndata.AnnData) -> dict[str, object]:
-    """Where a table came from, as plain values.
-
-    Returns
-    -------
-    dict
-        ``crosspatch`` (version that wrote it), ``layout``, ``sources`` (file to checksum),
-        ``extraction`` (settings and versions, where features were measured on recordings),
-        ``units`` (feature to unit), ``joined``, ``dropped``, ``verified``.
-    """
+    """Where a table came from, as plain values: version, layout, units, sources and so on."""
     head = table.head_of(cohort)
     extraction = cohort.uns["crosspatch"].get("extraction")
     return {

@@ -93,15 +93,15 @@ def cohort_of(
         return Extracted(None, failed)
     cells = pd.DataFrame(rows, index=pd.Index(_unique(ids), name="cell_id"))
     # A column that is empty throughout says nothing.
-    cells = cells.drop(columns=[name for name in cells if _is_empty(cells[name], name)])
+    optional = [name for name in cells if name not in table.REQUIRED_OBS]
+    cells = cells.drop(columns=[name for name in optional if cells[name].isna().all()])
+    joined = {str(name): count for name, count in cells["subclass"].value_counts().items()}
     cohort = table.build(
         np.stack(values),
         cells,
         layout,
-        sources=hashes,
-        joined=_joined(cells),
-        dropped={"gave no features": len(failed)},
-        extraction=json.dumps(settings.described(), sort_keys=True),
+        table.Head(hashes, True, joined, {"gave no features": len(failed)}),
+        json.dumps(settings.described(), sort_keys=True),
     )
     return Extracted(cohort, failed)
 
@@ -113,15 +113,6 @@ def _labels_near(folder: Path) -> pd.DataFrame | None:
         if file.is_file():
             return read_labels(file)
     return None
-
-
-def _is_empty(column: pd.Series, name: object) -> bool:
-    return name not in table.REQUIRED_OBS and bool(column.isna().all())
-
-
-def _joined(cells: pd.DataFrame) -> dict[str, int]:
-    counts = cells["subclass"].dropna().value_counts()
-    return {str(name): int(count) for name, count in counts.items()}
 
 
 def _row(
@@ -169,12 +160,8 @@ def match(name: str, keys: pd.Index) -> str | None:
 
 def _unique(ids: list[str]) -> list[str]:
     """Cell ids; where two folders have a file of one name, a number tells them apart."""
-    seen: dict[str, int] = {}
-    result = []
-    for cell_id in ids:
-        seen[cell_id] = seen.get(cell_id, 0) + 1
-        result.append(cell_id if seen[cell_id] == 1 else f"{cell_id}#{seen[cell_id]}")
-    return result
+    nth = pd.Series(ids, dtype=object).groupby(ids).cumcount() + 1
+    return [name if n == 1 else f"{name}#{n}" for name, n in zip(ids, nth, strict=True)]
 
 
 def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.DataFrame:

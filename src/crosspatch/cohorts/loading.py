@@ -24,11 +24,6 @@ def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> 
 
     Of a directory that the user has named one file is enough: what is missing there is an error.
     In the user's cache all must be there: a download may have been cut off.
-
-    Parameters
-    ----------
-    names : sequence of str
-    data_dir : path, optional
     """
     if list(names) != [AUTO]:
         return list(names)

@@ -78,13 +78,7 @@ def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
 
 
 def data_directory(explicit: str | Path | None = None) -> Path:
-    """Choose the data directory: see `named_directory`.
-
-    Raises
-    ------
-    CohortError
-        If the directory does not exist; the message says how to get the data.
-    """
+    """The data directory, see `named_directory`; `CohortError` if it does not exist."""
     directory, origin = named_directory(explicit)
     if not directory.is_dir():
         raise CohortError(
@@ -96,12 +90,9 @@ def data_directory(explicit: str | Path | None = None) -> Path:
 
 
 def locate(directory: Path, source: SourceFile, *, verify: bool = True) -> tuple[Path, str]:
-    """A source file in a data directory, and its checksum; refused if it is not the pinned one.
+    """A source file in a data directory, and its checksum.
 
-    Raises
-    ------
-    CohortError
-        If the file is missing, cannot be read or, with `verify`, has another checksum.
+    `CohortError` if it is missing, cannot be read or, with `verify`, is not the pinned version.
     """
     file = directory / source.path
     if not file.is_file():
@@ -126,12 +117,8 @@ def read_source(
 ) -> pd.DataFrame:
     """Columns of a csv file that must be there, and some that may be, as text, and `LINE`.
 
-    Fields that are empty, ``NA`` or ``NULL`` are missing.
-
-    Raises
-    ------
-    CohortError
-        If the file is not csv, has no rows, or lacks a column.
+    Fields that are empty, ``NA`` or ``NULL`` are missing. `CohortError` if the file is not csv, has
+    no rows, or lacks a column.
     """
     try:
         table = pd.read_csv(file, dtype=str, encoding=encoding, skip_blank_lines=False)

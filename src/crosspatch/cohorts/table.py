@@ -25,42 +25,32 @@ SCHEMA_VERSION = 1
 REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
 
 
+@dataclass(frozen=True)
+class Head:
+    """Where a table comes from; empty where a table does not say."""
+
+    #: Source file to its sha256.
+    sources: Mapping[str, str]
+    #: Whether every source file is the pinned version.
+    verified: bool
+    #: Subclass to the labelled cells before those without features were left out.
+    joined: Mapping[str, int]
+    #: Reason to the cells left out.
+    dropped: Mapping[str, int]
+
+
 def build(
     X: NDArray[np.floating],
     cells: pd.DataFrame,
     layout: Layout,
-    *,
-    sources: Mapping[str, str],
-    verified: bool = True,
-    joined: Mapping[str, int] | None = None,
-    dropped: Mapping[str, int] | None = None,
+    head: Head,
     extraction: str | None = None,
 ) -> anndata.AnnData:
-    """Build a cohort table.
+    """Build a cohort table; `CohortError` if it is not a valid one.
 
-    Parameters
-    ----------
-    X : array, shape (cells, features)
-        Feature values in the layout's units, NaN where missing.
-    cells : DataFrame
-        Index: cell id; columns: `REQUIRED_OBS`, then whatever the source gives.
-    layout : Layout
-        What the columns of `X` are.
-    sources : mapping
-        Source file to its sha256.
-    verified : bool
-        Whether every source file is the pinned version.
-    joined : mapping, optional
-        Subclass to the number of labelled cells before those without features were left out.
-    dropped : mapping, optional
-        Reason to the number of cells left out.
-    extraction : str, optional
-        Settings and versions with which features were computed from recordings, as JSON.
-
-    Raises
-    ------
-    CohortError
-        If the result is not a valid table.
+    `X` has shape (cells, features), in the layout's units, NaN where missing. `cells` has
+    `REQUIRED_OBS`, then whatever the source gives, by cell id. `extraction` are the settings and
+    versions with which features were computed from recordings, as JSON.
     """
     if np.shape(X) != (len(cells), len(layout.features)):
         raise CohortError(
@@ -80,11 +70,11 @@ def build(
         "schema_version": SCHEMA_VERSION,
         "layout": layout.name,
         # A "/" in a key would become a group in the file, so these are rows, not keys.
-        "source_files": np.array(list(sources), dtype=object),
-        "source_sha256": np.array(list(sources.values()), dtype=object),
-        "verified": verified,
-        "joined": {name: int(count) for name, count in (joined or {}).items()},
-        "dropped": {reason: int(count) for reason, count in (dropped or {}).items()},
+        "source_files": np.array(list(head.sources), dtype=object),
+        "source_sha256": np.array(list(head.sources.values()), dtype=object),
+        "verified": head.verified,
+        "joined": {name: int(count) for name, count in head.joined.items()},
+        "dropped": {reason: int(count) for reason, count in head.dropped.items()},
     }
     if extraction is not None:
         table.uns["crosspatch"]["extraction"] = extraction
@@ -93,13 +83,7 @@ def build(
 
 
 def validate(table: anndata.AnnData) -> list[str]:
-    """Explain in words what is wrong with a cohort table.
-
-    Returns
-    -------
-    list of str
-        One sentence per problem; empty if the table is valid.
-    """
+    """What is wrong with a cohort table, one sentence per problem; empty if it is valid."""
     problems = _problems_of_head(table.uns.get("crosspatch"))
     if table.n_obs == 0:
         problems.append("there are no cells")
@@ -167,30 +151,10 @@ def _problems_of_values(table: anndata.AnnData) -> list[str]:
 
 
 def require_valid(table: anndata.AnnData, name: str) -> None:
-    """Raise what `validate` finds.
-
-    Raises
-    ------
-    CohortError
-        If the table is not valid; the message has every problem.
-    """
+    """Raise what `validate` finds, every problem in one `CohortError`."""
     problems = validate(table)
     if problems:
         raise CohortError(f"{name} is not a valid cohort table: {'; '.join(problems)}")
-
-
-@dataclass(frozen=True)
-class Head:
-    """Where a table comes from; empty where a table does not say."""
-
-    #: Source file to its sha256.
-    sources: dict[str, str]
-    #: Whether every source file is the pinned version.
-    verified: bool
-    #: Subclass to the labelled cells before those without features were left out.
-    joined: dict[str, int]
-    #: Reason to the cells left out.
-    dropped: dict[str, int]
 
 
 def head_of(table: anndata.AnnData) -> Head:
@@ -251,8 +215,8 @@ def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
     measured = np.isfinite(chosen.X).any(axis=1)
     chosen = chosen[measured].copy()
     chosen.var["family"] = [feature.family for feature in layout.features]
-    dropped = head_of(table).dropped
-    dropped[f"without a feature of {name}"] = int(np.sum(~measured))
+    left_out = {f"without a feature of {name}": int(np.sum(~measured))}
+    dropped = {**head_of(table).dropped, **left_out}
     chosen.uns["crosspatch"] = {**table.uns["crosspatch"], "layout": name, "dropped": dropped}
     return chosen
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosspatch.features.layouts import Layout
 from crosspatch.tables.fitting import Fitted
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.meanings import Exactness
-from crosspatch.tables.names import ABSOLUTE, features, range_of, split_stimulus
-from crosspatch.tables.taken import Reason, Taken, plausible, possible, unusual
-from crosspatch.tables.units import span
+from crosspatch.tables.names import ABSOLUTE, Values, features, range_of, split_stimulus
+from crosspatch.tables.taken import Reason, Taken
 
 _WHY_LOWER = {
     Exactness.DIFFERENCE: "is a difference of two columns",
@@ -137,15 +135,15 @@ class FeatureChoice:
         allowed = range_of(feature)
         values = first.numbers - second.numbers
         signs = [*a.signs, *b.signs]
-        if np.isfinite(values).any() and not plausible(values, allowed):
-            if not (first.sure and second.sure and possible(values, allowed)):
+        if np.isfinite(values).any() and not allowed.plausible(values):
+            if not (first.sure and second.sure and allowed.possible(values)):
                 self.refused[first.column] = Reason(
                     f"less '{second.column}' its median would be {np.nanmedian(values):g} mV of "
-                    f"{feature}, outside {span(allowed.low, allowed.high, 'mV')}; correct the "
+                    f"{feature}, outside {allowed.expected('mV')}; correct the "
                     f"units, or write {entry(first.column, 'ignore')}"
                 )
                 return None
-            signs.append(unusual(values, allowed, "mV"))
+            signs.append(allowed.unusual(values, "mV"))
         taken = replace(
             a,
             feature=feature,
@@ -164,7 +162,7 @@ class FeatureChoice:
         return Fitted(taken, values, Exactness.LOOSE if bare else Exactness.DIFFERENCE)
 
 
-def _agree(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+def _agree(first: Values, second: Values) -> bool:
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
         return False

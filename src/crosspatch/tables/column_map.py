@@ -106,11 +106,8 @@ class ColumnMap:
             ``not understood``, ``missing``, ``cell id``, ``species``), the features or columns,
             and the details.
         """
-        rows = []
-        if self.cell_id is not None:
-            rows.append(("cell id", self.cell_id, ""))
-        if self.species is not None:
-            rows.append(("species", self.species, ""))
+        special = (("cell id", self.cell_id), ("species", self.species))
+        rows = [(what, column, "") for what, column in special if column is not None]
         for taken in self.taken:
             same = taken.unit == taken.our_unit
             unit = taken.unit if same else f"{taken.unit}, taken as {taken.our_unit}"
@@ -153,7 +150,7 @@ def _computed(
             for name, comma in taken.beside
             if name in series
         )
-        zeros = zeros & zero_rows(others, len(zeros))
+        zeros = zeros & zero_rows(others)
         counted += count_cells(_ZERO_BESIDE, zeros, series[first], alike=True)
         columns[0] = np.where(zeros, np.nan, columns[0])
     values = taken.combine(columns)

@@ -202,19 +202,7 @@ class _Mapper:
                 f"write {lines} in the mapping file, or 'ignore' instead",
             )
         else:
-            (feature,) = meaning.features
-            self.candidates.append(
-                Candidate(
-                    column,
-                    feature,
-                    meaning.operation,
-                    meaning.level,
-                    meaning.unit,
-                    meaning.notes,
-                    sure=meaning.own,
-                    high=meaning.high,
-                )
-            )
+            self.candidates.append(Candidate(column, meaning))
 
     def _why_unlike(self, column: str, meaning: Meaning) -> Reason:
         (why,) = meaning.notes
@@ -233,18 +221,16 @@ class _Mapper:
         elif feature not in self.wanted:
             self.unused[column] = self._not_in_layout()
         else:
-            self.candidates.append(
-                Candidate(
-                    column,
-                    feature,
-                    override.operation or _operation_of(override, meaning),
-                    Exactness.MAPPED,
-                    override.unit or (meaning.unit if meaning is not None else unit_in(column)),
-                    (source or "mapping file",),
-                    certain=override.unit is not None,
-                    sure=True,
-                )
+            mapped = Meaning(
+                "feature",
+                (feature,),
+                override.operation or _operation_of(override, meaning),
+                Exactness.MAPPED,
+                override.unit or (meaning.unit if meaning is not None else unit_in(column)),
+                (source or "mapping file",),
+                own=True,
             )
+            self.candidates.append(Candidate(column, mapped, certain=override.unit is not None))
 
     def _sort_other(self, column: str) -> None:
         """A column whose name is no feature's: a label, or numbers that were not understood."""

@@ -5,24 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosspatch.tables.mapping import entry, line
-from crosspatch.tables.meanings import Exactness
-from crosspatch.tables.names import Range, family_of, features, range_of, split_stimulus
-from crosspatch.tables.taken import (
-    Reason,
-    Taken,
-    may_be_in,
-    other_unit,
-    plausible,
-    possible,
-    unusual,
-)
+from crosspatch.tables.meanings import Exactness, Meaning
+from crosspatch.tables.names import Range, Values, family_of, features, range_of, split_stimulus
+from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import amount, canonical, dimension_of, factor_to, span
 from crosspatch.tables.values import NUMERIC_SHARE, FirstRows, zero_rows
-
-_Values = NDArray[np.float64]
 
 _SAG = "{{feature: sag, operation: {}}}"
 
@@ -35,17 +24,15 @@ class Candidate:
     """A column that may give a feature."""
 
     column: str
-    feature: str
-    operation: str
-    level: Exactness
-    unit: str | None
-    how: tuple[str, ...]
+    #: Of a single feature.
+    meaning: Meaning
     #: Whether the unit was given in the mapping file, and may be implausible.
     certain: bool = False
-    #: Whether the name is ours or was mapped, so that without a unit ours is meant.
-    sure: bool = False
-    #: Greatest median, in our unit, with which the name is not thought to mean something else.
-    high: float | None = None
+
+    @property
+    def feature(self) -> str:
+        """The feature."""
+        return self.meaning.features[0]
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class Fitted:
     """A candidate whose unit is known, with its values in the first rows."""
 
     taken: Taken
-    numbers: _Values
+    numbers: Values
     level: Exactness
     #: Whether the unit is known from more than the values.
     sure: bool = False
@@ -79,37 +66,32 @@ class EmptyError(RefusedColumnError):
 def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
     """Settle a candidate's unit from the first rows of its table.
 
-    Raises
-    ------
-    RefusedColumnError
-        If the values cannot be the feature's, or the unit cannot be told.
+    `RefusedColumnError` if the values cannot be the feature's, or the unit cannot be told.
     """
     column, feature = candidate.column, candidate.feature
     ours, allowed = features()[feature].unit, range_of(feature)
-    no_zero = allowed.no_zero or candidate.operation == "reciprocal"
+    no_zero = allowed.no_zero or candidate.meaning.operation == "reciprocal"
     beside = () if no_zero else rows.beside(family_of(feature))
     numbers = _numbers(candidate, rows, no_zero, beside)
-    operation = candidate.operation
+    operation = candidate.meaning.operation
     if operation == "sign":
         operation = "negated" if np.nanmedian(numbers) > 0 else "plain"
     taken = Taken(
-        feature,
-        (column,),
+        feature=feature,
+        columns=(column,),
         unit=ours,
-        factor=1.0,
-        signs=(),
         operation=operation,
         our_unit=ours,
-        second_factor=1.0,
         comma=(rows.read(column).commas == "decimal",),
         no_zero=(no_zero,),
         limits=(allowed.least, allowed.most),
         beside=beside,
     )
     given = taken.in_units(numbers)
-    unit, how = _Unsettled(candidate, given, float(np.nanmedian(numbers))).settle()
+    median = float(np.nanmedian(numbers))
+    unit, how = _Unsettled(candidate, given, median, allowed, ours).settle()
     values = given[unit]
-    outside = (values < allowed.least) | (values > allowed.most)
+    outside = allowed.outside(values)
     if np.sum(outside) > np.sum(np.isfinite(values)) / 2:
         raise RefusedColumnError(
             f"most of its values are outside {span(*taken.limits, ours)} in {unit}; correct the "
@@ -124,15 +106,15 @@ def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
         unit=ours if canonical(ours) == unit else unit,
         factor=factor_to(ours, unit, operation),
         signs=tuple(how) or ("our own name",),
-        settled=other_unit(given, unit, allowed) is None,
+        settled=allowed.other_unit(given, unit) is None,
     )
-    sure = candidate.sure or candidate.unit is not None
-    return Fitted(taken, np.where(outside, np.nan, values), candidate.level, sure)
+    sure = candidate.meaning.own or candidate.meaning.unit is not None
+    return Fitted(taken, np.where(outside, np.nan, values), candidate.meaning.level, sure)
 
 
 def _numbers(
     candidate: Candidate, rows: FirstRows, no_zero: bool, beside: tuple[tuple[str, bool], ...]
-) -> _Values:
+) -> Values:
     """The numbers of a candidate's column, if most of it are numbers."""
     read = rows.read(candidate.column)
     if read.commas == "unclear":
@@ -145,7 +127,7 @@ def _numbers(
         raise RefusedColumnError(f"most of its values are not numbers{found}; correct them")
     missing = read.zeros
     if not no_zero:
-        missing = missing & zero_rows((rows.read(name) for name, _ in beside), len(missing))
+        missing = missing & zero_rows(rows.read(name) for name, _ in beside)
     numbers = np.where(missing, np.nan, read.numbers)
     if not np.isfinite(numbers).any():
         counted = f" ({read.counted})" if read.counted.total else ""
@@ -159,26 +141,21 @@ class _Unsettled:
 
     candidate: Candidate
     #: Unit to the values, in our unit, if the column were in it.
-    given: dict[str, _Values]
+    given: dict[str, Values]
     #: Of the column as it stands.
     median: float
-
-    @property
-    def allowed(self) -> Range:
-        return range_of(self.candidate.feature)
-
-    @property
-    def ours(self) -> str:
-        return features()[self.candidate.feature].unit
+    allowed: Range
+    #: Unit of the layout.
+    ours: str
 
     def settle(self) -> tuple[str, list[str]]:
         """The unit, and how it was recognised."""
-        known, given = self.candidate.unit, self.given
+        known, given = self.candidate.meaning.unit, self.given
         if known is not None and known not in given:
             raise RefusedColumnError(self._of_another_dimension(known))
-        likely = [unit for unit in given if may_be_in(given[unit], self.allowed, unit)]
+        likely = [unit for unit in given if self.allowed.may_be_in(unit, given[unit])]
         self._require_our_definition(likely)
-        how = list(self.candidate.how)
+        how = list(self.candidate.meaning.notes)
         if known is not None:
             return known, self._how_known(known, how)
         if len(likely) == 1:
@@ -189,17 +166,17 @@ class _Unsettled:
                 f"write {self._entry(likely[0])}, or with the unit it has",
             )
         ours = canonical(self.ours)
-        if self.candidate.sure and ours in given and self._can_be(ours):
-            odd = not plausible(given[ours], self.allowed)
-            return ours, [*how, unusual(given[ours], self.allowed, self.ours)] if odd else how
+        if self.candidate.meaning.own and ours in given and self._can_be(ours):
+            odd = not self.allowed.plausible(given[ours])
+            return ours, [*how, self.allowed.unusual(given[ours], self.ours)] if odd else how
         raise RefusedColumnError(self._not_told())
 
     def _can_be(self, unit: str) -> bool:
         """Whether the values may be in a unit, and no other explains them better."""
         values = self.given[unit]
-        if not possible(values, self.allowed):
+        if not self.allowed.possible(values):
             return False
-        return other_unit(self.given, unit, self.allowed) is None
+        return self.allowed.other_unit(self.given, unit) is None
 
     def _entry(self, unit: str | None = None) -> str:
         return entry(self.candidate.column, self.candidate.feature, unit)
@@ -212,27 +189,27 @@ class _Unsettled:
         what = f"correct it, or write {self._ignore()}"
         if nearest is not None:
             what = f"if the name is right, write {self._entry(nearest)}"
-        dimension = dimension_of(self.ours, self.candidate.operation)
+        dimension = dimension_of(self.ours, self.candidate.meaning.operation)
         return f"says {known}, but {feature} is a {dimension}; {what}"
 
     def _how_known(self, known: str, how: list[str]) -> list[str]:
         """How a unit that is named was recognised; refused if another explains the values."""
         allowed, values = self.allowed, self.given[known]
-        expected = span(allowed.low, allowed.high, self.ours)
+        expected = allowed.expected(self.ours)
         would = amount(float(np.nanmedian(values)), self.ours)
-        fits = plausible(values, allowed)
+        fits = allowed.plausible(values)
         if self.candidate.certain:
             return how if fits else [*how, f"its median {would} is outside {expected}"]
         how = ["unit in the name", *how]
-        other = other_unit(self.given, known, allowed)
+        other = allowed.other_unit(self.given, known)
         if other is None and fits:
             return how
         # An odd depth may be a potential.
         depth = split_stimulus(self.candidate.feature)[0] in ("fast_trough_deltav", "trough_deltav")
-        trusted = self.candidate.sure or not depth
-        steady, can_be = self._steady_over_peak(values), possible(values, allowed)
+        trusted = self.candidate.meaning.own or not depth
+        steady, can_be = self._steady_over_peak(values), allowed.possible(values)
         if other is None and can_be and not steady and trusted:
-            return [*how, unusual(values, allowed, self.ours)]
+            return [*how, allowed.unusual(values, self.ours)]
         but = "unlikely small" if fits else f"outside {expected}"
         what = self._if_steady() if steady else self._perhaps(known, other, can_be)
         raise RefusedColumnError(
@@ -253,9 +230,9 @@ class _Unsettled:
         feature, allowed, nearest = self.candidate.feature, self.allowed, self._nearest()
         why = (
             f"is plausible for {feature} in none of {', '.join(self.given)} "
-            f"({span(allowed.low, allowed.high, self.ours)} expected)"
+            f"({allowed.expected(self.ours)} expected)"
         )
-        if any(plausible(values, allowed) for values in self.given.values()):
+        if any(allowed.plausible(values) for values in self.given.values()):
             why = f"does not tell that of {feature}"
         what = "correct it if it is this feature"
         if self._steady_over_peak(next(iter(self.given.values()))):
@@ -271,12 +248,12 @@ class _Unsettled:
     def _require_our_definition(self, likely: list[str]) -> None:
         """Refuse values that another quantity of the same name has."""
         first = "fraction" if "fraction" in self.given else next(iter(likely), None)
-        unit = self.candidate.unit or first
-        if self.candidate.high is None or unit is None:
+        unit = self.candidate.meaning.unit or first
+        if self.candidate.meaning.high is None or unit is None:
             return
         values = self.given[unit]
         median = float(np.nanmedian(values))
-        if median <= self.candidate.high:
+        if median <= self.candidate.meaning.high:
             return
         stem = split_stimulus(self.candidate.feature)[0]
         if stem == "adapt":
@@ -291,7 +268,7 @@ class _Unsettled:
                 "threshold, so it looks measured from rest",
                 unit,
             )
-        elif plausible(values, self.allowed):
+        elif self.allowed.plausible(values):
             column = self.candidate.column
             raise RefusedColumnError(
                 f"its median {median:g} may be the sag over the deflection or the steady state "
@@ -310,7 +287,7 @@ class _Unsettled:
         """Refuse what looks like another quantity, but may be ours in this or another unit."""
         or_else, nearest = f"or else {line(self.candidate.column, 'ignore')}", self._nearest()
         sag = split_stimulus(self.candidate.feature)[0] == "sag"
-        if not sag and possible(self.given[unit], self.allowed):
+        if not sag and self.allowed.possible(self.given[unit]):
             nearest = unit
         if nearest is None:
             raise RefusedColumnError(why, f"write {self._ignore()}")
@@ -319,11 +296,11 @@ class _Unsettled:
             raise RefusedColumnError(f"{why}; if it is in {nearest}, {written}")
         raise RefusedColumnError(why, f"to take it all the same, {written}")
 
-    def _steady_over_peak(self, values: _Values) -> bool:
+    def _steady_over_peak(self, values: Values) -> bool:
         """Whether a sag that is too large is what is left of it."""
-        if self.candidate.feature != "sag" or self.candidate.sure:
+        if self.candidate.feature != "sag" or self.candidate.meaning.own:
             return False
-        return not plausible(values, self.allowed) and plausible(1 - values, self.allowed)
+        return not self.allowed.plausible(values) and self.allowed.plausible(1 - values)
 
     def _if_steady(self) -> str:
         return f"if it is the steady state over the peak, write {self._steady()}"
@@ -335,6 +312,6 @@ class _Unsettled:
     def _nearest(self) -> str | None:
         """The likeliest unit; None if the values are impossible in all."""
         ours = canonical(self.ours)
-        can = [unit for unit, values in self.given.items() if possible(values, self.allowed)]
-        can.sort(key=lambda unit: (not plausible(self.given[unit], self.allowed), unit != ours))
+        can = [unit for unit, values in self.given.items() if self.allowed.possible(values)]
+        can.sort(key=lambda unit: (not self.allowed.plausible(self.given[unit]), unit != ours))
         return next(iter(can), None)

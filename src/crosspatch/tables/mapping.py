@@ -136,7 +136,11 @@ def _override(said: object, where: str) -> Override:
     if operation not in (None, *OPERATIONS):
         known = ", ".join(OPERATIONS)
         raise CohortError(f"{where}: there is no operation '{operation}'; use one of {known}")
-    override = Override(target, None if unit is None else _unit(unit, target, where), operation)
+    parsed = None if unit is None else parse_unit(str(unit))
+    if unit is not None and parsed is None:
+        units = ", ".join(UNITS[dimension_of(features()[target].unit)])
+        raise CohortError(f"{where}: there is no unit '{unit}'; use one of {units}")
+    override = Override(target, parsed, operation)
     _require_dimension(override, where)
     return override
 
@@ -155,14 +159,6 @@ def _fields(said: object, where: str) -> tuple[str, object, str | None]:
     if not isinstance(target, str):
         raise CohortError(f"{where}: write the name of one feature, not '{target}'")
     return target, said.get("unit"), operation
-
-
-def _unit(said: object, target: str, where: str) -> str:
-    unit = parse_unit(str(said))
-    if unit is None:
-        units = ", ".join(UNITS[dimension_of(features()[target].unit)])
-        raise CohortError(f"{where}: there is no unit '{said}'; use one of {units}")
-    return unit
 
 
 def require_known(override: Override, where: str) -> None:

@@ -21,17 +21,7 @@ from crosspatch.tables.names import (
 )
 from crosspatch.tables.units import DIMENSION, dimension_of, parse_unit
 
-_STIMULI = {
-    ("long", "square"): "long_square",
-    ("longsquare",): "long_square",
-    ("short", "square"): "short_square",
-    ("shortsquare",): "short_square",
-    ("ramp",): "ramp",
-    ("hero",): "hero",
-    ("rheo",): "rheo",
-    ("rheobase",): "rheo",
-    ("rheobasic",): "rheo",
-}
+_NO_FEATURE = ("no feature of a layout",)
 # The vocabulary in which a name that may mean something else has our definition.
 _OURS_IN = {"adapt": "allen", "peak_deltav": "efel"}
 # Of a spike train, the sweep that is meant where none is named.
@@ -65,7 +55,7 @@ class Meaning:
     notes: tuple[str, ...] = ()
     #: Greatest median, in our unit, with which it is not thought to mean something else.
     high: float | None = None
-    #: Whether it is our own name.
+    #: Whether it is our own name or was mapped, so that without a unit ours is meant.
     own: bool = False
 
 
@@ -85,13 +75,10 @@ def vocabularies_of(headers: list[str]) -> set[str]:
     signs: Counter[str] = Counter()
     for header in headers:
         signs.update(filter(None, [_vocabulary(header)]))
-    known = set()
     # One name may be a coincidence; "adaptation" alone says little.
-    if signs["allen"] and signs["allen"] + signs["weak"] >= 2:
-        known.add("allen")
-    if signs["efel"] >= 1:
-        known.add("efel")
-    return known
+    allen = signs["allen"] > 0 and signs["allen"] + signs["weak"] >= 2
+    found = {"allen": allen, "efel": signs["efel"] > 0}
+    return {name for name, there in found.items() if there}
 
 
 def _vocabulary(header: str) -> str:
@@ -152,16 +139,17 @@ def _readings(header: str) -> list[_Reading]:
 
 def _without_stimulus(of: tuple[str, ...]) -> list[tuple[tuple[str, ...], str | None]]:
     """The words, and the words without the stimulus they name."""
+    stimuli = names().stimuli
     ways: list[tuple[tuple[str, ...], str | None]] = [(of, None)]
     for size in (2, 1):
         for start in range(len(of) - size + 1):
-            stimulus = _STIMULI.get(of[start : start + size])
+            stimulus = stimuli.get(of[start : start + size])
             rest = of[:start] + of[start + size :]
             if stimulus is None or not rest:
                 continue
             # "rheobase long square" names one sweep twice.
             for other in range(len(rest)):
-                again = _STIMULI.get(rest[other : other + 1])
+                again = stimuli.get(rest[other : other + 1])
                 if stimulus == "long_square" and again:
                     ways.append((rest[:other] + rest[other + 1 :], again))
             ways.append((rest, stimulus))
@@ -210,7 +198,7 @@ def feature_at(option: Name, stimulus: str | None, unit: str | None) -> Meaning 
     if feature not in features():
         elsewhere = {f"{stem}_rheo", f"{stem}_hero"} & set(features())
         made = stem in (*_HERO, "threshold_i") or (elsewhere and stem != "latency")
-        return _no_feature(unit) if made else None
+        return Meaning("unlike", unit=unit, notes=_NO_FEATURE) if made else None
     level = Exactness.BARE if bare else Exactness.NAMED
     operation = option.operation or "plain"
     if operation == "loose":
@@ -236,10 +224,6 @@ def _named_at(stem: str, stimulus: str | None) -> tuple[str, bool, str]:
     return f"{stem}_rheo", bare, how
 
 
-def _no_feature(unit: str | None) -> Meaning:
-    return Meaning("unlike", unit=unit, notes=("no feature of a layout",))
-
-
 def _either(
     either: Name, stimulus: str | None, unit: str | None, vocabularies: set[str]
 ) -> Meaning:
@@ -248,7 +232,7 @@ def _either(
     if stimulus not in (None, "long_square"):
         options = _at_stimulus(options, stimulus)
         if not options:
-            return _no_feature(unit)
+            return Meaning("unlike", unit=unit, notes=_NO_FEATURE)
     elif either.vocabulary in vocabularies:
         how = "as the other names of the Allen Institute's tables"
         return Meaning("feature", options[:1], level=Exactness.BARE, unit=unit, notes=(how,))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crosspatch.features.layouts import SCALAR_LAYOUTS, Feature, load_layout
+from crosspatch.tables.units import UNITS, amount, data_rows, span
+
+#: Of a column.
+Values = NDArray[np.float64]
 
 #: Stem of an absolute potential to that of its difference from the threshold.
 ABSOLUTE = {
@@ -35,6 +40,61 @@ class Range:
     #: Whether an exact 0 stands for a missing value.
     no_zero: bool
 
+    def plausible(self, values: Values) -> bool:
+        """Whether values may be those of the feature."""
+        return bool(self.low <= np.nanmedian(values) <= self.high)
+
+    def possible(self, values: Values) -> bool:
+        """Whether the median may be that of a single unusual cell."""
+        return bool(self.least <= np.nanmedian(values) <= self.most)
+
+    def outside(self, values: Values) -> NDArray[np.bool_]:
+        """The single values that the feature cannot have."""
+        return (values < self.least) | (values > self.most)
+
+    def expected(self, unit: str) -> str:
+        """Which medians are plausible, for a message."""
+        return span(self.low, self.high, unit)
+
+    def unusual(self, values: Values, unit: str) -> str:
+        """What to say of a column whose median is not plausible, but possible."""
+        would = amount(float(np.nanmedian(values)), unit)
+        return f"unusual values: the median {would} is outside {self.expected(unit)}"
+
+    def may_be_in(self, unit: str, values: Values) -> bool:
+        """Whether values alone tell that they are in a unit."""
+        if not self.plausible(values) or abs(np.nanmedian(values)) < self.floor:
+            return False
+        if unit not in UNITS["ratio"]:
+            return True
+        # Few per cent look like a fraction: a unit counts only if the largest values allow it.
+        large = float(np.nanquantile(np.abs(values), 0.95))
+        if unit == "%":
+            return large * 100 > max(self.high, 1)
+        return large <= max(self.most, 1)
+
+    def other_unit(self, given: dict[str, Values], unit: str) -> str | None:
+        """The unit that explains values which the one they are said to be in does not."""
+        values = given[unit]
+        small = self._near_zero(values)
+        if unit == "%":
+            # Fractions called per cent are small enough to be plausible.
+            small = bool(np.any(values != 0)) and not self.may_be_in(unit, values)
+        if self.plausible(values) and not small:
+            return None
+        others = (name for name in given if name != unit)
+        return next((name for name in others if self._explains(name, given[name])), None)
+
+    def _near_zero(self, values: Values) -> bool:
+        """Whether a median is so small that any smaller unit would be plausible as well."""
+        return bool(self.low <= 0 <= self.high and abs(np.nanmedian(values)) < self.floor)
+
+    def _explains(self, unit: str, values: Values) -> bool:
+        """Whether a unit would make values plausible that are not in another."""
+        if unit in UNITS["ratio"]:
+            return self.may_be_in(unit, values)
+        return self.plausible(values) and not self._near_zero(values)
+
 
 @dataclass(frozen=True)
 class Name:
@@ -58,6 +118,8 @@ class Names:
     unlike: dict[str, Name] = field(default_factory=dict)
     unlike_there: dict[str, Name] = field(default_factory=dict)
     label: set[str] = field(default_factory=set)
+    #: Words of a stimulus to how features name it.
+    stimuli: dict[tuple[str, ...], str] = field(default_factory=dict)
     cell_id: list[str] = field(default_factory=list)
     species: list[str] = field(default_factory=list)
 
@@ -65,39 +127,31 @@ class Names:
 @cache
 def names() -> Names:
     """The table of names."""
-    text = (files("crosspatch.tables") / "data" / "column_names.csv").read_text(encoding="utf-8")
     result = Names()
-    for row in csv.DictReader(text.splitlines()):
+    for row in data_rows("column_names.csv"):
         kind, name = row["kind"], row["name"]
-        by_key = key(words(name))
+        spoken = words(name)
+        by_key = key(spoken)
+        most = float(row["high"]) if kind == "name" and row["high"] else None
+        meant = Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
         if kind == "range":
-            result.ranges[name] = _range(row)
+            parts = ("low", "high", "floor", "least", "most")
+            numbers = {part: float(row[part] or 0) for part in parts}
+            result.ranges[name] = Range(**numbers, no_zero=row["zero"] == "missing")
         elif kind == "name":
-            result.name.setdefault(by_key, []).append(_name(row))
-        elif kind == "either":
-            result.either[by_key] = _name(row)
+            result.name.setdefault(by_key, []).append(meant)
         elif kind == "unlike" and row["vocabulary"]:
             # Told apart from other names of the same words by its very spelling.
-            result.unlike_there[name] = _name(row)
-        elif kind == "unlike":
-            result.unlike[by_key] = _name(row)
+            result.unlike_there[name] = meant
         elif kind == "label":
             result.label.add(name)
-        elif kind == "cell_id":
-            result.cell_id.append(by_key)
+        elif kind == "stimulus":
+            result.stimuli[tuple(spoken)] = row["means"]
+        elif kind in ("either", "unlike"):
+            (result.either if kind == "either" else result.unlike)[by_key] = meant
         else:
-            result.species.append(by_key)
+            (result.cell_id if kind == "cell_id" else result.species).append(by_key)
     return result
-
-
-def _range(row: dict[str, str]) -> Range:
-    low, high, least, most = (float(row[name]) for name in ("low", "high", "least", "most"))
-    return Range(low, high, float(row["floor"] or 0), least, most, row["zero"] == "missing")
-
-
-def _name(row: dict[str, str]) -> Name:
-    most = float(row["high"]) if row["kind"] == "name" and row["high"] else None
-    return Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
 
 
 @cache

@@ -29,18 +29,11 @@ CHUNK = 20_000
 # Characters; a table of a million columns has fewer.
 _LONGEST_LINE = 50_000_000
 
+_OF_TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
+_OF_EXCEL = (".xlsx", ".xlsm")
+
 #: Endings of tables that can be read.
-TABLE_SUFFIXES = (
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".csv.gz",
-    ".tsv.gz",
-    ".xlsx",
-    ".xlsm",
-    ".parquet",
-    ".h5ad",
-)
+TABLE_SUFFIXES = (*_OF_TEXT, *_OF_EXCEL, ".parquet", ".h5ad")
 
 
 def suffix_of(path: Path) -> str:
@@ -71,7 +64,7 @@ def read_chunks(path: Path, say: Say) -> Iterator[pd.DataFrame]:
         If the file cannot be read.
     """
     kind = suffix_of(path)
-    if kind in (".xlsx", ".xlsm"):
+    if kind in _OF_EXCEL:
         return _excel(path, say)
     return _parquet(path) if kind == ".parquet" else _text(path, say)
 
@@ -211,10 +204,7 @@ def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
     import openpyxl
 
     try:
-        books = [
-            openpyxl.load_workbook(path, read_only=True, data_only=values)
-            for values in (True, False)
-        ]
+        books = [openpyxl.load_workbook(path, read_only=True, data_only=v) for v in (True, False)]
     except Exception as error:  # openpyxl raises many kinds for files that are not its own
         raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
     try:

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from importlib.resources import files
+
+
+def data_rows(name: str) -> list[dict[str, str]]:
+    """The rows of a csv file in ``data/``."""
+    text = (files("crosspatch.tables") / "data" / name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+_ROWS = data_rows("units.csv")
 
 #: Dimension to its units, each with its size in the dimension's first unit.
-UNITS: dict[str, dict[str, float]] = {
-    "voltage": {"mV": 1.0, "V": 1e3, "uV": 1e-3},
-    "current": {"pA": 1.0, "nA": 1e3, "uA": 1e6, "A": 1e12},
-    "resistance": {"MOhm": 1.0, "GOhm": 1e3, "kOhm": 1e-3, "Ohm": 1e-6},
-    "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
-    "rate": {"Hz": 1.0, "kHz": 1e3},
-    "slope of the f-I curve": {"Hz/pA": 1.0, "Hz/nA": 1e-3},
-    "rate of rise": {"mV/ms": 1.0, "V/ms": 1e3, "mV/s": 1e-3},
-    "ratio": {"fraction": 1.0, "%": 1e-2},
-    "angle": {"rad": 1.0},
-    "area": {"unspecified": 1.0},
-}
+UNITS: dict[str, dict[str, float]] = {}
+for _row in _ROWS:
+    UNITS.setdefault(_row["dimension"], {})[_row["unit"]] = float(_row["size"])
 #: Unit to its dimension.
-DIMENSION = {unit: dimension for dimension, units in UNITS.items() for unit in units}
+DIMENSION = {row["unit"]: row["dimension"] for row in _ROWS}
 
-_SPELLINGS = {
-    "mV": "millivolt millivolts",
-    "V": "volt volts",
-    "uV": "microvolt microvolts",
-    "pA": "picoamp picoamps picoampere picoamperes",
-    "nA": "nanoamp nanoamps nanoampere nanoamperes",
-    "uA": "microamp microamps microampere microamperes",
-    "A": "amp amps ampere amperes",
-    "MOhm": "mohms megohm megohms megaohm megaohms mω",
-    "GOhm": "gohms gigaohm gigaohms gigohm gω",
-    "kOhm": "kohms kiloohm kiloohms kω",
-    "Ohm": "ohms ω",
-    "s": "sec secs second seconds",
-    "ms": "msec msecs millisecond milliseconds",
-    "us": "usec microsecond microseconds",
-    "Hz": "hertz 1/s s-1 s^-1 spikes/s spikes/sec spikes/second spike/s ap/s aps/s /s",
-    "kHz": "kilohertz",
-    "Hz/pA": "spikes/s/pa spikes/sec/pa spike/s/pa ap/s/pa aps/s/pa hzpa-1 hz/picoamp",
-    "Hz/nA": "spikes/s/na spikes/sec/na spike/s/na ap/s/na aps/s/na hzna-1",
-    "mV/ms": "v/s v/sec mvms-1 vs-1 millivolts/millisecond volts/second",
-    "fraction": "ratio unitless dimensionless a.u. au 1 -",
-    "%": "percent pct percentage",
-    "rad": "radian radians",
-}
 _BY_SPELLING = {
-    spelling: unit
-    for unit in DIMENSION
-    for spelling in (unit.lower(), *_SPELLINGS.get(unit, "").split())
+    spelling: row["unit"]
+    for row in _ROWS
+    for spelling in (row["unit"].lower(), *row["spellings"].split())
 }
 # An Omega that lost its encoding: a question mark, a replacement character, or two letters.
 _LOST_OMEGA = re.compile(r"([kMG])(\?+|\ufffd+|Î©|Ω|â„¦|W)")

@@ -11,25 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crosspatch.tables.units import data_rows
+
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
 
-_MISSING = {
-    "",
-    "na",
-    "n/a",
-    "n.a",
-    "n.a.",
-    "nan",
-    "-",
-    "--",
-    ".",
-    "null",
-    "none",
-    "<na>",
-    "nat",
-    "#n/a",
-}
+_MISSING = {row["text"] for row in data_rows("missing_values.csv")}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
@@ -147,12 +134,9 @@ def _texts(series: pd.Series) -> list[str]:
     ]
 
 
-def zero_rows(columns: Iterable[Column], rows: int) -> NDArray[np.bool_]:
-    """The rows in which any of some columns is exactly 0."""
-    found = np.zeros(rows, dtype=bool)
-    for column in columns:
-        found |= column.zeros
-    return found
+def zero_rows(columns: Iterable[Column]) -> NDArray[np.bool_]:
+    """The rows in which any of some columns is exactly 0; a single False without columns."""
+    return np.any([column.zeros for column in columns], axis=0)
 
 
 def _from_text(

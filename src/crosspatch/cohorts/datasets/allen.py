@@ -6,6 +6,10 @@ cannot be rebuilt from these tables.
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
+from typing import Any
+
 from crosspatch.cohorts import sources
 from crosspatch.cohorts.dataset import Dataset, SourceCells, register
 from crosspatch.cohorts.joining import Key, SourceReader, cells_in, feature_columns, unique_cells
@@ -14,33 +18,11 @@ from crosspatch.features.layouts import Layout
 _MOUSE = "allen_mouse_visp"
 _HUMAN = "allen_human_gaba"
 
-# Our name in obs to the column of the source.
-_MOUSE_OBS = {
-    "t_type": "T-type Label",
-    "met_type": "MET-type Label",
-    "structure": "structure",
-    "sex": "biological_sex",
-    "age": "age",
-    "genotype": "full_genotype",
-    "ephys_session_id": "ephys_session_id",
-}
-_HUMAN_OBS = {
-    "t_type": "Transcriptomic_type ",  # the source's name ends in a blank
-    "cross_species_type": "M_H_Hodge_cross_species_types",
-    "layer": "Cortical_layer",
-    "structure": "structure",
-    "lobe": "lobe",
-    "condition": "condition",
-    "condition_detail": "condition2",
-    "disease": "disease_category",
-    "days_in_culture": "Days_In_culture",
-    "original_subclass": "subclass_label",
-    "nwb_id": "nwb_id",
-}
-_LICENCE = (
-    "Allen Institute: free for research; redistribution for commercial purposes needs their "
-    "permission"
+_ABOUT = tomllib.loads(
+    (files("crosspatch.cohorts") / "data" / "allen.toml").read_text(encoding="utf-8")
 )
+_MOUSE_OBS: dict[str, str] = _ABOUT["obs"]["allen-mouse"]
+_HUMAN_OBS: dict[str, str] = _ABOUT["obs"]["allen-human"]
 
 
 def _read_mouse(reader: SourceReader, layout: Layout) -> SourceCells:
@@ -96,44 +78,12 @@ def _read_human(reader: SourceReader, layout: Layout) -> SourceCells:
     return SourceCells(cells, values, labels_from)
 
 
-register(
-    Dataset(
-        name="allen-mouse",
-        species="mouse",
-        layouts=("shared",),
-        files=sources.listed(_MOUSE),
-        # The first word of the t-type of Tasic et al. 2018, as mapped by Gouwens et al. 2020.
-        labels={name: name for name in ("Lamp5", "Pvalb", "Sst", "Vip", "Sncg")},
-        # Too rare, or not interneurons.
-        outside={"Serpinf1": "too few cells", "Meis2": "one cell", "L2/3": "excitatory"},
-        read=_read_mouse,
-        licence=_LICENCE,
-        cite=("gouwens2020",),
-        authors="Gouwens et al. 2020",
-        citation="Gouwens et al.: Integrated morphoelectric and transcriptomic classification of "
-        "cortical GABAergic cells. Cell 183 (2020): the mouse cells, and the features.",
-        collection="allen",
-        dandisets=("000020",),
-        session="ephys_session_id",
-    )
-)
-register(
-    Dataset(
-        name="allen-human",
-        species="human",
-        layouts=("shared", "full"),
-        files=sources.listed(_HUMAN),
-        # The revised subclass of Lee, Dalley et al. 2023.
-        labels={"LAMP5/PAX6/Other": "Lamp5", "PVALB": "Pvalb", "SST": "Sst", "VIP": "Vip"},
-        outside={},
-        read=_read_human,
-        licence=_LICENCE,
-        cite=("lee2023",),
-        authors="Lee and Dalley et al. 2023",
-        citation="Lee, Dalley et al.: Signature morphoelectric properties of diverse GABAergic "
-        "interneurons in the human neocortex. Science 382 (2023): the human cells.",
-        collection="allen",
-        dandisets=("000636",),
-        session="nwb_id",
-    )
-)
+for _name, _folder, _read in (
+    ("allen-mouse", _MOUSE, _read_mouse),
+    ("allen-human", _HUMAN, _read_human),
+):
+    _described: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in _ABOUT["datasets"][_name].items()
+    }
+    register(Dataset(name=_name, files=sources.listed(_folder), read=_read, **_described))
