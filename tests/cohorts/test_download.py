@@ -186,7 +186,7 @@ def test_a_full_disk_is_said(server, tables, tmp_path, monkeypatch):
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("crosspatch.archive.web._Download.run", full)
+    monkeypatch.setattr("crosspatch.archive.web._Download.bring", full)
     with pytest.raises(NetworkError, match="the disk is full"):
         fetch_tables(tmp_path)
 

@@ -10,7 +10,7 @@ from crosspatch.features.layouts import Layout
 from crosspatch.tables.fitting import Fitted
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.meanings import Exactness
-from crosspatch.tables.names import ABSOLUTE, Values, features, range_of, split_stimulus
+from crosspatch.tables.names import ABSOLUTE, Numbers, features, range_of, split_stimulus
 from crosspatch.tables.taken import Reason, Taken
 
 _WHY_LOWER = {
@@ -162,7 +162,7 @@ class FeatureChoice:
         return Fitted(taken, values, Exactness.LOOSE if bare else Exactness.DIFFERENCE)
 
 
-def _agree(first: Values, second: Values) -> bool:
+def _agree(first: Numbers, second: Numbers) -> bool:
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
         return False

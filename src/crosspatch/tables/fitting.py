@@ -8,7 +8,7 @@ import numpy as np
 
 from crosspatch.tables.mapping import entry, line
 from crosspatch.tables.meanings import Exactness, Meaning
-from crosspatch.tables.names import Range, Values, family_of, features, range_of, split_stimulus
+from crosspatch.tables.names import Numbers, Range, family_of, features, range_of, split_stimulus
 from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import amount, canonical, dimension_of, factor_to, span
 from crosspatch.tables.values import NUMERIC_SHARE, FirstRows, zero_rows
@@ -40,7 +40,7 @@ class Fitted:
     """A candidate whose unit is known, with its values in the first rows."""
 
     taken: Taken
-    numbers: Values
+    numbers: Numbers
     level: Exactness
     #: Whether the unit is known from more than the values.
     sure: bool = False
@@ -114,7 +114,7 @@ def fit(candidate: Candidate, rows: FirstRows) -> Fitted:
 
 def _numbers(
     candidate: Candidate, rows: FirstRows, no_zero: bool, beside: tuple[tuple[str, bool], ...]
-) -> Values:
+) -> Numbers:
     """The numbers of a candidate's column, if most of it are numbers."""
     read = rows.read(candidate.column)
     if read.commas == "unclear":
@@ -141,7 +141,7 @@ class _Unsettled:
 
     candidate: Candidate
     #: Unit to the values, in our unit, if the column were in it.
-    given: dict[str, Values]
+    given: dict[str, Numbers]
     #: Of the column as it stands.
     median: float
     allowed: Range
@@ -296,7 +296,7 @@ class _Unsettled:
             raise RefusedColumnError(f"{why}; if it is in {nearest}, {written}")
         raise RefusedColumnError(why, f"to take it all the same, {written}")
 
-    def _steady_over_peak(self, values: Values) -> bool:
+    def _steady_over_peak(self, values: Numbers) -> bool:
         """Whether a sag that is too large is what is left of it."""
         if self.candidate.feature != "sag" or self.candidate.meaning.own:
             return False

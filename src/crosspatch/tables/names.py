@@ -13,7 +13,7 @@ from crosspatch.features.layouts import SCALAR_LAYOUTS, Feature, load_layout
 from crosspatch.tables.units import UNITS, amount, data_rows, span
 
 #: Of a column.
-Values = NDArray[np.float64]
+Numbers = NDArray[np.float64]
 
 #: Stem of an absolute potential to that of its difference from the threshold.
 ABSOLUTE = {
@@ -40,15 +40,15 @@ class Range:
     #: Whether an exact 0 stands for a missing value.
     no_zero: bool
 
-    def plausible(self, values: Values) -> bool:
+    def plausible(self, values: Numbers) -> bool:
         """Whether values may be those of the feature."""
         return bool(self.low <= np.nanmedian(values) <= self.high)
 
-    def possible(self, values: Values) -> bool:
+    def possible(self, values: Numbers) -> bool:
         """Whether the median may be that of a single unusual cell."""
         return bool(self.least <= np.nanmedian(values) <= self.most)
 
-    def outside(self, values: Values) -> NDArray[np.bool_]:
+    def outside(self, values: Numbers) -> NDArray[np.bool_]:
         """The single values that the feature cannot have."""
         return (values < self.least) | (values > self.most)
 
@@ -56,12 +56,12 @@ class Range:
         """Which medians are plausible, for a message."""
         return span(self.low, self.high, unit)
 
-    def unusual(self, values: Values, unit: str) -> str:
+    def unusual(self, values: Numbers, unit: str) -> str:
         """What to say of a column whose median is not plausible, but possible."""
         would = amount(float(np.nanmedian(values)), unit)
         return f"unusual values: the median {would} is outside {self.expected(unit)}"
 
-    def may_be_in(self, unit: str, values: Values) -> bool:
+    def may_be_in(self, unit: str, values: Numbers) -> bool:
         """Whether values alone tell that they are in a unit."""
         if not self.plausible(values) or abs(np.nanmedian(values)) < self.floor:
             return False
@@ -73,7 +73,7 @@ class Range:
             return large * 100 > max(self.high, 1)
         return large <= max(self.most, 1)
 
-    def other_unit(self, given: dict[str, Values], unit: str) -> str | None:
+    def other_unit(self, given: dict[str, Numbers], unit: str) -> str | None:
         """The unit that explains values which the one they are said to be in does not."""
         values = given[unit]
         small = self._near_zero(values)
@@ -85,11 +85,11 @@ class Range:
         others = (name for name in given if name != unit)
         return next((name for name in others if self._explains(name, given[name])), None)
 
-    def _near_zero(self, values: Values) -> bool:
+    def _near_zero(self, values: Numbers) -> bool:
         """Whether a median is so small that any smaller unit would be plausible as well."""
         return bool(self.low <= 0 <= self.high and abs(np.nanmedian(values)) < self.floor)
 
-    def _explains(self, unit: str, values: Values) -> bool:
+    def _explains(self, unit: str, values: Numbers) -> bool:
         """Whether a unit would make values plausible that are not in another."""
         if unit in UNITS["ratio"]:
             return self.may_be_in(unit, values)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crosspatch.tables.names import Values, range_of
+from crosspatch.tables.names import Numbers, range_of
 from crosspatch.tables.units import UNITS, canonical, dimension_of, factor_to
 
 # Rows of which a small median says little.
@@ -74,7 +74,7 @@ class Taken:
             "one_minus": f"1 less {names[0]}",
         }.get(self.operation, names[0])
 
-    def combine(self, columns: list[Values]) -> Values:
+    def combine(self, columns: list[Numbers]) -> Numbers:
         """The feature's values, in our unit, from those of the columns."""
         values = columns[0] * self.factor
         if self.operation == "difference":
@@ -87,7 +87,7 @@ class Taken:
             return 1 / np.where(values == 0, np.nan, values)
         return values
 
-    def in_units(self, numbers: Values) -> dict[str, Values]:
+    def in_units(self, numbers: Numbers) -> dict[str, Numbers]:
         """The feature's values, in our unit, if the only column were in each unit it may have."""
         return {
             unit: replace(self, factor=factor_to(self.our_unit, unit, self.operation)).combine(
@@ -96,7 +96,7 @@ class Taken:
             for unit in UNITS[dimension_of(self.our_unit, self.operation)]
         }
 
-    def change_of_unit(self, columns: list[Values]) -> str | None:
+    def change_of_unit(self, columns: list[Numbers]) -> str | None:
         """Why rows must be in another unit than the first ones, if they must."""
         for part, numbers in zip(self.parts or (self,), columns, strict=True):
             count = np.isfinite(numbers).sum()
