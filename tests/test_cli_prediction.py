@@ -162,7 +162,8 @@ def test_one_recording_is_predicted_without_dask_and_without_a_store(
     assert done.returncode == 0, done.stderr[-2000:]
     imported = [line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line]
     assert "crosspatch.prediction.pipeline" in imported
-    assert not [name for name in imported if name.split(".")[0] in ("dask", "distributed")]
+    of_dask = {name for name in imported if name.split(".")[0] in ("dask", "distributed")}
+    assert of_dask <= {"dask.utils"}  # which joblib asks for, and is told that there is none
     assert len(pd.read_csv(tmp_path / "p.csv", comment="#")) == 1
     assert not list((tmp_path / "cache").rglob("*.sqlite"))
 

@@ -45,7 +45,7 @@ def as_cohort(species, X, y, donor, **more):
         },
         index=pd.Index([f"{species}{k}" for k in range(len(y))], name="cell_id"),
     )
-    return table.build(np.asarray(X), cells, THREE, sources={})
+    return table.build(np.asarray(X), cells, THREE, table.Head({}, True, {}, {}))
 
 
 def row(found: pd.DataFrame, group: str, feature: str) -> pd.Series:

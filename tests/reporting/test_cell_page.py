@@ -54,7 +54,7 @@ def table(tmp_path_factory) -> Path:
         {"species": "human", "subclass": "Sst", "t_type": "Sst", "donor": "d", "dataset": "made"},
         index=pd.Index(frame["cell_id"], name="cell_id"),
     )
-    cells = tables.build(X, obs, SHARED, sources={})
+    cells = tables.build(X, obs, SHARED, tables.Head({}, True, {}, {}))
     cells.obs["species"] = frame["species"].to_numpy()
     cells.write_h5ad(folder / "cells.h5ad")
     return folder / "cells.h5ad"
