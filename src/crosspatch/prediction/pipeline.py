@@ -130,46 +130,43 @@ def find_inputs(given: Sequence[Given], listener: Listener) -> Inputs:
     Of several, one that cannot be read costs a line; the only one is an error.
     """
     found = Inputs()
+    seen: set[Source] = set()
     for each in given:
         if not isinstance(each, str | Path):
             found.tables.append(each)
             continue
         try:
-            _sort(each, found, listener.say)
+            known, there = _sorted(each, found)
         except CrosspatchError as error:
             if len(given) == 1:
                 raise
             found.fail(str(Path(each)), error, listener)
+            continue
+        for file in there:
+            whole = file.resolve() if isinstance(file, Path) else file
+            if whole in seen:
+                listener.say(f"{file}: given twice, read once")
+            else:
+                seen.add(whole)
+                known.append(file)
     return found
 
 
-def _sort(each: str | Path, found: Inputs, say: Say) -> None:
+def _sorted(each: str | Path, found: Inputs) -> tuple[list[Source] | list[Table], Sequence[Source]]:
+    """Where the files of an input belong, and which these are."""
     path = Path(each)
-    known: list[Source] | list[Table]
-    there: Sequence[Source]
     if isinstance(each, str) and is_dandi(each):
-        known, there = found.recordings, find_recordings([each])
-    elif suffix_of(path) in TABLE_SUFFIXES and not path.is_dir():
+        return found.recordings, find_recordings([each])
+    if suffix_of(path) in TABLE_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise CohortError(f"{path} does not exist")
-        known, there = found.tables, [path]
-    elif path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
+        return found.tables, [path]
+    if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
         raise RecordingError(
             f"{path}: not a file that can be read; give recordings "
             f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
         )
-    else:
-        known, there = found.recordings, find_recordings([path])
-    before = {_whole(file) for file in known if isinstance(file, Source)}
-    for file in there:
-        if _whole(file) in before:
-            say(f"{file}: given twice, read once")
-        else:
-            known.append(file)
-
-
-def _whole(file: Source) -> Source:
-    return file.resolve() if isinstance(file, Path) else file
+    return found.recordings, find_recordings([path])
 
 
 def read_inputs(
