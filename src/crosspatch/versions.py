@@ -19,21 +19,21 @@ def code_digest(*rooms: str) -> str:
     Parameters
     ----------
     *rooms : str
-        Folders of the package, such as ``models``.
+        Folders of the package, such as ``models``; `species.py`, which all rooms ask, is always in.
     """
     digest = hashlib.sha256()
-    for room in rooms:
+    for room in (*rooms, "species.py"):
         for path, content in _contents(files("crosspatch") / room, room):
             digest.update(path.encode() + b"\0" + content)
     return digest.hexdigest()
 
 
-def _contents(folder: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
-    for item in sorted(folder.iterdir(), key=lambda item: item.name):
-        if item.is_dir():
-            yield from _contents(item, f"{path}/{item.name}")
-        elif item.name.endswith((".py", ".csv", ".toml")):
-            yield f"{path}/{item.name}", item.read_bytes()
+def _contents(item: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
+    if item.is_dir():
+        for each in sorted(item.iterdir(), key=lambda each: each.name):
+            yield from _contents(each, f"{path}/{each.name}")
+    elif item.name.endswith((".py", ".csv", ".toml")):
+        yield path, item.read_bytes()
 
 
 @cache

@@ -134,7 +134,7 @@ def _store() -> Iterator[Path]:
 
     Where that cannot be written, a temporary folder.
     """
-    name = f"{code_digest('recordings', 'features')[:12]}.sqlite"
+    name = f"{code_digest('archive', 'recordings', 'features')[:12]}.sqlite"
     kept = platformdirs.user_cache_path("crosspatch") / "recordings" / name
     try:
         with CellStore(kept):
