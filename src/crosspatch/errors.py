@@ -87,6 +87,11 @@ class RecordingError(CrosspatchError):
     code = "recording"
 
 
+def as_flag(parameter: str) -> str:
+    """How the command line, and a csv of predictions, spells a parameter."""
+    return "--" + parameter.replace("_", "-")
+
+
 def one_line(error: BaseException) -> str:
     """The whole message of an error, in one line."""
     return " ".join(str(error).split())

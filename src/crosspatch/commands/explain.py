@@ -12,7 +12,6 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
 from crosspatch.commands.printing import (
-    as_flag,
     ask_at_terminal,
     exit_if_failed,
     progress_bar,
@@ -22,7 +21,7 @@ from crosspatch.commands.printing import (
 from crosspatch.commands.printing_results import print_explanation
 from crosspatch.commands.root import app
 from crosspatch.commands.run import finish, load_and_print_cohorts
-from crosspatch.errors import CrosspatchError
+from crosspatch.errors import CrosspatchError, as_flag
 
 # What `explain` took when it was for models too.
 _OF_MODELS = {

@@ -13,7 +13,6 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.printing import (
-    as_flag,
     ask_at_terminal,
     exit_if_failed,
     progress_bar,
@@ -22,6 +21,7 @@ from crosspatch.commands.printing import (
 )
 from crosspatch.commands.printing_cells import print_predictions
 from crosspatch.commands.root import app
+from crosspatch.errors import as_flag
 
 if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import Pipeline

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import typer
 
-from crosspatch.errors import CrosspatchError
+from crosspatch.errors import CrosspatchError, as_flag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +23,6 @@ class ShowProgress(Protocol):
     """Told what is being done, how many pieces of it, of how many, and a note beside it."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...  # noqa: D102
-
-
-def as_flag(parameter: str) -> str:
-    """How the command line spells a parameter."""
-    return "--" + parameter.replace("_", "-")
 
 
 def say_on_stderr(said: str | CrosspatchError) -> None:

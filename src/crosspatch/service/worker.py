@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crosspatch.errors import CohortError, CrosspatchError, RecordingError, one_line
+from crosspatch.errors import CohortError, CrosspatchError, RecordingError, as_flag, one_line
 from crosspatch.processes import Tell, answer_requests
 from crosspatch.service import messages
 from crosspatch.service.guards import in_gib, refuse_bomb, refuse_other_files
@@ -194,9 +194,11 @@ class Worker:
     ) -> Prediction:
         """Predict what a recording gave, and keep it: a row, or one for each species."""
         from crosspatch.prediction.batches import recordings_batch
+        from crosspatch.prediction.pipeline import Listener
 
         settings = self._read_settings(file)
-        batch = recordings_batch([(Path(file.label), outcome)], settings, say, _as_printed)
+        words = Listener(say, spell=as_flag).words  # the csv is that of the command line
+        batch = recordings_batch([(Path(file.label), outcome)], settings, say, words)
         prediction = self.predictor.predict(batch, say)
         self._results(file.folder).put(file.number, file.label, [prediction])
         return prediction
@@ -336,11 +338,6 @@ class _Messages:
         named = _file_named(line, self.file)
         if named not in self.lines:
             self.lines += (named,)
-
-
-def _as_printed(error: CrosspatchError) -> str:
-    """As the command line prints it, so that its csv is the same."""
-    return error.in_words(lambda parameter: "--" + parameter.replace("_", "-"))
 
 
 def _fault(error: CrosspatchError, request: messages.WorkerRequest) -> messages.Fault:
