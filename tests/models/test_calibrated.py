@@ -10,11 +10,12 @@ from sklearn.metrics import f1_score
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import load_layout
 from crosspatch.models import calibration
-from crosspatch.models.absence import MINIMUM_COMPLETENESS, FamilyDropout, random_masks, without
+from crosspatch.models.absence import FamilyDropout, random_masks, without
 from crosspatch.models.boosting import build_boosting
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import conformal_limit
 from crosspatch.models.registry import build_calibrated, model_entry
+from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 from tests import made
 
 SHARED = load_layout("shared")

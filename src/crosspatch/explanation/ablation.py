@@ -31,7 +31,9 @@ REPEATS = 10
 class Classifier(Protocol):
     """A fitted classifier."""
 
-    classes_: NDArray[np.str_]
+    @property
+    def classes_(self) -> NDArray[np.str_]:
+        """Classes, in the order of the probabilities."""
 
     def predict_proba(self, X: NDArray[np.floating], /) -> NDArray[np.floating]:
         """Probabilities, shape (cells, classes)."""

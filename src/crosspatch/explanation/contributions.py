@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.features.layouts import Layout
-from crosspatch.models.absence import MINIMUM_COMPLETENESS
-from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.judging import Judging, log_probabilities
+from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 
 if TYPE_CHECKING:
     from crosspatch.explanation.ablation import Classifier
@@ -57,7 +57,7 @@ def contributions(
     Parameters
     ----------
     model : classifier
-        Fitted. Of a `CalibratedClassifier` the calibrated probabilities are explained, also of
+        Fitted. Of a calibrated model the calibrated probabilities are explained, also of
         sets of families that alone would be too little to be given a class.
     X : array, shape (cells, features)
         NaN where missing.
@@ -86,7 +86,7 @@ def contributions(
     classes = [str(name) for name in model.classes_]
     base = base_rates(model, layout)
     enough = np.ones(len(X), dtype=bool)
-    if isinstance(model, CalibratedClassifier):
+    if isinstance(model, Judging):
         enough = layout.completeness(X) >= MINIMUM_COMPLETENESS
     present = layout.present(X) & enough[:, None]
     # Cells with the same families are one game with many outcomes: a call for all of them.
@@ -125,11 +125,11 @@ def contributions(
 def base_rates(model: Classifier, layout: Layout) -> NDArray[np.float64]:
     """What is to be said of a cell of which nothing was measured, shape (classes,).
 
-    Of a `CalibratedClassifier`: the shares of the classes among the cells it learnt from. It gives
+    Of a calibrated model: the shares of the classes among the cells it learnt from. It gives
     such a cell no class, and has never learnt to: what its trees say of nothing at all is where
     missing values happen to be sent. Of another classifier: its answer.
     """
-    if isinstance(model, CalibratedClassifier):
+    if isinstance(model, Judging):
         return np.asarray(model.reference_.priors_, dtype=np.float64)
     nothing = np.full((1, len(layout.features)), np.nan, dtype=np.float32)
     return np.asarray(model.predict_proba(nothing), dtype=np.float64)[0]
@@ -170,9 +170,9 @@ def _probabilities(
     """Probabilities, of a calibrated model also for cells that have too little for a class."""
     said = np.asarray(model.predict_proba(X), dtype=np.float64)
     little = np.isnan(said).any(axis=1)
-    if isinstance(model, CalibratedClassifier) and little.any():
+    if isinstance(model, Judging) and little.any():
         # Calibrated as the sparsest cells that it does give a class.
-        log_p = np.log(np.clip(model.model_.predict_proba(X[little]), 1e-9, None))
+        log_p = log_probabilities(model.model_.predict_proba(X[little]))
         said[little] = model.calibration_.probabilities(log_p, layout.completeness(X[little]))
     return said
 

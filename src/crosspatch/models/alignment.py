@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from crosspatch.errors import ModelError
 from crosspatch.models.reference import Reference
@@ -208,6 +207,8 @@ def _differences(
     error: NDArray[np.float64],
     reference: Reference,
 ) -> list[Difference]:
+    from scipy.stats import norm  # not for single cells
+
     spread = np.sqrt(np.diag(reference.covariance_))
     measured = np.isfinite(Z).any(axis=0)
     score = np.abs(shift / spread) / np.hypot(error / spread, _USUAL)

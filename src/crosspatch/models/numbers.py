@@ -44,7 +44,28 @@ def require_numbers(
         raise ModelError(f"its {what} point at what is not there")
 
 
+def under(part: str, numbers: Numbers) -> dict[str, NDArray]:
+    """Arrays under the name of the part that they belong to."""
+    return {f"{part}.{name}": array for name, array in numbers.items()}
+
+
+def part_of(part: str, numbers: Numbers) -> dict[str, NDArray]:
+    """The arrays of a part, by their names in it."""
+    head = f"{part}."
+    return {
+        name.removeprefix(head): array for name, array in numbers.items() if name.startswith(head)
+    }
+
+
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities from scores, along the last axis."""
     p = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return p / p.sum(axis=-1, keepdims=True)
+
+
+def class_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shape (cells, classes), from one score per class, or from one for two classes."""
+    if scores.shape[1] > 1:
+        return softmax(scores)
+    p = 1 / (1 + np.exp(-scores))
+    return np.hstack([1 - p, p])

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
-from sklearn.covariance import LedoitWolf
-from sklearn.decomposition import PCA
-from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.missing import over_rows
+from crosspatch.models.numbers import Numbers, require_numbers
+
+# What is stored of a reference, by the name of its attribute without the underscore.
+_STORED = ("means", "covariance", "priors", "middle", "center", "scale")
+
+
+class _Trace(NamedTuple):
+    """How a family of traces becomes coordinates."""
+
+    #: Shape (positions,). What stands in for missing values.
+    median: NDArray[np.float64]
+    #: Shapes (positions,) and (coordinates, positions). Of the principal components.
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+
+    def coordinates(self, part: NDArray) -> NDArray[np.float64]:
+        """Principal components of the family, shape (cells, coordinates)."""
+        known = np.isfinite(part)
+        filled = np.where(known, part, self.median)
+        found = filled @ self.components.T - self.mean @ self.components.T
+        found[~known.any(axis=1)] = np.nan
+        return found
 
 
 @dataclass(eq=False, repr=False)
-class Reference(BaseEstimator):
+class Reference:
     """Normal distributions of the classes, with one covariance.
 
     A missing value takes no part: the distribution of the other values is that of the classes
@@ -43,9 +62,11 @@ class Reference(BaseEstimator):
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Reference:
         """Learn the distributions; ``X`` is NaN where missing."""
+        from sklearn.covariance import LedoitWolf  # to learn takes more than to judge
+
         X, y = np.asarray(X, dtype=np.float64), np.asarray(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        self.traces_: dict[str, tuple[NDArray, PCA]] = {}
+        self.traces_: dict[str, _Trace] = {}
         for family, columns in self.layout.columns.items():
             if family in self.layout.traces:
                 self._fit_trace(family, X[:, columns])
@@ -74,13 +95,15 @@ class Reference(BaseEstimator):
         return self
 
     def _fit_trace(self, family: str, part: NDArray) -> None:
+        from sklearn.decomposition import PCA
+
         part = part[np.isfinite(part).any(axis=1)]
         if len(part) < 2:
             return
         median = over_rows(np.nanmedian, part, 0.0)
         count = min(self.components, len(part) - 1)
         pca = PCA(count, svd_solver="full").fit(np.where(np.isfinite(part), part, median))
-        self.traces_[family] = (median, pca)
+        self.traces_[family] = _Trace(median, pca.mean_, pca.components_)
 
     def _raw(self, X: NDArray) -> NDArray[np.float64]:
         parts = []
@@ -89,15 +112,11 @@ class Reference(BaseEstimator):
             if family not in self.layout.traces:
                 parts.append(part)
             elif family in self.traces_:
-                median, pca = self.traces_[family]
-                scores = pca.transform(np.where(np.isfinite(part), part, median))
-                scores[~np.isfinite(part).any(axis=1)] = np.nan
-                parts.append(scores)
+                parts.append(self.traces_[family].coordinates(part))
         return np.hstack(parts)
 
     def coordinates(self, X: ArrayLike) -> NDArray[np.float64]:
         """Cells in robust standard deviations, shape (cells, coordinates); NaN where missing."""
-        check_is_fitted(self, "scale_")
         raw = self._raw(np.asarray(X, dtype=np.float64))
         return np.clip((raw - self.center_) / self.scale_, -self.clip, self.clip)
 
@@ -172,3 +191,37 @@ class Reference(BaseEstimator):
             width = 2 / (9 * count)
             far[rows] = (np.cbrt(nearest / count) - (1 - width)) / np.sqrt(width)
         return far
+
+    def numbers(self) -> dict[str, NDArray]:
+        """What was learnt, to be stored."""
+        found = {name: getattr(self, f"{name}_") for name in _STORED}
+        for number, family in enumerate(self.layout.families):
+            if family in self.traces_:
+                trace = self.traces_[family]._asdict()
+                found |= {f"{number}.{name}": part for name, part in trace.items()}
+        return found
+
+    @classmethod
+    def of_numbers(cls, layout: Layout, classes: NDArray[np.str_], numbers: Numbers) -> Reference:
+        """What `numbers` gave, checked; a ModelError if it does not fit."""
+        found = cls(layout)
+        found.classes_, found.traces_ = classes, {}
+        count = 0
+        for number, (family, columns) in enumerate(layout.columns.items()):
+            if family not in layout.traces:
+                count += len(columns)
+            elif f"{number}.components" in numbers:
+                trace = _Trace(*(numbers[f"{number}.{name}"] for name in _Trace._fields))
+                size = len(trace.components)
+                for part, shape in zip(trace, ((), (), (size,)), strict=True):
+                    require_numbers("reference", part, (*shape, len(columns)))
+                found.traces_[family] = trace
+                count += size
+        n = len(classes)
+        shapes = ((n, count), (count, count), (n,), (n, 2, count), (count,), (count,))
+        for name, shape in zip(_STORED, shapes, strict=True):
+            # A feature that was never measured has no scale.
+            known = np.nan_to_num(numbers[name]) if name == "scale" else numbers[name]
+            require_numbers("reference", known, shape)
+            setattr(found, f"{name}_", numbers[name])
+        return found

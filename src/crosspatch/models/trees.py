@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError
-from crosspatch.models.numbers import require_numbers, softmax
+from crosspatch.models.numbers import class_probabilities, require_numbers
 
 if TYPE_CHECKING:
     from lightgbm import LGBMClassifier
@@ -119,11 +119,7 @@ class Trees:
 
     def predict_proba(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""
-        scores = self.scores(X)
-        if self.n_scores > 1:
-            return softmax(scores)
-        p = 1 / (1 + np.exp(-scores))
-        return np.hstack([1 - p, p])
+        return class_probabilities(self.scores(X))
 
     @cached_property
     def _masks(self) -> TreeMasks | None:

@@ -16,10 +16,16 @@ from scipy.stats import binomtest
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
-from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
+from crosspatch.models.verdicts import (
+    COVERAGE,
+    MINIMUM_COMPLETENESS,
+    OUTSIDE_P,
+    Judgement,
+    Verdict,
+    verdicts,
+)
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, cell_columns
 from crosspatch.species import SPECIES, require_species
