@@ -18,7 +18,7 @@ from crosspatch.prediction.batches import Batch, ReadSettings, species_said
 from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.columns import map_columns
 from crosspatch.tables.mapping import Override, Overrides
-from crosspatch.tables.reading import CHUNK, read_chunks, reading_h5ad, suffix_of
+from crosspatch.tables.reading import CHUNK, PROBLEMS, read_chunks, reading_h5ad, suffix_of
 from crosspatch.tables.values import Counted
 from crosspatch.telling import Ask, Say
 
@@ -180,7 +180,7 @@ class _TableReader:
             named = map(_name, chunk[columns.cell_id])
             ids = [name or number for name, number in zip(named, ids, strict=True)]
         notes: list[tuple[str, ...]] = [()] * len(chunk)
-        for row, problem in chunk.attrs.get("__problem__", {}).items():
+        for row, problem in chunk.attrs.get(PROBLEMS, {}).items():
             notes[row] = (problem,)
             values[row] = np.nan
         species = self._species(None if columns.species is None else chunk[columns.species], ids)
