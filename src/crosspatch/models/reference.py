@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.features.layouts import Layout
-from crosspatch.models.missing import over_rows
+from crosspatch.models.missing import distinct_rows, over_rows
 from crosspatch.models.numbers import Numbers, require_numbers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # What is stored of a reference, by the name of its attribute without the underscore.
 _STORED = ("means", "covariance", "priors", "middle", "center", "scale")
@@ -125,46 +128,48 @@ class Reference:
         """The feature that each coordinate is of, in a layout without traces."""
         return np.concatenate(list(self.layout.columns.values()))
 
-    def unusual(self, X: ArrayLike, names: ArrayLike, most: int = 3) -> list[list[str]]:
-        """What sets cells apart from the class they are given, in words.
+    def unusual(self, X: ArrayLike, names: ArrayLike, most: int = 3) -> pa.ListArray:
+        """What sets cells apart from the class they are given, in words: a list for every cell.
 
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-        names : array of str, shape (cells,)
-            Class of each cell.
-        most : int
-            Features named at most.
-
-        Returns
-        -------
-        list of list of str
-            For every cell, features more than 2.5 standard deviations from the class's mean and
-            outside its middle 95 %, farthest first, with that range. Empty for traces, and where
-            only the combination is unusual.
+        Features more than 2.5 standard deviations from the class's mean and outside its middle
+        95 %, farthest first and at most so many, with that range. Empty for traces, and where only
+        the combination is unusual. `names` are the classes of the cells, whose features are of
+        shape (cells, features).
         """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         X, names = np.asarray(X, dtype=np.float64), np.asarray(names)
         if self.traces_:
-            return [[] for _ in X]
+            return pa.array([[]] * len(X), pa.list_(pa.string()))
         Z = self.coordinates(X)
         codes = np.searchsorted(self.classes_, names.astype(self.classes_.dtype))
         score = np.abs(Z - self.means_[codes]) / np.sqrt(np.diag(self.covariance_))
         low, high = self.middle_[codes, 0], self.middle_[codes, 1]
         score = np.where((score > 2.5) & ((low > Z) | (high < Z)), score, 0.0)
-        said: list[list[str]] = []
-        for row, order in enumerate(np.argsort(-score, axis=1, kind="stable")[:, :most]):
-            parts = []
-            for place in order[score[row, order] > 0]:
-                column = self.columns[place]
-                feature = self.layout.features[column]
-                ends = self.center_[place] + self.scale_[place] * self.middle_[codes[row], :, place]
-                unit = "" if feature.unit == "ratio" else f" {feature.unit}"
-                parts.append(
-                    f"{feature.name} {X[row, column]:.3g}{unit} "
-                    f"({names[row]} {ends[0]:.3g} to {ends[1]:.3g})"
-                )
-            said.append(parts)
-        return said
+        rows, places = np.arange(len(X)), np.zeros((len(X), most), dtype=np.intp)
+        there = np.zeros((len(X), most), dtype=bool)
+        for k in range(most):
+            places[:, k] = score.argmax(axis=1)
+            there[:, k] = score[rows, places[:, k]] > 0
+            score[rows, places[:, k]] = 0
+        row, place = np.nonzero(there)[0], places[there]
+        numbers = pa.array(map("{:.3g}".format, X[row, self.columns[place]].tolist()), pa.string())
+        kinds, kind = np.unique(place * len(self.classes_) + codes[row], return_inverse=True)
+        around = [self._around(*divmod(each, len(self.classes_))) for each in kinds]
+        before, after = (
+            pa.array([each[k] for each in around], pa.string()).take(kind) for k in (0, 1)
+        )
+        texts = pc.binary_join_element_wise(before, numbers, after, "")
+        return pa.ListArray.from_arrays(np.append(0, np.cumsum(there.sum(axis=1))), texts)
+
+    def _around(self, place: int, code: int) -> tuple[str, str]:
+        """What stands before and after the value of a coordinate that is unusual for a class."""
+        feature = self.layout.features[self.columns[place]]
+        low, high = self.center_[place] + self.scale_[place] * self.middle_[code, :, place]
+        unit = "" if feature.unit == "ratio" else f" {feature.unit}"
+        name = self.classes_[code]
+        return f"{feature.name} ", f"{unit} ({name} {low:.3g} to {high:.3g})"
 
     def distance(self, X: ArrayLike) -> NDArray[np.float64]:
         """How far each cell is from the nearest class.
@@ -175,19 +180,22 @@ class Reference:
         """
         Z = self.coordinates(X)
         far = np.full(len(Z), np.nan)
-        patterns, which, sizes = np.unique(
-            np.isfinite(Z), axis=0, return_inverse=True, return_counts=True
-        )
-        order = np.argsort(np.ravel(which), kind="stable")
-        for pattern, rows in zip(patterns, np.split(order, np.cumsum(sizes)[:-1]), strict=True):
-            count = int(pattern.sum())
+        patterns, which = distinct_rows(np.isfinite(Z))
+        ends = np.cumsum(np.bincount(which, minlength=len(patterns)))[:-1]
+        for pattern, rows in zip(
+            patterns, np.split(np.argsort(which, kind="stable"), ends), strict=True
+        ):
+            columns = np.flatnonzero(pattern)
+            count = len(columns)
             if not count:
                 continue
-            factor = np.linalg.cholesky(self.covariance_[np.ix_(pattern, pattern)])
+            whitening = np.linalg.inv(
+                np.linalg.cholesky(self.covariance_[np.ix_(columns, columns)])
+            )
+            white = Z[rows[:, None], columns] @ whitening.T
             nearest = np.full(len(rows), np.inf)
-            for mean in self.means_[:, pattern]:
-                white = np.linalg.solve(factor, (Z[np.ix_(rows, pattern)] - mean).T)
-                nearest = np.minimum(nearest, (white**2).sum(axis=0))
+            for mean in self.means_[:, columns] @ whitening.T:
+                nearest = np.minimum(nearest, ((white - mean) ** 2).sum(axis=1))
             width = 2 / (9 * count)
             far[rows] = (np.cbrt(nearest / count) - (1 - width)) / np.sqrt(width)
         return far

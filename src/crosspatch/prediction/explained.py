@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from crosspatch.errors import CohortError
@@ -244,9 +245,7 @@ def write_contributions(explanations: Sequence[CellExplanation], file: str | Pat
     ]
     columns = ["cell_id", "species", *CONTRIBUTION_COLUMNS[1:]]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    with (
-        replacing(Path(file), CohortError) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as to,
-    ):
-        to.write("\n".join(lines) + "\n")
-        write_csv(frame[columns], ("cell_id", "species"), to)
+    with replacing(Path(file), CohortError) as temporary, temporary.open("wb") as to:
+        to.write(("\n".join(lines) + "\n").encode())
+        table = pa.Table.from_pandas(frame[columns], preserve_index=False)
+        write_csv(table, ("cell_id", "species"), to)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -18,6 +18,7 @@ from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
+from crosspatch.models.missing import distinct_rows
 from crosspatch.models.verdicts import (
     COVERAGE,
     MINIMUM_COMPLETENESS,
@@ -27,7 +28,7 @@ from crosspatch.models.verdicts import (
     verdicts,
 )
 from crosspatch.prediction.batches import Batch
-from crosspatch.prediction.prediction import Prediction, cell_columns
+from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
 from crosspatch.tables.reading import CHUNK
 from crosspatch.telling import Say
@@ -91,24 +92,31 @@ class Predictor:
             Told where a batch differs from the reference.
         """
         said = np.array([name or "" for name in batch.species], dtype=object)
-        parts = []
+        parts: list[tuple[str, NDArray[np.intp], pa.Table]] = []
         for species, model in self.models.items():
             rows = np.flatnonzero((said == "") | (said == species))
             if len(rows):
-                parts.append(self._judged(batch, rows, species, model, say))
+                parts.append((species, rows, self._judged(batch, rows, species, model, say)))
         others = np.flatnonzero(~np.isin(said, ["", *self.models]))
         if len(others):
-            parts.append(self._foreign(batch, others, say))
-        cells = pd.concat(parts, ignore_index=True)
-        order = np.lexsort((cells["species"].astype(str), cells["row"]))
-        cells = cells.iloc[order].reset_index(drop=True)
-        rows = cells.pop("row").to_numpy(dtype=int)
+            parts.append(("", others, self._foreign(batch, others, say)))
+        # A cell that both species' models judged has a row for each, one below the other.
+        parts.sort(key=lambda part: part[0])
+        rows = np.concatenate([part[1] for part in parts])
+        order = np.argsort(rows, kind="stable")
+        records = pa.concat_tables([part[2] for part in parts])
         recordings = dict(zip(batch.cell_ids, batch.files, strict=False))
-        return Prediction(cells, batch.X[rows], self.layout, self.header, recordings)
+        return Prediction(
+            records.take(order) if len(parts) > 1 else records,
+            batch.X[rows[order]],
+            self.layout,
+            self.header,
+            recordings,
+        )
 
     def _judged(
         self, batch: Batch, rows: NDArray[np.intp], species: str, model: Artifact, say: Say
-    ) -> pd.DataFrame:
+    ) -> pa.Table:
         X = batch.X[rows]
         known = np.array([batch.species[k] is not None for k in rows])
         aligned = False
@@ -118,31 +126,37 @@ class Predictor:
             X, aligned = moved.astype(np.float32), how.aligned
         found = model.classifier.judge(X)
         self._warn(batch.source, species, model, X, found, say)
-        frame = self._frame(batch, rows, X)
-        frame["species"], frame["species_known"] = species, known
-        best = found.probabilities[found.enough].argmax(axis=1)
-        names = np.asarray(model.classes)
-        subclass = np.full(len(rows), "", dtype=object)
-        subclass[found.enough] = names[best]
-        frame["subclass"] = subclass
-        frame["probability"] = np.nan
-        frame.loc[found.enough, "probability"] = found.probabilities[found.enough].max(axis=1)
-        for k, name in enumerate(names):
-            frame[f"probability_{name}"] = found.probabilities[:, k]
         sets = found.class_sets if self.sets == "by-class" else found.sets
-        frame["prediction_set"] = _tuples(model.classes, sets)
-        frame["p_reference"] = found.p_reference
-        frame["verdict"] = verdicts(found.probabilities, sets, found.p_reference)
-        outside = np.flatnonzero(frame["verdict"] == Verdict.OUTSIDE)
+        verdict = verdicts(found.probabilities, sets, found.p_reference)
+        subclass = np.full(len(rows), "", dtype=object)
+        best = found.probabilities[found.enough].argmax(axis=1)
+        subclass[found.enough] = np.asarray(model.classes, dtype=object)[best]
+        outside = np.flatnonzero(verdict == Verdict.OUTSIDE)
         unusual = model.classifier.reference_.unusual(X[outside], subclass[outside].astype(str))
-        said = _repeated(None, len(rows))
-        for row, parts in zip(outside, unusual, strict=True):
-            said[row] = tuple(parts)
-        frame["unusual"] = said
-        frame["aligned"] = aligned
-        return frame[[*self.columns, "row"]]
+        place = np.full(len(rows), -1)
+        place[outside] = np.arange(len(outside))
+        return self._records(
+            batch,
+            rows,
+            X,
+            {
+                f"probability_{name}": p
+                for name, p in zip(model.classes, found.probabilities.T, strict=True)
+            }
+            | {
+                "species": pa.repeat(species, len(rows)),
+                "species_known": known,
+                "subclass": subclass,
+                "probability": found.probabilities.max(axis=1),
+                "prediction_set": _words(model.classes, sets),
+                "verdict": verdict,
+                "p_reference": found.p_reference,
+                "unusual": unusual.take(pa.array(place, mask=place < 0)),
+                "aligned": pa.repeat(aligned, len(rows)),
+            },
+        )
 
-    def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pd.DataFrame:
+    def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pa.Table:
         """Cells of a species that no model is of."""
         there = " and ".join(self.models)
         counts = Counter(str(batch.species[k]) for k in rows)
@@ -151,24 +165,47 @@ class Predictor:
             f"{batch.source}: cells of another species than the reference, which is {there}: "
             f"{named}; they are given no subclass"
         )
-        frame = self._frame(batch, rows, batch.X[rows])
-        frame["species"] = [batch.species[k] for k in rows]
-        frame["species_known"] = True
-        frame["subclass"], frame["probability"], frame["p_reference"] = "", np.nan, np.nan
-        frame["prediction_set"] = _repeated((), len(rows))
-        frame["references"] = _repeated(tuple(self.models), len(rows))
-        enough = frame["completeness"] >= MINIMUM_COMPLETENESS
-        frame["verdict"] = [Verdict.OUTSIDE if k else Verdict.INSUFFICIENT for k in enough]
-        return frame.reindex(columns=[*self.columns, "row"])
+        X = batch.X[rows]
+        enough = self.layout.completeness(X) >= MINIMUM_COMPLETENESS
+        verdict = np.where(enough, Verdict.OUTSIDE, Verdict.INSUFFICIENT)
+        names = pa.array([list(self.models)], pa.list_(pa.string()))
+        return self._records(
+            batch,
+            rows,
+            X,
+            {
+                "species": pa.array(batch.species, pa.string()).take(rows),
+                "species_known": pa.repeat(True, len(rows)),
+                "subclass": pa.repeat("", len(rows)),
+                "prediction_set": _words((), np.zeros((len(rows), 0), dtype=bool)),
+                "verdict": verdict,
+                "references": names.take(np.zeros(len(rows), dtype=int)),
+            },
+        )
 
     @property
     def columns(self) -> list[str]:
         """Columns of `Prediction.cells`."""
-        return cell_columns(self.classes)
+        return records_schema(self.classes).names
 
-    def _frame(self, batch: Batch, rows: NDArray[np.intp], X: NDArray[np.float32]) -> pd.DataFrame:
-        """What is known of cells before they are judged."""
-        frame = pd.DataFrame({"row": rows})
+    def _records(
+        self,
+        batch: Batch,
+        rows: NDArray[np.intp],
+        X: NDArray[np.float32],
+        judged: Mapping[str, pa.Array | NDArray],
+    ) -> pa.Table:
+        """Rows of `Prediction.records`: what a batch says of cells, and what was judged."""
+        n, schema = len(rows), records_schema(self.classes)
+        unknown = np.full(n, np.nan)
+        found: dict[str, pa.Array | NDArray] = {
+            "completeness": self.layout.completeness(X),
+            "families": _words(self.layout.families, self.layout.present(X)),
+            "unusual": pa.nulls(n, schema.field("unusual").type),
+            "aligned": pa.repeat(False, n),
+            "references": _words((), np.zeros((n, 0), dtype=bool)),
+            "source": pa.repeat(batch.source, n),
+        }
         for name, values in (
             ("cell_id", batch.cell_ids),
             ("given_id", batch.given_ids),
@@ -177,16 +214,10 @@ class Predictor:
             ("simulated", batch.simulated),
             ("unread", batch.unread),
         ):
-            frame[name] = pd.Series([values[k] for k in rows], dtype=object)
-        frame["simulated"] = frame["simulated"].astype(bool)
-        frame["completeness"] = self.layout.completeness(X)
-        frame["families"] = _tuples(self.layout.families, self.layout.present(X))
-        frame["unusual"], frame["aligned"] = _repeated(None, len(rows)), False
-        frame["references"] = _repeated((), len(rows))
-        frame["source"] = batch.source
-        for name in self.classes:
-            frame[f"probability_{name}"] = np.nan
-        return frame
+            every = pa.array(values, schema.field(name).type)
+            found[name] = every if n == len(batch) else every.take(rows)
+        found |= judged
+        return pa.table([found.get(name, unknown) for name in schema.names], schema=schema)
 
     def _warn(
         self,
@@ -222,19 +253,11 @@ class Predictor:
             )
 
 
-def _tuples(names: Sequence[str], inside: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """Of each row the names of the columns that are True, shape (rows,)."""
-    patterns, which = np.unique(inside, axis=0, return_inverse=True)
-    found = np.empty(len(patterns), dtype=object)
-    for k, pattern in enumerate(patterns):
-        found[k] = tuple(name for name, there in zip(names, pattern, strict=True) if there)
-    return found[np.ravel(which)]
-
-
-def _repeated(value: Any, n: int) -> NDArray[np.object_]:
-    found = np.empty(n, dtype=object)
-    found[:] = [value] * n
-    return found
+def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:
+    """Of each row the names of the columns that are True."""
+    patterns, which = distinct_rows(inside)
+    found = [[name for name, there in zip(names, row, strict=True) if there] for row in patterns]
+    return pa.array(found, pa.list_(pa.string())).take(which)
 
 
 def _said_of(model: Artifact) -> dict[str, Any]:

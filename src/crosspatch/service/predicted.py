@@ -170,7 +170,7 @@ class Results:
         import numpy as np
         import pandas as pd
 
-        from crosspatch.prediction.prediction import Prediction
+        from crosspatch.prediction.prediction import Prediction, as_records
 
         with self._open() as db:
             kept = pd.read_sql_query(
@@ -180,13 +180,14 @@ class Results:
             return None
         cells = pd.DataFrame({name: _read(kept[name]) for name in self.columns})
         X = np.load(self._values(file), allow_pickle=False)
-        return Prediction(cells, X, predictor.layout, predictor.header)
+        return Prediction(as_records(cells), X, predictor.layout, predictor.header)
 
     def predictions(self, files: Sequence[int], predictor: Predictor) -> dict[int, Prediction]:
         """The cells of some files, in the order given, with ids that stand once in all of them."""
         import numpy as np
 
         from crosspatch.prediction.batches import Batch, unique
+        from crosspatch.prediction.prediction import as_records
 
         seen: Counter[str] = Counter()
         found = {}
@@ -200,7 +201,7 @@ class Results:
             batch = Batch("", ids, [None] * len(ids), nothing, given_ids=once["given_id"].tolist())
             names = dict(zip(ids, unique(batch, seen, lambda line: None).cell_ids, strict=True))
             cells = kept.cells.assign(cell_id=kept.cells["cell_id"].map(names))
-            found[file] = replace(kept, cells=cells)
+            found[file] = replace(kept, records=as_records(cells))
         return found
 
 

@@ -252,8 +252,7 @@ class Worker:
         whole = self._results(file.folder).prediction(file.number, self.predictor)
         if whole is None:
             raise CohortError(f"there is no cell {row}")
-        cells = whole.cells.iloc[[row]].reset_index(drop=True)
-        self._keep_details(file, replace(whole, cells=cells, X=whole.X[[row]]), [row])
+        self._keep_details(file, whole.rows(np.array([row])), [row])
         return messages.Done()
 
     def _keep_details(
