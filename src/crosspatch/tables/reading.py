@@ -114,9 +114,15 @@ class _TextRows:
             self.problems = {k: why for k, why in self.problems.items() if k - before not in here}
             told += len(here)
             before += len(frame)
+            if len(frame) < CHUNK:
+                self._say_total(told)
+                told = 0
             yield frame
-        if told > 1:
-            self.say(f"{self.path.name}: {told} rows in all have more fields than the header")
+        self._say_total(told)
+
+    def _say_total(self, problems: int) -> None:
+        if problems > 1:
+            self.say(f"{self.path.name}: {problems} rows in all have more fields than the header")
 
     def _tables(self) -> Iterator[pa.Table]:
         reader = csv.reader(self._lines(), delimiter=self.delimiter)
