@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import platformdirs
 from numpy.typing import NDArray
 
 from crosspatch.errors import CrosspatchError, RecordingError
@@ -23,9 +21,11 @@ from crosspatch.features.many import ExtractionProgress, extract_many, extract_o
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.species import species_within
-from crosspatch.tables.mapping import Overrides
 from crosspatch.telling import Say
 from crosspatch.versions import code_digest
+
+if TYPE_CHECKING:
+    from crosspatch.tables.mapping import Overrides
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ def _store() -> Iterator[Path]:
 
     Where that cannot be written, a temporary folder.
     """
+    import platformdirs
+
     name = f"{code_digest('archive', 'recordings', 'features')[:12]}.sqlite"
     kept = platformdirs.user_cache_path("crosspatch") / "recordings" / name
     try:
@@ -214,7 +216,7 @@ def _of_recording(
     return Batch(
         "recordings",
         [outcome.cell_id],
-        [species_said(head.get("species")) or settings.species],
+        [species_said(head.get("species") or "") or settings.species],
         outcome.values[None],  # noqa: PD011, of a cell
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
@@ -225,5 +227,9 @@ def _of_recording(
 
 def species_said(value: Any) -> str | None:
     """The species a table or recording names; another one stays as it is written."""
-    text = "" if pd.isna(value) else str(value).strip()
+    if not isinstance(value, str):
+        import pandas as pd
+
+        value = "" if pd.isna(value) else str(value)
+    text = value.strip()
     return species_within(text) or text or None

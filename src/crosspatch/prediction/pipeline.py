@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
-
-import anndata
-import pandas as pd
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 from crosspatch.archive.dandi import is_dandi
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError
-from crosspatch.features.extraction import StepDescription
 from crosspatch.features.finding import Source, find_recordings
-from crosspatch.features.many import ExtractionProgress
 from crosspatch.prediction.batches import Batch, ReadSettings, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
-from crosspatch.prediction.table_cells import Table, read_table
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.recordings.quality import thresholds_named
 from crosspatch.species import require_species
-from crosspatch.tables.mapping import Overrides, read_mapping
-from crosspatch.tables.reading import TABLE_SUFFIXES, suffix_of
+from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 from crosspatch.telling import Ask, Say, Stage
 
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+    from crosspatch.features.extraction import StepDescription
+    from crosspatch.features.many import ExtractionProgress
+    from crosspatch.prediction.table_cells import Table
+    from crosspatch.tables.mapping import Overrides
+
 #: What can be predicted: recordings, folders and tables on disk, dandisets, tables in memory.
-Given: TypeAlias = str | Path | pd.DataFrame | anndata.AnnData
+Given: TypeAlias = "str | Path | pd.DataFrame | anndata.AnnData"
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,20 @@ def request(
     **settings: object,
 ) -> Request:
     """A `Request` of one or several inputs and models; a mapping file is read."""
-    several = [inputs] if isinstance(inputs, Given) else list(inputs)
+    several = [inputs] if _is_one(inputs) else list(inputs)
     folders = [model] if isinstance(model, str | Path) else list(model)
-    mapping = read_mapping(columns) if isinstance(columns, str | Path) else columns
-    return Request(tuple(several), tuple(folders), columns=mapping, **settings)  # type: ignore[arg-type]
+    if isinstance(columns, str | Path):
+        from crosspatch.tables.mapping import read_mapping
+
+        columns = read_mapping(columns)
+    return Request(tuple(several), tuple(folders), columns=columns, **settings)  # type: ignore[arg-type]
+
+
+def _is_one(inputs: Given | Sequence[Given]) -> TypeGuard[Given]:
+    """Whether it is one input. What was not imported cannot have been given."""
+    tables = (("pandas", "DataFrame"), ("anndata", "AnnData"))
+    kinds = [getattr(sys.modules[room], name) for room, name in tables if room in sys.modules]
+    return isinstance(inputs, (str, Path, *kinds))
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class Listener:
 
 
 #: Told how many recordings are measured.
-Measured = Callable[[ExtractionProgress], None]
+Measured: TypeAlias = "Callable[[ExtractionProgress], None]"
 
 
 @dataclass
@@ -187,6 +200,8 @@ def read_inputs(
             said = listener.words(error)
             say(said)
             inputs.failed |= dict.fromkeys(map(str, inputs.recordings), said)
+    if inputs.tables:
+        from crosspatch.prediction.table_cells import read_table  # recordings need none of it
     for table in inputs.tables:
         try:
             for batch in read_table(table, settings, say, ask=listener.ask):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import ModelError
@@ -30,7 +29,7 @@ from crosspatch.models.verdicts import (
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
-from crosspatch.tables.reading import CHUNK
+from crosspatch.tables.endings import CHUNK
 from crosspatch.telling import Say
 
 #: Kinds of prediction sets: coverage over all cells, or for every class.
@@ -235,7 +234,7 @@ class Predictor:
         first = f" (of its first {len(X):,} rows)" if len(X) >= CHUNK else ""
         judged = found.p_reference[np.isfinite(found.p_reference)]
         outside = int(np.sum(judged < OUTSIDE_P))
-        if len(judged) and binomtest(outside, len(judged), OUTSIDE_P, "greater").pvalue < 0.01:
+        if _too_many(outside, len(judged)):
             say(
                 f"{source}: {outside:,} of {len(judged):,} cells{first} are outside the {species} "
                 f"reference ({OUTSIDE_P:.0%} expected); another cell type, protocol, laboratory, "
@@ -251,6 +250,15 @@ class Predictor:
                 f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
                 "temperature, option 'adapt' helps"
             )
+
+
+def _too_many(outside: int, judged: int) -> bool:
+    """Whether more cells are called outside than chance explains, at 1 %."""
+    if outside < 2:  # one of however many has a probability of 5 % at least
+        return False
+    from scipy.stats import binomtest
+
+    return bool(binomtest(outside, judged, OUTSIDE_P, "greater").pvalue < 0.01)
 
 
 def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:

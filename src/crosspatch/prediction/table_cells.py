@@ -17,8 +17,9 @@ from crosspatch.errors import CohortError
 from crosspatch.prediction.batches import Batch, ReadSettings, species_said
 from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.columns import map_columns
+from crosspatch.tables.endings import CHUNK, suffix_of
 from crosspatch.tables.mapping import Override, Overrides
-from crosspatch.tables.reading import CHUNK, PROBLEMS, read_chunks, reading_h5ad, suffix_of
+from crosspatch.tables.reading import PROBLEMS, read_chunks, reading_h5ad
 from crosspatch.tables.values import Counted
 from crosspatch.telling import Ask, Say
 

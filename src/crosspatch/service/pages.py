@@ -38,7 +38,7 @@ from crosspatch.service.uploads import (
     UploadedFile,
 )
 from crosspatch.species import SPECIES
-from crosspatch.tables.reading import TABLE_SUFFIXES
+from crosspatch.tables.endings import TABLE_SUFFIXES
 
 #: Cells on a page.
 PAGE = 100

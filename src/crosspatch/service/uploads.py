@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from crosspatch.errors import CrosspatchError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.service.messages import Fault, GivenFile
-from crosspatch.tables.reading import TABLE_SUFFIXES
+from crosspatch.tables.endings import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
     from crosspatch.features.extraction import StepDescription

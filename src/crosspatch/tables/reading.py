@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 
 from crosspatch.errors import CohortError, CrosspatchError, in_words
+from crosspatch.tables.endings import CHUNK, OF_EXCEL, suffix_of
 from crosspatch.tables.units import parse_unit
 from crosspatch.telling import Say
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
 T = TypeVar("T")
-
-#: Rows of a table that are in memory at a time.
-CHUNK = 20_000
 
 #: What of a chunk's ``attrs`` has, by place, why a row was not read in full.
 PROBLEMS = "problems"
@@ -42,18 +40,6 @@ _LONGEST_LINE = 50_000_000
 _BLOCK = 2**23
 _ONE_BY_ONE = 2**16
 
-_OF_TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
-_OF_EXCEL = (".xlsx", ".xlsm")
-
-#: Endings of tables that can be read.
-TABLE_SUFFIXES = (*_OF_TEXT, *_OF_EXCEL, ".parquet", ".h5ad")
-
-
-def suffix_of(path: Path) -> str:
-    """The ending of a table's name, with that of its compression."""
-    ending = path.suffix.lower()
-    return "".join(path.suffixes[-2:]).lower() if ending == ".gz" else ending
-
 
 def read_chunks(path: Path, say: Say) -> Iterator[pd.DataFrame]:
     """The rows of a csv, Excel or Parquet file, some thousand at a time; not those of a h5ad.
@@ -62,7 +48,7 @@ def read_chunks(path: Path, say: Say) -> Iterator[pd.DataFrame]:
     about the file's form. A CohortError if the file cannot be read.
     """
     kind = suffix_of(path)
-    if kind in _OF_EXCEL:
+    if kind in OF_EXCEL:
         return _excel(path, say)
     return _parquet(path) if kind == ".parquet" else _text(path, say)
 
