@@ -26,6 +26,13 @@ _PR_SET_PDEATHSIG = 1
 Tell = Callable[[Any], None]
 
 
+def cores() -> int:
+    """How many processes there can be at a time."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
 class ChildError(Exception):
     """A child process gave no answer."""
 

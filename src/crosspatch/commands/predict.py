@@ -72,7 +72,7 @@ def predict(
     step_start: options.StepStart = None,
     step_end: options.StepEnd = None,
     amplitudes: options.Amplitudes = None,
-    jobs: options.Processes,
+    jobs: options.SomeProcesses = None,
     limit: options.Limit = 300.0,
     data_dir: options.DataDir = None,
 ) -> None:

@@ -20,6 +20,7 @@ from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.processes import cores
 from crosspatch.species import species_within
 from crosspatch.telling import Say
 from crosspatch.versions import code_digest
@@ -99,8 +100,8 @@ class ReadSettings:
     quality: str = "default"
     #: For recordings without a command waveform.
     step: StepDescription | None = None
-    #: Recordings at a time.
-    jobs: int = 1
+    #: Recordings at a time; None is one per core.
+    jobs: int | None = 1
     #: Seconds after which a recording is given up.
     limit: float = 300.0
 
@@ -168,7 +169,12 @@ def read_recordings(
         return recordings_batch([(files[0], outcome)], settings, say, words)
     with _store() as store_file:
         extract_many(
-            files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
+            files,
+            store_file,
+            how,
+            jobs=settings.jobs or cores(),
+            limit=settings.limit,
+            progress=progress,
         )
         with CellStore(store_file) as store:
             return recordings_batch(store.cells(files, how.key), settings, say, words)
@@ -217,7 +223,7 @@ def _of_recording(
         "recordings",
         [outcome.cell_id],
         [species_said(head.get("species") or "") or settings.species],
-        outcome.values[None],  # noqa: PD011, of a cell
+        outcome.values[None],
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 from crosspatch.archive.dandi import is_dandi
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError
@@ -60,8 +60,8 @@ class Request:
     step: StepDescription | None = None
     #: For training the default models.
     data_dir: str | Path | None = None
-    #: Recordings at a time, and processes that train the default models.
-    jobs: int = 1
+    #: Recordings at a time, and processes that train the default models; None is one per core.
+    jobs: int | None = 1
     #: Seconds after which a recording is given up.
     limit: float = 300.0
 
@@ -83,7 +83,7 @@ def request(
     **settings: object,
 ) -> Request:
     """A `Request` of one or several inputs and models; a mapping file is read."""
-    several = [inputs] if _is_one(inputs) else list(inputs)
+    several = [inputs] if _is_one(inputs) else list(cast("Sequence[Given]", inputs))
     folders = [model] if isinstance(model, str | Path) else list(model)
     if isinstance(columns, str | Path):
         from crosspatch.tables.mapping import read_mapping

@@ -311,7 +311,7 @@ def load_predictor(
     sets: str = "all-cells",
     adapt: bool = False,
     data_dir: str | Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     say: Say = lambda line: None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Predictor:
@@ -338,7 +338,6 @@ def load_predictor(
     if models:
         found = [load(folder) for folder in models]
     else:
-        # Training needs much that predicting does not.
         from crosspatch.prediction.default import default_model
 
         wanted = tuple(SPECIES) if species is None else (species,)
