@@ -1,11 +1,10 @@
-"""Cells a second from a table, seconds for a recording: cold, and with the model in memory.
+"""Cells a second from a table; for a recording see start.py.
 
     python benchmarks/prediction.py [--rows 1000000]
 
 Needs the data directory (CROSSPATCH_DATA). Trains the default mouse model unless it is in the
-user's cache, writes a table of made-up rows drawn around the model's own scaling, and simulates a
-recording. Commands run in fresh processes, whose peak memory (children included) is watched.
-Writes benchmarks/results/prediction.md and prints it.
+user's cache, and writes a table of made-up rows drawn around the model's own scaling. Commands run
+in fresh processes, whose peak memory (children included) is watched. Writes benchmarks/results/prediction.md and prints it.
 """
 
 from __future__ import annotations
@@ -65,12 +64,6 @@ def write_table(model: Artifact, rows: int, file: Path) -> None:
         frame.to_csv(file, mode="a", header=start == 0, index=False)
 
 
-def recording(folder: Path) -> Path:
-    """A simulated cell with all protocols."""
-    command("simulate", "--species", "mouse", "--cells", "1", "--seed", "3", "--out", folder)
-    return next(folder.glob("*.nwb"))
-
-
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -106,23 +99,6 @@ def main() -> None:
         predictor.predict(batch)
         seconds = time.perf_counter() - started
         add("5,000 cells in memory", seconds, f"{5000 / seconds:,.0f}/s", None)
-        one = recording(folder / "simulated")
-        seconds, peak = command("predict", one, "--out", folder / "out.csv", "--species", "mouse")
-        size = one.stat().st_size / 2**20
-        add(f"one recording ({size:.1f} MiB) from cold start", seconds, "", peak)
-
-        from crosspatch.features.extraction import ExtractionSettings, extract_file
-
-        extract_file(one, ExtractionSettings(model.layout.name))  # compiles and imports
-        started = time.perf_counter()
-        cell = extract_file(one, ExtractionSettings(model.layout.name))
-        measured = time.perf_counter() - started
-        started = time.perf_counter()
-        found = predictor.models["mouse"].classifier.judge(cell.values[None])  # noqa: PD011
-        judged = time.perf_counter() - started
-        assert found.enough[0]  # noqa: S101
-        add("one recording with the model in memory", measured + judged, "", None)
-        add("of which the model", judged, "", None)
     lines = [
         "# Prediction",
         "",
