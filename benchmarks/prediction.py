@@ -4,7 +4,8 @@
 
 Needs the data directory (CROSSPATCH_DATA). Trains the default mouse model unless it is in the
 user's cache, and writes a table of made-up rows drawn around the model's own scaling. Commands run
-in fresh processes, whose peak memory (children included) is watched. Writes benchmarks/results/prediction.md and prints it.
+in fresh processes, whose peak memory (children included) is watched. Writes
+benchmarks/results/prediction.md and prints it.
 """
 
 from __future__ import annotations

@@ -29,12 +29,12 @@ class Notes:
 sys.meta_path.insert(0, Notes())
 """
 
-#: Of the command line; numbers; tables of what was predicted. Arrow imports pandas by itself.
-COMMAND = {"crosspatch", "typer", "rich", "pydantic", "numpy", "pyarrow", "pandas"}
+#: Of the command line; numbers; tables of what was predicted.
+COMMAND = {"crosspatch", "typer", "rich", "pydantic", "numpy", "pyarrow"}
 #: What these import in turn.
 OF_THESE = {
     *("annotated_doc", "annotated_types", "pydantic_core", "shellingham", "typing_extensions"),
-    *("typing_inspection", "cloudpickle", "dateutil", "pytz", "six", "tzdata"),
+    *("typing_inspection", "cloudpickle"),
 }
 #: Of the process that reads and measures.
 FORMATS = {"pyabf", "h5py"}
