@@ -87,7 +87,7 @@ def weights(both: dict[str, Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def numbers(both: dict[str, Path], tmp_path: Path) -> Path:
+def arrays(both: dict[str, Path], tmp_path: Path) -> Path:
     """A copy that is all arrays."""
     return shutil.copytree(both["logistic"], tmp_path / "model")
 
@@ -123,7 +123,7 @@ def test_a_model_comes_back_with_the_same_predictions(name: str, few_epochs, tmp
     weights = set() if name in PLAIN else {"weights.skops"}
     assert {file.name for file in (tmp_path / "m").iterdir()} == {
         "model.json",
-        "numbers.npz",
+        "arrays.npz",
         "card.md",
         *weights,
     }
@@ -160,7 +160,7 @@ def test_what_was_said_of_single_cells_is_not_stored(both: dict[str, Path]):
         assert not hasattr(artifact.load(folder).classifier, "held_")
     with zipfile.ZipFile(both["svm"] / "weights.skops") as archive:
         assert "held_" not in archive.read("schema.json").decode()
-    with zipfile.ZipFile(both["logistic"] / "numbers.npz") as archive:
+    with zipfile.ZipFile(both["logistic"] / "arrays.npz") as archive:
         assert not [name for name in archive.namelist() if "held" in name]
 
 
@@ -178,7 +178,7 @@ def test_an_earlier_model_is_replaced_and_nothing_else(saved: Path, tmp_path: Pa
     assert (other / "thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["weights.skops", "numbers.npz", "card.md"])
+@pytest.mark.parametrize("name", ["weights.skops", "arrays.npz", "card.md"])
 def test_a_changed_or_truncated_file_is_refused(weights: Path, name: str):
     folder = weights
     content = (folder / name).read_bytes()
@@ -236,7 +236,7 @@ class Evil:
         return (Path.touch, (self.file,))
 
 
-@pytest.mark.parametrize("name", ["weights.skops", "numbers.npz"])
+@pytest.mark.parametrize("name", ["weights.skops", "arrays.npz"])
 def test_a_pickle_in_disguise_is_not_opened(weights: Path, name: str, tmp_path: Path):
     trace = tmp_path / "ran"
     (weights / name).write_bytes(pickle.dumps(Evil(trace)))
@@ -246,19 +246,19 @@ def test_a_pickle_in_disguise_is_not_opened(weights: Path, name: str, tmp_path: 
     assert not trace.exists()
 
 
-def test_a_pickle_among_the_arrays_is_not_opened(numbers: Path, tmp_path: Path):
+def test_a_pickle_among_the_arrays_is_not_opened(plain: Path, tmp_path: Path):
     trace = tmp_path / "ran"
-    change(numbers, **{"model.bias": np.array([Evil(trace)], dtype=object)})
-    with pytest.raises(ModelError, match=r"numbers.npz cannot be read.*pickle"):
-        artifact.load(numbers)
+    change(plain, **{"model.bias": np.array([Evil(trace)], dtype=object)})
+    with pytest.raises(ModelError, match=r"arrays.npz cannot be read.*pickle"):
+        artifact.load(plain)
     assert not trace.exists()
 
 
 def change(folder: Path, **arrays: np.ndarray | None) -> None:
     """Change arrays, or leave them out, and mend the checksums."""
-    with np.load(folder / "numbers.npz") as found:
+    with np.load(folder / "arrays.npz") as found:
         kept = {name: array for name, array in (dict(found) | arrays).items() if array is not None}
-    np.savez(folder / "numbers.npz", **kept)
+    np.savez(folder / "arrays.npz", **kept)
     rewrite(folder)
 
 
@@ -266,10 +266,10 @@ def change(folder: Path, **arrays: np.ndarray | None) -> None:
     "name",
     ["model.kind", "model.bias", "model.inputs.mean", "reference.covariance", "calibration.size"],
 )
-def test_arrays_that_are_missing_are_refused(numbers: Path, name: str):
-    change(numbers, **{name: None})
-    with pytest.raises(ModelError, match=r"numbers.npz cannot be read"):
-        artifact.load(numbers)
+def test_arrays_that_are_missing_are_refused(plain: Path, name: str):
+    change(plain, **{name: None})
+    with pytest.raises(ModelError, match=r"arrays.npz cannot be read"):
+        artifact.load(plain)
 
 
 @pytest.mark.parametrize(
@@ -290,21 +290,21 @@ def test_arrays_that_are_missing_are_refused(numbers: Path, name: str):
         ("features", np.array([["one", "family", "mV"]])),
     ],
 )
-def test_arrays_that_are_no_model_are_refused(numbers: Path, name: str, wrong: np.ndarray):
-    change(numbers, **{name: wrong})
-    with pytest.raises(ModelError, match=r"numbers.npz is damaged"):
-        artifact.load(numbers)
+def test_arrays_that_are_no_model_are_refused(plain: Path, name: str, wrong: np.ndarray):
+    change(plain, **{name: wrong})
+    with pytest.raises(ModelError, match=r"arrays.npz is damaged"):
+        artifact.load(plain)
 
 
-def test_votes_in_votes_are_refused(numbers: Path):
-    with np.load(numbers / "numbers.npz") as found:
+def test_votes_in_votes_are_refused(plain: Path):
+    with np.load(plain / "arrays.npz") as found:
         model = {name: array for name, array in found.items() if name.startswith("model.")}
     inner = {name.replace("model.", "model.0.0."): array for name, array in model.items()}
     votes = {f"model.{place}kind": np.array("vote") for place in ("", "0.")}
     members = {f"model.{place}members": np.array(1) for place in ("", "0.")}
-    change(numbers, **inner, **votes, **members)
+    change(plain, **inner, **votes, **members)
     with pytest.raises(ModelError, match="not known here"):
-        artifact.load(numbers)
+        artifact.load(plain)
 
 
 def test_weights_with_anything_but_a_model_are_not_loaded(weights: Path, tmp_path: Path):
@@ -327,7 +327,7 @@ def test_a_bomb_is_not_unpacked(folder: Path, monkeypatch):
         artifact.load(folder)
 
 
-@pytest.mark.parametrize("name", ["weights.skops", "numbers.npz"])
+@pytest.mark.parametrize("name", ["weights.skops", "arrays.npz"])
 def test_a_zip_that_is_no_model(weights: Path, name: str):
     with zipfile.ZipFile(weights / name, "w") as archive:
         archive.writestr("hello.txt", "hello")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import ModelError, in_words
 from crosspatch.features.layouts import Layout
 from crosspatch.models.judging import Judging
-from crosspatch.models.stored import NUMBERS_FILE, StoredClassifier
+from crosspatch.models.stored import ARRAYS_FILE, StoredClassifier
 
 #: Version of the folder's format; another one is refused. It rises when what is stored changes, or
 #: classes in a library's weights move.
@@ -242,7 +242,7 @@ def _read_about(folder: Path) -> ModelAbout:
         raise ModelError(f"{file} was changed after training (its checksum differs)", hint=_AGAIN)
     wrong = [name for name, kinds in _FIELDS.items() if not isinstance(about.get(name), kinds)]
     found = cast(ModelAbout, about)
-    if wrong or NUMBERS_FILE not in found["files"]:
+    if wrong or ARRAYS_FILE not in found["files"]:
         raise ModelError(f"{file} is not whole: '{(wrong or ['files'])[0]}' is missing or wrong")
     return found
 
@@ -294,7 +294,7 @@ def _require_alike(folder: Path, classifier: StoredClassifier, about: ModelAbout
         raise ModelError(f"{folder} cannot predict: {in_words(error)}; train it again") from error
     if not same_classes or classifier.species != about["species"]:
         raise ModelError(
-            f"{folder}: {NUMBERS_FILE} and {MODEL_FILE} are of other classes or species; "
+            f"{folder}: {ARRAYS_FILE} and {MODEL_FILE} are of other classes or species; "
             "train it again"
         )
     if not alike:

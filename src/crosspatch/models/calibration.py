@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError
-from crosspatch.models.numbers import Numbers, require_numbers, softmax
+from crosspatch.models.arrays import Arrays, require_array, softmax
 from crosspatch.models.verdicts import COVERAGE, MINIMUM_COMPLETENESS
 
 #: Cells are calibrated apart by how much of the layout they have: lower ends of the groups.
@@ -127,15 +127,15 @@ class Calibration:
         return p
 
     @classmethod
-    def of_numbers(cls, classes: int, numbers: Numbers) -> Calibration:
+    def of_arrays(cls, classes: int, arrays: Arrays) -> Calibration:
         """The fields by name, as they were stored, checked; a ModelError if they do not fit."""
-        found = cls(**{each.name: numbers[each.name] for each in fields(cls)})
+        found = cls(**{each.name: arrays[each.name] for each in fields(cls)})
         groups = len(COMPLETENESS)
         for part in (found.temperature, found.size):
-            require_numbers("calibration", part, (groups,))
+            require_array("calibration", part, (groups,))
         for part in (found.bias, found.limit, found.class_limit):
-            require_numbers("calibration", part, (groups, classes))
-        require_numbers("calibration", found.distances, (groups, _GRID))
+            require_array("calibration", part, (groups, classes))
+        require_array("calibration", found.distances, (groups, _GRID))
         if min(found.temperature.min(), found.size.min()) <= 0:
             raise ModelError("its calibration divides by zero or less")
         return found

@@ -1,6 +1,6 @@
 """Fitted models as plain arrays: how the default models are stored, and predict.
 
-Each class gives `numbers`, arrays by name, and is made of them again with every one checked: what
+Each class gives `arrays`, arrays by name, and is made of them again with every one checked: what
 stands in a model folder is data, and no library is imported to use it.
 """
 
@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
+from crosspatch.models.arrays import Arrays, class_probabilities, part_of, require_array, under
 from crosspatch.models.judging import Probabilistic
-from crosspatch.models.numbers import Numbers, class_probabilities, part_of, require_numbers, under
 from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.trees import Trees
 
@@ -96,48 +96,46 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
     return None
 
 
-def numbers_of(model: PlainModel) -> dict[str, NDArray]:
+def arrays_of(model: PlainModel) -> dict[str, NDArray]:
     """A model as arrays by name."""
     match model:
         case Trees():
             found = {each.name: np.asarray(getattr(model, each.name)) for each in fields(model)}
         case Logistic():
             found = {"weights": model.weights, "bias": model.bias}
-            found |= under("inputs", model.inputs.numbers())
+            found |= under("inputs", model.inputs.arrays())
         case Standardised():
-            found = under("inputs", model.inputs.numbers()) | under(
-                "model", numbers_of(model.model)
-            )
+            found = under("inputs", model.inputs.arrays()) | under("model", arrays_of(model.model))
         case Vote():
             found = {"members": np.asarray(len(model.members))}
             for number, member in enumerate(model.members):
-                found |= under(str(number), numbers_of(member))
+                found |= under(str(number), arrays_of(member))
     return found | {"kind": np.asarray(type(model).__name__.lower())}
 
 
-def read_model(numbers: Numbers, layout: Layout, classes: int, depth: int = 0) -> PlainModel:
+def read_model(arrays: Arrays, layout: Layout, classes: int, depth: int = 0) -> PlainModel:
     """The model that arrays by name are; a ModelError, or KeyError, if they are none."""
-    kind = str(numbers["kind"])
+    kind = str(arrays["kind"])
     if kind == "trees":
-        arrays: dict[str, Any] = {each.name: numbers[each.name] for each in fields(Trees)}
-        sizes = {name: int(arrays[name]) for name in ("n_features", "n_scores")}
-        trees = Trees(**arrays | sizes)
+        parts: dict[str, Any] = {each.name: arrays[each.name] for each in fields(Trees)}
+        sizes = {name: int(parts[name]) for name in ("n_features", "n_scores")}
+        trees = Trees(**parts | sizes)
         if trees.n_features != len(layout.features) or trees.n_scores != _scores(classes):
             raise ModelError("its trees are of other features or classes")
         return trees
     if kind == "logistic":
-        inputs = SequenceInputs.of_numbers(layout, part_of("inputs", numbers))
-        weights, bias = numbers["weights"], numbers["bias"]
+        inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))
+        weights, bias = arrays["weights"], arrays["bias"]
         shape = _scores(classes), len(layout.features) + len(layout.families)
-        require_numbers("weights", weights, shape)
-        require_numbers("weights", bias, shape[:1])
+        require_array("weights", weights, shape)
+        require_array("weights", bias, shape[:1])
         return Logistic(inputs, weights, bias)
     if kind == "standardised" and not depth:
-        inputs = SequenceInputs.of_numbers(layout, part_of("inputs", numbers))
-        return Standardised(inputs, read_model(part_of("model", numbers), layout, classes, 1))
-    if kind == "vote" and not depth and 0 < (members := int(numbers["members"])) <= _MOST_MEMBERS:
-        parts = (part_of(str(number), numbers) for number in range(members))
-        return Vote(tuple(read_model(part, layout, classes, 1) for part in parts))
+        inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))
+        return Standardised(inputs, read_model(part_of("model", arrays), layout, classes, 1))
+    if kind == "vote" and not depth and 0 < (members := int(arrays["members"])) <= _MOST_MEMBERS:
+        each = (part_of(str(number), arrays) for number in range(members))
+        return Vote(tuple(read_model(part, layout, classes, 1) for part in each))
     raise ModelError(f"its model is a '{kind}', which is not known here")
 
 

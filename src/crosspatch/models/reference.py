@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.arrays import Arrays, require_array
 from crosspatch.models.missing import distinct_rows, over_rows
-from crosspatch.models.numbers import Numbers, require_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -200,7 +200,7 @@ class Reference:
             far[rows] = (np.cbrt(nearest / count) - (1 - width)) / np.sqrt(width)
         return far
 
-    def numbers(self) -> dict[str, NDArray]:
+    def arrays(self) -> dict[str, NDArray]:
         """What was learnt, to be stored."""
         found = {name: getattr(self, f"{name}_") for name in _STORED}
         for number, family in enumerate(self.layout.families):
@@ -210,26 +210,26 @@ class Reference:
         return found
 
     @classmethod
-    def of_numbers(cls, layout: Layout, classes: NDArray[np.str_], numbers: Numbers) -> Reference:
-        """What `numbers` gave, checked; a ModelError if it does not fit."""
+    def of_arrays(cls, layout: Layout, classes: NDArray[np.str_], arrays: Arrays) -> Reference:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
         found = cls(layout)
         found.classes_, found.traces_ = classes, {}
         count = 0
         for number, (family, columns) in enumerate(layout.columns.items()):
             if family not in layout.traces:
                 count += len(columns)
-            elif f"{number}.components" in numbers:
-                trace = _Trace(*(numbers[f"{number}.{name}"] for name in _Trace._fields))
+            elif f"{number}.components" in arrays:
+                trace = _Trace(*(arrays[f"{number}.{name}"] for name in _Trace._fields))
                 size = len(trace.components)
                 for part, shape in zip(trace, ((), (), (size,)), strict=True):
-                    require_numbers("reference", part, (*shape, len(columns)))
+                    require_array("reference", part, (*shape, len(columns)))
                 found.traces_[family] = trace
                 count += size
         n = len(classes)
         shapes = ((n, count), (count, count), (n,), (n, 2, count), (count,), (count,))
         for name, shape in zip(_STORED, shapes, strict=True):
             # A feature that was never measured has no scale.
-            known = np.nan_to_num(numbers[name]) if name == "scale" else numbers[name]
-            require_numbers("reference", known, shape)
-            setattr(found, f"{name}_", numbers[name])
+            known = np.nan_to_num(arrays[name]) if name == "scale" else arrays[name]
+            require_array("reference", known, shape)
+            setattr(found, f"{name}_", arrays[name])
         return found

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.arrays import Arrays, require_array
 from crosspatch.models.missing import over_rows
-from crosspatch.models.numbers import Numbers, require_numbers
 
 # What is stored of them, by the name of its attribute without the underscore.
 _STORED = ("mean", "scale", "median")
@@ -69,15 +69,15 @@ class SequenceInputs:
             laid_out[:, family, : len(columns)] = values[:, columns]
         return laid_out, present
 
-    def numbers(self) -> dict[str, NDArray]:
+    def arrays(self) -> dict[str, NDArray]:
         """What was learnt, to be stored."""
         return {name: getattr(self, f"{name}_") for name in _STORED}
 
     @classmethod
-    def of_numbers(cls, layout: Layout, numbers: Numbers) -> SequenceInputs:
-        """What `numbers` gave, checked; a ModelError if it does not fit."""
+    def of_arrays(cls, layout: Layout, arrays: Arrays) -> SequenceInputs:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
         found = cls(layout)
         for name in _STORED:
-            require_numbers("scaling", numbers[name], (len(layout.features),))
-            setattr(found, f"{name}_", numbers[name])
+            require_array("scaling", arrays[name], (len(layout.features),))
+            setattr(found, f"{name}_", arrays[name])
         return found

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError, in_words
 from crosspatch.features.layouts import Feature, Layout
+from crosspatch.models.arrays import Arrays, part_of, require_array, under
 from crosspatch.models.calibration import Calibration
 from crosspatch.models.judging import Judging, Probabilistic
-from crosspatch.models.numbers import Numbers, part_of, require_numbers, under
-from crosspatch.models.plain import PlainModel, numbers_of, plain_model, read_model
+from crosspatch.models.plain import PlainModel, arrays_of, plain_model, read_model
 from crosspatch.models.reference import Reference
 
 #: Arrays of every model.
-NUMBERS_FILE = "numbers.npz"
+ARRAYS_FILE = "arrays.npz"
 #: The model itself, where it has no form as arrays (`crosspatch.models.plain`).
 WEIGHTS_FILE = "weights.skops"
 
@@ -92,7 +92,7 @@ class StoredClassifier(Judging):
     def write(self, folder: Path) -> list[str]:
         """Write the files of the model into a folder; their names."""
         features = [[each.name, each.family, each.unit] for each in self.layout.features]
-        numbers = {
+        arrays = {
             "species": np.array(self.species),
             "layout": np.array(self.layout.name),
             "features": np.array(features, dtype=str),
@@ -100,39 +100,39 @@ class StoredClassifier(Judging):
             "center": self.feature_center_,
             "scale": self.feature_scale_,
             **under("calibration", vars(self.calibration_)),
-            **under("reference", self.reference_.numbers()),
+            **under("reference", self.reference_.arrays()),
         }
-        written = [NUMBERS_FILE]
+        written = [ARRAYS_FILE]
         if isinstance(self.model_, PlainModel):
-            numbers |= under("model", numbers_of(self.model_))
+            arrays |= under("model", arrays_of(self.model_))
         else:
             import skops.io
 
             skops.io.dump(self.model_, folder / WEIGHTS_FILE, compression=zipfile.ZIP_DEFLATED)
             written.append(WEIGHTS_FILE)
-        np.savez_compressed(folder / NUMBERS_FILE, allow_pickle=False, **numbers)
+        np.savez_compressed(folder / ARRAYS_FILE, allow_pickle=False, **arrays)
         return written
 
     @classmethod
     def read(cls, folder: Path) -> StoredClassifier:
         """What `write` wrote, checked; a ModelError if it is damaged or anything else."""
-        file = folder / NUMBERS_FILE
+        file = folder / ARRAYS_FILE
         _require_archive(file)
-        with _reading(file), np.load(file, allow_pickle=False) as arrays:
-            numbers = dict(arrays)
-        part = part_of("model", numbers)
+        with _reading(file), np.load(file, allow_pickle=False) as found:
+            arrays = dict(found)
+        part = part_of("model", arrays)
         weights = None if part else _read_weights(folder / WEIGHTS_FILE)
         with _reading(file):
-            return cls._of_numbers(numbers, part, weights)
+            return cls._of_arrays(arrays, part, weights)
 
     @classmethod
-    def _of_numbers(
-        cls, numbers: Numbers, model: Numbers, weights: Probabilistic | None
+    def _of_arrays(
+        cls, arrays: Arrays, model: Arrays, weights: Probabilistic | None
     ) -> StoredClassifier:
-        features = (Feature(*map(str, each)) for each in numbers["features"])
-        layout, classes = Layout(str(numbers["layout"]), tuple(features)), numbers["classes"]
+        features = (Feature(*map(str, each)) for each in arrays["features"])
+        layout, classes = Layout(str(arrays["layout"]), tuple(features)), arrays["classes"]
         for name in ("center", "scale"):
-            require_numbers("scaling", numbers[name], (len(layout.features),))
+            require_array("scaling", arrays[name], (len(layout.features),))
         if (
             classes.dtype.kind != "U"
             or classes.ndim != 1
@@ -140,14 +140,14 @@ class StoredClassifier(Judging):
         ):
             raise ModelError("its classes are not names")
         return cls(
-            str(numbers["species"]),
+            str(arrays["species"]),
             layout,
             classes,
             weights or read_model(model, layout, len(classes)),
-            Calibration.of_numbers(len(classes), part_of("calibration", numbers)),
-            Reference.of_numbers(layout, classes, part_of("reference", numbers)),
-            numbers["center"],
-            numbers["scale"],
+            Calibration.of_arrays(len(classes), part_of("calibration", arrays)),
+            Reference.of_arrays(layout, classes, part_of("reference", arrays)),
+            arrays["center"],
+            arrays["scale"],
         )
 
 

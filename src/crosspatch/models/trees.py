@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError
-from crosspatch.models.numbers import class_probabilities, require_numbers
+from crosspatch.models.arrays import class_probabilities, require_array
 
 if TYPE_CHECKING:
     from lightgbm import LGBMClassifier
@@ -60,12 +60,12 @@ class Trees:
 
     def __post_init__(self) -> None:
         nodes, leaves = len(self.feature), len(self.leaf)
-        require_numbers("trees", self.threshold, (nodes,))
-        require_numbers("trees", self.leaf, (leaves,))
-        require_numbers("trees", self.feature, (nodes,), np.int32, self.n_features)
-        require_numbers("trees", self.missing_left, (nodes,), np.bool_)
-        require_numbers("trees", self.children, (nodes, 2), np.int32)
-        require_numbers("trees", self.root, (len(self.root),), np.int32)
+        require_array("trees", self.threshold, (nodes,))
+        require_array("trees", self.leaf, (leaves,))
+        require_array("trees", self.feature, (nodes,), np.int32, self.n_features)
+        require_array("trees", self.missing_left, (nodes,), np.bool_)
+        require_array("trees", self.children, (nodes, 2), np.int32)
+        require_array("trees", self.root, (len(self.root),), np.int32)
         places = np.concatenate([self.root, self.children.ravel()])
         forward = (self.children < 0) | (self.children > np.arange(nodes)[:, None])
         whole = np.array_equal(np.sort(places), np.arange(-leaves, nodes))

@@ -10,10 +10,10 @@ from numpy.typing import DTypeLike, NDArray
 from crosspatch.errors import ModelError
 
 #: Arrays by name; a dot parts the name of a part from the names in it.
-Numbers = Mapping[str, NDArray]
+Arrays = Mapping[str, NDArray]
 
 
-def require_numbers(
+def require_array(
     what: str,
     found: NDArray,
     shape: tuple[int, ...],
@@ -44,16 +44,16 @@ def require_numbers(
         raise ModelError(f"its {what} point at what is not there")
 
 
-def under(part: str, numbers: Numbers) -> dict[str, NDArray]:
+def under(part: str, arrays: Arrays) -> dict[str, NDArray]:
     """Arrays under the name of the part that they belong to."""
-    return {f"{part}.{name}": array for name, array in numbers.items()}
+    return {f"{part}.{name}": array for name, array in arrays.items()}
 
 
-def part_of(part: str, numbers: Numbers) -> dict[str, NDArray]:
+def part_of(part: str, arrays: Arrays) -> dict[str, NDArray]:
     """The arrays of a part, by their names in it."""
     head = f"{part}."
     return {
-        name.removeprefix(head): array for name, array in numbers.items() if name.startswith(head)
+        name.removeprefix(head): array for name, array in arrays.items() if name.startswith(head)
     }
 
 
