@@ -179,21 +179,23 @@ def write_csv(
 
     Quotes keep a "#" in a cell id from being a comment.
     """
-    fields: list[pa.Array | str] = []
+    parts: list[pa.Array | str] = [""]
     for name, column in zip(table.column_names, table.combine_chunks().columns, strict=True):
         values = pa.concat_arrays(column.chunks)
         if pa.types.is_boolean(values.type):
-            fields += [pc.if_else(values, "True", "False"), ","]
+            before, part, after = "", pc.if_else(values, "True", "False"), ","
         elif pa.types.is_floating(values.type):
-            fields += [_rounded(values), ","]
+            before, part, after = "", _rounded(values), ","
         else:
             safe = _harmless(values) if name in text else values.fill_null("")
-            fields += ['"', pc.replace_substring(safe, '"', '""'), '"', ","]
+            before, part, after = '"', pc.replace_substring(safe, '"', '""'), '",'
+        parts[-1] += before
+        parts += [part, after]
     if header:
         names = (name.replace('"', '""') for name in table.column_names)
         stream.write((",".join(f'"{name}"' for name in names) + "\n").encode())
     if len(table):
-        lines = pc.binary_join_element_wise(*fields[:-1], "\n", "")
+        lines = pc.binary_join_element_wise(*parts[:-1], parts[-1][:-1] + "\n", "")
         _, offsets, content = lines.buffers()
         stream.write(content[: np.frombuffer(offsets, np.int32)[len(lines)]])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 from crosspatch.archive.dandi import is_dandi
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError
 from crosspatch.features.finding import Source, find_recordings
-from crosspatch.prediction.batches import Batch, ReadSettings, read_recordings, unique
+from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
@@ -190,7 +189,7 @@ def read_inputs(
     It is noted in `inputs`. A recording that gives no feature is a cell without values, with the
     reason. `progress` is told after every recording.
     """
-    seen: Counter[str] = Counter()
+    seen = SeenIds()
     say = listener.say
     if inputs.recordings:
         try:
