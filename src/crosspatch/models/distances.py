@@ -11,8 +11,8 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def nearest_squared(Z, patterns, ends, means, covariance):  # type: ignore[no-untyped-def]
-    """As `crosspatch.models.reference.nearest_squared`, for many patterns."""
+def compiled_nearest(Z, patterns, ends, means, covariance):  # type: ignore[no-untyped-def]
+    """As `crosspatch.models.reference.nearest_squared`, whatever the number of patterns."""
     n_classes, width = means.shape
     factor, centers = np.empty((width, width)), np.empty((n_classes, width))
     white = np.empty(width)

@@ -190,7 +190,7 @@ class Reference:
         if len(patterns) > _MANY:
             from crosspatch.models import distances
 
-            nearest = distances.nearest_squared
+            nearest = distances.compiled_nearest
         squared = np.empty(len(Z))
         squared[order] = nearest(Z[order], patterns, ends, self.means_, self.covariance_)
         count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
