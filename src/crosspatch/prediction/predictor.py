@@ -256,9 +256,9 @@ def _too_many(outside: int, judged: int) -> bool:
     """Whether more cells are called outside than chance explains, at 1 %."""
     if outside < 2:  # one of however many has a probability of 5 % at least
         return False
-    from scipy.stats import binomtest
+    from scipy.special import bdtrc
 
-    return bool(binomtest(outside, judged, OUTSIDE_P, "greater").pvalue < 0.01)
+    return bool(bdtrc(outside - 1, judged, OUTSIDE_P) < 0.01)
 
 
 def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:

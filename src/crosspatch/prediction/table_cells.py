@@ -6,16 +6,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crosspatch.cohorts.table import is_simulated
 from crosspatch.errors import CohortError
 from crosspatch.prediction.batches import Batch, ReadSettings, species_said
 from crosspatch.tables.column_map import ColumnMap
@@ -26,8 +23,11 @@ from crosspatch.tables.reading import PROBLEMS, read_chunks, reading_h5ad
 from crosspatch.tables.values import Counted
 from crosspatch.telling import Ask, Say
 
+if TYPE_CHECKING:
+    import anndata
+
 #: A file whose ending is one of `TABLE_SUFFIXES`, or a table in memory.
-Table: TypeAlias = Path | pd.DataFrame | anndata.AnnData
+Table: TypeAlias = "Path | pd.DataFrame | anndata.AnnData"
 
 #: What a table in memory is called.
 _IN_MEMORY = Path("table")
@@ -89,14 +89,17 @@ class _TableReader:
 
     def _opened(self, table: Table) -> anndata.AnnData | Iterator[pd.DataFrame]:
         """An AnnData, or the chunks of another table."""
-        if isinstance(table, anndata.AnnData):
-            return table
         if isinstance(table, pd.DataFrame):
             return _chunks(table)
+        if not isinstance(table, Path):
+            return table
         if not table.is_file():
             raise CohortError(f"{table} does not exist")
         if suffix_of(table) != ".h5ad":
             return read_chunks(table, self.say)
+        import anndata
+        import h5py
+
         if not h5py.is_hdf5(table):
             raise CohortError(f"{table} is not an h5ad file")
         with reading_h5ad(table):
@@ -104,7 +107,7 @@ class _TableReader:
 
     def _chunks(self) -> Iterator[pd.DataFrame] | None:
         """The chunks of a table to be mapped; None for a cohort table in our own features."""
-        if not isinstance(self.table, anndata.AnnData):
+        if isinstance(self.table, Iterator):
             return self.table
         ours = isinstance(self.table.uns.get("crosspatch"), Mapping)
         if ours and {"family", "unit"} <= set(self.table.var.columns):
@@ -204,6 +207,8 @@ class _TableReader:
 
     def _cohort(self, cells: anndata.AnnData) -> Iterator[Batch]:
         """The cells of a cohort table in our own features."""
+        from crosspatch.cohorts.table import is_simulated
+
         layout = self.settings.layout
         self._require_features(cells)
         simulated = is_simulated(cells)
