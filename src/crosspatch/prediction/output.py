@@ -35,20 +35,8 @@ class Output:
     """Takes predictions batch by batch; used in a ``with`` block.
 
     A csv is written as they come, under a temporary name until it is whole; an h5ad when all are
-    there. Nothing is written where nothing was predicted.
-
-    Parameters
-    ----------
-    file : Path, optional
-    keep : bool
-        Whether all batches stay in memory, for `whole`.
-
-    Attributes
-    ----------
-    rows : int
-    verdicts : Counter
-    first : Prediction
-        The first batches, to be shown.
+    there. Nothing is written where nothing was predicted. With `keep` all batches stay in memory,
+    for `whole`.
     """
 
     def __init__(self, file: Path | None, *, keep: bool = False):
@@ -112,21 +100,10 @@ def open_output(
     picture: Path | None = None,
     report: Path | None = None,
 ) -> Output:
-    """Check where predictions go before anything is computed.
+    """Check where predictions go before anything is computed, and that no input is written over.
 
-    Parameters
-    ----------
-    file : Path, optional
-    inputs : sequence of path
-        What is read; none of it may be written over.
-    picture : Path, optional
-    report : Path, optional
-        A page about all cells; they are kept for it.
-
-    Raises
-    ------
-    CohortError
-        If predictions cannot be written under this name.
+    For a report all cells are kept. A CohortError if predictions, picture or report cannot be
+    written under their name.
     """
     read = {Path(each).resolve() for each in inputs}
     for (kind, endings), each in zip(_ENDINGS.items(), (file, picture, report), strict=True):

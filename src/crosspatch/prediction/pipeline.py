@@ -37,10 +37,7 @@ Given: TypeAlias = "str | Path | pd.DataFrame | anndata.AnnData"
 class Request:
     """What is to be predicted, by which models, and how it is read.
 
-    Raises
-    ------
-    CrosspatchError
-        If a setting is unknown.
+    A CrosspatchError if a setting is unknown.
     """
 
     inputs: tuple[Given, ...]
@@ -212,22 +209,8 @@ def read_inputs(
 class Pipeline:
     """Inputs that were checked, and the models that judge them.
 
-    Parameters
-    ----------
-    request : Request
-    listener : Listener
-
-    Attributes
-    ----------
-    inputs : Inputs
-    predictor : Predictor
-    settings : ReadSettings
-
-    Raises
-    ------
-    CrosspatchError
-        If no input can be read, which is known before a model is loaded or trained, or a model
-        cannot be loaded.
+    A CrosspatchError if no input can be read, which is known before a model is loaded or trained,
+    or a model cannot be loaded.
     """
 
     def __init__(self, request: Request, listener: Listener):

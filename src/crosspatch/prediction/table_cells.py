@@ -64,15 +64,8 @@ def read_table(
 def first_rows(table: Table, settings: ReadSettings, say: Say) -> pd.DataFrame | None:
     """The first rows of a table, by which its columns are mapped.
 
-    Returns
-    -------
-    DataFrame or None
-        None where the table is in the model's own features, so that there is nothing to map.
-
-    Raises
-    ------
-    CohortError
-        If the table cannot be read or is empty.
+    None where it is in the model's own features, so that there is nothing to map. A CohortError if
+    the table cannot be read or is empty.
     """
     return _TableReader(table, settings, say).first_rows()
 
