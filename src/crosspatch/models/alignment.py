@@ -207,12 +207,12 @@ def _differences(
     error: NDArray[np.float64],
     reference: Reference,
 ) -> list[Difference]:
-    from scipy.stats import norm  # not for single cells
+    from scipy.special import ndtr  # not for single cells
 
     spread = np.sqrt(np.diag(reference.covariance_))
     measured = np.isfinite(Z).any(axis=0)
     score = np.abs(shift / spread) / np.hypot(error / spread, _USUAL)
-    p = np.minimum(2 * norm.sf(score) * measured.sum(), 1.0)
+    p = np.minimum(2 * ndtr(-score) * measured.sum(), 1.0)
     features = [reference.layout.features[column] for column in reference.columns]
     found = [
         Difference(

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # What is stored of a reference, by the name of its attribute without the underscore.
 _STORED = ("means", "covariance", "priors", "middle", "center", "scale")
 
+# Patterns of measured coordinates for which numba, half a second to import, is faster than numpy.
+_MANY = 100
+
 
 class _Trace(NamedTuple):
     """How a family of traces becomes coordinates."""
@@ -179,26 +182,20 @@ class Reference:
         (cells,), NaN where a cell has no value.
         """
         Z = self.coordinates(X)
-        far = np.full(len(Z), np.nan)
-        patterns, which = distinct_rows(np.isfinite(Z))
-        ends = np.cumsum(np.bincount(which, minlength=len(patterns)))[:-1]
-        for pattern, rows in zip(
-            patterns, np.split(np.argsort(which, kind="stable"), ends), strict=True
-        ):
-            columns = np.flatnonzero(pattern)
-            count = len(columns)
-            if not count:
-                continue
-            whitening = np.linalg.inv(
-                np.linalg.cholesky(self.covariance_[np.ix_(columns, columns)])
-            )
-            white = Z[rows[:, None], columns] @ whitening.T
-            nearest = np.full(len(rows), np.inf)
-            for mean in self.means_[:, columns] @ whitening.T:
-                nearest = np.minimum(nearest, ((white - mean) ** 2).sum(axis=1))
-            width = 2 / (9 * count)
-            far[rows] = (np.cbrt(nearest / count) - (1 - width)) / np.sqrt(width)
-        return far
+        known = np.isfinite(Z)
+        patterns, which = distinct_rows(known)
+        order = np.argsort(which, kind="stable")
+        ends = np.cumsum(np.bincount(which, minlength=len(patterns)))
+        nearest = nearest_squared
+        if len(patterns) > _MANY:
+            from crosspatch.models import distances
+
+            nearest = distances.compiled_nearest
+        squared = np.empty(len(Z))
+        squared[order] = nearest(Z[order], patterns, ends, self.means_, self.covariance_)
+        count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+        width = 2 / (9 * count)
+        return (np.cbrt(squared / count) - (1 - width)) / np.sqrt(width)
 
     def arrays(self) -> dict[str, NDArray]:
         """What was learnt, to be stored."""
@@ -233,3 +230,28 @@ class Reference:
             require_array("reference", known, shape)
             setattr(found, f"{name}_", arrays[name])
         return found
+
+
+def nearest_squared(
+    Z: NDArray[np.float64],
+    patterns: NDArray[np.bool_],
+    ends: NDArray[np.intp],
+    means: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The squared Mahalanobis distance of cells from the nearest of the means, NaN without values.
+
+    Cells, shape (cells, coordinates), are in order of which coordinates they have: those before the
+    first of the ends have those of the first pattern, and so on.
+    """
+    nearest = np.full(len(Z), np.nan)
+    for pattern, cells, here in zip(
+        patterns, np.split(Z, ends), np.split(nearest, ends), strict=False
+    ):
+        if pattern.any():
+            factor = np.linalg.cholesky(covariance[np.ix_(pattern, pattern)])
+            centers = np.linalg.solve(factor, means[:, pattern].T)
+            white = np.linalg.solve(factor, cells[:, pattern].T)
+            squared = [((white - center[:, None]) ** 2).sum(axis=0) for center in centers.T]
+            here[:] = np.min(squared, axis=0)
+    return nearest

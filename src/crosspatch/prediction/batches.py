@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -106,21 +105,55 @@ class ReadSettings:
     limit: float = 300.0
 
 
-def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
-    """A batch with cell ids that stand once: a second one gets a number, which is said.
+class SeenIds:
+    """The names that cells were given: eight bytes each, since there may be millions.
 
-    `seen` counts the ids of the batches before; those of this one are added.
+    Two ids have the same hash once in some ten million tables of a million rows; the second cell is
+    then numbered, and said to be, as if it had the first one's id.
     """
-    ids, twice = [], []
-    for cell_id in batch.given_ids:
-        name = cell_id
-        while name in seen:
-            seen[cell_id] += 1
-            name = f"{cell_id}#{seen[cell_id]}"
-        if name != cell_id:
-            twice.append(cell_id)
-        seen[name] = 1
-        ids.append(name)
+
+    def __init__(self) -> None:
+        self._hashes = np.zeros(0, dtype=np.int64)
+        self._numbers: dict[str, int] = {}
+
+    def name(self, ids: Sequence[str]) -> list[str]:
+        """Names that stand once for some more ids: a second one gets a number."""
+        hashes = np.fromiter(map(hash, ids), np.int64, len(ids))
+        order = np.argsort(hashes)
+        ascending = hashes[order]
+        there = self._holds(ascending)
+        names = list(ids)
+        if there.any() or (ascending[1:] == ascending[:-1]).any():
+            before = np.zeros(len(ids), dtype=bool)
+            before[order] = there
+            names = self._numbered(ids, before)
+            ascending = np.sort(np.fromiter(map(hash, names), np.int64, len(names)))
+        place = np.searchsorted(self._hashes, ascending)
+        self._hashes = np.insert(self._hashes, place, ascending)
+        return names
+
+    def _numbered(self, ids: Sequence[str], before: NDArray[np.bool_]) -> list[str]:
+        names: dict[str, None] = {}
+        for cell_id, taken in zip(ids, before.tolist(), strict=True):
+            name = cell_id
+            while taken or name in names:
+                number = self._numbers[cell_id] = self._numbers.get(cell_id, 1) + 1
+                name = f"{cell_id}#{number}"
+                taken = bool(self._holds(np.array([hash(name)]))[0])
+            names[name] = None
+        return list(names)
+
+    def _holds(self, hashes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        place = np.searchsorted(self._hashes, hashes)
+        found = place < len(self._hashes)
+        found[found] = self._hashes[place[found]] == hashes[found]
+        return found
+
+
+def unique(batch: Batch, seen: SeenIds, say: Say) -> Batch:
+    """A batch with cell ids that stand once in all batches: a second one gets a number, said."""
+    ids = seen.name(batch.given_ids)
+    twice = [given for given, name in zip(batch.given_ids, ids, strict=True) if name != given]
     if twice:
         say(
             f"{batch.source}: cell id '{twice[0]}' stands more than once ({len(twice)} such rows); "

@@ -35,20 +35,8 @@ class Output:
     """Takes predictions batch by batch; used in a ``with`` block.
 
     A csv is written as they come, under a temporary name until it is whole; an h5ad when all are
-    there. Nothing is written where nothing was predicted.
-
-    Parameters
-    ----------
-    file : Path, optional
-    keep : bool
-        Whether all batches stay in memory, for `whole`.
-
-    Attributes
-    ----------
-    rows : int
-    verdicts : Counter
-    first : Prediction
-        The first batches, to be shown.
+    there. Nothing is written where nothing was predicted. With `keep` all batches stay in memory,
+    for `whole`.
     """
 
     def __init__(self, file: Path | None, *, keep: bool = False):
@@ -112,21 +100,10 @@ def open_output(
     picture: Path | None = None,
     report: Path | None = None,
 ) -> Output:
-    """Check where predictions go before anything is computed.
+    """Check where predictions go before anything is computed, and that no input is written over.
 
-    Parameters
-    ----------
-    file : Path, optional
-    inputs : sequence of path
-        What is read; none of it may be written over.
-    picture : Path, optional
-    report : Path, optional
-        A page about all cells; they are kept for it.
-
-    Raises
-    ------
-    CohortError
-        If predictions cannot be written under this name.
+    For a report all cells are kept. A CohortError if predictions, picture or report cannot be
+    written under their name.
     """
     read = {Path(each).resolve() for each in inputs}
     for (kind, endings), each in zip(_ENDINGS.items(), (file, picture, report), strict=True):
@@ -179,21 +156,23 @@ def write_csv(
 
     Quotes keep a "#" in a cell id from being a comment.
     """
-    fields: list[pa.Array | str] = []
+    parts: list[pa.Array | str] = [""]
     for name, column in zip(table.column_names, table.combine_chunks().columns, strict=True):
         values = pa.concat_arrays(column.chunks)
         if pa.types.is_boolean(values.type):
-            fields += [pc.if_else(values, "True", "False"), ","]
+            before, part, after = "", pc.if_else(values, "True", "False"), ","
         elif pa.types.is_floating(values.type):
-            fields += [_rounded(values), ","]
+            before, part, after = "", _rounded(values), ","
         else:
             safe = _harmless(values) if name in text else values.fill_null("")
-            fields += ['"', pc.replace_substring(safe, '"', '""'), '"', ","]
+            before, part, after = '"', pc.replace_substring(safe, '"', '""'), '",'
+        parts[-1] += before
+        parts += [part, after]
     if header:
         names = (name.replace('"', '""') for name in table.column_names)
         stream.write((",".join(f'"{name}"' for name in names) + "\n").encode())
     if len(table):
-        lines = pc.binary_join_element_wise(*fields[:-1], "\n", "")
+        lines = pc.binary_join_element_wise(*parts[:-1], parts[-1][:-1] + "\n", "")
         _, offsets, content = lines.buffers()
         stream.write(content[: np.frombuffer(offsets, np.int32)[len(lines)]])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 from crosspatch.archive.dandi import is_dandi
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError
 from crosspatch.features.finding import Source, find_recordings
-from crosspatch.prediction.batches import Batch, ReadSettings, read_recordings, unique
+from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
@@ -38,10 +37,7 @@ Given: TypeAlias = "str | Path | pd.DataFrame | anndata.AnnData"
 class Request:
     """What is to be predicted, by which models, and how it is read.
 
-    Raises
-    ------
-    CrosspatchError
-        If a setting is unknown.
+    A CrosspatchError if a setting is unknown.
     """
 
     inputs: tuple[Given, ...]
@@ -190,7 +186,7 @@ def read_inputs(
     It is noted in `inputs`. A recording that gives no feature is a cell without values, with the
     reason. `progress` is told after every recording.
     """
-    seen: Counter[str] = Counter()
+    seen = SeenIds()
     say = listener.say
     if inputs.recordings:
         try:
@@ -213,22 +209,8 @@ def read_inputs(
 class Pipeline:
     """Inputs that were checked, and the models that judge them.
 
-    Parameters
-    ----------
-    request : Request
-    listener : Listener
-
-    Attributes
-    ----------
-    inputs : Inputs
-    predictor : Predictor
-    settings : ReadSettings
-
-    Raises
-    ------
-    CrosspatchError
-        If no input can be read, which is known before a model is loaded or trained, or a model
-        cannot be loaded.
+    A CrosspatchError if no input can be read, which is known before a model is loaded or trained,
+    or a model cannot be loaded.
     """
 
     def __init__(self, request: Request, listener: Listener):

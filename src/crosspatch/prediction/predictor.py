@@ -40,21 +40,12 @@ _ENOUGH_TO_COMPARE = 2000
 
 
 class Predictor:
-    """Models in memory, one a species.
+    """Models in memory, one per species.
 
-    Parameters
-    ----------
-    models : sequence of Artifact
-    sets : str
-        ``all-cells``: 90 % of all cells have their class in the set; ``by-class``: 90 % of the
-        cells of every class, whatever the composition of a batch; these sets are larger.
-    adapt : bool
-        Align each batch to the reference before it is judged.
-
-    Raises
-    ------
-    ModelError
-        If there are two models of one species, or models of different layouts.
+    Sets are ``all-cells``, so that 90 % of all cells have their class in the set, or ``by-class``:
+    90 % of the cells of every class, whatever the composition of a batch; these are larger. With
+    `adapt` each batch is aligned to the reference before it is judged. A ModelError if there are
+    two models of one species, or models of different layouts.
     """
 
     def __init__(self, models: Sequence[Artifact], *, sets: str = "all-cells", adapt: bool = False):
@@ -84,11 +75,7 @@ class Predictor:
     def predict(self, batch: Batch, say: Say = lambda line: None) -> Prediction:
         """Judge cells, each by the model of its species; by every model where that is unknown.
 
-        Parameters
-        ----------
-        batch : Batch
-        say : callable
-            Told where a batch differs from the reference.
+        `say` is told where a batch differs from the reference.
         """
         said = np.array([name or "" for name in batch.species], dtype=object)
         parts: list[tuple[str, NDArray[np.intp], pa.Table]] = []
@@ -256,9 +243,9 @@ def _too_many(outside: int, judged: int) -> bool:
     """Whether more cells are called outside than chance explains, at 1 %."""
     if outside < 2:  # one of however many has a probability of 5 % at least
         return False
-    from scipy.stats import binomtest
+    from scipy.special import bdtrc
 
-    return bool(binomtest(outside, judged, OUTSIDE_P, "greater").pvalue < 0.01)
+    return bool(bdtrc(outside - 1, judged, OUTSIDE_P) < 0.01)
 
 
 def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:
@@ -315,24 +302,10 @@ def load_predictor(
     say: Say = lambda line: None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Predictor:
-    """Load models, or the default ones.
+    """Load models from their folders, or the default ones, which may have to be trained once.
 
-    Parameters
-    ----------
-    models : sequence of path
-        Model folders, one a species; none for the defaults.
-    species : str, optional
-        Of all cells whose file does not say; only its default model is loaded.
-    sets, adapt
-        See `Predictor`.
-    data_dir, jobs, progress
-        For training the default models, once.
-    say : callable
-
-    Raises
-    ------
-    ModelError, CohortError
-        If a model cannot be loaded, or the species is unknown.
+    `species` is that of all cells whose file does not say: only its default model is loaded. A
+    ModelError or CohortError if a model cannot be loaded, or the species is unknown.
     """
     require_species(species)
     if models:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -186,10 +185,10 @@ class Results:
         """The cells of some files, in the order given, with ids that stand once in all of them."""
         import numpy as np
 
-        from crosspatch.prediction.batches import Batch, unique
+        from crosspatch.prediction.batches import Batch, SeenIds, unique
         from crosspatch.prediction.prediction import as_records
 
-        seen: Counter[str] = Counter()
+        seen = SeenIds()
         found = {}
         for file in files:
             kept = self.prediction(file, predictor)

@@ -7,7 +7,6 @@ import re
 import resource
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -221,13 +220,13 @@ class Worker:
         return messages.Found(described(frame, found), say.lines)
 
     def _predict_table(self, file: messages.GivenFile, tell: Tell) -> messages.Predicted:
-        from crosspatch.prediction.batches import unique
+        from crosspatch.prediction.batches import SeenIds, unique
         from crosspatch.prediction.table_cells import read_table
 
         tell(messages.Doing("predicting"))
         settings, say = self._read_settings(file), _Messages(file)
         refuse_bomb(file.path)
-        seen: Counter[str] = Counter()
+        seen = SeenIds()
         parts, count = [], 0
         for each in read_table(file.path, settings, say):
             given, most = replace(each, source=file.label), self.settings.rows - count

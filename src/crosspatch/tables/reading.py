@@ -28,7 +28,7 @@ from crosspatch.telling import Say
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
-T = TypeVar("T")
+_Field = TypeVar("_Field")
 
 #: What of a chunk's ``attrs`` has, by place, why a row was not read in full.
 PROBLEMS = "problems"
@@ -268,8 +268,8 @@ def _csv_header(rows: Iterator[list[str]]) -> tuple[list[str], list[list[str]]]:
 
 
 def _below_header(
-    path: Path, header: list[str], rows: Iterator[list[T]], say: Say
-) -> tuple[list[str], list[T] | None]:
+    path: Path, header: list[str], rows: Iterator[list[_Field]], say: Say
+) -> tuple[list[str], list[_Field] | None]:
     """The names of the columns, with units that stand in rows of their own, and the next row."""
     header = [name.strip() for name in header]
     for row in rows:
