@@ -58,6 +58,14 @@ def test_a_model_without_a_split():
     np.testing.assert_allclose(Trees.of(model).predict_proba(X), model.predict_proba(X))
 
 
+def test_trees_that_are_leaves():
+    nothing = (np.zeros(0, np.int32), np.zeros(0), np.zeros(0, bool), np.zeros((0, 2), np.int32))
+    leaves = np.array([0.1, 0.2, 0.3])
+    trees = Trees(2, 3, *nothing, leaves, np.array([-3, -1, -2], np.int32))
+    for n in (1, FEW + 1):
+        np.testing.assert_array_equal(trees.scores(np.ones((n, 2))), [leaves[[2, 0, 1]]] * n)
+
+
 def changed(trees, name, value, place=0):
     """The arrays of trees with one number changed."""
     array = getattr(trees, name).copy()

@@ -69,3 +69,8 @@ def class_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return softmax(scores)
     p = 1 / (1 + np.exp(-scores))
     return np.hstack([1 - p, p])
+
+
+def scores_of(classes: int) -> int:
+    """Scores from which `class_probabilities` makes those of so many classes."""
+    return 1 if classes == 2 else classes

@@ -1,20 +1,28 @@
 """Fitted models as plain arrays: how the default models are stored, and predict.
 
-Each class gives `arrays`, arrays by name, and is made of them again with every one checked: what
-stands in a model folder is data, and no library is imported to use it.
+Each class gives its arrays by name, and is made of them again with every one checked: what stands
+in a model folder is data, and no library is imported to use it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.arrays import Arrays, class_probabilities, part_of, require_array, under
+from crosspatch.models.arrays import (
+    Arrays,
+    class_probabilities,
+    part_of,
+    require_array,
+    scores_of,
+    under,
+)
 from crosspatch.models.judging import Probabilistic
 from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.trees import Trees
@@ -39,6 +47,20 @@ class Logistic:
         cells = np.hstack([values, present]).astype(np.float64)
         return class_probabilities(cells @ self.weights.T + self.bias)
 
+    def arrays(self) -> dict[str, NDArray]:
+        """All of it, to be stored."""
+        inputs = under("inputs", self.inputs.arrays())
+        return {"weights": self.weights, "bias": self.bias, **inputs}
+
+    @classmethod
+    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Logistic:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
+        shape = scores_of(classes), len(layout.features) + len(layout.families)
+        require_array("weights", arrays["weights"], shape)
+        require_array("weights", arrays["bias"], shape[:1])
+        inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))
+        return cls(inputs, arrays["weights"], arrays["bias"])
+
 
 @dataclass(frozen=True, eq=False)
 class Standardised:
@@ -51,6 +73,16 @@ class Standardised:
         """Class probabilities, shape (cells, classes)."""
         return self.model.predict_proba(self.inputs.standardised(X))
 
+    def arrays(self) -> dict[str, NDArray]:
+        """All of it, to be stored."""
+        return under("inputs", self.inputs.arrays()) | under("model", arrays_of(self.model))
+
+    @classmethod
+    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Standardised:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
+        inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))
+        return cls(inputs, read_model(layout, classes, part_of("model", arrays), _SINGLE))
+
 
 @dataclass(frozen=True, eq=False)
 class Vote:
@@ -62,8 +94,27 @@ class Vote:
         """Class probabilities, shape (cells, classes)."""
         return np.mean([member.predict_proba(X) for member in self.members], axis=0)
 
+    def arrays(self) -> dict[str, NDArray]:
+        """All of it, to be stored."""
+        found = {"members": np.asarray(len(self.members))}
+        for number, member in enumerate(self.members):
+            found |= under(str(number), arrays_of(member))
+        return found
+
+    @classmethod
+    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Vote:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
+        if not 0 < (members := int(arrays["members"])) <= _MOST_MEMBERS:
+            raise ModelError(f"its vote has {members} members")
+        parts = (part_of(str(number), arrays) for number in range(members))
+        return cls(tuple(read_model(layout, classes, part, _SINGLE) for part in parts))
+
 
 PlainModel: TypeAlias = Trees | Logistic | Standardised | Vote
+
+#: By the name that they are stored under: those that stand in others, and all.
+_SINGLE: Mapping[str, type[PlainModel]] = {"trees": Trees, "logistic": Logistic}
+_KINDS = {**_SINGLE, "standardised": Standardised, "vote": Vote}
 
 
 def plain_model(model: Probabilistic) -> PlainModel | None:
@@ -88,56 +139,23 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
             return Logistic(inputs.inputs_, fitted.coef_, fitted.intercept_)
         case PooledClassifier():
             inner = plain_model(model.model_)
-            return None if inner is None else Standardised(model.inputs_, inner)
+            return inner and Standardised(model.inputs_, inner)
         case VotingClassifier():
-            members = [plain_model(member) for member in model.estimators_]
-            found = tuple(member for member in members if member is not None)
-            return Vote(found) if len(found) == len(members) else None
+            members = tuple(map(plain_model, model.estimators_))
+            return None if None in members else Vote(cast("tuple[PlainModel, ...]", members))
     return None
 
 
 def arrays_of(model: PlainModel) -> dict[str, NDArray]:
     """A model as arrays by name."""
-    match model:
-        case Trees():
-            found = {each.name: np.asarray(getattr(model, each.name)) for each in fields(model)}
-        case Logistic():
-            found = {"weights": model.weights, "bias": model.bias}
-            found |= under("inputs", model.inputs.arrays())
-        case Standardised():
-            found = under("inputs", model.inputs.arrays()) | under("model", arrays_of(model.model))
-        case Vote():
-            found = {"members": np.asarray(len(model.members))}
-            for number, member in enumerate(model.members):
-                found |= under(str(number), arrays_of(member))
-    return found | {"kind": np.asarray(type(model).__name__.lower())}
+    return {"kind": np.asarray(type(model).__name__.lower()), **model.arrays()}
 
 
-def read_model(arrays: Arrays, layout: Layout, classes: int, depth: int = 0) -> PlainModel:
+def read_model(
+    layout: Layout, classes: int, arrays: Arrays, kinds: Mapping[str, type[PlainModel]] = _KINDS
+) -> PlainModel:
     """The model that arrays by name are; a ModelError, or KeyError, if they are none."""
     kind = str(arrays["kind"])
-    if kind == "trees":
-        parts: dict[str, Any] = {each.name: arrays[each.name] for each in fields(Trees)}
-        sizes = {name: int(parts[name]) for name in ("n_features", "n_scores")}
-        trees = Trees(**parts | sizes)
-        if trees.n_features != len(layout.features) or trees.n_scores != _scores(classes):
-            raise ModelError("its trees are of other features or classes")
-        return trees
-    if kind == "logistic":
-        inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))
-        weights, bias = arrays["weights"], arrays["bias"]
-        shape = _scores(classes), len(layout.features) + len(layout.families)
-        require_array("weights", weights, shape)
-        require_array("weights", bias, shape[:1])
-        return Logistic(inputs, weights, bias)
-    if kind == "standardised" and not depth:
-        inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))
-        return Standardised(inputs, read_model(part_of("model", arrays), layout, classes, 1))
-    if kind == "vote" and not depth and 0 < (members := int(arrays["members"])) <= _MOST_MEMBERS:
-        each = (part_of(str(number), arrays) for number in range(members))
-        return Vote(tuple(read_model(part, layout, classes, 1) for part in each))
-    raise ModelError(f"its model is a '{kind}', which is not known here")
-
-
-def _scores(classes: int) -> int:
-    return 1 if classes == 2 else classes
+    if kind not in kinds:
+        raise ModelError(f"its model is a '{kind}', which is not known here")
+    return kinds[kind].of_arrays(layout, classes, arrays)

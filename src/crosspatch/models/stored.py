@@ -143,7 +143,7 @@ class StoredClassifier(Judging):
             str(arrays["species"]),
             layout,
             classes,
-            weights or read_model(model, layout, len(classes)),
+            weights or read_model(layout, len(classes), model),
             Calibration.of_arrays(len(classes), part_of("calibration", arrays)),
             Reference.of_arrays(layout, classes, part_of("reference", arrays)),
             arrays["center"],

@@ -45,33 +45,25 @@ class TreeMasks:
     @classmethod
     def of(cls, trees: Trees) -> TreeMasks | None:
         """The masks of trees; None if one of them has too many leaves."""
-        n, children, root = len(trees.feature), trees.children.tolist(), trees.root.tolist()
-        # Nodes, and behind them leaves from the last to the first, which -1 - leaf counts back to.
-        below = [1] * (n + len(trees.leaf))
-        tree, start = [0] * len(below), [0] * len(below)
-        for node in reversed(range(n)):
-            below[node] = sum(below[child] for child in children[node])
-        for number, node in enumerate(root):
-            tree[node] = number
-        for node, (left, right) in enumerate(children):
-            tree[left] = tree[right] = tree[node]
-            start[left], start[right] = start[node], start[node] + below[left]
-        most = max(below[node] for node in root)
+        n, children = len(trees.feature), trees.children.tolist()
+        below, tree, start = _numbered(trees)
+        most = max(below[root] for root in trees.root.tolist())
         if most > _MOST_LEAVES:
             return None
         size = 32 if most <= 32 else _MOST_LEAVES
         full = 2**size - 1
         crossed = [(1 << below[left]) - 1 << start[node] for node, (left, _) in enumerate(children)]
-        of_node = np.argsort(tree[:n], kind="stable")
-        of_leaf = np.lexsort([start[: n - 1 : -1], tree[: n - 1 : -1]])
+        of_node, of_leaf = np.array(tree[:n], dtype=int), tree[n:][::-1]
+        by_tree = np.argsort(of_node, kind="stable")
+        trees_and_end = np.arange(len(trees.root) + 1)
         return cls(
             n_scores=trees.n_scores,
-            column=(2 * trees.feature + ~trees.missing_left)[of_node],
-            threshold=trees.threshold[of_node],
-            keeps=np.array([full - each for each in crossed], dtype=f"u{size // 8}")[of_node],
-            first_node=np.searchsorted(np.array(tree[:n])[of_node], np.arange(len(root) + 1)),
-            first_leaf=np.cumsum([0, *(below[node] for node in root)]),
-            leaf=trees.leaf[of_leaf],
+            column=(2 * trees.feature + ~trees.missing_left)[by_tree],
+            threshold=trees.threshold[by_tree],
+            keeps=np.array([full - each for each in crossed], dtype=f"u{size // 8}")[by_tree],
+            first_node=np.searchsorted(of_node[by_tree], trees_and_end),
+            first_leaf=np.searchsorted(np.sort(of_leaf), trees_and_end),
+            leaf=trees.leaf[np.lexsort([start[n:][::-1], of_leaf])],
         )
 
     def scores(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -95,6 +87,24 @@ class TreeMasks:
             scores,
         )
         return scores
+
+
+def _numbered(trees: Trees) -> tuple[list[int], list[int], list[int]]:
+    """Of every node: leaves below it, its tree, and how many leaves of this are on its left.
+
+    Behind the nodes stand the leaves from the last to the first, as -1 - leaf counts them.
+    """
+    children = trees.children.tolist()
+    below = [1] * (len(children) + len(trees.leaf))
+    tree, start = [0] * len(below), [0] * len(below)
+    for node in reversed(range(len(children))):
+        below[node] = sum(below[child] for child in children[node])
+    for number, node in enumerate(trees.root.tolist()):
+        tree[node] = number
+    for node, (left, right) in enumerate(children):
+        tree[left] = tree[right] = tree[node]
+        start[left], start[right] = start[node], start[node] + below[left]
+    return below, tree, start
 
 
 @njit(cache=True, nogil=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError
-from crosspatch.models.arrays import class_probabilities, require_array
+from crosspatch.features.layouts import Layout
+from crosspatch.models.arrays import Arrays, class_probabilities, require_array, scores_of
 
 if TYPE_CHECKING:
     from lightgbm import LGBMClassifier
@@ -108,6 +109,19 @@ class Trees:
             leaf=np.array(leaves, dtype=np.float64),
             root=np.array(root, dtype=np.int32),
         )
+
+    def arrays(self) -> dict[str, NDArray]:
+        """All of it, to be stored."""
+        return {each.name: np.asarray(getattr(self, each.name)) for each in fields(self)}
+
+    @classmethod
+    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Trees:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
+        parts: dict[str, Any] = {each.name: arrays[each.name] for each in fields(cls)}
+        sizes = {name: int(parts[name]) for name in ("n_features", "n_scores")}
+        if sizes != {"n_features": len(layout.features), "n_scores": scores_of(classes)}:
+            raise ModelError("its trees are of other features or classes")
+        return cls(**parts | sizes)
 
     def scores(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
         """Scores, shape (cells, scores), of features of shape (cells, features), NaN if missing."""
