@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from crosspatch.reporting import curve_figures
 from crosspatch.reporting.numbers import ResultSource, TableRow, enumerated, say
-from crosspatch.reporting.page import Block, Picture, Points, TableBlock
+from crosspatch.reporting.page import Block, Points
+from crosspatch.reporting.source_blocks import cut_in_words, picture_of, table_of
 
 
 def curve_blocks(source: ResultSource) -> Iterator[Block]:
@@ -19,73 +20,21 @@ def curve_blocks(source: ResultSource) -> Iterator[Block]:
         return
     if len(source.table("gains")):
         yield from _gain_blocks(source)
-    yield TableBlock(
-        "Learning curve, every point",
-        ("Model", "Mouse", "Test cells", "Cells a class", "Labelled", "Macro-F1", "95 % interval"),
-        [
-            (
-                row.name("model"),
-                row.cell("mouse"),
-                _cut(row.name("cut")),
-                row.cell("cells_per_class", "count"),
-                row.cell("n_labelled", "count", 0),
-                row.cell("macro_f1_mean"),
-                row.interval(form="plain"),
-            )
-            for row in source.rows("summary")
-        ],
-        texts=3,
-        folded=True,
-    )
+    yield table_of(source, "learning_curve")
 
 
 def _gain_blocks(source: ResultSource) -> Iterator[Block]:
     summary, gains = source.table("summary"), source.table("gains")
-    seen = _without_digits(gains)
-    yield Picture(
-        f"learning_curve_{source.name}",
-        partial(curve_figures.learning_curve_figure, summary, gains),
-        "Lines: macro-F1 against labelled human cells a class, with and without mouse cells, a "
-        f"panel a model. {seen}",
-        say(
-            "Macro-F1 on human cells against the number of labelled human cells a class that the "
-            "model learns from, with and without mouse cells, with intervals of 95 % confidence. "
-            "The donors of the test cells are always apart."
-        ),
-    )
-    yield Picture(
-        f"gains_by_labelled_cells_{source.name}",
-        partial(curve_figures.gains_figure, gains),
-        "Dots with intervals: gain in macro-F1 from mouse against labelled human cells a class, a "
-        f"panel a group of test cells. {seen}",
-        say(
-            "Gain in macro-F1 from mouse cells, paired on the same draws, with intervals of 95 % "
-            "confidence: above zero, mouse helps. One panel for all test cells, and one for each "
-            "condition and disease with enough cells."
-        ),
-    )
-    if told := gains_in_words(source):
-        yield Points(told)
+    told = _without_digits(gains)
+    draw = partial(curve_figures.learning_curve_figure, summary, gains)
+    yield picture_of(source, "learning_curve", draw, told=told)
+    draw = partial(curve_figures.gains_figure, gains)
+    yield picture_of(source, "gains_by_labelled_cells", draw, told=told)
+    if sentences := gains_in_words(source):
+        yield Points(sentences)
     for cut, part in gains.groupby("cut", sort=False):
-        yield TableBlock(
-            f"Gain from mouse, {_cut(str(cut))}",
-            ("With mouse", "Without", "Labelled cells a class", "Gain", "95 % interval", "p"),
-            [
-                (
-                    row.name("model"),
-                    row.name("without"),
-                    row.cell("cells_per_class", "count"),
-                    *row.tested("delta_macro_f1"),
-                )
-                for row in source.rows("gains", part)
-            ],
-            texts=2,
-            folded=cut != "all",
-        )
-
-
-def _cut(cut: str) -> str:
-    return "all test cells" if cut == "all" else cut
+        folded, shown = cut != "all", cut_in_words(str(cut))
+        yield table_of(source, "gains", part, folded=folded, cut=shown)
 
 
 def gains_in_words(source: ResultSource) -> list[Markup]:

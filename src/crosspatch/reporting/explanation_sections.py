@@ -18,100 +18,35 @@ from crosspatch.reporting import (
 )
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
-from crosspatch.reporting.page import (
-    Block,
-    Heading,
-    Paragraph,
-    Picture,
-    TableBlock,
-    picture_telling,
-)
+from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
+from crosspatch.reporting.source_blocks import picture_of, table_of
 
 
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
     """Attention, and beside it what really happens without a family."""
-    importance, attention = source.table("importance"), source.table("attention")
+    importance, attention, agreement = map(source.table, ("importance", "attention", "agreement"))
     for sentence in verdicts_in_words(source, "attention and"):
         yield Paragraph(sentence, "verdict")
     if len(attention):
-        yield _attention(source)
+        told = _top(attention[attention["subclass"] == "all"], "weight", "gives most attention to")
+        draw = partial(explanation_figures.attention_figure, attention)
+        yield picture_of(source, "attention", draw, told=told)
     if len(importance):
-        yield from _importance_blocks(source)
-    if len(source.table("agreement")):
-        yield from _agreement_blocks(source)
-
-
-def _attention(source: ResultSource) -> Picture:
-    attention = source.table("attention")
-    return picture_telling(
-        _top(attention[attention["subclass"] == "all"], "weight", "gives most attention to"),
-        f"attention_{source.name}",
-        partial(explanation_figures.attention_figure, attention),
-        "Tiles: mean attention by family and subclass, a panel a species and model.",
-        "What the model attends to: mean weight of each family, over held-out cells of each "
-        "subclass.",
-    )
-
-
-def _importance_blocks(source: ResultSource) -> Iterator[Block]:
-    importance = source.table("importance")
-    whole = importance[importance["scope"] == "macro_f1"]
-    yield picture_telling(
-        _top(whole[whole["how"] == "permuted"], "drop", "loses most without"),
-        f"importance_{source.name}",
-        partial(explanation_figures.importance_figure, importance),
-        "Dots with intervals: fall in macro-F1 when a family is permuted or removed, a panel a "
-        "species and model.",
-        "What really happens: fall in macro-F1 on held-out donors when a family is permuted "
-        "among the test cells, or removed and the model trained again, with intervals of 95 % "
-        "confidence.",
-    )
-    yield TableBlock(
-        "Fall in macro-F1 without a family",
-        ("Species", "Model", "Family", "How", "Fall", "95 % interval", "p"),
-        [
-            (*row.cells("species", "model", "family", "how"), *row.tested("drop"))
-            for row in source.rows("importance", whole)
-        ],
-        texts=4,
-        folded=True,
-    )
-
-
-def _agreement_blocks(source: ResultSource) -> Iterator[Block]:
-    importance, attention = source.table("importance"), source.table("attention")
-    agreement = source.table("agreement")
+        whole = importance[importance["scope"] == "macro_f1"]
+        told = _top(whole[whole["how"] == "permuted"], "drop", "loses most without")
+        draw = partial(explanation_figures.importance_figure, importance)
+        yield picture_of(source, "importance", draw, told=told)
+        yield table_of(source, "importance", whole)
+    if not len(agreement):
+        return
     if len(attention) and len(importance):
         verdicts = " ".join(
             f"{row.name('species')}, {row.name('what')}: {row.name('verdict')}."
             for row in _agreement_on(source, "attention and")
         )
-        yield Picture(
-            f"agreement_{source.name}",
-            partial(agreement_figures.agreement_figure, importance, attention, agreement),
-            "Families by attention and by the fall without them, and rank correlations with "
-            f"intervals. {verdicts}",
-            "Attention against what really happens. Did attention explain the model, families with "
-            "more weight would also be those it cannot do without.",
-        )
-    p = ["p"] if "p_value" in agreement else []
-    yield TableBlock(
-        "Rank agreement (Spearman)",
-        ("Of what", "Species", "Model", "Correlation", "95 % interval", *p, "Families", "Verdict"),
-        [
-            (
-                *row.cells("what", "species", "model"),
-                row.cell("spearman", "signed"),
-                row.interval(),
-                *(row.cell("p_value", "p") for _ in p),
-                row.cell("families", "count"),
-                row.cell("verdict"),
-            )
-            for row in source.rows("agreement")
-        ],
-        texts=3,
-        last_text=True,
-    )
+        draw = partial(agreement_figures.agreement_figure, importance, attention, agreement)
+        yield picture_of(source, "agreement", draw, told=verdicts)
+    yield table_of(source, "agreement")
 
 
 def _agreement_on(source: ResultSource, what: str) -> list[TableRow]:
@@ -155,43 +90,23 @@ def _top(table: pd.DataFrame, column: str, verb: str) -> str:
 
 def pictures_blocks(source: ResultSource) -> Iterator[Block]:
     """The cells themselves: map, examples, loadings."""
-    where, loadings = source.table("map"), source.table("loadings")
-    examples = source.table("examples")
+    where, loadings, examples = map(source.table, ("map", "loadings", "examples"))
     if len(where):
-        yield picture_telling(
-            _farthest(where),
-            f"map_{source.name}",
-            partial(map_figures.map_figure, where),
-            "Map of cells by subclass, mouse and human.",
-            "Cells in two dimensions (UMAP of the sparse principal components), fitted on "
-            "mouse, human cells laid over. Neighbours are alike; large distances and the axes "
-            "mean nothing.",
-        )
-    for table, name, draw, alt, caption, told in (
-        (
-            examples,
-            "examples",
-            example_figures.examples_figure,
-            "One example cell of each subclass over the quartiles of its subclass, by family of "
-            "features.",
-            "One example cell of each subclass, over the median and quartiles of the subclass.",
-            _unlike,
-        ),
-        (
-            loadings,
-            "loadings",
-            loading_figures.loadings_figure,
-            "Loadings of the sparse principal components of each family.",
-            "Sparse principal components: where each component of a family has its loadings; of "
-            "traces, over their mean.",
-            _told_by_one,
-        ),
+        draw = partial(map_figures.map_figure, where)
+        yield picture_of(source, "map", draw, told=_farthest(where))
+    for name, table, draw_one, told in (
+        ("examples", examples, example_figures.examples_figure, _unlike),
+        ("loadings", loadings, loading_figures.loadings_figure, _told_by_one),
     ):
         for one in dict.fromkeys(table["species"]) if len(table) else ():
             part = table[table["species"] == one].reset_index(drop=True)
-            what = f"{str(one).capitalize()} cells. {told(part)}"
-            label = f"{name}_{one}_{source.name}"
-            yield picture_telling(what, label, partial(draw, part), alt, caption)
+            yield picture_of(
+                source,
+                name,
+                partial(draw_one, part),
+                name=f"{name}_{one}_{source.name}",
+                told=f"{str(one).capitalize()} cells. {told(part)}",
+            )
 
 
 def _unlike(examples: pd.DataFrame) -> str:
@@ -244,30 +159,20 @@ def conserved_blocks(source: ResultSource) -> Iterator[Block]:
         for verdict in ("opposite", "same"):
             rows = part[part["verdict"] == verdict]
             if len(rows):
-                yield _conserved_table(source, str(level), verdict, rows)
+                ways = "opposite ways" if verdict == "opposite" else "the same way"
+                parts = {"ways": ways, "level": str(level), "head": str(level).capitalize()}
+                yield table_of(source, "conserved", rows, folded=verdict == "same", **parts)
 
 
 def _conserved_picture(source: ResultSource, level: str, part: pd.DataFrame) -> Picture:
     opposite = part.loc[part["verdict"] == "opposite", "group"].astype(str).value_counts()
-    plainly = "Nowhere do they point opposite ways."
-    told: Content = plainly
+    told: Content = "Nowhere do they point opposite ways."
     if len(opposite):
         most = min(opposite[opposite == opposite.max()].index)
-        plainly = f"Most often opposite: {most}."
         told = say("Most often opposite: {group}.", group=_group(source, part, most))
-    return Picture(
-        f"conserved_by_{level.replace(' ', '_')}_{source.name}",
-        partial(conserved_figures.conserved_figure, source.table("conserved"), level=level),
-        f"Tiles: how well each feature tells a {level} from the rest, mouse beside human. "
-        + plainly,
-        say(
-            "How well each feature tells a {level} from the rest (AUC), in mouse and in human. "
-            "Tiles of one colour mean the same in both; frames mark where the species point "
-            "opposite ways. {told}",
-            level=level,
-            told=told,
-        ),
-    )
+    draw = partial(conserved_figures.conserved_figure, source.table("conserved"), level=level)
+    name = f"conserved_by_{level.replace(' ', '_')}_{source.name}"
+    return picture_of(source, "conserved", draw, name=name, told=told, level=level)
 
 
 def _verdict_counts(source: ResultSource, level: str, part: pd.DataFrame) -> TableBlock:
@@ -298,29 +203,6 @@ def _group(source: ResultSource, part: pd.DataFrame, group: str) -> Content:
     return source.rows("conserved", part[part["group"].astype(str) == group])[0].cell("group")
 
 
-def _conserved_table(
-    source: ResultSource, level: str, verdict: str, rows: pd.DataFrame
-) -> TableBlock:
-    kinds = ("mouse", "human", "mouse_balanced", "human_balanced")
-    there = [kind for kind in kinds if f"{kind}_auc" in rows]
-
-    def auc(row: TableRow, kind: str) -> Content:
-        value = row.cell(f"{kind}_auc", digits=2)
-        return say("{value} {ends}", value=value, ends=row.interval(kind, "plain", 2))
-
-    return TableBlock(
-        f"Features that point {'opposite ways' if verdict == 'opposite' else 'the same way'}, "
-        f"by {level}: AUC with 95 % interval",
-        (level.capitalize(), "Feature", *(kind.replace("_", ", ").capitalize() for kind in there)),
-        [
-            (*row.cells("group", "feature"), *(auc(row, kind) for kind in there))
-            for row in source.rows("conserved", rows)
-        ],
-        texts=2,
-        folded=verdict == "same",
-    )
-
-
 def separation_blocks(source: ResultSource) -> Iterator[Block]:
     """How far subclasses are apart."""
     table = source.table("separation")
@@ -332,23 +214,9 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
         for species, part in pairs.groupby("species", sort=False)
     ]
     told = " ".join(f"In {name}, {row['a']} and {row['b']} are closest." for name, row in closest)
-    yield picture_telling(
-        told,
-        f"separation_{source.name}",
-        partial(map_figures.separation_figure, table),
-        "Separation of subclasses in the space of sparse components, by species.",
-        "How far subclasses are apart in the space of sparse principal components: silhouette "
-        "of each, d′ of each pair.",
-    )
+    draw = partial(map_figures.separation_figure, table)
+    yield picture_of(source, "separation", draw, told=told)
+    names = {"silhouette": "Silhouette", "d_prime": "d′ between subclasses"}
     for metric, part in table.groupby("metric", sort=False):
-        names = {"silhouette": "Silhouette", "d_prime": "d′ between subclasses"}
-        yield TableBlock(
-            f"{names.get(str(metric), metric)}, with p-values by permutation of labels",
-            ("Species", "Of", "Against", "Value", "p"),
-            [
-                (*row.cells("species", "a", "b", "value"), row.cell("p_value", "p"))
-                for row in source.rows("separation", part)
-            ],
-            texts=3,
-            folded=metric != "silhouette",
-        )
+        folded, shown = metric != "silhouette", names.get(str(metric), str(metric))
+        yield table_of(source, "separation", part, folded=folded, metric=shown)

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from crosspatch.errors import CrosspatchError
-from crosspatch.reporting.numbers import Content, refuse_bare, say
+from crosspatch.reporting.numbers import Content, refuse_bare
 from crosspatch.reporting.style import NARROW, WIDE, save_figure
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
@@ -110,13 +110,6 @@ class Picture:
     #: narrow screen the reader moves it from side to side.
     large: bool = False
     kind: ClassVar[str] = "picture"
-
-
-def picture_telling(
-    told: str, name: str, draw: Callable[[float], Figure], alt: str, caption: Content
-) -> Picture:
-    """A figure; both of its texts end with what is to be seen in it."""
-    return Picture(name, draw, f"{alt} {told}", say("{caption} {told}", caption=caption, told=told))
 
 
 Block = Heading | Paragraph | Points | Commands | TableBlock | Picture
