@@ -25,8 +25,8 @@ from crosspatch.reporting.numbers import (
     first_by,
     say,
 )
-from crosspatch.reporting.page import Block, Heading, Paragraph, TableBlock
-from crosspatch.reporting.source_blocks import picture_of, table_of
+from crosspatch.reporting.page import Block, Heading, TableBlock
+from crosspatch.reporting.source_blocks import paragraph, picture_of, table_of
 
 #: Tasks in words.
 TASK_WORDS = {
@@ -37,12 +37,6 @@ TASK_WORDS = {
 
 # Panels of a figure that still fits a page.
 _MOST_PANELS = 9
-
-_ORIENTATION = (
-    "Published: arXiv 2603.11000, on other cells (after its own quality control of recordings) "
-    "and other features, with folds that ignore the donor; for orientation, not a like-for-like "
-    "comparison."
-)
 
 
 def cohorts_blocks(sources: Sequence[ResultSource]) -> Iterator[Block]:
@@ -111,15 +105,13 @@ def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
         for key, count in source.settings["cohorts"][species].get("dropped", {}).items()
         if count
     ]
-    yield Paragraph(
-        say(
-            "{species}: {cells} cells of {donors} donors ({dataset}); left out: {reasons}.",
-            species=species.capitalize(),
-            cells=setting("cells"),
-            donors=setting("donors"),
-            dataset=setting("dataset"),
-            reasons=enumerated(reasons) if reasons else "none",
-        )
+    yield paragraph(
+        "left_out",
+        species=species.capitalize(),
+        cells=setting("cells"),
+        donors=setting("donors"),
+        dataset=setting("dataset"),
+        reasons=enumerated(reasons) if reasons else "none",
     )
 
 
@@ -135,7 +127,7 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
     unknown = () if published else ("published_macro_f1", "published_accuracy")
     yield table_of(source, "scores", without=unknown)
     if published:
-        yield Paragraph(_ORIENTATION)
+        yield paragraph("orientation")
     if len(source.table("comparisons")):
         yield from _compared(source, " ".join(_tied_in_words(source, task) for task in best))
 
@@ -154,10 +146,7 @@ def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
         yield table_of(source, "differences", pd.concat(with_best), caption=caption)
     caption = "All paired differences" if several else "Paired differences"
     yield table_of(source, "differences", folded=several, caption=caption)
-    yield Paragraph(
-        "Corrected resampled t-test (Nadeau and Bengio), which allows for training sets that "
-        "overlap. The p-values are not corrected for the number of pairs."
-    )
+    yield paragraph("paired")
 
 
 def best_by_task(source: ResultSource) -> dict[str, TableRow]:
@@ -308,11 +297,7 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
     draw = partial(figures.reliability_figure, reliability)
     yield picture_of(source, "reliability", draw, told=_leaning(reliability))
     yield table_of(source, "calibration")
-    yield Paragraph(
-        "Confident: share of cells with one class in their set that are not called outside the "
-        "reference. Outside: share of cells called so, all of which are true cells of the "
-        "reference; by its definition a twentieth is expected."
-    )
+    yield paragraph("calibration")
     yield from _coverage(source)
     if len(source.table("families")):
         yield table_of(source, "families")

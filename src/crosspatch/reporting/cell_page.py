@@ -106,27 +106,10 @@ def write_pages(
     width: float = WIDE,
     say: Say = lambda line: None,
 ) -> list[Path]:
-    """Write one page per cell, as PNG and SVG, and contributions.csv.
+    """Write one page per cell, as PNG and SVG, and contributions.csv, into a folder.
 
-    Parameters
-    ----------
-    explanations : sequence of CellExplanation
-    out : path
-        Folder; made if it is not there.
-    width : float
-        Inches.
-    say : callable
-        Told of every page.
-
-    Returns
-    -------
-    list of Path
-        What was written, contributions.csv last.
-
-    Raises
-    ------
-    CrosspatchError
-        If something cannot be written.
+    The folder is made if it is not there; `width` is in inches; `say` is told of every page. Gives
+    back what was written, contributions.csv last; a CrosspatchError if something cannot be.
     """
     out = Path(out)
     try:

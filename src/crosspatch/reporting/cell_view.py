@@ -91,14 +91,7 @@ class RecordingView:
 
 
 def recording_view(recording: Recording, analysis: Analysis) -> RecordingView:
-    """What was recorded and measured.
-
-    Parameters
-    ----------
-    recording : Recording
-    analysis : Analysis
-        From `crosspatch.features.analysis.analyse`, of this recording.
-    """
+    """What was recorded, and what the analysis of it measured."""
     rejected: dict[str, list[int]] = {}
     for number, quality in sorted(analysis.qualities.items()):
         for reason in quality.reasons:
@@ -253,15 +246,7 @@ class CellView:
 
 
 def cell_view(explanation: CellExplanation, place: ReferenceMap | str = "") -> CellView:
-    """What a model says of one cell, and why.
-
-    Parameters
-    ----------
-    explanation : CellExplanation
-        From `crosspatch.prediction.explained.explain_cells`.
-    place : ReferenceMap or str
-        The map, or why there is none.
-    """
+    """What a model says of one cell, and why; `place` is the map, or why there is none."""
     cell, model = explanation.cell, explanation.model
     headline, meaning = _answer(cell)
     given = model if cell.subclass else None

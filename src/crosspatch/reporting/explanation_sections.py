@@ -11,15 +11,14 @@ from markupsafe import Markup
 from crosspatch.reporting import (
     agreement_figures,
     conserved_figures,
-    example_figures,
     explanation_figures,
-    loading_figures,
+    family_figures,
     map_figures,
 )
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
-from crosspatch.reporting.source_blocks import picture_of, table_of
+from crosspatch.reporting.source_blocks import paragraph, picture_of, table_of
 
 
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
@@ -95,8 +94,8 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
         draw = partial(map_figures.map_figure, where)
         yield picture_of(source, "map", draw, told=_farthest(where))
     for name, table, draw_one, told in (
-        ("examples", examples, example_figures.examples_figure, _unlike),
-        ("loadings", loadings, loading_figures.loadings_figure, _told_by_one),
+        ("examples", examples, family_figures.examples_figure, _unlike),
+        ("loadings", loadings, family_figures.loadings_figure, _told_by_one),
     ):
         for one in dict.fromkeys(table["species"]) if len(table) else ():
             part = table[table["species"] == one].reset_index(drop=True)
@@ -152,10 +151,7 @@ def conserved_blocks(source: ResultSource) -> Iterator[Block]:
         yield _conserved_picture(source, str(level), part)
         yield _verdict_counts(source, str(level), part)
         if "balanced_verdict" in part:
-            yield Paragraph(
-                "Balanced: every subclass counts alike among the other cells. What is opposite "
-                "only when they do not comes from which cells were collected, not from the cells."
-            )
+            yield paragraph("balanced")
         for verdict in ("opposite", "same"):
             rows = part[part["verdict"] == verdict]
             if len(rows):

@@ -39,6 +39,7 @@ from crosspatch.reporting.numbers import (
     Setting,
     checksum,
     code,
+    described,
     enumerated,
     open_results,
     say,
@@ -53,6 +54,7 @@ from crosspatch.reporting.page import (
     TableBlock,
     write_page,
 )
+from crosspatch.reporting.source_blocks import paragraph
 from crosspatch.telling import Progress
 
 _TITLE = "Transcriptomic subclass from patch-clamp recordings"
@@ -73,18 +75,6 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]]
     ("cells", "The cells and their features", EXPLANATION, pictures_blocks),
 )
 
-# What a report can hold, in words, and the command that makes it; its last word is the folder.
-_MAKES = {
-    "results": ("scores of models", "run --out results"),
-    "gain-from-mouse": ("the gain from mouse", "run --task transfer --out transfer"),
-    "learning-curve": ("the learning curve", "learning-curve --out learning-curve"),
-    "calibration": (
-        "calibration",
-        "run --calibration --task human --models vote --out calibration",
-    ),
-    "explanation": ("explanations", "explain-models --out explanation"),
-}
-
 _METHOD = (
     "Schwider, Ramezani: Cross-Species Transfer Learning for Electrophysiology-to-Transcriptomics "
     "Mapping in Cortical GABAergic Interneurons. arXiv 2603.11000 (2026): the method, and the "
@@ -103,30 +93,11 @@ def write_report(
 ) -> list[Path]:
     """Write one page about result folders, and its figures beside it.
 
-    Parameters
-    ----------
-    folders : sequence of path
-        Of any kind: benchmarks, learning curves, explanations. Several of one kind stand one
-        below the other, under the names of the folders.
-    out : path
-        The page, ``.html``. Figures go to ``<stem>_figures`` beside it, as PNG and SVG.
-    progress : callable, optional
-        Told how many figures are done, of how many.
-
-    Returns
-    -------
-    list of Path
-        Files that were written, the page first.
-
-    Raises
-    ------
-    CrosspatchError
-        If a folder holds no results or unfinished ones, real and simulated cells are mixed, or
-        the report cannot be written.
-
-    Examples
-    --------
-    >>> write_report(["results"], "report.html")  # doctest: +SKIP
+    The folders are of any kind: benchmarks, learning curves, explanations. Several of one kind
+    stand one below the other, under their names. Figures go to ``<stem>_figures`` beside the page,
+    as PNG and SVG. Gives back the files that were written, the page first. A CrosspatchError if a
+    folder holds no results or unfinished ones, real and simulated cells are mixed, or the report
+    cannot be written.
     """
     sources = _read_sources(folders)
     kinds = {
@@ -178,38 +149,18 @@ def _labelled(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _about(sources: Sequence[ResultSource]) -> Iterator[Block]:
-    yield Paragraph(
-        "Which transcriptomic subclass a cortical interneuron belongs to is learned from "
-        "recordings of cells that were sequenced too (Patch-seq), and tested on cells that the "
-        "models have not seen."
-    )
+    yield paragraph("question")
     for source in sources:
         yield Paragraph(_done(source))
     unverified = sorted({species for source in sources for species in _unverified(source)})
     if unverified:
-        yield Paragraph(
-            say(
-                "The source files of the cells of {species} are not the pinned versions "
-                "(option 'unverified'): the numbers need not agree with those of others.",
-                species=enumerated(unverified),
-            ),
-            "warning",
-        )
+        yield paragraph("unverified", "warning", species=enumerated(unverified))
 
 
 def _unverified(source: ResultSource) -> list[str]:
     """Species of the cohorts whose source files are not the pinned versions."""
     cohorts = source.settings.get("cohorts", {}).items()
     return [name for name, each in cohorts if each.get("sha256") and not each.get("verified", True)]
-
-
-_DONE = {
-    BENCHMARK: "scores of {models}{tasks}",
-    LEARNING_CURVE: "scores of {models} with few and with many labelled human cells, with and "
-    "without mouse cells",
-    EXPLANATION: "what decides in {models}: scores without each family of features, and attention "
-    "where a model has it",
-}
 
 
 def _done(source: ResultSource) -> Markup:
@@ -231,7 +182,7 @@ def _done(source: ResultSource) -> Markup:
     return say(
         "Folder {folder}: {what}{trained}{cohorts}. {more}",
         folder=code(source.label),
-        what=say(_DONE[source.kind], models=models, tasks=tasks),
+        what=say(described("blocks")["done"][source.kind], models=models, tasks=tasks),
         trained=", trained and calibrated as by crosspatch train"
         * bool(settings.get("calibration")),
         cohorts=say("; {cohorts}", cohorts=enumerated(cohorts)) if cohorts else "",
@@ -270,17 +221,12 @@ def _missing(
     there = {name for name, blocks in made.items() if blocks}
     if "learning-curve" in there:
         there.add("gain-from-mouse")
-    lacking = [made for name, made in _MAKES.items() if name not in there]
+    makes = described("blocks")["makes"]
+    lacking = [made for name, made in makes.items() if name not in there]
     if not lacking:
         return
     what, commands = zip(*lacking, strict=True)
-    yield Paragraph(
-        say(
-            "No results were given for {what}. These commands make them; give their folders to "
-            "crosspatch report together with the others.",
-            what=enumerated(what, "or"),
-        )
-    )
+    yield paragraph("missing", what=enumerated(what, "or"))
     names = [source.label for source in sources] + [words.split()[-1] for words in commands]
     report = shlex.join(["report", *names, "--out", "report.html"])
     yield Commands([f"crosspatch {words}" for words in (*commands, report)])

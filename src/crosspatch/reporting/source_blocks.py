@@ -1,4 +1,4 @@
-"""Figures and tables about a result folder, as ``data/blocks.toml`` describes them."""
+"""Figures, tables and paragraphs of a report, as ``data/blocks.toml`` describes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from crosspatch.reporting.numbers import Content, ResultSource, TableRow, described, say
-from crosspatch.reporting.page import Picture, TableBlock
+from crosspatch.reporting.page import Paragraph, Picture, TableBlock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +61,12 @@ def table_of(
         last_text=about.get("last_text", False),
         folded=folded or about.get("folded", False),
     )
+
+
+def paragraph(key: str, style: str = "plain", **parts: Content) -> Paragraph:
+    """A paragraph in the words of the file; `parts` go into it."""
+    text = described("blocks")["texts"][key]
+    return Paragraph(say(text, **parts) if parts else text, style)
 
 
 def cut_in_words(cut: str) -> str:
