@@ -8,13 +8,7 @@ from functools import partial
 import pandas as pd
 from markupsafe import Markup
 
-from crosspatch.reporting import (
-    agreement_figures,
-    conserved_figures,
-    explanation_figures,
-    family_figures,
-    map_figures,
-)
+from crosspatch.reporting import conserved_figures, explanation_figures, family_figures, map_figures
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
@@ -43,7 +37,7 @@ def explanation_blocks(source: ResultSource) -> Iterator[Block]:
             f"{row.name('species')}, {row.name('what')}: {row.name('verdict')}."
             for row in _agreement_on(source, "attention and")
         )
-        draw = partial(agreement_figures.agreement_figure, importance, attention, agreement)
+        draw = partial(explanation_figures.agreement_figure, importance, attention, agreement)
         yield picture_of(source, "agreement", draw, told=verdicts)
     yield table_of(source, "agreement")
 
