@@ -51,6 +51,8 @@ _MOST_BYTES = 12_000_000
 _SHORT, _NOTE = 40, 800
 # Notes in a picture, which breaks them into lines and cuts them itself.
 _LONG_NOTE = 2_000
+# Columns of the table of cells that are text.
+_ANSWER = ("cell", "species", "subclass", "90 % set", "verdict")
 
 
 def write_batch_report(
@@ -285,18 +287,9 @@ def _cells(prediction: Prediction, pages: Mapping[tuple[str, str], str]) -> Iter
         f"The first {len(shown):,} of {len(cells):,} rows; {rest:,} are left out"
         if rest
         else f"All {_count(len(cells), 'row')}",
-        (
-            "cell",
-            "species",
-            "subclass",
-            "90 % set",
-            "verdict",
-            "probability",
-            "p reference",
-            "measured",
-        ),
+        (*_ANSWER, "probability", "p reference", "measured"),
         [_cell_row(each, pages) for each in first],
-        texts=5,
+        texts=len(_ANSWER),
         notes=[_noted(each) for each in first],
     )
 

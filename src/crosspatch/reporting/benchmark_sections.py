@@ -26,14 +26,7 @@ from crosspatch.reporting.numbers import (
     say,
 )
 from crosspatch.reporting.page import Block, Heading, TableBlock
-from crosspatch.reporting.source_blocks import paragraph, picture_of, table_of
-
-#: Tasks in words.
-TASK_WORDS = {
-    "mouse": "mouse cells",
-    "human": "human cells",
-    "transfer": "human cells, with mouse cells to learn from",
-}
+from crosspatch.reporting.source_blocks import in_words, paragraph, picture_of, table_of
 
 # Panels of a figure that still fits a page.
 _MOST_PANELS = 9
@@ -65,24 +58,16 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
     draw = partial(figures.cohorts_figure, table)
     yield picture_of(source, "cohorts", draw, name="cohorts" * (number == 1), told=largest)
     for (species, group), part in table.groupby(["species", "group"], sort=False):
-        if group in _COHORT_GROUPS:
+        if group in ("subclass", "condition", "disease", "missing family"):
             yield table_of(
                 source,
                 "cohorts",
                 part,
                 folded=group != "subclass",
                 species=str(species).capitalize(),
-                group=_COHORT_GROUPS[str(group)],
+                group=in_words("group", group),
                 name="Family" if group == "missing family" else "Name",
             )
-
-
-_COHORT_GROUPS = {
-    "subclass": "by subclass",
-    "condition": "by condition of the slice",
-    "disease": "by disease of the donor",
-    "missing family": "in which a family is missing",
-}
 
 
 def _from_settings(source: ResultSource, species: str) -> TableBlock:
@@ -196,7 +181,7 @@ def confusion_blocks(source: ResultSource) -> Iterator[Block]:
                 told=_confused(here),
                 task=str(task),
                 models=enumerated(chosen),
-                cells=TASK_WORDS.get(str(task), str(task)),
+                cells=in_words("task", task),
             )
 
 

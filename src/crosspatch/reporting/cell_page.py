@@ -286,10 +286,8 @@ def _answer_rows(view: CellView) -> list[_Row]:
             place = parts[0, 0]
         draw_probabilities(view, place)
 
-    def contributions(place: SubFigure) -> None:
-        draw_contributions(view, shares, place)
-
-    return [[_Panel(low, probabilities, 0.9), _Panel(height, contributions, 1.2)]]
+    contributions = _Panel(height, lambda place: draw_contributions(view, shares, place), 1.2)
+    return [[_Panel(low, probabilities, 0.9), contributions]]
 
 
 def _reference_rows(explanation: CellExplanation, view: CellView) -> list[_Row]:

@@ -7,7 +7,7 @@ compute anything of their own. Longer than 400 lines, most of which say what it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING
 
@@ -34,17 +34,11 @@ if TYPE_CHECKING:
 _FEATURES, _UNLIKE = 11, 4
 # Features named as unusual.
 _UNUSUAL = 6
+# What is said of a recording's cell, as JSON has it.
+_RESISTANCES = ("seal", "access_resistance", "bridge")
 
 
 # What was recorded
-
-
-@dataclass(frozen=True)
-class RejectedSweeps:
-    """Sweeps that quality control refused for one reason, by their numbers."""
-
-    reason: str
-    sweeps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,8 @@ class RecordingView:
     sweeps: int
     #: Of them, those of noise, chirps and the like that are not used.
     left_out: int
-    rejected: tuple[RejectedSweeps, ...]
+    #: Numbers of the sweeps that quality control refused, by reason.
+    rejected: Mapping[str, Sequence[int]]
     cell: CellQuality
     first_spikes: tuple[FirstSpike, ...]
     #: Steps of long squares from the smallest, pA; and the spike rate of each, spikes/s.
@@ -69,13 +64,11 @@ class RecordingView:
             "format": self.format,
             "sweeps": self.sweeps,
             "left_out": self.left_out,
-            "rejected": _json(self.rejected),
+            "rejected": [{"reason": r, "sweeps": [*sweeps]} for r, sweeps in self.rejected.items()],
             "cell": {
                 "passed": self.cell.passed,
                 "reasons": list(self.cell.reasons),
-                "seal": _finite(self.cell.seal),
-                "access_resistance": _finite(self.cell.access_resistance),
-                "bridge": _finite(self.cell.bridge),
+                **{name: _finite(getattr(self.cell, name)) for name in _RESISTANCES},
             },
             "first_spikes": [
                 {
@@ -100,7 +93,7 @@ def recording_view(recording: Recording, analysis: Analysis) -> RecordingView:
         format=recording.format,
         sweeps=len(recording.current_clamp) + recording.left_out,
         left_out=recording.left_out,
-        rejected=tuple(RejectedSweeps(reason, tuple(n)) for reason, n in rejected.items()),
+        rejected=rejected,
         cell=analysis.cell,
         first_spikes=tuple(first_spikes(analysis)),
         rates=rates(analysis),
@@ -264,6 +257,10 @@ def cell_view(explanation: CellExplanation, place: ReferenceMap | str = "") -> C
     )
 
 
+def _judging(model: Artifact) -> JudgingModel:
+    return JudgingModel(str(model.about["model"]), model.species, model.layout.name, model.digest)
+
+
 def _answer(cell: PredictedCell) -> tuple[str, str]:
     """The verdict in a line, and what it means."""
     verdict, meaning = cell.verdict, cell.verdict.meaning
@@ -288,10 +285,6 @@ def _warnings(explanation: CellExplanation) -> list[str]:
     return warnings
 
 
-def _judging(model: Artifact) -> JudgingModel:
-    return JudgingModel(str(model.about["model"]), model.species, model.layout.name, model.digest)
-
-
 def _probabilities(explanation: CellExplanation, model: Artifact) -> tuple[ClassProbability, ...]:
     cell, calibration = explanation.cell, model.classifier.calibration_
     by_class = explanation.header["parameters"]["sets"] == "by-class"
@@ -309,20 +302,17 @@ def _probabilities(explanation: CellExplanation, model: Artifact) -> tuple[Class
 def _contributions(explanation: CellExplanation, model: Artifact) -> Contributions:
     table = explanation.contributions
     order = sorted(model.classes, key=lambda name: -explanation.cell.probabilities[name])
-    added: dict[str, dict[str, Contribution]] = {family: {} for family in model.layout.families}
-    for name in order:
-        part = table[table["class"] == name]
-        for family, value, error in zip(
-            part["family"], part["contribution"], part["error"], strict=True
-        ):
-            added[family][name] = Contribution(float(value), float(error))
+    shares = table.set_index(["family", "class"])[["contribution", "error"]].astype(float)
+    found = {key: Contribution(*share) for key, *share in shares.itertuples(name=None)}
+    families = []
+    for family in model.layout.families:
+        classes = {name: found[family, name] for name in order if (family, name) in found}
+        families.append(FamilyContributions(family, bool(classes), classes))
     base = table.drop_duplicates("class").set_index("class")["base"]
     return Contributions(
         classes=tuple(order),
         base={name: float(base[name]) for name in order},
-        families=tuple(
-            FamilyContributions(family, bool(classes), classes) for family, classes in added.items()
-        ),
+        families=tuple(families),
     )
 
 

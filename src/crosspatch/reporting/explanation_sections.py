@@ -12,7 +12,7 @@ from crosspatch.reporting import conserved_figures, explanation_figures, family_
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
-from crosspatch.reporting.source_blocks import paragraph, picture_of, table_of
+from crosspatch.reporting.source_blocks import in_words, paragraph, picture_of, table_of
 
 
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
@@ -52,7 +52,7 @@ def verdicts_in_words(source: ResultSource, what: str) -> list[Markup]:
     return [
         say(
             "{what} ({species}, {model}): {verdict}; rank correlation {r} {ends}.",
-            what=_WHAT.get(row.name("what"), row.name("what").capitalize()),
+            what=in_words("agreement", row.name("what")).capitalize(),
             species="both species" if row.name("species") == "both" else row.name("species"),
             model=row.name("model"),
             verdict=row.cell("verdict"),
@@ -61,15 +61,6 @@ def verdicts_in_words(source: ResultSource, what: str) -> list[Markup]:
         )
         for row in _agreement_on(source, what)
     ]
-
-
-_WHAT = {
-    "attention and permuted": "Attention against the fall when a family is permuted",
-    "attention and removed": "Attention against the fall when a family is removed",
-    "mouse and human, permuted": "Mouse against human, families permuted",
-    "mouse and human, removed": "Mouse against human, families removed",
-    "mouse and human, attention": "Mouse against human, attention",
-}
 
 
 def _top(table: pd.DataFrame, column: str, verb: str) -> str:
@@ -206,7 +197,6 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
     told = " ".join(f"In {name}, {row['a']} and {row['b']} are closest." for name, row in closest)
     draw = partial(map_figures.separation_figure, table)
     yield picture_of(source, "separation", draw, told=told)
-    names = {"silhouette": "Silhouette", "d_prime": "d′ between subclasses"}
     for metric, part in table.groupby("metric", sort=False):
-        folded, shown = metric != "silhouette", names.get(str(metric), str(metric))
+        folded, shown = metric != "silhouette", in_words("metric", metric)
         yield table_of(source, "separation", part, folded=folded, metric=shown)

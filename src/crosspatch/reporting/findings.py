@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from crosspatch.reporting.benchmark_sections import (
-    TASK_WORDS,
     against_best,
     best_by_task,
     gain_in_words,
     mouse_learners,
 )
-from crosspatch.reporting.curve_sections import gains_in_words
+from crosspatch.reporting.curves import gains_in_words
 from crosspatch.reporting.explanation_sections import verdicts_in_words
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, code, enumerated, say
+from crosspatch.reporting.source_blocks import in_words
 
 
 def findings(
@@ -72,7 +72,7 @@ def _best(source: ResultSource, task: str) -> Markup:
         rest = say("; no clear difference from {models}", models=enumerated(tied, "or"))
     return say(
         "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
-        task=TASK_WORDS.get(task, task).capitalize(),
+        task=in_words("task", task).capitalize(),
         best=best,
         score=row.spread("macro_f1"),
         accuracy=row.spread("accuracy"),
@@ -96,7 +96,7 @@ def _coverage(source: ResultSource) -> Iterator[Content]:
             "in a set on average; of {name} they hold it least often, {low}.",
             model=str(model),
             share=whole[0].spread("coverage"),
-            task=TASK_WORDS.get(str(task), str(task)),
+            task=in_words("task", task),
             size=whole[0].cell("set_size_mean", digits=2),
             name=least.name("class"),
             low=least.spread("coverage"),

@@ -182,7 +182,7 @@ def write_page(
             f"{out} is a folder; give the report a file name, such as report.html"
         )
     sections = [section for section in sections if section.blocks]
-    pictures = _pictures(sections)
+    pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
     folder = out.with_name(f"{out.stem}_figures") if beside and pictures else out.parent
     _make(folder)
     tell = progress or (lambda done, total: None)
@@ -198,10 +198,6 @@ def write_page(
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
     return [out, *written]
-
-
-def _pictures(sections: Sequence[Section]) -> list[Picture]:
-    return [b for section in sections for b in section.blocks if isinstance(b, Picture)]
 
 
 def _make(folder: Path) -> None:

@@ -16,22 +16,9 @@ from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK, Settings
 from crosspatch.explanation.explain import EXPLANATION
 from crosspatch.models.registry import model_entry
-from crosspatch.reporting.benchmark_sections import (
-    by_source,
-    calibration_blocks,
-    class_f1_blocks,
-    cohorts_blocks,
-    confusion_blocks,
-    gain_blocks,
-    results_blocks,
-)
-from crosspatch.reporting.curve_sections import curve_blocks
-from crosspatch.reporting.explanation_sections import (
-    conserved_blocks,
-    explanation_blocks,
-    pictures_blocks,
-    separation_blocks,
-)
+from crosspatch.reporting import benchmark_sections as scores
+from crosspatch.reporting import explanation_sections as reasons
+from crosspatch.reporting.curves import curve_blocks
 from crosspatch.reporting.findings import findings
 from crosspatch.reporting.numbers import (
     Content,
@@ -63,29 +50,23 @@ _SIMULATED = "SIMULATED recordings: the results say nothing about real neurons."
 
 # Sections in their order: id, title, kind of folder, what makes its blocks.
 _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]], ...] = (
-    ("results", "Results", BENCHMARK, results_blocks),
-    ("confusion", "Confusion of subclasses", BENCHMARK, confusion_blocks),
-    ("f1-by-subclass", "F1 by subclass", BENCHMARK, class_f1_blocks),
-    ("gain-from-mouse", "Gain from mouse", BENCHMARK, gain_blocks),
+    ("results", "Results", BENCHMARK, scores.results_blocks),
+    ("confusion", "Confusion of subclasses", BENCHMARK, scores.confusion_blocks),
+    ("f1-by-subclass", "F1 by subclass", BENCHMARK, scores.class_f1_blocks),
+    ("gain-from-mouse", "Gain from mouse", BENCHMARK, scores.gain_blocks),
     ("learning-curve", "Learning curve", LEARNING_CURVE, curve_blocks),
-    ("calibration", "Calibration and prediction sets", BENCHMARK, calibration_blocks),
-    ("explanation", "What the models go by", EXPLANATION, explanation_blocks),
-    ("conserved", "What means the same in both species", EXPLANATION, conserved_blocks),
-    ("separation", "Separation of subclasses", EXPLANATION, separation_blocks),
-    ("cells", "The cells and their features", EXPLANATION, pictures_blocks),
+    ("calibration", "Calibration and prediction sets", BENCHMARK, scores.calibration_blocks),
+    ("explanation", "What the models go by", EXPLANATION, reasons.explanation_blocks),
+    ("conserved", "What means the same in both species", EXPLANATION, reasons.conserved_blocks),
+    ("separation", "Separation of subclasses", EXPLANATION, reasons.separation_blocks),
+    ("cells", "The cells and their features", EXPLANATION, reasons.pictures_blocks),
 )
-
-_METHOD = (
-    "Schwider, Ramezani: Cross-Species Transfer Learning for Electrophysiology-to-Transcriptomics "
-    "Mapping in Cortical GABAergic Interneurons. arXiv 2603.11000 (2026): the method, and the "
-    "published numbers."
-)
-_MEASURING = "IPFX, Allen Institute: the measurement of features."
 
 
 def citation() -> tuple[str, ...]:
     """What to cite: the method, the cells, the features."""
-    return (_METHOD, *(each.citation for each in datasets().values()), _MEASURING)
+    cite = described("blocks")["cite"]
+    return (cite["method"], *(each.citation for each in datasets().values()), cite["measuring"])
 
 
 def write_report(
@@ -106,12 +87,12 @@ def write_report(
     }
     made: dict[str, list[Block]] = {}
     for name, _, kind, blocks in _SECTIONS:
-        made[name] = list(by_source(kinds[kind], blocks))
+        made[name] = list(scores.by_source(kinds[kind], blocks))
     found = list(findings(*kinds.values()))
     sections = [
         Section("about", "What was done", list(_about(sources))),
         Section("findings", "Main findings", [Points(found)] if found else []),
-        Section("cohorts", "Cohorts", list(cohorts_blocks(sources))),
+        Section("cohorts", "Cohorts", list(scores.cohorts_blocks(sources))),
         *(Section(name, title, made[name]) for name, title, *_ in _SECTIONS),
         Section("settings", "Settings, versions, checksums", list(_settings(sources))),
         Section("missing", "Not in this report", list(_missing(made, sources))),

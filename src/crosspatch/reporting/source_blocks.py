@@ -69,9 +69,10 @@ def paragraph(key: str, style: str = "plain", **parts: Content) -> Paragraph:
     return Paragraph(say(text, **parts) if parts else text, style)
 
 
-def cut_in_words(cut: str) -> str:
-    """Which test cells of a learning curve a cut has."""
-    return "all test cells" if cut == "all" else cut
+def in_words(kind: str, name: object) -> str:
+    """What a name in a table is in words: of a ``task``, a ``cut``, a ``metric`` and so on."""
+    found: str = described("blocks")["words"][kind].get(str(name), str(name))
+    return found
 
 
 def _auc(row: TableRow, kind: str) -> Content:
@@ -91,6 +92,6 @@ FORMS: dict[str, Callable[[TableRow, str], Content]] = {
     "interval": TableRow.interval,
     "plain interval": partial(TableRow.interval, form="plain"),
     "auc": _auc,
-    "cut": lambda row, column: cut_in_words(row.name(column)),
+    "cut": lambda row, column: in_words("cut", row.name(column)),
     "difference": lambda row, column: f"{row.name(f'{column}_a')} − {row.name(f'{column}_b')}",
 }
