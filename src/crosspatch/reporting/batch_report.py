@@ -319,11 +319,10 @@ def _cell_row(cell: PredictedCell, pages: Mapping[tuple[str, str], str]) -> list
 def _noted(cell: PredictedCell) -> Content:
     """What is wrong with a cell, and notes."""
     quality, notes = clean(cell.quality, _NOTE), clean(cell.text, _NOTE)
-    parts: list[Content] = []
+    parts: list[Content] = [notes] if notes else []
     if quality:
-        parts.append(say("<strong>Fails quality control:</strong> {quality}", quality=quality))
-    if notes:
-        parts.append(notes)
+        fails = say("<strong>Fails quality control:</strong> {quality}", quality=quality)
+        parts.insert(0, fails)
     return say("<bdi>{parts}</bdi>", parts=Markup("; ").join(parts)) if parts else ""
 
 

@@ -1,8 +1,4 @@
-"""Sections of a report on a benchmark: cohorts, scores, differences, confusion, calibration.
-
-Longer than 400 lines: there is one for each kind of table that a benchmark writes, with what it
-says in words.
-"""
+"""Sections of a report on a benchmark: cohorts, scores, differences, confusion, calibration."""
 
 from __future__ import annotations
 

@@ -34,7 +34,16 @@ from crosspatch.reporting.recording_figures import (
     draw_sweeps,
     shown_kinds,
 )
-from crosspatch.reporting.style import LINE, SECOND, TEXT, WIDE, new_figure, save_figure, styled
+from crosspatch.reporting.style import (
+    LINE,
+    SECOND,
+    SIDE_BY_SIDE,
+    TEXT,
+    WIDE,
+    new_figure,
+    save_figure,
+    styled,
+)
 from crosspatch.telling import Say
 
 if TYPE_CHECKING:
@@ -46,11 +55,9 @@ _DPI = 200
 # Stretches of a sweep that are drawn; a panel is not wider than so many points of the page.
 _STRETCHES = 800
 # Sweeps of so many kinds of stimulus stand side by side.
-_SIDE_BY_SIDE = 3
+_KINDS_IN_ROW = 3
 # Lines of notes; a recording can have a hundred.
 _NOTE_LINES = 9
-# Panels stand side by side on a page of at least this width, inches.
-_TWO_COLUMNS = 5.0
 # Colour of what matters less.
 _PALE = "0.35"
 
@@ -86,7 +93,7 @@ def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
         rows += _answer_rows(view)
         rows += _reference_rows(explanation, view)
         rows.append([_notes(view, width, recorded=opened is not None)])
-        if width < _TWO_COLUMNS:
+        if width < SIDE_BY_SIDE:
             rows = [[panel] for row in rows for panel in row]
         heights = [max(panel.height for panel in row) for row in rows]
         figure = new_figure(width, sum(heights))
@@ -258,10 +265,9 @@ def _recording_rows(recording: Recording, analysis: Analysis) -> list[_Row]:
         return _Panel(1.9, draw, 1.5 if kind == LONG_SQUARE else 1.0)
 
     view = recording_view(recording, analysis)
-    rows = in_rows([sweeps(kind) for kind in shown_kinds(analysis)], _SIDE_BY_SIDE)
-    measured = []
-    if view.first_spikes:
-        spikes = view.first_spikes
+    rows = in_rows([sweeps(kind) for kind in shown_kinds(analysis)], _KINDS_IN_ROW)
+    spikes, measured = view.first_spikes, []
+    if spikes:
         measured.append(_Panel(1.6, lambda place: draw_first_spikes(spikes, place.subplots())))
     if len(view.rates[0]):
         measured.append(_Panel(1.6, lambda place: draw_rates(view.rates, place.subplots())))
@@ -293,15 +299,14 @@ def _answer_rows(view: CellView) -> list[_Row]:
 def _reference_rows(explanation: CellExplanation, view: CellView) -> list[_Row]:
     if explanation.model is None:
         return []
-    reference = explanation.model.classifier.reference_
     panels = []
     values = [each for each in view.values if each.telling]
     if values:
-        height = 0.85 + 0.19 * len(values) + 0.05
+        height = 0.9 + 0.19 * len(values)
         panels.append(_Panel(height, lambda place: draw_values(values, place), 1.15))
     plane = None
     if view.cell.verdict != Verdict.INSUFFICIENT:
-        plane = discriminant_plane(reference, explanation.values)
+        plane = discriminant_plane(explanation.model.classifier.reference_, explanation.values)
     if plane is not None:
         panels.append(_Panel(3.0, lambda place: draw_plane(view, plane, place), 0.85))
     return [panels] if panels else []

@@ -164,33 +164,29 @@ def _scalar_loadings(loadings: pd.DataFrame, width: float) -> Figure:
         across = cell * counts[name]
         axes.text(left + across / 2, key + 0.12, name, ha="center", va="center", fontsize=LARGE)
         own = loadings[loadings["species"] == name]
-        for family, part in own.groupby("family", sort=False):
-            _draw_family_loadings(axes, part, str(family), rows, left, top, cell)
+        for _, part in own.groupby("family", sort=False):
+            _draw_family_loadings(axes, part, rows, (left, top), cell)
         left += across + gap
     return figure
 
 
 def _draw_family_loadings(
-    axes: Axes,
-    part: pd.DataFrame,
-    family: str,
-    rows: FeatureRows,
-    left: float,
-    top: float,
-    cell: float,
+    axes: Axes, part: pd.DataFrame, rows: FeatureRows, corner: tuple[float, float], cell: float
 ) -> None:
+    """Tiles so many inches wide, below and right of a corner, under the shares of the variance."""
     from matplotlib import colormaps
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
-    colours = colormaps["RdBu_r"]
+    (left, top), colours = corner, colormaps["RdBu_r"]
     components = sorted(part["component"].unique())
     shares = part.groupby("component")["variance"].first()
     labels = [f"{shares[component] * 100:.0f}" for component in components]
     labels[0] += " %"
     if all(width_of(label) < cell for label in labels):
+        y = top + rows.headings[str(part["family"].iloc[0])][0]
         for number, label in enumerate(labels):
-            x, y = left + (number + 0.5) * cell, top + rows.headings[family][0]
+            x = left + (number + 0.5) * cell
             axes.text(x, y, label, ha="center", va="center", color="0.35")
     tiles = []
     for feature, component, loading in zip(
@@ -198,9 +194,9 @@ def _draw_family_loadings(
     ):
         above, height, _ = rows.features[feature]
         tile = min(height, ROW) - 0.02
-        corner = left + components.index(component) * cell, top + above + (height - tile) / 2
+        at = left + components.index(component) * cell, top + above + (height - tile) / 2
         colour = colours((loading + 1) / 2) if np.isfinite(loading) and loading else "0.95"
-        tiles.append(Rectangle(corner, cell - 0.02, tile, facecolor=colour, edgecolor="none"))
+        tiles.append(Rectangle(at, cell - 0.02, tile, facecolor=colour, edgecolor="none"))
     axes.add_collection(PatchCollection(tiles, match_original=True), autolim=False)
 
 

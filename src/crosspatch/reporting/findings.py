@@ -24,40 +24,34 @@ def findings(
     explanations: Sequence[ResultSource],
 ) -> Iterator[Content]:
     """What a reader should take home; each finding only where there are results for it."""
+    for title, sentences in _by_title(benchmarks, curves, explanations):
+        if sentences:
+            text = Markup("<br>").join(sentences)
+            yield say("<strong>{title}:</strong><br>{text}", title=title, text=text)
+
+
+def _by_title(
+    benchmarks: Sequence[ResultSource],
+    curves: Sequence[ResultSource],
+    explanations: Sequence[ResultSource],
+) -> Iterator[tuple[Content, Sequence[Content]]]:
     for source in benchmarks:
         where = say(" (folder {name})", name=code(source.label)) if len(benchmarks) > 1 else ""
         best = [_best(source, task) for task in best_by_task(source)]
-        yield _about(say("Best models, mean ± SD over runs{where}", where=where), best)
-    for title, sentences in (
-        ("What mouse is worth", [*_gains(benchmarks, curves)]),
-        ("Prediction sets that aim at 90 %", [s for each in benchmarks for s in _coverage(each)]),
-    ):
-        if sentences:
-            yield _about(title, sentences)
+        yield say("Best models, mean ± SD over runs{where}", where=where), best
+    gains: list[Content] = [
+        gain_in_words(each, n) for each in benchmarks for n in mouse_learners(each)
+    ]
+    yield "What mouse is worth", gains + [s for each in curves for s in gains_in_words(each)]
+    yield "Prediction sets that aim at 90 %", [s for each in benchmarks for s in _coverage(each)]
     for source in explanations:
-        yield from _verdicts(source)
-        yield from _conserved(source)
-
-
-def _gains(benchmarks: Sequence[ResultSource], curves: Sequence[ResultSource]) -> Iterator[Content]:
-    for source in benchmarks:
-        yield from (gain_in_words(source, name) for name in mouse_learners(source))
-    for source in curves:
-        yield from gains_in_words(source)
-
-
-def _verdicts(source: ResultSource) -> Iterator[Content]:
-    for title, what in (
-        ("Attention and what really matters", "attention and"),
-        ("Do families matter alike in both species", "mouse and human"),
-    ):
-        if verdicts := verdicts_in_words(source, what):
-            yield _about(title, verdicts)
-
-
-def _about(title: Content, sentences: Sequence[Content]) -> Markup:
-    text = Markup("<br>").join(sentences)
-    return say("<strong>{title}:</strong><br>{text}", title=title, text=text)
+        of_attention, of_species = (
+            verdicts_in_words(source, what) for what in ("attention and", "mouse and human")
+        )
+        yield "Attention and what really matters", of_attention
+        yield "Do families matter alike in both species", of_species
+        same = "Features that mean the same in mouse and human, by subclass"
+        yield same, [*_conserved(source)]
 
 
 def _best(source: ResultSource, task: str) -> Markup:
@@ -108,24 +102,19 @@ def _conserved(source: ResultSource) -> Iterator[Content]:
     if not len(conserved):
         return
     part = conserved[conserved["level"] == "subclass"]
-    sentences = []
     for group in dict.fromkeys(part["group"].astype(str)):
         where = {"level": "subclass", "group": group}
-        opposite = {"verdict": "opposite"}
+        opposite = where | {"verdict": "opposite"}
         both: Content = ""
         if "balanced_verdict" in conserved:
-            balanced = opposite | {"balanced_verdict": "opposite"}
             both = say(
                 ", {n} of these also when subclasses count alike",
-                n=Rows(source, "conserved", where | balanced),
+                n=Rows(source, "conserved", opposite | {"balanced_verdict": "opposite"}),
             )
-        sentences.append(
-            say(
-                "{group}: {same} the same, {opposite} opposite{both}.",
-                group=group,
-                same=Rows(source, "conserved", where | {"verdict": "same"}),
-                opposite=Rows(source, "conserved", where | opposite),
-                both=both,
-            )
+        yield say(
+            "{group}: {same} the same, {opposite} opposite{both}.",
+            group=group,
+            same=Rows(source, "conserved", where | {"verdict": "same"}),
+            opposite=Rows(source, "conserved", opposite),
+            both=both,
         )
-    yield _about("Features that mean the same in mouse and human, by subclass", sentences)

@@ -30,7 +30,7 @@ _REJECTED = "0.8"
 def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
     """A recording's sweeps by stimulus, its first spikes and its rate-current curve.
 
-    The recording is open, the analysis of it. Sweeps that quality control rejected are grey.
+    The recording is open; the analysis is of it. Sweeps that quality control rejected are grey.
     """
     kinds = stimulus_kinds(analysis)
     columns = max(len(kinds), 2)
