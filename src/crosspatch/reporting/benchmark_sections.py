@@ -100,9 +100,8 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
     """Scores beside the published ones, and paired differences."""
     summary = source.table("summary")
     best = best_by_task(source)
-    names = enumerated(
-        [say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()]
-    )
+    found = [say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()]
+    names = enumerated(found)
     yield picture_of(source, "scores", partial(figures.scores_figure, summary), names=names)
     published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
     unknown = () if published else ("published_macro_f1", "published_accuracy")

@@ -60,6 +60,7 @@ class RecordingView:
     def as_json(self) -> dict[str, object]:
         """As JSON has it: rounded samples, None for NaN."""
         current, rate = self.rates
+        resistances = [(name, float(getattr(self.cell, name))) for name in _RESISTANCES]
         return {
             "format": self.format,
             "sweeps": self.sweeps,
@@ -68,7 +69,7 @@ class RecordingView:
             "cell": {
                 "passed": self.cell.passed,
                 "reasons": list(self.cell.reasons),
-                **{name: _finite(getattr(self.cell, name)) for name in _RESISTANCES},
+                **{name: ohms if math.isfinite(ohms) else None for name, ohms in resistances},
             },
             "first_spikes": [
                 {
@@ -431,10 +432,6 @@ def _json(value: object) -> object:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def rounded(values: NDArray[np.floating], digits: int) -> list[float | None]:

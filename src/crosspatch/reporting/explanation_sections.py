@@ -84,13 +84,11 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
     ):
         for one in dict.fromkeys(table["species"]) if len(table) else ():
             part = table[table["species"] == one].reset_index(drop=True)
-            yield picture_of(
-                source,
-                name,
-                partial(draw_one, part),
-                name=f"{name}_{one}_{source.name}",
-                told=f"{str(one).capitalize()} cells. {told(part)}",
+            seen, file = (
+                f"{str(one).capitalize()} cells. {told(part)}",
+                f"{name}_{one}_{source.name}",
             )
+            yield picture_of(source, name, partial(draw_one, part), name=file, told=seen)
 
 
 def _unlike(examples: pd.DataFrame) -> str:
@@ -137,11 +135,9 @@ def conserved_blocks(source: ResultSource) -> Iterator[Block]:
         yield _verdict_counts(source, str(level), part)
         if "balanced_verdict" in part:
             yield paragraph("balanced")
-        for verdict in ("opposite", "same"):
-            rows = part[part["verdict"] == verdict]
-            if len(rows):
-                ways = "opposite ways" if verdict == "opposite" else "the same way"
-                parts = {"ways": ways, "level": str(level), "head": str(level).capitalize()}
+        for verdict, ways in (("opposite", "opposite ways"), ("same", "the same way")):
+            parts = {"ways": ways, "level": str(level), "head": str(level).capitalize()}
+            if len(rows := part[part["verdict"] == verdict]):
                 yield table_of(source, "conserved", rows, folded=verdict == "same", **parts)
 
 
@@ -160,20 +156,14 @@ def _verdict_counts(source: ResultSource, level: str, part: pd.DataFrame) -> Tab
     kinds = {word.capitalize(): {"verdict": word} for word in _VERDICTS}
     if "balanced_verdict" in part:
         kinds["Opposite, balanced too"] = dict.fromkeys(("verdict", "balanced_verdict"), "opposite")
-    return TableBlock(
-        f"How many features mean the same, by {level}",
-        (level.capitalize(), *kinds),
-        [
-            (
-                _group(source, part, group),
-                *(
-                    Rows(source, "conserved", {"level": level, "group": group} | which)
-                    for which in kinds.values()
-                ),
-            )
-            for group in ordered(part["group"])
-        ],
-    )
+
+    def counts(group: str) -> list[Content]:
+        where = {"level": level, "group": group}
+        numbers = [Rows(source, "conserved", where | which) for which in kinds.values()]
+        return [_group(source, part, group), *numbers]
+
+    caption = f"How many features mean the same, by {level}"
+    return TableBlock(caption, (level.capitalize(), *kinds), [*map(counts, ordered(part["group"]))])
 
 
 _VERDICTS = ("same", "opposite", "mouse only", "human only", "neither")
@@ -191,10 +181,9 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
         return
     pairs = table[table["metric"] == "d_prime"]
     closest = [
-        (species, first_by(part, "value", lowest=True))
-        for species, part in pairs.groupby("species", sort=False)
+        first_by(part, "value", lowest=True) for _, part in pairs.groupby("species", sort=False)
     ]
-    told = " ".join(f"In {name}, {row['a']} and {row['b']} are closest." for name, row in closest)
+    told = " ".join("In {species}, {a} and {b} are closest.".format(**row) for row in closest)
     draw = partial(map_figures.separation_figure, table)
     yield picture_of(source, "separation", draw, told=told)
     for metric, part in table.groupby("metric", sort=False):

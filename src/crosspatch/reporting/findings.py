@@ -22,36 +22,33 @@ def findings(
     benchmarks: Sequence[ResultSource],
     curves: Sequence[ResultSource],
     explanations: Sequence[ResultSource],
-) -> Iterator[Content]:
+) -> list[Content]:
     """What a reader should take home; each finding only where there are results for it."""
-    for title, sentences in _by_title(benchmarks, curves, explanations):
-        if sentences:
-            text = Markup("<br>").join(sentences)
-            yield say("<strong>{title}:</strong><br>{text}", title=title, text=text)
-
-
-def _by_title(
-    benchmarks: Sequence[ResultSource],
-    curves: Sequence[ResultSource],
-    explanations: Sequence[ResultSource],
-) -> Iterator[tuple[Content, Sequence[Content]]]:
+    found: list[tuple[Content, Sequence[Content]]] = []
     for source in benchmarks:
         where = say(" (folder {name})", name=code(source.label)) if len(benchmarks) > 1 else ""
         best = [_best(source, task) for task in best_by_task(source)]
-        yield say("Best models, mean ± SD over runs{where}", where=where), best
+        found.append((say("Best models, mean ± SD over runs{where}", where=where), best))
     gains: list[Content] = [
-        gain_in_words(each, n) for each in benchmarks for n in mouse_learners(each)
+        gain_in_words(s, name) for s in benchmarks for name in mouse_learners(s)
     ]
-    yield "What mouse is worth", gains + [s for each in curves for s in gains_in_words(each)]
-    yield "Prediction sets that aim at 90 %", [s for each in benchmarks for s in _coverage(each)]
+    gains += [gain for source in curves for gain in gains_in_words(source)]
+    found.append(("What mouse is worth", gains))
+    sets = [sentence for source in benchmarks for sentence in _coverage(source)]
+    found.append(("Prediction sets that aim at 90 %", sets))
     for source in explanations:
-        of_attention, of_species = (
-            verdicts_in_words(source, what) for what in ("attention and", "mouse and human")
-        )
-        yield "Attention and what really matters", of_attention
-        yield "Do families matter alike in both species", of_species
+        for title, what in (
+            ("Attention and what really matters", "attention and"),
+            ("Do families matter alike in both species", "mouse and human"),
+        ):
+            found.append((title, verdicts_in_words(source, what)))
         same = "Features that mean the same in mouse and human, by subclass"
-        yield same, [*_conserved(source)]
+        found.append((same, [*_conserved(source)]))
+    return [
+        say("<strong>{title}:</strong><br>{text}", title=title, text=Markup("<br>").join(sentences))
+        for title, sentences in found
+        if sentences
+    ]
 
 
 def _best(source: ResultSource, task: str) -> Markup:

@@ -88,7 +88,7 @@ def write_report(
     made: dict[str, list[Block]] = {}
     for name, _, kind, blocks in _SECTIONS:
         made[name] = list(scores.by_source(kinds[kind], blocks))
-    found = list(findings(*kinds.values()))
+    found = findings(*kinds.values())
     sections = [
         Section("about", "What was done", list(_about(sources))),
         Section("findings", "Main findings", [Points(found)] if found else []),
@@ -185,11 +185,8 @@ def _circumstances(source: ResultSource) -> Iterator[Markup]:
 
 
 def _when(settings: Settings) -> Content:
-    started = settings.get("started")
-    if not started:
-        return ""
     try:
-        day = datetime.datetime.fromisoformat(started)
+        day = datetime.datetime.fromisoformat(settings.get("started") or "")
     except ValueError:
         return ""
     shown = f"{day.day} {day:%B %Y}"
@@ -202,8 +199,7 @@ def _missing(
     there = {name for name, blocks in made.items() if blocks}
     if "learning-curve" in there:
         there.add("gain-from-mouse")
-    makes = described("blocks")["makes"]
-    lacking = [made for name, made in makes.items() if name not in there]
+    lacking = [of for name, of in described("blocks")["makes"].items() if name not in there]
     if not lacking:
         return
     what, commands = zip(*lacking, strict=True)
