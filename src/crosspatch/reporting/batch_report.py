@@ -76,8 +76,7 @@ def write_batch_report(
     while cells were read and judged; those that say why an input `failed` are left out. `when` is
     when the cells were predicted. A CrosspatchError if the file cannot be written.
     """
-    cells = prediction.cells
-    header = prediction.header
+    cells, header = prediction.cells, prediction.header
     # A recording that was not read has nothing to be drawn.
     drawn = [each for each in explanations if each.cell.unread is None]
     pages = {_key(each.cell): f"cell-{k}" for k, each in enumerate(drawn, 1)}

@@ -120,10 +120,7 @@ def differences_figure(comparisons: pd.DataFrame, width: float = WIDE) -> Figure
 def gain_figure(
     comparisons: pd.DataFrame, with_mouse: Iterable[str], width: float = WIDE
 ) -> Figure:
-    """What models that learn from mouse gain over those that do not, with 95 % intervals.
-
-    The comparisons are of one task.
-    """
+    """What models that learn from mouse gain over others in one task, with 95 % intervals."""
     theirs = list(with_mouse)
     panels = []
     for model in theirs:

@@ -70,11 +70,8 @@ def _from_settings(source: ResultSource, species: str) -> TableBlock:
     path = ("cohorts", species, "subclasses")
     there = source.settings["cohorts"][species]["subclasses"]
     names = [name for name in load_taxonomy().subclasses if name in there]
-    return TableBlock(
-        f"{species.capitalize()} cells by subclass",
-        ("Subclass", "Cells"),
-        [(name, Setting(source, (*path, name))) for name in names],
-    )
+    rows = [(name, Setting(source, (*path, name))) for name in names]
+    return TableBlock(f"{species.capitalize()} cells by subclass", ("Subclass", "Cells"), rows)
 
 
 def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
@@ -204,16 +201,12 @@ def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
     )
     draw = partial(figures.class_f1_figure, summary)
     yield picture_of(source, "f1_by_subclass", draw, told=hardest)
-    yield TableBlock(
-        "F1 by subclass, mean ± SD over runs",
-        ("Task", "Model", *names),
-        [
-            (row.name("task"), row.name("model"), *(row.spread(f"f1_{name}") for name in names))
-            for row in source.rows("summary")
-        ],
-        texts=2,
-        folded=True,
-    )
+    rows = [
+        (row.name("task"), row.name("model"), *(row.spread(f"f1_{name}") for name in names))
+        for row in source.rows("summary")
+    ]
+    caption, header = "F1 by subclass, mean ± SD over runs", ("Task", "Model", *names)
+    yield TableBlock(caption, header, rows, texts=2, folded=True)
 
 
 def learns_from_mouse(model: str) -> bool:

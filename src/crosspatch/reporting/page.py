@@ -126,10 +126,7 @@ class Section:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A figure in one width: as lines, and as points.
-
-    Without lines it goes into the page as points.
-    """
+    """A figure in one width, as lines and as points; without lines the page has its points."""
 
     svg: bytes | None
     image: Callable[[], Image]

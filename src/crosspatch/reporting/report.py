@@ -234,12 +234,8 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
     )
     yield Heading("Models")
     models = dict.fromkeys(n for s in sources for n in s.settings.get("models", ()))
-    yield TableBlock(
-        "Models by name",
-        ("Name", "What it is"),
-        [(n, _about_model(n)) for n in models],
-        last_text=True,
-    )
+    about = [(name, _about_model(name)) for name in models]
+    yield TableBlock("Models by name", ("Name", "What it is"), about, last_text=True)
     yield Heading("Please cite")
     yield Points(citation())
 
