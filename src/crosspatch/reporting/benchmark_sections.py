@@ -22,7 +22,7 @@ from crosspatch.reporting.numbers import (
     say,
 )
 from crosspatch.reporting.page import Block, Heading, TableBlock
-from crosspatch.reporting.source_blocks import in_words, paragraph, picture_of, table_of
+from crosspatch.reporting.source_blocks import paragraph, source_picture, source_table, wording
 
 # Panels of a figure that still fits a page.
 _MOST_PANELS = 9
@@ -52,16 +52,16 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
         for species, part in table[table["group"] == "subclass"].groupby("species", sort=False)
     )
     draw = partial(figures.cohorts_figure, table)
-    yield picture_of(source, "cohorts", draw, name="cohorts" * (number == 1), told=largest)
+    yield source_picture(source, "cohorts", draw, name="cohorts" * (number == 1), told=largest)
     for (species, group), part in table.groupby(["species", "group"], sort=False):
         if group in ("subclass", "condition", "disease", "missing family"):
-            yield table_of(
+            yield source_table(
                 source,
                 "cohorts",
                 part,
                 folded=group != "subclass",
                 species=str(species).capitalize(),
-                group=in_words("group", group),
+                group=wording("group", group),
                 name="Family" if group == "missing family" else "Name",
             )
 
@@ -99,10 +99,10 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
     best = best_by_task(source)
     found = [say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()]
     names = enumerated(found)
-    yield picture_of(source, "scores", partial(figures.scores_figure, summary), names=names)
+    yield source_picture(source, "scores", partial(figures.scores_figure, summary), names=names)
     published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
     unknown = () if published else ("published_macro_f1", "published_accuracy")
-    yield table_of(source, "scores", without=unknown)
+    yield source_table(source, "scores", without=unknown)
     if published:
         yield paragraph("orientation")
     if len(source.table("comparisons")):
@@ -112,7 +112,7 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
 def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
     comparisons = source.table("comparisons")
     draw = partial(figures.differences_figure, comparisons)
-    yield picture_of(source, "differences", draw, told=tied)
+    yield source_picture(source, "differences", draw, told=tied)
     several = len(comparisons) > figures.MOST_PAIRS
     if several:
         with_best = [
@@ -120,9 +120,9 @@ def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
             for _, part in comparisons.groupby("task", sort=False)
         ]
         caption = "Paired differences with the best model of each task"
-        yield table_of(source, "differences", pd.concat(with_best), caption=caption)
+        yield source_table(source, "differences", pd.concat(with_best), caption=caption)
     caption = "All paired differences" if several else "Paired differences"
-    yield table_of(source, "differences", folded=several, caption=caption)
+    yield source_table(source, "differences", folded=several, caption=caption)
     yield paragraph("paired")
 
 
@@ -165,7 +165,7 @@ def confusion_blocks(source: ResultSource) -> Iterator[Block]:
         for first in range(0, len(models), _MOST_PANELS):
             chosen = models[first : first + _MOST_PANELS]
             here = part[part["model"].isin(chosen)]
-            yield picture_of(
+            yield source_picture(
                 source,
                 "confusion",
                 partial(figures.confusion_figure, here),
@@ -173,7 +173,7 @@ def confusion_blocks(source: ResultSource) -> Iterator[Block]:
                 told=_confused(here),
                 task=str(task),
                 models=enumerated(chosen),
-                cells=in_words("task", task),
+                cells=wording("task", task),
             )
 
 
@@ -200,7 +200,7 @@ def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
         for task, row in best_by_task(source).items()
     )
     draw = partial(figures.class_f1_figure, summary)
-    yield picture_of(source, "f1_by_subclass", draw, told=hardest)
+    yield source_picture(source, "f1_by_subclass", draw, told=hardest)
     rows = [
         (row.name("task"), row.name("model"), *(row.spread(f"f1_{name}") for name in names))
         for row in source.rows("summary")
@@ -241,8 +241,8 @@ def gain_blocks(source: ResultSource) -> Iterator[Block]:
         return
     draw = partial(figures.gain_figure, rows, theirs)
     gains = " ".join(gain_in_words(source, name) for name in theirs)
-    yield picture_of(source, "gain_from_mouse", draw, told=gains)
-    yield table_of(source, "differences", rows, caption="With and without mouse")
+    yield source_picture(source, "gain_from_mouse", draw, told=gains)
+    yield source_table(source, "differences", rows, caption="With and without mouse")
 
 
 def gain_in_words(source: ResultSource, model: str) -> str:
@@ -268,12 +268,12 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
         return
     reliability = source.table("reliability")
     draw = partial(figures.reliability_figure, reliability)
-    yield picture_of(source, "reliability", draw, told=_leaning(reliability))
-    yield table_of(source, "calibration")
+    yield source_picture(source, "reliability", draw, told=_leaning(reliability))
+    yield source_table(source, "calibration")
     yield paragraph("calibration")
     yield from _coverage(source)
     if len(source.table("families")):
-        yield table_of(source, "families")
+        yield source_table(source, "families")
 
 
 def _leaning(reliability: pd.DataFrame) -> str:
@@ -297,8 +297,8 @@ def _coverage(source: ResultSource) -> Iterator[Block]:
         for sets, name in zip(low["sets"], low["class"], strict=True)
     )
     draw = partial(figures.coverage_figure, coverage)
-    yield picture_of(source, "prediction_sets", draw, told=told)
-    yield table_of(source, "coverage")
+    yield source_picture(source, "prediction_sets", draw, told=told)
+    yield source_table(source, "coverage")
 
 
 def by_source(

@@ -13,7 +13,7 @@ from crosspatch.reporting.labels import ordered, wrapped
 from crosspatch.reporting.numbers import ResultSource, TableRow, enumerated, say
 from crosspatch.reporting.page import Block, Points
 from crosspatch.reporting.panels import columns_for, ends_of, grid, intervals, legend_of_all
-from crosspatch.reporting.source_blocks import in_words, picture_of, table_of
+from crosspatch.reporting.source_blocks import source_picture, source_table, wording
 from crosspatch.reporting.style import ACCENT, GREY, SECOND, THIRD, WIDE, ZERO, plain, styled
 from crosspatch.species import HUMAN, MOUSE
 
@@ -28,20 +28,20 @@ def curve_blocks(source: ResultSource) -> Iterator[Block]:
         return
     if len(source.table("gains")):
         yield from _gain_blocks(source)
-    yield table_of(source, "learning_curve")
+    yield source_table(source, "learning_curve")
 
 
 def _gain_blocks(source: ResultSource) -> Iterator[Block]:
     summary, gains = source.table("summary"), source.table("gains")
     told = _without_digits(gains)
     draw = partial(learning_curve_figure, summary, gains)
-    yield picture_of(source, "learning_curve", draw, told=told)
+    yield source_picture(source, "learning_curve", draw, told=told)
     draw = partial(gains_figure, gains)
-    yield picture_of(source, "gains_by_labelled_cells", draw, told=told)
+    yield source_picture(source, "gains_by_labelled_cells", draw, told=told)
     if sentences := gains_in_words(source):
         yield Points(sentences)
     for cut, part in gains.groupby("cut", sort=False):
-        yield table_of(source, "gains", part, folded=cut != "all", cut=in_words("cut", cut))
+        yield source_table(source, "gains", part, folded=cut != "all", cut=wording("cut", cut))
 
 
 def _pairs(gains: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -152,7 +152,7 @@ def gains_figure(gains: pd.DataFrame, width: float = WIDE) -> Figure:
             delta, ends = part["delta_macro_f1"], ends_of(part)
             intervals(axes, at, delta, marker, colour, who, yerr=ends)
         _by_count(axes, counts)
-        axes.set(title=in_words("cut", cut), ylabel="gain in macro-F1")
+        axes.set(title=wording("cut", cut), ylabel="gain in macro-F1")
     legend_of_all(figure, panels)
     return figure
 

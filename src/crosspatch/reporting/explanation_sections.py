@@ -12,7 +12,7 @@ from crosspatch.reporting import conserved_figures, explanation_figures, family_
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
-from crosspatch.reporting.source_blocks import in_words, paragraph, picture_of, table_of
+from crosspatch.reporting.source_blocks import paragraph, source_picture, source_table, wording
 
 
 def explanation_blocks(source: ResultSource) -> Iterator[Block]:
@@ -23,13 +23,13 @@ def explanation_blocks(source: ResultSource) -> Iterator[Block]:
     if len(attention):
         told = _top(attention[attention["subclass"] == "all"], "weight", "gives most attention to")
         draw = partial(explanation_figures.attention_figure, attention)
-        yield picture_of(source, "attention", draw, told=told)
+        yield source_picture(source, "attention", draw, told=told)
     if len(importance):
         whole = importance[importance["scope"] == "macro_f1"]
         told = _top(whole[whole["how"] == "permuted"], "drop", "loses most without")
         draw = partial(explanation_figures.importance_figure, importance)
-        yield picture_of(source, "importance", draw, told=told)
-        yield table_of(source, "importance", whole)
+        yield source_picture(source, "importance", draw, told=told)
+        yield source_table(source, "importance", whole)
     if not len(agreement):
         return
     if len(attention) and len(importance):
@@ -38,8 +38,8 @@ def explanation_blocks(source: ResultSource) -> Iterator[Block]:
             for row in _agreement_on(source, "attention and")
         )
         draw = partial(explanation_figures.agreement_figure, importance, attention, agreement)
-        yield picture_of(source, "agreement", draw, told=verdicts)
-    yield table_of(source, "agreement")
+        yield source_picture(source, "agreement", draw, told=verdicts)
+    yield source_table(source, "agreement")
 
 
 def _agreement_on(source: ResultSource, what: str) -> list[TableRow]:
@@ -52,7 +52,7 @@ def verdicts_in_words(source: ResultSource, what: str) -> list[Markup]:
     return [
         say(
             "{what} ({species}, {model}): {verdict}; rank correlation {r} {ends}.",
-            what=in_words("agreement", row.name("what")).capitalize(),
+            what=wording("agreement", row.name("what")).capitalize(),
             species="both species" if row.name("species") == "both" else row.name("species"),
             model=row.name("model"),
             verdict=row.cell("verdict"),
@@ -77,7 +77,7 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
     where, loadings, examples = map(source.table, ("map", "loadings", "examples"))
     if len(where):
         draw = partial(map_figures.map_figure, where)
-        yield picture_of(source, "map", draw, told=_farthest(where))
+        yield source_picture(source, "map", draw, told=_farthest(where))
     for name, table, draw_one, told in (
         ("examples", examples, family_figures.examples_figure, _unlike),
         ("loadings", loadings, family_figures.loadings_figure, _told_by_one),
@@ -88,7 +88,7 @@ def pictures_blocks(source: ResultSource) -> Iterator[Block]:
                 f"{str(one).capitalize()} cells. {told(part)}",
                 f"{name}_{one}_{source.name}",
             )
-            yield picture_of(source, name, partial(draw_one, part), name=file, told=seen)
+            yield source_picture(source, name, partial(draw_one, part), name=file, told=seen)
 
 
 def _unlike(examples: pd.DataFrame) -> str:
@@ -138,7 +138,7 @@ def conserved_blocks(source: ResultSource) -> Iterator[Block]:
         for verdict, ways in (("opposite", "opposite ways"), ("same", "the same way")):
             parts = {"ways": ways, "level": str(level), "head": str(level).capitalize()}
             if len(rows := part[part["verdict"] == verdict]):
-                yield table_of(source, "conserved", rows, folded=verdict == "same", **parts)
+                yield source_table(source, "conserved", rows, folded=verdict == "same", **parts)
 
 
 def _conserved_picture(source: ResultSource, level: str, part: pd.DataFrame) -> Picture:
@@ -149,7 +149,7 @@ def _conserved_picture(source: ResultSource, level: str, part: pd.DataFrame) -> 
         told = say("Most often opposite: {group}.", group=_group(source, part, most))
     draw = partial(conserved_figures.conserved_figure, source.table("conserved"), level=level)
     name = f"conserved_by_{level.replace(' ', '_')}_{source.name}"
-    return picture_of(source, "conserved", draw, name=name, told=told, level=level)
+    return source_picture(source, "conserved", draw, name=name, told=told, level=level)
 
 
 def _verdict_counts(source: ResultSource, level: str, part: pd.DataFrame) -> TableBlock:
@@ -185,7 +185,7 @@ def separation_blocks(source: ResultSource) -> Iterator[Block]:
     ]
     told = " ".join("In {species}, {a} and {b} are closest.".format(**row) for row in closest)
     draw = partial(map_figures.separation_figure, table)
-    yield picture_of(source, "separation", draw, told=told)
+    yield source_picture(source, "separation", draw, told=told)
     for metric, part in table.groupby("metric", sort=False):
-        folded, shown = metric != "silhouette", in_words("metric", metric)
-        yield table_of(source, "separation", part, folded=folded, metric=shown)
+        folded, shown = metric != "silhouette", wording("metric", metric)
+        yield source_table(source, "separation", part, folded=folded, metric=shown)

@@ -15,7 +15,7 @@ from crosspatch.reporting.benchmark_sections import (
 from crosspatch.reporting.curves import gains_in_words
 from crosspatch.reporting.explanation_sections import verdicts_in_words
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, code, enumerated, say
-from crosspatch.reporting.source_blocks import in_words
+from crosspatch.reporting.source_blocks import wording
 
 
 def findings(
@@ -24,31 +24,38 @@ def findings(
     explanations: Sequence[ResultSource],
 ) -> list[Content]:
     """What a reader should take home; each finding only where there are results for it."""
-    found: list[tuple[Content, Sequence[Content]]] = []
-    for source in benchmarks:
-        where = say(" (folder {name})", name=code(source.label)) if len(benchmarks) > 1 else ""
-        best = [_best(source, task) for task in best_by_task(source)]
-        found.append((say("Best models, mean ± SD over runs{where}", where=where), best))
-    gains: list[Content] = [
-        gain_in_words(s, name) for s in benchmarks for name in mouse_learners(s)
-    ]
-    gains += [gain for source in curves for gain in gains_in_words(source)]
-    found.append(("What mouse is worth", gains))
-    sets = [sentence for source in benchmarks for sentence in _coverage(source)]
-    found.append(("Prediction sets that aim at 90 %", sets))
-    for source in explanations:
-        for title, what in (
-            ("Attention and what really matters", "attention and"),
-            ("Do families matter alike in both species", "mouse and human"),
-        ):
-            found.append((title, verdicts_in_words(source, what)))
-        same = "Features that mean the same in mouse and human, by subclass"
-        found.append((same, [*_conserved(source)]))
+    found = [*_of_benchmarks(benchmarks, curves), *_of_explanations(explanations)]
     return [
         say("<strong>{title}:</strong><br>{text}", title=title, text=Markup("<br>").join(sentences))
         for title, sentences in found
         if sentences
     ]
+
+
+def _of_benchmarks(
+    benchmarks: Sequence[ResultSource], curves: Sequence[ResultSource]
+) -> Iterator[tuple[Content, Sequence[Content]]]:
+    for source in benchmarks:
+        where = say(" (folder {name})", name=code(source.label)) if len(benchmarks) > 1 else ""
+        best = [_best(source, task) for task in best_by_task(source)]
+        yield say("Best models, mean ± SD over runs{where}", where=where), best
+    gains: list[Content] = [
+        gain_in_words(s, name) for s in benchmarks for name in mouse_learners(s)
+    ]
+    yield "What mouse is worth", gains + [s for source in curves for s in gains_in_words(source)]
+    yield "Prediction sets that aim at 90 %", [s for each in benchmarks for s in _coverage(each)]
+
+
+def _of_explanations(
+    sources: Sequence[ResultSource],
+) -> Iterator[tuple[Content, Sequence[Content]]]:
+    for source in sources:
+        attention = verdicts_in_words(source, "attention and")
+        yield "Attention and what really matters", attention
+        species = verdicts_in_words(source, "mouse and human")
+        yield "Do families matter alike in both species", species
+        conserved = [*_conserved(source)]
+        yield "Features that mean the same in mouse and human, by subclass", conserved
 
 
 def _best(source: ResultSource, task: str) -> Markup:
@@ -63,7 +70,7 @@ def _best(source: ResultSource, task: str) -> Markup:
         rest = say("; no clear difference from {models}", models=enumerated(tied, "or"))
     return say(
         "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
-        task=in_words("task", task).capitalize(),
+        task=wording("task", task).capitalize(),
         best=best,
         score=row.spread("macro_f1"),
         accuracy=row.spread("accuracy"),
@@ -87,7 +94,7 @@ def _coverage(source: ResultSource) -> Iterator[Content]:
             "in a set on average; of {name} they hold it least often, {low}.",
             model=str(model),
             share=whole[0].spread("coverage"),
-            task=in_words("task", task),
+            task=wording("task", task),
             size=whole[0].cell("set_size_mean", digits=2),
             name=least.name("class"),
             low=least.spread("coverage"),

@@ -39,7 +39,7 @@ Content = str | Shown
 
 
 @cache
-def described(name: str) -> dict[str, dict[str, Any]]:
+def report_data(name: str) -> dict[str, dict[str, Any]]:
     """What a file in ``data`` says: columns that a report needs, or its figures and tables."""
     file = files("crosspatch.reporting") / "data" / f"{name}.toml"
     return tomllib.loads(file.read_text("utf-8"))
@@ -81,7 +81,7 @@ class ResultSource:
             file = self.path / f"{name}.csv"
             if not file.is_file():
                 return pd.DataFrame()
-            self._tables[name] = self._read(file, described("columns")[self.kind].get(name, []))
+            self._tables[name] = self._read(file, report_data("columns")[self.kind].get(name, []))
         return self._tables[name]
 
     def rows(self, name: str, part: pd.DataFrame | None = None) -> list[TableRow]:
@@ -106,7 +106,7 @@ class ResultSource:
 def open_results(path: Path, label: str) -> ResultSource:
     """Open a result folder; an EvaluationError if it is none, of unknown kind, or unfinished."""
     source = ResultSource(path, label, read_settings(path))
-    if source.kind not in described("columns"):
+    if source.kind not in report_data("columns"):
         raise EvaluationError(f"{path} holds results of a kind that is not known: {source.kind}")
     return source
 

@@ -29,10 +29,8 @@ MOST_BYTES = 5_000_000
 
 # A drawing of more bytes than this goes into the page as points, not as lines.
 _MOST_LINES = 60_000
-
 # Points of an inch, as it is saved and in the page.
 _PRINT, _SCREEN = 300, 150
-
 # What figures are made smaller by, one after the other, until the page is small enough.
 _SCALES = (1.0, 0.7, 0.5)
 
@@ -179,7 +177,7 @@ def write_page(
             f"{out} is a folder; give the report a file name, such as report.html"
         )
     sections = [section for section in sections if section.blocks]
-    pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
+    pictures = _pictures(sections)
     folder = out.with_name(f"{out.stem}_figures") if beside and pictures else out.parent
     _make(folder)
     tell = progress or (lambda done, total: None)
@@ -195,6 +193,10 @@ def write_page(
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
     return [out, *written]
+
+
+def _pictures(sections: Sequence[Section]) -> list[Picture]:
+    return [b for section in sections for b in section.blocks if isinstance(b, Picture)]
 
 
 def _make(folder: Path) -> None:

@@ -26,9 +26,9 @@ from crosspatch.reporting.numbers import (
     Setting,
     checksum,
     code,
-    described,
     enumerated,
     open_results,
+    report_data,
     say,
 )
 from crosspatch.reporting.page import (
@@ -45,7 +45,6 @@ from crosspatch.reporting.source_blocks import paragraph
 from crosspatch.telling import Progress
 
 _TITLE = "Transcriptomic subclass from patch-clamp recordings"
-
 _SIMULATED = "SIMULATED recordings: the results say nothing about real neurons."
 
 # Sections in their order: id, title, kind of folder, what makes its blocks.
@@ -65,7 +64,7 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]]
 
 def citation() -> tuple[str, ...]:
     """What to cite: the method, the cells, the features."""
-    cite = described("blocks")["cite"]
+    cite = report_data("blocks")["cite"]
     return (cite["method"], *(each.citation for each in datasets().values()), cite["measuring"])
 
 
@@ -163,7 +162,7 @@ def _done(source: ResultSource) -> Markup:
     return say(
         "Folder {folder}: {what}{trained}{cohorts}. {more}",
         folder=code(source.label),
-        what=say(described("blocks")["done"][source.kind], models=models, tasks=tasks),
+        what=say(report_data("blocks")["done"][source.kind], models=models, tasks=tasks),
         trained=", trained and calibrated as by crosspatch train"
         * bool(settings.get("calibration")),
         cohorts=say("; {cohorts}", cohorts=enumerated(cohorts)) if cohorts else "",
@@ -199,7 +198,7 @@ def _missing(
     there = {name for name, blocks in made.items() if blocks}
     if "learning-curve" in there:
         there.add("gain-from-mouse")
-    lacking = [of for name, of in described("blocks")["makes"].items() if name not in there]
+    lacking = [of for name, of in report_data("blocks")["makes"].items() if name not in there]
     if not lacking:
         return
     what, commands = zip(*lacking, strict=True)

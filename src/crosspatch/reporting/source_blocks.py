@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from markupsafe import Markup
 
-from crosspatch.reporting.numbers import Content, ResultSource, TableRow, described, say
+from crosspatch.reporting.numbers import Content, ResultSource, TableRow, report_data, say
 from crosspatch.reporting.page import Paragraph, Picture, TableBlock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def picture_of(
+def source_picture(
     source: ResultSource,
     key: str,
     draw: Callable[[float], Figure],
@@ -25,14 +25,14 @@ def picture_of(
     **parts: Content,
 ) -> Picture:
     """A figure of a folder, under a name of both unless one is given; `parts` go into its texts."""
-    texts = described("blocks")["pictures"][key]
+    texts = report_data("blocks")["pictures"][key]
     # The texts for those who do not see it have no markup.
     bare = {k: part.striptags() if isinstance(part, Markup) else part for k, part in parts.items()}
     name = name or f"{key}_{source.name}"
     return Picture(name, draw, texts["alt"].format(**bare), say(texts["caption"], **parts))
 
 
-def table_of(
+def source_table(
     source: ResultSource,
     key: str,
     part: pd.DataFrame | None = None,
@@ -42,7 +42,7 @@ def table_of(
     **parts: Content,
 ) -> TableBlock:
     """A table of a folder, or of a `part` of it; `parts` go into its caption and header."""
-    about = described("blocks")["tables"][key]
+    about = report_data("blocks")["tables"][key]
     names = set(source.table(about["of"]))
     absent = {
         column
@@ -65,13 +65,13 @@ def table_of(
 
 def paragraph(key: str, style: str = "plain", **parts: Content) -> Paragraph:
     """A paragraph in the words of the file; `parts` go into it."""
-    text = described("blocks")["texts"][key]
+    text = report_data("blocks")["texts"][key]
     return Paragraph(say(text, **parts) if parts else text, style)
 
 
-def in_words(kind: str, name: object) -> str:
+def wording(kind: str, name: object) -> str:
     """What a name in a table is in words: of a ``task``, a ``cut``, a ``metric`` and so on."""
-    found: str = described("blocks")["words"][kind].get(str(name), str(name))
+    found: str = report_data("blocks")["words"][kind].get(str(name), str(name))
     return found
 
 
@@ -92,6 +92,6 @@ FORMS: dict[str, Callable[[TableRow, str], Content]] = {
     "interval": TableRow.interval,
     "plain interval": partial(TableRow.interval, form="plain"),
     "auc": _auc,
-    "cut": lambda row, column: in_words("cut", row.name(column)),
+    "cut": lambda row, column: wording("cut", row.name(column)),
     "difference": lambda row, column: f"{row.name(f'{column}_a')} − {row.name(f'{column}_b')}",
 }
