@@ -16,10 +16,7 @@ _LIBRARIES = ("numpy", "scipy", "scikit-learn", "imbalanced-learn", "lightgbm", 
 def code_digest(*rooms: str) -> str:
     """Checksum of some rooms of the package: edited code is never served old results.
 
-    Parameters
-    ----------
-    *rooms : str
-        Folders of the package, such as ``models``; `species.py`, which all rooms ask, is always in.
+    `species.py`, which all rooms ask, is always in.
     """
     digest = hashlib.sha256()
     for room in (*rooms, "species.py"):

@@ -130,23 +130,10 @@ def learning_curve(
 ) -> LearningCurve:
     """Score models against the number of labelled human cells, with and without mouse.
 
-    Parameters
-    ----------
-    cohorts : mapping
-        ``human`` and ``mouse`` cohort tables, in one layout.
-    models : sequence of str, optional
-        Of `PAIRS`, keys or values; a model that learns from mouse brings its partner. All by
-        default.
-    protocol : str
-        ``donor`` (20 draws, the default) or ``quick`` (5).
-    alignment, seed, jobs, device, out, progress
-        As in `crosspatch.evaluation.benchmark.benchmark`. Finished draws are stored in `out` and
-        taken over when called again.
-
-    Raises
-    ------
-    EvaluationError, ModelError
-        If a cohort is missing, a model has no place here, or a class has too few cells.
+    The cohorts of both are in one layout. Models are of `PAIRS`, keys or values, by default all;
+    one that learns from mouse brings its partner. Settings are as in
+    `crosspatch.evaluation.benchmark.benchmark`, but the protocol is ``donor`` (20 draws) or
+    ``quick`` (5).
     """
     run = RunSettings(**settings)
     entries = _entries(models)
@@ -184,13 +171,7 @@ def learning_curve(
 
 
 def read_learning_curve(path: str | Path) -> LearningCurve:
-    """Read a folder written by `learning_curve`.
-
-    Raises
-    ------
-    EvaluationError
-        If it is not there, unfinished, damaged, or of another kind.
-    """
+    """Read a folder written by `learning_curve`; EvaluationError if it is not there and whole."""
     settings = read_settings(path, LEARNING_CURVE)
     return LearningCurve(**read_tables(path, CURVE_TABLES), settings=settings)
 

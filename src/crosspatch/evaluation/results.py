@@ -208,18 +208,9 @@ class ResultFolder:
 
 
 def read_settings(path: str | Path, kind: str | None = None) -> Settings:
-    """Settings of a result folder, without its status.
+    """Settings of a result folder, without its status; it may hold any kind of results by default.
 
-    Parameters
-    ----------
-    path : path
-    kind : str, optional
-        What it must hold; anything by default.
-
-    Raises
-    ------
-    EvaluationError
-        If the folder is not there, is damaged, of another kind, or its run was not finished.
+    EvaluationError if it is not there, is damaged, of another kind, or its run was not finished.
     """
     folder = Path(path)
     file = folder / "settings.json"
@@ -241,16 +232,9 @@ def read_settings(path: str | Path, kind: str | None = None) -> Settings:
 
 
 def read_tables(path: str | Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Tables of a result folder by name.
-
-    Raises
-    ------
-    EvaluationError
-        If one is missing or damaged.
-    """
-    folder = Path(path)
+    """Tables of a result folder by name; EvaluationError if one is missing or damaged."""
+    folder, as_text = Path(path), dict.fromkeys(_SETS, str)
     try:
-        as_text = dict.fromkeys(_SETS, str)
         tables = {name: pd.read_csv(folder / f"{name}.csv", dtype=as_text) for name in names}
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{folder}: {error}; run the evaluation again") from error
@@ -262,16 +246,9 @@ def read_tables(path: str | Path, names: Sequence[str]) -> dict[str, pd.DataFram
 
 
 def read_results(path: str | Path) -> BenchmarkResult:
-    """Read a result folder of a benchmark.
-
-    Raises
-    ------
-    EvaluationError
-        If the folder is not there, is damaged, of another kind, or its run was not finished.
-    """
+    """Read a result folder of a benchmark; errors as in `read_settings`."""
     settings = read_settings(path, BENCHMARK)
     tables = read_tables(path, TABLES)
-    more = None
-    if settings.get("calibration"):
-        more = CalibrationTables(**read_tables(path, CALIBRATION_TABLES))
+    with_calibration = bool(settings.get("calibration"))
+    more = CalibrationTables(**read_tables(path, CALIBRATION_TABLES)) if with_calibration else None
     return BenchmarkResult(**tables, settings=settings, calibration=more)

@@ -32,21 +32,9 @@ class Fold:
 def make_folds(
     y: ArrayLike, donors: ArrayLike, protocol: Protocol, task: Task, run: int, seed: int
 ) -> list[Fold]:
-    """The folds of one run.
+    """The folds of one run; runs derive their seeds from `seed`, that of the whole evaluation.
 
-    Parameters
-    ----------
-    y, donors : array of str, shape (cells,)
-    protocol : Protocol
-    task : Task
-    run : int
-    seed : int
-        Seed of the whole evaluation; runs derive theirs from it.
-
-    Raises
-    ------
-    EvaluationError
-        If a class has too few cells or donors for every fold to have it on both sides.
+    EvaluationError if a class has too few cells or donors to be on both sides of every fold.
     """
     y, donors = np.asarray(y), np.asarray(donors)
     _require_enough(y, donors, protocol)

@@ -30,39 +30,16 @@ def load_cohorts(
     jobs: int = 1,
     progress: Stage | None = None,
 ) -> dict[str, anndata.AnnData]:
-    """Load the cohorts that some tasks need.
+    """Load the cohorts that some tasks need, by default all, by their species.
 
-    Parameters
-    ----------
-    names : sequence of str
-        A collection of datasets, such as ``allen``; ``simulated``; or files of cohort tables,
-        one per species.
-    features : str, optional
-        Layout; by default ``shared``, ``gouwens`` for simulated cohorts, and whatever a cohort
-        table has.
-    tasks : sequence of str, optional
-        All by default.
-    data_dir : path, optional
-    verify : bool
-        Whether source files other than the pinned ones are refused.
-    simulate_in : path
-        Folder for simulated recordings.
-    seed, jobs : int
-        Of the simulation.
-    progress : callable, optional
-        Stage of the simulation.
-
-    Returns
-    -------
-    dict
-        Species to cohort table. A species whose dataset cannot give the features is left out.
-
-    Raises
-    ------
-    CohortError
-        If a name is unknown, two tables are of one species, or nothing can give the features.
+    The names are a collection of datasets, such as ``allen``; ``simulated``; or files of cohort
+    tables, one per species. The layout is by default ``shared``, ``gouwens`` for simulated cohorts,
+    and whatever a cohort table has; a species whose dataset cannot give it is left out. Source
+    files other than the pinned ones are refused if asked to `verify`; folder, seed, jobs and
+    progress are those of the simulation.
     """
-    needed = _species_of(tasks)
+    chosen = map(task_named, tasks) if tasks else TASKS.values()
+    needed = list(dict.fromkeys(species for task in chosen for species in task.needs))
     if list(names) == [SIMULATED]:
         simulated = partial(load_simulated, seed=seed, jobs=jobs, progress=progress)
         return {each: simulated(each, features or "gouwens", simulate_in) for each in needed}
@@ -76,12 +53,6 @@ def load_cohorts(
         what = "{data_dir} and {unverified}"
         raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
     return _load_files(names, features)
-
-
-def _species_of(tasks: Sequence[str] | None) -> list[str]:
-    """Species that some tasks need, or all."""
-    chosen = map(task_named, tasks) if tasks else TASKS.values()
-    return list(dict.fromkeys(species for task in chosen for species in task.needs))
 
 
 def _possible(

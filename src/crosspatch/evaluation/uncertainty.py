@@ -113,14 +113,10 @@ def judged_outcome(model: CalibratedClassifier, X: NDArray) -> JudgedOutcome:
 
 
 def predicted_classes(probabilities: ArrayLike, classes: ArrayLike) -> NDArray[np.str_]:
-    """The most probable class of each cell, shape (cells,).
+    """The most probable class of each cell, from probabilities of shape (cells, classes).
 
-    Parameters
-    ----------
-    probabilities : array, shape (cells, classes)
-        NaN for cells with too little of the layout; `REFUSED` stands in place of their class, and
-        counts as a wrong one.
-    classes : array of str, shape (classes,)
+    These are NaN for cells with too little of the layout: `REFUSED` stands in place of their class,
+    and counts as a wrong one.
     """
     p = np.asarray(probabilities, dtype=float)
     best = np.asarray(classes, dtype=str)[np.nan_to_num(p).argmax(axis=1)]
@@ -149,12 +145,8 @@ def prediction_rows(
 def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
     """What a model said of its own training cells when they were held back.
 
-    Each fold is calibrated by the others.
-
-    Returns
-    -------
-    DataFrame
-        One row per cell that has enough of the layout, with the columns of `prediction_rows`.
+    Each fold is calibrated by the others. One row per cell that has enough of the layout, with the
+    columns of `prediction_rows`.
     """
     held = model.held_
     names = [str(name) for name in model.classes_]

@@ -54,30 +54,15 @@ def contributions(
     to zero over the classes. A fuller cell is calibrated otherwise than a sparse one, so that even
     a family that tells nothing can contribute a little.
 
-    Parameters
-    ----------
-    model : classifier
-        Fitted. Of a `CalibratedClassifier` the calibrated probabilities are explained, also of
-        sets of families that alone would be too little to be given a class.
-    X : array, shape (cells, features)
-        NaN where missing.
-    layout : Layout
-    exact_up_to : int
-        With up to so many families all subsets are evaluated; with more, some are drawn.
-    repeats : int
-        How often they are drawn, at least twice; values are the mean.
-    seed : int
-        Of drawing.
+    Of a `CalibratedClassifier` the calibrated probabilities are explained, also of sets of families
+    that alone would be too little to be given a class. With up to `exact_up_to` families all
+    subsets are evaluated; with more, some are drawn, `repeats` times, at least twice; values are
+    the mean.
 
-    Returns
-    -------
-    DataFrame
-        One row per cell, class and family present: ``cell`` (row of X), ``class``, ``family``,
-        ``contribution``, its standard ``error`` (0 where all subsets were evaluated), ``base``,
-        and the ``probability`` of the class. Cells that the model gives no class have no rows.
+    One row per cell, class and family present: ``cell`` (row of X), ``class``, ``family``,
+    ``contribution``, its standard ``error`` (0 where all subsets were evaluated), ``base``, and the
+    ``probability`` of the class. Cells that the model gives no class have no rows.
 
-    References
-    ----------
     Shapley: A value for n-person games. Contributions to the Theory of Games 2 (1953).
     Lundberg, Lee: A unified approach to interpreting model predictions. NeurIPS 2017.
     Covert, Lee: Improving KernelSHAP. AISTATS 2021.

@@ -29,29 +29,13 @@ class Plane:
 
 
 def discriminant_plane(reference: Reference, cell: ArrayLike) -> Plane | None:
-    """The linear discriminants of a reference over what was measured on a cell.
+    """The linear discriminants of a reference over what was measured on a cell, two values or more.
 
-    Nothing is filled in: what the cell lacks is taken out of the distributions of the classes as
-    well, as in `Reference.distance`. So cells that lack different values have different planes.
-    Every class counts alike. Where the classes differ in one direction only, the second one is
-    that in which the cell is farthest from them.
-
-    Parameters
-    ----------
-    reference : Reference
-        Fitted.
-    cell : array, shape (features,)
-        NaN where missing.
-
-    Returns
-    -------
-    Plane or None
-        None where fewer than two values were measured.
-
-    References
-    ----------
-    Rao: The utilization of multiple measurements in problems of biological classification.
-    J. R. Stat. Soc. B 10 (1948).
+    Nothing is filled in: what the cell, shape (features,), lacks is taken out of the distributions
+    of the classes as well, as in `Reference.distance`. So cells that lack different values have
+    different planes. Every class counts alike. Where the classes differ in one direction only, the
+    second one is that in which the cell is farthest from them. See Rao: The utilization of multiple
+    measurements in problems of biological classification. J. R. Stat. Soc. B 10 (1948).
     """
     z = reference.coordinates(np.asarray(cell, dtype=np.float64)[None])[0]
     measured = np.isfinite(z)

@@ -131,31 +131,11 @@ def explain_models(
     that they share, so that they can be compared. Every fit is stored as it is done; called again
     with the same settings, what is stored is taken over. The numbers do not depend on `jobs`.
 
-    Parameters
-    ----------
-    cohorts : mapping
-        Species (``mouse``, ``human``) to its cohort table, all in one layout.
-    models : sequence of str
-        Names from the registry; none that learns from a second species.
-    runs : int, optional
-        Runs of five folds, if not as many as the protocol has.
-    seeds : int
-        Further fits of models with attention in every fold, with other seeds.
-    removed : bool
-        Whether models are fitted again without each family, the most of the time.
-    protocol, alignment, seed, jobs, device, out, progress
-        As in `crosspatch.evaluation.runner.RunSettings`, but the protocol is ``quick`` by default.
-
-    Raises
-    ------
-    EvaluationError, ModelError, CohortError
-        If something that is asked for does not exist or cannot be done with these cohorts.
-
-    Examples
-    --------
-    >>> human = crosspatch.load_cohort("allen-human", layout="shared")  # doctest: +SKIP
-    >>> found = explain_models({"human": human}, models=["boosting"])  # doctest: +SKIP
-    >>> found.tables["importance"].query("scope == 'macro_f1'")  # doctest: +SKIP
+    The cohorts are in one layout; the models learn from one species. There are `runs` runs of five
+    folds, if not as many as the protocol has; `seeds` further fits of models with attention in
+    every fold, with other seeds; and, where `removed`, fits without each family, the most of the
+    time. Settings are as in `crosspatch.evaluation.runner.RunSettings`, but the protocol is
+    ``quick`` by default.
     """
     settings.setdefault("protocol", "quick")
     run = RunSettings(**settings)
@@ -279,10 +259,8 @@ def _tables(
     }
     digests = {species: part.digest for species, part in cells.items()}
     depends = (whole, digests, alignment, seed, version("umap-learn"))
-    return [
-        _Table(title, make, _key(title, *depends))
-        for title, make in _makers(cohorts, cells, alignment, seed).items()
-    ]
+    makers = _makers(cohorts, cells, alignment, seed)
+    return [_Table(title, make, _key(title, *depends)) for title, make in makers.items()]
 
 
 def _makers(

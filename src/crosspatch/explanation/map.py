@@ -57,12 +57,9 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
     `crosspatch.explanation.separation` measures them.
 
     The cells are as `crosspatch.explanation.components.cells_by_species` gives them, at least 10 to
-    fit on; given are the map, the same for the same seed, and the fitted UMAP.
-
-    References
-    ----------
-    McInnes L, Healy J, Melville J (2018) UMAP: uniform manifold approximation and projection for
-    dimension reduction. arXiv 1802.03426.
+    fit on; given are the map, the same for the same seed, and the fitted UMAP. See McInnes, Healy
+    and Melville (2018) UMAP: uniform manifold approximation and projection for dimension reduction.
+    arXiv 1802.03426.
     """
     from umap import UMAP
 
@@ -139,21 +136,9 @@ def reference_map(
 ) -> ReferenceMap:
     """The map of the Allen cells, from the user's cache or made now, which takes a minute.
 
-    Another version of crosspatch, of its libraries or of the tables means another map.
-
-    Parameters
-    ----------
-    layout_name : str
-        A layout that the Allen tables have; species that lack it are not on the map.
-    data_dir : path, optional
-        Data directory with the Allen tables.
-    say : callable
-        Told when making begins, and why a map in the cache is not used or not kept.
-
-    Raises
-    ------
-    CohortError
-        If it must be made and the tables are not there.
+    Another version of crosspatch, of its libraries or of the tables means another map. Species
+    whose tables lack the layout are not on it. The user is told when making begins, and why a map
+    in the cache is not used or not kept. CohortError if it must be made and tables are missing.
     """
     folder = kept_in(layout_name)
     if (folder / MAP_FILE).exists():

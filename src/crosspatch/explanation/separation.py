@@ -76,8 +76,6 @@ def separation(
     the permutations. The table has ``metric``, ``a``, ``b``, ``cells``, ``value`` (NaN where a
     class has too few donors for a d′), ``p_value``, ``permutations`` and ``components``.
 
-    References
-    ----------
     Green DM, Swets JA (1966) Signal detection theory and psychophysics.
     Rousseeuw PJ (1987) Silhouettes. J Comput Appl Math 20:53-65.
     Simpson AJ, Fitter MJ (1973) What is the best index of detectability? Psychol Bull 80:481-488.

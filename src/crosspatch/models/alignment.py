@@ -18,7 +18,6 @@ from crosspatch.models.reference import Reference
 
 #: Fewest cells that are aligned or judged.
 MIN_CELLS = 10
-
 # Chosen on mouse cells and simulated shifts; see benchmarks/adaptation.py.
 _PRIOR_CELLS = 20.0
 _FREEDOM = 10.0
@@ -79,26 +78,9 @@ def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alig
     human, predictions after this were worse than without it (benchmarks/results/adaptation.md).
     The classes of such cells differ each in its own way, or are no longer told apart.
 
-    Parameters
-    ----------
-    X : array, shape (cells, features)
-        In the units of the layout, NaN where missing.
-    reference : Reference
-        Fitted, on a layout of single numbers.
+    The cells, shape (cells, features), are in the units of the reference's layout, which must have
+    single numbers only; what is given back is a copy, NaN where they are NaN.
 
-    Returns
-    -------
-    X : array of float64, shape (cells, features)
-        A copy; NaN where it was NaN.
-    alignment : Alignment
-
-    Raises
-    ------
-    ModelError
-        If the layout has traces, or `X` has another number of features.
-
-    References
-    ----------
     Peel D, McLachlan GJ (2000) Robust mixture modelling using the t distribution. Statistics and
     Computing 10:339-348.
     Saerens M, Latinne P, Decaestecker C (2002) Adjusting the outputs of a classifier to new a

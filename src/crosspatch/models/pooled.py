@@ -46,13 +46,7 @@ class PooledClassifier(ProbabilisticClassifier):
         groups_source: MaybeArray = None,
         unlabelled: MaybeArray = None,
     ) -> PooledClassifier:
-        """Choose the weight and fit; donors of the source are not used.
-
-        Raises
-        ------
-        ModelError
-            If source and target have other classes.
-        """
+        """Choose the weight and fit; donors of the source are not used."""
         X, y, y_source = np.asarray(X, dtype=np.float64), np.asarray(y), np.asarray(y_source)
         require_same_classes(y, y_source)
         source = SequenceInputs(self.layout).fit(X_source).standardised(X_source)

@@ -70,11 +70,6 @@ class TransferClassifier(SequenceClassifierBase):
         """Train on both species; each is standardised by its own training cells.
 
         A network from `pretrain` can be used again, in place of training it on the source.
-
-        Raises
-        ------
-        ModelError
-            If the source lacks a class of the target or has others.
         """
         with self._seeded() as generator:
             codes = self._encode(y)
