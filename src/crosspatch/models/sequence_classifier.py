@@ -217,6 +217,11 @@ class SequenceClassifier(SequenceClassifierBase):
         return logits + self.prior_strength * self.log_prior_ if self.arcface else logits
 
 
+def build_sequence(layout: Layout, attention: bool = True, **how: Any) -> SequenceClassifier:
+    """The classifier with or without attention; the rest is as it takes it."""
+    return SequenceClassifier(layout, network=SequenceSettings(attention=attention), **how)
+
+
 def check_width(X: ArrayLike, layout: Layout) -> NDArray[np.float64]:
     """The array if it has the layout's columns; else a ModelError."""
     X = np.asarray(X, dtype=np.float64)
