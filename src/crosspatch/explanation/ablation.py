@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +21,8 @@ from crosspatch.features.layouts import Layout
 
 #: ``condition`` of the scores with every family as it was measured.
 ALL_PRESENT = "all present"
-
 #: Ways of taking a family away: exchanged among the cells that are tested, or never shown.
 PERMUTED, REMOVED = "permuted", "removed"
-
 #: Permutations of a family whose scores are averaged.
 REPEATS = 10
 
@@ -67,9 +66,8 @@ def layout_without(layout: Layout, family: str) -> tuple[Layout, NDArray[np.intp
             f"layout '{layout.name}' has the family '{family}' only, and nothing is left without "
             "it; use features of several families"
         )
-    kept = [k for k, feature in enumerate(layout.features) if feature.family != family]
-    smaller = Layout(layout.name, tuple(layout.features[k] for k in kept))
-    return smaller, np.array(kept, dtype=np.intp)
+    kept = np.array([k for k, each in enumerate(layout.features) if each.family != family])
+    return Layout(layout.name, tuple(layout.features[k] for k in kept)), kept
 
 
 def scores_of(model: Classifier, tested: HeldOut) -> dict[str, float]:
@@ -135,19 +133,16 @@ def importance_table(results: pd.DataFrame, classes: Sequence[str]) -> pd.DataFr
     F1). Intervals and p-values are of the corrected resampled t-test over folds
     (`crosspatch.evaluation.comparison.corrected_resampled_t`), each row for itself.
     """
+    scopes = {"macro_f1": "macro_f1"} | {name: f"f1_{name}" for name in classes}
     rows = []
-    for (species, features, model), part in results.groupby(
-        ["species", "features", "model"], sort=False
-    ):
+    for place, part in results.groupby(["species", "features", "model"], sort=False):
         share = share_of_tests(part)
-        for how in (PERMUTED, REMOVED):
-            for scope in ("macro_f1", *classes):
-                score = scope if scope == "macro_f1" else f"f1_{scope}"
-                if score not in part or part[score].isna().all():
-                    continue
-                fall = drops(part, how, score)
-                for family in fall.columns:
-                    test = corrected_resampled_t(fall[family], np.zeros(len(fall)), share)
-                    found = (test.delta, test.ci_low, test.ci_high, test.p_value, len(fall))
-                    rows.append((species, features, model, how, family, scope, *found))
+        for how, (scope, score) in product((PERMUTED, REMOVED), scopes.items()):
+            if score not in part or part[score].isna().all():
+                continue
+            fall = drops(part, how, score)
+            for family in fall.columns:
+                test = corrected_resampled_t(fall[family], np.zeros(len(fall)), share)
+                found = (test.delta, test.ci_low, test.ci_high, test.p_value, len(fall))
+                rows.append((*place, how, family, scope, *found))
     return pd.DataFrame(rows, columns=TABLE_COLUMNS["importance"])

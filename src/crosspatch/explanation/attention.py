@@ -22,22 +22,18 @@ EVERY_CLASS = "all"
 
 #: A mean rank correlation from which on two orders of families are said to agree.
 AGREES = 0.5
-
 #: The same for attention of models that differ in their seed alone, which are to be alike.
 STABLE = 0.8
 
 #: With fewer families no rank correlation is computed: two can only be alike or opposite.
 FEWEST_RANKED = 3
-
 #: With fewer families nothing is said: of four, one order in 24 agrees perfectly by chance.
 FEWEST_FAMILIES = 5
-
 #: With fewer families a verdict says how few they are.
 ENOUGH_FAMILIES = 10
 
 #: Share of all orders of the families that may agree as well as those that were found.
 LEVEL = 0.05
-
 #: All orders of so many families are tried; of more, so many drawn ones.
 _ALL_ORDERS_OF, _DRAWN_ORDERS = 8, 20_000
 
@@ -67,7 +63,6 @@ _SAID = {
     ),
 }
 
-
 # Measure to what it gives every family (columns) in every fold (rows), and the share of test cells.
 _Measured = tuple[dict[str, pd.DataFrame], float]
 
@@ -77,17 +72,12 @@ def attends(model: object) -> bool:
 
     A sequence model without attention has weights too: one for the last family, zero for the rest.
     """
-    if not hasattr(model, "attention"):
-        return False
     network = getattr(model, "network", None)
-    return bool(network is None or network.attention)
+    return hasattr(model, "attention") and (network is None or bool(network.attention))
 
 
 def attention_by_class(
-    weights: NDArray[np.floating],
-    y: NDArray[np.str_],
-    classes: Sequence[str],
-    families: Sequence[str],
+    weights: ArrayLike, y: NDArray[np.str_], classes: Sequence[str], families: Sequence[str]
 ) -> list[dict[str, object]]:
     """Mean attention of cells by their true class.
 
@@ -98,14 +88,13 @@ def attention_by_class(
     The weights have shape (cells, families). One row for all cells and for every class that has
     cells, with every family: ``subclass``, ``family``, ``weight`` and ``cells``.
     """
+    weights = np.asarray(weights, dtype=float)
     chosen = {EVERY_CLASS: np.ones(len(y), bool)} | {name: y == name for name in classes}
     return [
         {"subclass": name, "family": family, "weight": weight, "cells": int(rows.sum())}
         for name, rows in chosen.items()
         if rows.any()
-        for family, weight in zip(
-            families, np.asarray(weights, dtype=float)[rows].mean(axis=0).tolist(), strict=True
-        )
+        for family, weight in zip(families, weights[rows].mean(axis=0).tolist(), strict=True)
     ]
 
 
@@ -233,12 +222,9 @@ def verdict(what: str, found: Agreement) -> str:
     agrees, differs = _SAID[what]
     bound = STABLE if what == "attention between seeds" else AGREES
     by_chance = found.p_value > LEVEL  # False where chance is not asked
+    words = differs if found.ci_high < bound else f"not shown that {agrees}"
     if found.spearman >= bound and found.ci_low > 0 and not by_chance:
         words = agrees
-    elif found.ci_high < bound:
-        words = differs
-    else:
-        words = f"not shown that {agrees}"
     return words + in_brackets(remark(found.families, found.spearman))
 
 
@@ -260,9 +246,8 @@ def agreement_table(results: pd.DataFrame, by_fold: pd.DataFrame, seed: int = 0)
     fold see `attention_table`; `seed` is of what is resampled.
     """
     rows = [
-        {"what": what, "species": species, "model": model}
+        {"what": what, "species": species, "model": model, "verdict": verdict(what, found)}
         | vars(found)
-        | {"verdict": verdict(what, found)}
         for what, species, model, found in _agreements(results, by_fold, seed)
     ]
     return pd.DataFrame(rows, columns=TABLE_COLUMNS["agreement"])
@@ -287,21 +272,19 @@ def _agreements(
             found = agreement_of_seeds(_by_seed(theirs), share)
             yield "attention between seeds", species, model, found
     for model, of_species in measured.items():
-        compared = [of_species[each.name] for each in (MOUSE, HUMAN) if each.name in of_species]
-        for what, found in _between(compared, seed):
-            yield what, "both", model, found
+        if MOUSE.name in of_species and HUMAN.name in of_species:
+            for what, found in _between(of_species[MOUSE.name], of_species[HUMAN.name], seed):
+                yield what, "both", model, found
 
 
-def _between(compared: Sequence[_Measured], seed: int) -> Iterator[tuple[str, Agreement]]:
-    """Agreement of two species; of one there is none."""
-    if len(compared) < 2:
-        return
-    (mouse, mouse_share), (human, human_share) = compared
+def _between(a: _Measured, b: _Measured, seed: int) -> Iterator[tuple[str, Agreement]]:
+    """Agreement of two species in what both have measured."""
+    (mouse, mouse_share), (human, human_share) = a, b
     for name in (PERMUTED, REMOVED, "attention"):
         if name in mouse and name in human:
-            a, b = mouse[name], human[name][mouse[name].columns]
-            shares = (mouse_share, human_share)
-            found = agreement_of_species(a.to_numpy(), b.to_numpy(), shares, seed)
+            first, second = mouse[name], human[name][mouse[name].columns]
+            shares = mouse_share, human_share
+            found = agreement_of_species(first.to_numpy(), second.to_numpy(), shares, seed)
             yield f"mouse and human, {name}", found
 
 
@@ -352,8 +335,7 @@ def _share_of_orders(products: NDArray[np.float64], seed: int) -> float:
     """
     n = len(products)
     if n <= _ALL_ORDERS_OF:
-        orders = np.array(list(permutations(range(n))))
-        extra = 0
+        orders, extra = np.array(list(permutations(range(n)))), 0
     else:
         rng = np.random.default_rng(seed)
         orders = rng.permuted(np.tile(np.arange(n), (_DRAWN_ORDERS, 1)), axis=1)
