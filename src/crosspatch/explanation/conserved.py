@@ -24,7 +24,6 @@ from crosspatch.models.sparse_pca import FamilySparsePCA
 
 #: Fewest donors, within a group and outside it, from which an interval is drawn.
 MIN_DONORS = 5
-
 _CONFIDENCE = 0.95
 #: Resamples computed at once; more do not fit the processor's cache.
 _BATCH = 50
@@ -172,9 +171,8 @@ def _measured(cells: Mapping[str, Cells]) -> tuple[list[Feature], dict[str, NDAr
 
 def _of_traces(components: FamilySparsePCA, layout: Layout) -> dict[int, Feature]:
     """Columns of the components that stand for traces, and what they are called."""
-    names = [
-        (family, k) for family, fit in components.fits_.items() for k in np.flatnonzero(fit.kept)
-    ]
+    found = components.fits_.items()
+    names = [(family, k) for family, fit in found for k in np.flatnonzero(fit.kept)]
     # A family that is not in the layout was derived from a trace.
     return {
         column: Feature(f"{family} component {k}", family, "SD")
@@ -191,17 +189,10 @@ def _groups(cells: Mapping[str, Cells], mouse: pd.DataFrame, human: pd.DataFrame
     ]
     if "cross_species_type" in human:
         named = human["cross_species_type"].astype(object)
-        groups += [
-            _Group(
-                "homologous type",
-                name,
-                {
-                    "mouse": mouse["t_type"].isin(types).to_numpy(dtype=bool),
-                    "human": (named == name).to_numpy(dtype=bool),
-                },
-            )
-            for name, types in homologous_types().items()
-        ]
+        for name, types in homologous_types().items():
+            ours, theirs = mouse["t_type"].isin(types), named == name
+            members = {"mouse": ours.to_numpy(dtype=bool), "human": theirs.to_numpy(dtype=bool)}
+            groups.append(_Group("homologous type", name, members))
     return [group for group in groups if all(part.any() for part in group.members.values())]
 
 
@@ -229,32 +220,21 @@ def _species(
         known = np.isfinite(column)
         member, owner = members[known], which[known]
         counts[f] = member.sum(axis=0)
-        fewest[f] = [
-            min(len(np.unique(owner[chosen])), len(np.unique(owner[~chosen])))
-            for chosen in member.T
-        ]
-
-        def measure(
-            weights: NDArray, column: NDArray = column, known: NDArray = known
-        ) -> NDArray[np.float64]:
-            won, totals = pairs_won(column[known], part[known], len(kinds), weights)
-            return _areas(won, totals, inside, of_class)
-
-        areas[f, ..., 0] = measure(np.ones((1, len(owner))))[0]
-        drawn = np.concatenate(
-            [measure(draws[start : start + _BATCH, owner]) for start in range(0, resamples, _BATCH)]
-        )
+        sides = [(owner[chosen], owner[~chosen]) for chosen in member.T]
+        fewest[f] = [min(len(np.unique(side)) for side in both) for both in sides]
+        # All cells once, then the resamples.
+        weights: list[NDArray] = [np.ones((1, len(owner)))]
+        weights += [draws[start : start + _BATCH, owner] for start in range(0, resamples, _BATCH)]
+        won = (pairs_won(column[known], part[known], len(kinds), each) for each in weights)
+        found = [_areas(*each, inside, of_class) for each in won]
+        areas[f, ..., 0] = found[0][0]
         # A resample without a donor of the group says nothing of it.
+        drawn = np.concatenate(found[1:])
         areas[f, ..., 1:] = np.moveaxis(over_rows(tails, drawn), 0, -1)
     return _Areas(areas, counts, fewest)
 
 
-def _areas(
-    won: NDArray[np.float64],
-    totals: NDArray[np.float64],
-    inside: NDArray[np.bool_],
-    of_class: NDArray[np.bool_],
-) -> NDArray[np.float64]:
+def _areas(won: NDArray, totals: NDArray, inside: NDArray, of_class: NDArray) -> NDArray:
     """Plain and balanced areas of every group, shape (weightings, groups, 2)."""
 
     def area(rest: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -96,9 +96,10 @@ def contributions(
             part["base"] = np.tile(base, len(families) * len(here))
             part["probability"] = np.tile(whole, len(families))
             parts.append(part.reset_index())
+    columns = list(CONTRIBUTION_COLUMNS)
     if not parts:
-        return pd.DataFrame(columns=list(CONTRIBUTION_COLUMNS))
-    found = pd.concat(parts, ignore_index=True)[list(CONTRIBUTION_COLUMNS)]
+        return pd.DataFrame(columns=columns)
+    found = pd.concat(parts, ignore_index=True)[columns]
     order = {name: k for k, name in enumerate((*classes, *layout.families))}
     return found.sort_values(
         ["cell", "class", "family"],
@@ -149,9 +150,7 @@ class _Game:
         return values.reshape(len(different), -1)[np.ravel(which)]
 
 
-def _probabilities(
-    model: Classifier, X: NDArray[np.floating], layout: Layout
-) -> NDArray[np.float64]:
+def _probabilities(model: Classifier, X: NDArray, layout: Layout) -> NDArray[np.float64]:
     """Probabilities, of a calibrated model also for cells that have too little for a class."""
     said = np.asarray(model.predict_proba(X), dtype=np.float64)
     little = np.isnan(said).any(axis=1)
@@ -162,9 +161,7 @@ def _probabilities(
     return said
 
 
-def _shapley(
-    game: _Game, exact: bool, repeats: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _shapley(game: _Game, exact: bool, repeats: int, seed: int) -> tuple[NDArray, NDArray]:
     """Shapley values and their standard errors, shape (families, cells x classes).
 
     Kernel SHAP is exact over all subsets. The library's explainers by enumeration and permutation

@@ -74,12 +74,8 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
     fitted = kept & space.complete
     if fitted.sum() < max(_MIN_CELLS, kept.sum() / 2):
         fitted = kept
-    mapper = UMAP(
-        n_neighbors=min(NEIGHBORS, int(fitted.sum()) - 1),
-        min_dist=_MIN_DIST,
-        random_state=seed,
-        n_jobs=1,
-    )
+    neighbours = min(NEIGHBORS, int(fitted.sum()) - 1)
+    mapper = UMAP(n_neighbors=neighbours, min_dist=_MIN_DIST, random_state=seed, n_jobs=1)
     places = np.empty((len(kept), 2))
     places[fitted] = mapper.fit_transform(np.nan_to_num(space.scores[fitted]))
     places[kept & ~fitted] = _over(mapper, space.scores[kept & ~fitted])
@@ -91,14 +87,9 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
         there = enough(moved)
         scores.append(moved[there])
         tables.append(_table(species, cells[species], there, _over(mapper, moved[there])))
-    found = ReferenceMap(
-        table_of("map", tables),
-        np.concatenate(scores),
-        np.concatenate([fitted[kept], *(np.zeros(len(part), dtype=bool) for part in scores[1:])]),
-        space.fit,
-        moments,
-    )
-    return found, mapper
+    by_umap = np.concatenate([fitted[kept], np.zeros(sum(map(len, scores[1:])), dtype=bool)])
+    table = table_of("map", tables)
+    return ReferenceMap(table, np.concatenate(scores), by_umap, space.fit, moments), mapper
 
 
 def _over(mapper: UMAP, scores: NDArray[np.float64]) -> NDArray[np.floating]:
@@ -106,9 +97,7 @@ def _over(mapper: UMAP, scores: NDArray[np.float64]) -> NDArray[np.floating]:
     return mapper.transform(np.nan_to_num(scores)) if len(scores) else np.empty((0, 2))
 
 
-def _table(
-    species: str, cells: Cells, kept: NDArray[np.bool_], places: NDArray[np.floating]
-) -> pd.DataFrame:
+def _table(species: str, cells: Cells, kept: NDArray, places: NDArray) -> pd.DataFrame:
     x, y = places.T.astype(np.float64)
     named = {"cell_id": cells.cell_ids[kept], "species": species, "subclass": cells.y[kept]}
     return pd.DataFrame(named | {"x": x, "y": y})

@@ -28,13 +28,11 @@ from crosspatch.writing import replacing
 
 #: UMAP's own default (McInnes, Healy and Melville 2018).
 NEIGHBORS = 15
-
 #: Cells with fewer of the components are left out of a map.
 MIN_SHARE = 0.5
 
 #: Version of the file's format; another one is refused.
 MAP_FORMAT = 1
-
 #: The one file of a map's folder. Not a skops file, as models are: importing skops imports torch.
 MAP_FILE = "map.npz"
 
@@ -315,9 +313,7 @@ def neighbour_weights(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def geometric_median(
-    points: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def geometric_median(points: NDArray, weights: NDArray) -> NDArray[np.float64]:
     """Where the weighted sum of distances to some points is least, by Weiszfeld's iteration.
 
     The points have shape (cells, points, dimensions), the weights, not all 0, (cells, points). See

@@ -35,15 +35,10 @@ def separation_table(
     """
     parts = []
     for species, space in spaces.items():
-        here, cells = space.complete, space.cells
+        cells, measured = space.cells, (space.scores, space.cells.y, space.cells.donors)
+        whole = (part[space.complete] for part in measured)
         try:
-            part = separation(
-                space.scores[here],
-                cells.y[here],
-                cells.donors[here],
-                permutations=permutations,
-                seed=seed,
-            )
+            part = separation(*whole, permutations=permutations, seed=seed)
         except EvaluationError as error:
             raise EvaluationError(f"{species} cells that have every family: {error}") from error
         parts.append(part.assign(species=species, features=cells.features))
@@ -119,9 +114,7 @@ def _folds(donors: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int
     return rng.permutation(groups)[which]
 
 
-def _permuted(
-    codes: NDArray[np.intp], donors: NDArray[np.str_], rng: np.random.Generator
-) -> Iterator[NDArray[np.intp]]:
+def _permuted(codes: NDArray, donors: NDArray, rng: np.random.Generator) -> Iterator[NDArray]:
     """Labels exchanged among donors of the same size, and within donors; without end."""
     by_size: dict[int, list[NDArray[np.intp]]] = {}
     for donor in np.unique(donors):
@@ -139,11 +132,7 @@ class _Measures:
     """All measures of many labellings of the same cells."""
 
     def __init__(
-        self,
-        points: NDArray[np.float64],
-        folds: NDArray[np.intp],
-        n_classes: int,
-        pairs: list[tuple[int, int]],
+        self, points: NDArray, folds: NDArray, n_classes: int, pairs: list[tuple[int, int]]
     ):
         self.points = points
         self.rows_of_fold = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
