@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
-from itertools import combinations
+from itertools import chain, combinations
 
 import anndata
 import numpy as np
@@ -223,8 +223,8 @@ def _species(
         sides = [(owner[chosen], owner[~chosen]) for chosen in member.T]
         fewest[f] = [min(len(np.unique(side)) for side in both) for both in sides]
         # All cells once, then the resamples.
-        weights: list[NDArray] = [np.ones((1, len(owner)))]
-        weights += [draws[start : start + _BATCH, owner] for start in range(0, resamples, _BATCH)]
+        batches = (draws[start : start + _BATCH, owner] for start in range(0, resamples, _BATCH))
+        weights = chain([np.ones((1, len(owner)))], batches)
         won = (pairs_won(column[known], part[known], len(kinds), each) for each in weights)
         found = [_areas(*each, inside, of_class) for each in won]
         areas[f, ..., 0] = found[0][0]
