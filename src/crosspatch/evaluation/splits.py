@@ -41,15 +41,11 @@ def make_folds(
     for attempt in range(_ATTEMPTS):
         # The first seed is the run's own; donors with many cells can spoil a shuffle.
         shuffle = derived_seed(seed, run) if not attempt else derived_seed(seed, run, 0, attempt)
-        if protocol.by_donor:
-            splits = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=shuffle).split(
-                y, y, donors
-            )
-        elif task.published_hold_out:
-            share = 1 / N_FOLDS
-            splits = StratifiedShuffleSplit(1, test_size=share, random_state=shuffle).split(y, y)
-        else:
-            splits = StratifiedKFold(N_FOLDS, shuffle=True, random_state=shuffle).split(y, y)
+        kind = StratifiedGroupKFold if protocol.by_donor else StratifiedKFold
+        splitter = kind(N_FOLDS, shuffle=True, random_state=shuffle)
+        if task.published_hold_out and not protocol.by_donor:
+            splitter = StratifiedShuffleSplit(1, test_size=1 / N_FOLDS, random_state=shuffle)
+        splits = splitter.split(y, y, donors if protocol.by_donor else None)
         folds = [
             Fold(run, number, train, test, derived_seed(seed, run, number))
             for number, (train, test) in enumerate(splits)
@@ -74,10 +70,8 @@ def _require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:
     """Check that every class has enough cells and donors to be on both sides of every fold."""
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
-        raise EvaluationError(
-            f"the cohort has {len(classes)} class ({', '.join(classes) or 'no cells'}); "
-            "two are needed"
-        )
+        there = f"{len(classes)} class ({', '.join(classes) or 'no cells'})"
+        raise EvaluationError(f"the cohort has {there}; two are needed")
     for name, count in zip(classes, counts, strict=True):
         if count < N_FOLDS:
             raise EvaluationError(

@@ -96,9 +96,7 @@ def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alig
         return X, Alignment(still, (), {}, cells, why)
     shift, error, proportions = _fit(Z, reference)
     found = tuple(_differences(Z, shift, error, reference))
-    shares = {
-        str(name): float(share) for name, share in zip(reference.classes_, proportions, strict=True)
-    }
+    shares = dict(zip(reference.classes_.tolist(), proportions.tolist(), strict=True))
     if not found:
         why = "no feature differs from the reference"
         return X, Alignment(still, found, shares, cells, why)
@@ -134,9 +132,7 @@ def _coordinates(X: NDArray[np.float64], reference: Reference) -> NDArray[np.flo
     return reference.coordinates(np.where(np.isfinite(X), X, np.nan))
 
 
-def _fit(
-    Z: NDArray[np.float64], reference: Reference
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _fit(Z: NDArray, reference: Reference) -> tuple[NDArray, NDArray, NDArray]:
     """Shift and its standard error in coordinates, and class proportions."""
     measured = np.isfinite(Z)
     patterns, which = np.unique(measured[measured.any(axis=1)], axis=0, return_inverse=True)
@@ -185,10 +181,7 @@ def _precision(covariance: NDArray[np.float64], pattern: NDArray[np.bool_]) -> N
 
 
 def _differences(
-    Z: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    error: NDArray[np.float64],
-    reference: Reference,
+    Z: NDArray, shift: NDArray, error: NDArray, reference: Reference
 ) -> list[Difference]:
     spread = np.sqrt(np.diag(reference.covariance_))
     measured = np.isfinite(Z).any(axis=0)

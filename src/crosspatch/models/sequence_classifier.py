@@ -137,6 +137,28 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             raise ModelError(f"a classifier needs two classes, there is only {self.classes_}")
         return codes.astype(np.int64)
 
+    def _prepared(
+        self,
+        X: ArrayLike,
+        codes: NDArray,
+        groups: MaybeArray,
+        fraction: float,
+        unlabelled: MaybeArray,
+    ) -> Prepared:
+        """Split off validation cells, fit the inputs on the rest, and lay both out.
+
+        Where cells without labels are given, the inputs are fitted on them.
+        """
+        X = check_width(X, self.layout)
+        chosen, held = validation_split(codes, groups, fraction, self.random_state)
+        inputs = SequenceInputs(self.layout).fit(X[chosen] if unlabelled is None else unlabelled)
+        train, validation = (
+            on_device(*inputs.sequences(X[rows]), codes[rows], self.device)
+            for rows in (chosen, held)
+        )
+        counts = torch.bincount(train.y, minlength=int(codes.max()) + 1)
+        return Prepared(inputs, train, validation, counts)
+
     def _encoder(self) -> FamilyEncoder:
         widths = [len(columns) for columns in self.layout.columns.values()]
         return FamilyEncoder(widths, self.network or SequenceSettings()).to(self.device)
@@ -181,7 +203,7 @@ class SequenceClassifier(SequenceClassifierBase):
         """Train; part of the cells is held back for early stopping."""
         with self._seeded() as generator:
             codes = self._encode(y)
-            data = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
+            data = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
             network = self._with_new_head(self._encoder())
             self.log_prior_ = torch.log(data.counts / data.counts.sum())
@@ -233,40 +255,12 @@ def check_width(X: ArrayLike, layout: Layout) -> NDArray[np.float64]:
     return X
 
 
-def prepare(
-    model: SequenceClassifierBase,
-    X: ArrayLike,
-    codes: NDArray[np.int64],
-    groups: ArrayLike | None,
-    fraction: float,
-    unlabelled: ArrayLike | None = None,
-) -> Prepared:
-    """Split off validation cells, fit the inputs on the rest, and lay both out.
-
-    Where cells without labels are given, the inputs are fitted on them.
-    """
-    X = check_width(X, model.layout)
-    chosen, held = validation_split(codes, groups, fraction, model.random_state)
-    inputs = SequenceInputs(model.layout).fit(X[chosen] if unlabelled is None else unlabelled)
-    parts = [
-        on_device(*inputs.sequences(X[rows]), codes[rows], model.device) for rows in (chosen, held)
-    ]
-    counts = torch.bincount(parts[0].y, minlength=int(codes.max()) + 1)
-    return Prepared(inputs, parts[0], parts[1], counts)
-
-
 def on_device(
-    values: NDArray[np.float32],
-    present: NDArray[np.bool_],
-    codes: NDArray,
-    device: str | torch.device,
+    values: NDArray, present: NDArray, codes: NDArray, device: str | torch.device
 ) -> TrainingCells:
     """Turn arrays into tensors on a device."""
-    return TrainingCells(
-        torch.from_numpy(values).to(device),
-        torch.from_numpy(present).to(device),
-        torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(device),
-    )
+    parts = values, present, np.asarray(codes, dtype=np.int64)
+    return TrainingCells(*(torch.from_numpy(part).to(device) for part in parts))
 
 
 def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells:
