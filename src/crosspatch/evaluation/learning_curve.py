@@ -35,7 +35,6 @@ from crosspatch.models.validation import inner_folds
 
 #: The task's name, and ``kind`` in the settings of its folder.
 LEARNING_CURVE = CURVE_TASK.name
-
 #: Tables of its folder.
 CURVE_TABLES = ("results", "summary", "gains")
 
@@ -47,19 +46,16 @@ PAIRS = {
     "logistic-pooled": "logistic",
 }
 
-#: Labelled cells of each class; beyond these, all.
-SIZES = (0, 5, 10, 20, 40)
-ALL_CELLS = "all"
-
-#: Draws of a protocol.
-DRAWS = {"donor": 20, "quick": 5}
-
-#: A cut is shown where it has this many cells, and this many of every class.
-CUT_CELLS, CUT_CELLS_OF_CLASS = 100, 10
-
 # They learn from mouse cells alone, where no human cell is labelled.
 _POOLED = ("boosting-pooled", "logistic-pooled")
 
+#: Labelled cells of each class; beyond these, all.
+SIZES = (0, 5, 10, 20, 40)
+ALL_CELLS = "all"
+#: Draws of a protocol.
+DRAWS = {"donor": 20, "quick": 5}
+#: A cut is shown where it has this many cells, and this many of every class.
+CUT_CELLS, CUT_CELLS_OF_CLASS = 100, 10
 # Orders of the training cells tried until every point has inner folds.
 _ATTEMPTS = 200
 

@@ -25,5 +25,4 @@ def scores(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> dict[s
 
 def confusion(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
     """Cells of every true class (rows) by predicted class (columns)."""
-    counts: NDArray[np.int64] = confusion_matrix(y, predicted, labels=list(classes))
-    return counts
+    return confusion_matrix(y, predicted, labels=list(classes))

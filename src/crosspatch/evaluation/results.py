@@ -23,13 +23,11 @@ WHO = ["task", "features", "model", "protocol"]
 
 #: What a run was made with, as ``settings.json`` holds it.
 Settings = Mapping[str, Any]
-
 #: Columns of prediction sets: tuples here, joined in a csv file.
 _SETS = ("set", "class_set")
 
 #: ``kind`` in the settings of a result folder.
 BENCHMARK = "benchmark"
-
 #: Tables of a benchmark's folder, each a csv file.
 TABLES = ("results", "summary", "comparisons", "confusion", "cohorts")
 

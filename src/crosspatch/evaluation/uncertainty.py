@@ -23,13 +23,11 @@ from crosspatch.models.verdicts import Verdict, verdicts
 
 #: Bins of the reliability diagram, of equal width (Guo et al. 2017).
 BINS = 15
-
 #: What stands in place of a class where a cell has too little of the layout.
 REFUSED = Verdict.INSUFFICIENT.value
 
 #: Stimuli by the ending of a family's name, for scalar layouts.
 _OTHER_STIMULI = ("_ramp", "_short_square")
-
 _SCORES_OF_FAMILIES = ["macro_f1", "accuracy", "coverage", "set_size", "refused"]
 
 

@@ -121,15 +121,15 @@ def attention_table(by_fold: pd.DataFrame) -> pd.DataFrame:
 class Agreement:
     """How far two measures put families in the same order."""
 
-    #: Rank correlation and its 95 % interval; NaN where it is not defined.
-    spearman: float
-    ci_low: float
-    ci_high: float
-    #: Share of all orders of the families in which the second measure agrees with the first as well
-    #: or better: what chance can do with so few families. NaN where it is not asked.
-    p_value: float
     families: int
     folds: int
+    #: Rank correlation and its 95 % interval; NaN where it is not defined.
+    spearman: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    #: Share of all orders of the families in which the second measure agrees with the first as well
+    #: or better: what chance can do with so few families. NaN where it is not asked.
+    p_value: float = math.nan
 
 
 def agreement_in_folds(a: ArrayLike, b: ArrayLike, test_share: float, seed: int = 0) -> Agreement:
@@ -146,11 +146,11 @@ def agreement_in_folds(a: ArrayLike, b: ArrayLike, test_share: float, seed: int 
     folds, families = first.shape
     used = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
     if families < FEWEST_RANKED or not used.any():
-        return _nothing(families, folds)
+        return Agreement(families, folds)
     first, second = first[used], second[used]
-    mean, low, high = _interval((first * second).sum(axis=1), test_share)
+    interval = _interval((first * second).sum(axis=1), test_share)
     p_value = _share_of_orders(first.T @ second, seed)
-    return Agreement(mean, low, high, p_value, families, int(used.sum()))
+    return Agreement(families, int(used.sum()), *interval, p_value)
 
 
 def agreement_of_seeds(weights: ArrayLike, test_share: float) -> Agreement:
@@ -163,14 +163,14 @@ def agreement_of_seeds(weights: ArrayLike, test_share: float) -> Agreement:
     weights = np.asarray(weights, dtype=float)
     n_folds, n_seeds, _, families = weights.shape
     if families < FEWEST_RANKED or n_seeds < 2:
-        return _nothing(families, n_folds)
+        return Agreement(families, n_folds)
     ranks = [_ranks(fold.reshape(n_seeds, -1)) for fold in weights]
     pairs = list(combinations(range(n_seeds), 2))
     rho = np.array([np.mean([fold[i] @ fold[j] for i, j in pairs]) for fold in ranks])
     known = rho[np.isfinite(rho)]
     if not len(known):
-        return _nothing(families, n_folds)
-    return Agreement(*_interval(known, test_share), math.nan, families, len(known))
+        return Agreement(families, n_folds)
+    return Agreement(families, len(known), *_interval(known, test_share))
 
 
 def agreement_of_species(
@@ -192,7 +192,7 @@ def agreement_of_species(
     families, folds = parts[0].shape[1], min(len(part) for part in parts)
     ranks = [_ranks(part.mean(axis=0)[None]) for part in parts]
     if families < FEWEST_RANKED or not np.isfinite(ranks).all():
-        return _nothing(families, folds)
+        return Agreement(families, folds)
     rng = np.random.default_rng(seed)
     drawn = []
     for part, share in zip(parts, shares, strict=True):
@@ -204,7 +204,7 @@ def agreement_of_species(
     # Summed as the draws are, so that rounding puts it on neither side of them.
     rho = float((ranks[0] * ranks[1]).sum(axis=1)[0])
     p_value = _share_of_orders(ranks[0].T @ ranks[1], seed)
-    return Agreement(rho, low, high, p_value, families, folds)
+    return Agreement(families, folds, rho, low, high, p_value)
 
 
 def verdict(what: str, found: Agreement) -> str:
@@ -343,7 +343,3 @@ def _share_of_orders(products: NDArray[np.float64], seed: int) -> float:
     sums = products[np.arange(n), orders].sum(axis=1)
     as_good = int((sums >= np.trace(products) - 1e-9).sum())
     return (as_good + extra) / (len(orders) + extra)
-
-
-def _nothing(families: int, folds: int) -> Agreement:
-    return Agreement(math.nan, math.nan, math.nan, math.nan, families, folds)

@@ -113,10 +113,9 @@ class SequenceClassifierBase(ProbabilisticClassifier):
         super().__setstate__(dict(state))
         if "network_" in state:
             self.device = "cpu"
-            self.network_ = self._with_new_head(self._encoder())
+            self.network_ = self._with_new_head(self._encoder()).eval()
             weights = {name: torch.as_tensor(v) for name, v in state["network_"].items()}
             self.network_.load_state_dict(weights)
-            self.network_.eval()
         if "log_prior_" in state:
             self.log_prior_ = torch.as_tensor(state["log_prior_"])
 
