@@ -70,8 +70,7 @@ def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata
             cohort = table.in_layout(cohort, features)
         there = sorted(set(cohort.obs["species"].astype(str)))
         if len(there) > 1:  # counts of what was joined and left out are of both together
-            head = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
-            cohort.uns["crosspatch"] = head
+            cohort.uns["crosspatch"] = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
         for species in there:
             if species in cohorts:
                 raise CohortError(f"{name}: there is already a table of {species} cells; give one")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation import metrics
@@ -25,15 +25,6 @@ ALL_PRESENT = "all present"
 PERMUTED, REMOVED = "permuted", "removed"
 #: Permutations of a family whose scores are averaged.
 REPEATS = 10
-
-
-class Classifier(Protocol):
-    """A fitted classifier."""
-
-    classes_: NDArray[np.str_]
-
-    def predict_proba(self, X: NDArray[np.floating], /) -> NDArray[np.floating]:
-        """Probabilities, shape (cells, classes)."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +61,8 @@ def layout_without(layout: Layout, family: str) -> tuple[Layout, NDArray[np.intp
     return Layout(layout.name, tuple(layout.features[k] for k in kept)), kept
 
 
-def scores_of(model: Classifier, tested: HeldOut) -> dict[str, float]:
-    """Scores of a fitted model.
+def scores_of(model: BaseEstimator, tested: HeldOut) -> dict[str, float]:
+    """Scores of a fitted classifier.
 
     A cell that has nothing of the layout is given no class, which counts as a wrong one, by every
     model alike.
@@ -86,9 +77,9 @@ def scores_of(model: Classifier, tested: HeldOut) -> dict[str, float]:
 
 
 def permuted_scores(
-    model: Classifier, tested: HeldOut, family: str, seed: int, repeats: int = REPEATS
+    model: BaseEstimator, tested: HeldOut, family: str, seed: int, repeats: int = REPEATS
 ) -> dict[str, float]:
-    """Mean scores of a fitted model when cells are given the family of another cell.
+    """Mean scores of a fitted classifier when cells are given the family of another cell.
 
     All columns of the family move together, and so does its being absent (Breiman: Random
     forests. Machine Learning 45, 2001).

@@ -38,6 +38,12 @@ LEVEL = 0.05
 _ALL_ORDERS_OF, _DRAWN_ORDERS = 8, 20_000
 
 _EXPLAINS = ("attention explains the model", "attention does not explain the model")
+_TELL_SAME = (
+    "permuting and removing tell the same",
+    "permuting and removing tell different things",
+)
+_IS_STABLE = ("attention is stable over seeds", "attention is not stable over seeds")
+_IS_ALIKE = ("attention is alike in mouse and human", "attention is not alike in mouse and human")
 _MATTER_ALIKE = (
     "families matter alike in mouse and human",
     "families do not matter alike in mouse and human",
@@ -47,20 +53,11 @@ _MATTER_ALIKE = (
 _SAID = {
     "attention and permuted": _EXPLAINS,
     "attention and removed": _EXPLAINS,
-    "permuted and removed": (
-        "permuting and removing tell the same",
-        "permuting and removing tell different things",
-    ),
-    "attention between seeds": (
-        "attention is stable over seeds",
-        "attention is not stable over seeds",
-    ),
+    "permuted and removed": _TELL_SAME,
+    "attention between seeds": _IS_STABLE,
     "mouse and human, permuted": _MATTER_ALIKE,
     "mouse and human, removed": _MATTER_ALIKE,
-    "mouse and human, attention": (
-        "attention is alike in mouse and human",
-        "attention is not alike in mouse and human",
-    ),
+    "mouse and human, attention": _IS_ALIKE,
 }
 
 # Measure to what it gives every family (columns) in every fold (rows), and the share of test cells.

@@ -6,18 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.calibrated import CalibratedClassifier
-
-if TYPE_CHECKING:
-    from crosspatch.explanation.ablation import Classifier
 
 #: With more families than this, subsets of them are drawn; so many have 4,096, which takes trees
 #: one or two seconds per cell.
@@ -34,7 +31,7 @@ CONTRIBUTION_COLUMNS = ("cell", "class", "family", "contribution", "error", "bas
 
 
 def contributions(
-    model: Classifier,
+    model: BaseEstimator,
     X: ArrayLike,
     layout: Layout,
     *,
@@ -42,7 +39,7 @@ def contributions(
     repeats: int = _REPEATS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How much each family a cell has adds to the probability of each class.
+    """How much each family a cell has adds to the probability that a classifier gives each class.
 
     These are Shapley values. The players are the families that the cell has; a family that is out
     is missing, as it is in cells in which it was never measured, which the models are trained to
@@ -108,7 +105,7 @@ def contributions(
     )
 
 
-def base_rates(model: Classifier, layout: Layout) -> NDArray[np.float64]:
+def base_rates(model: BaseEstimator, layout: Layout) -> NDArray[np.float64]:
     """What is to be said of a cell of which nothing was measured, shape (classes,).
 
     Of a `CalibratedClassifier`: the shares of the classes among the cells it learnt from. It gives
@@ -125,7 +122,7 @@ def base_rates(model: Classifier, layout: Layout) -> NDArray[np.float64]:
 class _Game:
     """From sets of families to the probabilities of every cell and class, in one row per set."""
 
-    model: Classifier
+    model: BaseEstimator
     X: NDArray[np.floating]
     layout: Layout
     families: Sequence[str]
@@ -150,7 +147,7 @@ class _Game:
         return values.reshape(len(different), -1)[np.ravel(which)]
 
 
-def _probabilities(model: Classifier, X: NDArray, layout: Layout) -> NDArray[np.float64]:
+def _probabilities(model: BaseEstimator, X: NDArray, layout: Layout) -> NDArray[np.float64]:
     """Probabilities, of a calibrated model also for cells that have too little for a class."""
     said = np.asarray(model.predict_proba(X), dtype=np.float64)
     little = np.isnan(said).any(axis=1)

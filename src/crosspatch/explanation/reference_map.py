@@ -44,7 +44,6 @@ _SAME = 1e-6
 # the mean distance (both as in umap-learn's smooth_knn_dist).
 _HALVINGS = 64
 _MIN_WIDTH = 1e-3
-
 # Steps to a geometric median, and the distance from a cell, in units of the map, that counts as
 # being there; UMAP keeps cells about a hundred times as far apart.
 _STEPS = 50

@@ -197,7 +197,5 @@ class _Measures:
             variance = np.where(total > 1, np.maximum(variance, 0.0), np.nan)
             pair = np.arange(len(self.first))
             spread = np.sqrt((variance[self.first, pair] + variance[self.second, pair]) / 2)
-            values: NDArray[np.float64] = (
-                mean[self.first, pair] - mean[self.second, pair]
-            ) / spread
+            values = (mean[self.first, pair] - mean[self.second, pair]) / spread
         return np.where(np.isfinite(values), values, np.nan)
