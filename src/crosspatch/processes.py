@@ -36,9 +36,7 @@ class DiedError(ChildError):
         self.signal = -status if status is not None and status < 0 else None
         #: In words.
         self.how = f"exit code {self.code}" if self.signal is None else f"signal {self.signal}"
-        super().__init__(
-            f"it ended ({self.how})" if status is not None else "it could not be started"
-        )
+        super().__init__("it could not be started" if status is None else f"it ended ({self.how})")
 
 
 class LateError(ChildError):

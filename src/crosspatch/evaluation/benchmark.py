@@ -233,11 +233,10 @@ def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict
     """The fold's row of ``results``, and its rows of ``confusion``."""
     classes, place = job.target.classes, job.place
     predicted = predicted_classes(outcome["probabilities"], outcome["classes"])
-    counts = metrics.confusion(outcome["y"], predicted, classes).tolist()
+    counts = metrics.confusion(outcome["y"], predicted, classes).ravel().tolist()
     confusion: list[dict[str, object]] = [
         {**place, "true": true, "predicted": name, "cells": cells}
-        for true, row in zip(classes, counts, strict=True)
-        for name, cells in zip(classes, row, strict=True)
+        for (true, name), cells in zip(product(classes, classes), counts, strict=True)
     ]
     scores = metrics.scores(outcome["y"], predicted, classes)
     counted = {"n_train": outcome["n_train"], "n_test": len(outcome["y"])}

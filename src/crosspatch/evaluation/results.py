@@ -162,7 +162,7 @@ class ResultFolder:
                 hint="choose another {out}",
             )
         try:
-            self._folds.mkdir(parents=True, exist_ok=True)
+            (self.path / "folds").mkdir(parents=True, exist_ok=True)
             self._write_settings("running", settings)
             for file in tables:
                 file.unlink(missing_ok=True)
@@ -187,22 +187,17 @@ class ResultFolder:
     def load(self, name: str) -> Any:
         """The stored outcome of a part; None if there is none, or it is damaged."""
         try:
-            outcome = json.loads((self._folds / f"{name}.json").read_text())
+            outcome = json.loads((self.path / f"folds/{name}.json").read_text())
         except (OSError, ValueError):
             return None
         return outcome if isinstance(outcome, dict) and outcome.keys() >= self.needs else None
-
-    @property
-    def _folds(self) -> Path:
-        return self.path / "folds"
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.path / name, EvaluationError) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _write_settings(self, status: str, settings: Settings) -> None:
-        text = json.dumps({"status": status, **settings}, indent=2)
-        self._write("settings.json", text + "\n")
+        self._write("settings.json", json.dumps({"status": status, **settings}, indent=2) + "\n")
 
 
 def read_settings(path: str | Path, kind: str | None = None) -> Settings:

@@ -58,10 +58,6 @@ def discriminant_plane(reference: Reference, cell: ArrayLike) -> Plane | None:
     signs = np.sign(centres[np.abs(centres).argmax(axis=0), [0, 1]])
     signs[signs == 0] = 1.0
     variances = (centres**2).sum(axis=0) / max((between**2).sum(), 1e-300)
-    return Plane(
-        tuple(str(name) for name in reference.classes_),
-        centres * signs,
-        axes @ here * signs,
-        (float(variances[0]), float(variances[1])),
-        int(measured.sum()),
-    )
+    shares = float(variances[0]), float(variances[1])
+    classes = tuple(str(name) for name in reference.classes_)
+    return Plane(classes, centres * signs, axes @ here * signs, shares, int(measured.sum()))

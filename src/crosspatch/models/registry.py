@@ -54,7 +54,17 @@ def _made_by(place: str, *takes: str, **settings: bool | float) -> Builder:
 
 
 _SEEDED = ("layout", "random_state")
+_spca_forest = _made_by("forest.build_spca_forest", *_SEEDED)
+_forest = _made_by("forest.build_forest", "random_state")
+_boosting = partial(_made_by, "boosting.build_boosting", "random_state")
 _logistic = _made_by("kernel.build_logistic", *_SEEDED)
+_svm = _made_by("kernel.CalibratedSVC", *_SEEDED)
+_sequence = partial(_made_by, "sequence_classifier.build_sequence", *_SEEDED, "device")
+_smote, _arcface = _sequence(oversample=True), _sequence(oversample=True, arcface=True)
+_finetune = _made_by("transfer.FinetuneClassifier", *_SEEDED, "device")
+_joint = _made_by("transfer.JointClassifier", *_SEEDED, "device")
+_pooled_trees = _made_by("pooled.build_boosting_pooled", *_SEEDED)
+_pooled_logistic = _made_by("pooled.build_logistic_pooled", *_SEEDED)
 
 #: LightGBM's own settings, and a slower learner with smaller trees (docs/choices.md).
 _BOOSTING_SETTINGS: dict[str, dict[str, float]] = {
@@ -68,10 +78,6 @@ _BOOSTING_SETTINGS: dict[str, dict[str, float]] = {
 }
 
 
-def _boosting(**settings: float) -> Builder:
-    return _made_by("boosting.build_boosting", "random_state", **settings)
-
-
 def _vote(**settings: float) -> Builder:
     def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
         from sklearn.ensemble import VotingClassifier
@@ -81,10 +87,6 @@ def _vote(**settings: float) -> Builder:
         return VotingClassifier(built, voting="soft")
 
     return build
-
-
-def _sequence(**settings: bool) -> Builder:
-    return _made_by("sequence_classifier.build_sequence", *_SEEDED, "device", **settings)
 
 
 def _ensemble(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
@@ -100,15 +102,6 @@ def _with_settings(name: str, about: str, of: Callable[..., Builder]) -> ModelEn
     choices = tuple((setting, of(**given)) for setting, given in _BOOSTING_SETTINGS.items())
     return ModelEntry(name, about, choices[0][1], settings=choices)
 
-
-_spca_forest = _made_by("forest.build_spca_forest", *_SEEDED)
-_forest = _made_by("forest.build_forest", "random_state")
-_svm = _made_by("kernel.CalibratedSVC", *_SEEDED)
-_finetune = _made_by("transfer.FinetuneClassifier", *_SEEDED, "device")
-_joint = _made_by("transfer.JointClassifier", *_SEEDED, "device")
-_boosting_pooled = _made_by("pooled.build_boosting_pooled", *_SEEDED)
-_logistic_pooled = _made_by("pooled.build_logistic_pooled", *_SEEDED)
-_smote, _arcface = _sequence(oversample=True), _sequence(oversample=True, arcface=True)
 
 _network = partial(ModelEntry, uses_device=True)
 _pooled = partial(ModelEntry, needs_source=True)
@@ -129,12 +122,10 @@ _MODELS = {
         _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune),
         _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
         _pooled(
-            "boosting-pooled",
-            "gradient-boosted trees on mouse and human together",
-            _boosting_pooled,
+            "boosting-pooled", "gradient-boosted trees on mouse and human together", _pooled_trees
         ),
         _pooled(
-            "logistic-pooled", "logistic regression on mouse and human together", _logistic_pooled
+            "logistic-pooled", "logistic regression on mouse and human together", _pooled_logistic
         ),
         _with_settings("vote", "equal vote of boosting and logistic regression", _vote),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
