@@ -130,19 +130,14 @@ def benchmark(
         calibration=calibration,
     )
     folder = run.begun(told)
-    # Long ones first, so that the last worker is not left with one. What two tasks share is done
-    # once.
+    # Long ones first, so that the last worker is not left with one; what tasks share is done once.
     ordered = sorted(work, key=lambda job: not job.entry.needs_source)
     outcomes = runner.run_units(ordered, _evaluate, run, folder)
     done = [(job, outcomes[job.name]) for job in work]
     rows, confusion = zip(*(_rows(*each) for each in done), strict=True)
-    result = benchmark_result(
-        pd.DataFrame(rows),
-        pd.DataFrame(chain.from_iterable(confusion)),
-        table.composition(cohorts),
-        told,
-        _calibration_tables(done) if calibration else None,
-    )
+    results, confused = pd.DataFrame(rows), pd.DataFrame(chain.from_iterable(confusion))
+    more = _calibration_tables(done) if calibration else None
+    result = benchmark_result(results, confused, table.composition(cohorts), told, more)
     if folder is not None:
         folder.finish(result.tables, told)
     return result

@@ -298,9 +298,7 @@ def _cuts(cohort: anndata.AnnData, target: Cells) -> Iterator[tuple[str, NDArray
                 yield f"{column}: {value}", chosen
 
 
-def _rows(
-    job: _Job, outcome: _Outcome, cuts: Mapping[str, NDArray[np.bool_]]
-) -> Iterator[dict[str, object]]:
+def _rows(job: _Job, outcome: _Outcome, cuts: Mapping[str, NDArray]) -> Iterator[dict[str, object]]:
     fold, name = job.draw.fold, job.entry.name
     y = np.asarray(outcome["y"])
     for point, found in outcome["points"].items():

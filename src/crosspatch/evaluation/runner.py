@@ -102,13 +102,13 @@ def require_device(device: str) -> None:
     """Check that torch can use a device."""
     import torch
 
-    if device == "cpu" or (
+    known = device == "cpu" or (
         re.fullmatch(r"cuda(:\d+)?", device)
         and torch.cuda.is_available()
         and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
-    ):
-        return
-    raise EvaluationError(f"torch has no device '{device}' here", hint="use {device} cpu")
+    )
+    if not known:
+        raise EvaluationError(f"torch has no device '{device}' here", hint="use {device} cpu")
 
 
 def fold_key(

@@ -22,7 +22,6 @@ EXACT_UP_TO = 12
 
 #: Numbers a model is given at a time: 64 MiB.
 _AT_A_TIME = 2**24
-
 # Where subsets are drawn: how many, and how often anew, which tells how far off the values are.
 _DRAWN = 512
 _REPEATS = 8

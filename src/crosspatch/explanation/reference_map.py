@@ -164,13 +164,13 @@ class ReferenceMap:
         scores = scores_in(self.components, values)
         there = np.flatnonzero(enough(scores))
         places = np.full((len(scores), 2), np.nan)
-        neighbours: list[dict[str, int]] = [{} for _ in scores]
+        counts: dict[int, dict[str, int]] = {}
         if len(there):
             known = np.nan_to_num(scores[there])
             places[there] = self._positions(known)
-            for row, counts in zip(there, self._counts(known, species), strict=True):
-                neighbours[row] = counts
-        return Placed(places[:, 0], places[:, 1], tuple(neighbours))
+            counts = dict(zip(there.tolist(), self._counts(known, species), strict=True))
+        neighbours = tuple(counts.get(row, {}) for row in range(len(scores)))
+        return Placed(places[:, 0], places[:, 1], neighbours)
 
     def save(self, folder: str | Path) -> None:
         """Keep the map in a folder, written under a temporary name first; or EvaluationError."""
