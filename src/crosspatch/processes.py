@@ -130,10 +130,7 @@ class Child:
 
 
 def answer_requests(answer: Callable[[Any, Tell], object], arguments: Sequence[str]) -> None:
-    """Answer the parent's requests until it ends; what a module run by `Child` does.
-
-    The arguments are those of the command line.
-    """
+    """Answer the parent's requests until it ends; a module run by `Child` gives its arguments."""
     pipe: Connection[object, Any] = Connection(int(arguments[0]))
     with contextlib.suppress(OSError, AttributeError):
         # Linux ends this process with its parent, which may be killed while this one is busy.

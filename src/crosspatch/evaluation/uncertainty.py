@@ -28,7 +28,6 @@ REFUSED = Verdict.INSUFFICIENT.value
 
 #: Stimuli by the ending of a family's name, for scalar layouts.
 _OTHER_STIMULI = ("_ramp", "_short_square")
-_SCORES_OF_FAMILIES = ["macro_f1", "accuracy", "coverage", "set_size", "refused"]
 
 
 class PartOutcome(TypedDict):
@@ -270,7 +269,8 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:
     """Macro-F1 and coverage by what is there, mean and SD over runs of the mean of folds."""
     keys = [*WHO, "present"]
-    runs = by_fold.groupby([*keys, "run"], sort=False)[_SCORES_OF_FAMILIES].mean()
+    scores = ["macro_f1", "accuracy", "coverage", "set_size", "refused"]
+    runs = by_fold.groupby([*keys, "run"], sort=False)[scores].mean()
     return over_runs(runs.reset_index(), keys)
 
 
