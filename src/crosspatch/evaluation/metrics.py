@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 
 def scores(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> dict[str, float]:
-    """Macro-F1, accuracy, balanced accuracy (mean recall), and the F1 of each class: ``f1_NAME``."""
+    """Macro-F1, accuracy, balanced accuracy (mean recall), and F1 of each class as ``f1_NAME``."""
     labels = list(classes)
     of_class = f1_score(y, predicted, labels=labels, average=None, zero_division=0)
     # Of all cells of a class: one that is given no class is a wrong one.

@@ -43,9 +43,10 @@ def conserved_table(
     """How well every feature tells a group from the rest, in mouse and in human.
 
     The measure is the area under the ROC curve: the probability that a cell of the group has a
-    higher value than a cell of the rest, ties counting half. It does not depend on units or on any
-    scaling of a species. Intervals are percentiles of a bootstrap over donors, all cells of a donor
-    together, so a donor with many cells does not pass for many donors.
+    higher value than a cell of the rest, ties counting half; above 0.5 it is higher in the group.
+    The measure does not depend on units or on any scaling of a species. Intervals are percentiles
+    of a bootstrap over donors, all cells of a donor together, so a donor with many cells does not
+    pass for many donors.
 
     The rest is all other cells of the species, and species differ in what that is: of the Allen
     cells, two in five are Sst in mouse and one in two is Pvalb in human. So a feature that sets

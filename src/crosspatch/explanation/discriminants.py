@@ -29,13 +29,14 @@ class Plane:
 
 
 def discriminant_plane(reference: Reference, cell: ArrayLike) -> Plane | None:
-    """The linear discriminants of a reference over what was measured on a cell, two values or more.
+    """The linear discriminants of a reference over what was measured on a cell.
 
     Nothing is filled in: what the cell, shape (features,), lacks is taken out of the distributions
     of the classes as well, as in `Reference.distance`. So cells that lack different values have
     different planes. Every class counts alike. Where the classes differ in one direction only, the
-    second one is that in which the cell is farthest from them. See Rao: The utilization of multiple
-    measurements in problems of biological classification. J. R. Stat. Soc. B 10 (1948).
+    second one is that in which the cell is farthest from them. Fewer than two values make no plane.
+    See Rao: The utilization of multiple measurements in problems of biological classification.
+    J. R. Stat. Soc. B 10 (1948).
     """
     z = reference.coordinates(np.asarray(cell, dtype=np.float64)[None])[0]
     measured = np.isfinite(z)

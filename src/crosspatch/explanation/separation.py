@@ -35,10 +35,10 @@ def separation_table(
     """
     parts = []
     for species, space in spaces.items():
-        cells, measured = space.cells, (space.scores, space.cells.y, space.cells.donors)
-        whole = (part[space.complete] for part in measured)
+        cells, here = space.cells, space.complete
+        measured = space.scores[here], cells.y[here], cells.donors[here]
         try:
-            part = separation(*whole, permutations=permutations, seed=seed)
+            part = separation(*measured, permutations=permutations, seed=seed)
         except EvaluationError as error:
             raise EvaluationError(f"{species} cells that have every family: {error}") from error
         parts.append(part.assign(species=species, features=cells.features))
