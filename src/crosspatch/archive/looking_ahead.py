@@ -22,7 +22,6 @@ _NODE, _HEAP, _MEMBERS = 544, 512, 328
 #: Bytes from the description of samples, with the table of where the first of them lie.
 _SAMPLES = 3328
 _CONTINUATION, _SYMBOL_TABLE = 0x10, 0x11
-
 _Range = tuple[int, int]
 
 

@@ -34,7 +34,6 @@ from crosspatch.errors import NetworkError, in_words
 
 #: Environment variable with the seconds to wait for a server.
 TIMEOUT_VARIABLE = "CROSSPATCH_TIMEOUT"
-
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _PIECE = 1 << 16
 #: A whole file is downloaded this often before its checksum is believed to be wrong for good.

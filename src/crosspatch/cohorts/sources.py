@@ -20,14 +20,11 @@ from crosspatch.errors import CohortError
 
 #: Environment variable that names the data directory.
 DATA_VARIABLE = "CROSSPATCH_DATA"
-
 #: Environment variable with the address that the tables' places are relative to.
 TABLES_VARIABLE = "CROSSPATCH_TABLES"
 TABLES_ADDRESS = "https://github.com"
-
 #: Column that `read_source` adds: the line of the file a row stands on.
 LINE = "line of the file"
-
 # What pandas and its decompressors raise for a file that is damaged or something else.
 _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
 

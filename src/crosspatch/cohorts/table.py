@@ -20,7 +20,6 @@ from crosspatch.writing import replacing
 
 #: Version of the table's schema, kept in ``uns["crosspatch"]["schema_version"]``.
 SCHEMA_VERSION = 1
-
 #: Columns every cohort table has in ``obs``.
 REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
 

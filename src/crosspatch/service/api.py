@@ -30,10 +30,8 @@ PREFIX = "/api/v1"
 _FILE = "/batches/{batch}/files/{file}"
 
 _MEDIA = {"csv": "text/csv; charset=utf-8", "h5ad": "application/x-hdf5", "html": "text/html"}
-
 # A JSON number beyond is of no use anywhere here, and SQLite refuses it.
 _MOST = 2**31
-
 Number = Annotated[int, Field(ge=0, lt=_MOST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -183,7 +181,6 @@ def batch_state(upload: Upload) -> BatchState:
 
 
 _NOT_THERE = _problems(404)
-
 router = APIRouter(prefix=PREFIX, responses=_problems(400, 401, 403, 413, 422))
 
 

@@ -41,9 +41,7 @@ Json = dict[str, Any]
 
 #: How often it is looked for uploads whose time is over, s.
 _SWEEP = 20.0
-
 _BUSY = "it is being worked on; wait or cancel it"
-
 # Bytes written between two looks at how much room is left.
 _ROOM = 64 * 2**20
 

@@ -17,7 +17,6 @@ from crosspatch.tables.names import ABSOLUTE, features, split_stimulus
 from crosspatch.tables.units import UNITS, dimension_of
 
 _SAMPLES = 3
-
 #: What the mapping is called in messages.
 NAME = "your choice"
 

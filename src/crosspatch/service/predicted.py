@@ -30,20 +30,15 @@ SORTS = (
     "p_reference",
     "completeness",
 )
-
 #: Columns by whose values cells can be chosen.
 CHOICES = ("verdict", "subclass", "species")
-
 #: A row: the ``file``'s number, ``row``, the file's ``name``, and the columns; notes in words.
 Row = dict[str, object]
-
 _FILE = "cells.sqlite"
 _REAL = ("probability", "p_reference", "completeness")
 _FLAGS = ("species_known", "simulated", "aligned")
-
 #: Columns that hold several words, kept as JSON.
 _LISTS = ("prediction_set", "families", "notes", "unusual", "references")
-
 #: Columns that are of use here only; ``words`` is what is to be said of a cell, in one line.
 INNER = ("words", "source", *IN_NOTES)
 

@@ -17,10 +17,8 @@ from crosspatch.service.settings import ServiceSettings
 #: A process is replaced after so many tasks, and before where it keeps memory: starting one takes
 #: ten seconds in which others wait.
 TASKS_A_CHILD = 5000
-
 #: Training the default models takes minutes, s.
 _PREPARE_LIMIT = 7200.0
-
 _MODULE = "crosspatch.service.worker"
 
 

@@ -41,10 +41,8 @@ _HEADERS = {
 }
 
 _SAFE = ("GET", "HEAD")
-
 #: What the choices for a table of thousands of columns need, bytes.
 _BODY_LIMIT = 4 * 2**20
-
 _BUG = "something went wrong that should not; where the server was started it says what"
 
 _LOG = logging.getLogger(__name__)

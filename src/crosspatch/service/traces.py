@@ -21,13 +21,10 @@ from crosspatch.reporting.recording_figures import shown_kinds, thinned, until_l
 
 #: Sweeps of a kind of stimulus that are kept.
 MOST_SWEEPS = 60
-
 #: Samples kept of a recording: 256 MB.
 MOST_SAMPLES = 64_000_000
-
 #: Stretches of a sweep of which the lowest and highest value are given.
 STRETCHES = 600
-
 SAMPLES, INDEX = "traces.f32", "traces.json"
 
 

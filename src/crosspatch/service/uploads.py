@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from crosspatch.tables.mapping import Override
 
 RECORDING, TABLE = "recording", "table"
-
 _PREFIX = "crosspatch-serve-"
 _LOCK = "lock"
 _LABEL_LENGTH = 120
@@ -49,7 +48,6 @@ class State(StrEnum):
 
 #: States in which nothing more happens at all.
 FINAL = (State.DONE, State.FAILED, State.CANCELLED)
-
 #: States in which a worker has a file, or will.
 WORKED_ON = (State.WAITING, State.WORKING)
 

@@ -31,7 +31,6 @@ from crosspatch.writing import replacing
 
 #: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
 VOLTAGE_STEP = 1e-5
-
 _ELECTRODE = "electrode_0"
 
 
@@ -39,7 +38,7 @@ _ELECTRODE = "electrode_0"
 class WrittenSweep:
     """One sweep to write."""
 
-    #: Code in the Allen stimulus ontology, such as C1LSCOARSE150216.
+    #: In the Allen stimulus ontology, such as C1LSCOARSE150216.
     stimulus_code: str
     #: Injected current, pA; in voltage clamp the response.
     current: NDArray[np.float32]
@@ -122,9 +121,6 @@ class SessionNotes:
     seal: float
     #: MOhm.
     access_resistance: float
-    donor_description: str = "Simulated donor, no animal or person"
-    institution: str = "none: simulated"
-    lab: str = "none: simulated"
 
 
 def write_nwb(
@@ -170,13 +166,13 @@ def _write_header(path: Path, notes: SessionNotes) -> None:
         file_create_date=notes.start,
         experiment_description=notes.experiment,
         keywords=list(notes.keywords),
-        institution=notes.institution,
-        lab=notes.lab,
+        institution="none: simulated",
+        lab="none: simulated",
         experimenter=["Crosspatch, Simulation"],
         session_id=notes.identifier,
         subject=Subject(
             subject_id=notes.donor,
-            description=notes.donor_description,
+            description="Simulated donor, no animal or person",
             species=SPECIES[notes.species].latin,
             sex=notes.sex,
             age=notes.age,
@@ -209,7 +205,7 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Stor
     kind = "VoltageClamp" if clamped else "CurrentClamp"
     group = file["acquisition"].create_group(response)
     about = "clamp current" if clamped else "membrane potential"
-    _describe(group, "core", f"{kind}Series", description=about)
+    _describe(group, "core", f"{kind}Series", about)
     _fill(group, number, sweep, storage.response(sweep), storage)
     if not clamped:
         for name, value, unit in (
@@ -221,7 +217,7 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Stor
             group[name].attrs["unit"] = unit
     group = file["stimulus/presentation"].create_group(stimulus)
     about = "command potential" if clamped else "injected current"
-    _describe(group, "core", f"{kind}StimulusSeries", description=about)
+    _describe(group, "core", f"{kind}StimulusSeries", about)
     _fill(group, number, sweep, _voltage(sweep) if clamped else _current(sweep), storage)
 
 
@@ -261,22 +257,18 @@ def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
     ]
     table = file["general/intracellular_ephys"].create_group("sweep_table")
     columns = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
-    about = "Sweep number of each series"
-    _describe(table, "core", "SweepTable", description=about, colnames=columns)
+    _describe(table, "core", "SweepTable", "Sweep number of each series", colnames=columns)
     identifiers = table.create_dataset("id", data=np.arange(len(rows), dtype=np.int64))
     _describe(identifiers, "hdmf-common", "ElementIdentifiers")
     numbers = table.create_dataset(
         "sweep_number", data=np.array([number for number, _ in rows], dtype=np.uint32)
     )
-    about = "Sweep number of the series in the row"
-    _describe(numbers, "hdmf-common", "VectorData", description=about)
+    _describe(numbers, "hdmf-common", "VectorData", "Sweep number of the series in the row")
     series = table.create_dataset("series", (len(rows),), dtype=h5py.ref_dtype)
     series[:] = [reference for _, reference in rows]
-    about = "The series with the sweep number of the row"
-    _describe(series, "hdmf-common", "VectorData", description=about)
+    _describe(series, "hdmf-common", "VectorData", "The series with the sweep number of the row")
     index = table.create_dataset("series_index", data=np.arange(1, len(rows) + 1, dtype=np.uint32))
-    about = "Index for series"
-    _describe(index, "hdmf-common", "VectorIndex", description=about, target=series.ref)
+    _describe(index, "hdmf-common", "VectorIndex", "Index for series", target=series.ref)
 
 
 def _add_specifications(file: h5py.File) -> None:
@@ -308,7 +300,9 @@ def _specifications() -> dict[str, str]:
 
 
 def _describe(
-    item: h5py.Group | h5py.Dataset, namespace: str, kind: str, **attributes: object
+    item: h5py.Group | h5py.Dataset, namespace: str, kind: str, about: str = "", **more: object
 ) -> None:
-    about = {"namespace": namespace, "neurodata_type": kind, "object_id": str(uuid.uuid4())}
-    item.attrs.update(about | attributes)
+    attributes = {"namespace": namespace, "neurodata_type": kind, "object_id": str(uuid.uuid4())}
+    if about:
+        attributes["description"] = about
+    item.attrs.update(attributes | more)

@@ -23,17 +23,13 @@ from crosspatch.errors import RecordingError
 
 #: Longest integration step, ms.
 STEP = 0.02
-
 #: Slow variables (Ih, D current, adaptation, noise) are updated once in so many steps.
 _BLOCK = 10
-
 #: The spike is inserted where the upstroke has reached this part of its maximum: IPFX's definition
 #: of the threshold.
 _THRESHOLD_FRACTION = 0.05
-
 #: Points of the rising and of the falling part of the spike.
 _SHAPE_POINTS = 257
-
 #: A raised threshold lowers the peak and lifts the trough by this part of the rise. In the Allen
 #: recordings the spikes at threshold of ramps, long and short squares differ so.
 _SHAPE_FOLLOWS_THRESHOLD = 0.4
@@ -69,7 +65,6 @@ class PointNeuron:
     capacitance: float = 70.0
     #: Sharpness of spike onset, mV: smaller is sharper.
     slope_factor: float = 1.5
-    #: Shape of a spike fired from rest.
     spike: SpikeShape = field(default_factory=SpikeShape)
     #: The threshold rises by this part of a depolarisation, with this time constant in ms.
     threshold_gain: float = 0.0
@@ -145,19 +140,13 @@ def simulate_neuron(
     stop_after: int | None = None,
     tail: float = 0.1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Simulate the response to an injected current.
+    """The response to an injected current: membrane potential, mV, and times of spikes, s.
 
-    The current is in pA, shape (samples,), at a rate in Hz; `rng` is the source of the channel
-    noise or its seed, without it there is none. After so many spikes (`stop_after`) it goes on for
-    `tail` seconds and stops; the voltage then is shorter than the current. A `RecordingError` if
-    the current is not one row of finite numbers, or rate or neuron make no sense.
-
-    Returns
-    -------
-    voltage : array, shape (samples,)
-        Membrane potential, mV.
-    spikes : array
-        Times at which spikes crossed their threshold, s.
+    The current is in pA, shape (samples,), at a rate in Hz, and so is the potential; the times are
+    those at which spikes crossed their threshold. `rng` is the source of the channel noise or its
+    seed, without it there is none. After so many spikes (`stop_after`) it goes on for `tail`
+    seconds and stops; the potential then is shorter than the current. A `RecordingError` if the
+    current is not one row of finite numbers, or rate or neuron make no sense.
     """
     current = np.ascontiguousarray(current, dtype=np.float64)
     if current.ndim != 1 or not np.isfinite(current).all():
@@ -279,27 +268,16 @@ def _integrate(
     noise_new = np.sqrt(1.0 - noise_keep * noise_keep)
     threshold_decay = 1.0 - np.exp(-step / threshold_tau)
 
-    v = rest
-    v_onset = onset
+    v, v_onset = rest, onset
     h = _logistic((h_half - rest) / h_slope)
     available = _logistic((i_half - rest) / i_slope)
-    w = 0.0
-    after = 0.0
-    fatigue = 0.0
-    noise = normals[0]
-    drawn = 1
-    g_h = 0.0
-    g_d = 0.0
-    i_slow = 0.0
+    w = after = fatigue = 0.0
+    noise, drawn = normals[0], 1
+    g_h = g_d = i_slow = 0.0
     until_block = 0
 
     in_spike = False
-    since = 0.0
-    v_start = 0.0
-    v_peak = 0.0
-    v_trough = 0.0
-    t_rise = 0.0
-    t_fall = 0.0
+    since = v_start = v_peak = v_trough = t_rise = t_fall = 0.0
     end = samples
 
     for n in range(samples):

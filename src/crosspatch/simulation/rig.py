@@ -197,10 +197,8 @@ class Rig:
         rate = protocol.rate
         for _ in range(protocol.ramps):
             start = round(protocol.onset * rate)
-            ramp = np.arange(1, round(protocol.ramp_longest * rate) + 1) * (
-                protocol.ramp_slope / rate
-            )
-            current = np.concatenate([self.before(), ramp])
+            steps = np.arange(1, round(protocol.ramp_longest * rate) + 1)
+            current = np.concatenate([self.before(), steps * (protocol.ramp_slope / rate)])
             spikes, tail = int(rng.integers(4, 9)), rng.uniform(0.05, 0.3)
             voltage, _ = simulate_neuron(
                 self.neuron, current, rate, rng=rng, stop_after=spikes, tail=tail
