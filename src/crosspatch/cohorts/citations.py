@@ -38,15 +38,8 @@ def entries() -> dict[str, str]:
 def bibtex(result: str | Path | None = None) -> str:
     """BibTeX of what a result used, or of everything.
 
-    Parameters
-    ----------
-    result : path, optional
-        A cohort table, predictions (csv or h5ad), a folder of results, or a model.
-
-    Raises
-    ------
-    CohortError
-        If it is none of these.
+    A result is a cohort table, predictions (csv or h5ad), a folder of results, or a model; a
+    `CohortError` if it is none of these.
     """
     keys = list(entries()) if result is None else cited_by(Path(result))
     return "\n\n".join(entries()[key] for key in keys)

@@ -155,13 +155,7 @@ def datasets() -> dict[str, Dataset]:
 
 
 def dataset_named(name: str) -> Dataset:
-    """Look a dataset up.
-
-    Raises
-    ------
-    CohortError
-        If there is none of this name.
-    """
+    """The dataset of this name; a `CohortError` if there is none."""
     known = datasets()
     if name not in known:
         raise CohortError(f"no dataset '{name}'; choose from: {', '.join(known)}")

@@ -39,28 +39,11 @@ def fetch_tables(
     web: Web | None = None,
     progress: Callable[[TablesProgress], None] | None = None,
 ) -> list[Path]:
-    """Get the public tables into a data directory.
+    """Get the public tables into a data directory, made if need be; those that were fetched now.
 
-    A file has its name only when its checksum is right; what is there is not fetched again.
-
-    Parameters
-    ----------
-    directory : Path
-        Made if it does not exist.
-    web : Web, optional
-    progress : callable, optional
-
-    Returns
-    -------
-    list of Path
-        Those that were fetched now.
-
-    Raises
-    ------
-    NetworkError
-        If a table cannot be had.
-    CohortError
-        If the directory has another file under the name of a table, or cannot be written.
+    A file has its name only when its checksum is right; what is there is not fetched again. A
+    `NetworkError` if a table cannot be had, a `CohortError` if the directory has another file under
+    the name of a table, or cannot be written.
     """
     import pooch
 
@@ -176,25 +159,10 @@ class CellSelection:
 def labels_of(
     dandiset: str, labels: str | None = None, data_dir: str | Path | None = None
 ) -> pd.DataFrame | None:
-    """Labels of the recordings of a dandiset.
+    """Labels of the recordings of a dandiset; None if none are known.
 
-    Parameters
-    ----------
-    dandiset : str
-    labels : str, optional
-        As `crosspatch.cohorts.extracted.read_labels` reads them; by default those that are known
-        to belong to the dandiset.
-    data_dir : path, optional
-
-    Returns
-    -------
-    DataFrame or None
-        None if no labels are known.
-
-    Raises
-    ------
-    CohortError
-        If they cannot be read; the message says how to go on.
+    They are what `crosspatch.cohorts.extracted.read_labels` is given, by default what is known to
+    belong to the dandiset. A `CohortError`, which says how to go on, if they cannot be read.
     """
     name = labels or _labelling(dandiset)
     if name is None:
@@ -213,24 +181,10 @@ def labels_of(
 def choose(
     assets: Sequence[Asset], labels: pd.DataFrame | None, choice: CellSelection
 ) -> dict[Asset, str | None]:
-    """The recordings that are wanted.
+    """The recordings that are wanted, to their keys in the labels; None where one has none.
 
-    Parameters
-    ----------
-    assets : sequence of Asset
-    labels : DataFrame or None
-        From `labels_of`.
-    choice : CellSelection
-
-    Returns
-    -------
-    dict
-        Asset to its key in the labels, None where it has none.
-
-    Raises
-    ------
-    CohortError
-        If nothing is left, a subclass is unknown, or a cell is not there or has no label.
+    Labels are from `labels_of`. A `CohortError` if nothing is left, a subclass is unknown, or a
+    cell is not there or has no label.
     """
     where = f"dandi:{assets[0].dandiset}"
     _require_choosable(choice, labels, where)
@@ -312,17 +266,9 @@ def _known_of(asset: Asset, labels: pd.DataFrame | None) -> _Known:
 def write_labels(
     folder: Path, chosen: Mapping[Asset, str | None], labels: pd.DataFrame | None
 ) -> Path:
-    """Write what is known of fetched recordings where `extract` finds it; earlier rows stay.
+    """Write what is known of fetched recordings to ``cells.csv``, where `extract` finds it.
 
-    Returns
-    -------
-    Path
-        The file, ``cells.csv``.
-
-    Raises
-    ------
-    CohortError
-        If it cannot be read or written.
+    Rows of other recordings stay. A `CohortError` if the file cannot be read or written.
     """
     rows = []
     for asset, key in chosen.items():

@@ -29,31 +29,11 @@ def load_simulated(
     jobs: int = 1,
     progress: Stage | None = None,
 ) -> anndata.AnnData:
-    """Simulate recordings of a species and extract their features.
+    """Simulate recordings of a species, `CELLS` by default, and extract their features.
 
-    Recordings and finished cells stay in the folder; what is there is not made again.
-
-    Parameters
-    ----------
-    species : str
-        ``mouse`` or ``human``.
-    layout : str
-        Any of `crosspatch.features.layouts.LAYOUT_NAMES`.
-    folder : path
-        Recordings go to a folder in it.
-    cells : int, optional
-        `CELLS` by default.
-    seed : int
-    jobs : int
-        Processes.
-    progress : callable, optional
-
-    Raises
-    ------
-    CohortError
-        If no recording gave features.
-    RecordingError
-        If the folder cannot be written.
+    Recordings go to a folder in this one; they and finished cells stay there, and what is there is
+    not made again. A `CohortError` if no recording gave features, a `RecordingError` if the folder
+    cannot be written.
     """
     count = cells or CELLS[species]
     place = Path(folder) / f"{species}-seed{seed}-{count}"

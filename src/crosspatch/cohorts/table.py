@@ -187,12 +187,8 @@ def is_simulated(table: anndata.AnnData) -> bool:
 def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
     """The table with the features of a named layout only.
 
-    Cells that have none of these features are left out.
-
-    Raises
-    ------
-    CohortError
-        If the table lacks features of the layout or has them in other units.
+    Cells that have none of these features are left out. A `CohortError` if the table lacks features
+    of the layout or has them in other units.
     """
     layout = load_layout(name)
     if layout_of(table).features == layout.features:
@@ -227,13 +223,7 @@ def require_name(file: str | Path) -> None:
 
 
 def write(table: anndata.AnnData, file: str | Path) -> None:
-    """Write a table as ``.h5ad``, under a temporary name first.
-
-    Raises
-    ------
-    CohortError
-        If the table is not valid or the file cannot be written.
-    """
+    """Write a table as ``.h5ad``; a `CohortError` if it is not valid or cannot be written."""
     file = Path(file)
     require_valid(table, str(file))
     require_name(file)
@@ -243,13 +233,7 @@ def write(table: anndata.AnnData, file: str | Path) -> None:
 
 
 def read(file: str | Path) -> anndata.AnnData:
-    """Read a table written by `write`, and check it.
-
-    Raises
-    ------
-    CohortError
-        If the file is missing, is not an h5ad file, or does not hold a valid cohort table.
-    """
+    """Read a table; a `CohortError` if the file is missing or does not hold a valid one."""
     file = Path(file)
     if not file.is_file():
         raise CohortError(f"{file} is missing; build it with `crosspatch cohort build`")
@@ -265,15 +249,12 @@ def read(file: str | Path) -> anndata.AnnData:
 
 
 def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
-    """Summarise a cohort.
+    """Summarise a cohort in three tables.
 
-    Returns
-    -------
-    dict of DataFrame
-        ``cells``: one row per species and subclass, with cells, donors and cells of a donor;
-        ``missing``: one row per species and family, with the share of cells in which the family is
-        absent, and in which some of its features are missing;
-        ``ranges``: one row per species and feature, with its unit, share missing and quantiles.
+    ``cells``: one row per species and subclass, with cells, donors and cells of a donor;
+    ``missing``: one row per species and family, with the share of cells in which the family is
+    absent, and in which some of its features are missing; ``ranges``: one row per species and
+    feature, with its unit, share missing and quantiles.
     """
     layout = layout_of(table)
     found: dict[str, list[dict[str, object]]] = {"cells": [], "missing": [], "ranges": []}
@@ -312,20 +293,12 @@ CONDITIONS = ("condition", "disease")
 
 
 def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
-    """What the cells of some cohorts are.
+    """What the cells of some cohorts, by species, are.
 
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table.
-
-    Returns
-    -------
-    DataFrame
-        One row per species, ``group`` and ``name``, with ``cells``, ``donors`` and ``share`` of the
-        cells. Groups: ``all``; ``subclass``; ``condition`` and ``disease`` where obs has them;
-        ``missing family`` (cells without it); ``left out`` (cells of the source that are not in
-        the cohort, by reason; no donors, no share).
+    One row per species, ``group`` and ``name``, with ``cells``, ``donors`` and ``share`` of the
+    cells. Groups: ``all``; ``subclass``; ``condition`` and ``disease`` where obs has them;
+    ``missing family`` (cells without it); ``left out`` (cells of the source that are not in the
+    cohort, by reason; no donors, no share).
     """
     rows: list[tuple[str, str, str, int, float, float]] = []
     for species, cohort in cohorts.items():

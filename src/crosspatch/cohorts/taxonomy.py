@@ -28,18 +28,9 @@ class Taxonomy:
     colours: dict[str, str]
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
-        """Map subclasses to the ones that both species share.
+        """Map subclasses to the ones that both species share, by one of `alignments`.
 
-        Parameters
-        ----------
-        subclasses : array of str, shape (cells,)
-        alignment : str
-            Name of a reading, see `Taxonomy.alignments`.
-
-        Raises
-        ------
-        TaxonomyError
-            If there is no reading of this name.
+        A `TaxonomyError` if there is no alignment of this name.
         """
         if alignment not in self.alignments:
             raise TaxonomyError(
