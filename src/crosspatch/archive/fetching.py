@@ -35,9 +35,9 @@ class FetchProgress:
     bytes_done: int
     bytes_total: int
     #: Files that could not be had.
-    failed: int
+    failed: int = 0
     #: Files that were there before.
-    kept: int
+    kept: int = 0
 
 
 @dataclass(frozen=True)

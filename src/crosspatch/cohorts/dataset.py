@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.cohorts import sources, table
-from crosspatch.cohorts.joining import SourceReader
-from crosspatch.cohorts.sources import SourceFile
+from crosspatch.cohorts.sources import SourceFile, SourceReader
 from crosspatch.errors import CohortError, TaxonomyError
 from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.species import SPECIES, SpeciesName

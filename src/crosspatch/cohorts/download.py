@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from crosspatch.archive.dandi import Asset
+from crosspatch.archive.fetching import FetchProgress
 from crosspatch.archive.web import Web, digests_of
 from crosspatch.cohorts.dataset import datasets, source_files
 from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
@@ -23,21 +24,11 @@ from crosspatch.errors import CohortError, in_words
 from crosspatch.writing import replacing
 
 
-@dataclass(frozen=True)
-class TablesProgress:
-    """How far the tables are: files and bytes."""
-
-    done: int
-    total: int
-    bytes_done: int
-    bytes_total: int
-
-
 def fetch_tables(
     directory: Path,
     *,
     web: Web | None = None,
-    progress: Callable[[TablesProgress], None] | None = None,
+    progress: Callable[[FetchProgress], None] | None = None,
 ) -> list[Path]:
     """Get the public tables into a data directory, made if need be; those that were fetched now.
 
@@ -60,7 +51,7 @@ def fetch_tables(
         nonlocal came
         came += more
         if progress is not None:
-            progress(TablesProgress(done, len(tables), came, whole))
+            progress(FetchProgress(done, len(tables), came, whole))
 
     tell()
     for table in missing:

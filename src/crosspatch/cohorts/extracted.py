@@ -55,7 +55,7 @@ def cohort_of(
     """
     layout = load_layout(settings.layout)
     values, rows, ids, failures, hashes = [], [], [], [], {}
-    labels_near = cache(_labels_near)
+    tools, labels_near = settings.tools, cache(_labels_near)
     with CellStore(store_file) as store:
         for path, outcome in store.cells(files, settings.key):
             if isinstance(outcome, Failure):
@@ -68,7 +68,7 @@ def cohort_of(
             known = labels
             if known is None and isinstance(path, Path):
                 known = labels_near(path.parent)
-            rows.append(_row(path, outcome, known, species, settings.tools))
+            rows.append(_row(path, outcome, known, species, tools))
             values.append(outcome.values)
             ids.append(outcome.cell_id)
             hashes[str(path)] = outcome.head["sha256"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crosspatch.archive.dandi import Archive, Asset, DandiPlace
     from crosspatch.archive.fetching import FetchProgress
-    from crosspatch.cohorts.download import CellSelection, TablesProgress
+    from crosspatch.cohorts.download import CellSelection
 
 
 @fetch_app.callback(invoke_without_command=True)
@@ -70,7 +70,7 @@ def _print_data() -> None:
     print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
 
 
-def _megabytes(state: FetchProgress | TablesProgress) -> str:
+def _megabytes(state: FetchProgress) -> str:
     return f"{state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB"
 
 
