@@ -187,7 +187,7 @@ router = APIRouter(prefix=PREFIX, responses=_problems(400, 401, 403, 413, 422))
 @router.get("/about")
 def about(jobs: TheJobs) -> AboutServer:
     """The models and the limits of this server."""
-    known, settings = jobs.about, jobs.settings
+    known, settings = jobs.workers.about, jobs.settings
     return AboutServer(
         crosspatch=known.crosspatch,
         models=[dict(each) for each in known.models],
@@ -205,7 +205,7 @@ def about(jobs: TheJobs) -> AboutServer:
 @router.get("/map", responses=_NOT_THERE)
 def reference_map(jobs: TheJobs) -> MapPoints:
     """The reference map: UMAP of the cells of both species."""
-    points = jobs.about.map
+    points = jobs.workers.about.map
     if isinstance(points, Fault):
         raise HTTPException(404, points.words)
     return points

@@ -20,12 +20,12 @@ from crosspatch.recordings.quality import THRESHOLDS
 from crosspatch.service import messages
 from crosspatch.service.examples import SIMULATED_EXAMPLES
 from crosspatch.service.mapping_screen import Columns
+from crosspatch.service.messages import RECORDING
 from crosspatch.service.predicted import Results
 from crosspatch.service.queue import QueuedTask, Workers
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.service.uploads import (
     FINAL,
-    RECORDING,
     WORKED_ON,
     Batches,
     RefusedUploadError,
@@ -57,11 +57,6 @@ class Jobs:
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._sweep, daemon=True)
         self._janitor.start()
-
-    @property
-    def about(self) -> messages.Ready:
-        """What the workers said of the models."""
-        return self.workers.about
 
     def close(self) -> None:
         """Stop working and delete everything."""
@@ -96,7 +91,7 @@ class Jobs:
 
     def results(self, upload: Upload) -> Results:
         """The predicted cells of an upload."""
-        return Results(upload.folder, self.about.columns)
+        return Results(upload.folder, self.workers.about.columns)
 
     # Files
 
@@ -226,7 +221,7 @@ class Jobs:
     def _forget(self, file: UploadedFile) -> None:
         """Delete the results of a file."""
         self.results(file.upload).remove(file.number)
-        file.given.forget()
+        file.forget()
 
     def _stop(self, file: UploadedFile) -> None:
         task = self._tasks.pop((file.upload.id, file.number), None)
@@ -238,12 +233,11 @@ class Jobs:
         with file.upload.lock:
             if file.state is State.CANCELLED:
                 return
-            given = file.given
             if file.example is not None:
-                self._queue(file, messages.Simulate(given, file.example))
+                self._queue(file, messages.Simulate(file.given, file.example))
             else:
-                first = messages.Measure if given.recording else messages.FindColumns
-                self._queue(file, first(given))
+                first = messages.Measure if file.kind == RECORDING else messages.FindColumns
+                self._queue(file, first(file.given))
 
     def _queue(self, file: UploadedFile, request: messages.FileRequest) -> None:
         with file.upload.lock:
@@ -315,11 +309,10 @@ class Jobs:
         """
         if not self.results(file.upload).holds(file.number, row):
             raise RefusedUploadError(f"{file.label} has no cell {row}", 404)
-        given = file.given
-        if not given.details(row).exists():
-            self._wait(file.upload, messages.ExplainRow(given, row), 409, f"{file.label}: ")
-        recorded = given.recorded.read_bytes() if given.recorded.exists() else b"null"
-        return json.loads(given.details(row).read_bytes()), json.loads(recorded)
+        if not file.details(row).exists():
+            self._wait(file.upload, messages.ExplainRow(file.given, row), 409, f"{file.label}: ")
+        recorded = file.recorded.read_bytes() if file.recorded.exists() else b"null"
+        return json.loads(file.details(row).read_bytes()), json.loads(recorded)
 
     def export(self, upload: Upload, ending: str) -> Path:
         """Write the cells to a file, which the caller deletes; refused if there is none."""

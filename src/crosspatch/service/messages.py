@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from crosspatch.features.extraction import StepDescription
     from crosspatch.service.mapping_screen import Choosable, Columns
     from crosspatch.tables.mapping import Override
+
+
+RECORDING, TABLE = "recording", "table"
 
 
 @dataclass(frozen=True)
@@ -33,25 +36,26 @@ class Fault:
 # Requests
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class GivenFile:
     """A file of an upload, and how it is read."""
 
     #: The upload's folder.
     folder: Path
-    #: In the upload.
+    #: In the upload, from 1.
     number: int
+    #: Where it is; the name has nothing of the user's.
     path: Path
-    #: What the user calls it.
+    #: Its name as the user gave it, made harmless.
     label: str
-    #: Whether it is a recording, else a table.
-    recording: bool
+    #: ``recording`` or ``table``.
+    kind: str
     #: Of cells whose file does not say.
     species: str | None
     quality: str
-    step: StepDescription | None
+    step: StepDescription | None = None
     #: What the user chose of the columns of a table.
-    choices: Mapping[str, Override]
+    choices: Mapping[str, Override] = field(default_factory=dict)
 
     @property
     def recorded(self) -> Path:

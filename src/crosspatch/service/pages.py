@@ -28,15 +28,9 @@ from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service import api
 from crosspatch.service.api import Number, TheFile, TheFilter, TheJobs, TheUpload
+from crosspatch.service.messages import RECORDING, TABLE
 from crosspatch.service.predicted import SORTS
-from crosspatch.service.uploads import (
-    RECORDING,
-    TABLE,
-    RefusedUploadError,
-    State,
-    Upload,
-    UploadedFile,
-)
+from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SPECIES
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
@@ -104,11 +98,11 @@ def _signed(value: float) -> str:
 
 def _page(request: Request, name: str, status: int = 200, **content: object) -> HTMLResponse:
     jobs = api.jobs_of(request)
-    simulated = any(model["simulated"] for model in jobs.about.models)
-    text = (
-        _environment()
-        .get_template(name)
-        .render(about=jobs.about, settings=jobs.settings, trained_on_simulated=simulated, **content)
+    about, settings = jobs.workers.about, jobs.settings
+    simulated = any(model["simulated"] for model in about.models)
+    template = _environment().get_template(name)
+    text = template.render(
+        about=about, settings=settings, trained_on_simulated=simulated, **content
     )
     return HTMLResponse(text, status_code=status)
 
@@ -293,7 +287,7 @@ def page_of_columns(request: Request, jobs: TheJobs, file: TheFile) -> Response:
         upload=file,
         columns=file.columns.columns,
         missing=file.columns.missing,
-        features=jobs.about.features,
+        features=jobs.workers.about.features,
         given=file.columns.given,
         choices=file.choices,
     )

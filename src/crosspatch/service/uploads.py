@@ -13,22 +13,19 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
-from crosspatch.service.messages import Fault, GivenFile
+from crosspatch.service.messages import RECORDING, TABLE, Fault, GivenFile
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
-    from crosspatch.features.extraction import StepDescription
     from crosspatch.service.mapping_screen import Columns
-    from crosspatch.tables.mapping import Override
 
-RECORDING, TABLE = "recording", "table"
 _PREFIX = "crosspatch-serve-"
 _LOCK = "lock"
 _LABEL_LENGTH = 120
@@ -83,19 +80,11 @@ def kind_of(label: str) -> tuple[str, str | None]:
     return "", None
 
 
-@dataclass(eq=False)
-class UploadedFile:
-    """A file of an upload."""
+@dataclass(eq=False, kw_only=True)
+class UploadedFile(GivenFile):
+    """A file of an upload, and how far it is."""
 
     upload: Upload = field(repr=False)
-    #: In the upload, from 1.
-    number: int
-    #: Its name as the user gave it, made harmless.
-    label: str
-    #: ``recording`` or ``table``.
-    kind: str
-    #: Where it is; the name has nothing of the user's.
-    path: Path
     state: State = State.RECEIVING
     #: What is being done.
     stage: str = ""
@@ -112,9 +101,6 @@ class UploadedFile:
     confirm: bool = True
     #: Those of a table, once they are known.
     columns: Columns | None = None
-    #: What the user chose of them.
-    choices: dict[str, Override] = field(default_factory=dict)
-    step: StepDescription | None = None
     #: Name of the simulated example it is.
     example: str | None = None
 
@@ -130,17 +116,7 @@ class UploadedFile:
     @property
     def given(self) -> GivenFile:
         """What a worker has to know of it now."""
-        return GivenFile(
-            folder=self.upload.folder,
-            number=self.number,
-            path=self.path,
-            label=self.label,
-            recording=self.kind == RECORDING,
-            species=self.upload.species,
-            quality=self.upload.quality,
-            step=self.step,
-            choices=self.choices,
-        )
+        return GivenFile(*(getattr(self, each.name) for each in fields(GivenFile)))
 
 
 @dataclass(eq=False)
@@ -284,7 +260,8 @@ class Batches:
             folder.mkdir(mode=0o700)
             # The name on disk is long and random: it can be told from the user's own in messages.
             path = folder / f"upload-{secrets.token_hex(8)}{ending}"
-            file = UploadedFile(upload, number, label, kind, path, confirm=confirm, example=example)
+            given = (upload.folder, number, path, label, kind, upload.species, upload.quality)
+            file = UploadedFile(*given, upload=upload, confirm=confirm, example=example)
             upload.uploads[number] = file
             return file
 

@@ -268,7 +268,7 @@ class Worker:
         from crosspatch.prediction.explained import explain_prediction
 
         settings = self._read_settings(file)
-        if not file.recording:
+        if file.kind == messages.TABLE:
             return explain_prediction(self.predictor, prediction, settings)
         files = dict.fromkeys(prediction.cells["cell_id"].astype(str), file.path)
         found = explain_prediction(self.predictor, replace(prediction, recordings=files), settings)
