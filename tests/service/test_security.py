@@ -27,8 +27,8 @@ from starlette.testclient import TestClient
 from crosspatch.processes import Child
 from crosspatch.service import queue as workers
 from crosspatch.service import server
-from crosspatch.service.app import create_app
 from crosspatch.service.jobs import Jobs
+from crosspatch.service.server import create_app
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.service.uploads import Batches, label_of
 from tests.service import hostile
