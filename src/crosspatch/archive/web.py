@@ -224,16 +224,9 @@ class Web:
         """Download a file; it appears under its name when all of it is there and is right.
 
         What is there already lies beside it under a hidden name and is not fetched again, after a
-        broken connection or, with a checksum, in another process.
-
-        Parameters
-        ----------
-        size, digests : optional
-            What it must have: bytes, and checksums by the names ``sha256`` or ``dandi-etag``.
-        told : callable, optional
-            Told how many bytes came; a negative number where bytes are thrown away.
-        stop : Event, optional
-            Once set, the download ends with a `StoppedDownloadError`.
+        broken connection or, with a checksum, in another process. Checksums are by the names
+        ``sha256`` or ``dandi-etag``. `told` is given how many bytes came, a negative number where
+        bytes are thrown away. Once `stop` is set it ends with a `StoppedDownloadError`.
         """
         digests = dict(digests or {})
         mark = hashlib.sha256(repr((size, sorted(digests.items()))).encode()).hexdigest()[:8]

@@ -47,7 +47,6 @@ class Dataset:
     labels: Mapping[str, str]
     #: Label of the tables to the reason why it is not part of the task.
     outside: Mapping[str, str]
-    #: Reads the tables.
     read: Callable[[SourceReader, Layout], SourceCells]
     #: Of the tables.
     licence: str

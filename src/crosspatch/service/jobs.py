@@ -51,9 +51,7 @@ class Jobs:
 
     def __init__(self, settings: ServiceSettings, workers: Workers):
         self.settings, self.workers = settings, workers
-        keep, most = settings.keep, settings.batches
-        self.batches = Batches(keep=keep, most=most, files=settings.files, storage=settings.storage)
-        self._tasks: dict[tuple[str, int], QueuedTask] = {}
+        self.batches = Batches(settings)
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._sweep, daemon=True)
         self._janitor.start()
@@ -224,9 +222,9 @@ class Jobs:
         file.forget()
 
     def _stop(self, file: UploadedFile) -> None:
-        task = self._tasks.pop((file.upload.id, file.number), None)
-        if task is not None:
-            task.stopped.set()
+        if file.task is not None:
+            file.task.stopped.set()
+            file.task = None
 
     def _begin(self, file: UploadedFile) -> None:
         """The first thing that is done with a file, unless it was cancelled on its way here."""
@@ -249,8 +247,7 @@ class Jobs:
                         file.state, file.stage = State.WORKING, said.stage
                         file.done = file.done if said.done is None else said.done
 
-            task = QueuedTask(file.upload.id, request, told)
-            self._tasks[file.upload.id, file.number] = task
+            task = file.task = QueuedTask(file.upload.id, request, told)
         task.outcome.add_done_callback(lambda found: self._finished(file, task, found))
         self.workers.put(task)
 
@@ -260,11 +257,11 @@ class Jobs:
         """Take in what came of a task; called in its worker's thread."""
         if future.cancelled():
             return
-        outcome, key = future.result(), (file.upload.id, file.number)
+        outcome = future.result()
         with file.upload.lock:
-            current = self._tasks.get(key, task) is task
+            current = file.task is None or file.task is task
             if current:
-                self._tasks.pop(key, None)
+                file.task = None
             if outcome == messages.STOPPED or file.state is State.CANCELLED or not current:
                 # It may have come as far as its results; the upload may be gone already.
                 if current:

@@ -117,7 +117,6 @@ class ExplainRow(FileRequest):
 class Simulate(FileRequest):
     """Simulate a recording or a table at the place of a file. To `Done`."""
 
-    #: Name of the example.
     example: str
 
 

@@ -81,7 +81,10 @@ def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list
     Every sample is kept, as float32; of a recording with more than `MOST_SAMPLES`, the lowest and
     highest value of short stretches.
     """
-    by_kind = _numbers(analysis)
+    by_kind = {
+        kind: [number for number, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
+        for kind in shown_kinds(analysis)
+    }
     chosen = []
     for numbers in by_kind.values():
         chosen += numbers[:: max(1, -(-len(numbers) // MOST_SWEEPS))]
@@ -96,14 +99,6 @@ def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list
         StimulusSweeps(kind, len(each), shown[kind], shown[kind] - passed[kind])
         for kind, each in by_kind.items()
     ]
-
-
-def _numbers(analysis: Analysis) -> dict[str, list[int]]:
-    """Sweeps by the kind of their stimulus."""
-    return {
-        kind: [number for number, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
-        for kind in shown_kinds(analysis)
-    }
 
 
 def _kept(

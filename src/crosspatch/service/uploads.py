@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING
 from crosspatch.errors import CrosspatchError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.service.messages import RECORDING, TABLE, Fault, GivenFile
+from crosspatch.service.settings import ServiceSettings
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
     from crosspatch.service.mapping_screen import Columns
+    from crosspatch.service.queue import QueuedTask
 
 _PREFIX = "crosspatch-serve-"
 _LOCK = "lock"
@@ -94,7 +96,6 @@ class UploadedFile(GivenFile):
     size: int = 0
     #: Predicted rows.
     rows: int = 0
-    #: Why it failed.
     fault: Fault | None = None
     messages: tuple[str, ...] = ()
     #: Whether a table's columns are shown before anything is predicted.
@@ -103,6 +104,8 @@ class UploadedFile(GivenFile):
     columns: Columns | None = None
     #: Name of the simulated example it is.
     example: str | None = None
+    #: What is done or waits to be done with it.
+    task: QueuedTask | None = field(default=None, repr=False)
 
     @property
     def reason(self) -> str | None:
@@ -162,20 +165,14 @@ class Upload:
 class Batches:
     """All uploads, in a folder that only this user can read and that ends with the process.
 
-    What a killed server left behind is removed by the next one. Uploads are kept for so many hours;
-    there are at most so many of them, of so many files each, of so many bytes together.
+    What a killed server left behind is removed by the next one. How long uploads are kept, how many
+    there may be, of how many files and bytes, is settled.
     """
 
-    def __init__(
-        self,
-        *,
-        keep: float,
-        most: int,
-        files: int,
-        storage: int,
-        now: Callable[[], float] = time.time,
-    ):
-        self.keep, self.most, self.files, self.storage, self.now = keep, most, files, storage, now
+    def __init__(self, settings: ServiceSettings):
+        self.settings = settings
+        #: Seconds since 1970.
+        self.now = time.time
         _remove_abandoned()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # for this user only
         self._held: int | None = _hold(self.folder)
@@ -194,14 +191,14 @@ class Batches:
     def new(self, species: str | None, quality: str) -> Upload:
         """An empty upload; refused where there are too many."""
         with self._lock:
-            if len(self._uploads) >= self.most:
-                raise RefusedUploadError(
-                    f"there are {self.most} batches already", 503, "delete one, or come back later"
-                )
+            if len(self._uploads) >= self.settings.batches:
+                why = f"there are {self.settings.batches} batches already"
+                raise RefusedUploadError(why, 503, "delete one, or come back later")
             name = secrets.token_urlsafe(16)
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
-            upload = Upload(name, folder, species, quality, self.now() + 3600 * self.keep)
+            expires = self.now() + 3600 * self.settings.keep
+            upload = Upload(name, folder, species, quality, expires)
             self._uploads[name] = upload
             return upload
 
@@ -209,7 +206,7 @@ class Batches:
         """The upload of this id; refused where there is none, or it has vanished."""
         found = self._uploads.get(name)
         if found is None or found.expires < self.now():
-            kept = f"files and results are deleted after {self.keep:g} hours"
+            kept = f"files and results are deleted after {self.settings.keep:g} hours"
             raise RefusedUploadError(f"there is no such batch; {kept}", 404)
         return found
 
@@ -249,12 +246,9 @@ class Batches:
                 f"({', '.join(TABLE_SUFFIXES)})",
             )
         with upload.lock:
-            if len(upload.uploads) >= self.files:
-                raise RefusedUploadError(
-                    f"a batch has at most {self.files} files",
-                    413,
-                    "begin another one, or use the command line",
-                )
+            if len(upload.uploads) >= self.settings.files:
+                why = f"a batch has at most {self.settings.files} files"
+                raise RefusedUploadError(why, 413, "begin another one, or use the command line")
             number = next(upload.numbers)
             folder = upload.folder / f"{number}-{secrets.token_hex(8)}"
             folder.mkdir(mode=0o700)
@@ -273,13 +267,10 @@ class Batches:
 
     def require_room(self, more: int) -> None:
         """Refuse bytes that do not fit any more."""
-        free = min(self.storage - self.used(), shutil.disk_usage(self.folder).free - 2**28)
-        if more > free:
-            raise RefusedUploadError(
-                "the server has no room left for files",
-                507,
-                "delete a batch, or wait until one vanishes",
-            )
+        left = self.settings.storage - self.used()
+        if more > min(left, shutil.disk_usage(self.folder).free - 2**28):
+            hint = "delete a batch, or wait until one vanishes"
+            raise RefusedUploadError("the server has no room left for files", 507, hint)
 
     def used(self) -> int:
         """Bytes of everything."""
