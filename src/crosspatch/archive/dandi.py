@@ -41,12 +41,10 @@ def is_dandi(text: object) -> bool:
 class DandiPlace:
     """A dandiset, or a part of it."""
 
-    #: Six digits.
-    dandiset: str
+    dandiset: str  #: six digits
     #: ``draft``, or a published version; None for the newest published one.
     version: str | None = None
-    #: A file or folder in it; empty for all.
-    path: str = ""
+    path: str = ""  #: a file or folder in it; empty for all
 
     @classmethod
     def parse(cls, text: str) -> DandiPlace:
@@ -71,14 +69,11 @@ class Asset:
     dandiset: str
     version: str
     asset_id: str
-    #: In the dandiset, such as ``sub-1/sub-1_ses-2_icephys.nwb``.
-    path: str
-    #: Bytes.
-    size: int
+    path: str  #: in the dandiset, such as ``sub-1/sub-1_ses-2_icephys.nwb``
+    size: int  #: bytes
     #: ``dandi-etag`` and, where the archive has computed it, ``sha256``.
     digests: Mapping[str, str] = field(hash=False)
-    #: Address of the archive's API.
-    api: str
+    api: str  #: address of the archive's API
 
     @property
     def address(self) -> str:

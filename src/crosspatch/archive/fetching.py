@@ -34,22 +34,17 @@ class FetchProgress:
     total: int
     bytes_done: int
     bytes_total: int
-    #: Files that could not be had.
-    failed: int = 0
-    #: Files that were there before.
-    kept: int = 0
+    failed: int = 0  #: files that could not be had
+    kept: int = 0  #: files that were there before
 
 
 @dataclass(frozen=True)
 class Fetched:
     """What a fetch brought."""
 
-    #: Asset to its file on disk, each one verified.
-    files: dict[Asset, Path]
-    #: Files that were there before.
-    kept: int
-    #: Asset to the reason why it is not there.
-    failures: dict[Asset, str]
+    files: dict[Asset, Path]  #: asset to its file on disk, each one verified
+    kept: int  #: files that were there before
+    failures: dict[Asset, str]  #: asset to the reason why it is not there
 
 
 def fetch_assets(

@@ -71,17 +71,14 @@ _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 class WebSettings:
     """How long to be patient."""
 
-    #: Requests in a row that bring nothing, before giving up.
-    attempts: int = 8
-    #: For a connection, and from one byte to the next, s.
-    timeout: float = 30.0
+    attempts: int = 8  #: requests in a row that bring nothing, before giving up
+    timeout: float = 30.0  #: for a connection, and from one byte to the next, s
     #: A connection that brings fewer bytes than this in `timeout` is as good as broken.
     slowest: int = 4096
     #: First pause and longest pause between attempts, s.
     first_pause: float = 0.5
     longest_pause: float = 30.0
-    #: After this time nothing is tried again, s.
-    patience: float = float("inf")
+    patience: float = float("inf")  #: after this time nothing is tried again, s
 
     @classmethod
     def of_user(cls, patience: float = float("inf")) -> WebSettings:
@@ -121,12 +118,9 @@ class RangePart:
     """A part of a remote file."""
 
     content: bytes
-    #: Entity tag of the file, without quotes.
-    etag: str | None
-    #: Of the whole file, bytes.
-    size: int
-    #: Where it came from, after redirects.
-    address: str
+    etag: str | None  #: entity tag of the file, without quotes
+    size: int  #: of the whole file, bytes
+    address: str  #: where it came from, after redirects
 
 
 @cache

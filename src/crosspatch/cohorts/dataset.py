@@ -27,10 +27,8 @@ class SourceCells:
     #: Index: cell; columns ``label`` (missing where a cell has none), ``donor``, ``t_type`` and
     #: whatever else there is.
     cells: pd.DataFrame
-    #: Index: cell; columns: the features of a layout.
-    features: pd.DataFrame
-    #: File and column of the labels, for messages.
-    labels_from: str
+    features: pd.DataFrame  #: index: cell; columns: the features of a layout
+    labels_from: str  #: file and column of the labels, for messages
 
 
 @dataclass(frozen=True)
@@ -39,17 +37,13 @@ class Dataset:
 
     name: str
     species: SpeciesName
-    #: Those it can give, the one that is given by default first.
-    layouts: tuple[str, ...]
-    #: The tables that it is built from.
-    files: tuple[SourceFile, ...]
-    #: Label of the tables to subclass.
-    labels: Mapping[str, str]
+    layouts: tuple[str, ...]  #: those it can give, the one that is given by default first
+    files: tuple[SourceFile, ...]  #: the tables that it is built from
+    labels: Mapping[str, str]  #: label of the tables to subclass
     #: Label of the tables to the reason why it is not part of the task.
     outside: Mapping[str, str]
     read: Callable[[SourceReader, Layout], SourceCells]
-    #: Of the tables.
-    licence: str
+    licence: str  #: of the tables
     #: Keys of ``data/references.bib``; author and year; and the work in a line, with what it gives.
     cite: tuple[str, ...]
     authors: str

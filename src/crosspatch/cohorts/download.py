@@ -109,8 +109,7 @@ class Dandiset:
     #: The published version that the numbers are of; empty if they are of the draft.
     version: str
     licence: str
-    #: Keys of `crosspatch.cohorts.citations`.
-    cite: tuple[str, ...]
+    cite: tuple[str, ...]  #: keys of `crosspatch.cohorts.citations`
 
     @property
     def labels(self) -> str | None:
@@ -137,14 +136,10 @@ def dandisets() -> Mapping[str, Dandiset]:
 class CellSelection:
     """Which recordings of a dandiset are wanted."""
 
-    #: Only cells of these; all by default.
-    subclasses: tuple[str, ...] = ()
-    #: Only these: specimen, session, donor, or file name.
-    cells: tuple[str, ...] = ()
-    #: At most so many, the first in the order of their paths.
-    limit: int | None = None
-    #: Whether cells without a label are wanted too.
-    unlabelled: bool = False
+    subclasses: tuple[str, ...] = ()  #: only cells of these; all by default
+    cells: tuple[str, ...] = ()  #: only these: specimen, session, donor, or file name
+    limit: int | None = None  #: at most so many, the first in the order of their paths
+    unlabelled: bool = False  #: whether cells without a label are wanted too
 
 
 def labels_of(
@@ -233,11 +228,9 @@ def _require_choosable(choice: CellSelection, labels: pd.DataFrame | None, where
 class _Known(NamedTuple):
     """What is known of a recording."""
 
-    #: Of the labels.
-    key: str | None
+    key: str | None  #: of the labels
     subclass: str | None
-    #: What a user may call the cell.
-    names: set[str]
+    names: set[str]  #: what a user may call the cell
 
 
 def _known_of(asset: Asset, labels: pd.DataFrame | None) -> _Known:

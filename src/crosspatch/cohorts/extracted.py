@@ -31,10 +31,8 @@ LABELS_FILE = "cells.csv"
 class Extracted:
     """A cohort and the files that gave no cell."""
 
-    #: None if no file gave a cell.
-    cohort: anndata.AnnData | None
-    #: Columns ``file`` and ``reason``.
-    failures: pd.DataFrame
+    cohort: anndata.AnnData | None  #: None if no file gave a cell
+    failures: pd.DataFrame  #: columns ``file`` and ``reason``
 
 
 def cohort_of(

@@ -35,14 +35,10 @@ _UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
 class SourceFile:
     """A public table that a cohort is built from."""
 
-    #: Where it lies in the data directory.
-    path: str
-    #: Checksum of the pinned version.
-    sha256: str
-    #: Bytes.
-    size: int
-    #: Where it lies on GitHub: ``owner/repository/raw/commit/path``.
-    place: str
+    path: str  #: where it lies in the data directory
+    sha256: str  #: checksum of the pinned version
+    size: int  #: bytes
+    place: str  #: where it lies on GitHub: ``owner/repository/raw/commit/path``
 
     @property
     def address(self) -> str:
@@ -159,10 +155,8 @@ class FeatureColumn:
     feature: str
     file: str
     column: str
-    #: ``multiply``, ``subtract``, ``reciprocal``, or nothing.
-    operation: str = ""
-    #: A number or, to subtract, another column.
-    operand: str = ""
+    operation: str = ""  #: ``multiply``, ``subtract``, ``reciprocal``, or nothing
+    operand: str = ""  #: a number or, to subtract, another column
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -233,8 +227,7 @@ class SourceReader:
     directory: Path
     #: Those that may be read, by their paths in the directory.
     files: Mapping[str, SourceFile]
-    #: Whether other versions than the pinned ones are refused.
-    verify: bool = True
+    verify: bool = True  #: whether other versions than the pinned ones are refused
     #: Path to checksum of what was read.
     found: dict[str, str] = field(default_factory=dict)
 

@@ -28,14 +28,11 @@ REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
 class Head:
     """Where a table comes from; empty where a table does not say."""
 
-    #: Source file to its sha256.
-    sources: Mapping[str, str]
-    #: Whether every source file is the pinned version.
-    verified: bool
+    sources: Mapping[str, str]  #: source file to its sha256
+    verified: bool  #: whether every source file is the pinned version
     #: Subclass to the labelled cells before those without features were left out.
     joined: Mapping[str, int]
-    #: Reason to the cells left out.
-    dropped: Mapping[str, int]
+    dropped: Mapping[str, int]  #: reason to the cells left out
 
 
 def build(

@@ -26,8 +26,7 @@ class TableColumn:
     """A column and what became of it."""
 
     name: str
-    #: The first ones.
-    values: list[str]
+    values: list[str]  #: the first ones
     #: ``taken``, ``part``, ``cell id``, ``species``, ``refused``, ``unused``, ``label``,
     #: ``unknown``.
     status: str

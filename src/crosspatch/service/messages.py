@@ -40,18 +40,12 @@ class Fault:
 class GivenFile:
     """A file of an upload, and how it is read."""
 
-    #: The upload's folder.
-    folder: Path
-    #: In the upload, from 1.
-    number: int
-    #: Where it is; the name has nothing of the user's.
-    path: Path
-    #: Its name as the user gave it, made harmless.
-    label: str
-    #: ``recording`` or ``table``.
-    kind: str
-    #: Of cells whose file does not say.
-    species: str | None
+    folder: Path  #: the upload's folder
+    number: int  #: in the upload, from 1
+    path: Path  #: where it is; the name has nothing of the user's
+    label: str  #: its name as the user gave it, made harmless
+    kind: str  #: ``recording`` or ``table``
+    species: str | None  #: of cells whose file does not say
     quality: str
     step: StepDescription | None = None
     #: What the user chose of the columns of a table.
@@ -126,10 +120,8 @@ class Export:
 
     out: Path
     files: tuple[GivenFile, ...]
-    #: What was said of them.
-    said: tuple[str, ...]
-    #: Names of the files without any row, and why.
-    unread: tuple[tuple[str, str], ...]
+    said: tuple[str, ...]  #: what was said of them
+    unread: tuple[tuple[str, str], ...]  #: names of the files without any row, and why
 
 
 WorkerRequest = Prepare | FileRequest | Export
@@ -186,14 +178,11 @@ class Ready:
     crosspatch: str
     models: list[Mapping[str, object]]
     parameters: Mapping[str, object]
-    #: Of the table of cells.
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  #: of the table of cells
     classes: tuple[str, ...]
     measures_recordings: bool
-    #: Features a column can be.
-    features: list[Choosable]
-    #: Or why there is none.
-    map: MapPoints | Fault
+    features: list[Choosable]  #: features a column can be
+    map: MapPoints | Fault  #: or why there is none
 
 
 @dataclass(frozen=True)
@@ -210,8 +199,7 @@ class Predicted:
 
     rows: int
     messages: tuple[str, ...]
-    #: Why nothing was measured on a recording.
-    fault: Fault | None = None
+    fault: Fault | None = None  #: why nothing was measured on a recording
 
 
 @dataclass(frozen=True)
@@ -230,5 +218,4 @@ class Answer:
     """What came of a request."""
 
     outcome: WorkerOutcome
-    #: Whether the process should be replaced.
-    worn: bool = False
+    worn: bool = False  #: whether the process should be replaced

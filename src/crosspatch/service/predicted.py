@@ -47,12 +47,10 @@ INNER = ("words", "source", *IN_NOTES)
 class Query:
     """Which cells, in which order."""
 
-    #: Stands in the cell's id, its file's name, quality or notes.
-    text: str = ""
+    text: str = ""  #: stands in the cell's id, its file's name, quality or notes
     #: Column of `CHOICES` to the value wanted.
     chosen: Mapping[str, str] = field(default_factory=dict)
-    #: One of `SORTS`; empty for the order in which they came.
-    sort: str = ""
+    sort: str = ""  #: one of `SORTS`; empty for the order in which they came
     descending: bool = False
     offset: int = 0
     limit: int = 100

@@ -26,8 +26,7 @@ _MODULE = "crosspatch.service.worker"
 class QueuedTask:
     """Something for a worker to do."""
 
-    #: Owners take turns.
-    owner: str
+    owner: str  #: owners take turns
     request: messages.WorkerRequest
     #: Told how far it is; called from another thread.
     told: Callable[[messages.Told], None] = lambda said: None
@@ -39,8 +38,7 @@ class QueuedTask:
 class Workers:
     """Processes with the models in memory, and what waits for them."""
 
-    #: What the workers say of their models, once they are started.
-    about: messages.Ready
+    about: messages.Ready  #: what the workers say of their models, once they are started
 
     def __init__(self, settings: ServiceSettings):
         self.settings = settings

@@ -66,8 +66,7 @@ class _KeptSweep(_Sweep):
     """A sweep in the file of samples; of its signals the first sample there, and how many."""
 
     kind: str
-    #: Hz, of the samples kept.
-    rate: float
+    rate: float  #: Hz, of the samples kept
     voltage: tuple[int, int]
     current: tuple[int, int]
 

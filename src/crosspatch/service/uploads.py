@@ -88,22 +88,16 @@ class UploadedFile(GivenFile):
 
     upload: Upload = field(repr=False)
     state: State = State.RECEIVING
-    #: What is being done.
-    stage: str = ""
-    #: Rows predicted so far.
-    done: int = 0
-    #: Bytes.
-    size: int = 0
-    #: Predicted rows.
-    rows: int = 0
+    stage: str = ""  #: what is being done
+    done: int = 0  #: rows predicted so far
+    size: int = 0  #: bytes
+    rows: int = 0  #: predicted rows
     fault: Fault | None = None
     messages: tuple[str, ...] = ()
     #: Whether a table's columns are shown before anything is predicted.
     confirm: bool = True
-    #: Those of a table, once they are known.
-    columns: Columns | None = None
-    #: Name of the simulated example it is.
-    example: str | None = None
+    columns: Columns | None = None  #: those of a table, once they are known
+    example: str | None = None  #: name of the simulated example it is
     #: What is done or waits to be done with it.
     task: QueuedTask | None = field(default=None, repr=False)
 
@@ -126,14 +120,11 @@ class UploadedFile(GivenFile):
 class Upload:
     """Files that a browser or a program sent together."""
 
-    #: Cannot be guessed.
-    id: str
+    id: str  #: cannot be guessed
     folder: Path
-    #: Of cells whose file does not say.
-    species: str | None
+    species: str | None  #: of cells whose file does not say
     quality: str
-    #: Seconds since 1970.
-    expires: float
+    expires: float  #: seconds since 1970
     #: Its files, by number.
     uploads: dict[int, UploadedFile] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)

@@ -42,10 +42,8 @@ _CELL, _DONOR, _DONOR_SIZE, _ORDER = range(4)
 class Style:
     """What recordings have besides the stimulus set, and how they are stored."""
 
-    #: That tell the files from others of the same cells.
-    keywords: tuple[str, ...] = ()
-    #: Given a cell's seal, GOhm.
-    extras: Callable[[float], Extra] = lambda seal: no_extra
+    keywords: tuple[str, ...] = ()  #: that tell the files from others of the same cells
+    extras: Callable[[float], Extra] = lambda seal: no_extra  #: given a cell's seal, GOhm
     storage: Storage = INTEGERS
 
 

@@ -38,23 +38,16 @@ _ELECTRODE = "electrode_0"
 class WrittenSweep:
     """One sweep to write."""
 
-    #: In the Allen stimulus ontology, such as C1LSCOARSE150216.
-    stimulus_code: str
-    #: Injected current, pA; in voltage clamp the response.
-    current: NDArray[np.float32]
+    stimulus_code: str  #: in the Allen stimulus ontology, such as C1LSCOARSE150216
+    current: NDArray[np.float32]  #: injected current, pA; in voltage clamp the response
     #: Response, mV, as long as the current; zeros from where the acquisition was stopped. In
     #: voltage clamp the command.
     voltage: NDArray[np.float32]
-    #: Samples per second.
-    rate: float
-    #: Start within the session, s.
-    start: float
-    #: MOhm; not written in voltage clamp.
-    bridge_balance: float
-    #: pA; not written in voltage clamp.
-    bias_current: float
-    #: ``current clamp`` or ``voltage clamp``.
-    clamp: str = CURRENT_CLAMP
+    rate: float  #: samples per second
+    start: float  #: start within the session, s
+    bridge_balance: float  #: MOhm; not written in voltage clamp
+    bias_current: float  #: pA; not written in voltage clamp
+    clamp: str = CURRENT_CLAMP  #: ``current clamp`` or ``voltage clamp``
 
 
 class Stored(NamedTuple):
@@ -87,12 +80,9 @@ def _response(sweep: WrittenSweep) -> Stored:
 class Storage:
     """How series are stored."""
 
-    #: Per chunk: a sweep of two seconds is read in two chunks.
-    samples: int = 65_536
-    #: Of deflate.
-    level: int = 1
-    #: Whether the series may grow.
-    growing: bool = False
+    samples: int = 65_536  #: per chunk: a sweep of two seconds is read in two chunks
+    level: int = 1  #: of deflate
+    growing: bool = False  #: whether the series may grow
     #: What is kept of a sweep's response.
     response: Callable[[WrittenSweep], Stored] = _response
 
@@ -104,23 +94,18 @@ INTEGERS = Storage()
 class SessionNotes:
     """What is known of a recording besides its samples."""
 
-    #: Of the session.
-    identifier: str
+    identifier: str  #: of the session
     description: str
     experiment: str
     keywords: tuple[str, ...]
-    #: With time zone.
-    start: datetime
-    #: Mouse or human.
-    species: str
+    start: datetime  #: with time zone
+    species: str  #: mouse or human
     #: Sex as M, F or U; age as ISO 8601 duration.
     donor: str
     sex: str
     age: str
-    #: GOhm.
-    seal: float
-    #: MOhm.
-    access_resistance: float
+    seal: float  #: GOhm
+    access_resistance: float  #: MOhm
 
 
 def write_nwb(

@@ -41,16 +41,11 @@ class SpikeShape:
 
     #: Membrane potential where the slope reaches 5 % of the upstroke, mV.
     threshold: float = -38.0
-    #: Peak above threshold, mV.
-    height: float = 65.0
-    #: Fast trough below threshold, mV.
-    trough: float = 15.0
-    #: Width halfway between peak and fast trough, ms.
-    width: float = 0.6
-    #: Steepest rise, mV/ms.
-    upstroke: float = 300.0
-    #: Steepest rise over steepest fall.
-    upstroke_downstroke_ratio: float = 2.0
+    height: float = 65.0  #: peak above threshold, mV
+    trough: float = 15.0  #: fast trough below threshold, mV
+    width: float = 0.6  #: width halfway between peak and fast trough, ms
+    upstroke: float = 300.0  #: steepest rise, mV/ms
+    upstroke_downstroke_ratio: float = 2.0  #: steepest rise over steepest fall
 
 
 @dataclass(frozen=True)
@@ -59,12 +54,9 @@ class PointNeuron:
 
     #: Resting potential, mV; the leak's reversal potential follows from it.
     rest: float = -70.0
-    #: Leak conductance, nS.
-    leak: float = 6.0
-    #: Membrane capacitance, pF.
-    capacitance: float = 70.0
-    #: Sharpness of spike onset, mV: smaller is sharper.
-    slope_factor: float = 1.5
+    leak: float = 6.0  #: leak conductance, nS
+    capacitance: float = 70.0  #: membrane capacitance, pF
+    slope_factor: float = 1.5  #: sharpness of spike onset, mV: smaller is sharper
     spike: SpikeShape = field(default_factory=SpikeShape)
     #: The threshold rises by this part of a depolarisation, with this time constant in ms.
     threshold_gain: float = 0.0
@@ -83,8 +75,7 @@ class PointNeuron:
     d_inactivation_half: float = -72.0
     d_inactivation_slope: float = 7.0
     d_tau: float = 400.0
-    #: Reversal potential of K, mV.
-    k_reversal: float = -92.0
+    k_reversal: float = -92.0  #: reversal potential of K, mV
     #: Adaptation current: nS, pA per spike, ms.
     adaptation_conductance: float = 0.0
     adaptation_jump: float = 0.0
@@ -95,13 +86,11 @@ class PointNeuron:
     #: Part of the height that one spike takes from the next, and its recovery, ms.
     fatigue: float = 0.0
     fatigue_tau: float = 60.0
-    #: Relative widening of a spike per relative loss of height.
-    broadening: float = 1.0
+    broadening: float = 1.0  #: relative widening of a spike per relative loss of height
     #: Standard deviation of the noise current when depolarised, pA, and its correlation time, ms.
     noise: float = 0.0
     noise_tau: float = 5.0
-    #: Part of the noise that remains at rest.
-    noise_at_rest: float = 0.1
+    noise_at_rest: float = 0.1  #: part of the noise that remains at rest
 
     @property
     def leak_reversal(self) -> float:

@@ -18,8 +18,7 @@ from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 class StimulusSet:
     """The stimulus set, after the Allen Institute's Patch-seq recordings (Gouwens et al. 2020)."""
 
-    #: Samples per second.
-    rate: float = 50_000.0
+    rate: float = 50_000.0  #: samples per second
     #: The pulse before every stimulus: s, s, pA.
     test_pulse_start: float = 0.02
     test_pulse_length: float = 0.01
@@ -33,16 +32,12 @@ class StimulusSet:
     #: First amplitude of the long squares, and from one to the next, pA.
     lowest: float = -110.0
     step: float = 20.0
-    #: Amplitude at which the search for the rheobase gives up, pA.
-    highest: float = 690.0
+    highest: float = 690.0  #: amplitude at which the search for the rheobase gives up, pA
     #: Long squares above the rheobase, pA.
     offsets: tuple[float, ...] = (20.0, 40.0, 60.0, 80.0, 100.0, 140.0)
-    #: Short squares at the lowest amplitude that fires.
-    repeats: int = 3
-    #: pA/s.
-    ramp_slope: float = 25.0
-    #: Longest ramp, s.
-    ramp_longest: float = 26.0
+    repeats: int = 3  #: short squares at the lowest amplitude that fires
+    ramp_slope: float = 25.0  #: pA/s
+    ramp_longest: float = 26.0  #: longest ramp, s
     ramps: int = 2
 
 
@@ -50,10 +45,8 @@ class StimulusSet:
 class Trouble:
     """How often something goes wrong, as probabilities."""
 
-    #: A sweep is stopped early, drifts, is noisy or saturates.
-    failed_sweep: float = 0.02
-    #: A failed sweep is recorded again.
-    repeated: float = 0.8
+    failed_sweep: float = 0.02  #: a sweep is stopped early, drifts, is noisy or saturates
+    repeated: float = 0.8  #: a failed sweep is recorded again
     #: A cell lacks these stimuli.
     no_ramp: float = 0.05
     no_short_square: float = 0.05
