@@ -20,8 +20,7 @@ from crosspatch.errors import NetworkError
 DANDI_VARIABLE = "CROSSPATCH_DANDI"
 DANDI_ADDRESS = "https://api.dandiarchive.org/api"
 
-#: The archive's API gives at most so many assets at a time.
-_PAGE = 1000
+_PAGE = 1000  #: the archive's API gives at most so many assets at a time
 #: An object of an answer, as JSON has it.
 _Row = dict[str, Any]
 _PLACE = re.compile(
@@ -48,10 +47,7 @@ class DandiPlace:
 
     @classmethod
     def parse(cls, text: str) -> DandiPlace:
-        """Read ``dandi:000636``, with ``@version`` and ``/path`` behind it if wanted.
-
-        A `NetworkError` if it is written otherwise.
-        """
+        """Read ``dandi:000636``, maybe with ``@version`` and ``/path``; else a `NetworkError`."""
         match = _PLACE.fullmatch(text.strip())
         if not match:
             raise NetworkError(

@@ -361,8 +361,7 @@ class _Download:
     stop: threading.Event | None
     etag: str | None = None
     complete: bool = False
-    #: Bytes there were at most: a server without parts begins again each time.
-    most: int = 0
+    most: int = 0  #: bytes there were at most: a server without parts begins again each time
 
     def bring(self, digests: Mapping[str, str]) -> str:
         """Bring the whole, up to some times; what is wrong with it, empty if nothing is."""

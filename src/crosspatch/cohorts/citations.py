@@ -20,8 +20,7 @@ _ALWAYS = ("crosspatch", "schwider2026")
 #: Where both species are compared, their types are aligned after this.
 _ALIGNMENT = "hodge2019"
 _FEATURES = "ipfx"
-#: Read from a file that may be large: the head of a csv, s.
-_HEAD = 64 * 1024
+_HEAD = 64 * 1024  #: characters read of a csv, which may be large
 
 
 @cache

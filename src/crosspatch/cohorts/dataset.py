@@ -121,8 +121,7 @@ class Dataset:
         return frame.drop(columns=self.session).set_index(keys)
 
 
-#: Those registered so far, by name; see `datasets`.
-REGISTERED: dict[str, Dataset] = {}
+REGISTERED: dict[str, Dataset] = {}  #: those registered so far, by name; see `datasets`
 
 
 def register(dataset: Dataset) -> None:

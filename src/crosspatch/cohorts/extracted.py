@@ -23,8 +23,7 @@ from crosspatch.features.store import CellStore
 from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
-#: Labels in a folder of recordings, found without being named.
-LABELS_FILE = "cells.csv"
+LABELS_FILE = "cells.csv"  #: labels in a folder of recordings, found without being named
 
 
 @dataclass(frozen=True)

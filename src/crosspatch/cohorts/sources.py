@@ -61,10 +61,7 @@ def listed(folder: str) -> tuple[SourceFile, ...]:
 
 
 def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
-    """The data directory, there or not, and where its name is from.
-
-    The one given, else ``CROSSPATCH_DATA``, else one in the user's cache.
-    """
+    """The directory given, else ``CROSSPATCH_DATA``, else in the cache; and which of these."""
     if explicit is not None:
         return Path(explicit), "data_dir"
     if os.environ.get(DATA_VARIABLE):
@@ -225,11 +222,9 @@ class SourceReader:
     """Reads source files of one data directory and remembers their checksums."""
 
     directory: Path
-    #: Those that may be read, by their paths in the directory.
-    files: Mapping[str, SourceFile]
+    files: Mapping[str, SourceFile]  #: those that may be read, by their paths in the directory
     verify: bool = True  #: whether other versions than the pinned ones are refused
-    #: Path to checksum of what was read.
-    found: dict[str, str] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)  #: path to checksum of what was read
 
     def read(
         self, path: str, columns: Iterable[str], encoding: str = "utf-8-sig"

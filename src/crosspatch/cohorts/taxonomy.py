@@ -26,10 +26,7 @@ class Taxonomy:
     colours: dict[str, str]  #: subclass to its colour in every figure
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
-        """Map subclasses to the ones that both species share, by one of `alignments`.
-
-        A `TaxonomyError` if there is no alignment of this name.
-        """
+        """Map subclasses to those both species share; `TaxonomyError` if there is no such name."""
         if alignment not in self.alignments:
             raise TaxonomyError(
                 f"no alignment '{alignment}'; choose from: {', '.join(self.alignments)}"

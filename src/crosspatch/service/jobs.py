@@ -39,8 +39,7 @@ from crosspatch.tables.mapping import Override
 #: What was written for a page.
 Json = dict[str, Any]
 
-#: How often it is looked for uploads whose time is over, s.
-_SWEEP = 20.0
+_SWEEP = 20.0  #: how often it is looked for uploads whose time is over, s
 _BUSY = "it is being worked on; wait or cancel it"
 # Bytes written between two looks at how much room is left.
 _ROOM = 64 * 2**20

@@ -34,8 +34,7 @@ from crosspatch.service.uploads import RefusedUploadError, State, Upload, Upload
 from crosspatch.species import SPECIES
 from crosspatch.tables.reading import TABLE_SUFFIXES
 
-#: Cells on a page.
-PAGE = 100
+PAGE = 100  #: cells on a page
 
 page_router = APIRouter(include_in_schema=False)
 

@@ -49,10 +49,7 @@ class Workers:
         self._threads: list[threading.Thread] = []
 
     def start(self, told: Callable[[messages.Told], None]) -> None:
-        """Load the models in a first process, then begin to work.
-
-        It is told of the training of default models. A `ModelError` says why none can be loaded.
-        """
+        """Load the models in a first process, then work; a `ModelError` if none can be loaded."""
         for child in (self._child(told), *[None] * (self.settings.workers - 1)):
             thread = threading.Thread(target=self._work, args=(child,), daemon=True)
             self._threads.append(thread)

@@ -59,10 +59,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware that refuses requests from elsewhere and sets safe headers.
-
-    A token is demanded where it is given.
-    """
+    """ASGI middleware: refuses requests from elsewhere or without the token, sets safe headers."""
 
     def __init__(self, app: ASGIApp, token: str | None):
         self.app, self.token = app, token

@@ -12,12 +12,10 @@ _GIB = 2**30
 class ServiceSettings:
     """Settings of `crosspatch serve`."""
 
-    #: Model folders, one a species; none for the default models.
-    models: tuple[Path, ...] = ()
+    models: tuple[Path, ...] = ()  #: model folders, one a species; none for the default models
     #: Kind of prediction sets, see `crosspatch.prediction.predictor.SETS`.
     sets: str = "all-cells"
-    #: With the Allen tables, for the default models and the map.
-    data_dir: Path | None = None
+    data_dir: Path | None = None  #: with the Allen tables, for the default models and the map
     #: Address and port; port 0 takes a free one.
     host: str = "127.0.0.1"
     port: int = 8700

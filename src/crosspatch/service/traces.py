@@ -19,12 +19,9 @@ from crosspatch.recordings.quality import recorded_points
 from crosspatch.reporting.cell_view import rounded
 from crosspatch.reporting.recording_figures import shown_kinds, thinned, until_last
 
-#: Sweeps of a kind of stimulus that are kept.
-MOST_SWEEPS = 60
-#: Samples kept of a recording: 256 MB.
-MOST_SAMPLES = 64_000_000
-#: Stretches of a sweep of which the lowest and highest value are given.
-STRETCHES = 600
+MOST_SWEEPS = 60  #: sweeps of a kind of stimulus that are kept
+MOST_SAMPLES = 64_000_000  #: samples kept of a recording: 256 MB
+STRETCHES = 600  #: stretches of a sweep of which the lowest and highest value are given
 SAMPLES, INDEX = "traces.f32", "traces.json"
 
 

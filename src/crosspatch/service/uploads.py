@@ -94,8 +94,7 @@ class UploadedFile(GivenFile):
     rows: int = 0  #: predicted rows
     fault: Fault | None = None
     messages: tuple[str, ...] = ()
-    #: Whether a table's columns are shown before anything is predicted.
-    confirm: bool = True
+    confirm: bool = True  #: whether a table's columns are shown before anything is predicted
     columns: Columns | None = None  #: those of a table, once they are known
     example: str | None = None  #: name of the simulated example it is
     #: What is done or waits to be done with it.

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from crosspatch.prediction.prediction import Prediction
     from crosspatch.prediction.predictor import Predictor
 
-#: Explained cells of a report.
-REPORTED = 12
+REPORTED = 12  #: explained cells of a report
 
 
 class Worker:

@@ -29,8 +29,7 @@ from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
 
-#: Table of the cells of a folder.
-CELLS_FILE = "cells.csv"
+CELLS_FILE = "cells.csv"  #: table of the cells of a folder
 #: Most cells of a donor: fewer than in the Allen sets (median 4 per mouse, 3 per person), so that a
 #: small cohort has donors enough for folds.
 _MOST_OF_DONOR = 3

@@ -21,15 +21,13 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
 
-#: Longest integration step, ms.
-STEP = 0.02
+STEP = 0.02  #: longest integration step, ms
 #: Slow variables (Ih, D current, adaptation, noise) are updated once in so many steps.
 _BLOCK = 10
 #: The spike is inserted where the upstroke has reached this part of its maximum: IPFX's definition
 #: of the threshold.
 _THRESHOLD_FRACTION = 0.05
-#: Points of the rising and of the falling part of the spike.
-_SHAPE_POINTS = 257
+_SHAPE_POINTS = 257  #: points of the rising and of the falling part of the spike
 #: A raised threshold lowers the peak and lifts the trough by this part of the rise. In the Allen
 #: recordings the spikes at threshold of ramps, long and short squares differ so.
 _SHAPE_FOLLOWS_THRESHOLD = 0.4
@@ -52,8 +50,7 @@ class SpikeShape:
 class PointNeuron:
     """Parameters of the model."""
 
-    #: Resting potential, mV; the leak's reversal potential follows from it.
-    rest: float = -70.0
+    rest: float = -70.0  #: resting potential, mV; the leak's reversal potential follows from it
     leak: float = 6.0  #: leak conductance, nS
     capacitance: float = 70.0  #: membrane capacitance, pF
     slope_factor: float = 1.5  #: sharpness of spike onset, mV: smaller is sharper
