@@ -250,10 +250,8 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise NetworkError(
-                f"another process is fetching into {folder}",
-                hint="wait for it, or give another {out}",
-            ) from error
+            hint = "wait for it, or give another {out}"
+            raise NetworkError(f"another process is fetching into {folder}", hint) from error
         yield
 
 

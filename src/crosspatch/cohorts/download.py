@@ -213,10 +213,8 @@ def _require_cells(
 def _require_choosable(choice: CellSelection, labels: pd.DataFrame | None, where: str) -> None:
     """Refuse a choice that needs labels which are not known, or subclasses that do not exist."""
     if labels is None and not choice.unlabelled:
-        raise CohortError(
-            f"no labels of {where} are known",
-            hint="give a csv with {labels}, or take all cells with {unlabelled}",
-        )
+        hint = "give a csv with {labels}, or take all cells with {unlabelled}"
+        raise CohortError(f"no labels of {where} are known", hint)
     if choice.subclasses and labels is None:
         raise CohortError(f"no labels of {where} are known, so no subclass can be chosen")
     known = load_taxonomy().subclasses

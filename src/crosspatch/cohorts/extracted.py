@@ -110,10 +110,8 @@ def _row(
                 row[str(name)] = value
     row["species"] = row["species"] or species
     if row["species"] not in SPECIES:
-        raise CohortError(
-            f"{path} does not say the species of the cell",
-            hint=f"give {{species}} {' or '.join(SPECIES)}",
-        )
+        hint = f"give {{species}} {' or '.join(SPECIES)}"
+        raise CohortError(f"{path} does not say the species of the cell", hint)
     row["recording_file"] = path.name
     return row | head | {"extracted_with": extracted_with}
 

@@ -137,13 +137,10 @@ def _write_batch_report(
     from crosspatch.reporting.batch_report import write_batch_report
 
     with progress_bar(goes_on=False) as tell:
-        explained = (
-            ()
-            if pipeline.request.adapt
-            else explain_prediction(
-                pipeline.predictor, prediction.first_cells(MOST), pipeline.settings
-            )
-        )
+        explained = []
+        if not pipeline.request.adapt:
+            first = prediction.first_cells(MOST)
+            explained = explain_prediction(pipeline.predictor, first, pipeline.settings)
         write_batch_report(
             prediction,
             report,

@@ -260,13 +260,8 @@ async def upload_file(
 ) -> File:
     """Upload a file: its bytes are the body. Reading and predicting begin at once."""
     length = request.headers.get("content-length", "")
-    file = await jobs.receive(
-        upload,
-        name,
-        _body(request),
-        length=int(length) if length.isdecimal() else None,
-        confirm=columns == "ask",
-    )
+    announced, ask = int(length) if length.isdecimal() else None, columns == "ask"
+    file = await jobs.receive(upload, name, _body(request), length=announced, confirm=ask)
     return File.model_validate(file)
 
 

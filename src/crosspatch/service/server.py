@@ -154,10 +154,8 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
             raise
     except (OSError, UnicodeError) as error:
-        raise CrosspatchError(
-            f"{host}:{port} cannot be used: {getattr(error, 'strerror', None) or error}",
-            hint="choose another {host} or {port}",
-        ) from error
+        why = f"{host}:{port} cannot be used: {getattr(error, 'strerror', None) or error}"
+        raise CrosspatchError(why, "choose another {host} or {port}") from error
     return listening
 
 

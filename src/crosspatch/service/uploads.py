@@ -229,12 +229,9 @@ class Batches:
         label = label_of(name)
         kind, ending = kind_of(label)
         if ending is None:
-            raise RefusedUploadError(
-                f"{label}: not a file that can be read",
-                415,
-                f"give recordings ({', '.join(RECORDING_SUFFIXES)}) or tables "
-                f"({', '.join(TABLE_SUFFIXES)})",
-            )
+            recordings, tables = ", ".join(RECORDING_SUFFIXES), ", ".join(TABLE_SUFFIXES)
+            hint = f"give recordings ({recordings}) or tables ({tables})"
+            raise RefusedUploadError(f"{label}: not a file that can be read", 415, hint)
         with upload.lock:
             if len(upload.uploads) >= self.settings.files:
                 why = f"a batch has at most {self.settings.files} files"

@@ -186,10 +186,8 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
     while len(donors) < cells:
         donor = donors[-1] + 1 if donors else 1
         donors += [donor] * int(sizes.integers(1, _MOST_OF_DONOR + 1))
-    return [
-        PlannedCell(number, species, subclasses[number - 1], donors[number - 1], seed)
-        for number in range(1, cells + 1)
-    ]
+    planned = zip(range(1, cells + 1), subclasses, donors, strict=False)
+    return [PlannedCell(n, species, subclass, donor, seed) for n, subclass, donor in planned]
 
 
 def write_cell(

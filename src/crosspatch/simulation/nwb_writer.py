@@ -138,9 +138,9 @@ def write_nwb(
             _add_specifications(file)
 
 
-def series_names(sweep: int) -> tuple[str, str]:
-    """Names of the response and of the stimulus series of a sweep."""
-    return f"data_{sweep:05d}_AD0", f"data_{sweep:05d}_DA0"
+def _series_of(sweep: int) -> tuple[str, str]:
+    """Where the response and the stimulus of a sweep stand in a file."""
+    return f"acquisition/data_{sweep:05d}_AD0", f"stimulus/presentation/data_{sweep:05d}_DA0"
 
 
 def _write_header(path: Path, notes: SessionNotes) -> None:
@@ -185,10 +185,10 @@ def _names_allowed() -> Iterator[None]:
 
 
 def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Storage) -> None:
-    response, stimulus = series_names(number)
+    response, stimulus = _series_of(number)
     clamped = sweep.clamp == VOLTAGE_CLAMP
     kind = "VoltageClamp" if clamped else "CurrentClamp"
-    group = file["acquisition"].create_group(response)
+    group = file.create_group(response)
     about = "clamp current" if clamped else "membrane potential"
     _describe(group, "core", f"{kind}Series", about)
     _fill(group, number, sweep, storage.response(sweep), storage)
@@ -200,7 +200,7 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Stor
         ):
             group[name] = np.float32(value)
             group[name].attrs["unit"] = unit
-    group = file["stimulus/presentation"].create_group(stimulus)
+    group = file.create_group(stimulus)
     about = "command potential" if clamped else "injected current"
     _describe(group, "core", f"{kind}StimulusSeries", about)
     _fill(group, number, sweep, _voltage(sweep) if clamped else _current(sweep), storage)
@@ -233,13 +233,7 @@ def _fill(
 
 def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
     """Add the table in the layout of pynwb 2: one row per series, with its sweep number."""
-    rows = [
-        (number, file[f"{folder}/{name}"].ref)
-        for number in range(sweeps)
-        for folder, name in zip(
-            ("acquisition", "stimulus/presentation"), series_names(number), strict=True
-        )
-    ]
+    rows = [(number, file[path].ref) for number in range(sweeps) for path in _series_of(number)]
     table = file["general/intracellular_ephys"].create_group("sweep_table")
     columns = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
     _describe(table, "core", "SweepTable", "Sweep number of each series", colnames=columns)
