@@ -186,9 +186,7 @@ def page_of_batch(
         cells=cells,
         total=total,
         counted=_counted(results.counts()),
-        asked=which.asked,
-        chosen=which.chosen,
-        text=which.text,
+        which=which,
         sort=sort if sort in SORTS else "",
         order=order,
         page=page,
@@ -273,20 +271,10 @@ def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
 
 
 @page_router.get("/batches/{batch}/files/{file}/columns", response_model=None)
-def page_of_columns(request: Request, jobs: TheJobs, file: TheFile) -> Response:
+def page_of_columns(request: Request, file: TheFile) -> Response:
     """What the columns of a table are taken for, before anything is predicted."""
     if file.kind != TABLE:
         raise RefusedUploadError(f"{file.label} is a recording; it has no columns", 404)
     if file.columns is None:
         return RedirectResponse(file.upload.url, status_code=303)
-    return _page(
-        request,
-        "columns.html",
-        batch=file.upload,
-        upload=file,
-        columns=file.columns.columns,
-        missing=file.columns.missing,
-        features=jobs.workers.about.features,
-        given=file.columns.given,
-        choices=file.choices,
-    )
+    return _page(request, "columns.html", batch=file.upload, upload=file)
