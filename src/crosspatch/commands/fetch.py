@@ -10,7 +10,7 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import print_rows, progress_bar, say_on_stderr
+from crosspatch.commands.printing import print_frame, print_rows, progress_bar, say_on_stderr
 from crosspatch.commands.root import fetch_app
 from crosspatch.errors import CrosspatchError
 
@@ -37,6 +37,8 @@ def fetch(
 
 
 def _print_data() -> None:
+    import pandas as pd
+
     from crosspatch.cohorts.citations import entries
     from crosspatch.cohorts.dataset import datasets, source_files
     from crosspatch.cohorts.download import dandisets
@@ -50,21 +52,13 @@ def _print_data() -> None:
     known = datasets().values()
     print(f"licence of the tables: {', '.join(dict.fromkeys(each.licence for each in known))}")
     print(f"cite with the tables: {', '.join(each.authors for each in known)}\n")
-    print_rows(
+    sets = pd.DataFrame([vars(each) for each in dandisets().values()])
+    labels = [each.labels or "none: --labels or --unlabelled" for each in dandisets().values()]
+    size = (("files", "{files:,}"), ("GB", "{gigabytes:.1f}"))
+    print_frame(
         "Recordings: crosspatch fetch recordings --dandiset NUMBER",
-        ("dandiset", "species", "what", "labels", "licence", "files", "GB"),
-        [
-            (
-                each.dandiset,
-                each.species,
-                each.about,
-                each.labels or "none: --labels or --unlabelled",
-                each.licence,
-                f"{each.files:,}",
-                f"{each.gigabytes:.1f}",
-            )
-            for each in dandisets().values()
-        ],
+        sets.assign(labels=labels),
+        ["dandiset", "species", ("what", "{about}"), "labels", "licence", *size],
         n_text=5,
     )
     print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
