@@ -8,7 +8,7 @@ import resource
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,16 +148,13 @@ class Worker:
 
     def _measure(self, file: messages.GivenFile, tell: Tell) -> messages.Predicted:
         from crosspatch.features.extraction import analysed, features_of
-        from crosspatch.features.outcome import Failure
         from crosspatch.prediction.batches import extraction_settings
         from crosspatch.recordings.opening import open_recording
         from crosspatch.reporting.cell_view import recording_view
         from crosspatch.service.traces import write_traces
 
-        path, say = file.path, _Messages(file)
+        path = file.path
         how = extraction_settings(self._read_settings(file))
-        outcome: CellFeatures | Failure
-        fault = None
         tell(messages.Doing("reading"))
         file.forget()
         try:
@@ -170,37 +167,35 @@ class Worker:
                 stimuli = write_traces(recording, analysis, path.parent)
                 _write_json(file.recorded, about | {"stimuli": [asdict(each) for each in stimuli]})
                 tell(messages.Doing("drawn"))
-                outcome = features_of(recording, analysis, how)
+                features = features_of(recording, analysis, how)
         except RecordingError as error:
-            fault = _fault(error, messages.Measure(file))
-            outcome = Failure(fault.message, hint=fault.hint)
+            tell(messages.Doing("predicting"))
+            return self._refuse(file, _fault(error, messages.Measure(file)))
         tell(messages.Doing("predicting"))
-        prediction = self._keep_cell(file, outcome, say)
-        if fault is None:
-            tell(messages.Doing("explaining"))
-            self._keep_details(file, prediction, range(len(prediction)))
-        return messages.Predicted(len(prediction), say.lines, fault)
+        prediction, said = self._keep_cell(file, features)
+        tell(messages.Doing("explaining"))
+        self._keep_details(file, prediction, range(len(prediction)))
+        return messages.Predicted(len(prediction), said)
 
     def _refuse(self, file: messages.GivenFile, fault: messages.Fault) -> messages.Predicted:
         from crosspatch.features.outcome import Failure
 
-        say = _Messages(file)
-        prediction = self._keep_cell(file, Failure(fault.message, hint=fault.hint), say)
-        return messages.Predicted(len(prediction), say.lines, fault)
+        prediction, said = self._keep_cell(file, Failure(fault.message, hint=fault.hint))
+        return messages.Predicted(len(prediction), said, fault)
 
     def _keep_cell(
-        self, file: messages.GivenFile, outcome: CellFeatures | Failure, say: Callable[[str], None]
-    ) -> Prediction:
+        self, file: messages.GivenFile, outcome: CellFeatures | Failure
+    ) -> tuple[Prediction, tuple[str, ...]]:
         """Predict what a recording gave, and keep it: a row, or one for each species."""
         from crosspatch.prediction.batches import recordings_batch
         from crosspatch.prediction.pipeline import Listener
 
-        settings = self._read_settings(file)
+        settings, say = self._read_settings(file), _Messages(file)
         words = Listener(say, spell=as_flag).words  # the csv is that of the command line
         batch = recordings_batch([(Path(file.label), outcome)], settings, say, words)
         prediction = self.predictor.predict(batch, say)
         self._results(file.folder).put(file.number, file.label, [prediction])
-        return prediction
+        return prediction, say.lines
 
     def _find_columns(self, file: messages.GivenFile, tell: Tell) -> messages.Found:
         from crosspatch.prediction.table_cells import first_rows
