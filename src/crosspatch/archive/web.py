@@ -435,60 +435,33 @@ class _Download:
 
 
 def digests_of(file: Path, kinds: Mapping[str, str] | list[str]) -> dict[str, str]:
-    """Checksums of a file, read once: ``sha256`` and ``dandi-etag``, the archive's."""
-    known: dict[str, hashlib._Hash | _DandiETag] = {
-        "sha256": hashlib.sha256(),
-        "dandi-etag": _DandiETag(file.stat().st_size),
-    }
-    hashes = {name: known[name] for name in kinds}
+    """Checksums of a file, read once: ``sha256`` and ``dandi-etag``, the archive's.
+
+    The latter is, as its schema (dandischema.digests) defines it, the MD5 of the MD5s of the file's
+    parts, and how many parts there are.
+    """
+    length = part_length(file.stat().st_size)
+    sha256, parts = hashlib.sha256(), list[bytes]()
     with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            for each in hashes.values():
-                each.update(piece)
-    return {name: str(each.hexdigest()) for name, each in hashes.items()}
+        while stream.peek():
+            md5, left = _md5(), length
+            while piece := stream.read(min(left, 1 << 20)):
+                sha256.update(piece)
+                md5.update(piece)
+                left -= len(piece)
+            parts.append(md5.digest())
+    etag = f"{_md5(b''.join(parts)).hexdigest()}-{len(parts)}"
+    found = {"sha256": sha256.hexdigest(), "dandi-etag": etag}
+    return {kind: found[kind] for kind in kinds}
 
 
 _md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
-class _DandiETag:
-    """The DANDI archive's entity tag, as its schema (dandischema.digests) defines it.
-
-    The MD5 of the MD5s of parts of 64 MiB, and how many parts there are; a file of more than
-    10,000 parts has larger ones.
-    """
-
-    _PART, _MOST = 64 * 1024 * 1024, 10_000
-
-    def __init__(self, size: int):
-        enough = -(-size // self._MOST)
-        self._part = self._PART if -(-size // self._PART) < self._MOST else enough
-        self._parts: list[bytes] = []
-        self._open = _md5()
-        self._in_open = 0
-
-    def update(self, content: bytes) -> None:
-        """Take the next bytes."""
-        view = memoryview(content)
-        while len(view):
-            taken = view[: self._part - self._in_open]
-            self._open.update(taken)
-            self._in_open += len(taken)
-            if self._in_open == self._part:
-                self._close()
-            view = view[len(taken) :]
-
-    def hexdigest(self) -> str:
-        """The tag."""
-        if self._in_open:
-            self._close()
-        whole = _md5()
-        whole.update(b"".join(self._parts))
-        return f"{whole.hexdigest()}-{len(self._parts)}"
-
-    def _close(self) -> None:
-        self._parts.append(self._open.digest())
-        self._open, self._in_open = _md5(), 0
+def part_length(size: int) -> int:
+    """Bytes of a part for the archive's tag: 64 MiB, but a file has at most 10,000 parts."""
+    usual, most = 64 * 2**20, 10_000
+    return usual if -(-size // usual) < most else -(-size // most)
 
 
 def _wrong(file: Path, size: int | None, digests: Mapping[str, str]) -> str:
