@@ -80,14 +80,8 @@ def simulate(
     from crosspatch.simulation.cells import simulate_cells
 
     with progress_bar() as tell:
-        labels = simulate_cells(
-            out,
-            cells,
-            species,
-            seed=seed,
-            jobs=jobs,
-            progress=partial(tell, f"simulate {species} cells"),
-        )
+        told = partial(tell, f"simulate {species} cells")
+        labels = simulate_cells(out, cells, species, seed=seed, jobs=jobs, progress=told)
     print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
 
 

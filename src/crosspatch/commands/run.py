@@ -214,10 +214,6 @@ def _spread(header: str, name: str, digits: int = 4) -> tuple[str, str, str]:
     return header, f"{{{name}_mean:.{digits}f}}", f" ± {{{name}_sd:.{digits}f}}"
 
 
-def _spreads(*names: str) -> Iterable[tuple[str, str, str]]:
-    return (_spread(name.replace("_", " "), name, 3) for name in names)
-
-
 def interval(digits: int) -> tuple[str, str]:
     """A column of confidence intervals."""
     return "95 % interval", f"[{{ci_low:+.{digits}f}}, {{ci_high:+.{digits}f}}]"
@@ -262,33 +258,26 @@ def _print_result(result: BenchmarkResult) -> None:
 
 def _print_calibration(found: CalibrationTables) -> None:
     """How honest the uncertainty is."""
-    print_frame(
-        "Calibration (expected calibration error; shares of cells)",
-        found.calibration,
-        [
-            "task",
-            "model",
-            *_spreads("ece", "confident", "accuracy_confident", "outside", "refused"),
-        ],
-    )
-    print_frame(
-        "90 % prediction sets",
-        found.coverage,
-        [
-            *("task", "model", "sets", "class"),
-            *_spreads("coverage", "set_size", "one_class", "empty"),
-        ],
-        n_text=4,
-    )
-    print_frame(
-        "By what is present",
-        found.families,
-        [
-            *("task", "model", "present"),
-            *_spreads("macro_f1", "accuracy", "coverage", "set_size", "refused"),
-        ],
-        n_text=3,
-    )
+    tables = {
+        "Calibration (expected calibration error; shares of cells)": (
+            found.calibration,
+            ("task", "model"),
+            ("ece", "confident", "accuracy_confident", "outside", "refused"),
+        ),
+        "90 % prediction sets": (
+            found.coverage,
+            ("task", "model", "sets", "class"),
+            ("coverage", "set_size", "one_class", "empty"),
+        ),
+        "By what is present": (
+            found.families,
+            ("task", "model", "present"),
+            ("macro_f1", "accuracy", "coverage", "set_size", "refused"),
+        ),
+    }
+    for title, (frame, names, measures) in tables.items():
+        columns = [_spread(measure.replace("_", " "), measure, 3) for measure in measures]
+        print_frame(title, frame, [*names, *columns], n_text=len(names))
 
 
 def _print_curve(curve: LearningCurve) -> None:
