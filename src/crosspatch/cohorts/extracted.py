@@ -65,7 +65,7 @@ def cohort_of(
             known = labels
             if known is None and isinstance(path, Path):
                 known = labels_near(path.parent)
-            rows.append(_row(path, outcome, known, species, tools))
+            rows.append(_row(path, outcome, known, species) | {"extracted_with": tools})
             values.append(outcome.values)
             ids.append(outcome.cell_id)
             hashes[str(path)] = outcome.head["sha256"]
@@ -92,11 +92,7 @@ def _labels_near(folder: Path) -> pd.DataFrame | None:
 
 
 def _row(
-    path: Source,
-    cell: CellFeatures,
-    labels: pd.DataFrame | None,
-    species: str | None,
-    extracted_with: str,
+    path: Source, cell: CellFeatures, labels: pd.DataFrame | None, species: str | None
 ) -> dict[str, object]:
     head = dict(cell.head) | {"notes": "; ".join(cell.head["notes"])}
     row: dict[str, object] = dict.fromkeys(table.REQUIRED_OBS)
@@ -113,7 +109,7 @@ def _row(
         hint = f"give {{species}} {' or '.join(SPECIES)}"
         raise CohortError(f"{path} does not say the species of the cell", hint)
     row["recording_file"] = path.name
-    return row | head | {"extracted_with": extracted_with}
+    return row | head
 
 
 def match(name: str, keys: pd.Index) -> str | None:

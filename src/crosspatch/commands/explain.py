@@ -166,7 +166,7 @@ def explain_models(
 
 def _print_explanation(found: Explanation) -> None:
     """What an explanation of models found."""
-    importance = found.tables["importance"]
+    importance, correlation = found.tables["importance"], ("Spearman", "{spearman:.2f}")
     print_frame(
         "Fall in macro-F1 without a family, on held-out donors",
         importance[importance["scope"] == "macro_f1"],
@@ -176,14 +176,7 @@ def _print_explanation(found: Explanation) -> None:
     print_frame(
         "Does attention say so? Rank correlation over families",
         found.tables["agreement"],
-        [
-            ("compared", "{what}"),
-            "species",
-            "model",
-            ("Spearman", "{spearman:.2f}"),
-            interval(3),
-            "verdict",
-        ],
+        [("compared", "{what}"), "species", "model", correlation, interval(3), "verdict"],
         n_text=3,
     )
     if len(found.tables["conserved"]):

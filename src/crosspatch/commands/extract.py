@@ -147,14 +147,9 @@ def extract(
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
     files, known = _find_extracted(paths, choice, labels, data_dir)
     with progress_bar() as tell:
+        told = recordings_done(tell)
         state = extract_many(
-            files,
-            store,
-            settings,
-            jobs=jobs,
-            scheduler=scheduler,
-            limit=limit,
-            progress=recordings_done(tell),
+            files, store, settings, jobs=jobs, scheduler=scheduler, limit=limit, progress=told
         )
     result = extracted.cohort_of(
         files, store, settings, labels=known, species=species, drop_failed=drop_failed

@@ -136,15 +136,11 @@ def fetch_recordings(
         return
     folder = out or Path("recordings") / place.dandiset
     with progress_bar() as tell:
-        fetched = fetch_assets(
-            assets,
-            folder,
-            archive=archive,
-            jobs=jobs,
-            progress=lambda state: tell(
-                "fetch", state.done, state.total, f"{_megabytes(state)}, {state.failed} failed"
-            ),
-        )
+
+        def told(state: FetchProgress) -> None:
+            tell("fetch", state.done, state.total, f"{_megabytes(state)}, {state.failed} failed")
+
+        fetched = fetch_assets(assets, folder, archive=archive, jobs=jobs, progress=told)
     there = {asset: key for asset, key in chosen.items() if asset in fetched.files}
     if there:
         file = write_labels(folder, there, known)
