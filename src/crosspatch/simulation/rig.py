@@ -13,6 +13,10 @@ from crosspatch.recordings.model import CURRENT_CLAMP
 from crosspatch.simulation.nwb_writer import WrittenSweep
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 
+# Of a sweep, as they are computed and as they are written.
+_Samples = NDArray[np.float64]
+_Written = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class StimulusSet:
@@ -201,7 +205,7 @@ class Rig:
             current = np.concatenate([current[:planned], np.zeros(round(protocol.after * rate))])
             self.keep(RAMP_NAME, current, voltage, may_fail=False)
 
-    def before(self) -> NDArray[np.float64]:
+    def before(self) -> _Samples:
         """Current before a stimulus, pA: rest with the test pulse."""
         protocol = self.protocol
         current = np.zeros(round(protocol.onset * protocol.rate))
@@ -226,12 +230,7 @@ class Rig:
                 return fired
 
     def keep(
-        self,
-        code: str,
-        current: NDArray[np.float64],
-        voltage: NDArray[np.float64],
-        *,
-        may_fail: bool = True,
+        self, code: str, current: _Samples, voltage: _Samples, *, may_fail: bool = True
     ) -> bool:
         """Add what the rig adds, and keep the sweep; whether it failed."""
         rng = self.rng
@@ -247,9 +246,7 @@ class Rig:
         self.append(code, current.astype(np.float32), recorded)
         return failed
 
-    def amplified(
-        self, current: NDArray[np.float64], voltage: NDArray[np.float64], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    def amplified(self, current: _Samples, voltage: _Samples, rng: np.random.Generator) -> _Written:
         """The membrane potential with what the amplifier adds: noise, hum, error of the bridge."""
         samples = len(voltage)
         time = np.arange(samples, dtype=np.float32) / np.float32(self.protocol.rate)
@@ -260,11 +257,7 @@ class Rig:
         return response
 
     def append(
-        self,
-        code: str,
-        current: NDArray[np.float32],
-        voltage: NDArray[np.float32],
-        clamp: str = CURRENT_CLAMP,
+        self, code: str, current: _Written, voltage: _Written, clamp: str = CURRENT_CLAMP
     ) -> None:
         """Keep a sweep as it is, and wait a second for the next."""
         rate = self.protocol.rate
@@ -273,7 +266,7 @@ class Rig:
         )
         self.clock += round(len(current) / rate + 1.0, 3)
 
-    def _failure(self, response: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _failure(self, response: _Written) -> _Written:
         rng = self.rng
         samples = len(response)
         kind = rng.choice(["stopped", "drifting", "noisy", "saturated"])
@@ -292,7 +285,7 @@ class Rig:
         return response
 
 
-def filtered_noise(samples: int, rng: np.random.Generator, deviation: float) -> NDArray[np.float32]:
+def filtered_noise(samples: int, rng: np.random.Generator, deviation: float) -> _Written:
     """An amplifier's noise with this standard deviation."""
     white = rng.standard_normal(samples + 2, dtype=np.float32)
     # A three-point mean as the amplifier's low-pass filter; it takes the noise to 0.61.
