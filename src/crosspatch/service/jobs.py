@@ -52,8 +52,7 @@ class Jobs:
         self.settings, self.workers = settings, workers
         self.batches = Batches(settings)
         self._closing = threading.Event()
-        self._janitor = threading.Thread(target=self._sweep, daemon=True)
-        self._janitor.start()
+        threading.Thread(target=self._sweep, daemon=True).start()
 
     def close(self) -> None:
         """Stop working and delete everything."""

@@ -48,9 +48,8 @@ class _Static(StaticFiles):
         return response
 
 
-def static_files() -> StaticFiles:
-    """Style and scripts."""
-    return _Static(directory=Path(__file__).parent / "static")
+#: Style and scripts.
+STATIC_FILES = _Static(directory=Path(__file__).parent / "static")
 
 
 @cache

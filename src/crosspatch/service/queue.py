@@ -146,11 +146,9 @@ class Workers:
         child = Child(_MODULE, memory=self.settings.memory)
         try:
             child.wait_ready()
+            request = messages.Prepare(self.settings)
             answer: messages.Answer = child.ask(
-                messages.Prepare(self.settings),
-                _PREPARE_LIMIT,
-                told=told,
-                stopped=lambda: self._closed,
+                request, _PREPARE_LIMIT, told=told, stopped=lambda: self._closed
             )
         except (DiedError, LateError, StoppedError) as error:
             raise ModelError(f"the process that predicts cannot be started: {error}") from error

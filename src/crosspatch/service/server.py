@@ -54,7 +54,7 @@ def create_app(settings: ServiceSettings, workers: Workers) -> FastAPI:
     app.state.jobs = jobs
     app.include_router(api.router)
     app.include_router(pages.page_router)
-    app.mount("/static", pages.static_files())
+    app.mount("/static", pages.STATIC_FILES)
     # From the inside out: the last one that is added is asked first.
     app.add_middleware(BodyLimit)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
