@@ -30,7 +30,7 @@ def fetch_tables(
     web: Web | None = None,
     progress: Callable[[FetchProgress], None] | None = None,
 ) -> list[Path]:
-    """Get the public tables into a data directory, made if need be; those that were fetched now.
+    """Get the public tables into a data directory; returned are those that were fetched now.
 
     A file has its name only when its checksum is right; what is there is not fetched again. A
     `NetworkError` if a table cannot be had, a `CohortError` if the directory has another file under
@@ -147,7 +147,7 @@ def labels_of(
 ) -> pd.DataFrame | None:
     """Labels of the recordings of a dandiset; None if none are known.
 
-    They are what `crosspatch.cohorts.extracted.read_labels` is given, by default what is known to
+    `labels` is what `crosspatch.cohorts.extracted.read_labels` reads, by default what is known to
     belong to the dandiset. A `CohortError`, which says how to go on, if they cannot be read.
     """
     name = labels or _labelling(dandiset)
@@ -167,7 +167,7 @@ def labels_of(
 def choose(
     assets: Sequence[Asset], labels: pd.DataFrame | None, choice: CellSelection
 ) -> dict[Asset, str | None]:
-    """The recordings that are wanted, to their keys in the labels; None where one has none.
+    """The recordings that are wanted, each with its key in the labels, None where it has none.
 
     Labels are from `labels_of`. A `CohortError` if nothing is left, a subclass is unknown, or a
     cell is not there or has no label.

@@ -157,7 +157,7 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
 
 
 def write_failures(failures: pd.DataFrame, file: Path) -> None:
-    """Write ``failures.csv``; none if there are no failures, a `CohortError` if it cannot be."""
+    """Write ``failures.csv``, none without failures; a `CohortError` if it cannot be written."""
     if failures.empty:
         file.unlink(missing_ok=True)
         return

@@ -32,9 +32,9 @@ def load_simulated(
 ) -> anndata.AnnData:
     """Simulate recordings of a species, `CELLS` by default, and extract their features.
 
-    Recordings go to a folder in this one; they and finished cells stay there, and what is there is
-    not made again. A `CohortError` if no recording gave features, a `RecordingError` if the folder
-    cannot be written.
+    Recordings go to a folder of their own in `folder`. They and finished cells stay, and what is
+    there is not made again. A `CohortError` if no recording gave features, a `RecordingError` if
+    the folder cannot be written.
     """
     count = cells or CELLS[species]
     place = Path(folder) / f"{species}-seed{seed}-{count}"

@@ -61,7 +61,7 @@ def listed(folder: str) -> tuple[SourceFile, ...]:
 
 
 def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:
-    """The directory given, else ``CROSSPATCH_DATA``, else in the cache; and which of these."""
+    """Data directory (given, else ``CROSSPATCH_DATA``, else the user's cache), and which it is."""
     if explicit is not None:
         return Path(explicit), "data_dir"
     if os.environ.get(DATA_VARIABLE):

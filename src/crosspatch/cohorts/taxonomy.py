@@ -26,7 +26,7 @@ class Taxonomy:
     colours: dict[str, str]  #: subclass to its colour in every figure
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
-        """Map subclasses to those both species share; `TaxonomyError` if there is no such name."""
+        """Map subclasses to those both species share; `TaxonomyError` for an unknown alignment."""
         if alignment not in self.alignments:
             raise TaxonomyError(
                 f"no alignment '{alignment}'; choose from: {', '.join(self.alignments)}"

@@ -87,10 +87,10 @@ def simulate_cells(
     """Simulate cells of a species in a folder: ``sim-<species>-0001.nwb``, … and ``cells.csv``.
 
     A cell depends on the seed, the species and its number alone. Files that are there already are
-    kept, so that a run that was stopped can go on; those of another style are made anew. Returned
-    is the table, with file, species, subclass, t_type, donor and dataset. By default all cores work
-    (`jobs`). A `RecordingError` if an argument makes no sense, the folder holds files of another
-    seed, or a file cannot be written.
+    kept, so that a run that was stopped can go on; those of another style are made anew. The table,
+    whose path is returned, has file, species, subclass, t_type, donor and dataset. By default all
+    cores work (`jobs`). A `RecordingError` if an argument makes no sense, the folder holds files of
+    another seed, or a file cannot be written.
     """
     out = Path(out)
     processes = cpu_count() if jobs is None else jobs
