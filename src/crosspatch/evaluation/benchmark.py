@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Unpack
@@ -162,8 +162,7 @@ def _entries(
     found = []
     for task in tasks:
         names = dict.fromkeys(models or task.models)
-        entries = [model_entry(name) for name in names]
-        if able := [entry for entry in entries if task.source or not entry.needs_source]:
+        if able := _able(task, names):
             found.append((task, able))
         elif given:
             raise EvaluationError(
@@ -177,6 +176,11 @@ def _entries(
             hint="add {task} transfer",
         )
     return found
+
+
+def _able(task: Task, names: Iterable[str]) -> list[ModelEntry]:
+    entries = [model_entry(name) for name in names]
+    return [entry for entry in entries if task.source or not entry.needs_source]
 
 
 def _jobs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +42,9 @@ def make_folds(
     for attempt in range(_ATTEMPTS):
         # The first seed is the run's own; donors with many cells can spoil a shuffle.
         shuffle = derived_seed(seed, run) if not attempt else derived_seed(seed, run, 0, attempt)
-        kind = StratifiedGroupKFold if protocol.by_donor else StratifiedKFold
-        splitter = kind(N_FOLDS, shuffle=True, random_state=shuffle)
-        if task.published_hold_out and not protocol.by_donor:
-            splitter = StratifiedShuffleSplit(1, test_size=1 / N_FOLDS, random_state=shuffle)
-        splits = splitter.split(y, y, donors if protocol.by_donor else None)
         folds = [
             Fold(run, number, train, test, derived_seed(seed, run, number))
-            for number, (train, test) in enumerate(splits)
+            for number, (train, test) in enumerate(_splits(y, donors, protocol, task, shuffle))
         ]
         lacking = [
             (name, side, fold)
@@ -64,6 +60,15 @@ def make_folds(
         f"however donors are shuffled: its {np.sum(y == name)} cells come from too few of them",
         hint="merge or leave out the class, or use another {seed}",
     )
+
+
+def _splits(y: NDArray, donors: NDArray, protocol: Protocol, task: Task, seed: int) -> Iterator:
+    if protocol.by_donor:
+        splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
+        return splitter.split(y, y, donors)
+    if task.published_hold_out:
+        return StratifiedShuffleSplit(1, test_size=1 / N_FOLDS, random_state=seed).split(y, y)
+    return StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(y, y)
 
 
 def _require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:

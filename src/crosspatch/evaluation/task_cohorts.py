@@ -10,7 +10,7 @@ import anndata
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.cohorts.dataset import collections
+from crosspatch.cohorts.dataset import Dataset, collections
 from crosspatch.cohorts.loading import AUTO, SIMULATED
 from crosspatch.cohorts.made_up import load_simulated
 from crosspatch.errors import CohortError, EvaluationError
@@ -38,25 +38,33 @@ def load_cohorts(
     files other than the pinned ones are refused if asked to `verify`; folder, seed, jobs and
     progress are those of the simulation.
     """
-    to_do = map(task_named, tasks) if tasks else TASKS.values()
-    needed = list(dict.fromkeys(species for task in to_do for species in task.needs))
+    needed = _species_of(tasks)
     if list(names) == [SIMULATED]:
         simulated = partial(load_simulated, seed=seed, jobs=jobs, progress=progress)
         return {each: simulated(each, features or "gouwens", simulate_in) for each in needed}
     if len(names) == 1 and names[0] in collections():
-        datasets = collections()[names[0]]
-        possible = {
-            species: dataset
-            for species, dataset in datasets.items()
-            if species in needed and features in (None, *dataset.layouts)
-        }
-        # Where there is none, the loader says which layouts there are.
-        chosen = (possible or datasets).items()
+        chosen = _possible(collections()[names[0]], needed, features).items()
         return {name: each.load(features, data_dir, verify=verify) for name, each in chosen}
     if data_dir is not None or not verify:
         what = "{data_dir} and {unverified}"
         raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
     return _load_files(names, features)
+
+
+def _species_of(tasks: Sequence[str] | None) -> list[str]:
+    chosen = map(task_named, tasks) if tasks else TASKS.values()
+    return list(dict.fromkeys(species for task in chosen for species in task.needs))
+
+
+def _possible(
+    datasets: Mapping[str, Dataset], needed: Sequence[str], features: str | None
+) -> Mapping[str, Dataset]:
+    able = {
+        species: dataset
+        for species, dataset in datasets.items()
+        if species in needed and features in (None, *dataset.layouts)
+    }
+    return able or datasets  # whose loader then says which layouts there are
 
 
 def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:

@@ -217,8 +217,7 @@ def _species(
         known = np.isfinite(column)
         member, owner = members[known], which[known]
         counts[f] = member.sum(axis=0)
-        sides = [(owner[chosen], owner[~chosen]) for chosen in member.T]
-        fewest[f] = [min(len(np.unique(side)) for side in both) for both in sides]
+        fewest[f] = _fewer_donors(member, owner)
         # All cells once, then the resamples.
         batches = (draws[start : start + _BATCH, owner] for start in range(0, resamples, _BATCH))
         weights = chain([np.ones((1, len(owner)))], batches)
@@ -229,6 +228,12 @@ def _species(
         drawn = np.concatenate(found[1:])
         areas[f, ..., 1:] = np.moveaxis(over_rows(tails, drawn), 0, -1)
     return _Areas(areas, counts, fewest)
+
+
+def _fewer_donors(member: NDArray, owner: NDArray) -> list[int]:
+    """Donors in every group (columns of `member`) or in its rest, whichever are fewer."""
+    sides = [(owner[chosen], owner[~chosen]) for chosen in member.T]
+    return [min(len(np.unique(side)) for side in both) for both in sides]
 
 
 def _areas(won: NDArray, totals: NDArray, inside: NDArray, of_class: NDArray) -> NDArray:
