@@ -79,9 +79,10 @@ class ResultSource:
         """A table by name, empty where the folder has none; an EvaluationError if damaged."""
         if name not in self._tables:
             file = self.path / f"{name}.csv"
+            columns = report_data("columns")[self.kind].get(name, [])
             if not file.is_file():
-                return pd.DataFrame()
-            self._tables[name] = self._read(file, report_data("columns")[self.kind].get(name, []))
+                return pd.DataFrame(columns=columns)
+            self._tables[name] = self._read(file, columns)
         return self._tables[name]
 
     def rows(self, name: str, part: pd.DataFrame | None = None) -> list[TableRow]:
@@ -94,7 +95,7 @@ class ResultSource:
             # As precise as it was written, so that a reader finds the same digits in the file.
             frame = pd.read_csv(file, float_precision="round_trip")
         except pd.errors.EmptyDataError:
-            return pd.DataFrame()
+            return pd.DataFrame(columns=columns)
         except (OSError, ValueError) as error:
             raise EvaluationError(f"{file} is damaged ({error}); run it again") from error
         lacking = [name for name in columns if name not in frame]
