@@ -77,6 +77,7 @@ class Predictor:
 
         `say` is told where a batch differs from the reference.
         """
+        batch = batch.encodable()
         said = np.array([name or "" for name in batch.species], dtype=object)
         parts: list[tuple[str, NDArray[np.intp], pa.Table]] = []
         for species, model in self.models.items():
