@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.features.layouts import Layout
 from crosspatch.models.alignment import align, differs
-from crosspatch.models.boosting import BoostingSettings, build_boosting
+from crosspatch.models.boosting import build_boosting
 from crosspatch.models.kernel import build_logistic
 from crosspatch.models.reference import Reference
 
 Array = NDArray[np.float64]
-BOOSTING = BoostingSettings(trees=200, learning_rate=0.05, leaves=15, min_cells_in_leaf=40)
+boosting = partial(
+    build_boosting, n_estimators=200, learning_rate=0.05, num_leaves=15, min_child_samples=40
+)
 SHIFTS = ("none", "potentials", "temperature", "gain", "age", "all four", "random")
 TIMES, RATES = ("ms", "s"), ("spikes/s", "1/s", "spikes/s/pA")
 FACTORS = (*TIMES, *RATES, "pA", "MOhm", "mV/ms")
@@ -50,7 +52,7 @@ class Trained:
     @cached_property
     def members(self) -> list[Any]:
         """Fitted boosting and logistic regression."""
-        members = [build_boosting(self.seed, BOOSTING), build_logistic(self.layout, self.seed)]
+        members = [boosting(self.seed), build_logistic(self.layout, self.seed)]
         return [member.fit(self.X, self.y) for member in members]
 
     @cached_property

@@ -78,7 +78,7 @@ HUMAN_LABELS = ["LAMP5/PAX6/Other", "PVALB", "SST", "VIP"]
 
 def data_directory(folder: Path, cells: int = 12) -> Path:
     """A data directory with the files and columns of the real one, and made-up cells."""
-    from crosspatch.cohorts.joining import feature_columns
+    from crosspatch.cohorts.sources import feature_columns
 
     rng = np.random.default_rng(5)
     ids = np.arange(cells)

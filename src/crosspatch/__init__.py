@@ -42,14 +42,6 @@ _PLACES = {
     "explain": "prediction.explained.explain",
     "Prediction": "prediction.prediction.Prediction",
     "Verdict": "models.verdicts.Verdict",
-    "CrosspatchError": "errors.CrosspatchError",
-    "CohortError": "errors.CohortError",
-    "TaxonomyError": "errors.TaxonomyError",
-    "LayoutError": "errors.LayoutError",
-    "ModelError": "errors.ModelError",
-    "EvaluationError": "errors.EvaluationError",
-    "NetworkError": "errors.NetworkError",
-    "RecordingError": "errors.RecordingError",
 }
 
 __all__ = [
@@ -73,6 +65,9 @@ __all__ = [
     "predict",
     "train",
 ]
+
+
+_PLACES |= {name: f"errors.{name}" for name in __all__ if name.endswith("Error")}
 
 
 def __getattr__(name: str) -> object:

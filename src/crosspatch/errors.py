@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from string import Formatter
 from typing import ClassVar
-
-
-class _Spelled(dict[str, str]):
-    """Spells the parameters of a hint."""
-
-    def __init__(self, spell: Callable[[str], str]) -> None:
-        super().__init__()
-        self.spell = spell
-
-    def __missing__(self, parameter: str) -> str:
-        return self.spell(parameter)
 
 
 class CrosspatchError(Exception):
@@ -38,7 +28,8 @@ class CrosspatchError(Exception):
 
     def in_words(self, spell: Callable[[str], str] = "'{}'".format) -> str:
         """The message and what to do, with parameters spelled as the reader knows them."""
-        hint = self.hint.format_map(_Spelled(spell))
+        parameters = {name for _, name, _, _ in Formatter().parse(self.hint) if name}
+        hint = self.hint.format(**{name: spell(name) for name in parameters})
         return "; ".join(part for part in (self.message, hint) if part)
 
     def __str__(self) -> str:

@@ -16,10 +16,8 @@ from typing import Any
 
 #: Starting a child means importing what it works with, s.
 _START_LIMIT = 120.0
-
 # How often a parent looks whether it should stop waiting, s.
 _LOOK = 0.1
-
 # Of Linux' <sys/prctl.h>; the parent is the thread that started the process.
 _PR_SET_PDEATHSIG = 1
 
@@ -54,22 +52,14 @@ class ChildError(Exception):
 
 
 class DiedError(ChildError):
-    """The process ended unasked.
-
-    Parameters
-    ----------
-    status : int, optional
-        Its exit code, or minus the signal that killed it. None if it did not start.
-    """
+    """The process ended unasked; its status is None if it did not start."""
 
     def __init__(self, status: int | None = None) -> None:
         self.code = status if status is not None and status >= 0 else None
         self.signal = -status if status is not None and status < 0 else None
         #: In words.
         self.how = f"exit code {self.code}" if self.signal is None else f"signal {self.signal}"
-        super().__init__(
-            f"it ended ({self.how})" if status is not None else "it could not be started"
-        )
+        super().__init__("it could not be started" if status is None else f"it ended ({self.how})")
 
 
 class LateError(ChildError):
@@ -83,19 +73,8 @@ class StoppedError(ChildError):
 class Child:
     """A process of this package that answers requests; it ends when this process does.
 
-    Requests and answers are pickled: the child is ours.
-
-    Parameters
-    ----------
-    module : str
-        Run as ``python -m``; it calls `answer_requests`.
-    memory : int, optional
-        Bytes of data beyond which the child is refused more.
-
-    Raises
-    ------
-    DiedError
-        If it does not start.
+    Requests and answers are pickled: the child is ours. Its module calls `answer_requests`; beyond
+    so many bytes of memory it is refused more.
     """
 
     def __init__(self, module: str, *, memory: int | None = None) -> None:
@@ -113,11 +92,7 @@ class Child:
     def wait_ready(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Wait until the child has imported what it needs.
 
-        Raises
-        ------
-        DiedError
-            If it ends or takes minutes; it is closed.
-        StoppedError
+        It is closed and DiedError raised if it ends or takes minutes, StoppedError if `stopped`.
         """
         try:
             self._hear(_START_LIMIT, None, stopped)
@@ -140,18 +115,8 @@ class Child:
     ) -> Any:
         """The answer to a request, within so many seconds. A child that gives none is closed.
 
-        Parameters
-        ----------
-        request : object
-        limit : float
-        told : callable, optional
-            Told what the child says meanwhile.
-        stopped : callable
-            Whether the answer is no longer wanted; asked often.
-
-        Raises
-        ------
-        DiedError, LateError, StoppedError
+        `told` is told what the child says meanwhile; `stopped`, asked often, says whether the
+        answer is no longer wanted. Without one there is a DiedError, LateError or StoppedError.
         """
         self.answers += 1
         with contextlib.suppress(OSError):  # it has ended: nothing is heard of it either
@@ -188,15 +153,7 @@ class Child:
 
 
 def answer_requests(answer: Callable[[Any, Tell], object], arguments: Sequence[str]) -> None:
-    """Answer the parent's requests until it ends; what a module run by `Child` does.
-
-    Parameters
-    ----------
-    answer : callable
-        Takes a request and a `Tell`, and gives the answer.
-    arguments : sequence of str
-        Those of the command line.
-    """
+    """Answer the parent's requests until it ends; a module run by `Child` gives its arguments."""
     pipe: Connection[object, Any] = Connection(int(arguments[0]))
     with contextlib.suppress(OSError, AttributeError):
         # Linux ends this process with its parent, which may be killed while this one is busy.

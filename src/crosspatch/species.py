@@ -95,11 +95,6 @@ def species_within(text: str) -> SpeciesName | None:
 
 
 def require_species(name: str | None) -> None:
-    """Refuse a species given by the user that is not known; none is fine.
-
-    Raises
-    ------
-    CohortError
-    """
+    """Refuse a species given by the user that is not known; none is fine."""
     if name is not None and name not in SPECIES:
         raise CohortError(f"no species '{name}'; use {' or '.join(SPECIES)}")

@@ -14,13 +14,7 @@ _LIBRARIES = ("numpy", "scipy", "scikit-learn", "imbalanced-learn", "lightgbm", 
 
 @cache
 def code_digest(*rooms: str) -> str:
-    """Checksum of some rooms of the package: edited code is never served old results.
-
-    Parameters
-    ----------
-    *rooms : str
-        Folders of the package, such as ``models``; `species.py`, which all rooms ask, is always in.
-    """
+    """Checksum of some rooms, and of what all ask: edited code is never served old results."""
     digest = hashlib.sha256()
     for room in (*rooms, "species.py"):
         for path, content in _contents(files("crosspatch") / room, room):

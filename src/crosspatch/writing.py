@@ -14,16 +14,8 @@ from crosspatch.errors import CrosspatchError
 def replacing(file: Path, error: type[CrosspatchError]) -> Iterator[Path]:
     """Give a temporary name beside a file; what was written there takes its place at the end.
 
-    Parameters
-    ----------
-    file : Path
-    error : type
-        Raised, in one line, where the system refuses.
-
-    Yields
-    ------
-    Path
-        Hidden, with the ending ``.part``. Nothing stays there if writing fails.
+    It is hidden, with the ending ``.part``; nothing stays there if writing fails. Where the system
+    refuses, the error is raised, in one line.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:

@@ -24,8 +24,8 @@ from crosspatch.archive.web import (
     StoppedDownloadError,
     Web,
     WebSettings,
-    _DandiETag,
     digests_of,
+    part_length,
 )
 from crosspatch.errors import NetworkError
 from tests.archive_server import KINDS, ArchiveServer, Faults
@@ -589,4 +589,4 @@ def test_the_archives_checksum_is_that_of_its_schema(size, tmp_path):
 def test_parts_of_large_files_are_those_of_the_archive(parts, shift):
     size = parts * 64 * MIB + shift
     expected = PartGenerator.for_file_size(size)
-    assert min(_DandiETag(size)._part, size) == expected.initial_part_size
+    assert min(part_length(size), size) == expected.initial_part_size

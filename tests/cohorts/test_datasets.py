@@ -28,8 +28,7 @@ FILE = '''
 """Made-up cells."""
 
 from crosspatch.cohorts.dataset import Dataset, SourceCells, register
-from crosspatch.cohorts.joining import FeatureColumn, Key, cells_in, unique_cells
-from crosspatch.cohorts.sources import SourceFile
+from crosspatch.cohorts.sources import FeatureColumn, Key, SourceFile, cells_in, unique_cells
 from crosspatch.features.layouts import load_layout
 
 PATH = "toy/cells.csv"

@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 
 from crosspatch.archive.dandi import Asset
+from crosspatch.archive.fetching import FetchProgress
 from crosspatch.archive.web import Web
 from crosspatch.cohorts import dataset, download, sources
 from crosspatch.cohorts.dataset import datasets, source_files
 from crosspatch.cohorts.download import (
     CellSelection,
-    TablesProgress,
     choose,
     dandisets,
     fetch_tables,
@@ -89,12 +89,12 @@ def require_right(directory: Path, originals: dict[str, Path], whole: bool = Tru
 
 def test_tables_are_fetched_once(server, tables, originals, tmp_path):
     directory = tmp_path / "new" / "data"
-    told: list[TablesProgress] = []
+    told: list[FetchProgress] = []
     assert fetch_tables(directory, progress=told.append) == [directory / path for path in tables]
     require_right(directory, originals)
     size = sum(table.size for table in tables.values())
-    assert told[0] == TablesProgress(0, 3, 0, size)
-    assert told[-1] == TablesProgress(3, 3, size, size)
+    assert told[0] == FetchProgress(0, 3, 0, size)
+    assert told[-1] == FetchProgress(3, 3, size, size)
     server.clear_log()
     assert fetch_tables(directory) == []
     assert not server.log

@@ -450,7 +450,7 @@ def test_agreement_of_seeds_is_one_for_equal_attention():
     ],
 )
 def test_verdicts(what, rho, low, high, p, families, expected):
-    found = attention.Agreement(rho, low, high, p, families, 10)
+    found = attention.Agreement(families, 10, rho, low, high, p)
     assert attention.verdict(what, found) == expected
 
 

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.reporting import benchmark_figures as figures
-from crosspatch.reporting import curve_figures as curves
+from crosspatch.reporting import curves
 from crosspatch.reporting.style import NARROW, WIDE
 from tests.reporting.made_results import benchmark_folder, cohorts_table, learning_curve_folder
 

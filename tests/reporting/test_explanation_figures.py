@@ -15,11 +15,13 @@ from matplotlib.text import Text
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.features.layouts import Feature, load_layout
-from crosspatch.reporting.agreement_figures import agreement_figure
 from crosspatch.reporting.conserved_figures import MOST_FEATURES, conserved_figure
-from crosspatch.reporting.example_figures import examples_figure
-from crosspatch.reporting.explanation_figures import attention_figure, importance_figure
-from crosspatch.reporting.loading_figures import loadings_figure
+from crosspatch.reporting.explanation_figures import (
+    agreement_figure,
+    attention_figure,
+    importance_figure,
+)
+from crosspatch.reporting.family_figures import examples_figure, loadings_figure
 from crosspatch.reporting.map_figures import map_figure, separation_figure
 from crosspatch.reporting.style import NARROW, WIDE, save_figure
 

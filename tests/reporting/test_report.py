@@ -246,6 +246,14 @@ def test_explanation_without_some_tables(tmp_path):
     assert not {"conserved", "separation"} & set(ids)
 
 
+def test_learning_curve_without_its_gains(tmp_path):
+    folder = learning_curve_folder(tmp_path / "curve")
+    (folder / "gains.csv").unlink()
+    ids = ids_of(parsed(write_report([folder], tmp_path / "report.html")[0]))
+    assert "missing" in ids
+    assert "gain-from-mouse" not in ids
+
+
 def test_attention_that_does_not_explain_is_said(folders, tmp_path):
     file = write_report([folders["explanation"]], tmp_path / "report.html")[0]
     document = parsed(file)

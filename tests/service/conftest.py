@@ -17,9 +17,9 @@ import uvicorn
 
 from crosspatch.explanation.map import build_map, kept_in
 from crosspatch.prediction.training import train
-from crosspatch.service.app import create_app
 from crosspatch.service.jobs import Jobs
 from crosspatch.service.queue import Workers
+from crosspatch.service.server import create_app
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.species import SPECIES
 from tests import made

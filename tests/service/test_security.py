@@ -27,8 +27,8 @@ from starlette.testclient import TestClient
 from crosspatch.processes import Child
 from crosspatch.service import queue as workers
 from crosspatch.service import server
-from crosspatch.service.app import create_app
 from crosspatch.service.jobs import Jobs
+from crosspatch.service.server import create_app
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.service.uploads import Batches, label_of
 from tests.service import hostile
@@ -259,7 +259,7 @@ def test_a_batch_vanishes_after_its_time(app_with):
 
 def test_what_came_while_a_batch_was_deleted_is_deleted_too(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    batches = Batches(keep=1, most=3, files=3, storage=2**30)
+    batches = Batches(ServiceSettings(keep=1, batches=3, files=3, storage=2**30))
     kept, gone = batches.new(None, "default"), batches.new(None, "default")
     batches.remove(gone)
     gone.folder.mkdir()
@@ -273,7 +273,7 @@ def test_what_came_while_a_batch_was_deleted_is_deleted_too(tmp_path, monkeypatc
 
 def test_only_abandoned_folders_of_this_service_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    living = Batches(keep=1, most=3, files=3, storage=2**30)
+    living = Batches(ServiceSettings(keep=1, batches=3, files=3, storage=2**30))
     abandoned = tmp_path / "crosspatch-serve-abandoned"
     abandoned.mkdir()
     (abandoned / "lock").touch()
@@ -283,7 +283,7 @@ def test_only_abandoned_folders_of_this_service_are_removed(tmp_path, monkeypatc
     (target / "lock").touch()
     (tmp_path / "crosspatch-serve-link").symlink_to(target)
     (tmp_path / "crosspatch-serve-without-lock").mkdir()
-    other = Batches(keep=1, most=3, files=3, storage=2**30)
+    other = Batches(ServiceSettings(keep=1, batches=3, files=3, storage=2**30))
     assert living.folder.exists()
     assert not abandoned.exists()
     assert (target / "lock").exists()
@@ -319,8 +319,9 @@ def test_the_folder_of_a_killed_server_is_removed_by_the_next(service_models, tm
     finally:
         process.kill()
     tidied = tmp_path / "next"
-    tidy = "import tempfile; from crosspatch.service.uploads import Batches; "
-    tidy += "Batches(keep=1, most=1, files=1, storage=1).close()"
+    tidy = "import tempfile; from crosspatch.service.settings import ServiceSettings; "
+    tidy += "from crosspatch.service.uploads import Batches; "
+    tidy += "Batches(ServiceSettings()).close()"
     subprocess.run([sys.executable, "-c", tidy], env=environment, check=True, timeout=PATIENCE)
     assert not folder.exists()
     assert not tidied.exists()

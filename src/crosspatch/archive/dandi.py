@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 DANDI_VARIABLE = "CROSSPATCH_DANDI"
 DANDI_ADDRESS = "https://api.dandiarchive.org/api"
 
-#: The archive's API gives at most so many assets at a time.
-_PAGE = 1000
+_PAGE = 1000  #: the archive's API gives at most so many assets at a time
 #: An object of an answer, as JSON has it.
 _Row = dict[str, Any]
 _PLACE = re.compile(
@@ -43,19 +42,14 @@ def is_dandi(text: object) -> bool:
 class DandiPlace:
     """A dandiset, or a part of it."""
 
-    #: Six digits.
-    dandiset: str
+    dandiset: str  #: six digits
     #: ``draft``, or a published version; None for the newest published one.
     version: str | None = None
-    #: A file or folder in it; empty for all.
-    path: str = ""
+    path: str = ""  #: a file or folder in it; empty for all
 
     @classmethod
     def parse(cls, text: str) -> DandiPlace:
-        """Read ``dandi:000636``, with ``@version`` and ``/path`` behind it if wanted.
-
-        A `NetworkError` if it is written otherwise.
-        """
+        """Read ``dandi:000636``, maybe with ``@version`` and ``/path``; else a `NetworkError`."""
         match = _PLACE.fullmatch(text.strip())
         if not match:
             raise NetworkError(
@@ -73,14 +67,11 @@ class Asset:
     dandiset: str
     version: str
     asset_id: str
-    #: In the dandiset, such as ``sub-1/sub-1_ses-2_icephys.nwb``.
-    path: str
-    #: Bytes.
-    size: int
+    path: str  #: in the dandiset, such as ``sub-1/sub-1_ses-2_icephys.nwb``
+    size: int  #: bytes
     #: ``dandi-etag`` and, where the archive has computed it, ``sha256``.
     digests: Mapping[str, str] = field(hash=False)
-    #: Address of the archive's API.
-    api: str
+    api: str  #: address of the archive's API
 
     @property
     def address(self) -> str:

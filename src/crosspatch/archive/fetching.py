@@ -21,8 +21,7 @@ from crosspatch.errors import NetworkError, one_line
 _LEDGER = ".fetched.sqlite"
 #: A connection that brings nothing is left behind after this time when a fetch is stopped, s.
 _WITHIN = 0.5
-#: Left free on the disk, bytes.
-_SPARE = 200 * 1024 * 1024
+_SPARE = 200 * 1024 * 1024  #: left free on the disk, bytes
 
 
 @dataclass(frozen=True)
@@ -34,22 +33,17 @@ class FetchProgress:
     total: int
     bytes_done: int
     bytes_total: int
-    #: Files that could not be had.
-    failed: int
-    #: Files that were there before.
-    kept: int
+    failed: int = 0  #: files that could not be had
+    kept: int = 0  #: files that were there before
 
 
 @dataclass(frozen=True)
 class Fetched:
     """What a fetch brought."""
 
-    #: Asset to its file on disk, each one verified.
-    files: dict[Asset, Path]
-    #: Files that were there before.
-    kept: int
-    #: Asset to the reason why it is not there.
-    failures: dict[Asset, str]
+    files: dict[Asset, Path]  #: asset to its file on disk, each one verified
+    kept: int  #: files that were there before
+    failures: dict[Asset, str]  #: asset to the reason why it is not there
 
 
 def fetch_assets(
@@ -79,12 +73,12 @@ def fetch_assets(
         # Closed, so that what still runs is told to stop.
         with closing(bringing.run(jobs)) as arriving:
             for asset, file in arriving:
-                ledger.add(asset, file)
+                _keep_right(ledger, asset, file)
     return Fetched(known, kept, failures)
 
 
 def _there(
-    assets: Sequence[Asset], folder: Path, archive: Archive, ledger: _Ledger
+    assets: Sequence[Asset], folder: Path, archive: Archive, ledger: sqlite3.Connection
 ) -> tuple[dict[Asset, Path], dict[Asset, str]]:
     """Files that are there, and why others cannot be."""
     known: dict[Asset, Path] = {}
@@ -96,7 +90,7 @@ def _there(
             if file in taken:
                 raise NetworkError(f"{file} is another file of the list already")
             taken.add(file)
-            if file.exists() and ledger.is_right(asset, file, archive):
+            if file.exists() and _is_right(ledger, asset, file, archive):
                 known[asset] = file
         except NetworkError as error:
             failures[asset] = one_line(error)
@@ -198,38 +192,32 @@ class _Bringing:
             self.progress(FetchProgress(done, self.total, *of_bytes, failed, self.before))
 
 
-class _Ledger:
-    """Which files were found right, so that a terabyte is not read again to make sure."""
+def _is_right(ledger: sqlite3.Connection, asset: Asset, file: Path, archive: Archive) -> bool:
+    """Whether a file on disk is the asset; another one is left alone: a `NetworkError`."""
+    row = ledger.execute(
+        "SELECT size, modified, digest FROM files WHERE path = ?", (asset.path,)
+    ).fetchone()
+    if row is not None and row[:2] == _stamp(file) and row[2] in (asset.digest, _any(asset)):
+        return True
+    asset = archive.complete(asset)
+    if digests_of(file, asset.digests) == dict(asset.digests):
+        _keep_right(ledger, asset, file)
+        return True
+    raise NetworkError(
+        f"{file} is there, but is not {asset}: its checksum is another; move or delete it and "
+        "give the same command again"
+    )
 
-    def __init__(self, base: sqlite3.Connection):
-        self._base = base
 
-    def is_right(self, asset: Asset, file: Path, archive: Archive) -> bool:
-        """Whether a file on disk is the asset; another one is left alone: a `NetworkError`."""
-        status = file.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
-        row = self._base.execute(
-            "SELECT size, modified, digest FROM files WHERE path = ?", (asset.path,)
-        ).fetchone()
-        if row is not None and row[:2] == stamp and row[2] in (asset.digest, _any(asset)):
-            return True
-        asset = archive.complete(asset)
-        if digests_of(file, asset.digests) == dict(asset.digests):
-            self.add(asset, file)
-            return True
-        raise NetworkError(
-            f"{file} is there, but is not {asset}: its checksum is another; move or delete it and "
-            "give the same command again"
-        )
+def _keep_right(ledger: sqlite3.Connection, asset: Asset, file: Path) -> None:
+    row = (asset.path, *_stamp(file), _any(asset))
+    with ledger:
+        ledger.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", row)
 
-    def add(self, asset: Asset, file: Path) -> None:
-        """Keep that a file was found right."""
-        status = file.stat()
-        with self._base:
-            self._base.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-                (asset.path, status.st_size, status.st_mtime_ns, _any(asset)),
-            )
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _any(asset: Asset) -> str:
@@ -237,14 +225,15 @@ def _any(asset: Asset) -> str:
 
 
 @contextmanager
-def _ledger(folder: Path) -> Iterator[_Ledger]:
+def _ledger(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Which files were found right, so that a terabyte is not read again to make sure."""
     try:
         with closing(sqlite3.connect(folder / _LEDGER, timeout=60)) as base:
             base.execute(
                 "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, "
                 "modified INTEGER, digest TEXT)"
             )
-            yield _Ledger(base)
+            yield base
     except sqlite3.Error as error:
         raise NetworkError(f"{folder / _LEDGER} cannot be used: {error}; delete it") from error
 
@@ -261,10 +250,8 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise NetworkError(
-                f"another process is fetching into {folder}",
-                hint="wait for it, or give another {out}",
-            ) from error
+            hint = "wait for it, or give another {out}"
+            raise NetworkError(f"another process is fetching into {folder}", hint) from error
         yield
 
 

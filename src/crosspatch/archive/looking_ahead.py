@@ -15,14 +15,12 @@ from typing import Protocol
 
 import h5py
 
-#: Bytes of an object's header up to where it may go on elsewhere.
-_HEADER = 512
+_HEADER = 512  #: bytes of an object's header up to where it may go on elsewhere
 #: Bytes of the node of a group's tree, of its heap, and of its list of members.
 _NODE, _HEAP, _MEMBERS = 544, 512, 328
 #: Bytes from the description of samples, with the table of where the first of them lie.
 _SAMPLES = 3328
 _CONTINUATION, _SYMBOL_TABLE = 0x10, 0x11
-
 _Range = tuple[int, int]
 
 

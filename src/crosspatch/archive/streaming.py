@@ -25,20 +25,14 @@ from crosspatch.recordings.quality import is_unmeasured
 _BLOCK = 512
 #: … and fetched so many at a time where nothing was announced.
 _BLOCKS = 2
-#: Fetched at once from the beginning of the file, where the first tables are.
-_HEAD = 32 * 1024
-#: More than this at a time is samples, not looked up.
-_LARGE = 16 * 1024
-#: Looked-up bytes kept of a file.
-_CACHE = 16 * 1024 * 1024
-#: Samples fetched ahead of their use at most.
-_AHEAD = 64 * 1024 * 1024
+_HEAD = 32 * 1024  #: fetched at once from the beginning of the file, where the first tables are
+_LARGE = 16 * 1024  #: more than this at a time is samples, not looked up
+_CACHE = 16 * 1024 * 1024  #: looked-up bytes kept of a file
+_AHEAD = 64 * 1024 * 1024  #: samples fetched ahead of their use at most
 #: Two ranges this near are fetched as one: a request costs more than the bytes between.
 _GAP = 4 * 1024
-#: A signature that begins before a range is looked for, see `GuardedFile`.
-_LEAD = 8
-#: Requests at a time for bytes that were announced.
-_REQUESTS = 8
+_LEAD = 8  #: a signature that begins before a range is looked for, see `GuardedFile`
+_REQUESTS = 8  #: requests at a time for bytes that were announced
 
 
 class RemoteBytes:

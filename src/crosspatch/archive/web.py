@@ -34,7 +34,6 @@ from crosspatch.errors import NetworkError, in_words
 
 #: Environment variable with the seconds to wait for a server.
 TIMEOUT_VARIABLE = "CROSSPATCH_TIMEOUT"
-
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _PIECE = 1 << 16
 #: A whole file is downloaded this often before its checksum is believed to be wrong for good.
@@ -72,17 +71,14 @@ _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 class WebSettings:
     """How long to be patient."""
 
-    #: Requests in a row that bring nothing, before giving up.
-    attempts: int = 8
-    #: For a connection, and from one byte to the next, s.
-    timeout: float = 30.0
+    attempts: int = 8  #: requests in a row that bring nothing, before giving up
+    timeout: float = 30.0  #: for a connection, and from one byte to the next, s
     #: A connection that brings fewer bytes than this in `timeout` is as good as broken.
     slowest: int = 4096
     #: First pause and longest pause between attempts, s.
     first_pause: float = 0.5
     longest_pause: float = 30.0
-    #: After this time nothing is tried again, s.
-    patience: float = float("inf")
+    patience: float = float("inf")  #: after this time nothing is tried again, s
 
     @classmethod
     def of_user(cls, patience: float = float("inf")) -> WebSettings:
@@ -122,12 +118,9 @@ class RangePart:
     """A part of a remote file."""
 
     content: bytes
-    #: Entity tag of the file, without quotes.
-    etag: str | None
-    #: Of the whole file, bytes.
-    size: int
-    #: Where it came from, after redirects.
-    address: str
+    etag: str | None  #: entity tag of the file, without quotes
+    size: int  #: of the whole file, bytes
+    address: str  #: where it came from, after redirects
 
 
 @cache
@@ -225,16 +218,9 @@ class Web:
         """Download a file; it appears under its name when all of it is there and is right.
 
         What is there already lies beside it under a hidden name and is not fetched again, after a
-        broken connection or, with a checksum, in another process.
-
-        Parameters
-        ----------
-        size, digests : optional
-            What it must have: bytes, and checksums by the names ``sha256`` or ``dandi-etag``.
-        told : callable, optional
-            Told how many bytes came; a negative number where bytes are thrown away.
-        stop : Event, optional
-            Once set, the download ends with a `StoppedDownloadError`.
+        broken connection or, with a checksum, in another process. Checksums are by the names
+        ``sha256`` or ``dandi-etag``. `told` is given how many bytes came, a negative number where
+        bytes are thrown away. Once `stop` is set it ends with a `StoppedDownloadError`.
         """
         digests = dict(digests or {})
         mark = hashlib.sha256(repr((size, sorted(digests.items()))).encode()).hexdigest()[:8]
@@ -375,8 +361,7 @@ class _Download:
     stop: threading.Event | None
     etag: str | None = None
     complete: bool = False
-    #: Bytes there were at most: a server without parts begins again each time.
-    most: int = 0
+    most: int = 0  #: bytes there were at most: a server without parts begins again each time
 
     def bring(self, digests: Mapping[str, str]) -> str:
         """Bring the whole, up to some times; what is wrong with it, empty if nothing is."""
@@ -450,60 +435,33 @@ class _Download:
 
 
 def digests_of(file: Path, kinds: Mapping[str, str] | list[str]) -> dict[str, str]:
-    """Checksums of a file, read once: ``sha256`` and ``dandi-etag``, the archive's."""
-    known: dict[str, hashlib._Hash | _DandiETag] = {
-        "sha256": hashlib.sha256(),
-        "dandi-etag": _DandiETag(file.stat().st_size),
-    }
-    hashes = {name: known[name] for name in kinds}
+    """Checksums of a file, read once: ``sha256`` and ``dandi-etag``, the archive's.
+
+    The latter is, as its schema (dandischema.digests) defines it, the MD5 of the MD5s of the file's
+    parts, and how many parts there are.
+    """
+    length = part_length(file.stat().st_size)
+    sha256, parts = hashlib.sha256(), list[bytes]()
     with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            for each in hashes.values():
-                each.update(piece)
-    return {name: str(each.hexdigest()) for name, each in hashes.items()}
+        while stream.peek():
+            md5, left = _md5(), length
+            while piece := stream.read(min(left, 1 << 20)):
+                sha256.update(piece)
+                md5.update(piece)
+                left -= len(piece)
+            parts.append(md5.digest())
+    etag = f"{_md5(b''.join(parts)).hexdigest()}-{len(parts)}"
+    found = {"sha256": sha256.hexdigest(), "dandi-etag": etag}
+    return {kind: found[kind] for kind in kinds}
 
 
 _md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
-class _DandiETag:
-    """The DANDI archive's entity tag, as its schema (dandischema.digests) defines it.
-
-    The MD5 of the MD5s of parts of 64 MiB, and how many parts there are; a file of more than
-    10,000 parts has larger ones.
-    """
-
-    _PART, _MOST = 64 * 1024 * 1024, 10_000
-
-    def __init__(self, size: int):
-        enough = -(-size // self._MOST)
-        self._part = self._PART if -(-size // self._PART) < self._MOST else enough
-        self._parts: list[bytes] = []
-        self._open = _md5()
-        self._in_open = 0
-
-    def update(self, content: bytes) -> None:
-        """Take the next bytes."""
-        view = memoryview(content)
-        while len(view):
-            taken = view[: self._part - self._in_open]
-            self._open.update(taken)
-            self._in_open += len(taken)
-            if self._in_open == self._part:
-                self._close()
-            view = view[len(taken) :]
-
-    def hexdigest(self) -> str:
-        """The tag."""
-        if self._in_open:
-            self._close()
-        whole = _md5()
-        whole.update(b"".join(self._parts))
-        return f"{whole.hexdigest()}-{len(self._parts)}"
-
-    def _close(self) -> None:
-        self._parts.append(self._open.digest())
-        self._open, self._in_open = _md5(), 0
+def part_length(size: int) -> int:
+    """Bytes of a part for the archive's tag: 64 MiB, but a file has at most 10,000 parts."""
+    usual, most = 64 * 2**20, 10_000
+    return usual if -(-size // usual) < most else -(-size // most)
 
 
 def _wrong(file: Path, size: int | None, digests: Mapping[str, str]) -> str:

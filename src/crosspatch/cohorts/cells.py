@@ -46,18 +46,10 @@ class Cells:
 
 
 def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
-    """Take the arrays out of a cohort table.
+    """The arrays of a cohort table; an `EvaluationError` if a cell has no subclass or no donor.
 
-    Parameters
-    ----------
-    cohort : AnnData
-    alignment : str or None
-        Reading of the taxonomy that maps subclasses across species; None leaves them.
-
-    Raises
-    ------
-    EvaluationError
-        If a cell has no subclass or no donor.
+    `alignment` is the reading of the taxonomy that maps subclasses across species; None leaves
+    them.
     """
     for name in ("subclass", "donor"):
         missing = int(cohort.obs[name].isna().sum())

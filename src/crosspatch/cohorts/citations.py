@@ -20,8 +20,7 @@ _ALWAYS = ("crosspatch", "schwider2026")
 #: Where both species are compared, their types are aligned after this.
 _ALIGNMENT = "hodge2019"
 _FEATURES = "ipfx"
-#: Read from a file that may be large: the head of a csv, s.
-_HEAD = 64 * 1024
+_HEAD = 64 * 1024  #: characters read of a csv, which may be large
 
 
 @cache
@@ -38,15 +37,8 @@ def entries() -> dict[str, str]:
 def bibtex(result: str | Path | None = None) -> str:
     """BibTeX of what a result used, or of everything.
 
-    Parameters
-    ----------
-    result : path, optional
-        A cohort table, predictions (csv or h5ad), a folder of results, or a model.
-
-    Raises
-    ------
-    CohortError
-        If it is none of these.
+    A result is a cohort table, predictions (csv or h5ad), a folder of results, or a model; a
+    `CohortError` if it is none of these.
     """
     keys = list(entries()) if result is None else cited_by(Path(result))
     return "\n\n".join(entries()[key] for key in keys)

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.cohorts import sources, table
-from crosspatch.cohorts.joining import SourceReader
-from crosspatch.cohorts.sources import SourceFile
+from crosspatch.cohorts.sources import SourceFile, SourceReader
 from crosspatch.errors import CohortError, TaxonomyError
 from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.species import SPECIES, SpeciesName
@@ -28,10 +27,8 @@ class SourceCells:
     #: Index: cell; columns ``label`` (missing where a cell has none), ``donor``, ``t_type`` and
     #: whatever else there is.
     cells: pd.DataFrame
-    #: Index: cell; columns: the features of a layout.
-    features: pd.DataFrame
-    #: File and column of the labels, for messages.
-    labels_from: str
+    features: pd.DataFrame  #: index: cell; columns: the features of a layout
+    labels_from: str  #: file and column of the labels, for messages
 
 
 @dataclass(frozen=True)
@@ -40,18 +37,13 @@ class Dataset:
 
     name: str
     species: SpeciesName
-    #: Those it can give, the one that is given by default first.
-    layouts: tuple[str, ...]
-    #: The tables that it is built from.
-    files: tuple[SourceFile, ...]
-    #: Label of the tables to subclass.
-    labels: Mapping[str, str]
+    layouts: tuple[str, ...]  #: those it can give, the one that is given by default first
+    files: tuple[SourceFile, ...]  #: the tables that it is built from
+    labels: Mapping[str, str]  #: label of the tables to subclass
     #: Label of the tables to the reason why it is not part of the task.
     outside: Mapping[str, str]
-    #: Reads the tables.
     read: Callable[[SourceReader, Layout], SourceCells]
-    #: Of the tables.
-    licence: str
+    licence: str  #: of the tables
     #: Keys of ``data/references.bib``; author and year; and the work in a line, with what it gives.
     cite: tuple[str, ...]
     authors: str
@@ -129,8 +121,7 @@ class Dataset:
         return frame.drop(columns=self.session).set_index(keys)
 
 
-#: Those registered so far, by name; see `datasets`.
-REGISTERED: dict[str, Dataset] = {}
+REGISTERED: dict[str, Dataset] = {}  #: those registered so far, by name; see `datasets`
 
 
 def register(dataset: Dataset) -> None:
@@ -155,13 +146,7 @@ def datasets() -> dict[str, Dataset]:
 
 
 def dataset_named(name: str) -> Dataset:
-    """Look a dataset up.
-
-    Raises
-    ------
-    CohortError
-        If there is none of this name.
-    """
+    """The dataset of this name; a `CohortError` if there is none."""
     known = datasets()
     if name not in known:
         raise CohortError(f"no dataset '{name}'; choose from: {', '.join(known)}")

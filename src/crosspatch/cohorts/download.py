@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from crosspatch.archive.dandi import Asset
+from crosspatch.archive.fetching import FetchProgress
 from crosspatch.archive.web import Web, digests_of
 from crosspatch.cohorts.dataset import datasets, source_files
 from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
@@ -23,44 +24,17 @@ from crosspatch.errors import CohortError, in_words
 from crosspatch.writing import replacing
 
 
-@dataclass(frozen=True)
-class TablesProgress:
-    """How far the tables are: files and bytes."""
-
-    done: int
-    total: int
-    bytes_done: int
-    bytes_total: int
-
-
 def fetch_tables(
     directory: Path,
     *,
     web: Web | None = None,
-    progress: Callable[[TablesProgress], None] | None = None,
+    progress: Callable[[FetchProgress], None] | None = None,
 ) -> list[Path]:
-    """Get the public tables into a data directory.
+    """Get the public tables into a data directory; returned are those that were fetched now.
 
-    A file has its name only when its checksum is right; what is there is not fetched again.
-
-    Parameters
-    ----------
-    directory : Path
-        Made if it does not exist.
-    web : Web, optional
-    progress : callable, optional
-
-    Returns
-    -------
-    list of Path
-        Those that were fetched now.
-
-    Raises
-    ------
-    NetworkError
-        If a table cannot be had.
-    CohortError
-        If the directory has another file under the name of a table, or cannot be written.
+    A file has its name only when its checksum is right; what is there is not fetched again. A
+    `NetworkError` if a table cannot be had, a `CohortError` if the directory has another file under
+    the name of a table, or cannot be written.
     """
     import pooch
 
@@ -77,7 +51,7 @@ def fetch_tables(
         nonlocal came
         came += more
         if progress is not None:
-            progress(TablesProgress(done, len(tables), came, whole))
+            progress(FetchProgress(done, len(tables), came, whole))
 
     tell()
     for table in missing:
@@ -135,8 +109,7 @@ class Dandiset:
     #: The published version that the numbers are of; empty if they are of the draft.
     version: str
     licence: str
-    #: Keys of `crosspatch.cohorts.citations`.
-    cite: tuple[str, ...]
+    cite: tuple[str, ...]  #: keys of `crosspatch.cohorts.citations`
 
     @property
     def labels(self) -> str | None:
@@ -163,38 +136,19 @@ def dandisets() -> Mapping[str, Dandiset]:
 class CellSelection:
     """Which recordings of a dandiset are wanted."""
 
-    #: Only cells of these; all by default.
-    subclasses: tuple[str, ...] = ()
-    #: Only these: specimen, session, donor, or file name.
-    cells: tuple[str, ...] = ()
-    #: At most so many, the first in the order of their paths.
-    limit: int | None = None
-    #: Whether cells without a label are wanted too.
-    unlabelled: bool = False
+    subclasses: tuple[str, ...] = ()  #: only cells of these; all by default
+    cells: tuple[str, ...] = ()  #: only these: specimen, session, donor, or file name
+    limit: int | None = None  #: at most so many, the first in the order of their paths
+    unlabelled: bool = False  #: whether cells without a label are wanted too
 
 
 def labels_of(
     dandiset: str, labels: str | None = None, data_dir: str | Path | None = None
 ) -> pd.DataFrame | None:
-    """Labels of the recordings of a dandiset.
+    """Labels of the recordings of a dandiset; None if none are known.
 
-    Parameters
-    ----------
-    dandiset : str
-    labels : str, optional
-        As `crosspatch.cohorts.extracted.read_labels` reads them; by default those that are known
-        to belong to the dandiset.
-    data_dir : path, optional
-
-    Returns
-    -------
-    DataFrame or None
-        None if no labels are known.
-
-    Raises
-    ------
-    CohortError
-        If they cannot be read; the message says how to go on.
+    `labels` is what `crosspatch.cohorts.extracted.read_labels` reads, by default what is known to
+    belong to the dandiset. A `CohortError`, which says how to go on, if they cannot be read.
     """
     name = labels or _labelling(dandiset)
     if name is None:
@@ -213,24 +167,10 @@ def labels_of(
 def choose(
     assets: Sequence[Asset], labels: pd.DataFrame | None, choice: CellSelection
 ) -> dict[Asset, str | None]:
-    """The recordings that are wanted.
+    """The recordings that are wanted, each with its key in the labels, None where it has none.
 
-    Parameters
-    ----------
-    assets : sequence of Asset
-    labels : DataFrame or None
-        From `labels_of`.
-    choice : CellSelection
-
-    Returns
-    -------
-    dict
-        Asset to its key in the labels, None where it has none.
-
-    Raises
-    ------
-    CohortError
-        If nothing is left, a subclass is unknown, or a cell is not there or has no label.
+    Labels are from `labels_of`. A `CohortError` if nothing is left, a subclass is unknown, or a
+    cell is not there or has no label.
     """
     where = f"dandi:{assets[0].dandiset}"
     _require_choosable(choice, labels, where)
@@ -273,10 +213,8 @@ def _require_cells(
 def _require_choosable(choice: CellSelection, labels: pd.DataFrame | None, where: str) -> None:
     """Refuse a choice that needs labels which are not known, or subclasses that do not exist."""
     if labels is None and not choice.unlabelled:
-        raise CohortError(
-            f"no labels of {where} are known",
-            hint="give a csv with {labels}, or take all cells with {unlabelled}",
-        )
+        hint = "give a csv with {labels}, or take all cells with {unlabelled}"
+        raise CohortError(f"no labels of {where} are known", hint)
     if choice.subclasses and labels is None:
         raise CohortError(f"no labels of {where} are known, so no subclass can be chosen")
     known = load_taxonomy().subclasses
@@ -288,11 +226,9 @@ def _require_choosable(choice: CellSelection, labels: pd.DataFrame | None, where
 class _Known(NamedTuple):
     """What is known of a recording."""
 
-    #: Of the labels.
-    key: str | None
+    key: str | None  #: of the labels
     subclass: str | None
-    #: What a user may call the cell.
-    names: set[str]
+    names: set[str]  #: what a user may call the cell
 
 
 def _known_of(asset: Asset, labels: pd.DataFrame | None) -> _Known:
@@ -312,17 +248,9 @@ def _known_of(asset: Asset, labels: pd.DataFrame | None) -> _Known:
 def write_labels(
     folder: Path, chosen: Mapping[Asset, str | None], labels: pd.DataFrame | None
 ) -> Path:
-    """Write what is known of fetched recordings where `extract` finds it; earlier rows stay.
+    """Write what is known of fetched recordings to ``cells.csv``, where `extract` finds it.
 
-    Returns
-    -------
-    Path
-        The file, ``cells.csv``.
-
-    Raises
-    ------
-    CohortError
-        If it cannot be read or written.
+    Rows of other recordings stay. A `CohortError` if the file cannot be read or written.
     """
     rows = []
     for asset, key in chosen.items():

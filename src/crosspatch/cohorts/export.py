@@ -32,12 +32,8 @@ def export(cohort: anndata.AnnData, file: Path) -> None:
 
     csv and parquet have one row per cell: ``cell_id``, the columns of obs, the features. Origin,
     versions and units stand in commented lines at the head of a csv, and under ``crosspatch`` in
-    the metadata of a parquet file.
-
-    Raises
-    ------
-    CohortError
-        If the table is not valid, the ending is unknown, or the file cannot be written.
+    the metadata of a parquet file. A `CohortError` if the table is not valid, the ending is
+    unknown, or the file cannot be written.
     """
     require_format(file)
     table.require_valid(cohort, "the table")

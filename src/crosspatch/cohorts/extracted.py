@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import anndata
@@ -22,18 +23,15 @@ from crosspatch.features.store import CellStore
 from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
-#: Labels in a folder of recordings, found without being named.
-LABELS_FILE = "cells.csv"
+LABELS_FILE = "cells.csv"  #: labels in a folder of recordings, found without being named
 
 
 @dataclass(frozen=True)
 class Extracted:
     """A cohort and the files that gave no cell."""
 
-    #: None if no file gave a cell.
-    cohort: anndata.AnnData | None
-    #: Columns ``file`` and ``reason``.
-    failures: pd.DataFrame
+    cohort: anndata.AnnData | None  #: None if no file gave a cell
+    failures: pd.DataFrame  #: columns ``file`` and ``reason``
 
 
 def cohort_of(
@@ -45,31 +43,16 @@ def cohort_of(
     species: str | None = None,
     drop_failed: bool = False,
 ) -> Extracted:
-    """Put the cells of a store into a cohort table.
+    """Put cells that `crosspatch.features.many.extract_many` stored into a cohort table.
 
-    Parameters
-    ----------
-    files : sequence of Path or Asset
-        The recordings, as `crosspatch.features.finding.find_recordings` gives them.
-    store_file : path
-        Filled by `crosspatch.features.many.extract_many`.
-    settings : ExtractionSettings
-    labels : DataFrame, optional
-        From `read_labels`; else from the files named ``cells.csv`` beside the recordings.
-    species : str, optional
-        ``mouse`` or ``human``, for files that do not say.
-    drop_failed : bool
-        Whether cells that fail quality control are left out and listed as failures.
-
-    Raises
-    ------
-    CohortError
-        If a file's species is not known, or labels cannot be read.
+    Labels are from `read_labels`, else from the files named ``cells.csv`` beside the recordings;
+    the species is for files that do not say. Cells that fail quality control are left out and
+    listed as failures if so wanted (`drop_failed`). A `CohortError` if a file's species is not
+    known, or labels cannot be read.
     """
     layout = load_layout(settings.layout)
     values, rows, ids, failures, hashes = [], [], [], [], {}
-    tools = settings.tools
-    beside: dict[Path, pd.DataFrame | None] = {}
+    tools, labels_near = settings.tools, cache(_labels_near)
     with CellStore(store_file) as store:
         for path, outcome in store.cells(files, settings.key):
             if isinstance(outcome, Failure):
@@ -81,10 +64,8 @@ def cohort_of(
                 continue
             known = labels
             if known is None and isinstance(path, Path):
-                if path.parent not in beside:
-                    beside[path.parent] = _labels_near(path.parent)
-                known = beside[path.parent]
-            rows.append(_row(path, outcome, known, species, tools))
+                known = labels_near(path.parent)
+            rows.append(_row(path, outcome, known, species) | {"extracted_with": tools})
             values.append(outcome.values)
             ids.append(outcome.cell_id)
             hashes[str(path)] = outcome.head["sha256"]
@@ -96,14 +77,9 @@ def cohort_of(
     optional = [name for name in cells if name not in table.REQUIRED_OBS]
     cells = cells.drop(columns=[name for name in optional if cells[name].isna().all()])
     joined = {str(name): count for name, count in cells["subclass"].value_counts().items()}
-    cohort = table.build(
-        np.stack(values),
-        cells,
-        layout,
-        table.Head(hashes, True, joined, {"gave no features": len(failed)}),
-        json.dumps(settings.described(), sort_keys=True),
-    )
-    return Extracted(cohort, failed)
+    head = table.Head(hashes, True, joined, {"gave no features": len(failed)})
+    described = json.dumps(settings.described(), sort_keys=True)
+    return Extracted(table.build(np.stack(values), cells, layout, head, described), failed)
 
 
 def _labels_near(folder: Path) -> pd.DataFrame | None:
@@ -116,11 +92,7 @@ def _labels_near(folder: Path) -> pd.DataFrame | None:
 
 
 def _row(
-    path: Source,
-    cell: CellFeatures,
-    labels: pd.DataFrame | None,
-    species: str | None,
-    extracted_with: str,
+    path: Source, cell: CellFeatures, labels: pd.DataFrame | None, species: str | None
 ) -> dict[str, object]:
     head = dict(cell.head) | {"notes": "; ".join(cell.head["notes"])}
     row: dict[str, object] = dict.fromkeys(table.REQUIRED_OBS)
@@ -134,12 +106,10 @@ def _row(
                 row[str(name)] = value
     row["species"] = row["species"] or species
     if row["species"] not in SPECIES:
-        raise CohortError(
-            f"{path} does not say the species of the cell",
-            hint=f"give {{species}} {' or '.join(SPECIES)}",
-        )
+        hint = f"give {{species}} {' or '.join(SPECIES)}"
+        raise CohortError(f"{path} does not say the species of the cell", hint)
     row["recording_file"] = path.name
-    return row | head | {"extracted_with": extracted_with}
+    return row | head
 
 
 def match(name: str, keys: pd.Index) -> str | None:
@@ -165,27 +135,12 @@ def _unique(ids: list[str]) -> list[str]:
 
 
 def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.DataFrame:
-    """Read labels of recordings.
+    """Labels of recordings by their keys, from a csv file or the tables of a dataset.
 
-    Parameters
-    ----------
-    name : str or path
-        A csv file with a column ``file`` (file name, with or without ending, or DANDI session)
-        and any of ``species``, ``subclass``, ``t_type``, ``donor``, ``dataset``; or
-        the name of a dataset for the recordings of its dandisets, such as ``allen-mouse`` for
-        000020, which come with ``specimen``, the cell's number in the tables.
-    data_dir : path, optional
-        For the tables of a dataset.
-
-    Returns
-    -------
-    DataFrame
-        Index: the key of a recording.
-
-    Raises
-    ------
-    CohortError
-        If the file cannot be read or has no column ``file``.
+    The file has a column ``file`` (file name, with or without ending, or DANDI session) and any of
+    ``species``, ``subclass``, ``t_type``, ``donor``, ``dataset``. A dataset, such as
+    ``allen-mouse``, has labels of the recordings of its dandisets, with ``specimen``, the cell's
+    number in its tables. A `CohortError` if the file cannot be read or has no column ``file``.
     """
     labelled = {each.name: each for each in datasets().values() if each.session}
     if str(name) in labelled:
@@ -202,13 +157,7 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
 
 
 def write_failures(failures: pd.DataFrame, file: Path) -> None:
-    """Write ``failures.csv``, under a temporary name first; none if there are no failures.
-
-    Raises
-    ------
-    CohortError
-        If it cannot be written.
-    """
+    """Write ``failures.csv``, none without failures; a `CohortError` if it cannot be written."""
     if failures.empty:
         file.unlink(missing_ok=True)
         return

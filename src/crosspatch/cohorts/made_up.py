@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -13,7 +14,7 @@ from crosspatch.features.finding import find_recordings
 from crosspatch.features.many import extract_many, store_beside
 from crosspatch.simulation.cells import simulate_cells
 from crosspatch.species import SPECIES
-from crosspatch.telling import Progress, Stage
+from crosspatch.telling import Stage
 
 #: Cells of each species: enough to train on, few enough to wait for.
 CELLS = {name: each.simulated_cells for name, each in SPECIES.items()}
@@ -29,48 +30,22 @@ def load_simulated(
     jobs: int = 1,
     progress: Stage | None = None,
 ) -> anndata.AnnData:
-    """Simulate recordings of a species and extract their features.
+    """Simulate recordings of a species, `CELLS` by default, and extract their features.
 
-    Recordings and finished cells stay in the folder; what is there is not made again.
-
-    Parameters
-    ----------
-    species : str
-        ``mouse`` or ``human``.
-    layout : str
-        Any of `crosspatch.features.layouts.LAYOUT_NAMES`.
-    folder : path
-        Recordings go to a folder in it.
-    cells : int, optional
-        `CELLS` by default.
-    seed : int
-    jobs : int
-        Processes.
-    progress : callable, optional
-
-    Raises
-    ------
-    CohortError
-        If no recording gave features.
-    RecordingError
-        If the folder cannot be written.
+    Recordings go to a folder of their own in `folder`. They and finished cells stay, and what is
+    there is not made again. A `CohortError` if no recording gave features, a `RecordingError` if
+    the folder cannot be written.
     """
     count = cells or CELLS[species]
     place = Path(folder) / f"{species}-seed{seed}-{count}"
-
-    def told(what: str) -> Progress:
-        def tell(done: int, total: int) -> None:
-            if progress is not None:
-                progress(f"{what} {species} cells", done, total)
-
-        return tell
-
-    simulate_cells(place, count, species, seed=seed, jobs=jobs, progress=told("simulate"))
+    tell: Stage = progress or (lambda what, done, total: None)
+    told = partial(tell, f"simulate {species} cells")
+    simulate_cells(place, count, species, seed=seed, jobs=jobs, progress=told)
     settings = ExtractionSettings(layout)
     store = store_beside(place.with_suffix(".h5ad"))
-    tell = told("measure")
+    told = partial(tell, f"measure {species} cells")
     extract_many(
-        [place], store, settings, jobs=jobs, progress=lambda state: tell(state.done, state.total)
+        [place], store, settings, jobs=jobs, progress=lambda state: told(state.done, state.total)
     )
     extracted = cohort_of(find_recordings([place]), store, settings)
     if extracted.cohort is None:

@@ -20,7 +20,6 @@ from crosspatch.writing import replacing
 
 #: Version of the table's schema, kept in ``uns["crosspatch"]["schema_version"]``.
 SCHEMA_VERSION = 1
-
 #: Columns every cohort table has in ``obs``.
 REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
 
@@ -29,14 +28,11 @@ REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
 class Head:
     """Where a table comes from; empty where a table does not say."""
 
-    #: Source file to its sha256.
-    sources: Mapping[str, str]
-    #: Whether every source file is the pinned version.
-    verified: bool
+    sources: Mapping[str, str]  #: source file to its sha256
+    verified: bool  #: whether every source file is the pinned version
     #: Subclass to the labelled cells before those without features were left out.
     joined: Mapping[str, int]
-    #: Reason to the cells left out.
-    dropped: Mapping[str, int]
+    dropped: Mapping[str, int]  #: reason to the cells left out
 
 
 def build(
@@ -188,12 +184,8 @@ def is_simulated(table: anndata.AnnData) -> bool:
 def in_layout(table: anndata.AnnData, name: str) -> anndata.AnnData:
     """The table with the features of a named layout only.
 
-    Cells that have none of these features are left out.
-
-    Raises
-    ------
-    CohortError
-        If the table lacks features of the layout or has them in other units.
+    Cells that have none of these features are left out. A `CohortError` if the table lacks features
+    of the layout or has them in other units.
     """
     layout = load_layout(name)
     if layout_of(table).features == layout.features:
@@ -228,13 +220,7 @@ def require_name(file: str | Path) -> None:
 
 
 def write(table: anndata.AnnData, file: str | Path) -> None:
-    """Write a table as ``.h5ad``, under a temporary name first.
-
-    Raises
-    ------
-    CohortError
-        If the table is not valid or the file cannot be written.
-    """
+    """Write a table as ``.h5ad``; a `CohortError` if it is not valid or cannot be written."""
     file = Path(file)
     require_valid(table, str(file))
     require_name(file)
@@ -244,13 +230,7 @@ def write(table: anndata.AnnData, file: str | Path) -> None:
 
 
 def read(file: str | Path) -> anndata.AnnData:
-    """Read a table written by `write`, and check it.
-
-    Raises
-    ------
-    CohortError
-        If the file is missing, is not an h5ad file, or does not hold a valid cohort table.
-    """
+    """Read a table; a `CohortError` if the file is missing or does not hold a valid one."""
     file = Path(file)
     if not file.is_file():
         raise CohortError(f"{file} is missing; build it with `crosspatch cohort build`")
@@ -266,15 +246,12 @@ def read(file: str | Path) -> anndata.AnnData:
 
 
 def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
-    """Summarise a cohort.
+    """Summarise a cohort in three tables.
 
-    Returns
-    -------
-    dict of DataFrame
-        ``cells``: one row per species and subclass, with cells, donors and cells of a donor;
-        ``missing``: one row per species and family, with the share of cells in which the family is
-        absent, and in which some of its features are missing;
-        ``ranges``: one row per species and feature, with its unit, share missing and quantiles.
+    ``cells``: one row per species and subclass, with cells, donors and cells of a donor;
+    ``missing``: one row per species and family, with the share of cells in which the family is
+    absent, and in which some of its features are missing; ``ranges``: one row per species and
+    feature, with its unit, share missing and quantiles.
     """
     layout = layout_of(table)
     found: dict[str, list[dict[str, object]]] = {"cells": [], "missing": [], "ranges": []}
@@ -313,20 +290,12 @@ CONDITIONS = ("condition", "disease")
 
 
 def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
-    """What the cells of some cohorts are.
+    """What the cells of some cohorts, by species, are.
 
-    Parameters
-    ----------
-    cohorts : mapping
-        Species to cohort table.
-
-    Returns
-    -------
-    DataFrame
-        One row per species, ``group`` and ``name``, with ``cells``, ``donors`` and ``share`` of the
-        cells. Groups: ``all``; ``subclass``; ``condition`` and ``disease`` where obs has them;
-        ``missing family`` (cells without it); ``left out`` (cells of the source that are not in
-        the cohort, by reason; no donors, no share).
+    One row per species, ``group`` and ``name``, with ``cells``, ``donors`` and ``share`` of the
+    cells. Groups: ``all``; ``subclass``; ``condition`` and ``disease`` where obs has them;
+    ``missing family`` (cells without it); ``left out`` (cells of the source that are not in the
+    cohort, by reason; no donors, no share).
     """
     rows: list[tuple[str, str, str, int, float, float]] = []
     for species, cohort in cohorts.items():

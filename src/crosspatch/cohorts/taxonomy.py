@@ -20,27 +20,13 @@ DEFAULT_ALIGNMENT = "hodge2019"
 class Taxonomy:
     """Which subclasses there are, and how they are aligned across species."""
 
-    #: Every subclass, in the order in which they are listed.
-    subclasses: tuple[str, ...]
+    subclasses: tuple[str, ...]  #: every subclass, in the order in which they are listed
     #: Name of a reading to (subclass to the subclass it counts as across species).
     alignments: dict[str, dict[str, str]]
-    #: Subclass to its colour in every figure.
-    colours: dict[str, str]
+    colours: dict[str, str]  #: subclass to its colour in every figure
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
-        """Map subclasses to the ones that both species share.
-
-        Parameters
-        ----------
-        subclasses : array of str, shape (cells,)
-        alignment : str
-            Name of a reading, see `Taxonomy.alignments`.
-
-        Raises
-        ------
-        TaxonomyError
-            If there is no reading of this name.
-        """
+        """Map subclasses to those both species share; `TaxonomyError` for an unknown alignment."""
         if alignment not in self.alignments:
             raise TaxonomyError(
                 f"no alignment '{alignment}'; choose from: {', '.join(self.alignments)}"

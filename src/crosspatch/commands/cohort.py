@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from crosspatch.commands import options
-from crosspatch.commands.printing import print_table
-from crosspatch.commands.printing_cells import print_joined
+from crosspatch.commands.printing import print_joined, print_table
 from crosspatch.commands.root import app, cohort_app
 
 _TableArgument = Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,22 +14,26 @@ from crosspatch.commands.options import ManyValues
 from crosspatch.commands.printing import (
     ask_at_terminal,
     exit_if_failed,
+    print_frame,
+    print_rows,
     progress_bar,
     recordings_done,
     say_on_stderr,
 )
-from crosspatch.commands.printing_results import print_explanation
 from crosspatch.commands.root import app
-from crosspatch.commands.run import finish, load_and_print_cohorts
+from crosspatch.commands.run import P_VALUE, finish, interval, load_and_print_cohorts
 from crosspatch.errors import CrosspatchError, as_flag
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from crosspatch.explanation.explain import Explanation
 
 # What `explain` took when it was for models too.
 _OF_MODELS = {
     *("--cohort", "--features", "--models", "--protocol", "--runs", "--seeds", "--no-removed"),
     *("--alignment", "--device", "--unverified"),
 }
-
-
 _INSTEAD = CrosspatchError(
     "`crosspatch explain` is for cells, of recordings or tables that are named; models are "
     "explained by `crosspatch explain-models`"
@@ -156,5 +160,43 @@ def explain_models(
             out=out,
             progress=partial(tell, "explain"),
         )
-    print_explanation(found)
+    _print_explanation(found)
     finish(cohorts, found.tables, out)
+
+
+def _print_explanation(found: Explanation) -> None:
+    """What an explanation of models found."""
+    importance, correlation = found.tables["importance"], ("Spearman", "{spearman:.2f}")
+    print_frame(
+        "Fall in macro-F1 without a family, on held-out donors",
+        importance[importance["scope"] == "macro_f1"],
+        ["species", "model", "family", "how", ("fall", "{drop:+.3f}"), interval(3)],
+        n_text=4,
+    )
+    print_frame(
+        "Does attention say so? Rank correlation over families",
+        found.tables["agreement"],
+        [("compared", "{what}"), "species", "model", correlation, interval(3), "verdict"],
+        n_text=3,
+    )
+    if len(found.tables["conserved"]):
+        _print_conserved(found.tables["conserved"])
+    print_frame(
+        "How far subclasses lie apart in the sparse-PCA space",
+        found.tables["separation"],
+        ["species", ("measure", "{metric}"), "a", "b", ("value", "{value:.2f}"), P_VALUE],
+        n_text=4,
+    )
+
+
+def _print_conserved(conserved: pd.DataFrame) -> None:
+    counts = conserved.groupby(["level", "group"], sort=False)["verdict"].value_counts()
+    kinds = ("same", "opposite", "mouse only", "human only", "neither")
+    print_rows(
+        "Features that separate a group from the rest, in mouse and human",
+        ("level", "group", *kinds),
+        [
+            (str(level), str(group), *(str(counts.get((level, group, kind), 0)) for kind in kinds))
+            for level, group in dict.fromkeys((k[0], k[1]) for k in counts.index)
+        ],
+    )

@@ -11,16 +11,24 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.fetch import choose_assets
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import progress_bar, recordings_done, say_on_stderr
-from crosspatch.commands.printing_cells import print_extracted, print_recording
+from crosspatch.commands.printing import (
+    number_text,
+    print_rows,
+    progress_bar,
+    recordings_done,
+    say_on_stderr,
+)
 from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
+    import anndata
     import pandas as pd
 
     from crosspatch.cohorts.download import CellSelection
+    from crosspatch.features.analysis import Analysis
     from crosspatch.features.finding import Source
+    from crosspatch.recordings.model import Recording, Sweep
 
 
 @app.command("inspect")
@@ -49,7 +57,7 @@ def inspect(
         about += [f"donor {said.donor}"] if said.donor else []
         about += ["SIMULATED"] if said.simulated else []
         print(f"{file}: {recording.format}, {', '.join(about)}")
-        print_recording(recording, analysis)
+        _print_recording(recording, analysis)
         if not no_png:
             from crosspatch.reporting.recording_figures import recording_figure
             from crosspatch.reporting.style import save_figure
@@ -72,14 +80,8 @@ def simulate(
     from crosspatch.simulation.cells import simulate_cells
 
     with progress_bar() as tell:
-        labels = simulate_cells(
-            out,
-            cells,
-            species,
-            seed=seed,
-            jobs=jobs,
-            progress=partial(tell, f"simulate {species} cells"),
-        )
+        told = partial(tell, f"simulate {species} cells")
+        labels = simulate_cells(out, cells, species, seed=seed, jobs=jobs, progress=told)
     print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
 
 
@@ -145,14 +147,9 @@ def extract(
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
     files, known = _find_extracted(paths, choice, labels, data_dir)
     with progress_bar() as tell:
+        told = recordings_done(tell)
         state = extract_many(
-            files,
-            store,
-            settings,
-            jobs=jobs,
-            scheduler=scheduler,
-            limit=limit,
-            progress=recordings_done(tell),
+            files, store, settings, jobs=jobs, scheduler=scheduler, limit=limit, progress=told
         )
     result = extracted.cohort_of(
         files, store, settings, labels=known, species=species, drop_failed=drop_failed
@@ -168,7 +165,7 @@ def extract(
         say_on_stderr(f"no cell in {len(files)} recordings; see {failures}")
         raise typer.Exit(2)
     table.write(result.cohort, out)
-    print_extracted(result.cohort)
+    _print_extracted(result.cohort)
     print(f"wrote {out}: {result.cohort.n_obs:,} cells, {result.cohort.n_vars} features")
 
 
@@ -194,3 +191,78 @@ def _find_extracted(
         raise CrosspatchError("give one dandiset at a time, and files in another command")
     chosen, known = choose_assets(Archive(), places[0], choice, labels, data_dir)
     return list(chosen), known
+
+
+def _print_extracted(cohort: anndata.AnnData) -> None:
+    """What an extraction gave."""
+    obs = cohort.obs
+    labelled = int(obs["subclass"].notna().sum())
+    print(f"{labelled} cells have a label, {cohort.n_obs - labelled} have none")
+    failed = obs[~obs["qc_passed"].astype(bool)]
+    if len(failed):
+        print(f"{len(failed)} cells fail quality control (qc_passed, qc_reasons), the first:")
+        for name, reason in failed["qc_reasons"].head(3).items():
+            print(f"  {name}: {reason}")
+    if obs["simulated"].astype(bool).any():
+        print(f"{int(obs['simulated'].sum())} cells are SIMULATED")
+    if "bytes_read" in obs:
+        read, whole = obs["bytes_read"].sum(), obs["file_bytes"].sum()
+        share = (obs["bytes_read"] / obs["file_bytes"]).quantile([0, 0.5, 1])
+        print(
+            f"{read / 1e6:.1f} MB read of {whole / 1e6:.1f} MB ({read / whole:.1%}; of a file "
+            f"{share.iloc[0]:.0%} to {share.iloc[2]:.0%}, half of them below {share.iloc[1]:.0%})"
+        )
+
+
+def _print_recording(recording: Recording, analysis: Analysis) -> None:
+    """A recording's sweeps with their stimuli and quality, its features, and its cell's quality."""
+    from crosspatch.features.layouts import load_layout
+    from crosspatch.features.scalars import scalar_features
+
+    spikes: dict[int, int] = {}
+    for responses in (analysis.long_square, analysis.short_square, analysis.ramp):
+        if responses is not None:
+            counts = map(len, responses.features["spikes_set"])
+            spikes |= dict(zip(responses.numbers, counts, strict=False))
+    measures = ("pA", "start s", "lasts s", "kHz", "baseline mV", "drift mV", "noise mV", "spikes")
+    print_rows(
+        "Sweeps",
+        ("sweep", "stimulus", "name", *measures, "quality"),
+        [_sweep_row(sweep, analysis, spikes) for sweep in recording.current_clamp],
+        n_text=3,
+    )
+    values = scalar_features(analysis)
+    rows = [
+        (feature.name, f"{values[feature.name]:.4g}", feature.unit)
+        for feature in load_layout("full").features
+        if feature.name in values
+    ]
+    if rows:
+        print_rows("Features", ("feature", "value", "unit"), rows, n_text=1)
+    cell = analysis.cell
+    print(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}")
+    for note in dict.fromkeys(analysis.notes):
+        print(f"  {note}")
+
+
+def _sweep_row(sweep: Sweep, analysis: Analysis, spikes: dict[int, int]) -> tuple[str, ...]:
+    from crosspatch.recordings.quality import SweepQuality
+    from crosspatch.recordings.stimuli import Stimulus
+
+    stimulus = analysis.stimuli.get(sweep.number, Stimulus("unknown"))
+    quality = analysis.qualities.get(sweep.number, SweepQuality(reasons=("not measured",)))
+    there = stimulus.kind not in ("none", "unknown")
+    return (
+        str(sweep.number),
+        stimulus.kind,
+        sweep.description + (" (!)" if stimulus.disagrees else ""),
+        number_text(stimulus.amplitude) if there else "",
+        number_text(stimulus.start, 4) if there else "",
+        number_text(stimulus.duration, 4) if there else "",
+        f"{sweep.rate / 1e3:g}",
+        number_text(quality.baseline),
+        number_text(quality.drift, 2),
+        number_text(quality.fast_noise, 3),
+        str(spikes.get(sweep.number, "")),
+        "passed" if quality.passed else "; ".join(quality.reasons),
+    )

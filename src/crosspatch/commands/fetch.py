@@ -10,7 +10,7 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import print_rows, progress_bar, say_on_stderr
+from crosspatch.commands.printing import print_frame, print_rows, progress_bar, say_on_stderr
 from crosspatch.commands.root import fetch_app
 from crosspatch.errors import CrosspatchError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crosspatch.archive.dandi import Archive, Asset, DandiPlace
     from crosspatch.archive.fetching import FetchProgress
-    from crosspatch.cohorts.download import CellSelection, TablesProgress
+    from crosspatch.cohorts.download import CellSelection
 
 
 @fetch_app.callback(invoke_without_command=True)
@@ -37,6 +37,8 @@ def fetch(
 
 
 def _print_data() -> None:
+    import pandas as pd
+
     from crosspatch.cohorts.citations import entries
     from crosspatch.cohorts.dataset import datasets, source_files
     from crosspatch.cohorts.download import dandisets
@@ -50,27 +52,19 @@ def _print_data() -> None:
     known = datasets().values()
     print(f"licence of the tables: {', '.join(dict.fromkeys(each.licence for each in known))}")
     print(f"cite with the tables: {', '.join(each.authors for each in known)}\n")
-    print_rows(
+    sets = pd.DataFrame([vars(each) for each in dandisets().values()])
+    labels = [each.labels or "none: --labels or --unlabelled" for each in dandisets().values()]
+    size = (("files", "{files:,}"), ("GB", "{gigabytes:.1f}"))
+    print_frame(
         "Recordings: crosspatch fetch recordings --dandiset NUMBER",
-        ("dandiset", "species", "what", "labels", "licence", "files", "GB"),
-        [
-            (
-                each.dandiset,
-                each.species,
-                each.about,
-                each.labels or "none: --labels or --unlabelled",
-                each.licence,
-                f"{each.files:,}",
-                f"{each.gigabytes:.1f}",
-            )
-            for each in dandisets().values()
-        ],
+        sets.assign(labels=labels),
+        ["dandiset", "species", ("what", "{about}"), "labels", "licence", *size],
         n_text=5,
     )
     print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
 
 
-def _megabytes(state: FetchProgress | TablesProgress) -> str:
+def _megabytes(state: FetchProgress) -> str:
     return f"{state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB"
 
 
@@ -142,15 +136,11 @@ def fetch_recordings(
         return
     folder = out or Path("recordings") / place.dandiset
     with progress_bar() as tell:
-        fetched = fetch_assets(
-            assets,
-            folder,
-            archive=archive,
-            jobs=jobs,
-            progress=lambda state: tell(
-                "fetch", state.done, state.total, f"{_megabytes(state)}, {state.failed} failed"
-            ),
-        )
+
+        def told(state: FetchProgress) -> None:
+            tell("fetch", state.done, state.total, f"{_megabytes(state)}, {state.failed} failed")
+
+        fetched = fetch_assets(assets, folder, archive=archive, jobs=jobs, progress=told)
     there = {asset: key for asset, key in chosen.items() if asset in fetched.files}
     if there:
         file = write_labels(folder, there, known)

@@ -20,12 +20,8 @@ class ManyValues(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its values."""
-        many = {
-            name
-            for option in self.params
-            if getattr(option, "multiple", False)
-            for name in option.opts
-        }
+        repeated = [option for option in self.params if getattr(option, "multiple", False)]
+        many = {name for option in repeated for name in option.opts}
         spread: list[str] = []
         current = None
         for arg in args:

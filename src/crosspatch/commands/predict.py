@@ -14,19 +14,25 @@ from crosspatch.commands import options
 from crosspatch.commands.printing import (
     ask_at_terminal,
     exit_if_failed,
+    number_text,
+    print_rows,
+    print_warning,
     progress_bar,
     recordings_done,
     say_on_stderr,
 )
-from crosspatch.commands.printing_cells import print_predictions
 from crosspatch.commands.root import app
 from crosspatch.errors import as_flag
 from crosspatch.processes import libraries_hidden
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
+    from crosspatch.prediction.output import Output
     from crosspatch.prediction.pipeline import Pipeline
-    from crosspatch.prediction.prediction import Prediction
+    from crosspatch.prediction.prediction import PredictedCell, Prediction
+
+# Rows of predictions that are shown.
+_SHOWN = 40
 
 
 class _NoPandas(MetaPathFinder):
@@ -122,7 +128,7 @@ def predict(
                 output.add(part)
     if not output.rows:
         raise nothing_read(wanted)
-    print_predictions(output)
+    _print_predictions(output)
     if plot is not None:
         from crosspatch.reporting.style import save_figure
 
@@ -145,13 +151,10 @@ def _write_batch_report(
     from crosspatch.reporting.batch_report import write_batch_report
 
     with progress_bar(goes_on=False) as tell:
-        explained = (
-            ()
-            if pipeline.request.adapt
-            else explain_prediction(
-                pipeline.predictor, prediction.first_cells(MOST), pipeline.settings
-            )
-        )
+        explained = []
+        if not pipeline.request.adapt:
+            first = prediction.first_cells(MOST)
+            explained = explain_prediction(pipeline.predictor, first, pipeline.settings)
         write_batch_report(
             prediction,
             report,
@@ -162,3 +165,44 @@ def _write_batch_report(
             progress=partial(tell, "report"),
         )
     print(f"wrote {report}")
+
+
+def _print_predictions(output: Output) -> None:
+    """The first rows of predictions, what is to be said of them, and counts of all."""
+    shown = list(output.first.first(_SHOWN))
+    header = ("cell", "species", "subclass", "p", "90 % set", "verdict", "p reference", "measured")
+    rows = [
+        (
+            cell.cell_id,
+            cell.species + ("" if cell.species_known else " (assumed)"),
+            cell.subclass,
+            number_text(cell.probability, 2),
+            ", ".join(cell.prediction_set),
+            str(cell.verdict),
+            number_text(cell.p_reference, 3),
+            f"{cell.completeness:.0%}",
+        )
+        for cell in shown
+    ]
+    print_rows("Predictions", header, rows, n_text=3, fold=(0, 1, 4, 5, 6, 7))
+    _print_remarks(shown)
+    if not all(cell.species_known for cell in shown):
+        print(f"species unknown: judged by both references; give --species {options.KNOWN_SPECIES}")
+    if output.rows > len(shown):
+        print(f"{output.rows:,} rows in all, the first {len(shown)} are shown; --out keeps all")
+    counts = ", ".join(f"{name} {count:,}" for name, count in output.verdicts.most_common())
+    print(f"verdicts: {counts}")
+    if any(model["simulated"] for model in output.first.header["models"]):
+        print_warning("The model was trained on SIMULATED recordings")
+
+
+def _print_remarks(cells: list[PredictedCell]) -> None:
+    """What is to be said of cells, once where both references say the same."""
+    once: dict[tuple[str, str], PredictedCell] = {}
+    for cell in cells:
+        once.setdefault((cell.cell_id, cell.text), cell)
+    for cell in once.values():
+        if cell.quality:
+            print(f"  {cell.cell_id}: fails quality control: {cell.quality}")
+        if cell.text:
+            print(f"  {cell.cell_id}: {cell.text}")

@@ -14,6 +14,7 @@ import typer
 from crosspatch.errors import CrosspatchError, as_flag
 
 if TYPE_CHECKING:
+    import anndata
     import pandas as pd
 
     from crosspatch.features.many import ExtractionProgress
@@ -164,3 +165,23 @@ def print_rows(
     # Into a pipe or file, as wide as it needs to be.
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
+
+
+def number_text(value: float, digits: int = 1) -> str:
+    """Empty where it is missing."""
+    return "" if value != value else f"{value:.{digits}f}"
+
+
+def print_joined(cohort: anndata.AnnData) -> None:
+    """Where the cells of a cohort come from."""
+    from crosspatch.cohorts.table import head_of
+
+    head = head_of(cohort)
+    name = ", ".join(sorted(set(cohort.obs["dataset"].astype(str))))
+    if head.joined:
+        counts = ", ".join(f"{key} {value:,}" for key, value in head.joined.items())
+        print(f"{name}: {sum(head.joined.values()):,} labelled cells joined ({counts})")
+    dropped = [f"{count} {reason}" for reason, count in head.dropped.items() if count]
+    print(f"{name}: {cohort.n_obs:,} cells kept; left out: {', '.join(dropped) or 'none'}")
+    if head.sources and not head.verified:
+        print(f"{name}: built from files that are not the pinned versions (--unverified)")

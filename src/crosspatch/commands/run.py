@@ -11,14 +11,15 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import print_warning, progress_bar
-from crosspatch.commands.printing_cells import print_joined
-from crosspatch.commands.printing_results import print_calibration, print_curve, print_result
+from crosspatch.commands.printing import print_frame, print_joined, print_warning, progress_bar
 from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
     import anndata
+
+    from crosspatch.evaluation.learning_curve import LearningCurve
+    from crosspatch.evaluation.results import BenchmarkResult, CalibrationTables
 
 
 @app.command("models")
@@ -85,9 +86,9 @@ def run(
             out=out,
             progress=partial(tell, "folds"),
         )
-    print_result(result)
+    _print_result(result)
     if result.calibration is not None:
-        print_calibration(result.calibration)
+        _print_calibration(result.calibration)
     finish(cohorts, result.tables, out)
 
 
@@ -128,7 +129,7 @@ def learning_curve(
             out=out,
             progress=partial(tell, "draws"),
         )
-    print_curve(found)
+    _print_curve(found)
     finish(cohorts, found.tables, out)
 
 
@@ -206,3 +207,91 @@ def report(
     written = write_report(results, out)
     print(f"wrote {len(written) - 1} figures (PNG, SVG) to {written[-1].parent}/")
     print(f"report: {out}")
+
+
+def _spread(header: str, name: str, digits: int = 4) -> tuple[str, str, str]:
+    """A column of mean and standard deviation."""
+    return header, f"{{{name}_mean:.{digits}f}}", f" ± {{{name}_sd:.{digits}f}}"
+
+
+def interval(digits: int) -> tuple[str, str]:
+    """A column of confidence intervals."""
+    return "95 % interval", f"[{{ci_low:+.{digits}f}}, {{ci_high:+.{digits}f}}]"
+
+
+P_VALUE = ("p", "{p_value:.3f}")
+
+# What a paired comparison gave.
+_COMPARED = (("macro-F1", "{delta_macro_f1:+.4f}"), interval(4), P_VALUE)
+
+
+def _print_result(result: BenchmarkResult) -> None:
+    """Scores and paired differences."""
+    summary = result.summary
+    print(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}")
+    print_frame(
+        "Results (mean ± SD over runs)",
+        summary,
+        [
+            "task",
+            "features",
+            "model",
+            _spread("macro-F1", "macro_f1"),
+            ("published", "{published_macro_f1:.4f}"),
+            _spread("accuracy", "accuracy"),
+            ("published", "{published_accuracy:.4f}"),
+        ],
+        n_text=3,
+    )
+    if summary["published_macro_f1"].notna().any():
+        print(
+            "published: arXiv 2603.11000, other cells (after its own QC of recordings) and "
+            "features, folds that ignore the donor; for orientation, not a like-for-like comparison"
+        )
+    if len(result.comparisons):
+        print_frame(
+            "Paired differences, corrected resampled t-test",
+            result.comparisons,
+            ["task", ("difference", "{model_a} − {model_b}"), *_COMPARED],
+        )
+
+
+def _print_calibration(found: CalibrationTables) -> None:
+    """How honest the uncertainty is."""
+    tables = {
+        "Calibration (expected calibration error; shares of cells)": (
+            found.calibration,
+            ("task", "model"),
+            ("ece", "confident", "accuracy_confident", "outside", "refused"),
+        ),
+        "90 % prediction sets": (
+            found.coverage,
+            ("task", "model", "sets", "class"),
+            ("coverage", "set_size", "one_class", "empty"),
+        ),
+        "By what is present": (
+            found.families,
+            ("task", "model", "present"),
+            ("macro_f1", "accuracy", "coverage", "set_size", "refused"),
+        ),
+    }
+    for title, (frame, names, measures) in tables.items():
+        columns = [_spread(measure.replace("_", " "), measure, 3) for measure in measures]
+        print_frame(title, frame, [*names, *columns], n_text=len(names))
+
+
+def _print_curve(curve: LearningCurve) -> None:
+    """The learning curve."""
+    print(f"\n{curve.settings['protocol']}: {curve.settings['protocol_about']}")
+    every = curve.summary[curve.summary["cut"] == "all"]
+    number = ("cells a class", "{cells_per_class}")
+    print_frame(
+        "Macro-F1 by labelled human cells of each class (mean ± SD over draws)",
+        every.assign(mouse=every["mouse"].map({True: "with", False: "without"})),
+        ["model", "mouse", number, _spread("macro-F1", "macro_f1")],
+    )
+    print_frame(
+        "What mouse adds, corrected resampled t-test",
+        curve.gains,
+        [("difference", "{model} − {without}"), "cut", number, *_COMPARED],
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import Unpack
 
 import anndata
@@ -50,6 +50,17 @@ class _Job:
         place = f"{self.entry.name}-{self.protocol.name}-r{self.fold.run:02d}-f{self.fold.number}"
         place += "-calibrated" if self.calibrated else ""
         return f"{self.task.species}-{place}-{self.key[:12]}"
+
+    @property
+    def place(self) -> Place:
+        return {
+            "task": self.task.name,
+            "features": self.target.features,
+            "model": self.entry.name,
+            "protocol": self.protocol.name,
+            "run": self.fold.run,
+            "fold": self.fold.number,
+        }
 
 
 def benchmark(
@@ -119,19 +130,14 @@ def benchmark(
         calibration=calibration,
     )
     folder = run.begun(told)
-    # Long ones first, so that the last worker is not left with one. What two tasks share is done
-    # once.
+    # Long ones first, so that the last worker is not left with one; what tasks share is done once.
     ordered = sorted(work, key=lambda job: not job.entry.needs_source)
     outcomes = runner.run_units(ordered, _evaluate, run, folder)
     done = [(job, outcomes[job.name]) for job in work]
     rows, confusion = zip(*(_rows(*each) for each in done), strict=True)
-    result = benchmark_result(
-        pd.DataFrame(rows),
-        pd.DataFrame(chain.from_iterable(confusion)),
-        table.composition(cohorts),
-        told,
-        _calibration_tables(done) if calibration else None,
-    )
+    results, confused = pd.DataFrame(rows), pd.DataFrame(chain.from_iterable(confusion))
+    more = _calibration_tables(done) if calibration else None
+    result = benchmark_result(results, confused, table.composition(cohorts), told, more)
     if folder is not None:
         folder.finish(result.tables, told)
     return result
@@ -173,7 +179,6 @@ def _entries(
 
 
 def _able(task: Task, names: Iterable[str]) -> list[ModelEntry]:
-    """The models of these names that can do a task."""
     entries = [model_entry(name) for name in names]
     return [entry for entry in entries if task.source or not entry.needs_source]
 
@@ -188,15 +193,13 @@ def _jobs(
     for task, entries in able:
         cells = cells_for(task, cohorts, run.alignment)
         target, source = cells[task.species], cells.get(task.source or "")
-        digest = source.digest if source is not None else ""
+        ours, theirs = target.digest, source.digest if source is not None else ""
         for number in range(protocol.runs):
-            for fold in make_folds(target.y, target.donors, protocol, task, number, run.seed):
-                for entry in entries:
-                    second = (source, digest) if entry.needs_source else (None, "")
-                    digests = target.digest, second[1]
-                    key = runner.fold_key(entry, protocol, fold, *digests, run.device)
-                    where = run.device, calibrated, key
-                    yield _Job(task, entry, protocol, fold, target, second[0], *where)
+            folds = make_folds(target.y, target.donors, protocol, task, number, run.seed)
+            for fold, entry in product(folds, entries):
+                second, digest = (source, theirs) if entry.needs_source else (None, "")
+                key = runner.fold_key(entry, protocol, fold, ours, digest, run.device)
+                yield _Job(task, entry, protocol, fold, target, second, run.device, calibrated, key)
 
 
 def _evaluate(job: _Job) -> FoldOutcome:
@@ -225,26 +228,14 @@ def _evaluate(job: _Job) -> FoldOutcome:
     }
 
 
-def _place(job: _Job) -> Place:
-    return {
-        "task": job.task.name,
-        "features": job.target.features,
-        "model": job.entry.name,
-        "protocol": job.protocol.name,
-        "run": job.fold.run,
-        "fold": job.fold.number,
-    }
-
-
 def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict[str, object]]]:
     """The fold's row of ``results``, and its rows of ``confusion``."""
-    classes, place = job.target.classes, _place(job)
+    classes, place = job.target.classes, job.place
     predicted = predicted_classes(outcome["probabilities"], outcome["classes"])
-    counts = metrics.confusion(outcome["y"], predicted, classes).tolist()
+    counts = metrics.confusion(outcome["y"], predicted, classes).ravel().tolist()
     confusion: list[dict[str, object]] = [
         {**place, "true": true, "predicted": name, "cells": cells}
-        for true, row in zip(classes, counts, strict=True)
-        for name, cells in zip(classes, row, strict=True)
+        for (true, name), cells in zip(product(classes, classes), counts, strict=True)
     ]
     scores = metrics.scores(outcome["y"], predicted, classes)
     counted = {"n_train": outcome["n_train"], "n_test": len(outcome["y"])}
@@ -254,16 +245,15 @@ def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict
 def _calibration_tables(done: Sequence[tuple[_Job, FoldOutcome]]) -> CalibrationTables:
     known = {name for job, _ in done for name in job.target.classes}
     classes = [name for name in load_taxonomy().subclasses if name in known]
-    predictions: list[dict[str, object]] = []
-    by_fold: list[dict[str, object]] = []
-    for job, outcome in done:
-        predictions += uncertainty.prediction_rows(_place(job), outcome, classes)
-        by_fold += uncertainty.condition_rows(_place(job), outcome, job.target.classes)
-    frame = pd.DataFrame(predictions)
+    rows = [uncertainty.prediction_rows(job.place, outcome, classes) for job, outcome in done]
+    by_fold = [
+        uncertainty.condition_rows(job.place, outcome, job.target.classes) for job, outcome in done
+    ]
+    predictions = pd.DataFrame(chain.from_iterable(rows))
     return CalibrationTables(
-        predictions=frame,
-        calibration=uncertainty.calibration_table(frame),
-        coverage=uncertainty.coverage_table(frame),
-        reliability=uncertainty.reliability_table(frame),
-        families=uncertainty.families_table(pd.DataFrame(by_fold)),
+        predictions,
+        uncertainty.calibration_table(predictions),
+        uncertainty.coverage_table(predictions),
+        uncertainty.reliability_table(predictions),
+        uncertainty.families_table(pd.DataFrame(chain.from_iterable(by_fold))),
     )

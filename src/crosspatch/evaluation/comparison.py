@@ -26,32 +26,12 @@ class PairedDifference:
 def corrected_resampled_t(
     a: ArrayLike, b: ArrayLike, test_share: float, confidence: float = 0.95
 ) -> PairedDifference:
-    """Corrected resampled t-test.
+    """Corrected resampled t-test of `a` minus `b`: scores of two models, one per fold of all runs.
 
     Training sets of the folds overlap, so that the usual variance of the mean is too small. It is
-    enlarged from 1/n to 1/n + test cells / training cells.
-
-    Parameters
-    ----------
-    a, b : array, shape (folds,)
-        Scores of both models, one per fold, over all runs.
-    test_share : float
-        Test cells divided by training cells of a fold.
-    confidence : float
-
-    Returns
-    -------
-    PairedDifference
-        Of `a` minus `b`.
-
-    Raises
-    ------
-    EvaluationError
-        If the models were not scored on the same, at least two folds.
-
-    References
-    ----------
-    Nadeau and Bengio: Inference for the generalization error. Machine Learning 52 (2003).
+    enlarged from 1/n to 1/n + `test_share`, the test cells divided by the training cells of a fold
+    (Nadeau and Bengio: Inference for the generalization error. Machine Learning 52, 2003). There
+    must be two folds at least.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape or a.size < 2:

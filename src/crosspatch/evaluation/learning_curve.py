@@ -35,7 +35,6 @@ from crosspatch.models.validation import inner_folds
 
 #: The task's name, and ``kind`` in the settings of its folder.
 LEARNING_CURVE = CURVE_TASK.name
-
 #: Tables of its folder.
 CURVE_TABLES = ("results", "summary", "gains")
 
@@ -47,19 +46,16 @@ PAIRS = {
     "logistic-pooled": "logistic",
 }
 
-#: Labelled cells of each class; beyond these, all.
-SIZES = (0, 5, 10, 20, 40)
-ALL_CELLS = "all"
-
-#: Draws of a protocol.
-DRAWS = {"donor": 20, "quick": 5}
-
-#: A cut is shown where it has this many cells, and this many of every class.
-CUT_CELLS, CUT_CELLS_OF_CLASS = 100, 10
-
 # They learn from mouse cells alone, where no human cell is labelled.
 _POOLED = ("boosting-pooled", "logistic-pooled")
 
+#: Labelled cells of each class; beyond these, all.
+SIZES = (0, 5, 10, 20, 40)
+ALL_CELLS = "all"
+#: Draws of a protocol.
+DRAWS = {"donor": 20, "quick": 5}
+#: A cut is shown where it has this many cells, and this many of every class.
+CUT_CELLS, CUT_CELLS_OF_CLASS = 100, 10
 # Orders of the training cells tried until every point has inner folds.
 _ATTEMPTS = 200
 
@@ -130,23 +126,10 @@ def learning_curve(
 ) -> LearningCurve:
     """Score models against the number of labelled human cells, with and without mouse.
 
-    Parameters
-    ----------
-    cohorts : mapping
-        ``human`` and ``mouse`` cohort tables, in one layout.
-    models : sequence of str, optional
-        Of `PAIRS`, keys or values; a model that learns from mouse brings its partner. All by
-        default.
-    protocol : str
-        ``donor`` (20 draws, the default) or ``quick`` (5).
-    alignment, seed, jobs, device, out, progress
-        As in `crosspatch.evaluation.benchmark.benchmark`. Finished draws are stored in `out` and
-        taken over when called again.
-
-    Raises
-    ------
-    EvaluationError, ModelError
-        If a cohort is missing, a model has no place here, or a class has too few cells.
+    The cohorts of both are in one layout. Models are of `PAIRS`, keys or values, by default all;
+    one that learns from mouse brings its partner. Settings are as in
+    `crosspatch.evaluation.benchmark.benchmark`, but the protocol is ``donor`` (20 draws) or
+    ``quick`` (5).
     """
     run = RunSettings(**settings)
     entries = _entries(models)
@@ -184,13 +167,7 @@ def learning_curve(
 
 
 def read_learning_curve(path: str | Path) -> LearningCurve:
-    """Read a folder written by `learning_curve`.
-
-    Raises
-    ------
-    EvaluationError
-        If it is not there, unfinished, damaged, or of another kind.
-    """
+    """Read a folder written by `learning_curve`; EvaluationError if it is not there and whole."""
     settings = read_settings(path, LEARNING_CURVE)
     return LearningCurve(**read_tables(path, CURVE_TABLES), settings=settings)
 
@@ -321,9 +298,7 @@ def _cuts(cohort: anndata.AnnData, target: Cells) -> Iterator[tuple[str, NDArray
                 yield f"{column}: {value}", chosen
 
 
-def _rows(
-    job: _Job, outcome: _Outcome, cuts: Mapping[str, NDArray[np.bool_]]
-) -> Iterator[dict[str, object]]:
+def _rows(job: _Job, outcome: _Outcome, cuts: Mapping[str, NDArray]) -> Iterator[dict[str, object]]:
     fold, name = job.draw.fold, job.entry.name
     y = np.asarray(outcome["y"])
     for point, found in outcome["points"].items():

@@ -10,19 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 
 def scores(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> dict[str, float]:
-    """Macro-F1, accuracy, balanced accuracy and the F1 of every class.
-
-    Parameters
-    ----------
-    y, predicted : array of str, shape (cells,)
-    classes : sequence of str
-
-    Returns
-    -------
-    dict
-        ``macro_f1``, ``accuracy``, ``balanced_accuracy`` (mean recall), and ``f1_`` and the name
-        of every class.
-    """
+    """Macro-F1, accuracy, balanced accuracy (mean recall), and F1 of each class as ``f1_NAME``."""
     labels = list(classes)
     of_class = f1_score(y, predicted, labels=labels, average=None, zero_division=0)
     # Of all cells of a class: one that is given no class is a wrong one.
@@ -37,5 +25,4 @@ def scores(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> dict[s
 
 def confusion(y: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:
     """Cells of every true class (rows) by predicted class (columns)."""
-    counts: NDArray[np.int64] = confusion_matrix(y, predicted, labels=list(classes))
-    return counts
+    return confusion_matrix(y, predicted, labels=list(classes))

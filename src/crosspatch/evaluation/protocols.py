@@ -61,19 +61,7 @@ N_FOLDS = 5
 
 
 def protocol_named(name: str, runs: int | None = None) -> Protocol:
-    """Look a protocol up.
-
-    Parameters
-    ----------
-    name : str
-    runs : int, optional
-        In place of the protocol's own number.
-
-    Raises
-    ------
-    EvaluationError
-        If there is none of this name.
-    """
+    """The protocol of this name, with another number of runs if given; else EvaluationError."""
     if name not in PROTOCOLS:
         raise EvaluationError(f"no protocol '{name}'; choose from: {', '.join(PROTOCOLS)}")
     found = PROTOCOLS[name]

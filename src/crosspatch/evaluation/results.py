@@ -23,13 +23,11 @@ WHO = ["task", "features", "model", "protocol"]
 
 #: What a run was made with, as ``settings.json`` holds it.
 Settings = Mapping[str, Any]
-
 #: Columns of prediction sets: tuples here, joined in a csv file.
 _SETS = ("set", "class_set")
 
 #: ``kind`` in the settings of a result folder.
 BENCHMARK = "benchmark"
-
 #: Tables of a benchmark's folder, each a csv file.
 TABLES = ("results", "summary", "comparisons", "confusion", "cohorts")
 
@@ -164,7 +162,7 @@ class ResultFolder:
                 hint="choose another {out}",
             )
         try:
-            self._folds.mkdir(parents=True, exist_ok=True)
+            (self.path / "folds").mkdir(parents=True, exist_ok=True)
             self._write_settings("running", settings)
             for file in tables:
                 file.unlink(missing_ok=True)
@@ -189,37 +187,23 @@ class ResultFolder:
     def load(self, name: str) -> Any:
         """The stored outcome of a part; None if there is none, or it is damaged."""
         try:
-            outcome = json.loads((self._folds / f"{name}.json").read_text())
+            outcome = json.loads((self.path / f"folds/{name}.json").read_text())
         except (OSError, ValueError):
             return None
         return outcome if isinstance(outcome, dict) and outcome.keys() >= self.needs else None
-
-    @property
-    def _folds(self) -> Path:
-        return self.path / "folds"
 
     def _write(self, name: str, text: str) -> None:
         with replacing(self.path / name, EvaluationError) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _write_settings(self, status: str, settings: Settings) -> None:
-        text = json.dumps({"status": status, **settings}, indent=2)
-        self._write("settings.json", text + "\n")
+        self._write("settings.json", json.dumps({"status": status, **settings}, indent=2) + "\n")
 
 
 def read_settings(path: str | Path, kind: str | None = None) -> Settings:
-    """Settings of a result folder, without its status.
+    """Settings of a result folder, without its status; it may hold any kind of results by default.
 
-    Parameters
-    ----------
-    path : path
-    kind : str, optional
-        What it must hold; anything by default.
-
-    Raises
-    ------
-    EvaluationError
-        If the folder is not there, is damaged, of another kind, or its run was not finished.
+    EvaluationError if it is not there, is damaged, of another kind, or its run was not finished.
     """
     folder = Path(path)
     file = folder / "settings.json"
@@ -241,16 +225,9 @@ def read_settings(path: str | Path, kind: str | None = None) -> Settings:
 
 
 def read_tables(path: str | Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Tables of a result folder by name.
-
-    Raises
-    ------
-    EvaluationError
-        If one is missing or damaged.
-    """
-    folder = Path(path)
+    """Tables of a result folder by name; EvaluationError if one is missing or damaged."""
+    folder, as_text = Path(path), dict.fromkeys(_SETS, str)
     try:
-        as_text = dict.fromkeys(_SETS, str)
         tables = {name: pd.read_csv(folder / f"{name}.csv", dtype=as_text) for name in names}
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{folder}: {error}; run the evaluation again") from error
@@ -262,16 +239,9 @@ def read_tables(path: str | Path, names: Sequence[str]) -> dict[str, pd.DataFram
 
 
 def read_results(path: str | Path) -> BenchmarkResult:
-    """Read a result folder of a benchmark.
-
-    Raises
-    ------
-    EvaluationError
-        If the folder is not there, is damaged, of another kind, or its run was not finished.
-    """
+    """Read a result folder of a benchmark; errors as in `read_settings`."""
     settings = read_settings(path, BENCHMARK)
     tables = read_tables(path, TABLES)
-    more = None
-    if settings.get("calibration"):
-        more = CalibrationTables(**read_tables(path, CALIBRATION_TABLES))
+    with_calibration = bool(settings.get("calibration"))
+    more = CalibrationTables(**read_tables(path, CALIBRATION_TABLES)) if with_calibration else None
     return BenchmarkResult(**tables, settings=settings, calibration=more)

@@ -10,7 +10,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -64,13 +64,7 @@ class RunKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How an evaluation is run.
-
-    Raises
-    ------
-    EvaluationError, TaxonomyError
-        If a number is too small, or there is no such alignment.
-    """
+    """How an evaluation is run; refused if a number is too small or the alignment is unknown."""
 
     #: ``donor``, ``published`` or ``quick``.
     protocol: str = "donor"
@@ -105,22 +99,16 @@ class RunSettings:
 
 
 def require_device(device: str) -> None:
-    """Check that torch can use a device.
-
-    Raises
-    ------
-    EvaluationError
-        If it cannot.
-    """
+    """Check that torch can use a device."""
     import torch
 
-    if device == "cpu" or (
+    known = device == "cpu" or (
         re.fullmatch(r"cuda(:\d+)?", device)
         and torch.cuda.is_available()
         and int(device.partition(":")[2] or 0) < torch.cuda.device_count()
-    ):
-        return
-    raise EvaluationError(f"torch has no device '{device}' here", hint="use {device} cpu")
+    )
+    if not known:
+        raise EvaluationError(f"torch has no device '{device}' here", hint="use {device} cpu")
 
 
 def fold_key(
@@ -160,17 +148,10 @@ def run_units(
     run: RunSettings,
     folder: ResultFolder | None,
 ) -> dict[str, AnyOutcome]:
-    """Outcomes of all parts by name, in `run.jobs` processes; what is stored is taken over.
+    """Outcomes of all parts by name, in `run.jobs` processes.
 
-    Parameters
-    ----------
-    parts : sequence
-        Each has a ``name`` that is unlike for everything its outcome depends on.
-    evaluate : callable
-        From a part to its outcome.
-    run : RunSettings
-    folder : ResultFolder, optional
-        Where outcomes are stored as they are done.
+    They are stored in the folder as they are done, and what is stored there is taken over: the name
+    of a part is to be unlike for everything that its outcome depends on.
     """
     tell = run.progress or (lambda done, total: None)
     todo = {part.name: part for part in parts}
@@ -184,9 +165,8 @@ def run_units(
     left = [part for name, part in todo.items() if name not in outcomes]
     work = [delayed(_stored)(part, evaluate, folder) for part in left]
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        for name, outcome in Parallel(run.jobs, return_as="generator_unordered", batch_size=1)(
-            work
-        ):
+        workers = Parallel(run.jobs, return_as="generator_unordered", batch_size=1)
+        for name, outcome in workers(work):
             outcomes[name] = outcome
             tell(len(outcomes), total)
     return outcomes
@@ -222,11 +202,8 @@ def one_core() -> Iterator[None]:
     """Keep every library that is loaded, torch too, on one core."""
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else 1
-    with threadpool_limits(1):
+    with threadpool_limits(1), ExitStack() as after:
         if torch is not None:
             torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if torch is not None:
-                torch.set_num_threads(threads)
+            after.callback(torch.set_num_threads, threads)
+        yield

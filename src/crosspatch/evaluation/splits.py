@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,39 +33,18 @@ class Fold:
 def make_folds(
     y: ArrayLike, donors: ArrayLike, protocol: Protocol, task: Task, run: int, seed: int
 ) -> list[Fold]:
-    """The folds of one run.
+    """The folds of one run; runs derive their seeds from `seed`, that of the whole evaluation.
 
-    Parameters
-    ----------
-    y, donors : array of str, shape (cells,)
-    protocol : Protocol
-    task : Task
-    run : int
-    seed : int
-        Seed of the whole evaluation; runs derive theirs from it.
-
-    Raises
-    ------
-    EvaluationError
-        If a class has too few cells or donors for every fold to have it on both sides.
+    EvaluationError if a class has too few cells or donors to be on both sides of every fold.
     """
     y, donors = np.asarray(y), np.asarray(donors)
     _require_enough(y, donors, protocol)
     for attempt in range(_ATTEMPTS):
         # The first seed is the run's own; donors with many cells can spoil a shuffle.
         shuffle = derived_seed(seed, run) if not attempt else derived_seed(seed, run, 0, attempt)
-        if protocol.by_donor:
-            splits = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=shuffle).split(
-                y, y, donors
-            )
-        elif task.published_hold_out:
-            share = 1 / N_FOLDS
-            splits = StratifiedShuffleSplit(1, test_size=share, random_state=shuffle).split(y, y)
-        else:
-            splits = StratifiedKFold(N_FOLDS, shuffle=True, random_state=shuffle).split(y, y)
         folds = [
             Fold(run, number, train, test, derived_seed(seed, run, number))
-            for number, (train, test) in enumerate(splits)
+            for number, (train, test) in enumerate(_splits(y, donors, protocol, task, shuffle))
         ]
         lacking = [
             (name, side, fold)
@@ -82,14 +62,21 @@ def make_folds(
     )
 
 
+def _splits(y: NDArray, donors: NDArray, protocol: Protocol, task: Task, seed: int) -> Iterator:
+    if protocol.by_donor:
+        splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
+        return splitter.split(y, y, donors)
+    if task.published_hold_out:
+        return StratifiedShuffleSplit(1, test_size=1 / N_FOLDS, random_state=seed).split(y, y)
+    return StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(y, y)
+
+
 def _require_enough(y: NDArray, donors: NDArray, protocol: Protocol) -> None:
     """Check that every class has enough cells and donors to be on both sides of every fold."""
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2:
-        raise EvaluationError(
-            f"the cohort has {len(classes)} class ({', '.join(classes) or 'no cells'}); "
-            "two are needed"
-        )
+        there = f"{len(classes)} class ({', '.join(classes) or 'no cells'})"
+        raise EvaluationError(f"the cohort has {there}; two are needed")
     for name, count in zip(classes, counts, strict=True):
         if count < N_FOLDS:
             raise EvaluationError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,48 +30,21 @@ def load_cohorts(
     jobs: int = 1,
     progress: Stage | None = None,
 ) -> dict[str, anndata.AnnData]:
-    """Load the cohorts that some tasks need.
+    """Load the cohorts that some tasks need, by default all, by their species.
 
-    Parameters
-    ----------
-    names : sequence of str
-        A collection of datasets, such as ``allen``; ``simulated``; or files of cohort tables,
-        one per species.
-    features : str, optional
-        Layout; by default ``shared``, ``gouwens`` for simulated cohorts, and whatever a cohort
-        table has.
-    tasks : sequence of str, optional
-        All by default.
-    data_dir : path, optional
-    verify : bool
-        Whether source files other than the pinned ones are refused.
-    simulate_in : path
-        Folder for simulated recordings.
-    seed, jobs : int
-        Of the simulation.
-    progress : callable, optional
-        Stage of the simulation.
-
-    Returns
-    -------
-    dict
-        Species to cohort table. A species whose dataset cannot give the features is left out.
-
-    Raises
-    ------
-    CohortError
-        If a name is unknown, two tables are of one species, or nothing can give the features.
+    The names are a collection of datasets, such as ``allen``; ``simulated``; or files of cohort
+    tables, one per species. The layout is by default ``shared``, ``gouwens`` for simulated cohorts,
+    and whatever a cohort table has; a species whose dataset cannot give it is left out. Source
+    files other than the pinned ones are refused if asked to `verify`; folder, seed, jobs and
+    progress are those of the simulation.
     """
     needed = _species_of(tasks)
     if list(names) == [SIMULATED]:
         simulated = partial(load_simulated, seed=seed, jobs=jobs, progress=progress)
         return {each: simulated(each, features or "gouwens", simulate_in) for each in needed}
     if len(names) == 1 and names[0] in collections():
-        datasets = _possible(collections()[names[0]], needed, features)
-        return {
-            species: dataset.load(features, data_dir, verify=verify)
-            for species, dataset in datasets.items()
-        }
+        chosen = _possible(collections()[names[0]], needed, features).items()
+        return {name: each.load(features, data_dir, verify=verify) for name, each in chosen}
     if data_dir is not None or not verify:
         what = "{data_dir} and {unverified}"
         raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
@@ -79,24 +52,19 @@ def load_cohorts(
 
 
 def _species_of(tasks: Sequence[str] | None) -> list[str]:
-    """Species that some tasks need, or all."""
     chosen = map(task_named, tasks) if tasks else TASKS.values()
     return list(dict.fromkeys(species for task in chosen for species in task.needs))
 
 
 def _possible(
-    datasets: Mapping[str, Dataset], needed: Container[str], features: str | None
+    datasets: Mapping[str, Dataset], needed: Sequence[str], features: str | None
 ) -> Mapping[str, Dataset]:
-    """The datasets of species that are needed, with these features; all where there is none.
-
-    Then the loader says which layouts there are.
-    """
-    possible = {
+    able = {
         species: dataset
         for species, dataset in datasets.items()
         if species in needed and features in (None, *dataset.layouts)
     }
-    return possible or datasets
+    return able or datasets  # whose loader then says which layouts there are
 
 
 def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:
@@ -110,8 +78,7 @@ def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata
             cohort = table.in_layout(cohort, features)
         there = sorted(set(cohort.obs["species"].astype(str)))
         if len(there) > 1:  # counts of what was joined and left out are of both together
-            head = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
-            cohort.uns["crosspatch"] = head
+            cohort.uns["crosspatch"] = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
         for species in there:
             if species in cohorts:
                 raise CohortError(f"{name}: there is already a table of {species} cells; give one")

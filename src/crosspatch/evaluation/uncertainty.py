@@ -23,14 +23,11 @@ from crosspatch.models.verdicts import Verdict, verdicts
 
 #: Bins of the reliability diagram, of equal width (Guo et al. 2017).
 BINS = 15
-
 #: What stands in place of a class where a cell has too little of the layout.
 REFUSED = Verdict.INSUFFICIENT.value
 
 #: Stimuli by the ending of a family's name, for scalar layouts.
 _OTHER_STIMULI = ("_ramp", "_short_square")
-
-_SCORES_OF_FAMILIES = ["macro_f1", "accuracy", "coverage", "set_size", "refused"]
 
 
 class PartOutcome(TypedDict):
@@ -113,14 +110,10 @@ def judged_outcome(model: CalibratedClassifier, X: NDArray) -> JudgedOutcome:
 
 
 def predicted_classes(probabilities: ArrayLike, classes: ArrayLike) -> NDArray[np.str_]:
-    """The most probable class of each cell, shape (cells,).
+    """The most probable class of each cell, from probabilities of shape (cells, classes).
 
-    Parameters
-    ----------
-    probabilities : array, shape (cells, classes)
-        NaN for cells with too little of the layout; `REFUSED` stands in place of their class, and
-        counts as a wrong one.
-    classes : array of str, shape (classes,)
+    These are NaN for cells with too little of the layout: `REFUSED` stands in place of their class,
+    and counts as a wrong one.
     """
     p = np.asarray(probabilities, dtype=float)
     best = np.asarray(classes, dtype=str)[np.nan_to_num(p).argmax(axis=1)]
@@ -149,12 +142,8 @@ def prediction_rows(
 def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
     """What a model said of its own training cells when they were held back.
 
-    Each fold is calibrated by the others.
-
-    Returns
-    -------
-    DataFrame
-        One row per cell that has enough of the layout, with the columns of `prediction_rows`.
+    Each fold is calibrated by the others. One row per cell that has enough of the layout, with the
+    columns of `prediction_rows`.
     """
     held = model.held_
     names = [str(name) for name in model.classes_]
@@ -280,7 +269,8 @@ def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:
     """Macro-F1 and coverage by what is there, mean and SD over runs of the mean of folds."""
     keys = [*WHO, "present"]
-    runs = by_fold.groupby([*keys, "run"], sort=False)[_SCORES_OF_FAMILIES].mean()
+    scores = ["macro_f1", "accuracy", "coverage", "set_size", "refused"]
+    runs = by_fold.groupby([*keys, "run"], sort=False)[scores].mean()
     return over_runs(runs.reset_index(), keys)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation import metrics
@@ -20,23 +21,10 @@ from crosspatch.features.layouts import Layout
 
 #: ``condition`` of the scores with every family as it was measured.
 ALL_PRESENT = "all present"
-
 #: Ways of taking a family away: exchanged among the cells that are tested, or never shown.
 PERMUTED, REMOVED = "permuted", "removed"
-
 #: Permutations of a family whose scores are averaged.
 REPEATS = 10
-
-
-class Classifier(Protocol):
-    """A fitted classifier."""
-
-    @property
-    def classes_(self) -> NDArray[np.str_]:
-        """Classes, in the order of the probabilities."""
-
-    def predict_proba(self, X: NDArray[np.floating], /) -> NDArray[np.floating]:
-        """Probabilities, shape (cells, classes)."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +57,12 @@ def layout_without(layout: Layout, family: str) -> tuple[Layout, NDArray[np.intp
             f"layout '{layout.name}' has the family '{family}' only, and nothing is left without "
             "it; use features of several families"
         )
-    kept = [k for k, feature in enumerate(layout.features) if feature.family != family]
-    smaller = Layout(layout.name, tuple(layout.features[k] for k in kept))
-    return smaller, np.array(kept, dtype=np.intp)
+    kept = np.array([k for k, each in enumerate(layout.features) if each.family != family])
+    return Layout(layout.name, tuple(layout.features[k] for k in kept)), kept
 
 
-def scores_of(model: Classifier, tested: HeldOut) -> dict[str, float]:
-    """Scores of a fitted model.
+def scores_of(model: BaseEstimator, tested: HeldOut) -> dict[str, float]:
+    """Scores of a fitted classifier.
 
     A cell that has nothing of the layout is given no class, which counts as a wrong one, by every
     model alike.
@@ -90,9 +77,9 @@ def scores_of(model: Classifier, tested: HeldOut) -> dict[str, float]:
 
 
 def permuted_scores(
-    model: Classifier, tested: HeldOut, family: str, seed: int, repeats: int = REPEATS
+    model: BaseEstimator, tested: HeldOut, family: str, seed: int, repeats: int = REPEATS
 ) -> dict[str, float]:
-    """Mean scores of a fitted model when cells are given the family of another cell.
+    """Mean scores of a fitted classifier when cells are given the family of another cell.
 
     All columns of the family move together, and so does its being absent (Breiman: Random
     forests. Machine Learning 45, 2001).
@@ -137,19 +124,16 @@ def importance_table(results: pd.DataFrame, classes: Sequence[str]) -> pd.DataFr
     F1). Intervals and p-values are of the corrected resampled t-test over folds
     (`crosspatch.evaluation.comparison.corrected_resampled_t`), each row for itself.
     """
+    scopes = {"macro_f1": "macro_f1"} | {name: f"f1_{name}" for name in classes}
     rows = []
-    for (species, features, model), part in results.groupby(
-        ["species", "features", "model"], sort=False
-    ):
+    for place, part in results.groupby(["species", "features", "model"], sort=False):
         share = share_of_tests(part)
-        for how in (PERMUTED, REMOVED):
-            for scope in ("macro_f1", *classes):
-                score = scope if scope == "macro_f1" else f"f1_{scope}"
-                if score not in part or part[score].isna().all():
-                    continue
-                fall = drops(part, how, score)
-                for family in fall.columns:
-                    test = corrected_resampled_t(fall[family], np.zeros(len(fall)), share)
-                    found = (test.delta, test.ci_low, test.ci_high, test.p_value, len(fall))
-                    rows.append((species, features, model, how, family, scope, *found))
+        for how, (scope, score) in product((PERMUTED, REMOVED), scopes.items()):
+            if score not in part or part[score].isna().all():
+                continue
+            fall = drops(part, how, score)
+            for family in fall.columns:
+                test = corrected_resampled_t(fall[family], np.zeros(len(fall)), share)
+                found = (test.delta, test.ci_low, test.ci_high, test.p_value, len(fall))
+                rows.append((*place, how, family, scope, *found))
     return pd.DataFrame(rows, columns=TABLE_COLUMNS["importance"])

@@ -22,26 +22,28 @@ EVERY_CLASS = "all"
 
 #: A mean rank correlation from which on two orders of families are said to agree.
 AGREES = 0.5
-
 #: The same for attention of models that differ in their seed alone, which are to be alike.
 STABLE = 0.8
 
 #: With fewer families no rank correlation is computed: two can only be alike or opposite.
 FEWEST_RANKED = 3
-
 #: With fewer families nothing is said: of four, one order in 24 agrees perfectly by chance.
 FEWEST_FAMILIES = 5
-
 #: With fewer families a verdict says how few they are.
 ENOUGH_FAMILIES = 10
 
 #: Share of all orders of the families that may agree as well as those that were found.
 LEVEL = 0.05
-
 #: All orders of so many families are tried; of more, so many drawn ones.
 _ALL_ORDERS_OF, _DRAWN_ORDERS = 8, 20_000
 
 _EXPLAINS = ("attention explains the model", "attention does not explain the model")
+_TELL_SAME = (
+    "permuting and removing tell the same",
+    "permuting and removing tell different things",
+)
+_IS_STABLE = ("attention is stable over seeds", "attention is not stable over seeds")
+_IS_ALIKE = ("attention is alike in mouse and human", "attention is not alike in mouse and human")
 _MATTER_ALIKE = (
     "families matter alike in mouse and human",
     "families do not matter alike in mouse and human",
@@ -51,22 +53,12 @@ _MATTER_ALIKE = (
 _SAID = {
     "attention and permuted": _EXPLAINS,
     "attention and removed": _EXPLAINS,
-    "permuted and removed": (
-        "permuting and removing tell the same",
-        "permuting and removing tell different things",
-    ),
-    "attention between seeds": (
-        "attention is stable over seeds",
-        "attention is not stable over seeds",
-    ),
+    "permuted and removed": _TELL_SAME,
+    "attention between seeds": _IS_STABLE,
     "mouse and human, permuted": _MATTER_ALIKE,
     "mouse and human, removed": _MATTER_ALIKE,
-    "mouse and human, attention": (
-        "attention is alike in mouse and human",
-        "attention is not alike in mouse and human",
-    ),
+    "mouse and human, attention": _IS_ALIKE,
 }
-
 
 # Measure to what it gives every family (columns) in every fold (rows), and the share of test cells.
 _Measured = tuple[dict[str, pd.DataFrame], float]
@@ -77,17 +69,12 @@ def attends(model: object) -> bool:
 
     A sequence model without attention has weights too: one for the last family, zero for the rest.
     """
-    if not hasattr(model, "attention"):
-        return False
     network = getattr(model, "network", None)
-    return bool(network is None or network.attention)
+    return hasattr(model, "attention") and (network is None or bool(network.attention))
 
 
 def attention_by_class(
-    weights: NDArray[np.floating],
-    y: NDArray[np.str_],
-    classes: Sequence[str],
-    families: Sequence[str],
+    weights: ArrayLike, y: NDArray[np.str_], classes: Sequence[str], families: Sequence[str]
 ) -> list[dict[str, object]]:
     """Mean attention of cells by their true class.
 
@@ -98,14 +85,13 @@ def attention_by_class(
     The weights have shape (cells, families). One row for all cells and for every class that has
     cells, with every family: ``subclass``, ``family``, ``weight`` and ``cells``.
     """
+    weights = np.asarray(weights, dtype=float)
     chosen = {EVERY_CLASS: np.ones(len(y), bool)} | {name: y == name for name in classes}
     return [
         {"subclass": name, "family": family, "weight": weight, "cells": int(rows.sum())}
         for name, rows in chosen.items()
         if rows.any()
-        for family, weight in zip(
-            families, np.asarray(weights, dtype=float)[rows].mean(axis=0).tolist(), strict=True
-        )
+        for family, weight in zip(families, weights[rows].mean(axis=0).tolist(), strict=True)
     ]
 
 
@@ -132,15 +118,15 @@ def attention_table(by_fold: pd.DataFrame) -> pd.DataFrame:
 class Agreement:
     """How far two measures put families in the same order."""
 
-    #: Rank correlation and its 95 % interval; NaN where it is not defined.
-    spearman: float
-    ci_low: float
-    ci_high: float
-    #: Share of all orders of the families in which the second measure agrees with the first as well
-    #: or better: what chance can do with so few families. NaN where it is not asked.
-    p_value: float
     families: int
     folds: int
+    #: Rank correlation and its 95 % interval; NaN where it is not defined.
+    spearman: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    #: Share of all orders of the families in which the second measure agrees with the first as well
+    #: or better: what chance can do with so few families. NaN where it is not asked.
+    p_value: float = math.nan
 
 
 def agreement_in_folds(a: ArrayLike, b: ArrayLike, test_share: float, seed: int = 0) -> Agreement:
@@ -157,11 +143,11 @@ def agreement_in_folds(a: ArrayLike, b: ArrayLike, test_share: float, seed: int 
     folds, families = first.shape
     used = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
     if families < FEWEST_RANKED or not used.any():
-        return _nothing(families, folds)
+        return Agreement(families, folds)
     first, second = first[used], second[used]
-    mean, low, high = _interval((first * second).sum(axis=1), test_share)
+    interval = _interval((first * second).sum(axis=1), test_share)
     p_value = _share_of_orders(first.T @ second, seed)
-    return Agreement(mean, low, high, p_value, families, int(used.sum()))
+    return Agreement(families, int(used.sum()), *interval, p_value)
 
 
 def agreement_of_seeds(weights: ArrayLike, test_share: float) -> Agreement:
@@ -174,14 +160,14 @@ def agreement_of_seeds(weights: ArrayLike, test_share: float) -> Agreement:
     weights = np.asarray(weights, dtype=float)
     n_folds, n_seeds, _, families = weights.shape
     if families < FEWEST_RANKED or n_seeds < 2:
-        return _nothing(families, n_folds)
+        return Agreement(families, n_folds)
     ranks = [_ranks(fold.reshape(n_seeds, -1)) for fold in weights]
     pairs = list(combinations(range(n_seeds), 2))
     rho = np.array([np.mean([fold[i] @ fold[j] for i, j in pairs]) for fold in ranks])
     known = rho[np.isfinite(rho)]
     if not len(known):
-        return _nothing(families, n_folds)
-    return Agreement(*_interval(known, test_share), math.nan, families, len(known))
+        return Agreement(families, n_folds)
+    return Agreement(families, len(known), *_interval(known, test_share))
 
 
 def agreement_of_species(
@@ -203,7 +189,7 @@ def agreement_of_species(
     families, folds = parts[0].shape[1], min(len(part) for part in parts)
     ranks = [_ranks(part.mean(axis=0)[None]) for part in parts]
     if families < FEWEST_RANKED or not np.isfinite(ranks).all():
-        return _nothing(families, folds)
+        return Agreement(families, folds)
     rng = np.random.default_rng(seed)
     drawn = []
     for part, share in zip(parts, shares, strict=True):
@@ -215,7 +201,7 @@ def agreement_of_species(
     # Summed as the draws are, so that rounding puts it on neither side of them.
     rho = float((ranks[0] * ranks[1]).sum(axis=1)[0])
     p_value = _share_of_orders(ranks[0].T @ ranks[1], seed)
-    return Agreement(rho, low, high, p_value, families, folds)
+    return Agreement(families, folds, rho, low, high, p_value)
 
 
 def verdict(what: str, found: Agreement) -> str:
@@ -233,12 +219,9 @@ def verdict(what: str, found: Agreement) -> str:
     agrees, differs = _SAID[what]
     bound = STABLE if what == "attention between seeds" else AGREES
     by_chance = found.p_value > LEVEL  # False where chance is not asked
+    words = differs if found.ci_high < bound else f"not shown that {agrees}"
     if found.spearman >= bound and found.ci_low > 0 and not by_chance:
         words = agrees
-    elif found.ci_high < bound:
-        words = differs
-    else:
-        words = f"not shown that {agrees}"
     return words + in_brackets(remark(found.families, found.spearman))
 
 
@@ -260,9 +243,8 @@ def agreement_table(results: pd.DataFrame, by_fold: pd.DataFrame, seed: int = 0)
     fold see `attention_table`; `seed` is of what is resampled.
     """
     rows = [
-        {"what": what, "species": species, "model": model}
+        {"what": what, "species": species, "model": model, "verdict": verdict(what, found)}
         | vars(found)
-        | {"verdict": verdict(what, found)}
         for what, species, model, found in _agreements(results, by_fold, seed)
     ]
     return pd.DataFrame(rows, columns=TABLE_COLUMNS["agreement"])
@@ -287,21 +269,19 @@ def _agreements(
             found = agreement_of_seeds(_by_seed(theirs), share)
             yield "attention between seeds", species, model, found
     for model, of_species in measured.items():
-        compared = [of_species[each.name] for each in (MOUSE, HUMAN) if each.name in of_species]
-        for what, found in _between(compared, seed):
-            yield what, "both", model, found
+        if MOUSE.name in of_species and HUMAN.name in of_species:
+            for what, found in _between(of_species[MOUSE.name], of_species[HUMAN.name], seed):
+                yield what, "both", model, found
 
 
-def _between(compared: Sequence[_Measured], seed: int) -> Iterator[tuple[str, Agreement]]:
-    """Agreement of two species; of one there is none."""
-    if len(compared) < 2:
-        return
-    (mouse, mouse_share), (human, human_share) = compared
+def _between(a: _Measured, b: _Measured, seed: int) -> Iterator[tuple[str, Agreement]]:
+    """Agreement of two species in what both have measured."""
+    (mouse, mouse_share), (human, human_share) = a, b
     for name in (PERMUTED, REMOVED, "attention"):
         if name in mouse and name in human:
-            a, b = mouse[name], human[name][mouse[name].columns]
-            shares = (mouse_share, human_share)
-            found = agreement_of_species(a.to_numpy(), b.to_numpy(), shares, seed)
+            first, second = mouse[name], human[name][mouse[name].columns]
+            shares = mouse_share, human_share
+            found = agreement_of_species(first.to_numpy(), second.to_numpy(), shares, seed)
             yield f"mouse and human, {name}", found
 
 
@@ -352,8 +332,7 @@ def _share_of_orders(products: NDArray[np.float64], seed: int) -> float:
     """
     n = len(products)
     if n <= _ALL_ORDERS_OF:
-        orders = np.array(list(permutations(range(n))))
-        extra = 0
+        orders, extra = np.array(list(permutations(range(n)))), 0
     else:
         rng = np.random.default_rng(seed)
         orders = rng.permuted(np.tile(np.arange(n), (_DRAWN_ORDERS, 1)), axis=1)
@@ -361,7 +340,3 @@ def _share_of_orders(products: NDArray[np.float64], seed: int) -> float:
     sums = products[np.arange(n), orders].sum(axis=1)
     as_good = int((sums >= np.trace(products) - 1e-9).sum())
     return (as_good + extra) / (len(orders) + extra)
-
-
-def _nothing(families: int, folds: int) -> Agreement:
-    return Agreement(math.nan, math.nan, math.nan, math.nan, families, folds)

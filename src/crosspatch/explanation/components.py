@@ -135,24 +135,19 @@ def examples_table(spaces: Mapping[str, Space]) -> pd.DataFrame:
     within it. One row per species, subclass and feature: value of the example and quartiles over
     the cells of the subclass that have the value, in ``unit``.
     """
+    of_quartiles = partial(np.nanpercentile, q=[25, 50, 75])
     parts = []
     for species, space in spaces.items():
         cells = space.cells
         for subclass in cells.classes:
             members = np.flatnonzero(cells.y == subclass)
             example = members[_medoid(space.scores[members])]
-            quartiles = over_rows(
-                partial(np.nanpercentile, q=[25, 50, 75]), cells.X[members].astype(np.float64)
-            )
+            whose = {"species": species, "features": cells.features, "subclass": subclass}
+            whose["cell_id"] = cells.cell_ids[example]
+            quartiles = over_rows(of_quartiles, cells.X[members].astype(np.float64))
             for family, columns in cells.layout.columns.items():
-                part = _features(cells, columns).assign(
-                    species=species,
-                    features=cells.features,
-                    subclass=subclass,
-                    family=family,
-                    example=cells.X[example, columns].astype(np.float64),
-                    cell_id=cells.cell_ids[example],
-                )
+                part = _features(cells, columns).assign(family=family, **whose)
+                part["example"] = cells.X[example, columns].astype(np.float64)
                 part[["low", "median", "high"]] = quartiles[:, columns].T
                 parts.append(part)
     return table_of("examples", parts)

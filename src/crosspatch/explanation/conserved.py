@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
-from itertools import combinations
+from itertools import chain, combinations
 
 import anndata
 import numpy as np
@@ -24,10 +24,12 @@ from crosspatch.models.sparse_pca import FamilySparsePCA
 
 #: Fewest donors, within a group and outside it, from which an interval is drawn.
 MIN_DONORS = 5
-
 _CONFIDENCE = 0.95
 #: Resamples computed at once; more do not fit the processor's cache.
 _BATCH = 50
+
+# Level and name of a group to its cells of each species.
+_Groups = dict[tuple[str, str], dict[str, NDArray[np.bool_]]]
 
 
 def conserved_table(
@@ -41,17 +43,17 @@ def conserved_table(
     """How well every feature tells a group from the rest, in mouse and in human.
 
     The measure is the area under the ROC curve: the probability that a cell of the group has a
-    higher value than a cell of the rest, ties counting half. Above 0.5 the feature is higher in the
-    group. It does not depend on units or on any scaling of a species. Intervals are percentiles of
-    a bootstrap over donors, all cells of a donor together, so a donor with many cells does not pass
-    for many donors.
+    higher value than a cell of the rest, ties counting half; above 0.5 it is higher in the group.
+    The measure does not depend on units or on any scaling of a species. Intervals are percentiles
+    of a bootstrap over donors, all cells of a donor together, so a donor with many cells does not
+    pass for many donors.
 
     The rest is all other cells of the species, and species differ in what that is: of the Allen
-    cells, two in five are Sst in mouse and one in two is Pvalb in human. A feature that sets Pvalb
-    apart can so change the side of another group between the species without that group being any
-    different. In the areas called balanced, therefore, every subclass in the rest counts the same,
-    however many cells it has: the mean of the areas against each of them. An "opposite" that is not
-    one when balanced comes from the cells that were collected.
+    cells, two in five are Sst in mouse and one in two is Pvalb in human. So a feature that sets
+    Pvalb apart can change the side of another group between the species. In the areas called
+    balanced, therefore, every subclass in the rest counts the same, however many cells it has: the
+    mean of the areas against each of them. An "opposite" that is not one when balanced comes from
+    the cells that were collected.
 
     ``verdict`` and ``balanced_verdict`` compare the intervals with 0.5: "same" if both exclude it
     on the same side, "opposite" if on different sides, "mouse only" or "human only" if one excludes
@@ -82,7 +84,7 @@ def conserved_table(
     found = {
         species: _species(
             values[species],
-            np.stack([group.members[species] for group in groups], axis=1),
+            np.stack([members[species] for members in groups.values()], axis=1),
             cells[species],
             shared,
             resamples,
@@ -92,10 +94,10 @@ def conserved_table(
         if groups
     }
     rows = [
-        {"level": group.level, "group": group.name}
+        {"level": level, "group": name}
         | {"feature": feature.name, "family": feature.family, "unit": feature.unit}
         | _compared(found, f, g)
-        for g, group in enumerate(groups)
+        for g, (level, name) in enumerate(groups)
         for f, feature in enumerate(features)
         if all(areas.donors[f, g] >= MIN_DONORS for areas in found.values())
     ]
@@ -139,13 +141,6 @@ def pairs_won(
 
 
 @dataclass(frozen=True)
-class _Group:
-    level: str
-    name: str
-    members: dict[str, NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
 class _Areas:
     """Of one species; the first two axes are features and groups."""
 
@@ -172,9 +167,8 @@ def _measured(cells: Mapping[str, Cells]) -> tuple[list[Feature], dict[str, NDAr
 
 def _of_traces(components: FamilySparsePCA, layout: Layout) -> dict[int, Feature]:
     """Columns of the components that stand for traces, and what they are called."""
-    names = [
-        (family, k) for family, fit in components.fits_.items() for k in np.flatnonzero(fit.kept)
-    ]
+    found = components.fits_.items()
+    names = [(family, k) for family, fit in found for k in np.flatnonzero(fit.kept)]
     # A family that is not in the layout was derived from a trace.
     return {
         column: Feature(f"{family} component {k}", family, "SD")
@@ -183,26 +177,20 @@ def _of_traces(components: FamilySparsePCA, layout: Layout) -> dict[int, Feature
     }
 
 
-def _groups(cells: Mapping[str, Cells], mouse: pd.DataFrame, human: pd.DataFrame) -> list[_Group]:
+def _groups(cells: Mapping[str, Cells], mouse: pd.DataFrame, human: pd.DataFrame) -> _Groups:
     """Groups that both species have."""
-    groups = [
-        _Group("subclass", name, {species: part.y == name for species, part in cells.items()})
+    groups = {
+        ("subclass", name): {species: part.y == name for species, part in cells.items()}
         for name in load_taxonomy().subclasses
-    ]
+    }
     if "cross_species_type" in human:
         named = human["cross_species_type"].astype(object)
-        groups += [
-            _Group(
-                "homologous type",
-                name,
-                {
-                    "mouse": mouse["t_type"].isin(types).to_numpy(dtype=bool),
-                    "human": (named == name).to_numpy(dtype=bool),
-                },
-            )
-            for name, types in homologous_types().items()
-        ]
-    return [group for group in groups if all(part.any() for part in group.members.values())]
+        for name, types in homologous_types().items():
+            groups["homologous type", name] = {
+                "mouse": mouse["t_type"].isin(types).to_numpy(dtype=bool),
+                "human": (named == name).to_numpy(dtype=bool),
+            }
+    return {name: of for name, of in groups.items() if all(part.any() for part in of.values())}
 
 
 def _species(
@@ -229,32 +217,26 @@ def _species(
         known = np.isfinite(column)
         member, owner = members[known], which[known]
         counts[f] = member.sum(axis=0)
-        fewest[f] = [
-            min(len(np.unique(owner[chosen])), len(np.unique(owner[~chosen])))
-            for chosen in member.T
-        ]
-
-        def measure(
-            weights: NDArray, column: NDArray = column, known: NDArray = known
-        ) -> NDArray[np.float64]:
-            won, totals = pairs_won(column[known], part[known], len(kinds), weights)
-            return _areas(won, totals, inside, of_class)
-
-        areas[f, ..., 0] = measure(np.ones((1, len(owner))))[0]
-        drawn = np.concatenate(
-            [measure(draws[start : start + _BATCH, owner]) for start in range(0, resamples, _BATCH)]
-        )
+        fewest[f] = _fewer_donors(member, owner)
+        # All cells once, then the resamples.
+        batches = (draws[start : start + _BATCH, owner] for start in range(0, resamples, _BATCH))
+        weights = chain([np.ones((1, len(owner)))], batches)
+        won = (pairs_won(column[known], part[known], len(kinds), each) for each in weights)
+        found = [_areas(*each, inside, of_class) for each in won]
+        areas[f, ..., 0] = found[0][0]
         # A resample without a donor of the group says nothing of it.
+        drawn = np.concatenate(found[1:])
         areas[f, ..., 1:] = np.moveaxis(over_rows(tails, drawn), 0, -1)
     return _Areas(areas, counts, fewest)
 
 
-def _areas(
-    won: NDArray[np.float64],
-    totals: NDArray[np.float64],
-    inside: NDArray[np.bool_],
-    of_class: NDArray[np.bool_],
-) -> NDArray[np.float64]:
+def _fewer_donors(member: NDArray, owner: NDArray) -> list[int]:
+    """Donors in every group (columns of `member`) or in its rest, whichever are fewer."""
+    sides = [(owner[chosen], owner[~chosen]) for chosen in member.T]
+    return [min(len(np.unique(side)) for side in both) for both in sides]
+
+
+def _areas(won: NDArray, totals: NDArray, inside: NDArray, of_class: NDArray) -> NDArray:
     """Plain and balanced areas of every group, shape (weightings, groups, 2)."""
 
     def area(rest: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -272,9 +254,7 @@ def _areas(
 
 def _compared(found: Mapping[str, _Areas], f: int, g: int) -> dict[str, object]:
     """What is found of a feature in a group: cells, areas with their intervals, verdicts."""
-    row: dict[str, object] = {
-        f"{species}_cells": int(areas.cells[f, g]) for species, areas in found.items()
-    }
+    row: dict[str, object] = {f"{name}_cells": int(of.cells[f, g]) for name, of in found.items()}
     for kind, prefix in enumerate(("", "balanced_")):
         sides = []
         for species, areas in found.items():

@@ -6,18 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.judging import Judging, log_probabilities
 from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
-
-if TYPE_CHECKING:
-    from crosspatch.explanation.ablation import Classifier
 
 #: With more families than this, subsets of them are drawn; so many have 4,096, which takes trees
 #: one or two seconds per cell.
@@ -25,7 +22,6 @@ EXACT_UP_TO = 12
 
 #: Numbers a model is given at a time: 64 MiB.
 _AT_A_TIME = 2**24
-
 # Where subsets are drawn: how many, and how often anew, which tells how far off the values are.
 _DRAWN = 512
 _REPEATS = 8
@@ -34,7 +30,7 @@ CONTRIBUTION_COLUMNS = ("cell", "class", "family", "contribution", "error", "bas
 
 
 def contributions(
-    model: Classifier,
+    model: BaseEstimator,
     X: ArrayLike,
     layout: Layout,
     *,
@@ -42,7 +38,7 @@ def contributions(
     repeats: int = _REPEATS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How much each family a cell has adds to the probability of each class.
+    """How much each family a cell has adds to the probability that a classifier gives each class.
 
     These are Shapley values. The players are the families that the cell has; a family that is out
     is missing, as it is in cells in which it was never measured, which the models are trained to
@@ -54,30 +50,15 @@ def contributions(
     to zero over the classes. A fuller cell is calibrated otherwise than a sparse one, so that even
     a family that tells nothing can contribute a little.
 
-    Parameters
-    ----------
-    model : classifier
-        Fitted. Of a calibrated model the calibrated probabilities are explained, also of
-        sets of families that alone would be too little to be given a class.
-    X : array, shape (cells, features)
-        NaN where missing.
-    layout : Layout
-    exact_up_to : int
-        With up to so many families all subsets are evaluated; with more, some are drawn.
-    repeats : int
-        How often they are drawn, at least twice; values are the mean.
-    seed : int
-        Of drawing.
+    Of a calibrated model the calibrated probabilities are explained, also of sets of families
+    that alone would be too little to be given a class. With up to `exact_up_to` families all
+    subsets are evaluated; with more, some are drawn, `repeats` times, at least twice; values are
+    the mean.
 
-    Returns
-    -------
-    DataFrame
-        One row per cell, class and family present: ``cell`` (row of X), ``class``, ``family``,
-        ``contribution``, its standard ``error`` (0 where all subsets were evaluated), ``base``,
-        and the ``probability`` of the class. Cells that the model gives no class have no rows.
+    One row per cell, class and family present: ``cell`` (row of X), ``class``, ``family``,
+    ``contribution``, its standard ``error`` (0 where all subsets were evaluated), ``base``, and the
+    ``probability`` of the class. Cells that the model gives no class have no rows.
 
-    References
-    ----------
     Shapley: A value for n-person games. Contributions to the Theory of Games 2 (1953).
     Lundberg, Lee: A unified approach to interpreting model predictions. NeurIPS 2017.
     Covert, Lee: Improving KernelSHAP. AISTATS 2021.
@@ -111,9 +92,10 @@ def contributions(
             part["base"] = np.tile(base, len(families) * len(here))
             part["probability"] = np.tile(whole, len(families))
             parts.append(part.reset_index())
+    columns = list(CONTRIBUTION_COLUMNS)
     if not parts:
-        return pd.DataFrame(columns=list(CONTRIBUTION_COLUMNS))
-    found = pd.concat(parts, ignore_index=True)[list(CONTRIBUTION_COLUMNS)]
+        return pd.DataFrame(columns=columns)
+    found = pd.concat(parts, ignore_index=True)[columns]
     order = {name: k for k, name in enumerate((*classes, *layout.families))}
     return found.sort_values(
         ["cell", "class", "family"],
@@ -122,7 +104,7 @@ def contributions(
     )
 
 
-def base_rates(model: Classifier, layout: Layout) -> NDArray[np.float64]:
+def base_rates(model: BaseEstimator, layout: Layout) -> NDArray[np.float64]:
     """What is to be said of a cell of which nothing was measured, shape (classes,).
 
     Of a calibrated model: the shares of the classes among the cells it learnt from. It gives
@@ -139,7 +121,7 @@ def base_rates(model: Classifier, layout: Layout) -> NDArray[np.float64]:
 class _Game:
     """From sets of families to the probabilities of every cell and class, in one row per set."""
 
-    model: Classifier
+    model: BaseEstimator
     X: NDArray[np.floating]
     layout: Layout
     families: Sequence[str]
@@ -164,9 +146,7 @@ class _Game:
         return values.reshape(len(different), -1)[np.ravel(which)]
 
 
-def _probabilities(
-    model: Classifier, X: NDArray[np.floating], layout: Layout
-) -> NDArray[np.float64]:
+def _probabilities(model: BaseEstimator, X: NDArray, layout: Layout) -> NDArray[np.float64]:
     """Probabilities, of a calibrated model also for cells that have too little for a class."""
     said = np.asarray(model.predict_proba(X), dtype=np.float64)
     little = np.isnan(said).any(axis=1)
@@ -177,9 +157,7 @@ def _probabilities(
     return said
 
 
-def _shapley(
-    game: _Game, exact: bool, repeats: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _shapley(game: _Game, exact: bool, repeats: int, seed: int) -> tuple[NDArray, NDArray]:
     """Shapley values and their standard errors, shape (families, cells x classes).
 
     Kernel SHAP is exact over all subsets. The library's explainers by enumeration and permutation

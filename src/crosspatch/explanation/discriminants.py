@@ -31,26 +31,11 @@ class Plane:
 def discriminant_plane(reference: Reference, cell: ArrayLike) -> Plane | None:
     """The linear discriminants of a reference over what was measured on a cell.
 
-    Nothing is filled in: what the cell lacks is taken out of the distributions of the classes as
-    well, as in `Reference.distance`. So cells that lack different values have different planes.
-    Every class counts alike. Where the classes differ in one direction only, the second one is
-    that in which the cell is farthest from them.
-
-    Parameters
-    ----------
-    reference : Reference
-        Fitted.
-    cell : array, shape (features,)
-        NaN where missing.
-
-    Returns
-    -------
-    Plane or None
-        None where fewer than two values were measured.
-
-    References
-    ----------
-    Rao: The utilization of multiple measurements in problems of biological classification.
+    Nothing is filled in: what the cell, shape (features,), lacks is taken out of the distributions
+    of the classes as well, as in `Reference.distance`. So cells that lack different values have
+    different planes. Every class counts alike. Where the classes differ in one direction only, the
+    second one is that in which the cell is farthest from them. Fewer than two values make no plane.
+    See Rao: The utilization of multiple measurements in problems of biological classification.
     J. R. Stat. Soc. B 10 (1948).
     """
     z = reference.coordinates(np.asarray(cell, dtype=np.float64)[None])[0]
@@ -74,10 +59,6 @@ def discriminant_plane(reference: Reference, cell: ArrayLike) -> Plane | None:
     signs = np.sign(centres[np.abs(centres).argmax(axis=0), [0, 1]])
     signs[signs == 0] = 1.0
     variances = (centres**2).sum(axis=0) / max((between**2).sum(), 1e-300)
-    return Plane(
-        tuple(str(name) for name in reference.classes_),
-        centres * signs,
-        axes @ here * signs,
-        (float(variances[0]), float(variances[1])),
-        int(measured.sum()),
-    )
+    shares = float(variances[0]), float(variances[1])
+    classes = tuple(str(name) for name in reference.classes_)
+    return Plane(classes, centres * signs, axes @ here * signs, shares, int(measured.sum()))

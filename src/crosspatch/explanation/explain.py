@@ -19,18 +19,10 @@ import pandas as pd
 from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
+from crosspatch.evaluation import runner
 from crosspatch.evaluation.protocols import TASKS, Protocol, protocol_named
 from crosspatch.evaluation.results import ResultFolder, Settings, read_settings, read_tables
-from crosspatch.evaluation.runner import (
-    RunKeywords,
-    RunSettings,
-    build_model,
-    fold_key,
-    one_core,
-    outcome_key,
-    run_settings,
-    run_units,
-)
+from crosspatch.evaluation.runner import RunKeywords, RunSettings
 from crosspatch.evaluation.splits import Fold, derived_seed, make_folds
 from crosspatch.explanation import ablation, attention
 from crosspatch.explanation.components import cells_by_species
@@ -43,7 +35,6 @@ from crosspatch.versions import code_digest
 
 #: ``kind`` in the settings of a result folder.
 EXPLANATION = "explanation"
-
 #: Tables of an explanation's folder, each a csv file.
 EXPLANATION_TABLES = tuple(TABLE_COLUMNS)
 
@@ -100,6 +91,11 @@ class _Fit:
         place = f"{self.protocol.name}-r{self.fold.run:02d}-f{self.fold.number}"
         return f"{self.species}-{self.entry.name}-{place}-{what}-{self.key[:12]}"
 
+    @property
+    def place(self) -> dict[str, object]:
+        who = (self.species, self.cells.features, self.entry.name)
+        return dict(zip(_PLACE, (*who, self.fold.run, self.fold.number, self.seed), strict=True))
+
 
 @dataclass(frozen=True)
 class _Table:
@@ -131,31 +127,11 @@ def explain_models(
     that they share, so that they can be compared. Every fit is stored as it is done; called again
     with the same settings, what is stored is taken over. The numbers do not depend on `jobs`.
 
-    Parameters
-    ----------
-    cohorts : mapping
-        Species (``mouse``, ``human``) to its cohort table, all in one layout.
-    models : sequence of str
-        Names from the registry; none that learns from a second species.
-    runs : int, optional
-        Runs of five folds, if not as many as the protocol has.
-    seeds : int
-        Further fits of models with attention in every fold, with other seeds.
-    removed : bool
-        Whether models are fitted again without each family, the most of the time.
-    protocol, alignment, seed, jobs, device, out, progress
-        As in `crosspatch.evaluation.runner.RunSettings`, but the protocol is ``quick`` by default.
-
-    Raises
-    ------
-    EvaluationError, ModelError, CohortError
-        If something that is asked for does not exist or cannot be done with these cohorts.
-
-    Examples
-    --------
-    >>> human = crosspatch.load_cohort("allen-human", layout="shared")  # doctest: +SKIP
-    >>> found = explain_models({"human": human}, models=["boosting"])  # doctest: +SKIP
-    >>> found.tables["importance"].query("scope == 'macro_f1'")  # doctest: +SKIP
+    The cohorts are in one layout; the models learn from one species. There are `runs` runs of five
+    folds, if not as many as the protocol has; `seeds` further fits of models with attention in
+    every fold, with other seeds; and, where `removed`, fits without each family, the most of the
+    time. Settings are as in `crosspatch.evaluation.runner.RunSettings`, but the protocol is
+    ``quick`` by default.
     """
     settings.setdefault("protocol", "quick")
     run = RunSettings(**settings)
@@ -167,7 +143,7 @@ def explain_models(
     fits = list(_fits(cells, entries, protocol, seeds, removed, run))
     run.require_device_for(entries)
     about_cells = _tables({name: cohorts[name] for name in cells}, cells, run.alignment, run.seed)
-    told = run_settings(
+    told = runner.run_settings(
         EXPLANATION,
         cohorts,
         models=[entry.name for entry in entries],
@@ -187,16 +163,13 @@ def explain_models(
     # Long ones first, so that the last worker is not left with one; then what needs no model.
     ordered = sorted(fits, key=lambda fit: (not fit.entry.uses_device, -len(fit.cells.y)))
     parts: list[_Fit | _Table] = [*ordered, *about_cells]
-    outcomes = run_units(parts, _evaluate, run, folder)
-    made = _of_models(fits, outcomes, run.seed)
+    outcomes = runner.run_units(parts, _evaluate, run, folder)
+    # With one species nothing is conserved: an empty table, with its columns.
+    tables = {name: pd.DataFrame(columns=columns) for name, columns in TABLE_COLUMNS.items()}
+    tables |= _of_models(fits, outcomes, run.seed)
     for part in about_cells:
         outcome = outcomes[part.name]
-        made[part.title] = pd.DataFrame(outcome["rows"], columns=outcome["columns"])
-    # With one species nothing is conserved: an empty table, with its columns.
-    tables = {
-        name: made[name] if name in made else pd.DataFrame(columns=columns)
-        for name, columns in TABLE_COLUMNS.items()
-    }
+        tables[part.title] = pd.DataFrame(outcome["rows"], columns=outcome["columns"])
     if folder is not None:
         folder.finish(tables, told)
     return Explanation(tables, told)
@@ -248,7 +221,7 @@ def _fits(
                     # Every further seed has a fold of its own, with the same cells.
                     again = replace(fold, seed=derived_seed(fold.seed, number))
                     theirs = again if number else fold
-                    key = fold_key(entry, protocol, theirs, digest, "", device)
+                    key = runner.fold_key(entry, protocol, theirs, digest, "", device)
                     key = _key(key, number if without is None else without)
                     yield _Fit(species, entry, protocol, theirs, part, device, number, without, key)
 
@@ -258,16 +231,15 @@ def _ways(
 ) -> list[tuple[int, str | None]]:
     """Number of the seed, and the family that is left out, of every fit of a fold."""
     others = seeds if attention.attends(entry.build(layout, 0, "cpu")) else 0
-    ways: list[tuple[int, str | None]] = [(number, None) for number in range(others + 1)]
-    for family in layout.families if removed else ():
+    families = layout.families if removed else ()
+    for family in families:
         ablation.layout_without(layout, family)  # raises if nothing is left
-        ways.append((0, family))
-    return ways
+    return [*((number, None) for number in range(others + 1)), *((0, name) for name in families)]
 
 
 def _key(*parts: object) -> str:
     """Checksum of parts, of all code that numbers come from, this room's too, and of libraries."""
-    return outcome_key(*parts, code_digest("explanation"))
+    return runner.outcome_key(*parts, code_digest("explanation"))
 
 
 def _tables(
@@ -279,10 +251,8 @@ def _tables(
     }
     digests = {species: part.digest for species, part in cells.items()}
     depends = (whole, digests, alignment, seed, version("umap-learn"))
-    return [
-        _Table(title, make, _key(title, *depends))
-        for title, make in _makers(cohorts, cells, alignment, seed).items()
-    ]
+    makers = _makers(cohorts, cells, alignment, seed)
+    return [_Table(title, make, _key(title, *depends)) for title, make in makers.items()]
 
 
 def _makers(
@@ -309,10 +279,9 @@ def _makers(
 def _evaluate(part: _Fit | _Table) -> _Outcome:
     """Do a part, on one core."""
     started = time.perf_counter()
-    with one_core():
+    with runner.one_core():
         outcome = _tested(part) if isinstance(part, _Fit) else _made(part)
-    outcome["seconds"] = time.perf_counter() - started
-    return outcome
+    return {**outcome, "seconds": time.perf_counter() - started}
 
 
 def _made(part: _Table) -> _Outcome:
@@ -330,16 +299,15 @@ def _tested(part: _Fit) -> _Outcome:
         # Cells that had nothing but this family cannot be learned from; they stay among those
         # tested, so that the scores are of the same cells.
         train = train[layout.present(X[train]).any(axis=1)]
-    model = build_model(part.entry, layout, part.protocol, fold.seed, part.device)
+    model = runner.build_model(part.entry, layout, part.protocol, fold.seed, part.device)
     donors = cells.donors[train] if part.protocol.by_donor else None
     model = fit_copy(model, X[train], cells.y[train], donors)
     tested = ablation.HeldOut(layout, X[fold.test], cells.y[fold.test], cells.classes)
-    scores = {ablation.ALL_PRESENT: ablation.scores_of(model, tested)}
+    condition = ablation.ALL_PRESENT
     if part.without is not None:
-        scores = {
-            ablation.condition_of(ablation.REMOVED, part.without): scores[ablation.ALL_PRESENT]
-        }
-    elif not part.seed:
+        condition = ablation.condition_of(ablation.REMOVED, part.without)
+    scores = {condition: ablation.scores_of(model, tested)}
+    if part.without is None and not part.seed:
         for family in layout.families:
             permuted = ablation.permuted_scores(model, tested, family, fold.seed)
             scores[ablation.condition_of(ablation.PERMUTED, family)] = permuted
@@ -359,15 +327,9 @@ def _of_models(
     fits: Sequence[_Fit], outcomes: Mapping[str, _Outcome], seed: int
 ) -> dict[str, pd.DataFrame]:
     """Tables that come from the models."""
-    results: list[dict[str, object]] = []
-    weights: list[dict[str, object]] = []
-    for fit in fits:
-        who = (fit.species, fit.cells.features, fit.entry.name)
-        place = dict(zip(_PLACE, (*who, fit.fold.run, fit.fold.number, fit.seed), strict=True))
-        outcome = outcomes[fit.name]
-        results += [place | row for row in outcome["rows"]]
-        weights += [place | row for row in outcome.get("attention", ())]
-    scores = pd.DataFrame(results)
+    found = [(fit.place, outcomes[fit.name]) for fit in fits]
+    scores = pd.DataFrame([place | row for place, outcome in found for row in outcome["rows"]])
+    weights = [place | row for place, outcome in found for row in outcome.get("attention", ())]
     by_fold = pd.DataFrame(weights, columns=[*_PLACE, "subclass", "family", "weight", "cells"])
     known = {name for fit in fits for name in fit.cells.classes}
     classes = [name for name in load_taxonomy().subclasses if name in known]

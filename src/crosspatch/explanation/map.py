@@ -57,12 +57,9 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
     `crosspatch.explanation.separation` measures them.
 
     The cells are as `crosspatch.explanation.components.cells_by_species` gives them, at least 10 to
-    fit on; given are the map, the same for the same seed, and the fitted UMAP.
-
-    References
-    ----------
-    McInnes L, Healy J, Melville J (2018) UMAP: uniform manifold approximation and projection for
-    dimension reduction. arXiv 1802.03426.
+    fit on; given are the map, the same for the same seed, and the fitted UMAP. See McInnes, Healy
+    and Melville (2018) UMAP: uniform manifold approximation and projection for dimension reduction.
+    arXiv 1802.03426.
     """
     from umap import UMAP
 
@@ -77,12 +74,8 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
     fitted = kept & space.complete
     if fitted.sum() < max(_MIN_CELLS, kept.sum() / 2):
         fitted = kept
-    mapper = UMAP(
-        n_neighbors=min(NEIGHBORS, int(fitted.sum()) - 1),
-        min_dist=_MIN_DIST,
-        random_state=seed,
-        n_jobs=1,
-    )
+    neighbours = min(NEIGHBORS, int(fitted.sum()) - 1)
+    mapper = UMAP(n_neighbors=neighbours, min_dist=_MIN_DIST, random_state=seed, n_jobs=1)
     places = np.empty((len(kept), 2))
     places[fitted] = mapper.fit_transform(np.nan_to_num(space.scores[fitted]))
     places[kept & ~fitted] = _over(mapper, space.scores[kept & ~fitted])
@@ -94,14 +87,9 @@ def lay_out(cells: Mapping[str, Cells], seed: int = 0) -> tuple[ReferenceMap, UM
         there = enough(moved)
         scores.append(moved[there])
         tables.append(_table(species, cells[species], there, _over(mapper, moved[there])))
-    found = ReferenceMap(
-        table_of("map", tables),
-        np.concatenate(scores),
-        np.concatenate([fitted[kept], *(np.zeros(len(part), dtype=bool) for part in scores[1:])]),
-        space.fit,
-        moments,
-    )
-    return found, mapper
+    by_umap = np.concatenate([fitted[kept], np.zeros(sum(map(len, scores[1:])), dtype=bool)])
+    table = table_of("map", tables)
+    return ReferenceMap(table, np.concatenate(scores), by_umap, space.fit, moments), mapper
 
 
 def _over(mapper: UMAP, scores: NDArray[np.float64]) -> NDArray[np.floating]:
@@ -109,9 +97,7 @@ def _over(mapper: UMAP, scores: NDArray[np.float64]) -> NDArray[np.floating]:
     return mapper.transform(np.nan_to_num(scores)) if len(scores) else np.empty((0, 2))
 
 
-def _table(
-    species: str, cells: Cells, kept: NDArray[np.bool_], places: NDArray[np.floating]
-) -> pd.DataFrame:
+def _table(species: str, cells: Cells, kept: NDArray, places: NDArray) -> pd.DataFrame:
     x, y = places.T.astype(np.float64)
     named = {"cell_id": cells.cell_ids[kept], "species": species, "subclass": cells.y[kept]}
     return pd.DataFrame(named | {"x": x, "y": y})
@@ -139,21 +125,9 @@ def reference_map(
 ) -> ReferenceMap:
     """The map of the Allen cells, from the user's cache or made now, which takes a minute.
 
-    Another version of crosspatch, of its libraries or of the tables means another map.
-
-    Parameters
-    ----------
-    layout_name : str
-        A layout that the Allen tables have; species that lack it are not on the map.
-    data_dir : path, optional
-        Data directory with the Allen tables.
-    say : callable
-        Told when making begins, and why a map in the cache is not used or not kept.
-
-    Raises
-    ------
-    CohortError
-        If it must be made and the tables are not there.
+    Another version of crosspatch, of its libraries or of the tables means another map. Species
+    whose tables lack the layout are not on it. The user is told when making begins, and why a map
+    in the cache is not used or not kept. CohortError if it must be made and tables are missing.
     """
     folder = kept_in(layout_name)
     if (folder / MAP_FILE).exists():

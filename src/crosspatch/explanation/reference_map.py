@@ -28,13 +28,11 @@ from crosspatch.writing import replacing
 
 #: UMAP's own default (McInnes, Healy and Melville 2018).
 NEIGHBORS = 15
-
 #: Cells with fewer of the components are left out of a map.
 MIN_SHARE = 0.5
 
 #: Version of the file's format; another one is refused.
 MAP_FORMAT = 1
-
 #: The one file of a map's folder. Not a skops file, as models are: importing skops imports torch.
 MAP_FILE = "map.npz"
 
@@ -46,7 +44,6 @@ _SAME = 1e-6
 # the mean distance (both as in umap-learn's smooth_knn_dist).
 _HALVINGS = 64
 _MIN_WIDTH = 1e-3
-
 # Steps to a geometric median, and the distance from a cell, in units of the map, that counts as
 # being there; UMAP keeps cells about a hundred times as far apart.
 _STEPS = 50
@@ -149,30 +146,12 @@ class ReferenceMap:
         (benchmarks/results/map.md), and depends on nothing but the cell and the map. A cell of the
         reference lies where the map has it, if the map was fitted on it.
 
-        An absent family counts as average, as in the map. Features of the map that the layout
-        lacks are missing, so a cell is placed by what is there, if that is enough.
+        An absent family counts as average, as in the map. The layout, in whose units the cells are,
+        may have more features than the map, in another order; features of the map that it lacks
+        are missing, so a cell is placed by what is there, if that is enough.
 
-        Parameters
-        ----------
-        X : array, shape (cells, features)
-            In the units of the layout; NaN where missing.
-        layout : Layout
-            What the columns of `X` are. It may have more features than the map, in another order.
-        species : str
-            Of all the cells.
-
-        Raises
-        ------
-        EvaluationError
-            If the map has no cells of the species, the layout shares no feature with the map, or
-            one that it shares is in another unit or binned otherwise.
-
-        References
-        ----------
-        McInnes L, Healy J, Melville J (2018) UMAP: uniform manifold approximation and projection
-        for dimension reduction. arXiv 1802.03426.
-        Weiszfeld E, Plastria F (2009) On the point for which the sum of the distances to n given
-        points is minimum. Annals of Operations Research 167.
+        EvaluationError if the map has no cells of the species, or the layout no feature of the map,
+        or one in another unit or binned otherwise.
         """
         if species not in self.species:
             raise EvaluationError(
@@ -185,22 +164,16 @@ class ReferenceMap:
         scores = scores_in(self.components, values)
         there = np.flatnonzero(enough(scores))
         places = np.full((len(scores), 2), np.nan)
-        neighbours: list[dict[str, int]] = [{} for _ in scores]
+        counts: dict[int, dict[str, int]] = {}
         if len(there):
             known = np.nan_to_num(scores[there])
             places[there] = self._positions(known)
-            for row, counts in zip(there, self._counts(known, species), strict=True):
-                neighbours[row] = counts
-        return Placed(places[:, 0], places[:, 1], tuple(neighbours))
+            counts = dict(zip(there.tolist(), self._counts(known, species), strict=True))
+        neighbours = tuple(counts.get(row, {}) for row in range(len(scores)))
+        return Placed(places[:, 0], places[:, 1], neighbours)
 
     def save(self, folder: str | Path) -> None:
-        """Keep the map in a folder, written under a temporary name first.
-
-        Raises
-        ------
-        EvaluationError
-            If it cannot be written.
-        """
+        """Keep the map in a folder, written under a temporary name first; or EvaluationError."""
         folder = Path(folder)
         about: _About = {
             "format": MAP_FORMAT,
@@ -301,10 +274,7 @@ class ReferenceMap:
 def load_map(folder: str | Path) -> ReferenceMap:
     """Read a map that `ReferenceMap.save` wrote. Nothing in the file can run code.
 
-    Raises
-    ------
-    EvaluationError
-        If there is none, it is damaged, or of another format.
+    EvaluationError if there is none, it is damaged, or of another format.
     """
     file = Path(folder) / MAP_FILE
     if not file.is_file():
@@ -342,12 +312,12 @@ def neighbour_weights(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def geometric_median(
-    points: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def geometric_median(points: NDArray, weights: NDArray) -> NDArray[np.float64]:
     """Where the weighted sum of distances to some points is least, by Weiszfeld's iteration.
 
-    The points have shape (cells, points, dimensions), the weights, not all 0, (cells, points).
+    The points have shape (cells, points, dimensions), the weights, not all 0, (cells, points). See
+    Weiszfeld and Plastria (2009) On the point for which the sum of the distances to n given points
+    is minimum. Annals of Operations Research 167.
     """
     pull = weights
     for _ in range(_STEPS):

@@ -35,15 +35,10 @@ def separation_table(
     """
     parts = []
     for species, space in spaces.items():
-        here, cells = space.complete, space.cells
+        cells, here = space.cells, space.complete
+        measured = space.scores[here], cells.y[here], cells.donors[here]
         try:
-            part = separation(
-                space.scores[here],
-                cells.y[here],
-                cells.donors[here],
-                permutations=permutations,
-                seed=seed,
-            )
+            part = separation(*measured, permutations=permutations, seed=seed)
         except EvaluationError as error:
             raise EvaluationError(f"{species} cells that have every family: {error}") from error
         parts.append(part.assign(species=species, features=cells.features))
@@ -76,8 +71,6 @@ def separation(
     the permutations. The table has ``metric``, ``a``, ``b``, ``cells``, ``value`` (NaN where a
     class has too few donors for a d′), ``p_value``, ``permutations`` and ``components``.
 
-    References
-    ----------
     Green DM, Swets JA (1966) Signal detection theory and psychophysics.
     Rousseeuw PJ (1987) Silhouettes. J Comput Appl Math 20:53-65.
     Simpson AJ, Fitter MJ (1973) What is the best index of detectability? Psychol Bull 80:481-488.
@@ -121,9 +114,7 @@ def _folds(donors: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int
     return rng.permutation(groups)[which]
 
 
-def _permuted(
-    codes: NDArray[np.intp], donors: NDArray[np.str_], rng: np.random.Generator
-) -> Iterator[NDArray[np.intp]]:
+def _permuted(codes: NDArray, donors: NDArray, rng: np.random.Generator) -> Iterator[NDArray]:
     """Labels exchanged among donors of the same size, and within donors; without end."""
     by_size: dict[int, list[NDArray[np.intp]]] = {}
     for donor in np.unique(donors):
@@ -141,11 +132,7 @@ class _Measures:
     """All measures of many labellings of the same cells."""
 
     def __init__(
-        self,
-        points: NDArray[np.float64],
-        folds: NDArray[np.intp],
-        n_classes: int,
-        pairs: list[tuple[int, int]],
+        self, points: NDArray, folds: NDArray, n_classes: int, pairs: list[tuple[int, int]]
     ):
         self.points = points
         self.rows_of_fold = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
@@ -210,7 +197,5 @@ class _Measures:
             variance = np.where(total > 1, np.maximum(variance, 0.0), np.nan)
             pair = np.arange(len(self.first))
             spread = np.sqrt((variance[self.first, pair] + variance[self.second, pair]) / 2)
-            values: NDArray[np.float64] = (
-                mean[self.first, pair] - mean[self.second, pair]
-            ) / spread
+            values = (mean[self.first, pair] - mean[self.second, pair]) / spread
         return np.where(np.isfinite(values), values, np.nan)

@@ -36,9 +36,7 @@ def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDAr
     return masks
 
 
-def without(
-    X: NDArray[np.floating], layout: Layout, rng: np.random.Generator
-) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
+def without(X: NDArray, layout: Layout, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
     """Cells with features taken away, and their rows; those left with too little are left out."""
     masked = np.where(random_masks(layout, len(X), rng), X, np.nan)
     kept = np.flatnonzero(layout.completeness(masked) >= MINIMUM_COMPLETENESS)

@@ -17,7 +17,6 @@ from crosspatch.models.reference import Reference
 
 #: Fewest cells that are aligned or judged.
 MIN_CELLS = 10
-
 # Chosen on mouse cells and simulated shifts; see benchmarks/adaptation.py.
 _PRIOR_CELLS = 20.0
 _FREEDOM = 10.0
@@ -78,26 +77,9 @@ def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alig
     human, predictions after this were worse than without it (benchmarks/results/adaptation.md).
     The classes of such cells differ each in its own way, or are no longer told apart.
 
-    Parameters
-    ----------
-    X : array, shape (cells, features)
-        In the units of the layout, NaN where missing.
-    reference : Reference
-        Fitted, on a layout of single numbers.
+    The cells, shape (cells, features), are in the units of the reference's layout, which must have
+    single numbers only; what is given back is a copy, NaN where they are NaN.
 
-    Returns
-    -------
-    X : array of float64, shape (cells, features)
-        A copy; NaN where it was NaN.
-    alignment : Alignment
-
-    Raises
-    ------
-    ModelError
-        If the layout has traces, or `X` has another number of features.
-
-    References
-    ----------
     Peel D, McLachlan GJ (2000) Robust mixture modelling using the t distribution. Statistics and
     Computing 10:339-348.
     Saerens M, Latinne P, Decaestecker C (2002) Adjusting the outputs of a classifier to new a
@@ -113,9 +95,7 @@ def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alig
         return X, Alignment(still, (), {}, cells, why)
     shift, error, proportions = _fit(Z, reference)
     found = tuple(_differences(Z, shift, error, reference))
-    shares = {
-        str(name): float(share) for name, share in zip(reference.classes_, proportions, strict=True)
-    }
+    shares = dict(zip(reference.classes_.tolist(), proportions.tolist(), strict=True))
     if not found:
         why = "no feature differs from the reference"
         return X, Alignment(still, found, shares, cells, why)
@@ -151,9 +131,7 @@ def _coordinates(X: NDArray[np.float64], reference: Reference) -> NDArray[np.flo
     return reference.coordinates(np.where(np.isfinite(X), X, np.nan))
 
 
-def _fit(
-    Z: NDArray[np.float64], reference: Reference
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _fit(Z: NDArray, reference: Reference) -> tuple[NDArray, NDArray, NDArray]:
     """Shift and its standard error in coordinates, and class proportions."""
     measured = np.isfinite(Z)
     patterns, which = np.unique(measured[measured.any(axis=1)], axis=0, return_inverse=True)
@@ -202,10 +180,7 @@ def _precision(covariance: NDArray[np.float64], pattern: NDArray[np.bool_]) -> N
 
 
 def _differences(
-    Z: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    error: NDArray[np.float64],
-    reference: Reference,
+    Z: NDArray, shift: NDArray, error: NDArray, reference: Reference
 ) -> list[Difference]:
     from scipy.special import ndtr  # not for single cells
 

@@ -45,9 +45,5 @@ def build_spca_forest(layout: Layout, random_state: int | None = None) -> Pipeli
     """Sparse PCA by family, then a class-balanced random forest: the published baseline."""
     vectors = layout.name in VECTOR_LAYOUTS  # the published table leaves psth out
     components = SparsePCASettings(families=GOUWENS_2020, listed_only=vectors)
-    return Pipeline(
-        [
-            ("components", FamilySparsePCA(layout, components)),
-            ("forest", build_forest(random_state)),
-        ]
-    )
+    forest = build_forest(random_state)
+    return Pipeline([("components", FamilySparsePCA(layout, components)), ("forest", forest)])

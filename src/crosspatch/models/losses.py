@@ -33,11 +33,8 @@ class ArcFaceHead(nn.Module):
         sine = (1.0 - cosine.square()).clamp(min=1e-9).sqrt()
         with_margin = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         # Past π − margin the cosine would rise again; the paper's linear continuation is used.
-        with_margin = torch.where(
-            cosine > -math.cos(self.margin),
-            with_margin,
-            cosine - self.margin * math.sin(self.margin),
-        )
+        linear = cosine - self.margin * math.sin(self.margin)
+        with_margin = torch.where(cosine > -math.cos(self.margin), with_margin, linear)
         true = functional.one_hot(y, cosine.shape[1]).bool()
         return self.scale * torch.where(true, with_margin, cosine)
 

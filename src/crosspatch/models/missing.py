@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 
 def over_rows(
-    statistic: Callable[..., NDArray[np.float64]],
-    values: NDArray[np.float64],
-    otherwise: float = np.nan,
+    statistic: Callable[..., NDArray], values: NDArray, otherwise: float = np.nan
 ) -> NDArray[np.float64]:
     """A statistic such as `numpy.nanmean` over rows; `otherwise` where no row has a value.
 

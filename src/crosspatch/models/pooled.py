@@ -11,7 +11,9 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.boosting import build_boosting
 from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, require_same_classes
+from crosspatch.models.kernel import build_logistic
 from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import inner_folds
 
@@ -46,13 +48,7 @@ class PooledClassifier(ProbabilisticClassifier):
         groups_source: MaybeArray = None,
         unlabelled: MaybeArray = None,
     ) -> PooledClassifier:
-        """Choose the weight and fit; donors of the source are not used.
-
-        Raises
-        ------
-        ModelError
-            If source and target have other classes.
-        """
+        """Choose the weight and fit; donors of the source are not used."""
         X, y, y_source = np.asarray(X, dtype=np.float64), np.asarray(y), np.asarray(y_source)
         require_same_classes(y, y_source)
         source = SequenceInputs(self.layout).fit(X_source).standardised(X_source)
@@ -96,6 +92,18 @@ class PooledClassifier(ProbabilisticClassifier):
         weights = np.concatenate([weight * _balanced(y), _balanced(y_source)])
         cells, classes = np.vstack([X, X_source]), np.concatenate([y, y_source])
         return model.fit(cells, classes, **{f"{step}sample_weight": weights})
+
+
+def build_boosting_pooled(layout: Layout, random_state: int | None) -> PooledClassifier:
+    """Boosted trees with one weight: thousands of mouse cells make inner folds ten times longer."""
+    unweighted = build_boosting(random_state, class_weight=None)
+    return PooledClassifier(unweighted, layout, weights=(10.0,), random_state=random_state)
+
+
+def build_logistic_pooled(layout: Layout, random_state: int | None) -> PooledClassifier:
+    """Logistic regression, its weight chosen on inner folds."""
+    unweighted = build_logistic(layout, random_state, class_weight=None)
+    return PooledClassifier(unweighted, layout, random_state=random_state)
 
 
 def _balanced(y: NDArray) -> NDArray[np.float64]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.boosting import BoostingSettings, build_boosting
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -38,7 +37,7 @@ class ModelEntry:
     settings: tuple[tuple[str, Builder], ...] = ()
 
 
-def _made_by(place: str, *takes: str) -> Builder:
+def _made_by(place: str, *takes: str, **settings: bool | float) -> Builder:
     """What is at this place in the room, given some of ``layout``, ``random_state``, ``device``.
 
     torch and others take seconds: they are imported when a model is built, not when models are
@@ -49,77 +48,45 @@ def _made_by(place: str, *takes: str) -> Builder:
     def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
         given = {"layout": layout, "random_state": seed, "device": device}
         make = getattr(import_module(f"crosspatch.models.{module}"), name)
-        return make(**{parameter: given[parameter] for parameter in takes})
+        return make(**{parameter: given[parameter] for parameter in takes}, **settings)
 
     return build
 
 
 _SEEDED = ("layout", "random_state")
-_forest = _made_by("forest.build_forest", "random_state")
 _spca_forest = _made_by("forest.build_spca_forest", *_SEEDED)
+_forest = _made_by("forest.build_forest", "random_state")
+_boosting = partial(_made_by, "boosting.build_boosting", "random_state")
 _logistic = _made_by("kernel.build_logistic", *_SEEDED)
 _svm = _made_by("kernel.CalibratedSVC", *_SEEDED)
+_sequence = partial(_made_by, "sequence_classifier.build_sequence", *_SEEDED, "device")
+_smote, _arcface = _sequence(oversample=True), _sequence(oversample=True, arcface=True)
 _finetune = _made_by("transfer.FinetuneClassifier", *_SEEDED, "device")
 _joint = _made_by("transfer.JointClassifier", *_SEEDED, "device")
-
-
-def _boosting(settings: BoostingSettings) -> Builder:
-    return lambda layout, seed, device: build_boosting(seed, settings)
-
-
-def _vote(settings: BoostingSettings) -> Builder:
-    def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-        from sklearn.ensemble import VotingClassifier
-
-        members = [
-            ("boosting", build_boosting(seed, settings)),
-            ("logistic", _logistic(layout, seed, device)),
-        ]
-        return VotingClassifier(members, voting="soft")
-
-    return build
-
+_pooled_trees = _made_by("pooled.build_boosting_pooled", *_SEEDED)
+_pooled_logistic = _made_by("pooled.build_logistic_pooled", *_SEEDED)
 
 #: LightGBM's own settings, and a slower learner with smaller trees (docs/choices.md).
-_BOOSTING_SETTINGS = {
-    "31 leaves": BoostingSettings(),
-    "15 leaves": BoostingSettings(trees=200, learning_rate=0.05, leaves=15, min_cells_in_leaf=40),
+_BOOSTING_SETTINGS: dict[str, dict[str, float]] = {
+    "31 leaves": {},
+    "15 leaves": {
+        "n_estimators": 200,
+        "learning_rate": 0.05,
+        "num_leaves": 15,
+        "min_child_samples": 40,
+    },
 }
 
 
-def _sequence(
-    *, attention: bool = True, oversample: bool = False, arcface: bool = False
-) -> Builder:
+def _vote(**settings: float) -> Builder:
     def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-        from crosspatch.models.sequence import SequenceSettings
-        from crosspatch.models.sequence_classifier import SequenceClassifier
+        from sklearn.ensemble import VotingClassifier
 
-        return SequenceClassifier(
-            layout,
-            network=SequenceSettings(attention=attention),
-            oversample=oversample,
-            arcface=arcface,
-            random_state=seed,
-            device=device,
-        )
+        members = {"boosting": _boosting(**settings), "logistic": _logistic}
+        built = [(name, member(layout, seed, device)) for name, member in members.items()]
+        return VotingClassifier(built, voting="soft")
 
     return build
-
-
-def _boosting_pooled(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.pooled import PooledClassifier
-
-    unweighted = build_boosting(seed, BoostingSettings(class_weight=None))
-    # One weight, not a choice: inner folds on thousands of mouse cells would take ten times longer.
-    return PooledClassifier(unweighted, layout, weights=(10.0,), random_state=seed)
-
-
-def _logistic_pooled(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.kernel import build_logistic
-    from crosspatch.models.pooled import PooledClassifier
-
-    unweighted = build_logistic(layout, seed, class_weight=None)
-    return PooledClassifier(unweighted, layout, random_state=seed)
 
 
 def _ensemble(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
@@ -130,9 +97,9 @@ def _ensemble(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     return SoftVote(built, random_state=seed)
 
 
-def _with_settings(name: str, about: str, of: Callable[[BoostingSettings], Builder]) -> ModelEntry:
+def _with_settings(name: str, about: str, of: Callable[..., Builder]) -> ModelEntry:
     """A model with the boosting settings to choose from; it has the first unless it chooses."""
-    choices = tuple((setting, of(given)) for setting, given in _BOOSTING_SETTINGS.items())
+    choices = tuple((setting, of(**given)) for setting, given in _BOOSTING_SETTINGS.items())
     return ModelEntry(name, about, choices[0][1], settings=choices)
 
 
@@ -150,23 +117,15 @@ _MODELS = {
         ModelEntry("svm", "support vector machine, radial kernel", _svm),
         _network("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),
         _network("bilstm-attention", "BiLSTM with attention", _sequence()),
-        _network(
-            "bilstm-attention-smote", "BiLSTM with attention, SMOTE", _sequence(oversample=True)
-        ),
-        _network(
-            "arcface",
-            "BiLSTM with attention, SMOTE, ArcFace",
-            _sequence(oversample=True, arcface=True),
-        ),
+        _network("bilstm-attention-smote", "BiLSTM with attention, SMOTE", _smote),
+        _network("arcface", "BiLSTM with attention, SMOTE, ArcFace", _arcface),
         _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune),
         _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
         _pooled(
-            "boosting-pooled",
-            "gradient-boosted trees on mouse and human together",
-            _boosting_pooled,
+            "boosting-pooled", "gradient-boosted trees on mouse and human together", _pooled_trees
         ),
         _pooled(
-            "logistic-pooled", "logistic regression on mouse and human together", _logistic_pooled
+            "logistic-pooled", "logistic regression on mouse and human together", _pooled_logistic
         ),
         _with_settings("vote", "equal vote of boosting and logistic regression", _vote),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
@@ -196,10 +155,7 @@ def build_calibrated(
 
     # Copies cost time: networks and traces get by with fewer.
     copies = 2 if entry.uses_device or layout.traces else 6
+    taught = partial(FamilyDropout, layout=layout, copies=copies, random_state=seed)
     builders = entry.settings or (("default", entry.build),)
-    candidates = []
-    for name, build in builders:
-        model = build(layout, seed, device)
-        taught = FamilyDropout(model, layout, copies=copies, random_state=seed)
-        candidates.append((name, taught))
+    candidates = [(name, taught(build(layout, seed, device))) for name, build in builders]
     return CalibratedClassifier(candidates, layout, random_state=seed, jobs=jobs)

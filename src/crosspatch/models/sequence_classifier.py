@@ -113,10 +113,9 @@ class SequenceClassifierBase(ProbabilisticClassifier):
         super().__setstate__(dict(state))
         if "network_" in state:
             self.device = "cpu"
-            self.network_ = self._with_new_head(self._encoder())
+            self.network_ = self._with_new_head(self._encoder()).eval()
             weights = {name: torch.as_tensor(v) for name, v in state["network_"].items()}
             self.network_.load_state_dict(weights)
-            self.network_.eval()
         if "log_prior_" in state:
             self.log_prior_ = torch.as_tensor(state["log_prior_"])
 
@@ -136,6 +135,28 @@ class SequenceClassifierBase(ProbabilisticClassifier):
         if len(self.classes_) < 2:
             raise ModelError(f"a classifier needs two classes, there is only {self.classes_}")
         return codes.astype(np.int64)
+
+    def _prepared(
+        self,
+        X: ArrayLike,
+        codes: NDArray,
+        groups: MaybeArray,
+        fraction: float,
+        unlabelled: MaybeArray,
+    ) -> Prepared:
+        """Split off validation cells, fit the inputs on the rest, and lay both out.
+
+        Where cells without labels are given, the inputs are fitted on them.
+        """
+        X = check_width(X, self.layout)
+        chosen, held = validation_split(codes, groups, fraction, self.random_state)
+        inputs = SequenceInputs(self.layout).fit(X[chosen] if unlabelled is None else unlabelled)
+        train, validation = (
+            on_device(*inputs.sequences(X[rows]), codes[rows], self.device)
+            for rows in (chosen, held)
+        )
+        counts = torch.bincount(train.y, minlength=int(codes.max()) + 1)
+        return Prepared(inputs, train, validation, counts)
 
     def _encoder(self) -> FamilyEncoder:
         widths = [len(columns) for columns in self.layout.columns.values()]
@@ -181,7 +202,7 @@ class SequenceClassifier(SequenceClassifierBase):
         """Train; part of the cells is held back for early stopping."""
         with self._seeded() as generator:
             codes = self._encode(y)
-            data = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
+            data = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
             network = self._with_new_head(self._encoder())
             self.log_prior_ = torch.log(data.counts / data.counts.sum())
@@ -217,6 +238,11 @@ class SequenceClassifier(SequenceClassifierBase):
         return logits + self.prior_strength * self.log_prior_ if self.arcface else logits
 
 
+def build_sequence(layout: Layout, attention: bool = True, **how: Any) -> SequenceClassifier:
+    """The classifier with or without attention; the rest is as it takes it."""
+    return SequenceClassifier(layout, network=SequenceSettings(attention=attention), **how)
+
+
 def check_width(X: ArrayLike, layout: Layout) -> NDArray[np.float64]:
     """The array if it has the layout's columns; else a ModelError."""
     X = np.asarray(X, dtype=np.float64)
@@ -228,40 +254,12 @@ def check_width(X: ArrayLike, layout: Layout) -> NDArray[np.float64]:
     return X
 
 
-def prepare(
-    model: SequenceClassifierBase,
-    X: ArrayLike,
-    codes: NDArray[np.int64],
-    groups: ArrayLike | None,
-    fraction: float,
-    unlabelled: ArrayLike | None = None,
-) -> Prepared:
-    """Split off validation cells, fit the inputs on the rest, and lay both out.
-
-    Where cells without labels are given, the inputs are fitted on them.
-    """
-    X = check_width(X, model.layout)
-    chosen, held = validation_split(codes, groups, fraction, model.random_state)
-    inputs = SequenceInputs(model.layout).fit(X[chosen] if unlabelled is None else unlabelled)
-    parts = [
-        on_device(*inputs.sequences(X[rows]), codes[rows], model.device) for rows in (chosen, held)
-    ]
-    counts = torch.bincount(parts[0].y, minlength=int(codes.max()) + 1)
-    return Prepared(inputs, parts[0], parts[1], counts)
-
-
 def on_device(
-    values: NDArray[np.float32],
-    present: NDArray[np.bool_],
-    codes: NDArray,
-    device: str | torch.device,
+    values: NDArray, present: NDArray, codes: NDArray, device: str | torch.device
 ) -> TrainingCells:
     """Turn arrays into tensors on a device."""
-    return TrainingCells(
-        torch.from_numpy(values).to(device),
-        torch.from_numpy(present).to(device),
-        torch.from_numpy(np.asarray(codes, dtype=np.int64)).to(device),
-    )
+    parts = values, present, np.asarray(codes, dtype=np.int64)
+    return TrainingCells(*(torch.from_numpy(part).to(device) for part in parts))
 
 
 def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells:

@@ -72,10 +72,8 @@ class SparsePCA(TransformerMixin, BaseEstimator):
                 f"{n_components} components"
             )
         self.mean_ = data.mean(axis=0)
-        self.scale_ = np.ones(data.shape[1])
-        if self.scale:
-            deviation = data.std(axis=0)
-            self.scale_[deviation > 0] = deviation[deviation > 0]
+        deviation = data.std(axis=0)
+        self.scale_ = np.where((deviation > 0) & self.scale, deviation, 1.0)
         data = (data - self.mean_) / self.scale_
         gram = data.T @ data
         total = float(np.trace(gram))

@@ -25,7 +25,6 @@ from crosspatch.models.sequence_classifier import (
     check_width,
     cross_entropy,
     macro_f1,
-    prepare,
 )
 from crosspatch.models.sequence_inputs import SequenceInputs
 
@@ -70,16 +69,11 @@ class TransferClassifier(SequenceClassifierBase):
         """Train on both species; each is standardised by its own training cells.
 
         A network from `pretrain` can be used again, in place of training it on the source.
-
-        Raises
-        ------
-        ModelError
-            If the source lacks a class of the target or has others.
         """
         with self._seeded() as generator:
             codes = self._encode(y)
             source = self._source(X_source, y_source, groups_source)
-            target = prepare(self, X, codes, groups, self.validation_fraction, unlabelled)
+            target = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
             encoder = self._encoder()
             self.history_: dict[str, list[Epoch]] = {}
             self.network_ = self._train(_Start(encoder, target, source, generator, pretrained))
@@ -93,7 +87,7 @@ class TransferClassifier(SequenceClassifierBase):
         y = np.asarray(y)
         require_same_classes(self.classes_, y)
         codes = np.searchsorted(self.classes_, y).astype(np.int64)
-        return prepare(self, X, codes, groups, SOURCE_VALIDATION_FRACTION)
+        return self._prepared(X, codes, groups, SOURCE_VALIDATION_FRACTION, None)
 
     def _settings(self, learning_rate: float, **changes: int) -> TrainingSettings:
         settings = self.training or TrainingSettings()
@@ -185,28 +179,23 @@ class JointClassifier(TransferClassifier):
             raise ModelError("joint training cannot start from a pretrained network")
         network, other = self._with_new_head(encoder), self._with_new_head(encoder)
         both = torch.nn.ModuleDict({"target": network, "source": other})
+        sizes = len(target.train.y), len(source.train.y)
         weights = inverse_frequency(target.counts), inverse_frequency(source.counts)
         settings = self._settings(5e-4)
 
         def loss(pair: tuple[Tensor, Tensor]) -> Tensor:
             ours, theirs = target.train[pair[0]], source.train[pair[1]]
             # One pass through the encoder for both is faster than two.
-            encoding = encoder(
-                torch.cat([ours.values, theirs.values]), torch.cat([ours.present, theirs.present])
-            )[0]
-            on_target = functional.cross_entropy(
-                network.head(encoding[: len(ours.y)]), ours.y, weight=weights[0]
-            )
-            on_source = functional.cross_entropy(
-                other.head(encoding[len(ours.y) :]), theirs.y, weight=weights[1]
-            )
+            values = torch.cat([ours.values, theirs.values])
+            encoding = encoder(values, torch.cat([ours.present, theirs.present]))[0]
+            logits = network.head(encoding[: len(ours.y)]), other.head(encoding[len(ours.y) :])
+            on_target = functional.cross_entropy(logits[0], ours.y, weight=weights[0])
+            on_source = functional.cross_entropy(logits[1], theirs.y, weight=weights[1])
             return on_target + 0.5 * on_source
 
         self.history_["joint"] = train_network(
             both,
-            batches=lambda: _pairs(
-                len(target.train.y), len(source.train.y), settings.batch_size, generator
-            ),
+            batches=lambda: _pairs(*sizes, settings.batch_size, generator),
             loss=loss,
             score=lambda: macro_f1(network, target.validation),
             settings=settings,

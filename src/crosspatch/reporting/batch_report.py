@@ -33,6 +33,7 @@ from crosspatch.reporting.page import (
     write_page,
 )
 from crosspatch.reporting.report import citation
+from crosspatch.reporting.source_blocks import paragraph
 from crosspatch.reporting.verdict_figure import NO_CLASS, Group, groups_of, verdicts_figure
 from crosspatch.telling import Progress
 
@@ -50,6 +51,8 @@ _MOST_BYTES = 12_000_000
 _SHORT, _NOTE = 40, 800
 # Notes in a picture, which breaks them into lines and cuts them itself.
 _LONG_NOTE = 2_000
+# Columns of the table of cells that are text.
+_ANSWER = ("cell", "species", "subclass", "90 % set", "verdict")
 
 
 def write_batch_report(
@@ -69,31 +72,11 @@ def write_batch_report(
     the cells (the first `MOST_ROWS`), what could not be read, what was said on the way, a picture
     of each cell that was explained, and what to cite. All text from a user's files is escaped.
 
-    Parameters
-    ----------
-    prediction : Prediction
-    file : Path
-        ``.html``; its folder is made if it is not there.
-    explanations : sequence of CellExplanation
-        From `crosspatch.prediction.explained.explain_cells`, of the same cells. Their recordings
-        are opened again.
-    messages : sequence of str
-        What was said while cells were read and judged.
-    failed : mapping
-        Inputs that could not be read, and why; messages that say the same are left out.
-    title : str
-    when : datetime, optional
-        When the cells were predicted.
-    progress : callable, optional
-        Told how many figures are done, of how many.
-
-    Raises
-    ------
-    CrosspatchError
-        If it cannot be written.
+    The explanations are of the same cells; their recordings are opened again. `messages` were said
+    while cells were read and judged; those that say why an input `failed` are left out. `when` is
+    when the cells were predicted. A CrosspatchError if the file cannot be written.
     """
-    cells = prediction.cells
-    header = prediction.header
+    cells, header = prediction.cells, prediction.header
     # A recording that was not read has nothing to be drawn.
     drawn = [each for each in explanations if each.cell.unread is None]
     pages = {_key(each.cell): f"cell-{k}" for k, each in enumerate(drawn, 1)}
@@ -160,21 +143,12 @@ def _about(
     )
     known = cells["species_known"].astype(bool)
     if not known.all():
-        yield Paragraph(
-            say(
-                "The species of {cells} is not known. Each was judged by the model of every "
-                "species that was given, and has a row for each, marked as assumed; at most one of "
-                "them can be right.",
-                cells=_count(cells.loc[~known, "cell_id"].nunique(), "cell"),
-            ),
-            "warning",
-        )
+        unknown = _count(cells.loc[~known, "cell_id"].nunique(), "cell")
+        yield paragraph("species_unknown", "warning", cells=unknown)
     if header.get("models"):
         yield _models(header)
     if header.get("parameters", {}).get("adapt"):
-        yield Paragraph(
-            "Each batch was aligned to the reference before it was judged (adapt).", "warning"
-        )
+        yield paragraph("adapted", "warning")
 
 
 def _sources(cells: pd.DataFrame) -> list[Content]:
@@ -236,7 +210,6 @@ def _banner(cells: pd.DataFrame, header: Settings) -> str:
 
 
 def _verdicts(cells: pd.DataFrame, header: Settings) -> Iterator[Block]:
-    by_class = header.get("parameters", {}).get("sets") == "by-class"
     found = cells["verdict"].value_counts()
     yield TableBlock(
         "What the verdicts mean, and how many rows have each",
@@ -244,14 +217,8 @@ def _verdicts(cells: pd.DataFrame, header: Settings) -> Iterator[Block]:
         [(name, f"{found.get(name, 0):,}", name.meaning) for name in Verdict],
         last_text=True,
     )
-    yield Paragraph(
-        "Sets by class: of the cells of every subclass, 90 % have theirs in the set, whatever else "
-        "was recorded."
-        if by_class
-        else "90 % is over all cells: nine of ten cells like those of the reference have their "
-        "subclass in the set. Of a rare subclass it can be fewer; sets by class (option 'sets') "
-        "cover each."
-    )
+    by_class = header.get("parameters", {}).get("sets") == "by-class"
+    yield paragraph("sets_by_class" if by_class else "sets_over_all")
     if len(cells):
         classes = {str(m["species"]): list(m["classes"]) for m in header.get("models", ())}
         yield from _counts(cells, groups_of(cells, classes))
@@ -302,11 +269,8 @@ def _cells(prediction: Prediction, pages: Mapping[tuple[str, str], str]) -> Iter
         return
     shown, first = cells.head(MOST_ROWS), list(prediction.first(MOST_ROWS))
     if len(shown) < len(cells):
-        yield Paragraph(
-            f"ONLY THE FIRST {len(shown):,} OF {len(cells):,} ROWS ARE SHOWN. The file that "
-            "predictions are written to has all; counts above are of all.",
-            "warning",
-        )
+        counts = {"shown": f"{len(shown):,}", "all": f"{len(cells):,}"}
+        yield paragraph("first_rows", "warning", **counts)
     bracketed = (
         " A subclass in brackets is what the model's answer would be of a cell outside the "
         "reference."
@@ -322,18 +286,9 @@ def _cells(prediction: Prediction, pages: Mapping[tuple[str, str], str]) -> Iter
         f"The first {len(shown):,} of {len(cells):,} rows; {rest:,} are left out"
         if rest
         else f"All {_count(len(cells), 'row')}",
-        (
-            "cell",
-            "species",
-            "subclass",
-            "90 % set",
-            "verdict",
-            "probability",
-            "p reference",
-            "measured",
-        ),
+        (*_ANSWER, "probability", "p reference", "measured"),
         [_cell_row(each, pages) for each in first],
-        texts=5,
+        texts=len(_ANSWER),
         notes=[_noted(each) for each in first],
     )
 
@@ -363,11 +318,10 @@ def _cell_row(cell: PredictedCell, pages: Mapping[tuple[str, str], str]) -> list
 def _noted(cell: PredictedCell) -> Content:
     """What is wrong with a cell, and notes."""
     quality, notes = clean(cell.quality, _NOTE), clean(cell.text, _NOTE)
-    parts: list[Content] = []
+    parts: list[Content] = [notes] if notes else []
     if quality:
-        parts.append(say("<strong>Fails quality control:</strong> {quality}", quality=quality))
-    if notes:
-        parts.append(notes)
+        fails = say("<strong>Fails quality control:</strong> {quality}", quality=quality)
+        parts.insert(0, fails)
     return say("<bdi>{parts}</bdi>", parts=Markup("; ").join(parts)) if parts else ""
 
 
@@ -439,11 +393,7 @@ def _explained(cells: pd.DataFrame, explanations: Sequence[CellExplanation]) -> 
     n = len({str(each.cell.cell_id) for each in explanations})
     of = cells["cell_id"].nunique()
     which = "All cells" if n == of else f"{n:,} of {_count(of, 'cell')}"
-    yield Paragraph(
-        f"{which}, each with what was "
-        "recorded, what each family of features spoke for and against, and where the cell lies "
-        "among the reference."
-    )
+    yield paragraph("explained", which=which)
     for number, each in enumerate(explanations, 1):
         yield _picture(f"cell-{number}", each)
 

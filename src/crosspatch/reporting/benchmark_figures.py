@@ -78,9 +78,14 @@ def best_model(comparisons: pd.DataFrame) -> str:
     return str(gained.sub(lost, fill_value=0).idxmax())
 
 
+def pairs_with(comparisons: pd.DataFrame, model: str) -> pd.DataFrame:
+    """The comparisons in which a model takes part."""
+    return comparisons[(comparisons["model_a"] == model) | (comparisons["model_b"] == model)]
+
+
 def against(comparisons: pd.DataFrame, model: str) -> pd.DataFrame:
     """Every other model minus this one: the rows that have it, turned round where need be."""
-    ours = comparisons[(comparisons["model_a"] == model) | (comparisons["model_b"] == model)]
+    ours = pairs_with(comparisons, model)
     other = ours["model_a"].where(ours["model_b"] == model, ours["model_b"])
     sign = np.where(ours["model_b"] == model, 1.0, -1.0)
     ends = np.sort(ours[["ci_low", "ci_high"]].to_numpy() * sign[:, None], axis=1)
@@ -115,10 +120,7 @@ def differences_figure(comparisons: pd.DataFrame, width: float = WIDE) -> Figure
 def gain_figure(
     comparisons: pd.DataFrame, with_mouse: Iterable[str], width: float = WIDE
 ) -> Figure:
-    """What models that learn from mouse gain over those that do not, with 95 % intervals.
-
-    The comparisons are of one task.
-    """
+    """What models that learn from mouse gain over others in one task, with 95 % intervals."""
     theirs = list(with_mouse)
     panels = []
     for model in theirs:

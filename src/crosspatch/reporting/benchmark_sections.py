@@ -1,8 +1,4 @@
-"""Sections of a report on a benchmark: cohorts, scores, differences, confusion, calibration.
-
-Longer than 400 lines: there is one for each kind of table that a benchmark writes, with what it
-says in words.
-"""
+"""Sections of a report on a benchmark: cohorts, scores, differences, confusion, calibration."""
 
 from __future__ import annotations
 
@@ -25,30 +21,11 @@ from crosspatch.reporting.numbers import (
     first_by,
     say,
 )
-from crosspatch.reporting.page import (
-    Block,
-    Heading,
-    Paragraph,
-    Picture,
-    TableBlock,
-    picture_telling,
-)
-
-#: Tasks in words.
-TASK_WORDS = {
-    "mouse": "mouse cells",
-    "human": "human cells",
-    "transfer": "human cells, with mouse cells to learn from",
-}
+from crosspatch.reporting.page import Block, Heading, TableBlock
+from crosspatch.reporting.source_blocks import paragraph, source_picture, source_table, wording
 
 # Panels of a figure that still fits a page.
 _MOST_PANELS = 9
-
-_ORIENTATION = (
-    "Published: arXiv 2603.11000, on other cells (after its own quality control of recordings) "
-    "and other features, with folds that ignore the donor; for orientation, not a like-for-like "
-    "comparison."
-)
 
 
 def cohorts_blocks(sources: Sequence[ResultSource]) -> Iterator[Block]:
@@ -74,50 +51,27 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
         f"Of {species} cells most are {first_by(part, 'cells')['name']}."
         for species, part in table[table["group"] == "subclass"].groupby("species", sort=False)
     )
-    yield picture_telling(
-        largest,
-        f"cohorts_{source.name}" if number > 1 else "cohorts",
-        partial(figures.cohorts_figure, table),
-        "Bars: cells by group, for each species.",
-        "Cells by subclass and by what is known of the tissue, and the share of cells without "
-        "each family of features.",
-    )
+    draw = partial(figures.cohorts_figure, table)
+    yield source_picture(source, "cohorts", draw, name="cohorts" * (number == 1), told=largest)
     for (species, group), part in table.groupby(["species", "group"], sort=False):
-        if group in _COHORT_TABLES:
-            yield TableBlock(
-                _COHORT_TABLES[str(group)].format(species=str(species).capitalize()),
-                ("Family" if group == "missing family" else "Name", "Cells", "Donors", "Share"),
-                [
-                    (
-                        row.cell("name"),
-                        *(row.cell(column, "count") for column in ("cells", "donors")),
-                        row.cell("share"),
-                    )
-                    for row in source.rows("cohorts", part)
-                ],
+        if group in ("subclass", "condition", "disease", "missing family"):
+            yield source_table(
+                source,
+                "cohorts",
+                part,
                 folded=group != "subclass",
+                species=str(species).capitalize(),
+                group=wording("group", group),
+                name="Family" if group == "missing family" else "Name",
             )
 
 
-_COHORT_TABLES = {
-    "subclass": "{species} cells by subclass",
-    "condition": "{species} cells by condition of the slice",
-    "disease": "{species} cells by disease of the donor",
-    "missing family": "{species} cells in which a family is missing",
-}
-
-
 def _from_settings(source: ResultSource, species: str) -> TableBlock:
+    path = ("cohorts", species, "subclasses")
     there = source.settings["cohorts"][species]["subclasses"]
-    return TableBlock(
-        f"{species.capitalize()} cells by subclass",
-        ("Subclass", "Cells"),
-        [
-            (name, Setting(source, ("cohorts", species, "subclasses", name)))
-            for name in load_taxonomy().subclasses
-            if name in there
-        ],
-    )
+    names = [name for name in load_taxonomy().subclasses if name in there]
+    rows = [(name, Setting(source, (*path, name))) for name in names]
+    return TableBlock(f"{species.capitalize()} cells by subclass", ("Subclass", "Cells"), rows)
 
 
 def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
@@ -129,15 +83,13 @@ def _left_out(source: ResultSource, species: str) -> Iterator[Block]:
         for key, count in source.settings["cohorts"][species].get("dropped", {}).items()
         if count
     ]
-    yield Paragraph(
-        say(
-            "{species}: {cells} cells of {donors} donors ({dataset}); left out: {reasons}.",
-            species=species.capitalize(),
-            cells=setting("cells"),
-            donors=setting("donors"),
-            dataset=setting("dataset"),
-            reasons=enumerated(reasons) if reasons else "none",
-        )
+    yield paragraph(
+        "left_out",
+        species=species.capitalize(),
+        cells=setting("cells"),
+        donors=setting("donors"),
+        dataset=setting("dataset"),
+        reasons=enumerated(reasons) if reasons else "none",
     )
 
 
@@ -145,87 +97,33 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
     """Scores beside the published ones, and paired differences."""
     summary = source.table("summary")
     best = best_by_task(source)
-    names = enumerated(
-        [say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()]
-    )
-    yield Picture(
-        f"scores_{source.name}",
-        partial(figures.scores_figure, summary),
-        f"Dots: macro-F1 of every model, a panel a task. Highest: {names.striptags()}.",
-        say(
-            "Macro-F1 of every model on cells it has not seen, mean and SD over runs. Highest: "
-            "{names}.",
-            names=names,
-        ),
-    )
-    yield from _scores(source, summary)
+    found = [say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()]
+    names = enumerated(found)
+    yield source_picture(source, "scores", partial(figures.scores_figure, summary), names=names)
+    published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
+    unknown = () if published else ("published_macro_f1", "published_accuracy")
+    yield source_table(source, "scores", without=unknown)
+    if published:
+        yield paragraph("orientation")
     if len(source.table("comparisons")):
         yield from _compared(source, " ".join(_tied_in_words(source, task) for task in best))
 
 
-def _scores(source: ResultSource, summary: pd.DataFrame) -> Iterator[Block]:
-    published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
-    balanced = "balanced_accuracy_mean" in summary
-    there = ["published"] if published else []
-    rows: list[list[Content]] = [
-        [
-            *row.cells("task", "model"),
-            row.spread("macro_f1"),
-            *(row.cell(f"{name}_macro_f1") for name in there),
-            row.spread("accuracy"),
-            *(row.cell(f"{name}_accuracy") for name in there),
-            row.spread("balanced_accuracy") if balanced else "–",
-            row.cell("runs", "count"),
-        ]
-        for row in source.rows("summary")
-    ]
-    header = ["Task", "Model", "Macro-F1", *there, "Accuracy", *there, "Balanced accuracy", "Runs"]
-    yield TableBlock("Scores, mean ± SD over runs", header, rows, texts=2)
-    if published:
-        yield Paragraph(_ORIENTATION)
-
-
 def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
     comparisons = source.table("comparisons")
-    yield picture_telling(
-        tied,
-        f"differences_{source.name}",
-        partial(figures.differences_figure, comparisons),
-        "Dots with intervals: paired differences in macro-F1 between models, a panel a task.",
-        "Differences in macro-F1 on the same folds, with intervals of 95 % confidence. Filled: "
-        "the interval has no zero in it, so the difference is hardly chance.",
-    )
+    draw = partial(figures.differences_figure, comparisons)
+    yield source_picture(source, "differences", draw, told=tied)
     several = len(comparisons) > figures.MOST_PAIRS
     if several:
-        chosen = []
-        for _, part in comparisons.groupby("task", sort=False):
-            best = figures.best_model(part)
-            with_best = part[(part["model_a"] == best) | (part["model_b"] == best)]
-            chosen += source.rows("comparisons", with_best)
-        yield _differences("Paired differences with the best model of each task", chosen)
+        with_best = [
+            figures.pairs_with(part, figures.best_model(part))
+            for _, part in comparisons.groupby("task", sort=False)
+        ]
+        caption = "Paired differences with the best model of each task"
+        yield source_table(source, "differences", pd.concat(with_best), caption=caption)
     caption = "All paired differences" if several else "Paired differences"
-    yield _differences(caption, source.rows("comparisons"), folded=several)
-    yield Paragraph(
-        "Corrected resampled t-test (Nadeau and Bengio), which allows for training sets that "
-        "overlap. The p-values are not corrected for the number of pairs."
-    )
-
-
-def _differences(caption: str, rows: Iterable[TableRow], *, folded: bool = False) -> TableBlock:
-    return TableBlock(
-        caption,
-        ("Task", "Difference", "Macro-F1", "95 % interval", "p"),
-        [
-            (
-                row.name("task"),
-                f"{row.name('model_a')} − {row.name('model_b')}",
-                *row.tested("delta_macro_f1"),
-            )
-            for row in rows
-        ],
-        texts=2,
-        folded=folded,
-    )
+    yield source_table(source, "differences", folded=several, caption=caption)
+    yield paragraph("paired")
 
 
 def best_by_task(source: ResultSource) -> dict[str, TableRow]:
@@ -267,17 +165,15 @@ def confusion_blocks(source: ResultSource) -> Iterator[Block]:
         for first in range(0, len(models), _MOST_PANELS):
             chosen = models[first : first + _MOST_PANELS]
             here = part[part["model"].isin(chosen)]
-            yield picture_telling(
-                _confused(here),
-                f"confusion_{task}_{source.name}" + (f"_from_{chosen[0]}" if first else ""),
+            yield source_picture(
+                source,
+                "confusion",
                 partial(figures.confusion_figure, here),
-                f"Matrices of true against predicted subclass, task {task}, one a model: "
-                f"{enumerated(chosen)}.",
-                say(
-                    "Where the cells of each subclass end up ({task}): share of the row, and below "
-                    "it cells a run.",
-                    task=TASK_WORDS.get(str(task), str(task)),
-                ),
+                name=f"confusion_{task}_{source.name}" + (f"_from_{chosen[0]}" if first else ""),
+                told=_confused(here),
+                task=str(task),
+                models=enumerated(chosen),
+                cells=wording("task", task),
             )
 
 
@@ -303,23 +199,14 @@ def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
         f"In task {task}, {scores.loc[row.number].idxmin()} is hardest for {row.name('model')}."
         for task, row in best_by_task(source).items()
     )
-    yield picture_telling(
-        hardest,
-        f"f1_by_subclass_{source.name}",
-        partial(figures.class_f1_figure, summary),
-        "Dots: F1 by model, a panel a subclass and task.",
-        "F1 of each subclass by model, mean and SD over runs.",
-    )
-    yield TableBlock(
-        "F1 by subclass, mean ± SD over runs",
-        ("Task", "Model", *names),
-        [
-            (row.name("task"), row.name("model"), *(row.spread(f"f1_{name}") for name in names))
-            for row in source.rows("summary")
-        ],
-        texts=2,
-        folded=True,
-    )
+    draw = partial(figures.class_f1_figure, summary)
+    yield source_picture(source, "f1_by_subclass", draw, told=hardest)
+    rows = [
+        (row.name("task"), row.name("model"), *(row.spread(f"f1_{name}") for name in names))
+        for row in source.rows("summary")
+    ]
+    caption, header = "F1 by subclass, mean ± SD over runs", ("Task", "Model", *names)
+    yield TableBlock(caption, header, rows, texts=2, folded=True)
 
 
 def learns_from_mouse(model: str) -> bool:
@@ -352,16 +239,10 @@ def gain_blocks(source: ResultSource) -> Iterator[Block]:
     rows, theirs = transfer_rows(source), mouse_learners(source)
     if not theirs:
         return
-    yield picture_telling(
-        " ".join(gain_in_words(source, name) for name in theirs),
-        f"gain_from_mouse_{source.name}",
-        partial(figures.gain_figure, rows, theirs),
-        "Dots with intervals: macro-F1 of models that learn from mouse minus that of others, on "
-        "the same human cells.",
-        "Macro-F1 on human cells of models that learn from mouse as well, minus that of "
-        "models that do not, with intervals of 95 % confidence.",
-    )
-    yield _differences("With and without mouse", source.rows("comparisons", rows))
+    draw = partial(figures.gain_figure, rows, theirs)
+    gains = " ".join(gain_in_words(source, name) for name in theirs)
+    yield source_picture(source, "gain_from_mouse", draw, told=gains)
+    yield source_table(source, "differences", rows, caption="With and without mouse")
 
 
 def gain_in_words(source: ResultSource, model: str) -> str:
@@ -386,33 +267,13 @@ def calibration_blocks(source: ResultSource) -> Iterator[Block]:
     if not len(table):
         return
     reliability = source.table("reliability")
-    yield picture_telling(
-        _leaning(reliability),
-        f"reliability_{source.name}",
-        partial(figures.reliability_figure, reliability),
-        "Lines: accuracy against confidence, a panel a model.",
-        "Accuracy of cells by the probability of their predicted class; on the dashed line a "
-        "model is as often right as it says. Bars: share of cells.",
-    )
-    names = [n for n in _CALIBRATION if f"{n}_mean" in table]
-    yield TableBlock(
-        "Calibration, mean ± SD over runs",
-        ("Task", "Model", *(_CALIBRATION[n] for n in names)),
-        [
-            (row.name("task"), row.name("model"), *map(row.spread, names))
-            for row in source.rows("calibration")
-        ],
-        texts=2,
-    )
-    yield Paragraph(
-        "Confident: share of cells with one class in their set that are not called outside the "
-        "reference. Outside: share of cells called so, all of which are true cells of the "
-        "reference; by its definition a twentieth is expected."
-    )
+    draw = partial(figures.reliability_figure, reliability)
+    yield source_picture(source, "reliability", draw, told=_leaning(reliability))
+    yield source_table(source, "calibration")
+    yield paragraph("calibration")
     yield from _coverage(source)
     if len(source.table("families")):
-        caption = "Scores by which features are present, mean ± SD over runs"
-        yield _scores_table(caption, source, "families", ("present",))
+        yield source_table(source, "families")
 
 
 def _leaning(reliability: pd.DataFrame) -> str:
@@ -435,46 +296,9 @@ def _coverage(source: ResultSource) -> Iterator[Block]:
         f"With sets {sets}, {name} is covered least."
         for sets, name in zip(low["sets"], low["class"], strict=True)
     )
-    yield picture_telling(
-        told,
-        f"prediction_sets_{source.name}",
-        partial(figures.coverage_figure, coverage),
-        "Dots: coverage and size of prediction sets by subclass, a row a model.",
-        "How often the true subclass is in the prediction set (aim: the dashed line, 90 %), "
-        "and how many classes a set has.",
-    )
-    caption = "Prediction sets by subclass, mean ± SD over runs"
-    yield _scores_table(caption, source, "coverage", ("sets", "class"))
-
-
-_CALIBRATION = {
-    "ece": "Calibration error",
-    "confident": "Confident",
-    "accuracy_confident": "Accuracy of these",
-    "outside": "Outside",
-    "refused": "Refused",
-}
-
-_SCORES = {
-    "macro_f1": "Macro-F1",
-    "coverage": "Coverage",
-    "set_size": "Classes in the set",
-    "one_class": "One class",
-    "empty": "Empty",
-    "refused": "Refused",
-}
-
-
-def _scores_table(caption: str, source: ResultSource, name: str, keys: Sequence[str]) -> TableBlock:
-    scores = [n for n in _SCORES if f"{n}_mean" in source.table(name)]
-    who = ("task", "model", *keys)
-    return TableBlock(
-        caption,
-        (*(key.capitalize() for key in who), *(_SCORES[n] for n in scores)),
-        [(*row.cells(*who), *map(row.spread, scores)) for row in source.rows(name)],
-        texts=len(who),
-        folded=True,
-    )
+    draw = partial(figures.coverage_figure, coverage)
+    yield source_picture(source, "prediction_sets", draw, told=told)
+    yield source_table(source, "coverage")
 
 
 def by_source(

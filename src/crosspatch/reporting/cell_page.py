@@ -34,7 +34,16 @@ from crosspatch.reporting.recording_figures import (
     draw_sweeps,
     shown_kinds,
 )
-from crosspatch.reporting.style import LINE, SECOND, TEXT, WIDE, new_figure, save_figure, styled
+from crosspatch.reporting.style import (
+    LINE,
+    SECOND,
+    SIDE_BY_SIDE,
+    TEXT,
+    WIDE,
+    new_figure,
+    save_figure,
+    styled,
+)
 from crosspatch.telling import Say
 
 if TYPE_CHECKING:
@@ -46,11 +55,9 @@ _DPI = 200
 # Stretches of a sweep that are drawn; a panel is not wider than so many points of the page.
 _STRETCHES = 800
 # Sweeps of so many kinds of stimulus stand side by side.
-_SIDE_BY_SIDE = 3
+_KINDS_IN_ROW = 3
 # Lines of notes; a recording can have a hundred.
 _NOTE_LINES = 9
-# Panels stand side by side on a page of at least this width, inches.
-_TWO_COLUMNS = 5.0
 # Colour of what matters less.
 _PALE = "0.35"
 
@@ -86,7 +93,7 @@ def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
         rows += _answer_rows(view)
         rows += _reference_rows(explanation, view)
         rows.append([_notes(view, width, recorded=opened is not None)])
-        if width < _TWO_COLUMNS:
+        if width < SIDE_BY_SIDE:
             rows = [[panel] for row in rows for panel in row]
         heights = [max(panel.height for panel in row) for row in rows]
         figure = new_figure(width, sum(heights))
@@ -106,27 +113,10 @@ def write_pages(
     width: float = WIDE,
     say: Say = lambda line: None,
 ) -> list[Path]:
-    """Write one page per cell, as PNG and SVG, and contributions.csv.
+    """Write one page per cell, as PNG and SVG, and contributions.csv, into a folder.
 
-    Parameters
-    ----------
-    explanations : sequence of CellExplanation
-    out : path
-        Folder; made if it is not there.
-    width : float
-        Inches.
-    say : callable
-        Told of every page.
-
-    Returns
-    -------
-    list of Path
-        What was written, contributions.csv last.
-
-    Raises
-    ------
-    CrosspatchError
-        If something cannot be written.
+    The folder is made if it is not there; `width` is in inches; `say` is told of every page. Gives
+    back what was written, contributions.csv last; a CrosspatchError if something cannot be.
     """
     out = Path(out)
     try:
@@ -275,10 +265,9 @@ def _recording_rows(recording: Recording, analysis: Analysis) -> list[_Row]:
         return _Panel(1.9, draw, 1.5 if kind == LONG_SQUARE else 1.0)
 
     view = recording_view(recording, analysis)
-    rows = in_rows([sweeps(kind) for kind in shown_kinds(analysis)], _SIDE_BY_SIDE)
-    measured = []
-    if view.first_spikes:
-        spikes = view.first_spikes
+    rows = in_rows([sweeps(kind) for kind in shown_kinds(analysis)], _KINDS_IN_ROW)
+    spikes, measured = view.first_spikes, []
+    if spikes:
         measured.append(_Panel(1.6, lambda place: draw_first_spikes(spikes, place.subplots())))
     if len(view.rates[0]):
         measured.append(_Panel(1.6, lambda place: draw_rates(view.rates, place.subplots())))
@@ -303,24 +292,21 @@ def _answer_rows(view: CellView) -> list[_Row]:
             place = parts[0, 0]
         draw_probabilities(view, place)
 
-    def contributions(place: SubFigure) -> None:
-        draw_contributions(view, shares, place)
-
-    return [[_Panel(low, probabilities, 0.9), _Panel(height, contributions, 1.2)]]
+    contributions = _Panel(height, lambda place: draw_contributions(view, shares, place), 1.2)
+    return [[_Panel(low, probabilities, 0.9), contributions]]
 
 
 def _reference_rows(explanation: CellExplanation, view: CellView) -> list[_Row]:
     if explanation.model is None:
         return []
-    reference = explanation.model.classifier.reference_
     panels = []
     values = [each for each in view.values if each.telling]
     if values:
-        height = 0.85 + 0.19 * len(values) + 0.05
+        height = 0.9 + 0.19 * len(values)
         panels.append(_Panel(height, lambda place: draw_values(values, place), 1.15))
     plane = None
     if view.cell.verdict != Verdict.INSUFFICIENT:
-        plane = discriminant_plane(reference, explanation.values)
+        plane = discriminant_plane(explanation.model.classifier.reference_, explanation.values)
     if plane is not None:
         panels.append(_Panel(3.0, lambda place: draw_plane(view, plane, place), 0.85))
     return [panels] if panels else []

@@ -7,7 +7,7 @@ compute anything of their own. Longer than 400 lines, most of which say what it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING
 
@@ -34,17 +34,11 @@ if TYPE_CHECKING:
 _FEATURES, _UNLIKE = 11, 4
 # Features named as unusual.
 _UNUSUAL = 6
+# What is said of a recording's cell, as JSON has it.
+_RESISTANCES = ("seal", "access_resistance", "bridge")
 
 
 # What was recorded
-
-
-@dataclass(frozen=True)
-class RejectedSweeps:
-    """Sweeps that quality control refused for one reason, by their numbers."""
-
-    reason: str
-    sweeps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,8 @@ class RecordingView:
     sweeps: int
     #: Of them, those of noise, chirps and the like that are not used.
     left_out: int
-    rejected: tuple[RejectedSweeps, ...]
+    #: Numbers of the sweeps that quality control refused, by reason.
+    rejected: Mapping[str, Sequence[int]]
     cell: CellQuality
     first_spikes: tuple[FirstSpike, ...]
     #: Steps of long squares from the smallest, pA; and the spike rate of each, spikes/s.
@@ -65,17 +60,16 @@ class RecordingView:
     def as_json(self) -> dict[str, object]:
         """As JSON has it: rounded samples, None for NaN."""
         current, rate = self.rates
+        resistances = [(name, float(getattr(self.cell, name))) for name in _RESISTANCES]
         return {
             "format": self.format,
             "sweeps": self.sweeps,
             "left_out": self.left_out,
-            "rejected": _json(self.rejected),
+            "rejected": [{"reason": r, "sweeps": [*sweeps]} for r, sweeps in self.rejected.items()],
             "cell": {
                 "passed": self.cell.passed,
                 "reasons": list(self.cell.reasons),
-                "seal": _finite(self.cell.seal),
-                "access_resistance": _finite(self.cell.access_resistance),
-                "bridge": _finite(self.cell.bridge),
+                **{name: ohms if math.isfinite(ohms) else None for name, ohms in resistances},
             },
             "first_spikes": [
                 {
@@ -91,14 +85,7 @@ class RecordingView:
 
 
 def recording_view(recording: Recording, analysis: Analysis) -> RecordingView:
-    """What was recorded and measured.
-
-    Parameters
-    ----------
-    recording : Recording
-    analysis : Analysis
-        From `crosspatch.features.analysis.analyse`, of this recording.
-    """
+    """What was recorded, and what the analysis of it measured."""
     rejected: dict[str, list[int]] = {}
     for number, quality in sorted(analysis.qualities.items()):
         for reason in quality.reasons:
@@ -107,7 +94,7 @@ def recording_view(recording: Recording, analysis: Analysis) -> RecordingView:
         format=recording.format,
         sweeps=len(recording.current_clamp) + recording.left_out,
         left_out=recording.left_out,
-        rejected=tuple(RejectedSweeps(reason, tuple(n)) for reason, n in rejected.items()),
+        rejected=rejected,
         cell=analysis.cell,
         first_spikes=tuple(first_spikes(analysis)),
         rates=rates(analysis),
@@ -253,15 +240,7 @@ class CellView:
 
 
 def cell_view(explanation: CellExplanation, place: ReferenceMap | str = "") -> CellView:
-    """What a model says of one cell, and why.
-
-    Parameters
-    ----------
-    explanation : CellExplanation
-        From `crosspatch.prediction.explained.explain_cells`.
-    place : ReferenceMap or str
-        The map, or why there is none.
-    """
+    """What a model says of one cell, and why; `place` is the map, or why there is none."""
     cell, model = explanation.cell, explanation.model
     headline, meaning = _answer(cell)
     given = model if cell.subclass else None
@@ -277,6 +256,10 @@ def cell_view(explanation: CellExplanation, place: ReferenceMap | str = "") -> C
         map=_place(explanation, place),
         remarks=_remarks(explanation),
     )
+
+
+def _judging(model: Artifact) -> JudgingModel:
+    return JudgingModel(str(model.about["model"]), model.species, model.layout.name, model.digest)
 
 
 def _answer(cell: PredictedCell) -> tuple[str, str]:
@@ -303,10 +286,6 @@ def _warnings(explanation: CellExplanation) -> list[str]:
     return warnings
 
 
-def _judging(model: Artifact) -> JudgingModel:
-    return JudgingModel(str(model.about["model"]), model.species, model.layout.name, model.digest)
-
-
 def _probabilities(explanation: CellExplanation, model: Artifact) -> tuple[ClassProbability, ...]:
     cell, calibration = explanation.cell, model.classifier.calibration_
     by_class = explanation.header["parameters"]["sets"] == "by-class"
@@ -324,20 +303,17 @@ def _probabilities(explanation: CellExplanation, model: Artifact) -> tuple[Class
 def _contributions(explanation: CellExplanation, model: Artifact) -> Contributions:
     table = explanation.contributions
     order = sorted(model.classes, key=lambda name: -explanation.cell.probabilities[name])
-    added: dict[str, dict[str, Contribution]] = {family: {} for family in model.layout.families}
-    for name in order:
-        part = table[table["class"] == name]
-        for family, value, error in zip(
-            part["family"], part["contribution"], part["error"], strict=True
-        ):
-            added[family][name] = Contribution(float(value), float(error))
+    shares = table.set_index(["family", "class"])[["contribution", "error"]].astype(float)
+    found = {key: Contribution(*share) for key, *share in shares.itertuples(name=None)}
+    families = []
+    for family in model.layout.families:
+        classes = {name: found[family, name] for name in order if (family, name) in found}
+        families.append(FamilyContributions(family, bool(classes), classes))
     base = table.drop_duplicates("class").set_index("class")["base"]
     return Contributions(
         classes=tuple(order),
         base={name: float(base[name]) for name in order},
-        families=tuple(
-            FamilyContributions(family, bool(classes), classes) for family, classes in added.items()
-        ),
+        families=tuple(families),
     )
 
 
@@ -457,10 +433,6 @@ def _json(value: object) -> object:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def rounded(values: NDArray[np.floating], digits: int) -> list[float | None]:

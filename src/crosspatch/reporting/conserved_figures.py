@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from crosspatch.reporting.feature_rows import FeatureRows, colour_bar, feature_rows, sheet
+from crosspatch.reporting.feature_rows import ROW, FeatureRows, colour_bar, feature_rows, sheet
 from crosspatch.reporting.labels import ordered, width_of, wrapped
 from crosspatch.reporting.panels import in_rows, nothing
 from crosspatch.reporting.style import LINE, MARGIN, SIDE_BY_SIDE, WIDE, styled
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MOST_FEATURES = 120
 
 _LEAST_CELL, _MOST_CELL = 0.1, 0.48
-_ROW = 0.175
 _BETWEEN = 0.09
 _LEAST_GROUP = 2 * _LEAST_CELL + _BETWEEN
 
@@ -45,8 +44,7 @@ def conserved_figure(
     groups = ordered(table["group"])
     table, chosen = _strongest(table)
     least = len(groups) * _LEAST_GROUP
-    widest = max(width * 0.36, min(2.7, width - 2 * MARGIN - least - 1.6))
-    rows = feature_rows(table, widest, _ROW)
+    rows = feature_rows(table, width, ROW, 2 * MARGIN + least + 1.6)
     left = MARGIN + rows.label_width + 0.08
     blocks, cell = _blocks(groups, width - MARGIN - left)
     head = _Head.of(groups, cell)
@@ -124,7 +122,7 @@ def _draw_pair(
     tiles: _Tiles, left: float, top: float, cell: float, row: dict, rows: FeatureRows
 ) -> None:
     above, height, _ = rows.features[row["feature"]]
-    tile = min(height, _ROW) - 0.02
+    tile = min(height, ROW) - 0.02
     middle = top + above + height / 2
     for position, name in enumerate(("mouse", "human")):
         tiles.add(

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Least height of a row, inches.
+ROW = 0.175
+
 _GAP = 0.06
 
 
@@ -49,12 +52,15 @@ class FeatureRows:
             axes.text(left, top + middle, heading, linespacing=1.0, va="center", fontweight="bold")
 
 
-def feature_rows(table: pd.DataFrame, widest: float, least: float) -> FeatureRows:
+def feature_rows(
+    table: pd.DataFrame, width: float, least: float, beside: float = 2.2
+) -> FeatureRows:
     """Place the features of a table under their families, in the table's order.
 
-    Names may be `widest` inches wide, and are broken into lines if they are longer; a row is at
-    least `least` inches high.
+    Longer names are broken into lines, so that of the `width` of a figure so many inches are left
+    `beside` them; a row is at least `least` inches high.
     """
+    widest = max(width * 0.36, min(2.7, width - beside))
     families = dict(zip(table["feature"], table["family"].astype(str), strict=True))
     labels = {feature: wrapped(readable(feature), widest) for feature in families}
     features: dict[str, tuple[float, float, str]] = {}

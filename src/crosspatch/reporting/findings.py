@@ -7,57 +7,55 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from crosspatch.reporting.benchmark_sections import (
-    TASK_WORDS,
     against_best,
     best_by_task,
     gain_in_words,
     mouse_learners,
 )
-from crosspatch.reporting.curve_sections import gains_in_words
+from crosspatch.reporting.curves import gains_in_words
 from crosspatch.reporting.explanation_sections import verdicts_in_words
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, code, enumerated, say
+from crosspatch.reporting.source_blocks import wording
 
 
 def findings(
     benchmarks: Sequence[ResultSource],
     curves: Sequence[ResultSource],
     explanations: Sequence[ResultSource],
-) -> Iterator[Content]:
+) -> list[Content]:
     """What a reader should take home; each finding only where there are results for it."""
+    found = [*_of_benchmarks(benchmarks, curves), *_of_explanations(explanations)]
+    return [
+        say("<strong>{title}:</strong><br>{text}", title=title, text=Markup("<br>").join(sentences))
+        for title, sentences in found
+        if sentences
+    ]
+
+
+def _of_benchmarks(
+    benchmarks: Sequence[ResultSource], curves: Sequence[ResultSource]
+) -> Iterator[tuple[Content, Sequence[Content]]]:
     for source in benchmarks:
         where = say(" (folder {name})", name=code(source.label)) if len(benchmarks) > 1 else ""
         best = [_best(source, task) for task in best_by_task(source)]
-        yield _about(say("Best models, mean ± SD over runs{where}", where=where), best)
-    for title, sentences in (
-        ("What mouse is worth", [*_gains(benchmarks, curves)]),
-        ("Prediction sets that aim at 90 %", [s for each in benchmarks for s in _coverage(each)]),
-    ):
-        if sentences:
-            yield _about(title, sentences)
-    for source in explanations:
-        yield from _verdicts(source)
-        yield from _conserved(source)
+        yield say("Best models, mean ± SD over runs{where}", where=where), best
+    gains: list[Content] = [
+        gain_in_words(s, name) for s in benchmarks for name in mouse_learners(s)
+    ]
+    yield "What mouse is worth", gains + [s for source in curves for s in gains_in_words(source)]
+    yield "Prediction sets that aim at 90 %", [s for each in benchmarks for s in _coverage(each)]
 
 
-def _gains(benchmarks: Sequence[ResultSource], curves: Sequence[ResultSource]) -> Iterator[Content]:
-    for source in benchmarks:
-        yield from (gain_in_words(source, name) for name in mouse_learners(source))
-    for source in curves:
-        yield from gains_in_words(source)
-
-
-def _verdicts(source: ResultSource) -> Iterator[Content]:
-    for title, what in (
-        ("Attention and what really matters", "attention and"),
-        ("Do families matter alike in both species", "mouse and human"),
-    ):
-        if verdicts := verdicts_in_words(source, what):
-            yield _about(title, verdicts)
-
-
-def _about(title: Content, sentences: Sequence[Content]) -> Markup:
-    text = Markup("<br>").join(sentences)
-    return say("<strong>{title}:</strong><br>{text}", title=title, text=text)
+def _of_explanations(
+    sources: Sequence[ResultSource],
+) -> Iterator[tuple[Content, Sequence[Content]]]:
+    for source in sources:
+        attention = verdicts_in_words(source, "attention and")
+        yield "Attention and what really matters", attention
+        species = verdicts_in_words(source, "mouse and human")
+        yield "Do families matter alike in both species", species
+        conserved = [*_conserved(source)]
+        yield "Features that mean the same in mouse and human, by subclass", conserved
 
 
 def _best(source: ResultSource, task: str) -> Markup:
@@ -72,7 +70,7 @@ def _best(source: ResultSource, task: str) -> Markup:
         rest = say("; no clear difference from {models}", models=enumerated(tied, "or"))
     return say(
         "{task}: {best}, macro-F1 {score}, accuracy {accuracy}{rest}.",
-        task=TASK_WORDS.get(task, task).capitalize(),
+        task=wording("task", task).capitalize(),
         best=best,
         score=row.spread("macro_f1"),
         accuracy=row.spread("accuracy"),
@@ -96,7 +94,7 @@ def _coverage(source: ResultSource) -> Iterator[Content]:
             "in a set on average; of {name} they hold it least often, {low}.",
             model=str(model),
             share=whole[0].spread("coverage"),
-            task=TASK_WORDS.get(str(task), str(task)),
+            task=wording("task", task),
             size=whole[0].cell("set_size_mean", digits=2),
             name=least.name("class"),
             low=least.spread("coverage"),
@@ -108,24 +106,19 @@ def _conserved(source: ResultSource) -> Iterator[Content]:
     if not len(conserved):
         return
     part = conserved[conserved["level"] == "subclass"]
-    sentences = []
     for group in dict.fromkeys(part["group"].astype(str)):
         where = {"level": "subclass", "group": group}
-        opposite = {"verdict": "opposite"}
+        opposite = where | {"verdict": "opposite"}
         both: Content = ""
         if "balanced_verdict" in conserved:
-            balanced = opposite | {"balanced_verdict": "opposite"}
             both = say(
                 ", {n} of these also when subclasses count alike",
-                n=Rows(source, "conserved", where | balanced),
+                n=Rows(source, "conserved", opposite | {"balanced_verdict": "opposite"}),
             )
-        sentences.append(
-            say(
-                "{group}: {same} the same, {opposite} opposite{both}.",
-                group=group,
-                same=Rows(source, "conserved", where | {"verdict": "same"}),
-                opposite=Rows(source, "conserved", where | opposite),
-                both=both,
-            )
+        yield say(
+            "{group}: {same} the same, {opposite} opposite{both}.",
+            group=group,
+            same=Rows(source, "conserved", where | {"verdict": "same"}),
+            opposite=Rows(source, "conserved", opposite),
+            both=both,
         )
-    yield _about("Features that mean the same in mouse and human, by subclass", sentences)

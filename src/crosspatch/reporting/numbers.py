@@ -39,9 +39,9 @@ Content = str | Shown
 
 
 @cache
-def _needed() -> dict[str, dict[str, list[str]]]:
-    """Columns that a report needs of each table, by kind of folder."""
-    file = files("crosspatch.reporting") / "data" / "columns.toml"
+def report_data(name: str) -> dict[str, dict[str, Any]]:
+    """What a file in ``data`` says: columns that a report needs, or its figures and tables."""
+    file = files("crosspatch.reporting") / "data" / f"{name}.toml"
     return tomllib.loads(file.read_text("utf-8"))
 
 
@@ -79,9 +79,10 @@ class ResultSource:
         """A table by name, empty where the folder has none; an EvaluationError if damaged."""
         if name not in self._tables:
             file = self.path / f"{name}.csv"
+            columns = report_data("columns")[self.kind].get(name, [])
             if not file.is_file():
-                return pd.DataFrame()
-            self._tables[name] = self._read(file, _needed()[self.kind].get(name, []))
+                return pd.DataFrame(columns=columns)
+            self._tables[name] = self._read(file, columns)
         return self._tables[name]
 
     def rows(self, name: str, part: pd.DataFrame | None = None) -> list[TableRow]:
@@ -94,7 +95,7 @@ class ResultSource:
             # As precise as it was written, so that a reader finds the same digits in the file.
             frame = pd.read_csv(file, float_precision="round_trip")
         except pd.errors.EmptyDataError:
-            return pd.DataFrame()
+            return pd.DataFrame(columns=columns)
         except (OSError, ValueError) as error:
             raise EvaluationError(f"{file} is damaged ({error}); run it again") from error
         lacking = [name for name in columns if name not in frame]
@@ -106,7 +107,7 @@ class ResultSource:
 def open_results(path: Path, label: str) -> ResultSource:
     """Open a result folder; an EvaluationError if it is none, of unknown kind, or unfinished."""
     source = ResultSource(path, label, read_settings(path))
-    if source.kind not in _needed():
+    if source.kind not in report_data("columns"):
         raise EvaluationError(f"{path} holds results of a kind that is not known: {source.kind}")
     return source
 
@@ -150,31 +151,24 @@ class TableRow(NamedTuple):
         """One of its cells."""
         return Cell(self.source, self.table, self.number, column, digits, form)
 
-    def cells(self, *columns: str) -> tuple[Cell, ...]:
-        """Several of its cells."""
-        return tuple(map(self.cell, columns))
-
     def name(self, column: str) -> str:
         """The name that stands in a column."""
         return str(self.source.table(self.table)[column].loc[self.number])
 
     def spread(self, score: str) -> Markup:
-        """Mean ± SD; the mean alone where one run has no SD."""
+        """Mean ± SD; the mean alone where one run has no SD, a dash where there is neither."""
+        there = self.source.table(self.table)
+        if f"{score}_mean" not in there:
+            return Markup("–")
         mean = self.cell(f"{score}_mean")
-        if f"{score}_sd" in self.source.table(self.table):
-            sd = self.cell(f"{score}_sd")
-            if sd:
-                return say("{mean} ± {sd}", mean=mean, sd=sd)
+        if f"{score}_sd" in there and (sd := self.cell(f"{score}_sd")):
+            return say("{mean} ± {sd}", mean=mean, sd=sd)
         return say("{mean}", mean=mean)
 
     def interval(self, of: str = "ci", form: Form = "signed", digits: int = 3) -> Markup:
         """An interval of 95 % confidence in brackets, of columns ``_low`` and ``_high``."""
         low, high = (self.cell(f"{of}_{end}", form, digits) for end in ("low", "high"))
         return say("[{low}, {high}]", low=low, high=high)
-
-    def tested(self, difference: str) -> tuple[Content, Content, Content]:
-        """A difference, its interval and its p-value."""
-        return self.cell(difference, "signed"), self.interval(), self.cell("p_value", "p")
 
 
 @dataclass(frozen=True)

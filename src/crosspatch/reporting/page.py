@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from crosspatch.errors import CrosspatchError
-from crosspatch.reporting.numbers import Content, refuse_bare, say
+from crosspatch.reporting.numbers import Content, refuse_bare
 from crosspatch.reporting.style import NARROW, WIDE, save_figure
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
@@ -29,10 +29,8 @@ MOST_BYTES = 5_000_000
 
 # A drawing of more bytes than this goes into the page as points, not as lines.
 _MOST_LINES = 60_000
-
 # Points of an inch, as it is saved and in the page.
 _PRINT, _SCREEN = 300, 150
-
 # What figures are made smaller by, one after the other, until the page is small enough.
 _SCALES = (1.0, 0.7, 0.5)
 
@@ -112,13 +110,6 @@ class Picture:
     kind: ClassVar[str] = "picture"
 
 
-def picture_telling(
-    told: str, name: str, draw: Callable[[float], Figure], alt: str, caption: Content
-) -> Picture:
-    """A figure; both of its texts end with what is to be seen in it."""
-    return Picture(name, draw, f"{alt} {told}", say("{caption} {told}", caption=caption, told=told))
-
-
 Block = Heading | Paragraph | Points | Commands | TableBlock | Picture
 
 
@@ -133,10 +124,7 @@ class Section:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A figure in one width: as lines, and as points.
-
-    Without lines it goes into the page as points.
-    """
+    """A figure in one width, as lines and as points; without lines the page has its points."""
 
     svg: bytes | None
     image: Callable[[], Image]

@@ -30,14 +30,7 @@ _REJECTED = "0.8"
 def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
     """A recording's sweeps by stimulus, its first spikes and its rate-current curve.
 
-    Sweeps that quality control rejected are grey.
-
-    Parameters
-    ----------
-    recording : Recording
-        Open.
-    analysis : Analysis
-        From `crosspatch.features.analysis.analyse`.
+    The recording is open; the analysis is of it. Sweeps that quality control rejected are grey.
     """
     kinds = stimulus_kinds(analysis)
     columns = max(len(kinds), 2)
@@ -128,15 +121,8 @@ def _sweep_colours(analysis: Analysis, chosen: Sequence[int]) -> dict[int, Color
 def thinned(values: NDArray[np.floating], width: int) -> NDArray[np.float64]:
     """Lowest and highest value of every stretch of so many samples, so that no spike is lost.
 
-    Parameters
-    ----------
-    values : array, shape (samples,)
-    width : int
-        With 1 the values stay as they are. Samples at the end that fill no stretch are left out.
-
-    Returns
-    -------
-    array, shape (2 * stretches,)
+    Shape (2 * stretches,); samples at the end that fill no stretch are left out. With a width of 1
+    the values stay as they are.
     """
     samples: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     if width <= 1:

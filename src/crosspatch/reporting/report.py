@@ -16,22 +16,9 @@ from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK, Settings
 from crosspatch.explanation.explain import EXPLANATION
 from crosspatch.models.registry import model_entry
-from crosspatch.reporting.benchmark_sections import (
-    by_source,
-    calibration_blocks,
-    class_f1_blocks,
-    cohorts_blocks,
-    confusion_blocks,
-    gain_blocks,
-    results_blocks,
-)
-from crosspatch.reporting.curve_sections import curve_blocks
-from crosspatch.reporting.explanation_sections import (
-    conserved_blocks,
-    explanation_blocks,
-    pictures_blocks,
-    separation_blocks,
-)
+from crosspatch.reporting import benchmark_sections as scores
+from crosspatch.reporting import explanation_sections as reasons
+from crosspatch.reporting.curves import curve_blocks
 from crosspatch.reporting.findings import findings
 from crosspatch.reporting.numbers import (
     Content,
@@ -41,6 +28,7 @@ from crosspatch.reporting.numbers import (
     code,
     enumerated,
     open_results,
+    report_data,
     say,
 )
 from crosspatch.reporting.page import (
@@ -53,49 +41,31 @@ from crosspatch.reporting.page import (
     TableBlock,
     write_page,
 )
+from crosspatch.reporting.source_blocks import paragraph
 from crosspatch.telling import Progress
 
 _TITLE = "Transcriptomic subclass from patch-clamp recordings"
-
 _SIMULATED = "SIMULATED recordings: the results say nothing about real neurons."
 
 # Sections in their order: id, title, kind of folder, what makes its blocks.
 _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]], ...] = (
-    ("results", "Results", BENCHMARK, results_blocks),
-    ("confusion", "Confusion of subclasses", BENCHMARK, confusion_blocks),
-    ("f1-by-subclass", "F1 by subclass", BENCHMARK, class_f1_blocks),
-    ("gain-from-mouse", "Gain from mouse", BENCHMARK, gain_blocks),
+    ("results", "Results", BENCHMARK, scores.results_blocks),
+    ("confusion", "Confusion of subclasses", BENCHMARK, scores.confusion_blocks),
+    ("f1-by-subclass", "F1 by subclass", BENCHMARK, scores.class_f1_blocks),
+    ("gain-from-mouse", "Gain from mouse", BENCHMARK, scores.gain_blocks),
     ("learning-curve", "Learning curve", LEARNING_CURVE, curve_blocks),
-    ("calibration", "Calibration and prediction sets", BENCHMARK, calibration_blocks),
-    ("explanation", "What the models go by", EXPLANATION, explanation_blocks),
-    ("conserved", "What means the same in both species", EXPLANATION, conserved_blocks),
-    ("separation", "Separation of subclasses", EXPLANATION, separation_blocks),
-    ("cells", "The cells and their features", EXPLANATION, pictures_blocks),
+    ("calibration", "Calibration and prediction sets", BENCHMARK, scores.calibration_blocks),
+    ("explanation", "What the models go by", EXPLANATION, reasons.explanation_blocks),
+    ("conserved", "What means the same in both species", EXPLANATION, reasons.conserved_blocks),
+    ("separation", "Separation of subclasses", EXPLANATION, reasons.separation_blocks),
+    ("cells", "The cells and their features", EXPLANATION, reasons.pictures_blocks),
 )
-
-# What a report can hold, in words, and the command that makes it; its last word is the folder.
-_MAKES = {
-    "results": ("scores of models", "run --out results"),
-    "gain-from-mouse": ("the gain from mouse", "run --task transfer --out transfer"),
-    "learning-curve": ("the learning curve", "learning-curve --out learning-curve"),
-    "calibration": (
-        "calibration",
-        "run --calibration --task human --models vote --out calibration",
-    ),
-    "explanation": ("explanations", "explain-models --out explanation"),
-}
-
-_METHOD = (
-    "Schwider, Ramezani: Cross-Species Transfer Learning for Electrophysiology-to-Transcriptomics "
-    "Mapping in Cortical GABAergic Interneurons. arXiv 2603.11000 (2026): the method, and the "
-    "published numbers."
-)
-_MEASURING = "IPFX, Allen Institute: the measurement of features."
 
 
 def citation() -> tuple[str, ...]:
     """What to cite: the method, the cells, the features."""
-    return (_METHOD, *(each.citation for each in datasets().values()), _MEASURING)
+    cite = report_data("blocks")["cite"]
+    return (cite["method"], *(each.citation for each in datasets().values()), cite["measuring"])
 
 
 def write_report(
@@ -103,30 +73,11 @@ def write_report(
 ) -> list[Path]:
     """Write one page about result folders, and its figures beside it.
 
-    Parameters
-    ----------
-    folders : sequence of path
-        Of any kind: benchmarks, learning curves, explanations. Several of one kind stand one
-        below the other, under the names of the folders.
-    out : path
-        The page, ``.html``. Figures go to ``<stem>_figures`` beside it, as PNG and SVG.
-    progress : callable, optional
-        Told how many figures are done, of how many.
-
-    Returns
-    -------
-    list of Path
-        Files that were written, the page first.
-
-    Raises
-    ------
-    CrosspatchError
-        If a folder holds no results or unfinished ones, real and simulated cells are mixed, or
-        the report cannot be written.
-
-    Examples
-    --------
-    >>> write_report(["results"], "report.html")  # doctest: +SKIP
+    The folders are of any kind: benchmarks, learning curves, explanations. Several of one kind
+    stand one below the other, under their names. Figures go to ``<stem>_figures`` beside the page,
+    as PNG and SVG. Gives back the files that were written, the page first. A CrosspatchError if a
+    folder holds no results or unfinished ones, real and simulated cells are mixed, or the report
+    cannot be written.
     """
     sources = _read_sources(folders)
     kinds = {
@@ -135,12 +86,12 @@ def write_report(
     }
     made: dict[str, list[Block]] = {}
     for name, _, kind, blocks in _SECTIONS:
-        made[name] = list(by_source(kinds[kind], blocks))
-    found = list(findings(*kinds.values()))
+        made[name] = list(scores.by_source(kinds[kind], blocks))
+    found = findings(*kinds.values())
     sections = [
         Section("about", "What was done", list(_about(sources))),
         Section("findings", "Main findings", [Points(found)] if found else []),
-        Section("cohorts", "Cohorts", list(cohorts_blocks(sources))),
+        Section("cohorts", "Cohorts", list(scores.cohorts_blocks(sources))),
         *(Section(name, title, made[name]) for name, title, *_ in _SECTIONS),
         Section("settings", "Settings, versions, checksums", list(_settings(sources))),
         Section("missing", "Not in this report", list(_missing(made, sources))),
@@ -178,38 +129,18 @@ def _labelled(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _about(sources: Sequence[ResultSource]) -> Iterator[Block]:
-    yield Paragraph(
-        "Which transcriptomic subclass a cortical interneuron belongs to is learned from "
-        "recordings of cells that were sequenced too (Patch-seq), and tested on cells that the "
-        "models have not seen."
-    )
+    yield paragraph("question")
     for source in sources:
         yield Paragraph(_done(source))
     unverified = sorted({species for source in sources for species in _unverified(source)})
     if unverified:
-        yield Paragraph(
-            say(
-                "The source files of the cells of {species} are not the pinned versions "
-                "(option 'unverified'): the numbers need not agree with those of others.",
-                species=enumerated(unverified),
-            ),
-            "warning",
-        )
+        yield paragraph("unverified", "warning", species=enumerated(unverified))
 
 
 def _unverified(source: ResultSource) -> list[str]:
     """Species of the cohorts whose source files are not the pinned versions."""
     cohorts = source.settings.get("cohorts", {}).items()
     return [name for name, each in cohorts if each.get("sha256") and not each.get("verified", True)]
-
-
-_DONE = {
-    BENCHMARK: "scores of {models}{tasks}",
-    LEARNING_CURVE: "scores of {models} with few and with many labelled human cells, with and "
-    "without mouse cells",
-    EXPLANATION: "what decides in {models}: scores without each family of features, and attention "
-    "where a model has it",
-}
 
 
 def _done(source: ResultSource) -> Markup:
@@ -231,7 +162,7 @@ def _done(source: ResultSource) -> Markup:
     return say(
         "Folder {folder}: {what}{trained}{cohorts}. {more}",
         folder=code(source.label),
-        what=say(_DONE[source.kind], models=models, tasks=tasks),
+        what=say(report_data("blocks")["done"][source.kind], models=models, tasks=tasks),
         trained=", trained and calibrated as by crosspatch train"
         * bool(settings.get("calibration")),
         cohorts=say("; {cohorts}", cohorts=enumerated(cohorts)) if cohorts else "",
@@ -253,11 +184,8 @@ def _circumstances(source: ResultSource) -> Iterator[Markup]:
 
 
 def _when(settings: Settings) -> Content:
-    started = settings.get("started")
-    if not started:
-        return ""
     try:
-        day = datetime.datetime.fromisoformat(started)
+        day = datetime.datetime.fromisoformat(settings.get("started") or "")
     except ValueError:
         return ""
     shown = f"{day.day} {day:%B %Y}"
@@ -270,17 +198,11 @@ def _missing(
     there = {name for name, blocks in made.items() if blocks}
     if "learning-curve" in there:
         there.add("gain-from-mouse")
-    lacking = [made for name, made in _MAKES.items() if name not in there]
+    lacking = [of for name, of in report_data("blocks")["makes"].items() if name not in there]
     if not lacking:
         return
     what, commands = zip(*lacking, strict=True)
-    yield Paragraph(
-        say(
-            "No results were given for {what}. These commands make them; give their folders to "
-            "crosspatch report together with the others.",
-            what=enumerated(what, "or"),
-        )
-    )
+    yield paragraph("missing", what=enumerated(what, "or"))
     names = [source.label for source in sources] + [words.split()[-1] for words in commands]
     report = shlex.join(["report", *names, "--out", "report.html"])
     yield Commands([f"crosspatch {words}" for words in (*commands, report)])
@@ -311,12 +233,8 @@ def _settings(sources: Sequence[ResultSource]) -> Iterator[Block]:
     )
     yield Heading("Models")
     models = dict.fromkeys(n for s in sources for n in s.settings.get("models", ()))
-    yield TableBlock(
-        "Models by name",
-        ("Name", "What it is"),
-        [(n, _about_model(n)) for n in models],
-        last_text=True,
-    )
+    about = [(name, _about_model(name)) for name in models]
+    yield TableBlock("Models by name", ("Name", "What it is"), about, last_text=True)
     yield Heading("Please cite")
     yield Points(citation())
 

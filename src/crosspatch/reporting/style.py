@@ -17,29 +17,21 @@ if TYPE_CHECKING:
 
 #: Width of a figure in inches: on a page or screen, and on a phone. Text is `TEXT` in both.
 WIDE, NARROW = 7.2, 3.5
-
 #: Figures at least this wide have panels side by side, inches.
 SIDE_BY_SIDE = 5.0
-
 #: Size of text in figures, points; of headings, and of what is written into a panel.
 TEXT, LARGE, SMALL = 8, 9, 7
-
 #: Height of a line of such text, and what is left free at the edges of a figure, inches.
 LINE, MARGIN = 0.145, 0.08
 
 #: Colours of what is not a subclass (Okabe and Ito, safe for colour-blind readers).
 ACCENT, SECOND, THIRD, GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
-
 #: Outline that keeps pale colours visible on white; lines at zero; light grids.
 OUTLINE, ZERO, GRID = "0.25", "0.6", "0.92"
-
-#: Colours of the species.
+#: Colours of the species, their marks, and the same as letters.
 SPECIES_COLOURS = {name: each.colour for name, each in SPECIES.items()}
-
-#: Marks of the species, and the same as letters.
 SPECIES_MARKERS = {name: each.marker for name, each in SPECIES.items()}
 SPECIES_SIGNS = {name: each.sign for name, each in SPECIES.items()}
-
 
 _P = ParamSpec("_P")
 
@@ -68,20 +60,9 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
 
 
 def save_figure(figure: Figure, file: str | Path, dpi: float = 150) -> None:
-    """Write a figure, under a temporary name first.
+    """Write a figure in the format of its ending, under a temporary name first.
 
-    Parameters
-    ----------
-    figure : Figure
-    file : path
-        Its ending is the format: ``.png``, ``.svg``, ``.pdf``.
-    dpi : float
-        Points of an inch, for pictures made of points.
-
-    Raises
-    ------
-    CrosspatchError
-        If it cannot be written.
+    Pictures made of points have `dpi` to the inch. A CrosspatchError if it cannot be written.
     """
     from matplotlib import rc_context
 

@@ -23,12 +23,8 @@ NO_CLASS = "no subclass"
 
 _FOREIGN = "another species"
 _HATCHES = {Verdict.OUTSIDE: "/////", Verdict.INSUFFICIENT: "....."}
-_LEGEND = {
-    Verdict.CONFIDENT: "0.35",
-    Verdict.AMBIGUOUS: "0.75",
-    Verdict.OUTSIDE: "white",
-    Verdict.INSUFFICIENT: "white",
-}
+# Colours in the legend of what has no hatch.
+_SHADES = {Verdict.CONFIDENT: "0.35", Verdict.AMBIGUOUS: "0.75"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def verdicts_figure(groups: Sequence[Group], width: float) -> Figure:
             axes.set_title(clean(name, 40), loc="left", fontweight="bold")
     places[-1, 0].set_xlabel("cells")
     handles = [
-        swatch(verdict, _LEGEND[verdict], _HATCHES.get(verdict))
+        swatch(verdict, _SHADES.get(verdict, "white"), _HATCHES.get(verdict))
         for verdict in Verdict
         if any(group.rows[verdict] for group in groups)
     ]

@@ -30,10 +30,8 @@ PREFIX = "/api/v1"
 _FILE = "/batches/{batch}/files/{file}"
 
 _MEDIA = {"csv": "text/csv; charset=utf-8", "h5ad": "application/x-hdf5", "html": "text/html"}
-
 # A JSON number beyond is of no use anywhere here, and SQLite refuses it.
 _MOST = 2**31
-
 Number = Annotated[int, Field(ge=0, lt=_MOST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -183,14 +181,13 @@ def batch_state(upload: Upload) -> BatchState:
 
 
 _NOT_THERE = _problems(404)
-
 router = APIRouter(prefix=PREFIX, responses=_problems(400, 401, 403, 413, 422))
 
 
 @router.get("/about")
 def about(jobs: TheJobs) -> AboutServer:
     """The models and the limits of this server."""
-    known, settings = jobs.about, jobs.settings
+    known, settings = jobs.workers.about, jobs.settings
     return AboutServer(
         crosspatch=known.crosspatch,
         models=[dict(each) for each in known.models],
@@ -208,7 +205,7 @@ def about(jobs: TheJobs) -> AboutServer:
 @router.get("/map", responses=_NOT_THERE)
 def reference_map(jobs: TheJobs) -> MapPoints:
     """The reference map: UMAP of the cells of both species."""
-    points = jobs.about.map
+    points = jobs.workers.about.map
     if isinstance(points, Fault):
         raise HTTPException(404, points.words)
     return points
@@ -263,13 +260,8 @@ async def upload_file(
 ) -> File:
     """Upload a file: its bytes are the body. Reading and predicting begin at once."""
     length = request.headers.get("content-length", "")
-    file = await jobs.receive(
-        upload,
-        name,
-        _body(request),
-        length=int(length) if length.isdecimal() else None,
-        confirm=columns == "ask",
-    )
+    announced, ask = int(length) if length.isdecimal() else None, columns == "ask"
+    file = await jobs.receive(upload, name, _body(request), length=announced, confirm=ask)
     return File.model_validate(file)
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # Planned cells among which one of the subclass is looked for.
 _PLANNED = 60
 _TABLE_CELLS = 24
-
 # Features as another laboratory may call them, and what its unit is of ours.
 _FOREIGN = {
     "v_baseline": ("RMP (V)", 1e-3),

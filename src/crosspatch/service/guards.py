@@ -13,8 +13,7 @@ from crosspatch.errors import CohortError, RecordingError
 if TYPE_CHECKING:
     import h5py
 
-#: Bytes into which an Excel file or another archive may unfold.
-_UNFOLDED = 2 * 2**30
+_UNFOLDED = 2 * 2**30  #: bytes into which an Excel file or another archive may unfold
 
 
 def refuse_bomb(path: Path) -> None:

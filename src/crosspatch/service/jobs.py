@@ -20,12 +20,12 @@ from crosspatch.recordings.quality import THRESHOLDS
 from crosspatch.service import messages
 from crosspatch.service.examples import SIMULATED_EXAMPLES
 from crosspatch.service.mapping_screen import Columns
+from crosspatch.service.messages import RECORDING
 from crosspatch.service.predicted import Results
 from crosspatch.service.queue import QueuedTask, Workers
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.service.uploads import (
     FINAL,
-    RECORDING,
     WORKED_ON,
     Batches,
     RefusedUploadError,
@@ -39,11 +39,8 @@ from crosspatch.tables.mapping import Override
 #: What was written for a page.
 Json = dict[str, Any]
 
-#: How often it is looked for uploads whose time is over, s.
-_SWEEP = 20.0
-
+_SWEEP = 20.0  #: how often it is looked for uploads whose time is over, s
 _BUSY = "it is being worked on; wait or cancel it"
-
 # Bytes written between two looks at how much room is left.
 _ROOM = 64 * 2**20
 
@@ -53,17 +50,9 @@ class Jobs:
 
     def __init__(self, settings: ServiceSettings, workers: Workers):
         self.settings, self.workers = settings, workers
-        keep, most = settings.keep, settings.batches
-        self.batches = Batches(keep=keep, most=most, files=settings.files, storage=settings.storage)
-        self._tasks: dict[tuple[str, int], QueuedTask] = {}
+        self.batches = Batches(settings)
         self._closing = threading.Event()
-        self._janitor = threading.Thread(target=self._sweep, daemon=True)
-        self._janitor.start()
-
-    @property
-    def about(self) -> messages.Ready:
-        """What the workers said of the models."""
-        return self.workers.about
+        threading.Thread(target=self._sweep, daemon=True).start()
 
     def close(self) -> None:
         """Stop working and delete everything."""
@@ -98,7 +87,7 @@ class Jobs:
 
     def results(self, upload: Upload) -> Results:
         """The predicted cells of an upload."""
-        return Results(upload.folder, self.about.columns)
+        return Results(upload.folder, self.workers.about.columns)
 
     # Files
 
@@ -228,24 +217,23 @@ class Jobs:
     def _forget(self, file: UploadedFile) -> None:
         """Delete the results of a file."""
         self.results(file.upload).remove(file.number)
-        file.given.forget()
+        file.forget()
 
     def _stop(self, file: UploadedFile) -> None:
-        task = self._tasks.pop((file.upload.id, file.number), None)
-        if task is not None:
-            task.stopped.set()
+        if file.task is not None:
+            file.task.stopped.set()
+            file.task = None
 
     def _begin(self, file: UploadedFile) -> None:
         """The first thing that is done with a file, unless it was cancelled on its way here."""
         with file.upload.lock:
             if file.state is State.CANCELLED:
                 return
-            given = file.given
             if file.example is not None:
-                self._queue(file, messages.Simulate(given, file.example))
+                self._queue(file, messages.Simulate(file.given, file.example))
             else:
-                first = messages.Measure if given.recording else messages.FindColumns
-                self._queue(file, first(given))
+                first = messages.Measure if file.kind == RECORDING else messages.FindColumns
+                self._queue(file, first(file.given))
 
     def _queue(self, file: UploadedFile, request: messages.FileRequest) -> None:
         with file.upload.lock:
@@ -257,8 +245,7 @@ class Jobs:
                         file.state, file.stage = State.WORKING, said.stage
                         file.done = file.done if said.done is None else said.done
 
-            task = QueuedTask(file.upload.id, request, told)
-            self._tasks[file.upload.id, file.number] = task
+            task = file.task = QueuedTask(file.upload.id, request, told)
         task.outcome.add_done_callback(lambda found: self._finished(file, task, found))
         self.workers.put(task)
 
@@ -268,11 +255,11 @@ class Jobs:
         """Take in what came of a task; called in its worker's thread."""
         if future.cancelled():
             return
-        outcome, key = future.result(), (file.upload.id, file.number)
+        outcome = future.result()
         with file.upload.lock:
-            current = self._tasks.get(key, task) is task
+            current = file.task is None or file.task is task
             if current:
-                self._tasks.pop(key, None)
+                file.task = None
             if outcome == messages.STOPPED or file.state is State.CANCELLED or not current:
                 # It may have come as far as its results; the upload may be gone already.
                 if current:
@@ -317,11 +304,10 @@ class Jobs:
         """
         if not self.results(file.upload).holds(file.number, row):
             raise RefusedUploadError(f"{file.label} has no cell {row}", 404)
-        given = file.given
-        if not given.details(row).exists():
-            self._wait(file.upload, messages.ExplainRow(given, row), 409, f"{file.label}: ")
-        recorded = given.recorded.read_bytes() if given.recorded.exists() else b"null"
-        return json.loads(given.details(row).read_bytes()), json.loads(recorded)
+        if not file.details(row).exists():
+            self._wait(file.upload, messages.ExplainRow(file.given, row), 409, f"{file.label}: ")
+        recorded = file.recorded.read_bytes() if file.recorded.exists() else b"null"
+        return json.loads(file.details(row).read_bytes()), json.loads(recorded)
 
     def export(self, upload: Upload, ending: str) -> Path:
         """Write the cells to a file, which the caller deletes; refused if there is none."""

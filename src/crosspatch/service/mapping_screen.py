@@ -17,7 +17,6 @@ from crosspatch.tables.names import ABSOLUTE, features, split_stimulus
 from crosspatch.tables.units import UNITS, dimension_of
 
 _SAMPLES = 3
-
 #: What the mapping is called in messages.
 NAME = "your choice"
 
@@ -27,8 +26,7 @@ class TableColumn:
     """A column and what became of it."""
 
     name: str
-    #: The first ones.
-    values: list[str]
+    values: list[str]  #: the first ones
     #: ``taken``, ``part``, ``cell id``, ``species``, ``refused``, ``unused``, ``label``,
     #: ``unknown``.
     status: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from crosspatch.features.extraction import StepDescription
     from crosspatch.service.mapping_screen import Choosable, Columns
     from crosspatch.tables.mapping import Override
+
+
+RECORDING, TABLE = "recording", "table"
 
 
 @dataclass(frozen=True)
@@ -33,25 +36,20 @@ class Fault:
 # Requests
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class GivenFile:
     """A file of an upload, and how it is read."""
 
-    #: The upload's folder.
-    folder: Path
-    #: In the upload.
-    number: int
-    path: Path
-    #: What the user calls it.
-    label: str
-    #: Whether it is a recording, else a table.
-    recording: bool
-    #: Of cells whose file does not say.
-    species: str | None
+    folder: Path  #: the upload's folder
+    number: int  #: in the upload, from 1
+    path: Path  #: where it is; the name has nothing of the user's
+    label: str  #: its name as the user gave it, made harmless
+    kind: str  #: ``recording`` or ``table``
+    species: str | None  #: of cells whose file does not say
     quality: str
-    step: StepDescription | None
+    step: StepDescription | None = None
     #: What the user chose of the columns of a table.
-    choices: Mapping[str, Override]
+    choices: Mapping[str, Override] = field(default_factory=dict)
 
     @property
     def recorded(self) -> Path:
@@ -113,7 +111,6 @@ class ExplainRow(FileRequest):
 class Simulate(FileRequest):
     """Simulate a recording or a table at the place of a file. To `Done`."""
 
-    #: Name of the example.
     example: str
 
 
@@ -123,10 +120,8 @@ class Export:
 
     out: Path
     files: tuple[GivenFile, ...]
-    #: What was said of them.
-    said: tuple[str, ...]
-    #: Names of the files without any row, and why.
-    unread: tuple[tuple[str, str], ...]
+    said: tuple[str, ...]  #: what was said of them
+    unread: tuple[tuple[str, str], ...]  #: names of the files without any row, and why
 
 
 WorkerRequest = Prepare | FileRequest | Export
@@ -183,14 +178,11 @@ class Ready:
     crosspatch: str
     models: list[Mapping[str, object]]
     parameters: Mapping[str, object]
-    #: Of the table of cells.
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  #: of the table of cells
     classes: tuple[str, ...]
     measures_recordings: bool
-    #: Features a column can be.
-    features: list[Choosable]
-    #: Or why there is none.
-    map: MapPoints | Fault
+    features: list[Choosable]  #: features a column can be
+    map: MapPoints | Fault  #: or why there is none
 
 
 @dataclass(frozen=True)
@@ -207,8 +199,7 @@ class Predicted:
 
     rows: int
     messages: tuple[str, ...]
-    #: Why nothing was measured on a recording.
-    fault: Fault | None = None
+    fault: Fault | None = None  #: why nothing was measured on a recording
 
 
 @dataclass(frozen=True)
@@ -227,5 +218,4 @@ class Answer:
     """What came of a request."""
 
     outcome: WorkerOutcome
-    #: Whether the process should be replaced.
-    worn: bool = False
+    worn: bool = False  #: whether the process should be replaced

@@ -28,20 +28,13 @@ from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service import api
 from crosspatch.service.api import Number, TheFile, TheFilter, TheJobs, TheUpload
+from crosspatch.service.messages import RECORDING, TABLE
 from crosspatch.service.predicted import SORTS
-from crosspatch.service.uploads import (
-    RECORDING,
-    TABLE,
-    RefusedUploadError,
-    State,
-    Upload,
-    UploadedFile,
-)
+from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SPECIES
 from crosspatch.tables.endings import TABLE_SUFFIXES
 
-#: Cells on a page.
-PAGE = 100
+PAGE = 100  #: cells on a page
 
 page_router = APIRouter(include_in_schema=False)
 
@@ -55,9 +48,8 @@ class _Static(StaticFiles):
         return response
 
 
-def static_files() -> StaticFiles:
-    """Style and scripts."""
-    return _Static(directory=Path(__file__).parent / "static")
+#: Style and scripts.
+STATIC_FILES = _Static(directory=Path(__file__).parent / "static")
 
 
 @cache
@@ -104,11 +96,11 @@ def _signed(value: float) -> str:
 
 def _page(request: Request, name: str, status: int = 200, **content: object) -> HTMLResponse:
     jobs = api.jobs_of(request)
-    simulated = any(model["simulated"] for model in jobs.about.models)
-    text = (
-        _environment()
-        .get_template(name)
-        .render(about=jobs.about, settings=jobs.settings, trained_on_simulated=simulated, **content)
+    about, settings = jobs.workers.about, jobs.settings
+    simulated = any(model["simulated"] for model in about.models)
+    template = _environment().get_template(name)
+    text = template.render(
+        about=about, settings=settings, trained_on_simulated=simulated, **content
     )
     return HTMLResponse(text, status_code=status)
 
@@ -193,9 +185,7 @@ def page_of_batch(
         cells=cells,
         total=total,
         counted=_counted(results.counts()),
-        asked=which.asked,
-        chosen=which.chosen,
-        text=which.text,
+        which=which,
         sort=sort if sort in SORTS else "",
         order=order,
         page=page,
@@ -280,20 +270,10 @@ def _axis(values: list[dict[str, Any]]) -> Callable[[float], float]:
 
 
 @page_router.get("/batches/{batch}/files/{file}/columns", response_model=None)
-def page_of_columns(request: Request, jobs: TheJobs, file: TheFile) -> Response:
+def page_of_columns(request: Request, file: TheFile) -> Response:
     """What the columns of a table are taken for, before anything is predicted."""
     if file.kind != TABLE:
         raise RefusedUploadError(f"{file.label} is a recording; it has no columns", 404)
     if file.columns is None:
         return RedirectResponse(file.upload.url, status_code=303)
-    return _page(
-        request,
-        "columns.html",
-        batch=file.upload,
-        upload=file,
-        columns=file.columns.columns,
-        missing=file.columns.missing,
-        features=jobs.about.features,
-        given=file.columns.given,
-        choices=file.choices,
-    )
+    return _page(request, "columns.html", batch=file.upload, upload=file)

@@ -29,20 +29,15 @@ SORTS = (
     "p_reference",
     "completeness",
 )
-
 #: Columns by whose values cells can be chosen.
 CHOICES = ("verdict", "subclass", "species")
-
 #: A row: the ``file``'s number, ``row``, the file's ``name``, and the columns; notes in words.
 Row = dict[str, object]
-
 _FILE = "cells.sqlite"
 _REAL = ("probability", "p_reference", "completeness")
 _FLAGS = ("species_known", "simulated", "aligned")
-
 #: Columns that hold several words, kept as JSON.
 _LISTS = ("prediction_set", "families", "notes", "unusual", "references")
-
 #: Columns that are of use here only; ``words`` is what is to be said of a cell, in one line.
 INNER = ("words", "source", *IN_NOTES)
 
@@ -51,12 +46,10 @@ INNER = ("words", "source", *IN_NOTES)
 class Query:
     """Which cells, in which order."""
 
-    #: Stands in the cell's id, its file's name, quality or notes.
-    text: str = ""
+    text: str = ""  #: stands in the cell's id, its file's name, quality or notes
     #: Column of `CHOICES` to the value wanted.
     chosen: Mapping[str, str] = field(default_factory=dict)
-    #: One of `SORTS`; empty for the order in which they came.
-    sort: str = ""
+    sort: str = ""  #: one of `SORTS`; empty for the order in which they came
     descending: bool = False
     offset: int = 0
     limit: int = 100

@@ -17,10 +17,8 @@ from crosspatch.service.settings import ServiceSettings
 #: A process is replaced after so many tasks, and before where it keeps memory: starting one takes
 #: ten seconds in which others wait.
 TASKS_A_CHILD = 5000
-
 #: Training the default models takes minutes, s.
 _PREPARE_LIMIT = 7200.0
-
 _MODULE = "crosspatch.service.worker"
 
 
@@ -28,8 +26,7 @@ _MODULE = "crosspatch.service.worker"
 class QueuedTask:
     """Something for a worker to do."""
 
-    #: Owners take turns.
-    owner: str
+    owner: str  #: owners take turns
     request: messages.WorkerRequest
     #: Told how far it is; called from another thread.
     told: Callable[[messages.Told], None] = lambda said: None
@@ -41,8 +38,7 @@ class QueuedTask:
 class Workers:
     """Processes with the models in memory, and what waits for them."""
 
-    #: What the workers say of their models, once they are started.
-    about: messages.Ready
+    about: messages.Ready  #: what the workers say of their models, once they are started
 
     def __init__(self, settings: ServiceSettings):
         self.settings = settings
@@ -53,10 +49,7 @@ class Workers:
         self._threads: list[threading.Thread] = []
 
     def start(self, told: Callable[[messages.Told], None]) -> None:
-        """Load the models in a first process, then begin to work.
-
-        It is told of the training of default models. A `ModelError` says why none can be loaded.
-        """
+        """Load the models in a first process, then work; a `ModelError` if none can be loaded."""
         for child in (self._child(told), *[None] * (self.settings.workers - 1)):
             thread = threading.Thread(target=self._work, args=(child,), daemon=True)
             self._threads.append(thread)
@@ -153,11 +146,9 @@ class Workers:
         child = Child(_MODULE, memory=self.settings.memory)
         try:
             child.wait_ready()
+            request = messages.Prepare(self.settings)
             answer: messages.Answer = child.ask(
-                messages.Prepare(self.settings),
-                _PREPARE_LIMIT,
-                told=told,
-                stopped=lambda: self._closed,
+                request, _PREPARE_LIMIT, told=told, stopped=lambda: self._closed
             )
         except (DiedError, LateError, StoppedError) as error:
             raise ModelError(f"the process that predicts cannot be started: {error}") from error

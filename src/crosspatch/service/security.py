@@ -41,10 +41,8 @@ _HEADERS = {
 }
 
 _SAFE = ("GET", "HEAD")
-
 #: What the choices for a table of thousands of columns need, bytes.
 _BODY_LIMIT = 4 * 2**20
-
 _BUG = "something went wrong that should not; where the server was started it says what"
 
 _LOG = logging.getLogger(__name__)
@@ -61,10 +59,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware that refuses requests from elsewhere and sets safe headers.
-
-    A token is demanded where it is given.
-    """
+    """ASGI middleware: refuses requests from elsewhere or without the token, sets safe headers."""
 
     def __init__(self, app: ASGIApp, token: str | None):
         self.app, self.token = app, token

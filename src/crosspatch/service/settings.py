@@ -12,12 +12,10 @@ _GIB = 2**30
 class ServiceSettings:
     """Settings of `crosspatch serve`."""
 
-    #: Model folders, one a species; none for the default models.
-    models: tuple[Path, ...] = ()
+    models: tuple[Path, ...] = ()  #: model folders, one a species; none for the default models
     #: Kind of prediction sets, see `crosspatch.prediction.predictor.SETS`.
     sets: str = "all-cells"
-    #: With the Allen tables, for the default models and the map.
-    data_dir: Path | None = None
+    data_dir: Path | None = None  #: with the Allen tables, for the default models and the map
     #: Address and port; port 0 takes a free one.
     host: str = "127.0.0.1"
     port: int = 8700
@@ -25,21 +23,14 @@ class ServiceSettings:
     token: str | None = None
     #: Processes that read files and predict; each has the models in memory (about 0.5 GiB).
     workers: int = 1
-    #: Seconds after which a file is given up.
-    seconds: float = 300.0
+    seconds: float = 300.0  #: seconds after which a file is given up
     #: Bytes of data a process may have; a 200 kHz recording of 30 sweeps takes about 1 GiB.
     memory: int = 4 * _GIB
     #: Bytes of a file. The largest recording of DANDI 000020 has about 0.3 GiB.
     upload: int = _GIB
-    #: Bytes of all files and results together.
-    storage: int = 20 * _GIB
-    #: Files of a batch.
-    files: int = 500
-    #: Batches at a time.
-    batches: int = 1000
-    #: Rows of a table.
-    rows: int = 200_000
-    #: Hours after which a batch is deleted.
-    keep: float = 8.0
-    #: Seconds without a byte after which an upload is given up.
-    silence: float = 60.0
+    storage: int = 20 * _GIB  #: bytes of all files and results together
+    files: int = 500  #: files of a batch
+    batches: int = 1000  #: batches at a time
+    rows: int = 200_000  #: rows of a table
+    keep: float = 8.0  #: hours after which a batch is deleted
+    silence: float = 60.0  #: seconds without a byte after which an upload is given up

@@ -19,15 +19,9 @@ from crosspatch.recordings.quality import recorded_points
 from crosspatch.reporting.cell_view import rounded
 from crosspatch.reporting.recording_figures import shown_kinds, thinned, until_last
 
-#: Sweeps of a kind of stimulus that are kept.
-MOST_SWEEPS = 60
-
-#: Samples kept of a recording: 256 MB.
-MOST_SAMPLES = 64_000_000
-
-#: Stretches of a sweep of which the lowest and highest value are given.
-STRETCHES = 600
-
+MOST_SWEEPS = 60  #: sweeps of a kind of stimulus that are kept
+MOST_SAMPLES = 64_000_000  #: samples kept of a recording: 256 MB
+STRETCHES = 600  #: stretches of a sweep of which the lowest and highest value are given
 SAMPLES, INDEX = "traces.f32", "traces.json"
 
 
@@ -69,8 +63,7 @@ class _KeptSweep(_Sweep):
     """A sweep in the file of samples; of its signals the first sample there, and how many."""
 
     kind: str
-    #: Hz, of the samples kept.
-    rate: float
+    rate: float  #: Hz, of the samples kept
     voltage: tuple[int, int]
     current: tuple[int, int]
 
@@ -84,7 +77,10 @@ def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list
     Every sample is kept, as float32; of a recording with more than `MOST_SAMPLES`, the lowest and
     highest value of short stretches.
     """
-    by_kind = _numbers(analysis)
+    by_kind = {
+        kind: [number for number, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
+        for kind in shown_kinds(analysis)
+    }
     chosen = []
     for numbers in by_kind.values():
         chosen += numbers[:: max(1, -(-len(numbers) // MOST_SWEEPS))]
@@ -99,14 +95,6 @@ def write_traces(recording: Recording, analysis: Analysis, folder: Path) -> list
         StimulusSweeps(kind, len(each), shown[kind], shown[kind] - passed[kind])
         for kind, each in by_kind.items()
     ]
-
-
-def _numbers(analysis: Analysis) -> dict[str, list[int]]:
-    """Sweeps by the kind of their stimulus."""
-    return {
-        kind: [number for number, stimulus in analysis.stimuli.items() if stimulus.kind == kind]
-        for kind in shown_kinds(analysis)
-    }
 
 
 def _kept(

@@ -12,23 +12,21 @@ import tempfile
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
-from crosspatch.service.messages import Fault, GivenFile
+from crosspatch.service.messages import RECORDING, TABLE, Fault, GivenFile
+from crosspatch.service.settings import ServiceSettings
 from crosspatch.tables.endings import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
-    from crosspatch.features.extraction import StepDescription
     from crosspatch.service.mapping_screen import Columns
-    from crosspatch.tables.mapping import Override
-
-RECORDING, TABLE = "recording", "table"
+    from crosspatch.service.queue import QueuedTask
 
 _PREFIX = "crosspatch-serve-"
 _LOCK = "lock"
@@ -49,7 +47,6 @@ class State(StrEnum):
 
 #: States in which nothing more happens at all.
 FINAL = (State.DONE, State.FAILED, State.CANCELLED)
-
 #: States in which a worker has a file, or will.
 WORKED_ON = (State.WAITING, State.WORKING)
 
@@ -85,40 +82,23 @@ def kind_of(label: str) -> tuple[str, str | None]:
     return "", None
 
 
-@dataclass(eq=False)
-class UploadedFile:
-    """A file of an upload."""
+@dataclass(eq=False, kw_only=True)
+class UploadedFile(GivenFile):
+    """A file of an upload, and how far it is."""
 
     upload: Upload = field(repr=False)
-    #: In the upload, from 1.
-    number: int
-    #: Its name as the user gave it, made harmless.
-    label: str
-    #: ``recording`` or ``table``.
-    kind: str
-    #: Where it is; the name has nothing of the user's.
-    path: Path
     state: State = State.RECEIVING
-    #: What is being done.
-    stage: str = ""
-    #: Rows predicted so far.
-    done: int = 0
-    #: Bytes.
-    size: int = 0
-    #: Predicted rows.
-    rows: int = 0
-    #: Why it failed.
+    stage: str = ""  #: what is being done
+    done: int = 0  #: rows predicted so far
+    size: int = 0  #: bytes
+    rows: int = 0  #: predicted rows
     fault: Fault | None = None
     messages: tuple[str, ...] = ()
-    #: Whether a table's columns are shown before anything is predicted.
-    confirm: bool = True
-    #: Those of a table, once they are known.
-    columns: Columns | None = None
-    #: What the user chose of them.
-    choices: dict[str, Override] = field(default_factory=dict)
-    step: StepDescription | None = None
-    #: Name of the simulated example it is.
-    example: str | None = None
+    confirm: bool = True  #: whether a table's columns are shown before anything is predicted
+    columns: Columns | None = None  #: those of a table, once they are known
+    example: str | None = None  #: name of the simulated example it is
+    #: What is done or waits to be done with it.
+    task: QueuedTask | None = field(default=None, repr=False)
 
     @property
     def reason(self) -> str | None:
@@ -132,31 +112,18 @@ class UploadedFile:
     @property
     def given(self) -> GivenFile:
         """What a worker has to know of it now."""
-        return GivenFile(
-            folder=self.upload.folder,
-            number=self.number,
-            path=self.path,
-            label=self.label,
-            recording=self.kind == RECORDING,
-            species=self.upload.species,
-            quality=self.upload.quality,
-            step=self.step,
-            choices=self.choices,
-        )
+        return GivenFile(*(getattr(self, each.name) for each in fields(GivenFile)))
 
 
 @dataclass(eq=False)
 class Upload:
     """Files that a browser or a program sent together."""
 
-    #: Cannot be guessed.
-    id: str
+    id: str  #: cannot be guessed
     folder: Path
-    #: Of cells whose file does not say.
-    species: str | None
+    species: str | None  #: of cells whose file does not say
     quality: str
-    #: Seconds since 1970.
-    expires: float
+    expires: float  #: seconds since 1970
     #: Its files, by number.
     uploads: dict[int, UploadedFile] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -188,20 +155,14 @@ class Upload:
 class Batches:
     """All uploads, in a folder that only this user can read and that ends with the process.
 
-    What a killed server left behind is removed by the next one. Uploads are kept for so many hours;
-    there are at most so many of them, of so many files each, of so many bytes together.
+    What a killed server left behind is removed by the next one. How long uploads are kept, how many
+    there may be, of how many files and bytes, is settled.
     """
 
-    def __init__(
-        self,
-        *,
-        keep: float,
-        most: int,
-        files: int,
-        storage: int,
-        now: Callable[[], float] = time.time,
-    ):
-        self.keep, self.most, self.files, self.storage, self.now = keep, most, files, storage, now
+    def __init__(self, settings: ServiceSettings):
+        self.settings = settings
+        #: Seconds since 1970.
+        self.now = time.time
         _remove_abandoned()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # for this user only
         self._held: int | None = _hold(self.folder)
@@ -220,14 +181,14 @@ class Batches:
     def new(self, species: str | None, quality: str) -> Upload:
         """An empty upload; refused where there are too many."""
         with self._lock:
-            if len(self._uploads) >= self.most:
-                raise RefusedUploadError(
-                    f"there are {self.most} batches already", 503, "delete one, or come back later"
-                )
+            if len(self._uploads) >= self.settings.batches:
+                why = f"there are {self.settings.batches} batches already"
+                raise RefusedUploadError(why, 503, "delete one, or come back later")
             name = secrets.token_urlsafe(16)
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
-            upload = Upload(name, folder, species, quality, self.now() + 3600 * self.keep)
+            expires = self.now() + 3600 * self.settings.keep
+            upload = Upload(name, folder, species, quality, expires)
             self._uploads[name] = upload
             return upload
 
@@ -235,7 +196,7 @@ class Batches:
         """The upload of this id; refused where there is none, or it has vanished."""
         found = self._uploads.get(name)
         if found is None or found.expires < self.now():
-            kept = f"files and results are deleted after {self.keep:g} hours"
+            kept = f"files and results are deleted after {self.settings.keep:g} hours"
             raise RefusedUploadError(f"there is no such batch; {kept}", 404)
         return found
 
@@ -268,25 +229,20 @@ class Batches:
         label = label_of(name)
         kind, ending = kind_of(label)
         if ending is None:
-            raise RefusedUploadError(
-                f"{label}: not a file that can be read",
-                415,
-                f"give recordings ({', '.join(RECORDING_SUFFIXES)}) or tables "
-                f"({', '.join(TABLE_SUFFIXES)})",
-            )
+            recordings, tables = ", ".join(RECORDING_SUFFIXES), ", ".join(TABLE_SUFFIXES)
+            hint = f"give recordings ({recordings}) or tables ({tables})"
+            raise RefusedUploadError(f"{label}: not a file that can be read", 415, hint)
         with upload.lock:
-            if len(upload.uploads) >= self.files:
-                raise RefusedUploadError(
-                    f"a batch has at most {self.files} files",
-                    413,
-                    "begin another one, or use the command line",
-                )
+            if len(upload.uploads) >= self.settings.files:
+                why = f"a batch has at most {self.settings.files} files"
+                raise RefusedUploadError(why, 413, "begin another one, or use the command line")
             number = next(upload.numbers)
             folder = upload.folder / f"{number}-{secrets.token_hex(8)}"
             folder.mkdir(mode=0o700)
             # The name on disk is long and random: it can be told from the user's own in messages.
             path = folder / f"upload-{secrets.token_hex(8)}{ending}"
-            file = UploadedFile(upload, number, label, kind, path, confirm=confirm, example=example)
+            given = (upload.folder, number, path, label, kind, upload.species, upload.quality)
+            file = UploadedFile(*given, upload=upload, confirm=confirm, example=example)
             upload.uploads[number] = file
             return file
 
@@ -298,13 +254,10 @@ class Batches:
 
     def require_room(self, more: int) -> None:
         """Refuse bytes that do not fit any more."""
-        free = min(self.storage - self.used(), shutil.disk_usage(self.folder).free - 2**28)
-        if more > free:
-            raise RefusedUploadError(
-                "the server has no room left for files",
-                507,
-                "delete a batch, or wait until one vanishes",
-            )
+        left = self.settings.storage - self.used()
+        if more > min(left, shutil.disk_usage(self.folder).free - 2**28):
+            hint = "delete a batch, or wait until one vanishes"
+            raise RefusedUploadError("the server has no room left for files", 507, hint)
 
     def used(self) -> int:
         """Bytes of everything."""

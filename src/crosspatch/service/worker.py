@@ -7,7 +7,7 @@ import re
 import resource
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from crosspatch.errors import CohortError, CrosspatchError, RecordingError, as_f
 from crosspatch.processes import Tell, answer_requests
 from crosspatch.service import messages
 from crosspatch.service.guards import in_gib, refuse_bomb, refuse_other_files
+from crosspatch.service.messages import GivenFile
 from crosspatch.service.predicted import Results
 from crosspatch.service.settings import ServiceSettings
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from crosspatch.prediction.prediction import Prediction
     from crosspatch.prediction.predictor import Predictor
 
-#: Explained cells of a report.
-REPORTED = 12
+REPORTED = 12  #: explained cells of a report
 
 
 class Worker:
@@ -146,18 +146,15 @@ class Worker:
             y=[round(float(y), 3) for y in table["y"]],
         )
 
-    def _measure(self, file: messages.GivenFile, tell: Tell) -> messages.Predicted:
+    def _measure(self, file: GivenFile, tell: Tell) -> messages.Predicted:
         from crosspatch.features.extraction import analysed, features_of
-        from crosspatch.features.outcome import Failure
         from crosspatch.prediction.batches import extraction_settings
         from crosspatch.recordings.opening import open_recording
         from crosspatch.reporting.cell_view import recording_view
         from crosspatch.service.traces import write_traces
 
-        path, say = file.path, _Messages(file)
+        path = file.path
         how = extraction_settings(self._read_settings(file))
-        outcome: CellFeatures | Failure
-        fault = None
         tell(messages.Doing("reading"))
         file.forget()
         try:
@@ -170,39 +167,37 @@ class Worker:
                 stimuli = write_traces(recording, analysis, path.parent)
                 _write_json(file.recorded, about | {"stimuli": [asdict(each) for each in stimuli]})
                 tell(messages.Doing("drawn"))
-                outcome = features_of(recording, analysis, how)
+                features = features_of(recording, analysis, how)
         except RecordingError as error:
-            fault = _fault(error, messages.Measure(file))
-            outcome = Failure(fault.message, hint=fault.hint)
+            tell(messages.Doing("predicting"))
+            return self._refuse(file, _fault(error, messages.Measure(file)))
         tell(messages.Doing("predicting"))
-        prediction = self._keep_cell(file, outcome, say)
-        if fault is None:
-            tell(messages.Doing("explaining"))
-            self._keep_details(file, prediction, range(len(prediction)))
-        return messages.Predicted(len(prediction), say.lines, fault)
+        prediction, said = self._keep_cell(file, features)
+        tell(messages.Doing("explaining"))
+        self._keep_details(file, prediction, range(len(prediction)))
+        return messages.Predicted(len(prediction), said)
 
-    def _refuse(self, file: messages.GivenFile, fault: messages.Fault) -> messages.Predicted:
+    def _refuse(self, file: GivenFile, fault: messages.Fault) -> messages.Predicted:
         from crosspatch.features.outcome import Failure
 
-        say = _Messages(file)
-        prediction = self._keep_cell(file, Failure(fault.message, hint=fault.hint), say)
-        return messages.Predicted(len(prediction), say.lines, fault)
+        prediction, said = self._keep_cell(file, Failure(fault.message, hint=fault.hint))
+        return messages.Predicted(len(prediction), said, fault)
 
     def _keep_cell(
-        self, file: messages.GivenFile, outcome: CellFeatures | Failure, say: Callable[[str], None]
-    ) -> Prediction:
+        self, file: GivenFile, outcome: CellFeatures | Failure
+    ) -> tuple[Prediction, tuple[str, ...]]:
         """Predict what a recording gave, and keep it: a row, or one for each species."""
         from crosspatch.prediction.batches import recordings_batch
         from crosspatch.prediction.pipeline import Listener
 
-        settings = self._read_settings(file)
+        settings, say = self._read_settings(file), _Messages(file)
         words = Listener(say, spell=as_flag).words  # the csv is that of the command line
         batch = recordings_batch([(Path(file.label), outcome)], settings, say, words)
         prediction = self.predictor.predict(batch, say)
         self._results(file.folder).put(file.number, file.label, [prediction])
-        return prediction
+        return prediction, say.lines
 
-    def _find_columns(self, file: messages.GivenFile, tell: Tell) -> messages.Found:
+    def _find_columns(self, file: GivenFile, tell: Tell) -> messages.Found:
         from crosspatch.prediction.table_cells import first_rows
         from crosspatch.service.mapping_screen import described
         from crosspatch.tables.columns import map_columns
@@ -219,7 +214,7 @@ class Worker:
             raise CohortError(f"{file.label}: there is no column '{found.absent[0]}'")
         return messages.Found(described(frame, found), say.lines)
 
-    def _predict_table(self, file: messages.GivenFile, tell: Tell) -> messages.Predicted:
+    def _predict_table(self, file: GivenFile, tell: Tell) -> messages.Predicted:
         from crosspatch.prediction.batches import SeenIds, unique
         from crosspatch.prediction.table_cells import read_table
 
@@ -247,32 +242,30 @@ class Worker:
         file.forget()  # of other columns
         return messages.Predicted(rows, say.lines)
 
-    def _explain_row(self, file: messages.GivenFile, row: int) -> messages.Done:
+    def _explain_row(self, file: GivenFile, row: int) -> messages.Done:
         whole = self._results(file.folder).prediction(file.number, self.predictor)
         if whole is None:
             raise CohortError(f"there is no cell {row}")
         self._keep_details(file, whole.rows(np.array([row])), [row])
         return messages.Done()
 
-    def _keep_details(
-        self, file: messages.GivenFile, prediction: Prediction, rows: Sequence[int]
-    ) -> None:
+    def _keep_details(self, file: GivenFile, prediction: Prediction, rows: Sequence[int]) -> None:
         from crosspatch.reporting.cell_view import cell_view
 
         for row, each in zip(rows, self._explained(file, prediction), strict=True):
             _write_json(file.details(row), cell_view(each, self._map).as_json())
 
-    def _explained(self, file: messages.GivenFile, prediction: Prediction) -> list[CellExplanation]:
+    def _explained(self, file: GivenFile, prediction: Prediction) -> list[CellExplanation]:
         from crosspatch.prediction.explained import explain_prediction
 
         settings = self._read_settings(file)
-        if not file.recording:
+        if file.kind == messages.TABLE:
             return explain_prediction(self.predictor, prediction, settings)
         files = dict.fromkeys(prediction.cells["cell_id"].astype(str), file.path)
         found = explain_prediction(self.predictor, replace(prediction, recordings=files), settings)
         return [replace(each, name=file.label) for each in found]
 
-    def _simulate(self, file: messages.GivenFile, example: str, tell: Tell) -> messages.Done:
+    def _simulate(self, file: GivenFile, example: str, tell: Tell) -> messages.Done:
         from crosspatch.service.examples import write_example
 
         tell(messages.Doing("simulating"))
@@ -313,7 +306,7 @@ class Worker:
             progress=lambda done, total: tell(messages.Doing("drawing", done)),
         )
 
-    def _read_settings(self, file: messages.GivenFile) -> ReadSettings:
+    def _read_settings(self, file: GivenFile) -> ReadSettings:
         from crosspatch.prediction.batches import ReadSettings
         from crosspatch.service.mapping_screen import overrides_of
 
@@ -328,7 +321,7 @@ class Worker:
 class _Messages:
     """Lines for the user, each once, with the file's own name."""
 
-    def __init__(self, file: messages.GivenFile) -> None:
+    def __init__(self, file: GivenFile) -> None:
         self.file = file
         self.lines: tuple[str, ...] = ()
 
@@ -356,7 +349,7 @@ def _named(line: str, request: messages.WorkerRequest) -> str:
     return _file_named(line, request.file)
 
 
-def _file_named(line: str, file: messages.GivenFile) -> str:
+def _file_named(line: str, file: GivenFile) -> str:
     line = line.replace(str(file.path), file.label).replace(file.path.name, file.label)
     return _without_places(line, file.folder, file.label)
 

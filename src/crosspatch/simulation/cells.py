@@ -29,13 +29,10 @@ from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 from crosspatch.writing import replacing
 
-#: Table of the cells of a folder.
-CELLS_FILE = "cells.csv"
-
+CELLS_FILE = "cells.csv"  #: table of the cells of a folder
 #: Most cells of a donor: fewer than in the Allen sets (median 4 per mouse, 3 per person), so that a
 #: small cohort has donors enough for folds.
 _MOST_OF_DONOR = 3
-
 # First words of the seeds, so that cells, donors and the order of subclasses draw independently.
 _CELL, _DONOR, _DONOR_SIZE, _ORDER = range(4)
 
@@ -44,10 +41,8 @@ _CELL, _DONOR, _DONOR_SIZE, _ORDER = range(4)
 class Style:
     """What recordings have besides the stimulus set, and how they are stored."""
 
-    #: That tell the files from others of the same cells.
-    keywords: tuple[str, ...] = ()
-    #: Given a cell's seal, GOhm.
-    extras: Callable[[float], Extra] = lambda seal: no_extra
+    keywords: tuple[str, ...] = ()  #: that tell the files from others of the same cells
+    extras: Callable[[float], Extra] = lambda seal: no_extra  #: given a cell's seal, GOhm
     storage: Storage = INTEGERS
 
 
@@ -89,32 +84,13 @@ def simulate_cells(
     progress: Progress | None = None,
     style: Style = PLAIN,
 ) -> Path:
-    """Simulate cells of a species and write their recordings.
+    """Simulate cells of a species in a folder: ``sim-<species>-0001.nwb``, … and ``cells.csv``.
 
     A cell depends on the seed, the species and its number alone. Files that are there already are
-    kept, so that a run that was stopped can go on; those of another style are made anew.
-
-    Parameters
-    ----------
-    out : path
-        Folder for ``sim-<species>-0001.nwb``, … and ``cells.csv``.
-    cells, species, seed, style
-        How many, mouse or human, and what they are like.
-    jobs : int, optional
-        Processes; all cores by default.
-    progress : callable, optional
-        Called with the cells done and the cells to do.
-
-    Returns
-    -------
-    Path
-        The table ``cells.csv``: file, species, subclass, t_type, donor, dataset.
-
-    Raises
-    ------
-    RecordingError
-        If an argument makes no sense, the folder holds files of another seed, or a file cannot be
-        written.
+    kept, so that a run that was stopped can go on; those of another style are made anew. The table,
+    whose path is returned, has file, species, subclass, t_type, donor and dataset. By default all
+    cores work (`jobs`). A `RecordingError` if an argument makes no sense, the folder holds files of
+    another seed, or a file cannot be written.
     """
     out = Path(out)
     processes = cpu_count() if jobs is None else jobs
@@ -210,10 +186,8 @@ def plan_cells(cells: int, species: str, *, seed: int = 0) -> list[PlannedCell]:
     while len(donors) < cells:
         donor = donors[-1] + 1 if donors else 1
         donors += [donor] * int(sizes.integers(1, _MOST_OF_DONOR + 1))
-    return [
-        PlannedCell(number, species, subclasses[number - 1], donors[number - 1], seed)
-        for number in range(1, cells + 1)
-    ]
+    planned = zip(range(1, cells + 1), subclasses, donors, strict=False)
+    return [PlannedCell(n, species, subclass, donor, seed) for n, subclass, donor in planned]
 
 
 def write_cell(

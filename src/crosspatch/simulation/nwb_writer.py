@@ -31,7 +31,6 @@ from crosspatch.writing import replacing
 
 #: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
 VOLTAGE_STEP = 1e-5
-
 _ELECTRODE = "electrode_0"
 
 
@@ -39,23 +38,16 @@ _ELECTRODE = "electrode_0"
 class WrittenSweep:
     """One sweep to write."""
 
-    #: Code in the Allen stimulus ontology, such as C1LSCOARSE150216.
-    stimulus_code: str
-    #: Injected current, pA; in voltage clamp the response.
-    current: NDArray[np.float32]
+    stimulus_code: str  #: in the Allen stimulus ontology, such as C1LSCOARSE150216
+    current: NDArray[np.float32]  #: injected current, pA; in voltage clamp the response
     #: Response, mV, as long as the current; zeros from where the acquisition was stopped. In
     #: voltage clamp the command.
     voltage: NDArray[np.float32]
-    #: Samples per second.
-    rate: float
-    #: Start within the session, s.
-    start: float
-    #: MOhm; not written in voltage clamp.
-    bridge_balance: float
-    #: pA; not written in voltage clamp.
-    bias_current: float
-    #: ``current clamp`` or ``voltage clamp``.
-    clamp: str = CURRENT_CLAMP
+    rate: float  #: samples per second
+    start: float  #: start within the session, s
+    bridge_balance: float  #: MOhm; not written in voltage clamp
+    bias_current: float  #: pA; not written in voltage clamp
+    clamp: str = CURRENT_CLAMP  #: ``current clamp`` or ``voltage clamp``
 
 
 class Stored(NamedTuple):
@@ -88,12 +80,9 @@ def _response(sweep: WrittenSweep) -> Stored:
 class Storage:
     """How series are stored."""
 
-    #: Per chunk: a sweep of two seconds is read in two chunks.
-    samples: int = 65_536
-    #: Of deflate.
-    level: int = 1
-    #: Whether the series may grow.
-    growing: bool = False
+    samples: int = 65_536  #: per chunk: a sweep of two seconds is read in two chunks
+    level: int = 1  #: of deflate
+    growing: bool = False  #: whether the series may grow
     #: What is kept of a sweep's response.
     response: Callable[[WrittenSweep], Stored] = _response
 
@@ -105,26 +94,18 @@ INTEGERS = Storage()
 class SessionNotes:
     """What is known of a recording besides its samples."""
 
-    #: Of the session.
-    identifier: str
+    identifier: str  #: of the session
     description: str
     experiment: str
     keywords: tuple[str, ...]
-    #: With time zone.
-    start: datetime
-    #: Mouse or human.
-    species: str
+    start: datetime  #: with time zone
+    species: str  #: mouse or human
     #: Sex as M, F or U; age as ISO 8601 duration.
     donor: str
     sex: str
     age: str
-    #: GOhm.
-    seal: float
-    #: MOhm.
-    access_resistance: float
-    donor_description: str = "Simulated donor, no animal or person"
-    institution: str = "none: simulated"
-    lab: str = "none: simulated"
+    seal: float  #: GOhm
+    access_resistance: float  #: MOhm
 
 
 def write_nwb(
@@ -157,9 +138,9 @@ def write_nwb(
             _add_specifications(file)
 
 
-def series_names(sweep: int) -> tuple[str, str]:
-    """Names of the response and of the stimulus series of a sweep."""
-    return f"data_{sweep:05d}_AD0", f"data_{sweep:05d}_DA0"
+def _series_of(sweep: int) -> tuple[str, str]:
+    """Where the response and the stimulus of a sweep stand in a file."""
+    return f"acquisition/data_{sweep:05d}_AD0", f"stimulus/presentation/data_{sweep:05d}_DA0"
 
 
 def _write_header(path: Path, notes: SessionNotes) -> None:
@@ -170,13 +151,13 @@ def _write_header(path: Path, notes: SessionNotes) -> None:
         file_create_date=notes.start,
         experiment_description=notes.experiment,
         keywords=list(notes.keywords),
-        institution=notes.institution,
-        lab=notes.lab,
+        institution="none: simulated",
+        lab="none: simulated",
         experimenter=["Crosspatch, Simulation"],
         session_id=notes.identifier,
         subject=Subject(
             subject_id=notes.donor,
-            description=notes.donor_description,
+            description="Simulated donor, no animal or person",
             species=SPECIES[notes.species].latin,
             sex=notes.sex,
             age=notes.age,
@@ -204,12 +185,12 @@ def _names_allowed() -> Iterator[None]:
 
 
 def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Storage) -> None:
-    response, stimulus = series_names(number)
+    response, stimulus = _series_of(number)
     clamped = sweep.clamp == VOLTAGE_CLAMP
     kind = "VoltageClamp" if clamped else "CurrentClamp"
-    group = file["acquisition"].create_group(response)
+    group = file.create_group(response)
     about = "clamp current" if clamped else "membrane potential"
-    _describe(group, "core", f"{kind}Series", description=about)
+    _describe(group, "core", f"{kind}Series", about)
     _fill(group, number, sweep, storage.response(sweep), storage)
     if not clamped:
         for name, value, unit in (
@@ -219,9 +200,9 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Stor
         ):
             group[name] = np.float32(value)
             group[name].attrs["unit"] = unit
-    group = file["stimulus/presentation"].create_group(stimulus)
+    group = file.create_group(stimulus)
     about = "command potential" if clamped else "injected current"
-    _describe(group, "core", f"{kind}StimulusSeries", description=about)
+    _describe(group, "core", f"{kind}StimulusSeries", about)
     _fill(group, number, sweep, _voltage(sweep) if clamped else _current(sweep), storage)
 
 
@@ -252,31 +233,21 @@ def _fill(
 
 def _add_sweep_table(file: h5py.File, sweeps: int) -> None:
     """Add the table in the layout of pynwb 2: one row per series, with its sweep number."""
-    rows = [
-        (number, file[f"{folder}/{name}"].ref)
-        for number in range(sweeps)
-        for folder, name in zip(
-            ("acquisition", "stimulus/presentation"), series_names(number), strict=True
-        )
-    ]
+    rows = [(number, file[path].ref) for number in range(sweeps) for path in _series_of(number)]
     table = file["general/intracellular_ephys"].create_group("sweep_table")
     columns = np.array(["series", "sweep_number"], dtype=h5py.string_dtype())
-    about = "Sweep number of each series"
-    _describe(table, "core", "SweepTable", description=about, colnames=columns)
+    _describe(table, "core", "SweepTable", "Sweep number of each series", colnames=columns)
     identifiers = table.create_dataset("id", data=np.arange(len(rows), dtype=np.int64))
     _describe(identifiers, "hdmf-common", "ElementIdentifiers")
     numbers = table.create_dataset(
         "sweep_number", data=np.array([number for number, _ in rows], dtype=np.uint32)
     )
-    about = "Sweep number of the series in the row"
-    _describe(numbers, "hdmf-common", "VectorData", description=about)
+    _describe(numbers, "hdmf-common", "VectorData", "Sweep number of the series in the row")
     series = table.create_dataset("series", (len(rows),), dtype=h5py.ref_dtype)
     series[:] = [reference for _, reference in rows]
-    about = "The series with the sweep number of the row"
-    _describe(series, "hdmf-common", "VectorData", description=about)
+    _describe(series, "hdmf-common", "VectorData", "The series with the sweep number of the row")
     index = table.create_dataset("series_index", data=np.arange(1, len(rows) + 1, dtype=np.uint32))
-    about = "Index for series"
-    _describe(index, "hdmf-common", "VectorIndex", description=about, target=series.ref)
+    _describe(index, "hdmf-common", "VectorIndex", "Index for series", target=series.ref)
 
 
 def _add_specifications(file: h5py.File) -> None:
@@ -308,7 +279,9 @@ def _specifications() -> dict[str, str]:
 
 
 def _describe(
-    item: h5py.Group | h5py.Dataset, namespace: str, kind: str, **attributes: object
+    item: h5py.Group | h5py.Dataset, namespace: str, kind: str, about: str = "", **more: object
 ) -> None:
-    about = {"namespace": namespace, "neurodata_type": kind, "object_id": str(uuid.uuid4())}
-    item.attrs.update(about | attributes)
+    attributes = {"namespace": namespace, "neurodata_type": kind, "object_id": str(uuid.uuid4())}
+    if about:
+        attributes["description"] = about
+    item.attrs.update(attributes | more)

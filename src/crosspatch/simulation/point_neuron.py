@@ -21,19 +21,13 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
 
-#: Longest integration step, ms.
-STEP = 0.02
-
+STEP = 0.02  #: longest integration step, ms
 #: Slow variables (Ih, D current, adaptation, noise) are updated once in so many steps.
 _BLOCK = 10
-
 #: The spike is inserted where the upstroke has reached this part of its maximum: IPFX's definition
 #: of the threshold.
 _THRESHOLD_FRACTION = 0.05
-
-#: Points of the rising and of the falling part of the spike.
-_SHAPE_POINTS = 257
-
+_SHAPE_POINTS = 257  #: points of the rising and of the falling part of the spike
 #: A raised threshold lowers the peak and lifts the trough by this part of the rise. In the Allen
 #: recordings the spikes at threshold of ramps, long and short squares differ so.
 _SHAPE_FOLLOWS_THRESHOLD = 0.4
@@ -45,31 +39,21 @@ class SpikeShape:
 
     #: Membrane potential where the slope reaches 5 % of the upstroke, mV.
     threshold: float = -38.0
-    #: Peak above threshold, mV.
-    height: float = 65.0
-    #: Fast trough below threshold, mV.
-    trough: float = 15.0
-    #: Width halfway between peak and fast trough, ms.
-    width: float = 0.6
-    #: Steepest rise, mV/ms.
-    upstroke: float = 300.0
-    #: Steepest rise over steepest fall.
-    upstroke_downstroke_ratio: float = 2.0
+    height: float = 65.0  #: peak above threshold, mV
+    trough: float = 15.0  #: fast trough below threshold, mV
+    width: float = 0.6  #: width halfway between peak and fast trough, ms
+    upstroke: float = 300.0  #: steepest rise, mV/ms
+    upstroke_downstroke_ratio: float = 2.0  #: steepest rise over steepest fall
 
 
 @dataclass(frozen=True)
 class PointNeuron:
     """Parameters of the model."""
 
-    #: Resting potential, mV; the leak's reversal potential follows from it.
-    rest: float = -70.0
-    #: Leak conductance, nS.
-    leak: float = 6.0
-    #: Membrane capacitance, pF.
-    capacitance: float = 70.0
-    #: Sharpness of spike onset, mV: smaller is sharper.
-    slope_factor: float = 1.5
-    #: Shape of a spike fired from rest.
+    rest: float = -70.0  #: resting potential, mV; the leak's reversal potential follows from it
+    leak: float = 6.0  #: leak conductance, nS
+    capacitance: float = 70.0  #: membrane capacitance, pF
+    slope_factor: float = 1.5  #: sharpness of spike onset, mV: smaller is sharper
     spike: SpikeShape = field(default_factory=SpikeShape)
     #: The threshold rises by this part of a depolarisation, with this time constant in ms.
     threshold_gain: float = 0.0
@@ -88,8 +72,7 @@ class PointNeuron:
     d_inactivation_half: float = -72.0
     d_inactivation_slope: float = 7.0
     d_tau: float = 400.0
-    #: Reversal potential of K, mV.
-    k_reversal: float = -92.0
+    k_reversal: float = -92.0  #: reversal potential of K, mV
     #: Adaptation current: nS, pA per spike, ms.
     adaptation_conductance: float = 0.0
     adaptation_jump: float = 0.0
@@ -100,13 +83,11 @@ class PointNeuron:
     #: Part of the height that one spike takes from the next, and its recovery, ms.
     fatigue: float = 0.0
     fatigue_tau: float = 60.0
-    #: Relative widening of a spike per relative loss of height.
-    broadening: float = 1.0
+    broadening: float = 1.0  #: relative widening of a spike per relative loss of height
     #: Standard deviation of the noise current when depolarised, pA, and its correlation time, ms.
     noise: float = 0.0
     noise_tau: float = 5.0
-    #: Part of the noise that remains at rest.
-    noise_at_rest: float = 0.1
+    noise_at_rest: float = 0.1  #: part of the noise that remains at rest
 
     @property
     def leak_reversal(self) -> float:
@@ -145,19 +126,13 @@ def simulate_neuron(
     stop_after: int | None = None,
     tail: float = 0.1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Simulate the response to an injected current.
+    """The response to an injected current: membrane potential, mV, and times of spikes, s.
 
-    The current is in pA, shape (samples,), at a rate in Hz; `rng` is the source of the channel
-    noise or its seed, without it there is none. After so many spikes (`stop_after`) it goes on for
-    `tail` seconds and stops; the voltage then is shorter than the current. A `RecordingError` if
-    the current is not one row of finite numbers, or rate or neuron make no sense.
-
-    Returns
-    -------
-    voltage : array, shape (samples,)
-        Membrane potential, mV.
-    spikes : array
-        Times at which spikes crossed their threshold, s.
+    The current is in pA, shape (samples,), at a rate in Hz, and so is the potential; the times are
+    those at which spikes crossed their threshold. `rng` is the source of the channel noise or its
+    seed, without it there is none. After so many spikes (`stop_after`) it goes on for `tail`
+    seconds and stops; the potential then is shorter than the current. A `RecordingError` if the
+    current is not one row of finite numbers, or rate or neuron make no sense.
     """
     current = np.ascontiguousarray(current, dtype=np.float64)
     if current.ndim != 1 or not np.isfinite(current).all():
@@ -279,27 +254,16 @@ def _integrate(
     noise_new = np.sqrt(1.0 - noise_keep * noise_keep)
     threshold_decay = 1.0 - np.exp(-step / threshold_tau)
 
-    v = rest
-    v_onset = onset
+    v, v_onset = rest, onset
     h = _logistic((h_half - rest) / h_slope)
     available = _logistic((i_half - rest) / i_slope)
-    w = 0.0
-    after = 0.0
-    fatigue = 0.0
-    noise = normals[0]
-    drawn = 1
-    g_h = 0.0
-    g_d = 0.0
-    i_slow = 0.0
+    w = after = fatigue = 0.0
+    noise, drawn = normals[0], 1
+    g_h = g_d = i_slow = 0.0
     until_block = 0
 
     in_spike = False
-    since = 0.0
-    v_start = 0.0
-    v_peak = 0.0
-    v_trough = 0.0
-    t_rise = 0.0
-    t_fall = 0.0
+    since = v_start = v_peak = v_trough = t_rise = t_fall = 0.0
     end = samples
 
     for n in range(samples):

@@ -13,13 +13,16 @@ from crosspatch.recordings.model import CURRENT_CLAMP
 from crosspatch.simulation.nwb_writer import WrittenSweep
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 
+# Of a sweep, as they are computed and as they are written.
+_Samples = NDArray[np.float64]
+_Written = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class StimulusSet:
     """The stimulus set, after the Allen Institute's Patch-seq recordings (Gouwens et al. 2020)."""
 
-    #: Samples per second.
-    rate: float = 50_000.0
+    rate: float = 50_000.0  #: samples per second
     #: The pulse before every stimulus: s, s, pA.
     test_pulse_start: float = 0.02
     test_pulse_length: float = 0.01
@@ -33,16 +36,12 @@ class StimulusSet:
     #: First amplitude of the long squares, and from one to the next, pA.
     lowest: float = -110.0
     step: float = 20.0
-    #: Amplitude at which the search for the rheobase gives up, pA.
-    highest: float = 690.0
+    highest: float = 690.0  #: amplitude at which the search for the rheobase gives up, pA
     #: Long squares above the rheobase, pA.
     offsets: tuple[float, ...] = (20.0, 40.0, 60.0, 80.0, 100.0, 140.0)
-    #: Short squares at the lowest amplitude that fires.
-    repeats: int = 3
-    #: pA/s.
-    ramp_slope: float = 25.0
-    #: Longest ramp, s.
-    ramp_longest: float = 26.0
+    repeats: int = 3  #: short squares at the lowest amplitude that fires
+    ramp_slope: float = 25.0  #: pA/s
+    ramp_longest: float = 26.0  #: longest ramp, s
     ramps: int = 2
 
 
@@ -50,10 +49,8 @@ class StimulusSet:
 class Trouble:
     """How often something goes wrong, as probabilities."""
 
-    #: A sweep is stopped early, drifts, is noisy or saturates.
-    failed_sweep: float = 0.02
-    #: A failed sweep is recorded again.
-    repeated: float = 0.8
+    failed_sweep: float = 0.02  #: a sweep is stopped early, drifts, is noisy or saturates
+    repeated: float = 0.8  #: a failed sweep is recorded again
     #: A cell lacks these stimuli.
     no_ramp: float = 0.05
     no_short_square: float = 0.05
@@ -197,10 +194,8 @@ class Rig:
         rate = protocol.rate
         for _ in range(protocol.ramps):
             start = round(protocol.onset * rate)
-            ramp = np.arange(1, round(protocol.ramp_longest * rate) + 1) * (
-                protocol.ramp_slope / rate
-            )
-            current = np.concatenate([self.before(), ramp])
+            steps = np.arange(1, round(protocol.ramp_longest * rate) + 1)
+            current = np.concatenate([self.before(), steps * (protocol.ramp_slope / rate)])
             spikes, tail = int(rng.integers(4, 9)), rng.uniform(0.05, 0.3)
             voltage, _ = simulate_neuron(
                 self.neuron, current, rate, rng=rng, stop_after=spikes, tail=tail
@@ -210,7 +205,7 @@ class Rig:
             current = np.concatenate([current[:planned], np.zeros(round(protocol.after * rate))])
             self.keep(RAMP_NAME, current, voltage, may_fail=False)
 
-    def before(self) -> NDArray[np.float64]:
+    def before(self) -> _Samples:
         """Current before a stimulus, pA: rest with the test pulse."""
         protocol = self.protocol
         current = np.zeros(round(protocol.onset * protocol.rate))
@@ -235,12 +230,7 @@ class Rig:
                 return fired
 
     def keep(
-        self,
-        code: str,
-        current: NDArray[np.float64],
-        voltage: NDArray[np.float64],
-        *,
-        may_fail: bool = True,
+        self, code: str, current: _Samples, voltage: _Samples, *, may_fail: bool = True
     ) -> bool:
         """Add what the rig adds, and keep the sweep; whether it failed."""
         rng = self.rng
@@ -256,9 +246,7 @@ class Rig:
         self.append(code, current.astype(np.float32), recorded)
         return failed
 
-    def amplified(
-        self, current: NDArray[np.float64], voltage: NDArray[np.float64], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    def amplified(self, current: _Samples, voltage: _Samples, rng: np.random.Generator) -> _Written:
         """The membrane potential with what the amplifier adds: noise, hum, error of the bridge."""
         samples = len(voltage)
         time = np.arange(samples, dtype=np.float32) / np.float32(self.protocol.rate)
@@ -269,11 +257,7 @@ class Rig:
         return response
 
     def append(
-        self,
-        code: str,
-        current: NDArray[np.float32],
-        voltage: NDArray[np.float32],
-        clamp: str = CURRENT_CLAMP,
+        self, code: str, current: _Written, voltage: _Written, clamp: str = CURRENT_CLAMP
     ) -> None:
         """Keep a sweep as it is, and wait a second for the next."""
         rate = self.protocol.rate
@@ -282,7 +266,7 @@ class Rig:
         )
         self.clock += round(len(current) / rate + 1.0, 3)
 
-    def _failure(self, response: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _failure(self, response: _Written) -> _Written:
         rng = self.rng
         samples = len(response)
         kind = rng.choice(["stopped", "drifting", "noisy", "saturated"])
@@ -301,7 +285,7 @@ class Rig:
         return response
 
 
-def filtered_noise(samples: int, rng: np.random.Generator, deviation: float) -> NDArray[np.float32]:
+def filtered_noise(samples: int, rng: np.random.Generator, deviation: float) -> _Written:
     """An amplifier's noise with this standard deviation."""
     white = rng.standard_normal(samples + 2, dtype=np.float32)
     # A three-point mean as the amplifier's low-pass filter; it takes the noise to 0.61.

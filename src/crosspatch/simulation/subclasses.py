@@ -17,12 +17,7 @@ from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate
 from crosspatch.species import SPECIES
 
 SUBCLASSES = ("Lamp5", "Pvalb", "Sst", "Vip")
-
-
-#: Part of the variance of a parameter that cells of one donor share.
-_DONOR_SHARE = 0.15
-
-
+_DONOR_SHARE = 0.15  #: part of the variance of a parameter that cells of one donor share
 #: Parameters that vary together: the weights of others and of the cell's own. Within subclasses of
 #: Gouwens et al. 2020 and Lee, Dalley et al. 2023 the correlations are about 0.6 (time constant and
 #: resistance), 0.7 (height and upstroke), -0.65 (width and upstroke), 0.4 (width and ratio of the

@@ -12,7 +12,7 @@ from typing import Any
 
 from crosspatch.cohorts import sources
 from crosspatch.cohorts.dataset import Dataset, SourceCells, register
-from crosspatch.cohorts.joining import Key, SourceReader, cells_in, feature_columns, unique_cells
+from crosspatch.cohorts.sources import Key, SourceReader, cells_in, feature_columns, unique_cells
 from crosspatch.features.layouts import Layout
 
 _MOUSE = "allen_mouse_visp"
