@@ -75,7 +75,7 @@ def main() -> None:
             "import crosspatch": lambda: run("-c", "import crosspatch"),
             "--version": lambda: run(*crosspatch, "--version"),
             "--help": lambda: run(*crosspatch, "--help"),
-            "inspect one.abf": lambda: run(*crosspatch, "inspect", recording),
+            "inspect one.abf --no-png": lambda: run(*crosspatch, "inspect", recording, "--no-png"),
             "predict one.abf": lambda: run(*crosspatch, "predict", recording, *given, *out),
             "predict one.nwb": lambda: run(*crosspatch, "predict", nwb, *given, *out),
             "one.abf, the model in memory": lambda: in_memory(recording),

@@ -87,7 +87,7 @@ def weights(both: dict[str, Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def arrays(both: dict[str, Path], tmp_path: Path) -> Path:
+def plain(both: dict[str, Path], tmp_path: Path) -> Path:
     """A copy that is all arrays."""
     return shutil.copytree(both["logistic"], tmp_path / "model")
 

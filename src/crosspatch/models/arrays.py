@@ -71,6 +71,6 @@ def class_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([1 - p, p])
 
 
-def scores_of(classes: int) -> int:
+def score_count(classes: int) -> int:
     """Scores from which `class_probabilities` makes those of so many classes."""
     return 1 if classes == 2 else classes

@@ -20,7 +20,7 @@ from crosspatch.models.arrays import (
     class_probabilities,
     part_of,
     require_array,
-    scores_of,
+    score_count,
     under,
 )
 from crosspatch.models.judging import Probabilistic
@@ -55,7 +55,7 @@ class Logistic:
     @classmethod
     def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Logistic:
         """What `arrays` gave, checked; a ModelError if it does not fit."""
-        shape = scores_of(classes), len(layout.features) + len(layout.families)
+        shape = score_count(classes), len(layout.features) + len(layout.families)
         require_array("weights", arrays["weights"], shape)
         require_array("weights", arrays["bias"], shape[:1])
         inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))

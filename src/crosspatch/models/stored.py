@@ -78,11 +78,12 @@ class StoredClassifier(Judging):
     @classmethod
     def of(cls, classifier: Judging, species: str) -> StoredClassifier:
         """What is stored of a fitted classifier."""
+        plain = plain_model(classifier.model_)
         return cls(
             species,
             classifier.layout,
             np.array(classifier.classes_, dtype=str),
-            plain_model(classifier.model_) or classifier.model_,
+            classifier.model_ if plain is None else plain,
             classifier.calibration_,
             classifier.reference_,
             classifier.feature_center_,
@@ -143,7 +144,7 @@ class StoredClassifier(Judging):
             str(arrays["species"]),
             layout,
             classes,
-            weights or read_model(layout, len(classes), model),
+            read_model(layout, len(classes), model) if weights is None else weights,
             Calibration.of_arrays(len(classes), part_of("calibration", arrays)),
             Reference.of_arrays(layout, classes, part_of("reference", arrays)),
             arrays["center"],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.arrays import Arrays, class_probabilities, require_array, scores_of
+from crosspatch.models.arrays import Arrays, class_probabilities, require_array, score_count
 
 if TYPE_CHECKING:
     from lightgbm import LGBMClassifier
@@ -119,7 +119,7 @@ class Trees:
         """What `arrays` gave, checked; a ModelError if it does not fit."""
         parts: dict[str, Any] = {each.name: arrays[each.name] for each in fields(cls)}
         sizes = {name: int(parts[name]) for name in ("n_features", "n_scores")}
-        if sizes != {"n_features": len(layout.features), "n_scores": scores_of(classes)}:
+        if sizes != {"n_features": len(layout.features), "n_scores": score_count(classes)}:
             raise ModelError("its trees are of other features or classes")
         return cls(**parts | sizes)
 
