@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -22,6 +23,28 @@ _PR_SET_PDEATHSIG = 1
 
 #: Tells the parent how far a request is.
 Tell = Callable[[Any], None]
+
+
+def cores() -> int:
+    """How many processes there can be at a time."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
+@contextmanager
+def libraries_hidden(*names: str) -> Iterator[None]:
+    """Hide libraries that others import where they find them, and that are not used here.
+
+    Those that are imported already stay.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 class ChildError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import skops.io
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import load_layout
-from crosspatch.models import artifact
+from crosspatch.models import artifact, stored
+from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.kernel import build_logistic
+from crosspatch.models.plain import Vote, plain_model
 from crosspatch.models.registry import build_calibrated, model_entry
 from tests import made
 
@@ -55,21 +59,37 @@ def about(model) -> dict:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    model = fitted("logistic")
-    artifact.save(folder, model, about(model), "a card")
-    return folder
+def both(tmp_path_factory) -> dict[str, Path]:
+    """A model that is all arrays, and one that has a library's weights."""
+    found = {}
+    for name in ("logistic", "svm"):
+        found[name] = tmp_path_factory.mktemp("models") / "model"
+        model = fitted(name)
+        artifact.save(found[name], model, about(model), "a card")
+    return found
+
+
+@pytest.fixture(scope="module")
+def saved(both: dict[str, Path]) -> Path:
+    return both["logistic"]
+
+
+@pytest.fixture(params=["logistic", "svm"])
+def folder(both: dict[str, Path], tmp_path: Path, request) -> Path:
+    """A copy of each to be spoiled."""
+    return shutil.copytree(both[request.param], tmp_path / "model")
 
 
 @pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy to be spoiled."""
-    copy = tmp_path / "model"
-    copy.mkdir()
-    for file in saved.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    return copy
+def weights(both: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy with a library's weights."""
+    return shutil.copytree(both["svm"], tmp_path / "model")
+
+
+@pytest.fixture
+def plain(both: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy that is all arrays."""
+    return shutil.copytree(both["logistic"], tmp_path / "model")
 
 
 def rewrite(folder: Path, **changes) -> None:
@@ -81,7 +101,10 @@ def rewrite(folder: Path, **changes) -> None:
     (folder / "model.json").write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("name", ["vote", "svm", "spca-forest", "arcface", "finetune"])
+PLAIN = ("boosting", "logistic", "vote", "boosting-pooled", "logistic-pooled")
+
+
+@pytest.mark.parametrize("name", [*PLAIN, "svm", "spca-forest", "arcface", "finetune"])
 def test_a_model_comes_back_with_the_same_predictions(name: str, few_epochs, tmp_path: Path):
     model = fitted(name)
     stored = artifact.save(tmp_path / "m", model, about(model), "card")
@@ -89,19 +112,56 @@ def test_a_model_comes_back_with_the_same_predictions(name: str, few_epochs, tmp
     assert found.digest == stored.digest
     assert found.classes == ("Lamp5", "Pvalb", "Sst", "Vip")
     X = cells()[0]
+    X = np.concatenate([X, np.where(np.random.default_rng(0).random(X.shape) < 0.4, np.nan, X)])
     for before, after in zip(model.judge(X), found.classifier.judge(X), strict=True):
-        np.testing.assert_array_equal(before, after)
+        if name in PLAIN:
+            np.testing.assert_allclose(
+                before.astype(float), after.astype(float), rtol=0, atol=1e-12
+            )
+        else:
+            np.testing.assert_array_equal(before, after)
+    weights = set() if name in PLAIN else {"weights.skops"}
     assert {file.name for file in (tmp_path / "m").iterdir()} == {
         "model.json",
-        "weights.skops",
+        "arrays.npz",
         "card.md",
+        *weights,
     }
 
 
-def test_what_was_said_of_single_cells_is_not_stored(saved: Path):
-    assert not hasattr(artifact.load(saved).classifier, "held_")
-    with zipfile.ZipFile(saved / "weights.skops") as archive:
+def test_traces_come_back_as_components(tmp_path: Path):
+    layout = load_layout("paper")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, len(layout.features))).astype(np.float32)
+    X[::3, layout.columns["psth"]] = np.nan
+    y = np.array(["Pvalb", "Sst"])[np.arange(60) % 2]
+    model = CalibratedClassifier(
+        [("one", build_logistic(layout, 0))], layout, n_folds=2, random_state=0
+    ).fit(X, y)
+    artifact.save(tmp_path / "m", model, about(model), "card")
+    found = artifact.load(tmp_path / "m").classifier
+    assert len(found.reference_.traces_) == len(layout.traces)
+    for before, after in zip(model.judge(X), found.judge(X), strict=True):
+        np.testing.assert_allclose(before.astype(float), after.astype(float), rtol=0, atol=1e-12)
+
+
+def test_what_would_predict_otherwise_is_not_stored(tmp_path: Path, monkeypatch):
+    model = fitted("logistic")
+    members = plain_model(model.model_), plain_model(fitted("boosting").model_)
+    other = Vote(tuple(member for member in members if member is not None))
+    monkeypatch.setattr(stored, "plain_model", lambda _: other)
+    with pytest.raises(ModelError, match="predicts otherwise"):
+        artifact.save(tmp_path / "m", model, about(model), "card")
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_was_said_of_single_cells_is_not_stored(both: dict[str, Path]):
+    for folder in both.values():
+        assert not hasattr(artifact.load(folder).classifier, "held_")
+    with zipfile.ZipFile(both["svm"] / "weights.skops") as archive:
         assert "held_" not in archive.read("schema.json").decode()
+    with zipfile.ZipFile(both["logistic"] / "arrays.npz") as archive:
+        assert not [name for name in archive.namelist() if "held" in name]
 
 
 def test_an_earlier_model_is_replaced_and_nothing_else(saved: Path, tmp_path: Path):
@@ -118,8 +178,9 @@ def test_an_earlier_model_is_replaced_and_nothing_else(saved: Path, tmp_path: Pa
     assert (other / "thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["weights.skops", "card.md"])
-def test_a_changed_or_truncated_file_is_refused(folder: Path, name: str):
+@pytest.mark.parametrize("name", ["weights.skops", "arrays.npz", "card.md"])
+def test_a_changed_or_truncated_file_is_refused(weights: Path, name: str):
+    folder = weights
     content = (folder / name).read_bytes()
     for spoiled in (content[: len(content) // 2], content[:-1] + bytes([content[-1] ^ 1]), b""):
         (folder / name).write_bytes(spoiled)
@@ -175,16 +236,79 @@ class Evil:
         return (Path.touch, (self.file,))
 
 
-def test_a_pickle_in_disguise_is_not_opened(folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("name", ["weights.skops", "arrays.npz"])
+def test_a_pickle_in_disguise_is_not_opened(weights: Path, name: str, tmp_path: Path):
     trace = tmp_path / "ran"
-    (folder / "weights.skops").write_bytes(pickle.dumps(Evil(trace)))
-    rewrite(folder)
+    (weights / name).write_bytes(pickle.dumps(Evil(trace)))
+    rewrite(weights)
     with pytest.raises(ModelError, match="pickle"):
-        artifact.load(folder)
+        artifact.load(weights)
     assert not trace.exists()
 
 
-def test_weights_with_anything_but_a_model_are_not_loaded(folder: Path, tmp_path: Path):
+def test_a_pickle_among_the_arrays_is_not_opened(plain: Path, tmp_path: Path):
+    trace = tmp_path / "ran"
+    change(plain, **{"model.bias": np.array([Evil(trace)], dtype=object)})
+    with pytest.raises(ModelError, match=r"arrays.npz cannot be read.*pickle"):
+        artifact.load(plain)
+    assert not trace.exists()
+
+
+def change(folder: Path, **arrays: np.ndarray | None) -> None:
+    """Change arrays, or leave them out, and mend the checksums."""
+    with np.load(folder / "arrays.npz") as found:
+        kept = {name: array for name, array in (dict(found) | arrays).items() if array is not None}
+    np.savez(folder / "arrays.npz", **kept)
+    rewrite(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.kind", "model.bias", "model.inputs.mean", "reference.covariance", "calibration.size"],
+)
+def test_arrays_that_are_missing_are_refused(plain: Path, name: str):
+    change(plain, **{name: None})
+    with pytest.raises(ModelError, match=r"arrays.npz cannot be read"):
+        artifact.load(plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("model.kind", np.array("forest")),
+        ("model.weights", np.zeros((2, 2))),
+        ("model.bias", np.full(4, np.nan)),
+        ("model.inputs.scale", np.zeros(0)),
+        ("reference.means", np.zeros((4, 3))),
+        ("reference.center", np.full(32, np.inf)),
+        ("calibration.distances", np.zeros((3, 1))),
+        ("calibration.temperature", np.zeros(3)),
+        ("calibration.limit", np.zeros((3, 4), dtype=np.float32)),
+        ("center", np.zeros(1)),
+        ("classes", np.array(["Sst", "Sst", "Vip", "Pvalb"])),
+        ("classes", np.arange(4)),
+        ("features", np.array([["one", "family", "mV"]])),
+    ],
+)
+def test_arrays_that_are_no_model_are_refused(plain: Path, name: str, wrong: np.ndarray):
+    change(plain, **{name: wrong})
+    with pytest.raises(ModelError, match=r"arrays.npz is damaged"):
+        artifact.load(plain)
+
+
+def test_votes_in_votes_are_refused(plain: Path):
+    with np.load(plain / "arrays.npz") as found:
+        model = {name: array for name, array in found.items() if name.startswith("model.")}
+    inner = {name.replace("model.", "model.0.0."): array for name, array in model.items()}
+    votes = {f"model.{place}kind": np.array("vote") for place in ("", "0.")}
+    members = {f"model.{place}members": np.array(1) for place in ("", "0.")}
+    change(plain, **inner, **votes, **members)
+    with pytest.raises(ModelError, match="not known here"):
+        artifact.load(plain)
+
+
+def test_weights_with_anything_but_a_model_are_not_loaded(weights: Path, tmp_path: Path):
+    folder = weights
     trace = tmp_path / "ran"
     skops.io.dump({"x": Evil(trace)}, folder / "weights.skops")
     rewrite(folder)
@@ -198,17 +322,18 @@ def test_weights_with_anything_but_a_model_are_not_loaded(folder: Path, tmp_path
 
 
 def test_a_bomb_is_not_unpacked(folder: Path, monkeypatch):
-    monkeypatch.setattr(artifact, "_MAX_WEIGHTS", 1000)
+    monkeypatch.setattr(stored, "_MAX_UNPACKED", 1000)
     with pytest.raises(ModelError, match="unpack"):
         artifact.load(folder)
 
 
-def test_a_zip_that_is_no_model(folder: Path):
-    with zipfile.ZipFile(folder / "weights.skops", "w") as archive:
+@pytest.mark.parametrize("name", ["weights.skops", "arrays.npz"])
+def test_a_zip_that_is_no_model(weights: Path, name: str):
+    with zipfile.ZipFile(weights / name, "w") as archive:
         archive.writestr("hello.txt", "hello")
-    rewrite(folder)
+    rewrite(weights)
     with pytest.raises(ModelError, match="cannot be read"):
-        artifact.load(folder)
+        artifact.load(weights)
 
 
 def test_files_outside_the_folder_are_not_touched(folder: Path):
@@ -241,5 +366,5 @@ def test_a_model_that_contradicts_itself_is_refused(folder: Path, change: dict):
 
 def test_an_older_format_says_to_train_again(folder: Path):
     rewrite(folder, format=artifact.FORMAT - 1)
-    with pytest.raises(ModelError, match=r"older crosspatch \(format 1.*train the model again"):
+    with pytest.raises(ModelError, match=r"older crosspatch \(format 2.*train the model again"):
         artifact.load(folder)

@@ -10,11 +10,12 @@ from sklearn.metrics import f1_score
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import load_layout
 from crosspatch.models import calibration
-from crosspatch.models.absence import MINIMUM_COMPLETENESS, FamilyDropout, random_masks, without
+from crosspatch.models.absence import FamilyDropout, random_masks, without
 from crosspatch.models.boosting import build_boosting
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import conformal_limit
 from crosspatch.models.registry import build_calibrated, model_entry
+from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 from tests import made
 
 SHARED = load_layout("shared")
@@ -212,7 +213,7 @@ def test_the_reference_judges_any_set_of_features_on_one_scale(model):
 def test_what_is_unusual_of_a_cell_is_said_with_the_range_of_its_class(model):
     x = np.nanmedian(cells(0)[0], axis=0)
     x[SHARED.feature_names.index("tau")] = 400.0
-    (said,) = model.reference_.unusual(x[None], ["Sst"])
+    (said,) = model.reference_.unusual(x[None], ["Sst"]).to_pylist()
     assert said[0].startswith("tau 400 ms (Sst ")
     assert len(said) <= 3
 

@@ -20,7 +20,7 @@ from crosspatch.models.artifact import load
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.explained import CellExplanation, explain
-from crosspatch.prediction.prediction import Prediction, joined
+from crosspatch.prediction.prediction import Prediction, as_records, joined
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.training import train
 from crosspatch.reporting import batch_report
@@ -164,11 +164,11 @@ def test_what_90_percent_is_of_is_said(written, prediction, tmp_path):
 
 def test_hostile_names_are_only_text(predictor, tmp_path):
     ids = [HOSTILE, "x" * 5000, "", "‮backwards", "<img src=x onerror=alert(1)>"]
-    found = predictor.predict(batch(ids, ["human"] * 4 + [None], notes=(HOSTILE,)))
-    cells = found.cells.assign(source=HOSTILE, quality="<b>bad</b>")
+    hostile = batch(ids, ["human"] * 4 + [None], notes=(HOSTILE,))
+    hostile = replace(hostile, source=HOSTILE, quality=["<b>bad</b>"] * 5)
     file = tmp_path / "a.html"
     write_batch_report(
-        replace(found, cells=cells),
+        predictor.predict(hostile),
         file,
         messages=[f"{HOSTILE}: taken", "<i>said</i>"],
         failed={"<script>.csv": "<i>no</i>"},
@@ -221,7 +221,7 @@ def test_only_the_first_rows_are_shown_and_it_is_said(prediction, tmp_path):
     n = MOST_ROWS + 200
     cells = pd.concat([one] * n, ignore_index=True)
     cells["cell_id"] = [f"cell {k}" for k in range(n)]
-    many = replace(prediction, cells=cells, X=np.repeat(prediction.X[:1], n, axis=0))
+    many = replace(prediction, records=as_records(cells), X=np.repeat(prediction.X[:1], n, axis=0))
     write_batch_report(many, tmp_path / "a.html")
     document = parsed(tmp_path / "a.html")
     assert len(rows(section(document, "cells"))) == MOST_ROWS
@@ -233,12 +233,14 @@ def test_only_the_first_rows_are_shown_and_it_is_said(prediction, tmp_path):
 
 def test_no_cell_with_a_class(predictor, tmp_path):
     found = predictor.predict(batch(["a", "b", "c"], ["human"] * 3))
-    nothing = replace(found, cells=found.cells.iloc[2:], X=found.X[2:])
+    nothing = replace(found, records=as_records(found.cells.iloc[2:]), X=found.X[2:])
     write_batch_report(nothing, tmp_path / "a.html")
     document = parsed(tmp_path / "a.html")
     assert "No cell was given a subclass." in words(section(document, "verdicts"))
     assert not list(document.iter("figure"))
-    write_batch_report(replace(found, cells=found.cells.iloc[:0]), tmp_path / "b.html")
+    write_batch_report(
+        replace(found, records=as_records(found.cells.iloc[:0])), tmp_path / "b.html"
+    )
     assert "No cell was predicted." in words(section(parsed(tmp_path / "b.html"), "cells"))
 
 
@@ -247,12 +249,14 @@ def test_simulated_cells_and_models_are_said_first(prediction, tmp_path):
     cells.loc[0, "simulated"] = True
     header = dict(prediction.header)
     header["models"] = [model | {"simulated": True} for model in header["models"][:1]]
-    write_batch_report(replace(prediction, cells=cells, header=header), tmp_path / "a.html")
+    write_batch_report(
+        replace(prediction, records=as_records(cells), header=header), tmp_path / "a.html"
+    )
     banner = words(parsed(tmp_path / "a.html").find("body/header/p"))
     assert "The model of human cells learnt from SIMULATED recordings" in banner
     assert "1 of 6 cells are SIMULATED" in banner
     cells["simulated"] = True
-    write_batch_report(replace(prediction, cells=cells), tmp_path / "a.html")
+    write_batch_report(replace(prediction, records=as_records(cells)), tmp_path / "a.html")
     banner = words(parsed(tmp_path / "a.html").find("body/header/p"))
     assert banner == "All cells are SIMULATED recordings: no real neuron was recorded."
 

@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crosspatch.archive.web import Web
 from crosspatch.errors import NetworkError
+
+if TYPE_CHECKING:
+    from crosspatch.archive.web import Web
 
 #: Environment variable with the address of the archive's API.
 DANDI_VARIABLE = "CROSSPATCH_DANDI"
@@ -103,6 +105,8 @@ class Archive:
     """A DANDI archive, by the address of its API: ``CROSSPATCH_DANDI``, else the public one."""
 
     def __init__(self, address: str | None = None, web: Web | None = None):
+        from crosspatch.archive.web import Web  # what is an asset is known without
+
         self.address = (address or os.environ.get(DANDI_VARIABLE) or DANDI_ADDRESS).rstrip("/")
         self.web = web or Web()
 

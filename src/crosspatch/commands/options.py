@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from crosspatch.processes import cores
 from crosspatch.species import SPECIES
 
 #: Every species there is, in words.
@@ -34,13 +35,6 @@ class ManyValues(TyperCommand):
                 fresh = False
             spread.append(arg)
         return super().parse_args(ctx, spread)
-
-
-def cores() -> int:
-    """How many processes there can be at a time."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
 
 
 AlignmentName = Annotated[
@@ -81,6 +75,10 @@ Processes = Annotated[
     typer.Option(
         min=1, default_factory=cores, show_default="the number of cores", help="Processes."
     ),
+]
+#: For a command that may need but one process: None is the number of cores.
+SomeProcesses = Annotated[
+    int | None, typer.Option(min=1, show_default="the number of cores", help="Processes.")
 ]
 TableOut = Annotated[Path, typer.Option("-o", "--out", help="File to write, .h5ad.")]
 Limit = Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")]

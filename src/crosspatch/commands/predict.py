@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +23,8 @@ from crosspatch.commands.printing import (
 )
 from crosspatch.commands.root import app
 from crosspatch.errors import as_flag
+from crosspatch.processes import libraries_hidden
+from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
     from crosspatch.prediction.output import Output
@@ -34,20 +35,32 @@ if TYPE_CHECKING:
 _SHOWN = 40
 
 
-@contextmanager
-def _without_dask() -> Iterator[None]:
-    """Hide Dask: LightGBM and AnnData import it where they can, a second that is not used here."""
-    hidden = [name for name in ("dask", "dask.utils") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
+class _NoPandas(MetaPathFinder):
+    """Finds that pandas is not installed."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"{fullname} is hidden", name=fullname)
+
+
+def _spare_pandas(inputs: list[str], report: Path | None) -> None:
+    """Where no table is given, have Arrow look for pandas while it is hidden.
+
+    Arrow would import it (0.3 s) when it is first given numbers, to know its tables from others.
+    """
+    if report is None and not any(suffix_of(Path(each)) in TABLE_SUFFIXES for each in inputs):
+        import pyarrow as pa
+
+        hiding = _NoPandas()
+        sys.meta_path.insert(0, hiding)
+        try:
+            pa.array([])
+        finally:
+            sys.meta_path.remove(hiding)
 
 
 @app.command("predict")
-@_without_dask()
+@libraries_hidden("dask", "dask.utils")  # LightGBM and AnnData would import it, a second
 def predict(
     *,
     inputs: Annotated[
@@ -78,7 +91,7 @@ def predict(
     step_start: options.StepStart = None,
     step_end: options.StepEnd = None,
     amplitudes: options.Amplitudes = None,
-    jobs: options.Processes,
+    jobs: options.SomeProcesses = None,
     limit: options.Limit = 300.0,
     data_dir: options.DataDir = None,
 ) -> None:
@@ -104,6 +117,7 @@ def predict(
         jobs=jobs,
         limit=limit,
     )
+    _spare_pandas(inputs, report)
     messages = Messages(say_on_stderr)
     ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
     with open_output(out, inputs, plot, report) as output:

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
-from crosspatch.models.absence import MINIMUM_COMPLETENESS
-from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.judging import Judging, log_probabilities
+from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 
 #: With more families than this, subsets of them are drawn; so many have 4,096, which takes trees
 #: one or two seconds per cell.
@@ -50,7 +50,7 @@ def contributions(
     to zero over the classes. A fuller cell is calibrated otherwise than a sparse one, so that even
     a family that tells nothing can contribute a little.
 
-    Of a `CalibratedClassifier` the calibrated probabilities are explained, also of sets of families
+    Of a calibrated model the calibrated probabilities are explained, also of sets of families
     that alone would be too little to be given a class. With up to `exact_up_to` families all
     subsets are evaluated; with more, some are drawn, `repeats` times, at least twice; values are
     the mean.
@@ -67,7 +67,7 @@ def contributions(
     classes = [str(name) for name in model.classes_]
     base = base_rates(model, layout)
     enough = np.ones(len(X), dtype=bool)
-    if isinstance(model, CalibratedClassifier):
+    if isinstance(model, Judging):
         enough = layout.completeness(X) >= MINIMUM_COMPLETENESS
     present = layout.present(X) & enough[:, None]
     # Cells with the same families are one game with many outcomes: a call for all of them.
@@ -107,11 +107,11 @@ def contributions(
 def base_rates(model: BaseEstimator, layout: Layout) -> NDArray[np.float64]:
     """What is to be said of a cell of which nothing was measured, shape (classes,).
 
-    Of a `CalibratedClassifier`: the shares of the classes among the cells it learnt from. It gives
+    Of a calibrated model: the shares of the classes among the cells it learnt from. It gives
     such a cell no class, and has never learnt to: what its trees say of nothing at all is where
     missing values happen to be sent. Of another classifier: its answer.
     """
-    if isinstance(model, CalibratedClassifier):
+    if isinstance(model, Judging):
         return np.asarray(model.reference_.priors_, dtype=np.float64)
     nothing = np.full((1, len(layout.features)), np.nan, dtype=np.float32)
     return np.asarray(model.predict_proba(nothing), dtype=np.float64)[0]
@@ -150,9 +150,9 @@ def _probabilities(model: BaseEstimator, X: NDArray, layout: Layout) -> NDArray[
     """Probabilities, of a calibrated model also for cells that have too little for a class."""
     said = np.asarray(model.predict_proba(X), dtype=np.float64)
     little = np.isnan(said).any(axis=1)
-    if isinstance(model, CalibratedClassifier) and little.any():
+    if isinstance(model, Judging) and little.any():
         # Calibrated as the sparsest cells that it does give a class.
-        log_p = np.log(np.clip(model.model_.predict_proba(X[little]), 1e-9, None))
+        log_p = log_probabilities(model.model_.predict_proba(X[little]))
         said[little] = model.calibration_.probabilities(log_p, layout.completeness(X[little]))
     return said
 

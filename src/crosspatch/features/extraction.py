@@ -7,24 +7,22 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crosspatch.archive.dandi import Asset
-from crosspatch.archive.streaming import open_asset
-from crosspatch.archive.web import Web
 from crosspatch.errors import RecordingError
-from crosspatch.features.analysis import Analysis, analyse
-from crosspatch.features.families import vector_families
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
 from crosspatch.features.outcome import CellFeatures, CellHead
-from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.quality import thresholds_named
+
+if TYPE_CHECKING:
+    from crosspatch.features.analysis import Analysis
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,8 @@ def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Record
 
     A `RecordingError` if no sweep has a command waveform, or the step does not fit the sweeps.
     """
+    from crosspatch.features.analysis import analyse  # settings are known without
+
     if settings.step is not None:
         step = settings.step
         recording = recording.with_steps(step.start, step.end, step.amplitudes)
@@ -134,11 +134,15 @@ def features_of(
     notes = list(analysis.notes)
     values = np.full(len(layout.features), np.nan)
     if settings.layout in VECTOR_LAYOUTS:
+        from crosspatch.features.families import vector_families
+
         families, more = vector_families(analysis, VECTOR_LAYOUTS[settings.layout])
         notes += more
         for family, vector in families.items():
             values[layout.columns[family]] = vector
     else:
+        from crosspatch.features.scalars import scalar_features
+
         scalars = scalar_features(analysis)
         values[:] = [scalars.get(name, np.nan) for name in layout.feature_names]
     with np.errstate(over="ignore"):
@@ -210,6 +214,9 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
 
 
 def _extract_asset(asset: Asset, settings: ExtractionSettings) -> CellFeatures:
+    from crosspatch.archive.streaming import open_asset
+    from crosspatch.archive.web import Web
+
     web = Web()
 
     def extracted(*, verified: bool) -> CellFeatures:

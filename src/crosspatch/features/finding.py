@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
-from crosspatch.archive.streaming import open_asset
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
@@ -72,5 +71,7 @@ def _is_recording(file: Path) -> bool:
 def open_source(source: Source, *, measured_only: bool = False) -> Recording:
     """Open a recording on disk or of the archive, as `open_recording` and `open_asset` do."""
     if isinstance(source, Asset):
+        from crosspatch.archive.streaming import open_asset
+
         return open_asset(source, measured_only=measured_only)
     return open_recording(source, measured_only=measured_only)

@@ -10,10 +10,7 @@ from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
-
-#: A cell with less of its layout (`Layout.completeness`) is not given a class: with one family of
-#: six, macro-F1 is little more than half of what it is with all (docs/choices.md).
-MINIMUM_COMPLETENESS = 0.25
+from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 
 
 def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from crosspatch.errors import ModelError
 from crosspatch.models.reference import Reference
@@ -183,10 +182,12 @@ def _precision(covariance: NDArray[np.float64], pattern: NDArray[np.bool_]) -> N
 def _differences(
     Z: NDArray, shift: NDArray, error: NDArray, reference: Reference
 ) -> list[Difference]:
+    from scipy.special import ndtr  # not for single cells
+
     spread = np.sqrt(np.diag(reference.covariance_))
     measured = np.isfinite(Z).any(axis=0)
     score = np.abs(shift / spread) / np.hypot(error / spread, _USUAL)
-    p = np.minimum(2 * norm.sf(score) * measured.sum(), 1.0)
+    p = np.minimum(2 * ndtr(-score) * measured.sum(), 1.0)
     features = [reference.layout.features[column] for column in reference.columns]
     found = [
         Difference(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,24 +17,23 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError, in_words
 from crosspatch.features.layouts import Layout
-from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.judging import Judging
+from crosspatch.models.stored import ARRAYS_FILE, StoredClassifier
 
-#: Version of the folder's format; another one is refused. It rises when classes in the weights
-#: move or change what they hold.
-FORMAT = 2
+#: Version of the folder's format; another one is refused. It rises when what is stored changes, or
+#: classes in a library's weights move.
+FORMAT = 3
 
 MODEL_FILE = "model.json"
-WEIGHTS_FILE = "weights.skops"
 CARD_FILE = "card.md"
 
 _AGAIN = "get the model again, or train it again"
 
-#: Libraries whose objects are in the weights.
+#: Libraries that fit the models.
 _LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "torch", "skops")
 
-# model.json is small; weights unpack to less than this. Whatever is larger is not a model of ours.
+# model.json is small. Whatever is larger is not a model of ours.
 _MAX_JSON = 32 * 2**20
-_MAX_WEIGHTS = 4 * 2**30
 
 
 class TrainedOn(TypedDict):
@@ -86,7 +83,7 @@ class ModelAbout(TypedDict):
     cohorts: Cohorts
     #: Name to number, but for ``sets``, which is a table.
     scores: dict[str, Any]
-    #: Versions of the libraries whose objects are in the weights.
+    #: Versions of the libraries that fit the models.
     libraries: dict[str, str]
     #: Predictions for made-up cells.
     probe: list[list[float]]
@@ -108,46 +105,13 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "probe": list,
 }
 
-#: Everything in the weights besides plain values and what skops itself trusts. skops builds these
-#: and nothing else, so that loading somebody else's model runs no code of theirs.
-_TYPES = (
-    "collections.OrderedDict",
-    "crosspatch.features.layouts.Feature",
-    "crosspatch.features.layouts.Layout",
-    "crosspatch.models.absence.FamilyDropout",
-    "crosspatch.models.calibrated.CalibratedClassifier",
-    "crosspatch.models.calibration.Calibration",
-    "crosspatch.models.ensemble.SoftVote",
-    "crosspatch.models.sequence_inputs.SequenceInputs",
-    "crosspatch.models.kernel.CalibratedSVC",
-    "crosspatch.models.kernel.StandardInputs",
-    "crosspatch.models.pooled.PooledClassifier",
-    "crosspatch.models.reference.Reference",
-    "crosspatch.models.sequence.SequenceSettings",
-    "crosspatch.models.sequence_classifier.SequenceClassifier",
-    "crosspatch.models.sparse_pca.FamilyComponents",
-    "crosspatch.models.sparse_pca.FamilySparsePCA",
-    "crosspatch.models.sparse_pca.SparsePCA",
-    "crosspatch.models.sparse_pca.SparsePCASettings",
-    "crosspatch.models.sparse_pca.FamilyFit",
-    "crosspatch.models.loop.TrainingSettings",
-    "crosspatch.models.transfer.FinetuneClassifier",
-    "crosspatch.models.transfer.JointClassifier",
-    "lightgbm.basic.Booster",
-    "lightgbm.sklearn.LGBMClassifier",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.tree._tree.Tree",
-    "sklearn.utils._bunch.Bunch",
-)
-
 
 @dataclass(frozen=True)
 class Artifact:
     """A trained model."""
 
-    #: Fitted.
-    classifier: CalibratedClassifier
+    #: Judges cells.
+    classifier: StoredClassifier
     #: What ``model.json`` says: species, classes, layout, training cohort, scores, versions.
     about: ModelAbout
     #: sha256 of all of it; two models with the same digest give the same predictions.
@@ -170,7 +134,7 @@ class Artifact:
 
 
 def save(
-    folder: str | Path, classifier: CalibratedClassifier, about: Mapping[str, object], card: str
+    folder: str | Path, classifier: Judging, about: Mapping[str, object], card: str
 ) -> Artifact:
     """Write a model folder, under a temporary name first.
 
@@ -179,7 +143,8 @@ def save(
     folder : path
         New, empty, or an earlier model, which is replaced.
     classifier : CalibratedClassifier
-        Fitted. What it said of single cells is not kept.
+        Fitted. Kept is what predicting needs: nothing of single cells, and arrays in place of a
+        library's objects where `crosspatch.models.plain` has them.
     about : mapping
         For ``model.json``; what `ModelAbout` says of files and versions is added.
     card : str
@@ -188,29 +153,29 @@ def save(
     Raises
     ------
     ModelError
-        If the folder holds something else, or cannot be written.
+        If the folder holds something else or cannot be written, or what is kept would predict
+        otherwise than the classifier.
     """
-    import skops.io
-
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
         raise ModelError(f"{folder} is there and is not a model", hint="choose another {out}")
-    kept = copy.copy(classifier)
-    kept.species_ = str(about["species"])  # in the weights too, so that the two must agree
-    kept.__dict__.pop("held_", None)
+    kept = StoredClassifier.of(classifier, str(about["species"]))
+    probe = _probe(kept)
+    if not np.allclose(probe, _probe(classifier), rtol=0, atol=1e-12, equal_nan=True):
+        raise ModelError("what would be stored predicts otherwise than the model; it is not stored")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as part:
             temporary = Path(part) / "model"
             temporary.mkdir()
-            skops.io.dump(kept, temporary / WEIGHTS_FILE, compression=zipfile.ZIP_DEFLATED)
+            files = [*kept.write(temporary), CARD_FILE]
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
             content: dict[str, object] = {
                 "format": FORMAT,
                 **about,
                 "libraries": {name: _version(name) for name in _LIBRARIES},
-                "probe": _probe(classifier).tolist(),
-                "files": {name: _sha256(temporary / name) for name in (WEIGHTS_FILE, CARD_FILE)},
+                "probe": probe.tolist(),
+                "files": {name: _sha256(temporary / name) for name in files},
             }
             content["digest"] = _digest(content)
             text = json.dumps(content, indent=1) + "\n"
@@ -247,8 +212,6 @@ def load(folder: str | Path) -> Artifact:
     >>> model.species, model.classes
     ('human', ('Lamp5', 'Pvalb', 'Sst', 'Vip'))
     """
-    import skops.io
-
     folder = Path(folder)
     about = _read_about(folder)
     for name, wanted in about["files"].items():
@@ -261,20 +224,7 @@ def load(folder: str | Path) -> Artifact:
                 f"{MODEL_FILE})",
                 hint=_AGAIN,
             )
-    weights = folder / WEIGHTS_FILE
-    _require_archive(weights)
-    try:
-        foreign = sorted(set(skops.io.get_untrusted_types(file=weights)) - set(_TYPES))
-        classifier = None if foreign else skops.io.load(weights, trusted=list(_TYPES))
-    except Exception as error:  # damaged archives raise many kinds
-        raise ModelError(f"{weights} cannot be read: {in_words(error)}; train it again") from error
-    if foreign:
-        raise ModelError(
-            f"{weights} holds {foreign[0]}, which no model of crosspatch has; it is not loaded, "
-            "because that could run code"
-        )
-    if not isinstance(classifier, CalibratedClassifier):
-        raise ModelError(f"{weights} holds a {type(classifier).__name__}, not a trained model")
+    classifier = StoredClassifier.read(folder)
     _require_alike(folder, classifier, about)
     return Artifact(classifier, about, about["digest"])
 
@@ -292,7 +242,7 @@ def _read_about(folder: Path) -> ModelAbout:
         raise ModelError(f"{file} was changed after training (its checksum differs)", hint=_AGAIN)
     wrong = [name for name, kinds in _FIELDS.items() if not isinstance(about.get(name), kinds)]
     found = cast(ModelAbout, about)
-    if wrong or WEIGHTS_FILE not in found["files"]:
+    if wrong or ARRAYS_FILE not in found["files"]:
         raise ModelError(f"{file} is not whole: '{(wrong or ['files'])[0]}' is missing or wrong")
     return found
 
@@ -335,32 +285,17 @@ def other_versions(about: ModelAbout) -> list[str]:
     ]
 
 
-def _require_archive(file: Path) -> None:
-    """Only a zip archive of sensible size; a pickle under this name is not opened."""
-    if not zipfile.is_zipfile(file):
-        raise ModelError(
-            f"{file} is not a skops file; a pickle would run code and is never read. Train the "
-            "model again"
-        )
-    try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(item.file_size for item in archive.infolist())
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ModelError(f"{file} is damaged: {in_words(error)}; train the model again") from error
-    if size > _MAX_WEIGHTS:
-        raise ModelError(f"{file} would unpack to {size / 2**30:.0f} GiB; it is not loaded")
-
-
-def _require_alike(folder: Path, classifier: CalibratedClassifier, about: ModelAbout) -> None:
+def _require_alike(folder: Path, classifier: StoredClassifier, about: ModelAbout) -> None:
     try:
         now, then = _probe(classifier), np.asarray(about["probe"], dtype=float)
         alike = now.shape == then.shape and np.allclose(now, then, atol=1e-6, equal_nan=True)
         same_classes = [str(name) for name in classifier.classes_] == list(about["classes"])
     except Exception as error:  # an object put together of damaged parts
         raise ModelError(f"{folder} cannot predict: {in_words(error)}; train it again") from error
-    if not same_classes or getattr(classifier, "species_", "") != about["species"]:
+    if not same_classes or classifier.species != about["species"]:
         raise ModelError(
-            f"{folder}: weights and {MODEL_FILE} are of other classes or species; train it again"
+            f"{folder}: {ARRAYS_FILE} and {MODEL_FILE} are of other classes or species; "
+            "train it again"
         )
     if not alike:
         raise ModelError(
@@ -370,7 +305,7 @@ def _require_alike(folder: Path, classifier: CalibratedClassifier, about: ModelA
         )
 
 
-def _probe(classifier: CalibratedClassifier) -> NDArray[np.float64]:
+def _probe(classifier: Judging) -> NDArray[np.float64]:
     """Predictions for made-up cells, whole and with gaps: they must stay what they were."""
     layout = classifier.layout
     rng = np.random.default_rng(0)

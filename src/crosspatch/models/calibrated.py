@@ -1,4 +1,4 @@
-"""Honest uncertainty around a classifier: calibration, prediction sets, a test of the reference."""
+"""Honest uncertainty around a classifier, learnt from cells held back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.absence import MINIMUM_COMPLETENESS, with_copies
+from crosspatch.models.absence import with_copies
 from crosspatch.models.calibration import Calibration, Held, donor_weights
 from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
+from crosspatch.models.judging import Judging, log_probabilities
 from crosspatch.models.reference import Reference
 from crosspatch.models.validation import Split, inner_folds
-from crosspatch.models.verdicts import COVERAGE, Judgement
+from crosspatch.models.verdicts import COVERAGE, MINIMUM_COMPLETENESS, Judgement
 from crosspatch.telling import Progress
 
 # Copies of each held-back cell, with features taken away.
@@ -38,7 +39,7 @@ class _Cells(NamedTuple):
 
 
 @dataclass(eq=False, repr=False)
-class CalibratedClassifier(ProbabilisticClassifier):
+class CalibratedClassifier(Judging, ProbabilisticClassifier):
     """A classifier that also says which cells are unlike its reference, and how sure it is.
 
     Candidates are fitted on inner folds, stratified and grouped by donor; the one with the lowest
@@ -135,7 +136,7 @@ class CalibratedClassifier(ProbabilisticClassifier):
             completeness=self.layout.completeness(tested),
             codes=cells.codes[row],
             donors=cells.donors[row],
-            log_p=_log(fitted.predict_proba(tested)),
+            log_p=log_probabilities(fitted.predict_proba(tested)),
             distance=reference.distance(tested),
         )
         return found.where(found.completeness >= MINIMUM_COMPLETENESS)
@@ -143,30 +144,7 @@ class CalibratedClassifier(ProbabilisticClassifier):
     def judge(self, X: ArrayLike) -> Judgement:
         """Everything there is to say of cells; ``X`` is NaN where missing."""
         check_is_fitted(self, "model_")
-        X = np.asarray(X)
-        completeness = self.layout.completeness(X)
-        enough = completeness >= MINIMUM_COMPLETENESS
-        n, calibration = (len(X), len(self.classes_)), self.calibration_
-        found = Judgement(
-            probabilities=np.full(n, np.nan),
-            sets=np.zeros(n, dtype=bool),
-            class_sets=np.zeros(n, dtype=bool),
-            p_reference=np.full(len(X), np.nan),
-            enough=enough,
-        )
-        if enough.any():
-            X, completeness = X[enough], completeness[enough]
-            p = calibration.probabilities(_log(self.model_.predict_proba(X)), completeness)
-            found.probabilities[enough] = p
-            found.sets[enough] = calibration.sets(p, completeness)
-            found.class_sets[enough] = calibration.sets(p, completeness, by_class=True)
-            distance = self.reference_.distance(X)
-            found.p_reference[enough] = calibration.p_values(distance, completeness)
-        return found
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated class probabilities, shape (cells, classes); NaN for cells with too little."""
-        return self.judge(X).probabilities
+        return super().judge(X)
 
 
 def _spread(X: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -175,10 +153,6 @@ def _spread(X: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     low, center[known], high = np.nanquantile(X[:, known], (1 / 6, 0.5, 5 / 6), axis=0)
     scale[known] = (high - low) / 2
     return center, scale
-
-
-def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.log(np.clip(p, 1e-9, None))
 
 
 def _log_loss(held: Held) -> float:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
 
-from crosspatch.models.absence import MINIMUM_COMPLETENESS
-from crosspatch.models.verdicts import COVERAGE
+from crosspatch.errors import ModelError
+from crosspatch.models.arrays import Arrays, require_array, softmax
+from crosspatch.models.verdicts import COVERAGE, MINIMUM_COMPLETENESS
 
 #: Cells are calibrated apart by how much of the layout they have: lower ends of the groups.
 COMPLETENESS = (MINIMUM_COMPLETENESS, 0.5, 0.8)
@@ -99,7 +98,7 @@ class Calibration:
         """Calibrated probabilities, shape (cells, classes)."""
         group = group_of(completeness)
         scaled = log_p / self.temperature[group][:, None] + self.bias[group]
-        return softmax(scaled, axis=1)
+        return softmax(scaled)
 
     def sets(
         self,
@@ -127,12 +126,26 @@ class Calibration:
             p[here] = (1 + self.size[group] * farther) / (1 + self.size[group])
         return p
 
+    @classmethod
+    def of_arrays(cls, classes: int, arrays: Arrays) -> Calibration:
+        """The fields by name, as they were stored, checked; a ModelError if they do not fit."""
+        found = cls(**{each.name: arrays[each.name] for each in fields(cls)})
+        groups = len(COMPLETENESS)
+        for part in (found.temperature, found.size):
+            require_array("calibration", part, (groups,))
+        for part in (found.bias, found.limit, found.class_limit):
+            require_array("calibration", part, (groups, classes))
+        require_array("calibration", found.distances, (groups, _GRID))
+        if min(found.temperature.min(), found.size.min()) <= 0:
+            raise ModelError("its calibration divides by zero or less")
+        return found
+
 
 def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64], ...]:
     """The fields of `Calibration`, in their order, for one group of cells."""
     n_classes = held.log_p.shape[1]
     temperature, bias = _scaling(held.log_p, held.codes, donor_weights(held.donors))
-    p = softmax(held.log_p / temperature + bias, axis=1)
+    p = softmax(held.log_p / temperature + bias)
     true = p[np.arange(len(p)), held.codes]
     limit = np.full(n_classes, conformal_limit(true, held.donors, coverage))
     of_class = [held.codes == code for code in range(n_classes)]
@@ -189,6 +202,9 @@ def _scaling(
     log_p: NDArray[np.float64], codes: NDArray[np.intp], weights: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64]]:
     """Temperature and a bias for every class, by weighted log loss (Guo et al., ICML 2017)."""
+    from scipy.optimize import minimize  # to learn takes more than to judge
+    from scipy.special import log_softmax
+
     n_classes = log_p.shape[1]
     true = np.eye(n_classes)[codes]
 

@@ -20,3 +20,16 @@ def over_rows(
     spread = np.full((*found.shape[:-1], *known.shape), otherwise)
     spread[..., known] = found
     return spread
+
+
+def distinct_rows(flags: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """The distinct rows of a table of flags, and which of them each row is."""
+    packed = np.packbits(flags, axis=1)
+    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    keys = np.ascontiguousarray(packed).view(np.uint64)
+    if not keys.shape[1]:
+        return flags[:1], np.zeros(len(flags), dtype=np.intp)
+    if keys.shape[1] == 1:
+        keys = keys[:, 0]  # numbers are sorted many times faster than rows
+    _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return flags[first], np.ravel(which)

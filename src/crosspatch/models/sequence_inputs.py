@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.arrays import Arrays, require_array
 from crosspatch.models.missing import over_rows
+
+# What is stored of them, by the name of its attribute without the underscore.
+_STORED = ("mean", "scale", "median")
 
 
 @dataclass(eq=False, repr=False)
-class SequenceInputs(BaseEstimator):
+class SequenceInputs:
     """Standardise, impute single missing features, and lay families out as a sequence.
 
     Attributes
@@ -40,7 +42,6 @@ class SequenceInputs(BaseEstimator):
 
     def standardised(self, X: ArrayLike) -> NDArray[np.float64]:
         """Features in standard deviations, clipped; missing values stay missing."""
-        check_is_fitted(self, "mean_")
         standard = (np.asarray(X, dtype=np.float64) - self.mean_) / self.scale_
         return np.clip(standard, -self.clip, self.clip)
 
@@ -67,3 +68,16 @@ class SequenceInputs(BaseEstimator):
         for family, columns in enumerate(self.layout.columns.values()):
             laid_out[:, family, : len(columns)] = values[:, columns]
         return laid_out, present
+
+    def arrays(self) -> dict[str, NDArray]:
+        """What was learnt, to be stored."""
+        return {name: getattr(self, f"{name}_") for name in _STORED}
+
+    @classmethod
+    def of_arrays(cls, layout: Layout, arrays: Arrays) -> SequenceInputs:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
+        found = cls(layout)
+        for name in _STORED:
+            require_array("scaling", arrays[name], (len(layout.features),))
+            setattr(found, f"{name}_", arrays[name])
+        return found

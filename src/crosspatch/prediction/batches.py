@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import platformdirs
 from numpy.typing import NDArray
 
 from crosspatch.errors import CrosspatchError, RecordingError
@@ -22,10 +21,13 @@ from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.processes import cores
 from crosspatch.species import species_within
-from crosspatch.tables.mapping import Overrides
 from crosspatch.telling import Say
 from crosspatch.versions import code_digest
+
+if TYPE_CHECKING:
+    from crosspatch.tables.mapping import Overrides
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.cell_ids)
 
+    def encodable(self) -> Batch:
+        """The same without the half characters that names of files, but no other text, may have."""
+        texts = [*self.cell_ids, *self.given_ids, *self.quality, *itertools.chain(*self.notes)]
+        try:
+            "".join([self.source, *texts, *filter(None, self.species + self.unread)]).encode()
+        except UnicodeEncodeError:
+            lists = ("cell_ids", "given_ids", "quality", "notes", "species", "unread", "source")
+            return replace(self, **{name: _encodable(getattr(self, name)) for name in lists})
+        return self
+
     def first(self, count: int) -> Batch:
         """The first cells."""
         cut = {f.name: getattr(self, f.name)[:count] for f in fields(self) if f.name != "source"}
@@ -85,6 +97,12 @@ class Batch:
         return Batch(batches[0].source, X=np.vstack([batch.X for batch in batches]), **lists)
 
 
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    return type(value)(map(_encodable, value)) if isinstance(value, list | tuple) else value
+
+
 @dataclass(frozen=True)
 class ReadSettings:
     """How inputs are read."""
@@ -99,27 +117,62 @@ class ReadSettings:
     quality: str = "default"
     #: For recordings without a command waveform.
     step: StepDescription | None = None
-    #: Recordings at a time.
-    jobs: int = 1
+    #: Recordings at a time; None is one per core.
+    jobs: int | None = 1
     #: Seconds after which a recording is given up.
     limit: float = 300.0
 
 
-def unique(batch: Batch, seen: Counter[str], say: Say) -> Batch:
-    """A batch with cell ids that stand once: a second one gets a number, which is said.
+class SeenIds:
+    """The names that cells were given: eight bytes each, since there may be millions.
 
-    `seen` counts the ids of the batches before; those of this one are added.
+    Two ids have the same hash once in some ten million tables of a million rows; the second cell is
+    then numbered, and said to be, as if it had the first one's id.
     """
-    ids, twice = [], []
-    for cell_id in batch.given_ids:
-        name = cell_id
-        while name in seen:
-            seen[cell_id] += 1
-            name = f"{cell_id}#{seen[cell_id]}"
-        if name != cell_id:
-            twice.append(cell_id)
-        seen[name] = 1
-        ids.append(name)
+
+    def __init__(self) -> None:
+        self._hashes = np.zeros(0, dtype=np.int64)
+        self._numbers: dict[str, int] = {}
+
+    def name(self, ids: Sequence[str]) -> list[str]:
+        """Names that stand once for some more ids: a second one gets a number."""
+        hashes = np.fromiter(map(hash, ids), np.int64, len(ids))
+        order = np.argsort(hashes)
+        ascending = hashes[order]
+        there = self._holds(ascending)
+        names = list(ids)
+        if there.any() or (ascending[1:] == ascending[:-1]).any():
+            before = np.zeros(len(ids), dtype=bool)
+            before[order] = there
+            names = self._numbered(ids, before)
+            ascending = np.sort(np.fromiter(map(hash, names), np.int64, len(names)))
+        place = np.searchsorted(self._hashes, ascending)
+        self._hashes = np.insert(self._hashes, place, ascending)
+        return names
+
+    def _numbered(self, ids: Sequence[str], before: NDArray[np.bool_]) -> list[str]:
+        names: dict[str, None] = {}
+        for cell_id, taken in zip(ids, before.tolist(), strict=True):
+            name = cell_id
+            while taken or name in names:
+                number = self._numbers[cell_id] = self._numbers.get(cell_id, 1) + 1
+                name = f"{cell_id}#{number}"
+                taken = bool(self._holds(np.array([hash(name)]))[0])
+            names[name] = None
+        return list(names)
+
+    def _holds(self, hashes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        place = np.searchsorted(self._hashes, hashes)
+        found = place < len(self._hashes)
+        found[found] = self._hashes[place[found]] == hashes[found]
+        return found
+
+
+def unique(batch: Batch, seen: SeenIds, say: Say) -> Batch:
+    """A batch with cell ids that stand once in all batches: a second one gets a number, said."""
+    batch = batch.encodable()
+    ids = seen.name(batch.given_ids)
+    twice = [given for given, name in zip(batch.given_ids, ids, strict=True) if name != given]
     if twice:
         say(
             f"{batch.source}: cell id '{twice[0]}' stands more than once ({len(twice)} such rows); "
@@ -134,6 +187,8 @@ def _store() -> Iterator[Path]:
 
     Where that cannot be written, a temporary folder.
     """
+    import platformdirs
+
     name = f"{code_digest('archive', 'recordings', 'features')[:12]}.sqlite"
     kept = platformdirs.user_cache_path("crosspatch") / "recordings" / name
     try:
@@ -166,7 +221,12 @@ def read_recordings(
         return recordings_batch([(files[0], outcome)], settings, say, words)
     with _store() as store_file:
         extract_many(
-            files, store_file, how, jobs=settings.jobs, limit=settings.limit, progress=progress
+            files,
+            store_file,
+            how,
+            jobs=settings.jobs or cores(),
+            limit=settings.limit,
+            progress=progress,
         )
         with CellStore(store_file) as store:
             return recordings_batch(store.cells(files, how.key), settings, say, words)
@@ -214,8 +274,8 @@ def _of_recording(
     return Batch(
         "recordings",
         [outcome.cell_id],
-        [species_said(head.get("species")) or settings.species],
-        outcome.values[None],  # noqa: PD011, of a cell
+        [species_said(head.get("species") or "") or settings.species],
+        outcome.values[None],
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],
@@ -225,5 +285,9 @@ def _of_recording(
 
 def species_said(value: Any) -> str | None:
     """The species a table or recording names; another one stays as it is written."""
-    text = "" if pd.isna(value) else str(value).strip()
+    if not isinstance(value, str):
+        import pandas as pd
+
+        value = "" if pd.isna(value) else str(value)
+    text = value.strip()
     return species_within(text) or text or None

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import platformdirs
 
-from crosspatch.cohorts.dataset import collections, source_files
-from crosspatch.cohorts.loading import DEFAULT
 from crosspatch.errors import ModelError
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
-from crosspatch.prediction.training import BEST_MODEL, train
+from crosspatch.processes import cores
+from crosspatch.species import SPECIES
 from crosspatch.telling import Say, Stage
 from crosspatch.versions import code_digest, library_versions
 
@@ -26,7 +25,7 @@ def default_model(
     say: Say,
     *,
     data_dir: str | Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     progress: Stage | None = None,
 ) -> Artifact:
     """The default model of a species, from the user's cache or trained now, which is said.
@@ -35,9 +34,10 @@ def default_model(
     CohortError if it must be trained and the tables are not there, a ModelError if it cannot be
     kept.
     """
-    pinned = {name: source.sha256 for name, source in source_files().items()}
+    best = SPECIES[species].best_model
+    # Cohorts pin the tables.
     code = code_digest("features", "cohorts", "models", "evaluation", "prediction")
-    parts = (BEST_MODEL[species], LAYOUT, pinned, code)
+    parts = (best, LAYOUT, code)
     key = hashlib.sha256(json.dumps([*parts, library_versions()]).encode()).hexdigest()[:12]
     folder = platformdirs.user_cache_path("crosspatch") / "models" / f"{species}-{key}"
     if folder.is_dir():
@@ -45,9 +45,14 @@ def default_model(
             return artifact.load(folder)
         except ModelError as error:
             say(f"{error}; training it again")
+    # A model that is kept needs none of this.
+    from crosspatch.cohorts.dataset import collections
+    from crosspatch.cohorts.loading import DEFAULT
+    from crosspatch.prediction.training import train
+
     cohort = collections()[DEFAULT][species].load(LAYOUT, data_dir)
     say(
-        f"no {species} model was given: training '{BEST_MODEL[species]}' on {cohort.n_obs:,} Allen "
+        f"no {species} model was given: training '{best}' on {cohort.n_obs:,} Allen "
         f"cells, once; it is kept in {folder}"
     )
 
@@ -56,7 +61,7 @@ def default_model(
             progress(f"train {species} model", done, total)
 
     try:
-        return train(cohort, jobs=jobs, progress=tell, out=folder)
+        return train(cohort, jobs=jobs or cores(), progress=tell, out=folder)
     except ModelError as error:
         raise ModelError(
             f"the default model could not be kept: {error}",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from crosspatch.errors import CohortError
@@ -117,21 +118,10 @@ def explain_cells(
 ) -> list[CellExplanation]:
     """Predict and explain cells of a pipeline's inputs, reading no further than is needed.
 
-    Parameters
-    ----------
-    pipeline : Pipeline
-        Named cells that are not there are added to what failed of its inputs.
-    cells : sequence of str
-        Ids of the cells to be explained; without them the first `MOST` are.
-    seed : int
-        Of drawing, where there are more than twelve families.
-    progress : callable, optional
-        Told after every recording.
-
-    Raises
-    ------
-    CohortError
-        If no input can be read, or no cell that was named is there.
+    Those named by their ids; without names the first `MOST`. Named cells that are not there are
+    added to what failed of the inputs; a CohortError if none is there, or no input can be read. The
+    seed is of drawing, where there are more than twelve families; `progress` is told after every
+    recording.
     """
     found: list[CellExplanation] = []
     seen: set[str] = set()
@@ -184,21 +174,8 @@ def explain_prediction(
 ) -> list[CellExplanation]:
     """Say which families of cells that were predicted spoke for and against each class.
 
-    Parameters
-    ----------
-    predictor : Predictor
-        That predicted them.
-    prediction : Prediction
-        All of its rows are explained.
-    settings : ReadSettings
-        How they were read.
-    seed : int
-        Of drawing, where there are more than twelve families.
-
-    Returns
-    -------
-    list of CellExplanation
-        One a row.
+    One explanation per row of the prediction, which is of this predictor; settings say how the
+    cells were read. The seed is of drawing, where there are more than twelve families.
     """
     table, X = prediction.cells, prediction.X
     parts: dict[int, pd.DataFrame] = {}
@@ -244,9 +221,7 @@ def write_contributions(explanations: Sequence[CellExplanation], file: str | Pat
     ]
     columns = ["cell_id", "species", *CONTRIBUTION_COLUMNS[1:]]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    with (
-        replacing(Path(file), CohortError) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as to,
-    ):
-        to.write("\n".join(lines) + "\n")
-        write_csv(frame[columns], ("cell_id", "species"), to)
+    with replacing(Path(file), CohortError) as temporary, temporary.open("wb") as to:
+        to.write(("\n".join(lines) + "\n").encode())
+        table = pa.Table.from_pandas(frame[columns], preserve_index=False)
+        write_csv(table, ("cell_id", "species"), to)

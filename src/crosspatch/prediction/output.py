@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter
@@ -12,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from crosspatch.errors import CohortError
 from crosspatch.models.verdicts import Verdict
@@ -34,20 +35,8 @@ class Output:
     """Takes predictions batch by batch; used in a ``with`` block.
 
     A csv is written as they come, under a temporary name until it is whole; an h5ad when all are
-    there. Nothing is written where nothing was predicted.
-
-    Parameters
-    ----------
-    file : Path, optional
-    keep : bool
-        Whether all batches stay in memory, for `whole`.
-
-    Attributes
-    ----------
-    rows : int
-    verdicts : Counter
-    first : Prediction
-        The first batches, to be shown.
+    there. Nothing is written where nothing was predicted. With `keep` all batches stay in memory,
+    for `whole`.
     """
 
     def __init__(self, file: Path | None, *, keep: bool = False):
@@ -69,21 +58,21 @@ class Output:
             self.first = part
             if self._csv:
                 self._stream = self._opened()
-                self._stream.write("\n".join(header_lines(part.header)) + "\n")
+                self._stream.write(("\n".join(header_lines(part.header)) + "\n").encode())
         elif len(self.first) < SHOWN:
             self.first = joined([self.first, part])
         if self._csv:
-            write_csv(part.to_table(), _TEXT, self._stream, header=not self.rows)
+            write_csv(part.written(), _TEXT, self._stream, header=not self.rows)
         self.rows += len(part)
         self.verdicts += part.verdicts
         if self._keep:
             self._parts.append(part)
 
-    def _opened(self) -> IO[str]:
+    def _opened(self) -> IO[bytes]:
         assert self.file is not None  # noqa: S101, for the type checker
         temporary = self._stack.enter_context(replacing(self.file, CohortError))
         try:
-            stream = temporary.open("w", encoding="utf-8", newline="")
+            stream = temporary.open("wb")
         except OSError as error:
             raise CohortError(f"{self.file} cannot be written: {error.strerror}") from error
         return self._stack.enter_context(stream)
@@ -111,21 +100,10 @@ def open_output(
     picture: Path | None = None,
     report: Path | None = None,
 ) -> Output:
-    """Check where predictions go before anything is computed.
+    """Check where predictions go before anything is computed, and that no input is written over.
 
-    Parameters
-    ----------
-    file : Path, optional
-    inputs : sequence of path
-        What is read; none of it may be written over.
-    picture : Path, optional
-    report : Path, optional
-        A page about all cells; they are kept for it.
-
-    Raises
-    ------
-    CohortError
-        If predictions cannot be written under this name.
+    For a report all cells are kept. A CohortError if predictions, picture or report cannot be
+    written under their name.
     """
     read = {Path(each).resolve() for each in inputs}
     for (kind, endings), each in zip(_ENDINGS.items(), (file, picture, report), strict=True):
@@ -172,27 +150,56 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
 
 
 def write_csv(
-    table: pd.DataFrame, text: Iterable[str], stream: IO[str], *, header: bool = True
+    table: pa.Table, text: Iterable[str], stream: IO[bytes], *, header: bool = True
 ) -> None:
     """Write a table: numbers rounded, the text of users harmless to spreadsheets, all text quoted.
 
     Quotes keep a "#" in a cell id from being a comment.
     """
-    safe = table.copy()
-    for name in text:
-        safe[name] = [_harmless(str(value)) for value in safe[name]]
-    numbers = safe.select_dtypes("number").columns
-    safe[numbers] = safe[numbers].round(6)
-    safe.to_csv(
-        stream, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
-    )
+    parts: list[pa.Array | str] = [""]
+    for name, column in zip(table.column_names, table.combine_chunks().columns, strict=True):
+        values = pa.concat_arrays(column.chunks)
+        if pa.types.is_boolean(values.type):
+            before, part, after = "", pc.if_else(values, "True", "False"), ","
+        elif pa.types.is_floating(values.type):
+            before, part, after = "", _rounded(values), ","
+        else:
+            safe = _harmless(values) if name in text else values.fill_null("")
+            before, part, after = '"', pc.replace_substring(safe, '"', '""'), '",'
+        parts[-1] += before
+        parts += [part, after]
+    if header:
+        names = (name.replace('"', '""') for name in table.column_names)
+        stream.write((",".join(f'"{name}"' for name in names) + "\n").encode())
+    if len(table):
+        lines = pc.binary_join_element_wise(*parts[:-1], parts[-1][:-1] + "\n", "")
+        _, offsets, content = lines.buffers()
+        stream.write(content[: np.frombuffer(offsets, np.int32)[len(lines)]])
 
 
-def _harmless(text: str) -> str:
+def _rounded(numbers: pa.Array) -> pa.Array:
+    """Numbers of six decimals as Python writes them; a missing one is empty text."""
+    values = np.round(numbers.to_numpy(zero_copy_only=False), 6)
+    fraction = (values >= 1e-4) & (values < 1)
+    digits = np.rint(np.where(fraction, values, 0) * 1e6).astype(np.int64)
+    text = pc.utf8_rtrim(pc.utf8_lpad(pa.array(digits).cast(pa.string()), 6, "0"), "0")
+    text = pc.binary_join_element_wise("0.", text, "")
+    # By their bits, so that 0.0 and -0.0 stay apart.
+    others, which = np.unique(values[~fraction].view(np.int64), return_inverse=True)
+    written = ['""' if v != v else repr(v) for v in others.view(np.float64).tolist()]
+    return pc.replace_with_mask(text, ~fraction, pa.array(written, pa.string()).take(which))
+
+
+def _harmless(text: pa.Array) -> pa.Array:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        try:
-            float(text)
-        except ValueError:
-            return f"'{text}"
-    return text
+    odd = pc.match_substring_regex(text, r"^[=+\-@\t\r]")
+    safe = [each if _is_number(each) else f"'{each}" for each in text.filter(odd).to_pylist()]
+    return pc.replace_with_mask(text, odd, pa.array(safe, pa.string()))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

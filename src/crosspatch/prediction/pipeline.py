@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
-
-import anndata
-import pandas as pd
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 from crosspatch.archive.dandi import is_dandi
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError
-from crosspatch.features.extraction import StepDescription
 from crosspatch.features.finding import Source, find_recordings
-from crosspatch.features.many import ExtractionProgress
-from crosspatch.prediction.batches import Batch, ReadSettings, read_recordings, unique
+from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
-from crosspatch.prediction.table_cells import Table, read_table
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.recordings.quality import thresholds_named
 from crosspatch.species import require_species
-from crosspatch.tables.mapping import Overrides, read_mapping
-from crosspatch.tables.reading import TABLE_SUFFIXES, suffix_of
+from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 from crosspatch.telling import Ask, Say, Stage
 
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+    from crosspatch.features.extraction import StepDescription
+    from crosspatch.features.many import ExtractionProgress
+    from crosspatch.prediction.table_cells import Table
+    from crosspatch.tables.mapping import Overrides
+
 #: What can be predicted: recordings, folders and tables on disk, dandisets, tables in memory.
-Given: TypeAlias = str | Path | pd.DataFrame | anndata.AnnData
+Given: TypeAlias = "str | Path | pd.DataFrame | anndata.AnnData"
 
 
 @dataclass(frozen=True)
 class Request:
     """What is to be predicted, by which models, and how it is read.
 
-    Raises
-    ------
-    CrosspatchError
-        If a setting is unknown.
+    A CrosspatchError if a setting is unknown.
     """
 
     inputs: tuple[Given, ...]
@@ -57,8 +56,8 @@ class Request:
     step: StepDescription | None = None
     #: For training the default models.
     data_dir: str | Path | None = None
-    #: Recordings at a time, and processes that train the default models.
-    jobs: int = 1
+    #: Recordings at a time, and processes that train the default models; None is one per core.
+    jobs: int | None = 1
     #: Seconds after which a recording is given up.
     limit: float = 300.0
 
@@ -80,10 +79,20 @@ def request(
     **settings: object,
 ) -> Request:
     """A `Request` of one or several inputs and models; a mapping file is read."""
-    several = [inputs] if isinstance(inputs, Given) else list(inputs)
+    several = [inputs] if _is_one(inputs) else list(cast("Sequence[Given]", inputs))
     folders = [model] if isinstance(model, str | Path) else list(model)
-    mapping = read_mapping(columns) if isinstance(columns, str | Path) else columns
-    return Request(tuple(several), tuple(folders), columns=mapping, **settings)  # type: ignore[arg-type]
+    if isinstance(columns, str | Path):
+        from crosspatch.tables.mapping import read_mapping
+
+        columns = read_mapping(columns)
+    return Request(tuple(several), tuple(folders), columns=columns, **settings)  # type: ignore[arg-type]
+
+
+def _is_one(inputs: Given | Sequence[Given]) -> TypeGuard[Given]:
+    """Whether it is one input. What was not imported cannot have been given."""
+    tables = (("pandas", "DataFrame"), ("anndata", "AnnData"))
+    kinds = [getattr(sys.modules[room], name) for room, name in tables if room in sys.modules]
+    return isinstance(inputs, (str, Path, *kinds))
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Listener:
 
 
 #: Told how many recordings are measured.
-Measured = Callable[[ExtractionProgress], None]
+Measured: TypeAlias = "Callable[[ExtractionProgress], None]"
 
 
 @dataclass
@@ -177,7 +186,7 @@ def read_inputs(
     It is noted in `inputs`. A recording that gives no feature is a cell without values, with the
     reason. `progress` is told after every recording.
     """
-    seen: Counter[str] = Counter()
+    seen = SeenIds()
     say = listener.say
     if inputs.recordings:
         try:
@@ -187,6 +196,8 @@ def read_inputs(
             said = listener.words(error)
             say(said)
             inputs.failed |= dict.fromkeys(map(str, inputs.recordings), said)
+    if inputs.tables:
+        from crosspatch.prediction.table_cells import read_table  # recordings need none of it
     for table in inputs.tables:
         try:
             for batch in read_table(table, settings, say, ask=listener.ask):
@@ -198,22 +209,8 @@ def read_inputs(
 class Pipeline:
     """Inputs that were checked, and the models that judge them.
 
-    Parameters
-    ----------
-    request : Request
-    listener : Listener
-
-    Attributes
-    ----------
-    inputs : Inputs
-    predictor : Predictor
-    settings : ReadSettings
-
-    Raises
-    ------
-    CrosspatchError
-        If no input can be read, which is known before a model is loaded or trained, or a model
-        cannot be loaded.
+    A CrosspatchError if no input can be read, which is known before a model is loaded or trained,
+    or a model cannot be loaded.
     """
 
     def __init__(self, request: Request, listener: Listener):

@@ -7,11 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anndata
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crosspatch.features.finding import Source
@@ -19,25 +20,47 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.verdicts import Verdict
 
 if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
     from matplotlib.figure import Figure
 
 #: Rows that are shown of a prediction where there are more.
 SHOWN = 40
 
 
-def cell_columns(classes: Sequence[str]) -> list[str]:
-    """Columns of `Prediction.cells` for models of these classes."""
-    probabilities = [f"probability_{name}" for name in classes]
-    return [
+#: Columns that `Prediction.to_table` tells of in ``notes``.
+IN_NOTES = ("given_id", "simulated", "unread", "unusual", "aligned", "references")
+
+#: Columns that hold several words.
+LISTS = ("prediction_set", "families", "notes", "unusual", "references")
+
+_CHANCE = "probability_"
+
+
+def records_schema(classes: Sequence[str]) -> pa.Schema:
+    """Columns of `Prediction.records` for models of these classes."""
+    names = [
         *("cell_id", "given_id", "species", "species_known", "subclass", "probability"),
-        *probabilities,
+        *(f"{_CHANCE}{name}" for name in classes),
         *("prediction_set", "verdict", "p_reference", "completeness", "families", "quality"),
         *("notes", "simulated", "unread", "unusual", "aligned", "references", "source"),
     ]
+    kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(LISTS, pa.list_(pa.string()))
+    kinds |= dict.fromkeys(("species_known", "simulated", "aligned"), pa.bool_())
+    numbers = ("probability", "p_reference", "completeness", *(f"{_CHANCE}{c}" for c in classes))
+    return pa.schema(kinds | dict.fromkeys(numbers, pa.float64()))
 
 
-#: Columns that `Prediction.to_table` tells of in ``notes``.
-IN_NOTES = ("given_id", "simulated", "unread", "unusual", "aligned", "references")
+def as_records(cells: pd.DataFrame) -> pa.Table:
+    """`Prediction.records` of what `Prediction.cells` gives."""
+    chances = [name for name in map(str, cells) if name.startswith(_CHANCE)]
+    schema = records_schema([name.removeprefix(_CHANCE) for name in chances])
+    columns = [
+        # A number that is missing stays NaN.
+        pa.array(cells[field.name].to_numpy(), field.type, from_pandas=field.type != pa.float64())
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 class PredictedCell(NamedTuple):
@@ -113,9 +136,9 @@ class Prediction:
 
     Attributes
     ----------
-    cells : DataFrame
-        One row per cell and species it was judged by, with the columns of `cell_columns`; see
-        `PredictedCell` for their types.
+    records : Table of Arrow
+        One row per cell and species it was judged by, with the columns of `records_schema`; see
+        `PredictedCell` for what they mean.
     X : array, shape (rows, features)
         What was measured, in the layout's units, NaN where missing.
     layout : Layout
@@ -138,7 +161,7 @@ class Prediction:
     (360, 32)
     """
 
-    cells: pd.DataFrame
+    records: pa.Table
     X: NDArray[np.float32]
     layout: Layout
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -146,24 +169,33 @@ class Prediction:
     messages: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.cells)
+        return len(self.records)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """`records` for pandas: lists as tuples, and verdicts as `Verdict`."""
+        frame = self.records.to_pandas()
+        for name in LISTS:
+            said = self.records[name].to_pylist()
+            frame[name] = [None if each is None else tuple(each) for each in said]
+        frame["verdict"] = [Verdict(each) for each in frame["verdict"]]
+        return frame
 
     def __iter__(self) -> Iterator[PredictedCell]:
         """One `PredictedCell` per row."""
-        of_class = "probability_"
-        chances = [name for name in self.cells if str(name).startswith(of_class)]
-        plain = [name for name in PredictedCell._fields if name != "probabilities"]
-        p = self.cells[chances].to_numpy(dtype=float)
-        names = [str(name).removeprefix(of_class) for name in chances]
-        for row, values in enumerate(self.cells[plain].itertuples(index=False, name=None)):
-            found = dict(zip(plain, values, strict=True))
-            found["probabilities"] = dict(zip(names, p[row].tolist(), strict=True))
-            yield PredictedCell(**found)
+        chances = [name for name in self.records.column_names if name.startswith(_CHANCE)]
+        for batch in self.records.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                row |= {k: None if row[k] is None else tuple(row[k]) for k in LISTS}
+                row["verdict"] = Verdict(row["verdict"])
+                row["probabilities"] = {n.removeprefix(_CHANCE): row.pop(n) for n in chances}
+                yield PredictedCell(**row)
 
     @property
     def verdicts(self) -> Counter[Verdict]:
         """How many rows have each verdict."""
-        return Counter(self.cells["verdict"])
+        counts = pc.value_counts(self.records["verdict"]).to_pylist()
+        return Counter({Verdict(each["values"]): each["counts"] for each in counts})
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count:,} {verdict}" for verdict, count in self.verdicts.most_common())
@@ -191,13 +223,12 @@ class Prediction:
 
     def first_cells(self, cells: int) -> Prediction:
         """The rows of the first cells; a cell may have one for each species."""
-        numbers = pd.factorize(self.cells["cell_id"])[0]
-        return self.rows(np.flatnonzero(numbers < cells))
+        numbers = self.records["cell_id"].combine_chunks().dictionary_encode().indices
+        return self.rows(np.flatnonzero(numbers.to_numpy() < cells))
 
     def rows(self, rows: NDArray[np.intp]) -> Prediction:
         """Some rows, by number."""
-        cells = self.cells.iloc[rows].reset_index(drop=True)
-        return replace(self, cells=cells, X=self.X[rows])
+        return replace(self, records=self.records.take(rows), X=self.X[rows])
 
     def to_table(self) -> pd.DataFrame:
         """One row per cell; a cell of unknown species has a row for each species.
@@ -211,33 +242,41 @@ class Prediction:
             ``completeness`` of the layout from 0 to 1; ``families`` present, joined by ``|``;
             ``quality``; ``notes``; ``source``.
         """
-        cells = self.cells.drop(columns=list(IN_NOTES))
-        for name in ("prediction_set", "families"):
-            cells[name] = ["|".join(value) for value in cells[name]]
-        cells["verdict"] = [str(verdict) for verdict in cells["verdict"]]
-        cells["notes"] = self._notes()
-        return cells
+        return self.written().to_pandas()
 
-    def _notes(self) -> list[str]:
-        """`PredictedCell.text` of every row; most rows have none, and cost nothing."""
-        cells = self.cells
-        silent = (
-            ~cells["simulated"].to_numpy(dtype=bool)
-            & cells["unread"].isna().to_numpy()
-            & cells["unusual"].isna().to_numpy()
-            & (cells["given_id"] == cells["cell_id"]).to_numpy()
-            & ~cells["notes"].astype(bool).to_numpy()
-            & ~cells["references"].astype(bool).to_numpy()
+    def written(self) -> pa.Table:
+        """What `to_table` gives, for Arrow."""
+        found = self.records.drop_columns(list(IN_NOTES))
+        for name in ("prediction_set", "families", "notes"):
+            text = self._notes() if name == "notes" else pc.binary_join(found[name], "|")
+            found = found.set_column(found.column_names.index(name), name, text)
+        return found
+
+    def _notes(self) -> pa.ChunkedArray:
+        """`PredictedCell.text` of every row."""
+        of = self.records.column
+        after = pc.if_else(of("aligned"), " after alignment: ", ": ")
+        what = _together(of("unusual"), ", ", "an unusual combination")
+        twice = pc.if_else(pc.not_equal(of("given_id"), of("cell_id")), of("given_id"), None)
+        there = _together(of("references"), " and ", None)
+        said = pc.binary_join_element_wise(
+            "",  # where there is nothing else, Arrow would leave the row out
+            pc.if_else(of("simulated"), "SIMULATED", None),
+            pc.binary_join_element_wise("not read: ", of("unread"), ""),
+            _together(of("notes"), "; ", None),
+            pc.binary_join_element_wise("cell id '", twice, "' stands more than once", ""),
+            pc.binary_join_element_wise("the reference is of ", there, " cells", ""),
+            pc.binary_join_element_wise("unlike ", of("species"), after, what, ""),
+            "; ",
+            null_handling="skip",
         )
-        notes = [""] * len(cells)
-        told = np.flatnonzero(~silent)
-        part = Prediction(cells.iloc[told], self.X[:0], self.layout)
-        for row, cell in zip(told, part, strict=True):
-            notes[row] = cell.text
-        return notes
+        return pc.utf8_slice_codeunits(said, len("; "))
 
     def to_adata(self) -> anndata.AnnData:
         """Features in ``X``, what `to_table` gives in ``obs``, the header in ``uns``."""
+        import anndata
+        import pandas as pd
+
         cells = self.to_table()
         names = cells["cell_id"].astype(str)
         both = names.duplicated(keep=False)
@@ -268,8 +307,16 @@ class Prediction:
         return prediction_figure(self.first(most), len(self))
 
 
+def _together(lists: pa.ChunkedArray, mark: str, nothing: str | None) -> pa.ChunkedArray:
+    """The words of every list, joined; what is said of an empty list; null where there is none."""
+    return pc.if_else(
+        pc.equal(pc.list_value_length(lists), 0), nothing, pc.binary_join(lists, mark)
+    )
+
+
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """One prediction of several of the same models."""
-    cells = pd.concat([part.cells for part in parts], ignore_index=True)
+    records = pa.concat_tables([part.records for part in parts])
     recordings = {name: file for part in parts for name, file in part.recordings.items()}
-    return replace(parts[0], cells=cells, X=np.vstack([p.X for p in parts]), recordings=recordings)
+    X = np.vstack([part.X for part in parts])
+    return replace(parts[0], records=records, X=X, recordings=recordings)

@@ -3,52 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
-from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
+from crosspatch.models.missing import distinct_rows
+from crosspatch.models.verdicts import (
+    COVERAGE,
+    MINIMUM_COMPLETENESS,
+    OUTSIDE_P,
+    Judgement,
+    Verdict,
+    verdicts,
+)
 from crosspatch.prediction.batches import Batch
-from crosspatch.prediction.prediction import Prediction, cell_columns
+from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
-from crosspatch.tables.reading import CHUNK
+from crosspatch.tables.endings import CHUNK
 from crosspatch.telling import Say
 
 #: Kinds of prediction sets: coverage over all cells, or for every class.
 SETS = ("all-cells", "by-class")
+
+#: Of a column: one value per row, or that of all.
+_Values: TypeAlias = "pa.Array | NDArray | str | float | list[str] | None"
 
 #: Cells of a batch that are compared with the reference.
 _ENOUGH_TO_COMPARE = 2000
 
 
 class Predictor:
-    """Models in memory, one a species.
+    """Models in memory, one per species.
 
-    Parameters
-    ----------
-    models : sequence of Artifact
-    sets : str
-        ``all-cells``: 90 % of all cells have their class in the set; ``by-class``: 90 % of the
-        cells of every class, whatever the composition of a batch; these sets are larger.
-    adapt : bool
-        Align each batch to the reference before it is judged.
-
-    Raises
-    ------
-    ModelError
-        If there are two models of one species, or models of different layouts.
+    Sets are ``all-cells``, so that 90 % of all cells have their class in the set, or ``by-class``:
+    90 % of the cells of every class, whatever the composition of a batch; these are larger. With
+    `adapt` each batch is aligned to the reference before it is judged. A ModelError if there are
+    two models of one species, or models of different layouts.
     """
 
     def __init__(self, models: Sequence[Artifact], *, sets: str = "all-cells", adapt: bool = False):
@@ -78,31 +78,35 @@ class Predictor:
     def predict(self, batch: Batch, say: Say = lambda line: None) -> Prediction:
         """Judge cells, each by the model of its species; by every model where that is unknown.
 
-        Parameters
-        ----------
-        batch : Batch
-        say : callable
-            Told where a batch differs from the reference.
+        `say` is told where a batch differs from the reference.
         """
+        batch = batch.encodable()
         said = np.array([name or "" for name in batch.species], dtype=object)
-        parts = []
+        parts: list[tuple[str, NDArray[np.intp], pa.Table]] = []
         for species, model in self.models.items():
             rows = np.flatnonzero((said == "") | (said == species))
             if len(rows):
-                parts.append(self._judged(batch, rows, species, model, say))
+                parts.append((species, rows, self._judged(batch, rows, species, model, say)))
         others = np.flatnonzero(~np.isin(said, ["", *self.models]))
         if len(others):
-            parts.append(self._foreign(batch, others, say))
-        cells = pd.concat(parts, ignore_index=True)
-        order = np.lexsort((cells["species"].astype(str), cells["row"]))
-        cells = cells.iloc[order].reset_index(drop=True)
-        rows = cells.pop("row").to_numpy(dtype=int)
+            parts.append(("", others, self._foreign(batch, others, say)))
+        # A cell that both species' models judged has a row for each, one below the other.
+        parts.sort(key=lambda part: part[0])
+        rows = np.concatenate([part[1] for part in parts])
+        order = np.argsort(rows, kind="stable")
+        records = pa.concat_tables([part[2] for part in parts])
         recordings = dict(zip(batch.cell_ids, batch.files, strict=False))
-        return Prediction(cells, batch.X[rows], self.layout, self.header, recordings)
+        return Prediction(
+            records.take(order) if len(parts) > 1 else records,
+            batch.X[rows[order]],
+            self.layout,
+            self.header,
+            recordings,
+        )
 
     def _judged(
         self, batch: Batch, rows: NDArray[np.intp], species: str, model: Artifact, say: Say
-    ) -> pd.DataFrame:
+    ) -> pa.Table:
         X = batch.X[rows]
         known = np.array([batch.species[k] is not None for k in rows])
         aligned = False
@@ -112,31 +116,31 @@ class Predictor:
             X, aligned = moved.astype(np.float32), how.aligned
         found = model.classifier.judge(X)
         self._warn(batch.source, species, model, X, found, say)
-        frame = self._frame(batch, rows, X)
-        frame["species"], frame["species_known"] = species, known
-        best = found.probabilities[found.enough].argmax(axis=1)
-        names = np.asarray(model.classes)
-        subclass = np.full(len(rows), "", dtype=object)
-        subclass[found.enough] = names[best]
-        frame["subclass"] = subclass
-        frame["probability"] = np.nan
-        frame.loc[found.enough, "probability"] = found.probabilities[found.enough].max(axis=1)
-        for k, name in enumerate(names):
-            frame[f"probability_{name}"] = found.probabilities[:, k]
         sets = found.class_sets if self.sets == "by-class" else found.sets
-        frame["prediction_set"] = _tuples(model.classes, sets)
-        frame["p_reference"] = found.p_reference
-        frame["verdict"] = verdicts(found.probabilities, sets, found.p_reference)
-        outside = np.flatnonzero(frame["verdict"] == Verdict.OUTSIDE)
+        verdict = verdicts(found.probabilities, sets, found.p_reference)
+        subclass = np.full(len(rows), "", dtype=object)
+        best = found.probabilities[found.enough].argmax(axis=1)
+        subclass[found.enough] = np.asarray(model.classes, dtype=object)[best]
+        outside = np.flatnonzero(verdict == Verdict.OUTSIDE)
         unusual = model.classifier.reference_.unusual(X[outside], subclass[outside].astype(str))
-        said = _repeated(None, len(rows))
-        for row, parts in zip(outside, unusual, strict=True):
-            said[row] = tuple(parts)
-        frame["unusual"] = said
-        frame["aligned"] = aligned
-        return frame[[*self.columns, "row"]]
+        place = np.full(len(rows), -1)
+        place[outside] = np.arange(len(outside))
+        judged: dict[str, _Values] = {
+            "species": species,
+            "species_known": known,
+            "subclass": subclass,
+            "probability": found.probabilities.max(axis=1),
+            "prediction_set": _words(model.classes, sets),
+            "verdict": verdict,
+            "p_reference": found.p_reference,
+            "unusual": unusual.take(pa.array(place, mask=place < 0)),
+            "aligned": aligned,
+        }
+        for name, p in zip(model.classes, found.probabilities.T, strict=True):
+            judged[f"probability_{name}"] = p
+        return self._records(batch, rows, X, judged)
 
-    def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pd.DataFrame:
+    def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pa.Table:
         """Cells of a species that no model is of."""
         there = " and ".join(self.models)
         counts = Counter(str(batch.species[k]) for k in rows)
@@ -145,42 +149,58 @@ class Predictor:
             f"{batch.source}: cells of another species than the reference, which is {there}: "
             f"{named}; they are given no subclass"
         )
-        frame = self._frame(batch, rows, batch.X[rows])
-        frame["species"] = [batch.species[k] for k in rows]
-        frame["species_known"] = True
-        frame["subclass"], frame["probability"], frame["p_reference"] = "", np.nan, np.nan
-        frame["prediction_set"] = _repeated((), len(rows))
-        frame["references"] = _repeated(tuple(self.models), len(rows))
-        enough = frame["completeness"] >= MINIMUM_COMPLETENESS
-        frame["verdict"] = [Verdict.OUTSIDE if k else Verdict.INSUFFICIENT for k in enough]
-        return frame.reindex(columns=[*self.columns, "row"])
+        X = batch.X[rows]
+        enough = self.layout.completeness(X) >= MINIMUM_COMPLETENESS
+        judged: dict[str, _Values] = {
+            "species": pa.array(batch.species, pa.string()).take(rows),
+            "species_known": True,
+            "verdict": np.where(enough, Verdict.OUTSIDE, Verdict.INSUFFICIENT),
+            "references": list(self.models),
+        }
+        return self._records(batch, rows, X, judged)
 
     @property
     def columns(self) -> list[str]:
         """Columns of `Prediction.cells`."""
-        return cell_columns(self.classes)
+        return records_schema(self.classes).names
 
-    def _frame(self, batch: Batch, rows: NDArray[np.intp], X: NDArray[np.float32]) -> pd.DataFrame:
-        """What is known of cells before they are judged."""
-        frame = pd.DataFrame({"row": rows})
-        for name, values in (
-            ("cell_id", batch.cell_ids),
-            ("given_id", batch.given_ids),
-            ("quality", batch.quality),
-            ("notes", batch.notes),
-            ("simulated", batch.simulated),
-            ("unread", batch.unread),
-        ):
-            frame[name] = pd.Series([values[k] for k in rows], dtype=object)
-        frame["simulated"] = frame["simulated"].astype(bool)
-        frame["completeness"] = self.layout.completeness(X)
-        frame["families"] = _tuples(self.layout.families, self.layout.present(X))
-        frame["unusual"], frame["aligned"] = _repeated(None, len(rows)), False
-        frame["references"] = _repeated((), len(rows))
-        frame["source"] = batch.source
-        for name in self.classes:
-            frame[f"probability_{name}"] = np.nan
-        return frame
+    def _records(
+        self,
+        batch: Batch,
+        rows: NDArray[np.intp],
+        X: NDArray[np.float32],
+        judged: Mapping[str, _Values],
+    ) -> pa.Table:
+        """Rows of `Prediction.records`: what a batch says of cells, and what was judged."""
+        found: dict[str, _Values] = {
+            "subclass": "",
+            "prediction_set": [],
+            "completeness": self.layout.completeness(X),
+            "families": _words(self.layout.families, self.layout.present(X)),
+            "unusual": None,
+            "aligned": False,
+            "references": [],
+            "source": batch.source,
+            **judged,
+        }
+        of_batch: dict[str, list] = {
+            "cell_id": batch.cell_ids,
+            "given_id": batch.given_ids,
+            "quality": batch.quality,
+            "notes": batch.notes,
+            "simulated": batch.simulated,
+            "unread": batch.unread,
+        }
+        schema = records_schema(self.classes)
+        return pa.table(
+            [
+                pa.array(of_batch[field.name], field.type).take(rows)
+                if field.name in of_batch
+                else _column(found.get(field.name, np.nan), field.type, len(rows))
+                for field in schema
+            ],
+            schema=schema,
+        )
 
     def _warn(
         self,
@@ -198,7 +218,7 @@ class Predictor:
         first = f" (of its first {len(X):,} rows)" if len(X) >= CHUNK else ""
         judged = found.p_reference[np.isfinite(found.p_reference)]
         outside = int(np.sum(judged < OUTSIDE_P))
-        if len(judged) and binomtest(outside, len(judged), OUTSIDE_P, "greater").pvalue < 0.01:
+        if _too_many(outside, len(judged)):
             say(
                 f"{source}: {outside:,} of {len(judged):,} cells{first} are outside the {species} "
                 f"reference ({OUTSIDE_P:.0%} expected); another cell type, protocol, laboratory, "
@@ -216,19 +236,27 @@ class Predictor:
             )
 
 
-def _tuples(names: Sequence[str], inside: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """Of each row the names of the columns that are True, shape (rows,)."""
-    patterns, which = np.unique(inside, axis=0, return_inverse=True)
-    found = np.empty(len(patterns), dtype=object)
-    for k, pattern in enumerate(patterns):
-        found[k] = tuple(name for name, there in zip(names, pattern, strict=True) if there)
-    return found[np.ravel(which)]
+def _too_many(outside: int, judged: int) -> bool:
+    """Whether more cells are called outside than chance explains, at 1 %."""
+    if outside < 2:  # one of however many has a probability of 5 % at least
+        return False
+    from scipy.special import bdtrc
+
+    return bool(bdtrc(outside - 1, judged, OUTSIDE_P) < 0.01)
 
 
-def _repeated(value: Any, n: int) -> NDArray[np.object_]:
-    found = np.empty(n, dtype=object)
-    found[:] = [value] * n
-    return found
+def _column(values: _Values, kind: pa.DataType, n: int) -> pa.Array:
+    """A column of so many rows; one value is that of all."""
+    if isinstance(values, pa.Array | np.ndarray):
+        return pa.array(values, kind)
+    return pa.repeat(pa.scalar(values, kind), n)
+
+
+def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:
+    """Of each row the names of the columns that are True."""
+    patterns, which = distinct_rows(inside)
+    found = [[name for name, there in zip(names, row, strict=True) if there] for row in patterns]
+    return pa.array(found, pa.list_(pa.string())).take(which)
 
 
 def _said_of(model: Artifact) -> dict[str, Any]:
@@ -274,34 +302,19 @@ def load_predictor(
     sets: str = "all-cells",
     adapt: bool = False,
     data_dir: str | Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     say: Say = lambda line: None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Predictor:
-    """Load models, or the default ones.
+    """Load models from their folders, or the default ones, which may have to be trained once.
 
-    Parameters
-    ----------
-    models : sequence of path
-        Model folders, one a species; none for the defaults.
-    species : str, optional
-        Of all cells whose file does not say; only its default model is loaded.
-    sets, adapt
-        See `Predictor`.
-    data_dir, jobs, progress
-        For training the default models, once.
-    say : callable
-
-    Raises
-    ------
-    ModelError, CohortError
-        If a model cannot be loaded, or the species is unknown.
+    `species` is that of all cells whose file does not say: only its default model is loaded. A
+    ModelError or CohortError if a model cannot be loaded, or the species is unknown.
     """
     require_species(species)
     if models:
         found = [load(folder) for folder in models]
     else:
-        # Training needs much that predicting does not.
         from crosspatch.prediction.default import default_model
 
         wanted = tuple(SPECIES) if species is None else (species,)

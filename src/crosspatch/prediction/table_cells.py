@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import anndata
-import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from crosspatch.cohorts.table import is_simulated
 from crosspatch.errors import CohortError
 from crosspatch.prediction.batches import Batch, ReadSettings, species_said
 from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.columns import map_columns
+from crosspatch.tables.endings import CHUNK, suffix_of
 from crosspatch.tables.mapping import Override, Overrides
-from crosspatch.tables.reading import CHUNK, read_chunks, reading_h5ad, suffix_of
+from crosspatch.tables.reading import PROBLEMS, read_chunks, reading_h5ad
 from crosspatch.tables.values import Counted
 from crosspatch.telling import Ask, Say
 
+if TYPE_CHECKING:
+    import anndata
+
 #: A file whose ending is one of `TABLE_SUFFIXES`, or a table in memory.
-Table: TypeAlias = Path | pd.DataFrame | anndata.AnnData
+Table: TypeAlias = "Path | pd.DataFrame | anndata.AnnData"
 
 #: What a table in memory is called.
 _IN_MEMORY = Path("table")
@@ -32,37 +36,36 @@ _IN_MEMORY = Path("table")
 def read_table(
     table: Table, settings: ReadSettings, say: Say, *, ask: Ask | None = None
 ) -> Iterator[Batch]:
-    """The cells of a table, some thousand at a time.
+    """The cells of a table, some thousand at a time; the next ones are read meanwhile.
 
-    Parameters
-    ----------
-    table : Path, DataFrame or AnnData
-    settings : ReadSettings
-    say : callable
-        Told what was taken for what.
-    ask : callable, optional
-        Asked about ambiguous columns; without it they are left out.
-
-    Raises
-    ------
-    CohortError
-        If the table cannot be read, or no column is a feature.
+    `say` is told what was taken for what; `ask` is asked about ambiguous columns, which are left
+    out without it. A CohortError if the table cannot be read, or no column is a feature.
     """
-    return _TableReader(table, settings, say).batches(ask)
+    waiting: list[str] = []
+    meanwhile = False
+
+    def tell(line: str) -> None:
+        (waiting.append if meanwhile else say)(line)
+
+    batches = _TableReader(table, settings, tell).batches(ask)
+    batch, meanwhile = next(batches, None), True
+    with ThreadPoolExecutor(1) as reader:
+        while batch is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
+            try:
+                batch = coming.result()
+            finally:
+                for line in waiting:
+                    say(line)
+                waiting.clear()
 
 
 def first_rows(table: Table, settings: ReadSettings, say: Say) -> pd.DataFrame | None:
     """The first rows of a table, by which its columns are mapped.
 
-    Returns
-    -------
-    DataFrame or None
-        None where the table is in the model's own features, so that there is nothing to map.
-
-    Raises
-    ------
-    CohortError
-        If the table cannot be read or is empty.
+    None where it is in the model's own features, so that there is nothing to map. A CohortError if
+    the table cannot be read or is empty.
     """
     return _TableReader(table, settings, say).first_rows()
 
@@ -79,14 +82,17 @@ class _TableReader:
 
     def _opened(self, table: Table) -> anndata.AnnData | Iterator[pd.DataFrame]:
         """An AnnData, or the chunks of another table."""
-        if isinstance(table, anndata.AnnData):
-            return table
         if isinstance(table, pd.DataFrame):
             return _chunks(table)
+        if not isinstance(table, Path):
+            return table
         if not table.is_file():
             raise CohortError(f"{table} does not exist")
         if suffix_of(table) != ".h5ad":
             return read_chunks(table, self.say)
+        import anndata
+        import h5py
+
         if not h5py.is_hdf5(table):
             raise CohortError(f"{table} is not an h5ad file")
         with reading_h5ad(table):
@@ -94,7 +100,7 @@ class _TableReader:
 
     def _chunks(self) -> Iterator[pd.DataFrame] | None:
         """The chunks of a table to be mapped; None for a cohort table in our own features."""
-        if not isinstance(self.table, anndata.AnnData):
+        if isinstance(self.table, Iterator):
             return self.table
         ours = isinstance(self.table.uns.get("crosspatch"), Mapping)
         if ours and {"family", "unit"} <= set(self.table.var.columns):
@@ -175,12 +181,10 @@ class _TableReader:
     ) -> tuple[Batch, Mapping[str, Counted]]:
         """The cells of a chunk, and what was taken as missing."""
         values, odd = columns.values(chunk)
-        ids = [f"row {before + k + 1}" for k in range(len(chunk))]
-        if columns.cell_id is not None:
-            named = map(_name, chunk[columns.cell_id])
-            ids = [name or number for name, number in zip(named, ids, strict=True)]
+        named = [""] * len(chunk) if columns.cell_id is None else _names(chunk[columns.cell_id])
+        ids = [name or f"row {before + k}" for k, name in enumerate(named, 1)]
         notes: list[tuple[str, ...]] = [()] * len(chunk)
-        for row, problem in chunk.attrs.get("__problem__", {}).items():
+        for row, problem in chunk.attrs.get(PROBLEMS, {}).items():
             notes[row] = (problem,)
             values[row] = np.nan
         species = self._species(None if columns.species is None else chunk[columns.species], ids)
@@ -189,10 +193,15 @@ class _TableReader:
     def _species(self, said: pd.Series | None, ids: Sequence[str]) -> list[str | None]:
         if said is None:
             return [self.settings.species] * len(ids)
-        return [species_said(value) or self.settings.species for value in said]
+        which, distinct = pd.factorize(said)
+        found = [species_said(value) or self.settings.species for value in distinct]
+        found.append(self.settings.species)  # of -1, where it is not said
+        return [found[k] for k in which]
 
     def _cohort(self, cells: anndata.AnnData) -> Iterator[Batch]:
         """The cells of a cohort table in our own features."""
+        from crosspatch.cohorts.table import is_simulated
+
         layout = self.settings.layout
         self._require_features(cells)
         simulated = is_simulated(cells)
@@ -244,6 +253,13 @@ def _chunks(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
             frame = frame.set_axis(frame.index.astype(str)).rename_axis(name).reset_index()
     for start in range(0, len(frame), CHUNK):
         yield frame.iloc[start : start + CHUNK].reset_index(drop=True)
+
+
+def _names(column: pd.Series) -> list[str]:
+    """Cell ids as text, empty where there is none."""
+    if isinstance(column.dtype, pd.ArrowDtype):
+        return pc.utf8_trim_whitespace(pa.array(column.array)).fill_null("").to_pylist()
+    return [_name(value) for value in column]
 
 
 def _name(value: Any) -> str:

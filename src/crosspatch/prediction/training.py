@@ -23,11 +23,11 @@ from crosspatch.evaluation.runner import require_device, source_arguments
 from crosspatch.evaluation.splits import make_folds
 from crosspatch.features.layouts import Layout
 from crosspatch.models import artifact
-from crosspatch.models.absence import MINIMUM_COMPLETENESS
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.calibration import COMPLETENESS
 from crosspatch.models.registry import build_calibrated, model_entry
+from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 

@@ -398,7 +398,8 @@ def _remarks(explanation: CellExplanation) -> Remarks:
         measured = f"{cell.completeness:.0%} of the layout{missing}."
     if model is not None and cell.subclass:
         reference = model.classifier.reference_
-        unusual = reference.unusual(explanation.values[None], [cell.subclass], _UNUSUAL)[0]
+        said = reference.unusual(explanation.values[None], [cell.subclass], _UNUSUAL)
+        unusual = said[0].as_py()
     unlike = [cell.unlike] if cell.unlike and not unusual else []
     return Remarks(cell.quality, measured, tuple(unusual), (*cell.remarks, *unlike))
 

@@ -32,7 +32,7 @@ from crosspatch.service.messages import RECORDING, TABLE
 from crosspatch.service.predicted import SORTS
 from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SPECIES
-from crosspatch.tables.reading import TABLE_SUFFIXES
+from crosspatch.tables.endings import TABLE_SUFFIXES
 
 PAGE = 100  #: cells on a page
 

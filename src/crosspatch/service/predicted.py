@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.prediction.prediction import IN_NOTES
+from crosspatch.prediction.prediction import IN_NOTES, LISTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +91,7 @@ class Results:
             db.execute("DELETE FROM cells WHERE file = ?", (file,))
             for part in parts:
                 cells = part.cells[list(self.columns)].astype(object)
-                for name in _LISTS:
+                for name in LISTS:  # kept as JSON
                     cells[name] = cells[name].map(json.dumps)
                 cells["verdict"] = cells["verdict"].map(str)
                 cells = cells.where(cells.notna(), None)
@@ -163,7 +162,7 @@ class Results:
         import numpy as np
         import pandas as pd
 
-        from crosspatch.prediction.prediction import Prediction
+        from crosspatch.prediction.prediction import Prediction, as_records
 
         with self._open() as db:
             kept = pd.read_sql_query(
@@ -173,15 +172,16 @@ class Results:
             return None
         cells = pd.DataFrame({name: _read(kept[name]) for name in self.columns})
         X = np.load(self._values(file), allow_pickle=False)
-        return Prediction(cells, X, predictor.layout, predictor.header)
+        return Prediction(as_records(cells), X, predictor.layout, predictor.header)
 
     def predictions(self, files: Sequence[int], predictor: Predictor) -> dict[int, Prediction]:
         """The cells of some files, in the order given, with ids that stand once in all of them."""
         import numpy as np
 
-        from crosspatch.prediction.batches import Batch, unique
+        from crosspatch.prediction.batches import Batch, SeenIds, unique
+        from crosspatch.prediction.prediction import as_records
 
-        seen: Counter[str] = Counter()
+        seen = SeenIds()
         found = {}
         for file in files:
             kept = self.prediction(file, predictor)
@@ -193,7 +193,7 @@ class Results:
             batch = Batch("", ids, [None] * len(ids), nothing, given_ids=once["given_id"].tolist())
             names = dict(zip(ids, unique(batch, seen, lambda line: None).cell_ids, strict=True))
             cells = kept.cells.assign(cell_id=kept.cells["cell_id"].map(names))
-            found[file] = replace(kept, cells=cells)
+            found[file] = replace(kept, records=as_records(cells))
         return found
 
 
@@ -212,7 +212,7 @@ def _read(kept: pd.Series) -> pd.Series:
     name = str(kept.name)
     if name == "verdict":
         return kept.map(Verdict)
-    if name in _LISTS:
+    if name in LISTS:
         return kept.map(lambda text: None if text == "null" else tuple(json.loads(text)))
     return kept.astype({"REAL": float, "INTEGER": bool, "TEXT": object}[_kind(name)])
 

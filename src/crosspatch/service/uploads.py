@@ -22,7 +22,7 @@ from crosspatch.errors import CrosspatchError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.service.messages import RECORDING, TABLE, Fault, GivenFile
 from crosspatch.service.settings import ServiceSettings
-from crosspatch.tables.reading import TABLE_SUFFIXES
+from crosspatch.tables.endings import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
     from crosspatch.service.mapping_screen import Columns

@@ -7,7 +7,6 @@ import re
 import resource
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -216,13 +215,13 @@ class Worker:
         return messages.Found(described(frame, found), say.lines)
 
     def _predict_table(self, file: GivenFile, tell: Tell) -> messages.Predicted:
-        from crosspatch.prediction.batches import unique
+        from crosspatch.prediction.batches import SeenIds, unique
         from crosspatch.prediction.table_cells import read_table
 
         tell(messages.Doing("predicting"))
         settings, say = self._read_settings(file), _Messages(file)
         refuse_bomb(file.path)
-        seen: Counter[str] = Counter()
+        seen = SeenIds()
         parts, count = [], 0
         for each in read_table(file.path, settings, say):
             given, most = replace(each, source=file.label), self.settings.rows - count
@@ -247,8 +246,7 @@ class Worker:
         whole = self._results(file.folder).prediction(file.number, self.predictor)
         if whole is None:
             raise CohortError(f"there is no cell {row}")
-        cells = whole.cells.iloc[[row]].reset_index(drop=True)
-        self._keep_details(file, replace(whole, cells=cells, X=whole.X[[row]]), [row])
+        self._keep_details(file, whole.rows(np.array([row])), [row])
         return messages.Done()
 
     def _keep_details(self, file: GivenFile, prediction: Prediction, rows: Sequence[int]) -> None:

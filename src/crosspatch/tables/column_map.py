@@ -57,24 +57,11 @@ class ColumnMap:
         return tuple(name for name in self.layout.feature_names if name not in given)
 
     def values(self, frame: pd.DataFrame) -> tuple[NDArray[np.float32], dict[str, Counted]]:
-        """The features of some rows of the table.
+        """The features of some rows of the table, and what was taken as missing.
 
-        Parameters
-        ----------
-        frame : DataFrame
-            Rows with the columns of the table, as text or numbers.
-
-        Returns
-        -------
-        values : array of float32, shape (cells, features)
-            In the layout's units, NaN where missing.
-        counted : dict
-            Column to the values taken as missing; columns without any are left out.
-
-        Raises
-        ------
-        CohortError
-            If a column that gives a feature is not there.
+        Rows are text or numbers; features have shape (cells, features), in the layout's units, NaN
+        where missing; counted are only columns of which anything was. A CohortError if a column
+        that gives a feature is not there.
         """
         result = np.full((len(frame), len(self.layout.features)), np.nan, dtype=np.float32)
         series = {str(name): column for name, column in frame.items()}
@@ -99,12 +86,8 @@ class ColumnMap:
     def report(self) -> list[tuple[str, str, str]]:
         """What became of every column, for a table.
 
-        Returns
-        -------
-        list of (str, str, str)
-            What became of it (``taken``, ``refused``, ``unused``, ``never features``,
-            ``not understood``, ``missing``, ``cell id``, ``species``), the features or columns,
-            and the details.
+        In each row: ``taken``, ``refused``, ``unused``, ``never features``, ``not understood``,
+        ``missing``, ``cell id`` or ``species``; the features or columns; and the details.
         """
         special = (("cell id", self.cell_id), ("species", self.species))
         rows = [(what, column, "") for what, column in special if column is not None]

@@ -44,31 +44,13 @@ def map_columns(
     """Find out which columns of a foreign table give which features, and in which units.
 
     Nothing is guessed: a column that may be several features, or be in several units, is refused
-    with the line of the mapping file that settles it.
+    with the line of the mapping file that settles it. The frame has the first rows, some thousand
+    if there are as many, with all columns as text or numbers. Overrides may be of several tables:
+    with `absent_ok` they may name columns that this one does not have.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        The first rows of the table, some thousand if there are as many, with all its columns as
-        text or numbers.
-    layout : Layout
-        A layout of single numbers: ``shared`` or ``full``.
-    overrides : Overrides, optional
-        What the user says of some columns.
-    absent_ok : bool
-        Whether overrides may name columns that the table does not have, as where they are of
-        several tables.
-
-    Returns
-    -------
-    ColumnMap
-
-    Raises
-    ------
-    CohortError
-        If an override names a column that does not exist or stands twice, a feature twice, a
-        unit of another dimension, or what the column's values cannot be; or if the layout is of
-        feature vectors.
+    A CohortError if the layout is not of single numbers, or an override names a column that is not
+    there or stands twice, a feature twice, a unit of another dimension, or what the values cannot
+    be.
     """
     unknown = [name for name in layout.feature_names if name not in features()]
     if unknown:

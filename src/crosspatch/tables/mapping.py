@@ -80,20 +80,8 @@ def read_mapping(file: str | Path) -> Overrides:
 
     An entry is ``"Rin": input_resistance``, ``"Rin": {feature: input_resistance, unit: GOhm}``,
     ``"Notes": ignore``, ``"Cell": cell_id`` or ``"Organism": species``; ``operation`` may be
-    ``plain``, ``negated``, ``reciprocal`` or ``one_minus``.
-
-    Parameters
-    ----------
-    file : path
-
-    Returns
-    -------
-    Overrides
-
-    Raises
-    ------
-    CohortError
-        If the file is missing or not YAML, or names an unknown feature or unit, or a feature twice.
+    ``plain``, ``negated``, ``reciprocal`` or ``one_minus``. A CohortError if the file is missing or
+    not YAML, or names an unknown feature or unit, or a feature twice.
     """
     file = Path(file)
     try:

@@ -9,62 +9,46 @@ import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as pa_csv
 
 from crosspatch.errors import CohortError, CrosspatchError, in_words
+from crosspatch.tables.endings import CHUNK, OF_EXCEL, suffix_of
 from crosspatch.tables.units import parse_unit
 from crosspatch.telling import Say
 
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
-#: Rows of a table that are in memory at a time.
-CHUNK = 20_000
+_Field = TypeVar("_Field")
+
+#: What of a chunk's ``attrs`` has, by place, why a row was not read in full.
+PROBLEMS = "problems"
 
 # Characters; a table of a million columns has fewer.
 _LONGEST_LINE = 50_000_000
 
-_OF_TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
-_OF_EXCEL = (".xlsx", ".xlsm")
-
-#: Endings of tables that can be read.
-TABLE_SUFFIXES = (*_OF_TEXT, *_OF_EXCEL, ".parquet", ".h5ad")
-
-
-def suffix_of(path: Path) -> str:
-    """The ending of a table's name, with that of its compression."""
-    ending = path.suffix.lower()
-    return "".join(path.suffixes[-2:]).lower() if ending == ".gz" else ending
+# Characters that are read at a time, and so few that they are cut into fields one by one.
+_BLOCK = 2**23
+_ONE_BY_ONE = 2**16
 
 
 def read_chunks(path: Path, say: Say) -> Iterator[pd.DataFrame]:
-    """The rows of a csv, Excel or Parquet file, some thousand at a time.
+    """The rows of a csv, Excel or Parquet file, some thousand at a time; not those of a h5ad.
 
-    Parameters
-    ----------
-    path : Path
-        Its ending is one of `TABLE_SUFFIXES` other than that of h5ad.
-    say : callable
-        Told what was decided about the file's form.
-
-    Yields
-    ------
-    DataFrame
-        Rows as text or as what the file says they are. ``attrs["__problem__"]`` has, by place, why
-        a row was not read in full.
-
-    Raises
-    ------
-    CohortError
-        If the file cannot be read.
+    They are text, or what the file says they are; see `PROBLEMS`. `say` is told what was decided
+    about the file's form. A CohortError if the file cannot be read.
     """
     kind = suffix_of(path)
-    if kind in _OF_EXCEL:
+    if kind in OF_EXCEL:
         return _excel(path, say)
     return _parquet(path) if kind == ".parquet" else _text(path, say)
 
@@ -79,24 +63,166 @@ def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
         with opener(path, "rb") as raw:
             stream = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
             delimiter = _delimiter(path, head.decode(encoding, "replace"))
-            reader = csv.reader(_lines(path, stream), delimiter=delimiter)
-            rows = (row for row in reader if any(field.strip() for field in row))
-            header, first = _csv_header(rows)
-            every = itertools.chain(first, rows)
-            yield from _frames(path, header, every, say, lambda: reader.line_num)
+            yield from _TextRows(path, stream, delimiter, say).chunks()
     except (OSError, EOFError, csv.Error, zlib.error) as error:
         raise CohortError(f"{path} cannot be read as a table: {in_words(error)}") from error
 
 
-def _lines(path: Path, stream: io.TextIOBase) -> Iterator[str]:
-    """The lines of a file; one without an end is refused before it fills the memory."""
-    while line := stream.readline(_LONGEST_LINE + 1):
-        if len(line) > _LONGEST_LINE:
-            raise CohortError(
-                f"{path} cannot be read as a table: a line has more than "
-                f"{_LONGEST_LINE // 10**6} million characters"
+class _TextRows:
+    """The rows of a text file: Arrow cuts blocks into fields, the csv module what Arrow refuses.
+
+    Both take quotes alike; but Arrow wants all rows of a block to have as many fields as the
+    header, and every line to end outside of quotes.
+    """
+
+    def __init__(self, path: Path, stream: io.TextIOBase, delimiter: str, say: Say):
+        self.path, self.stream, self.delimiter, self.say = path, stream, delimiter, say
+        quoted = r'"[^"]*(?:""[^"]*)*"'
+        edge = rf"[^{re.escape(delimiter)}\r\n]"
+        self._quoted = re.compile(rf"(?<!{edge}){quoted}(?!{edge})")
+        self.header: list[str] = []
+        #: Lines read, rows read, and by row why it is not whole.
+        self.line = self.rows = 0
+        self.problems: dict[int, str] = {}
+
+    def chunks(self) -> Iterator[pd.DataFrame]:
+        """Rows below the header, as many at a time as are in memory."""
+        before, told = 0, 0
+        for table in _of_size(self._tables(), CHUNK):
+            frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+            frame.columns = pd.Index(self.header)
+            here = {k - before: why for k, why in self.problems.items() if k < before + len(frame)}
+            if here and not told:
+                self.say(
+                    f"{self.path.name}: {next(iter(here.values()))}; this row is not predicted"
+                )
+            frame.attrs.update({PROBLEMS: {k: f"{why}; not read" for k, why in here.items()}})
+            self.problems = {k: why for k, why in self.problems.items() if k - before not in here}
+            told += len(here)
+            before += len(frame)
+            if len(frame) < CHUNK:
+                self._say_total(told)
+                told = 0
+            yield frame
+        self._say_total(told)
+
+    def _say_total(self, problems: int) -> None:
+        if problems > 1:
+            self.say(f"{self.path.name}: {problems} rows in all have more fields than the header")
+
+    def _tables(self) -> Iterator[pa.Table]:
+        reader = csv.reader(self._lines(), delimiter=self.delimiter)
+        rows = filter(_filled, reader)
+        header, first = _csv_header(rows)
+        below = itertools.chain(first, rows)
+        self.header, row = _below_header(self.path, header, below, self.say)
+        if row is not None:
+            yield self._table([self._whole(row, reader.line_num)])
+        self.line = reader.line_num
+        while text := self.stream.read(_BLOCK):
+            yield from self._parsed(text + next(self._lines(), ""))
+
+    def _lines(self) -> Iterator[str]:
+        """Further lines; one without an end is refused before it fills the memory."""
+        while line := self.stream.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise CohortError(
+                    f"{self.path} cannot be read as a table: a line has more than "
+                    f"{_LONGEST_LINE // 10**6} million characters"
+                )
+            yield line
+
+    def _parsed(self, text: str) -> Iterator[pa.Table]:
+        """The rows of some lines; where Arrow refuses them, in parts."""
+        table = self._by_arrow(text)
+        if table is not None:
+            self.line += text.count("\n") + text.count("\r") - text.count("\r\n")
+            self.rows += len(table)
+            yield table
+            return
+        half = text.find("\n", len(text) // 2) + 1
+        if len(text) > _ONE_BY_ONE and 0 < half < len(text) and self._regular(text[:half]):
+            yield from self._parsed(text[:half])
+            yield from self._parsed(text[half:])
+            return
+        own = io.StringIO(text, newline="")
+        reader = csv.reader(itertools.chain(own, self._lines()), delimiter=self.delimiter)
+        rows = []
+        for row in reader:
+            if _filled(row):
+                rows.append(self._whole(row, self.line + reader.line_num))
+            # A field in quotes may go on behind the block.
+            if own.tell() == len(text):
+                break
+        self.line += reader.line_num
+        yield self._table(rows)
+
+    def _regular(self, text: str) -> bool:
+        """Whether all quotes are around whole fields, so that every line ends outside of them."""
+        return '"' not in text or '"' not in self._quoted.sub("", text)
+
+    def _by_arrow(self, text: str) -> pa.Table | None:
+        """Rows as Arrow reads them; None where the csv module would, or might, do otherwise."""
+        if not self._regular(text):
+            return None
+        names = [str(k) for k in range(len(self.header))]
+        block = text.encode()
+        try:
+            table = pa_csv.read_csv(
+                pa.py_buffer(block),
+                pa_csv.ReadOptions(column_names=names, block_size=len(block) + 1),
+                pa_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values='"' in text),
+                pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
             )
-        yield line
+        except pa.ArrowInvalid:
+            return None
+        longest = (pc.max(pc.binary_length(column)).as_py() or 0 for column in table.columns)
+        if max(longest, default=0) > csv.field_size_limit():
+            return None
+        blank = np.arange(len(table))
+        for column in table.columns:
+            part = pc.utf8_trim_whitespace(column.take(blank))
+            blank = blank[pc.equal(part, "").fill_null(True).to_numpy(zero_copy_only=False)]
+        return table.take(np.delete(np.arange(len(table)), blank)) if len(blank) else table
+
+    def _whole(self, row: list[str], line: int) -> list[str]:
+        """A row with as many fields as the header; what it has too much is noted.
+
+        A trailing delimiter or left-out empty fields at the end are harmless.
+        """
+        width = len(self.header)
+        if any(field.strip() for field in row[width:]):
+            self.problems[self.rows] = f"line {line} has {len(row)} fields, the header {width}"
+        self.rows += 1
+        return [*row[:width], *[""] * (width - len(row))]
+
+    def _table(self, rows: list[list[str]]) -> pa.Table:
+        columns = zip(*rows, strict=True) if rows else [()] * len(self.header)
+        fields = [pa.array([field or None for field in each], pa.string()) for each in columns]
+        return pa.table(fields, names=[str(k) for k in range(len(self.header))])
+
+
+def _of_size(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows, so many at a time."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= size:
+            whole = pa.concat_tables(waiting)
+            full = len(whole) - len(whole) % size
+            yield from (whole.slice(start, size) for start in range(0, full, size))
+            waiting = [whole.slice(full)]
+    last = pa.concat_tables(waiting) if waiting else ()
+    if len(last):
+        yield last
+
+
+def _filled(row: Iterable[str]) -> bool:
+    return any(field.strip() for field in row)
 
 
 def _encoding(head: bytes) -> str:
@@ -141,39 +267,17 @@ def _csv_header(rows: Iterator[list[str]]) -> tuple[list[str], list[list[str]]]:
     return [], []
 
 
-def _frames(
-    path: Path,
-    header: list[str],
-    rows: Iterable[list[str]] | Iterable[list[object]],
-    say: Say,
-    line: Callable[[], int] | None = None,
-) -> Iterator[pd.DataFrame]:
-    """Chunks of rows; `line` says where the last one stands, if what it has too much is told."""
+def _below_header(
+    path: Path, header: list[str], rows: Iterator[list[_Field]], say: Say
+) -> tuple[list[str], list[_Field] | None]:
+    """The names of the columns, with units that stand in rows of their own, and the next row."""
     header = [name.strip() for name in header]
-    chunk: list[list[object]] = []
-    problems: dict[int, str] = {}
-    ragged = 0
     for row in rows:
-        if not chunk and not ragged and _are_units(row):
-            header = [_with_unit(n, u) for n, u in zip(header, row, strict=False)]
-            say(f"{path.name}: the row under the header is taken for the columns' units")
-            continue
-        # A trailing delimiter or left-out empty fields at the end are harmless.
-        if line is not None and any(str(field).strip() for field in row[len(header) :]):
-            ragged += 1
-            problem = f"line {line()} has {len(row)} fields, the header {len(header)}"
-            problems[len(chunk)] = f"{problem}; not read"
-            if ragged == 1:
-                say(f"{path.name}: {problem}; this row is not predicted")
-        empty = [None if line is None else ""] * (len(header) - len(row))
-        chunk.append([*row[: len(header)], *empty])
-        if len(chunk) == CHUNK:
-            yield _frame(header, chunk, problems)
-            chunk, problems = [], {}
-    if ragged > 1:
-        say(f"{path.name}: {ragged} rows in all have more fields than the header")
-    if chunk:
-        yield _frame(header, chunk, problems)
+        if not _are_units(row):
+            return header, row
+        header = [_with_unit(n, u) for n, u in zip(header, row, strict=False)]
+        say(f"{path.name}: the row under the header is taken for the columns' units")
+    return header, None
 
 
 def _are_units(row: Sequence[object]) -> bool:
@@ -190,13 +294,6 @@ def _with_unit(name: str, said: object) -> str:
     if parse_unit(unit) is None or "(" in name or "[" in name:
         return name
     return f"{name} ({unit})"
-
-
-def _frame(header: list[str], rows: list[list[object]], problems: dict[int, str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=header, dtype=object)
-    if problems:
-        frame.attrs["__problem__"] = problems
-    return frame
 
 
 def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
@@ -216,14 +313,22 @@ def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
                 f"{path.name}: the first of {len(books[0].worksheets)} sheets is read, "
                 f"'{sheets[0].title}'"
             )
-        rows = _sheet_rows(*sheets)
-        header = ["" if name is None else str(name) for name in next(rows, [])]
-        yield from _frames(path, header, rows, say)
+        yield from _sheet_frames(path, _sheet_rows(*sheets), say)
     except (KeyError, ValueError, OSError, SyntaxError) as error:
         raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
     finally:
         for book in books:
             book.close()
+
+
+def _sheet_frames(path: Path, rows: Iterator[list[object]], say: Say) -> Iterator[pd.DataFrame]:
+    names = ["" if name is None else str(name) for name in next(rows, [])]
+    header, row = _below_header(path, names, rows, say)
+    rows = itertools.chain(() if row is None else [row], rows)
+    width = len(header)
+    while part := list(itertools.islice(rows, CHUNK)):
+        whole = [[*row[:width], *[None] * (width - len(row))] for row in part]
+        yield pd.DataFrame(whole, columns=header, dtype=object)
 
 
 def _sheet_rows(values: Worksheet, written: Worksheet) -> Iterator[list[object]]:
@@ -237,7 +342,6 @@ def _sheet_rows(values: Worksheet, written: Worksheet) -> Iterator[list[object]]
 
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crosspatch.tables.units import data_rows
@@ -104,18 +106,19 @@ def read_column(
         filled = int(np.sum(~np.isnan(numbers)))
         commas = "none"
     else:
-        # Nearly all of a column is plain numbers: only what is left is read one by one.
-        numbers = np.array(pd.to_numeric(series, errors="coerce"), dtype=float)
-        left = np.flatnonzero(np.isnan(numbers))
-        texts = _texts(series.iloc[left])
-        if commas == "decimal" or any("," in text for text in texts):
-            left, texts = np.arange(len(series)), _texts(series)
-        commas = commas or _comma_style(texts)
-        numbers[left], filled, of_left = _from_text(texts, commas)
-        filled += len(series) - len(left)
-        bad = np.zeros(len(series), dtype=bool)
-        bad[left] = of_left
-        counted += count_cells(_NOT_A_NUMBER, bad, series)
+        numbers, left, texts, which = _plain(series, commas == "decimal")
+        if commas is None:
+            commaed = any("," in text for text in texts)
+            commas = _comma_style(_texts(series)) if commaed else "none"
+            if commas == "decimal":
+                numbers, left, texts, which = _plain(series, decimal=True)
+        filled = len(series) - int(np.isnan(numbers).sum())
+        of_texts, holds, bad = _from_text(texts, commas)
+        numbers[left] = of_texts[which]
+        filled += int(holds[which].sum())
+        refused = np.zeros(len(series), dtype=bool)
+        refused[left] = bad[which]
+        counted += count_cells(_NOT_A_NUMBER, refused, series)
     infinite = np.isinf(numbers)
     counted += count_cells("infinite", infinite, series)
     numbers[infinite] = np.nan
@@ -127,11 +130,47 @@ def read_column(
     return Column(numbers, counted, filled, zeros, commas)
 
 
+def _plain(
+    series: pd.Series, decimal: bool
+) -> tuple[NDArray[np.float64], NDArray[np.intp], list[str], NDArray[np.intp]]:
+    """What a column's plain numbers are, and what is left to be read one by one.
+
+    The numbers, NaN for the others; the rows of those that hold anything; their distinct texts;
+    and which of these each row has. Nearly all of a column is plain numbers.
+    """
+    if isinstance(series.dtype, pd.ArrowDtype):
+        numbers = _of_arrow(pa.array(series.array), decimal)
+    elif decimal:
+        numbers = np.full(len(series), np.nan)
+    else:
+        numbers = np.array(pd.to_numeric(series, errors="coerce"), dtype=float)
+    left = np.flatnonzero(np.isnan(numbers) & series.notna().to_numpy())
+    others = series.iloc[left]
+    if not isinstance(series.dtype, pd.ArrowDtype):
+        others = others.astype(str)
+    which, distinct = pd.factorize(others)
+    return numbers, left, [text.strip() for text in distinct], which
+
+
+def _of_arrow(column: pa.ChunkedArray, decimal: bool) -> NDArray[np.float64]:
+    """The plain numbers of a column of text, NaN for all that may be something else."""
+    try:
+        if not decimal:
+            return _as_numbers(column)
+    except pa.ArrowInvalid:
+        pass  # not all of it is plain numbers
+    column = pc.utf8_trim_whitespace(pc.replace_substring(column, "\u2212", "-"))
+    pattern = _COMMA if decimal else _NUMBER
+    fits = pc.match_substring_regex(column, f"^({pattern.pattern})$")
+    return _as_numbers(pc.replace_substring(pc.if_else(fits, column, None), ",", "."))
+
+
+def _as_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    return np.array(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), dtype=float)
+
+
 def _texts(series: pd.Series) -> list[str]:
-    return [
-        "" if missing else str(value).strip()
-        for value, missing in zip(series, series.isna(), strict=True)
-    ]
+    return ["" if gone else str(v).strip() for v, gone in zip(series, series.isna(), strict=True)]
 
 
 def zero_rows(columns: Iterable[Column]) -> NDArray[np.bool_]:
@@ -141,16 +180,15 @@ def zero_rows(columns: Iterable[Column]) -> NDArray[np.bool_]:
 
 def _from_text(
     texts: list[str], commas: Commas
-) -> tuple[NDArray[np.float64], int, NDArray[np.bool_]]:
-    """Numbers, how many cells are filled, and which of them are not numbers."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Numbers, which texts hold anything, and which of these are not numbers."""
     numbers = np.full(len(texts), np.nan)
-    bad = np.zeros(len(texts), dtype=bool)
-    filled = 0
+    holds, bad = np.zeros((2, len(texts)), dtype=bool)
     pattern = _COMMA if commas == "decimal" else _NUMBER
     for index, text in enumerate(texts):
         if text.lower().rstrip(".") in _MISSING:
             continue
-        filled += 1
+        holds[index] = True
         text = text.replace("\u2212", "-")
         if pattern.fullmatch(text):
             numbers[index] = float(text.replace(",", "."))
@@ -158,7 +196,7 @@ def _from_text(
             numbers[index] = np.inf
         else:
             bad[index] = True
-    return numbers, filled, bad
+    return numbers, holds, bad
 
 
 def _comma_style(texts: list[str]) -> Commas:

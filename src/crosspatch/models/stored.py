@@ -1,0 +1,197 @@
+"""A fitted model as it is stored: arrays, and a library's weights where there is no other way."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import ModelError, in_words
+from crosspatch.features.layouts import Feature, Layout
+from crosspatch.models.arrays import Arrays, part_of, require_array, under
+from crosspatch.models.calibration import Calibration
+from crosspatch.models.judging import Judging, Probabilistic
+from crosspatch.models.plain import PlainModel, arrays_of, plain_model, read_model
+from crosspatch.models.reference import Reference
+
+#: Arrays of every model.
+ARRAYS_FILE = "arrays.npz"
+#: The model itself, where it has no form as arrays (`crosspatch.models.plain`).
+WEIGHTS_FILE = "weights.skops"
+
+# Files unpack to less than this. Whatever is larger is not a model of ours.
+_MAX_UNPACKED = 4 * 2**30
+
+# Everything in the weights besides plain values and what skops itself trusts. skops builds these
+# and nothing else, so that loading somebody else's model runs no code of theirs.
+_TYPES = (
+    "collections.OrderedDict",
+    "crosspatch.features.layouts.Feature",
+    "crosspatch.features.layouts.Layout",
+    "crosspatch.models.absence.FamilyDropout",
+    "crosspatch.models.ensemble.SoftVote",
+    "crosspatch.models.sequence_inputs.SequenceInputs",
+    "crosspatch.models.kernel.CalibratedSVC",
+    "crosspatch.models.kernel.StandardInputs",
+    "crosspatch.models.pooled.PooledClassifier",
+    "crosspatch.models.sequence.SequenceSettings",
+    "crosspatch.models.sequence_classifier.SequenceClassifier",
+    "crosspatch.models.sparse_pca.FamilyComponents",
+    "crosspatch.models.sparse_pca.FamilySparsePCA",
+    "crosspatch.models.sparse_pca.SparsePCA",
+    "crosspatch.models.sparse_pca.SparsePCASettings",
+    "crosspatch.models.sparse_pca.FamilyFit",
+    "crosspatch.models.loop.TrainingSettings",
+    "crosspatch.models.transfer.FinetuneClassifier",
+    "crosspatch.models.transfer.JointClassifier",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredClassifier(Judging):
+    """A `crosspatch.models.calibrated.CalibratedClassifier` without what only training needs.
+
+    It predicts alike, and by plain arrays where its model has such a form.
+    """
+
+    species: str
+    layout: Layout
+    #: Shape (classes,).
+    classes_: NDArray[np.str_]
+    model_: Probabilistic
+    calibration_: Calibration
+    reference_: Reference
+    feature_center_: NDArray[np.float64]
+    feature_scale_: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, classifier: Judging, species: str) -> StoredClassifier:
+        """What is stored of a fitted classifier."""
+        plain = plain_model(classifier.model_)
+        return cls(
+            species,
+            classifier.layout,
+            np.array(classifier.classes_, dtype=str),
+            classifier.model_ if plain is None else plain,
+            classifier.calibration_,
+            classifier.reference_,
+            classifier.feature_center_,
+            classifier.feature_scale_,
+        )
+
+    def write(self, folder: Path) -> list[str]:
+        """Write the files of the model into a folder; their names."""
+        features = [[each.name, each.family, each.unit] for each in self.layout.features]
+        arrays = {
+            "species": np.array(self.species),
+            "layout": np.array(self.layout.name),
+            "features": np.array(features, dtype=str),
+            "classes": self.classes_,
+            "center": self.feature_center_,
+            "scale": self.feature_scale_,
+            **under("calibration", vars(self.calibration_)),
+            **under("reference", self.reference_.arrays()),
+        }
+        written = [ARRAYS_FILE]
+        if isinstance(self.model_, PlainModel):
+            arrays |= under("model", arrays_of(self.model_))
+        else:
+            import skops.io
+
+            skops.io.dump(self.model_, folder / WEIGHTS_FILE, compression=zipfile.ZIP_DEFLATED)
+            written.append(WEIGHTS_FILE)
+        np.savez_compressed(folder / ARRAYS_FILE, allow_pickle=False, **arrays)
+        return written
+
+    @classmethod
+    def read(cls, folder: Path) -> StoredClassifier:
+        """What `write` wrote, checked; a ModelError if it is damaged or anything else."""
+        file = folder / ARRAYS_FILE
+        _require_archive(file)
+        with _reading(file), np.load(file, allow_pickle=False) as found:
+            arrays = dict(found)
+        part = part_of("model", arrays)
+        weights = None if part else _read_weights(folder / WEIGHTS_FILE)
+        with _reading(file):
+            return cls._of_arrays(arrays, part, weights)
+
+    @classmethod
+    def _of_arrays(
+        cls, arrays: Arrays, model: Arrays, weights: Probabilistic | None
+    ) -> StoredClassifier:
+        features = (Feature(*map(str, each)) for each in arrays["features"])
+        layout, classes = Layout(str(arrays["layout"]), tuple(features)), arrays["classes"]
+        for name in ("center", "scale"):
+            require_array("scaling", arrays[name], (len(layout.features),))
+        if (
+            classes.dtype.kind != "U"
+            or classes.ndim != 1
+            or len(set(classes)) < max(2, len(classes))
+        ):
+            raise ModelError("its classes are not names")
+        return cls(
+            str(arrays["species"]),
+            layout,
+            classes,
+            read_model(layout, len(classes), model) if weights is None else weights,
+            Calibration.of_arrays(len(classes), part_of("calibration", arrays)),
+            Reference.of_arrays(layout, classes, part_of("reference", arrays)),
+            arrays["center"],
+            arrays["scale"],
+        )
+
+
+def _read_weights(file: Path) -> Probabilistic:
+    """A model of a library."""
+    import skops.io
+
+    _require_archive(file)
+    with _reading(file):
+        foreign = sorted(set(skops.io.get_untrusted_types(file=file)) - set(_TYPES))
+        model: object = None if foreign else skops.io.load(file, trusted=list(_TYPES))
+    if foreign:
+        raise ModelError(
+            f"{file} holds {foreign[0]}, which no model of crosspatch has; it is not loaded, "
+            "because that could run code"
+        )
+    if not isinstance(model, Probabilistic):
+        raise ModelError(f"{file} holds a {type(model).__name__}, not a trained model")
+    return model
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What is wrong with a file, as a ModelError that names it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{file} is damaged: {error}; train the model again") from error
+    except Exception as error:  # damaged archives raise many kinds
+        raise ModelError(f"{file} cannot be read: {in_words(error)}; train it again") from error
+
+
+def _require_archive(file: Path) -> None:
+    """Only a zip archive of sensible size; a pickle under this name is not opened."""
+    if not zipfile.is_zipfile(file):
+        raise ModelError(
+            f"{file} is not a {file.suffix[1:]} file; a pickle would run code and is never read. "
+            "Train the model again"
+        )
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ModelError(f"{file} is damaged: {in_words(error)}; train the model again") from error
+    if size > _MAX_UNPACKED:
+        raise ModelError(f"{file} would unpack to {size / 2**30:.0f} GiB; it is not loaded")
