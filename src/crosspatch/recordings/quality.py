@@ -316,36 +316,63 @@ def assess_cell(
     return CellQuality(reasons, seal, access, resistance, bridge)
 
 
-#: Allen stimulus codes of the voltage-clamp tests (IPFX 2.1.2, stimulus.py), and what measures them
-#: in IPFX's `qc_features`.
-_TESTS = {
-    "seal": ("EXTPCLLATT", "measure_seal"),
-    "access": ("EXTPBREAKN", "measure_initial_access_resistance"),
-    "input": ("EXTPBREAKN", "measure_input_resistance"),
-}
+#: The Allen Institute's codes of the voltage-clamp tests (IPFX 2.1.2, stimulus ontology).
+_TESTS = {"seal": "EXTPCLLATT", "access": "EXTPBREAKN", "input": "EXTPBREAKN"}
 
 
 def is_unmeasured(clamp: str, description: str) -> bool:
     """Whether a sweep is neither measured nor used to judge the cell, by what the file calls it."""
     if clamp == VOLTAGE_CLAMP:
-        return not description.upper().startswith(tuple(code for code, _ in _TESTS.values()))
+        return not description.upper().startswith(tuple(_TESTS.values()))
     return ontology_kind(description) == OTHER
 
 
 def _clamp_test(recording: Recording, test: str, otherwise: float | None = None) -> float:
-    """A resistance from the last voltage-clamp test of its kind, by IPFX, or what is known else."""
-    from ipfx import qc_features
+    """A resistance from the last voltage-clamp test of its kind, or what is known else.
 
-    code, measured_by = _TESTS[test]
-    measure = getattr(qc_features, measured_by)
+    In GOhm of the seal, in MOhm of the others.
+    """
     for sweep in reversed(recording.sweeps):
-        if sweep.clamp != VOLTAGE_CLAMP or not sweep.description.upper().startswith(code):
+        if sweep.clamp != VOLTAGE_CLAMP or not sweep.description.upper().startswith(_TESTS[test]):
             continue
         try:
-            with warnings.catch_warnings(action="ignore"):  # numpy's, on samples that make no sense
-                value = float(measure(sweep.voltage, sweep.current, sweep.time))
-        except (RecordingError, AssertionError, ValueError, IndexError, ZeroDivisionError):
+            value = _pulse_resistance(sweep, at_peak=test == "access")
+        except RecordingError:
             continue
         if math.isfinite(value):
-            return value
+            return value if test == "seal" else value * 1e3
     return float("nan") if otherwise is None else otherwise
+
+
+def _pulse_resistance(sweep: Sweep, *, at_peak: bool) -> float:
+    """Resistance in GOhm that the pulses of a voltage-clamp test show, NaN without whole pulses.
+
+    Change of the voltage over that of the current, from the millisecond before a pulse to its last
+    or, for the access, to the highest current; mean over pulses but the first, which is the test
+    pulse (IPFX 2.1.2, quality control).
+    """
+    voltage, current = sweep.voltage, sweep.current
+    steps = np.diff(voltage)
+    rises, falls = np.flatnonzero(steps > 0)[1:], np.flatnonzero(steps < 0)[1:]
+    if len(rises) != len(falls) or (rises >= falls).any():
+        return math.nan
+    millisecond = int(0.001 / (1 / sweep.rate))
+
+    def before(edge: int) -> tuple[float, float]:
+        part = slice(max(edge - 1 - millisecond, 0), max(edge - 1, 0))
+        return float(np.mean(voltage[part])), float(np.mean(current[part]))
+
+    found = []
+    with warnings.catch_warnings(action="ignore"):  # numpy's, on samples that make no sense
+        for rise, fall in zip(rises.tolist(), falls.tolist(), strict=True):
+            volts, amperes = before(fall)
+            if at_peak:
+                if fall - 1 <= rise:
+                    return math.nan
+                peak = rise + int(np.argmax(current[rise : fall - 1]))
+                volts, amperes = float(voltage[peak]), float(current[peak])
+            base_volts, base_amperes = before(rise)
+            if amperes == base_amperes:
+                return math.nan
+            found.append((volts - base_volts) / (amperes - base_amperes))
+    return float(np.mean(found)) if found else math.nan

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.resources import files
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +17,11 @@ from numpy.typing import NDArray
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import DESCRIBE_STEP, Recording, Samples, Sweep
 
-if TYPE_CHECKING:
-    from ipfx.stimulus import Stimulus as IpfxStimulus
-
 LONG_SQUARE = "long square"
 SHORT_SQUARE = "short square"
 RAMP = "ramp"
 OTHER = "other"
 NONE = "none"
-
-#: Names in the Allen stimulus ontology of what is never measured here.
-_UNMEASURED = (
-    "Noise",
-    "Noise 1",
-    "Noise 2",
-    "Chirp A Threshold",
-    "Short Square - Triple",
-    "Square - 0.5ms Subthreshold",
-)
 
 #: pA; amplifiers end far below.
 _MAX_CURRENT = 1e6
@@ -303,31 +290,10 @@ def _kind(pulse: _Pulse) -> str:
 
 
 @cache
-def _ontology() -> dict[str, str]:
-    """Allen stimulus code to kind, from the ontology that IPFX ships."""
-    from ipfx.stimulus import StimulusOntology
-
-    with warnings.catch_warnings(action="ignore"):
-        ontology = StimulusOntology.default()
-    kinds = {}
-    for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP):
-        names = getattr(ontology, f"{kind.replace(' ', '_')}_names")
-        for stimulus in ontology.stimuli:
-            if _is_called(stimulus, names):
-                kinds.update(dict.fromkeys([*_codes(stimulus), *names], kind))
-    for stimulus in ontology.stimuli:
-        codes = _codes(stimulus)
-        if _is_called(stimulus, _UNMEASURED) or any(each.startswith("C2CHIRP") for each in codes):
-            kinds.update(dict.fromkeys(codes, OTHER))
-    return kinds
-
-
-def _is_called(stimulus: IpfxStimulus, names: Iterable[str]) -> bool:
-    return any(stimulus.has_tag(name, tag_type="name") for name in names)
-
-
-def _codes(stimulus: IpfxStimulus) -> list[str]:
-    return [code for tags in stimulus.tags(tag_type="code") for code in tags[1:]]
+def _kinds_by_name() -> dict[str, str]:
+    """The names and codes of the Allen Institute's stimuli to their kinds."""
+    text = (files("crosspatch.recordings") / "data" / "stimulus_names.csv").read_text("utf-8")
+    return {row["name"]: row["kind"] for row in csv.DictReader(text.splitlines())}
 
 
 def ontology_kind(description: str) -> str | None:
@@ -336,7 +302,7 @@ def ontology_kind(description: str) -> str | None:
     Files write ``C1LSCOARSE150216_DA_0``, ``Long Square`` …
     """
     code = re.sub(r"_DA_\d+$", "", description.strip()).split("[")[0].strip()
-    return _ontology().get(code) if code else None
+    return _kinds_by_name().get(code) if code else None
 
 
 def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
