@@ -157,6 +157,12 @@ class GuardedFile(io.RawIOBase):
         self.content.expect(ranges)
         self._require_bytes()
 
+    def read_samples(self, offset: int, count: int) -> bytes:
+        """Bytes of samples, as they are; an `OSError` if they cannot be had."""
+        content = self._read(offset, count)
+        self._require_bytes()
+        return content
+
     def close(self) -> None:
         """Close what it reads from."""
         if not self.closed:

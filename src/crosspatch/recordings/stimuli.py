@@ -6,7 +6,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -59,6 +59,8 @@ class Stimulus:
     next_start: float = float("inf")
     #: The kind that the file's name for the stimulus stands for, in the Allen stimulus ontology.
     named: str | None = None
+    #: Of a ramp, which no other numbers describe: the command until its end, pA.
+    command: Samples | None = field(default=None, repr=False, compare=False)
 
     @property
     def duration(self) -> float:
@@ -126,7 +128,11 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
             reasons.append(error.message)
             continue
         empty = Stimulus(NONE, holding=float(current[0]), named=named)
-        found[sweep.number] = (empty, _pulses(current, sweep.rate))
+        pulses = _pulses(current, sweep.rate)
+        ramps = [pulse.last for pulse in pulses if pulse.shape == "ramp"]
+        if ramps:
+            empty = replace(empty, command=np.array(current[: max(ramps)]))
+        found[sweep.number] = (empty, pulses)
     if not found and stimuli:
         return stimuli
     if not found:
@@ -145,13 +151,13 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
 def _command_of(sweep: Sweep) -> Samples:
     """The command of a sweep in pA, with noise taken off; an error where it cannot be one."""
     current = np.asarray(sweep.current)
-    finite = np.isfinite(current)
-    if not finite.all():
+    if not np.isfinite([current.min(), current.max()]).all():
+        finite = np.isfinite(current)
         valid = np.flatnonzero(finite)
         if not len(valid) or not finite[: valid[-1] + 1].all():
             raise RecordingError(f"sweep {sweep.number} has a command that is not finite")
         current = np.where(finite, current, current[valid[-1]])
-    largest = float(np.max(np.abs(current)))
+    largest = float(max(-current.min(), current.max()))
     if largest > _MAX_CURRENT:
         raise RecordingError(
             f"sweep {sweep.number} has a command that reaches {largest:.3g} pA, which no amplifier "
@@ -162,9 +168,11 @@ def _command_of(sweep: Sweep) -> Samples:
 
 def _without_noise(current: Samples, rate: float) -> Samples:
     """A measured command flickers around its level; a digital one is left untouched."""
+    least = 0.2 * len(current)
+    if np.count_nonzero(current[1:] != current[:-1]) < least:
+        return current  # it does not change often enough to turn
     steps = np.diff(current)
-    turns = np.count_nonzero(steps[1:] * steps[:-1] < 0)
-    if turns < 0.2 * len(current):
+    if np.count_nonzero(steps[1:] * steps[:-1] < 0) < least:
         return current
     noise = 1.4826 * float(np.median(np.abs(steps))) / np.sqrt(2)
     width = max(round(0.0005 * rate), 2)
@@ -195,7 +203,8 @@ def _clusters(places: NDArray[np.intp], gap: int) -> list[NDArray[np.intp]]:
 
 def _pulses(current: Samples, rate: float) -> list[_Pulse]:
     """The pulses of a command."""
-    clusters = _clusters(np.flatnonzero(np.diff(current)) + 1, round(0.05 * rate))
+    changes = np.flatnonzero(current[1:] != current[:-1]) + 1
+    clusters = _clusters(changes, round(0.05 * rate))
     waves, edges = [], [0]
     for cluster in clusters:
         if len(cluster) > 8:
@@ -312,5 +321,6 @@ def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
     if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
         result[first:last] = stimulus.amplitude
     else:
-        result[first:last] = _command_of(sweep)[first:last] - stimulus.holding
+        command = _command_of(sweep) if stimulus.command is None else stimulus.command
+        result[first:last] = command[first:last] - stimulus.holding
     return result
