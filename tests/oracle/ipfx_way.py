@@ -23,8 +23,14 @@ from ipfx.sweep import Sweep, SweepSet
 from scipy.interpolate import CubicSpline
 from scipy.optimize import curve_fit
 
-from crosspatch.features.layouts import VectorSettings
+from crosspatch.features.analysis import Analysis, analyse
+from crosspatch.features.families import vector_families
+from crosspatch.features.layouts import VECTOR_LAYOUTS, VectorSettings
 from crosspatch.features.responses import LongSquares, Responses
+from crosspatch.features.scalars import scalar_features
+from crosspatch.recordings.model import Recording
+from crosspatch.recordings.quality import ANY, QualityThresholds
+from crosspatch.recordings.stimuli import command_during
 
 #: What IPFX raises where a measurement is impossible.
 IMPOSSIBLE: tuple[type[Exception], ...] = (FeatureError, ArithmeticError, AssertionError)
@@ -333,3 +339,55 @@ def _with_feature(spikes: Any, feature: str) -> Any:
     missing = ~np.isfinite(spikes[feature].to_numpy(dtype=float))
     spikes = spikes.assign(clipped=spikes["clipped"].to_numpy(bool) | missing)
     return None if spikes["clipped"].all() else spikes
+
+
+def compare(recording: Recording, quality: QualityThresholds = ANY) -> dict[str, float]:
+    """The largest difference of every scalar and family from IPFX, relative where above 1."""
+    analysis = analyse(recording, quality)
+    long, short, ramp = analysis.long_square, analysis.short_square, analysis.ramp
+    with quiet():
+        of_long = None if long is None else long_squares(long)
+        of_short = None if short is None else short_squares(short)
+        of_ramp = None
+        if ramp is not None:
+            of_ramp = ramps(ramp, _commands(recording, analysis))
+        expected: dict[str, dict[str, Any]] = {"scalars": scalars(of_long, of_short, of_ramp)}
+        for name, settings in VECTOR_LAYOUTS.items():
+            expected[name] = families(of_long, of_short, of_ramp, long, settings)
+    found: dict[str, dict[str, Any]] = {"scalars": scalar_features(analysis)}
+    found |= {name: vector_families(analysis, each)[0] for name, each in VECTOR_LAYOUTS.items()}
+    return {
+        f"{kind} {name}": _difference(values.get(name), theirs, kind, name)
+        for kind, values in found.items()
+        for name, theirs in expected[kind].items()
+        if np.isfinite(theirs).any()
+    }
+
+
+def _commands(recording: Recording, analysis: Analysis) -> list[np.ndarray]:
+    """The commands of ramps, cut as their sweeps are."""
+    commands = []
+    for cut in analysis.ramp.cuts if analysis.ramp else ():
+        stimulus = analysis.stimuli[cut.number]
+        command = command_during(recording.sweep(cut.number), stimulus)
+        first = round(stimulus.start * cut.rate) - cut.onset
+        commands.append(command[first : first + len(cut.voltage)])
+    return commands
+
+
+def _difference(ours: Any, theirs: Any, kind: str, name: str) -> float:
+    if ours is None:
+        return np.inf
+    ours, theirs = np.atleast_1d(ours), np.atleast_1d(theirs)
+    if len(ours) != len(theirs):  # of steps shorter than the reference's
+        settings = VECTOR_LAYOUTS[kind]
+        rows = {"step_subthresh": len(settings.subthreshold), "subthresh_norm": 1}
+        row = (rows.get(name, len(settings.above_rheobase)), -1)
+        after = round(settings.around_step / settings.subthreshold_bin) if name in rows else 0
+        bins = theirs.reshape(row).shape[1] - after
+        ours, theirs = ours.reshape(row)[:, :bins], theirs.reshape(row)[:, :bins]
+    if (np.isnan(ours) & np.isfinite(theirs)).any():
+        return np.inf
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    off = np.abs(ours[both] - theirs[both]) / np.maximum(np.abs(theirs[both]), 1.0)
+    return float(off.max()) if len(off) else 0.0

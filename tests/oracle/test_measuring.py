@@ -2,83 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy import signal
 
-from crosspatch.features.analysis import analyse
-from crosspatch.features.families import vector_families
-from crosspatch.features.layouts import VECTOR_LAYOUTS
 from crosspatch.features.measuring.spikes import slope, taps
-from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.model import VOLTAGE_CLAMP, Recording
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.quality import ANY, _clamp_test
-from crosspatch.recordings.stimuli import _kinds_by_name, command_during
+from crosspatch.recordings.stimuli import _kinds_by_name
 from crosspatch.simulation.cells import PLAIN, PlannedCell, write_cell
 from crosspatch.simulation.rig import NO_TROUBLE
 from tests.features.made_cell import made_recording
 from tests.oracle import ipfx_way
 
 
-def compare(recording: Recording, quality=ANY) -> dict[str, float]:
-    """The largest difference of every scalar and family from IPFX, relative where above 1."""
-    analysis = analyse(recording, quality)
-    long, short, ramp = analysis.long_square, analysis.short_square, analysis.ramp
-    with ipfx_way.quiet():
-        of_long = None if long is None else ipfx_way.long_squares(long)
-        of_short = None if short is None else ipfx_way.short_squares(short)
-        of_ramp = None
-        if ramp is not None:
-            of_ramp = ipfx_way.ramps(ramp, _commands(recording, analysis))
-        expected: dict[str, dict[str, Any]] = {
-            "scalars": ipfx_way.scalars(of_long, of_short, of_ramp)
-        }
-        for name, settings in VECTOR_LAYOUTS.items():
-            expected[name] = ipfx_way.families(of_long, of_short, of_ramp, long, settings)
-    found: dict[str, dict[str, Any]] = {"scalars": scalar_features(analysis)}
-    found |= {name: vector_families(analysis, each)[0] for name, each in VECTOR_LAYOUTS.items()}
-    return {
-        f"{kind} {name}": _difference(values.get(name), theirs, kind, name)
-        for kind, values in found.items()
-        for name, theirs in expected[kind].items()
-        if np.isfinite(theirs).any()
-    }
-
-
-def _commands(recording, analysis):
-    """The commands of ramps, cut as their sweeps are."""
-    commands = []
-    for cut in analysis.ramp.cuts:
-        stimulus = analysis.stimuli[cut.number]
-        command = command_during(recording.sweep(cut.number), stimulus)
-        first = round(stimulus.start * cut.rate) - cut.onset
-        commands.append(command[first : first + len(cut.voltage)])
-    return commands
-
-
-def _difference(ours, theirs, kind, name):
-    if ours is None:
-        return np.inf
-    ours, theirs = np.atleast_1d(ours), np.atleast_1d(theirs)
-    if len(ours) != len(theirs):  # of steps shorter than the reference's
-        settings = VECTOR_LAYOUTS[kind]
-        rows = {"step_subthresh": len(settings.subthreshold), "subthresh_norm": 1}
-        row = (rows.get(name, len(settings.above_rheobase)), -1)
-        after = round(settings.around_step / settings.subthreshold_bin) if name in rows else 0
-        bins = theirs.reshape(row).shape[1] - after
-        ours, theirs = ours.reshape(row)[:, :bins], theirs.reshape(row)[:, :bins]
-    if (np.isnan(ours) & np.isfinite(theirs)).any():
-        return np.inf
-    both = np.isfinite(ours) & np.isfinite(theirs)
-    off = np.abs(ours[both] - theirs[both]) / np.maximum(np.abs(theirs[both]), 1.0)
-    return float(off.max()) if len(off) else 0.0
-
-
 def require_equal(recording: Recording, least: int, quality=ANY) -> None:
-    found = compare(recording, quality)
+    found = ipfx_way.compare(recording, quality)
     assert len(found) >= least
     assert {name: off for name, off in found.items() if not off <= 1e-6} == {}
 

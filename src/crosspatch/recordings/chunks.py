@@ -67,10 +67,11 @@ class Unpacker:
         whole = {chunk.first for chunk in chunks} == set(range(0, points, width or points))
         if shuffled is None or not whole or any(chunk.skipped for chunk in chunks):
             return None
-        result = np.empty(points, dtype=data.dtype)
+        dtype = data.dtype
+        result = np.empty(points, dtype)
         for chunk in chunks:
             packed = self.read(chunk.offset, chunk.size)
-            part = self._unpacked(packed, width, data.dtype, shuffled)
+            part = self._unpacked(packed, width, dtype, shuffled)
             result[chunk.first : chunk.first + width] = part[: points - chunk.first]
         return result
 
