@@ -137,8 +137,9 @@ def recorded_points(voltage: Samples, rate: float) -> int:
     Acquisition programs fill the rest of a sweep that was stopped with zeros, others with NaN; one
     that went on after a pause has a gap of zeros (ramps in DANDI 000020: 19 to 40 ms).
     """
-    if len(voltage) and np.isfinite(voltage[-1]) and voltage.all() and not np.isnan(voltage.min()):
-        return len(voltage)  # as nearly always, and told faster
+    # As nearly always, and told faster: nothing is missing. A NaN is neither below nor above.
+    if len(voltage) and (voltage.max() < 0 or (voltage.min() < 0 and voltage.all())):
+        return len(voltage)
     used = np.flatnonzero((voltage != 0) & ~np.isnan(voltage))
     if not len(used):
         return 0

@@ -1,7 +1,7 @@
 """Passes over the samples of a sweep, compiled by numba and kept in its cache.
 
-All of them stand in one file: numba compiles anew when the file of a function changes, not when
-that of another one does which it calls. Arrays are contiguous and float64; potentials are in mV,
+Longer than 400 lines: numba compiles anew when the file of a function changes, not when that of
+another one does which it calls, so all of them stand in one file. Arrays are contiguous and float64; potentials are in mV,
 slopes in mV/ms, rates in Hz.
 """
 
