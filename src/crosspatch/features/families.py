@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosspatch.features.analysis import Analysis
 from crosspatch.features.layouts import VectorSettings
@@ -11,13 +10,12 @@ from crosspatch.features.measuring.binned import Bins, filled, one_per_step, ste
 from crosspatch.features.measuring.spikes import Spikes
 from crosspatch.features.measuring.waveforms import (
     BinnedResponses,
+    Vector,
     first_waveform,
     interspike_shape,
     sweep_of_intervals,
 )
 from crosspatch.features.responses import LongSquares, Responses
-
-Vector = NDArray[np.float64]
 
 #: Families of binned spike features, to the feature.
 _SPIKE_FEATURES = {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.finding import Source, find_recordings
-from crosspatch.features.measuring.first_use import load, prepare
+from crosspatch.features.measuring.first_use import load_kernels, prepare
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.processes import Child, DiedError, LateError, Tell, answer_requests
@@ -277,6 +277,6 @@ def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> _Outcome:
 if __name__ == "__main__":
     from threadpoolctl import threadpool_limits
 
-    load()  # now, not within the first file's time limit
+    load_kernels()  # now, not within the first file's time limit
     with threadpool_limits(1):  # as many files at a time as there are cores
         answer_requests(_answer, sys.argv[1:])

@@ -116,7 +116,7 @@ class Worker:
             progress=lambda what, done, total: tell(messages.Training(what, done, total)),
         )
         first_use.prepare(lambda line: tell(messages.Line(line)))
-        first_use.load()
+        first_use.load_kernels()
         layout, header = self.predictor.layout, self.predictor.header
         return messages.Ready(
             crosspatch=header["crosspatch"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+_Vector = NDArray[np.float64]
 
 
 class Bins:
@@ -25,18 +25,18 @@ class Bins:
     def __len__(self) -> int:
         return len(self.edges) - 1
 
-    def _places(self, times: Vector) -> NDArray[np.intp]:
+    def _places(self, times: _Vector) -> NDArray[np.intp]:
         """The bin of each time, s, from 1 on; the last one's end belongs to it."""
         places = np.searchsorted(self.edges, times, side="right")
         places[np.abs(times - self.edges[-1]) < 5e-8] = len(self)
         return places
 
-    def rate(self, times: Vector) -> Vector:
+    def rate(self, times: _Vector) -> _Vector:
         """Spikes/s in every bin."""
         counts = np.bincount(self._places(times), minlength=len(self) + 2)[1:-1]
         return np.asarray(counts / (self.edges[1] - self.edges[0]))
 
-    def means(self, times: Vector, values: Vector) -> Vector:
+    def means(self, times: _Vector, values: _Vector) -> _Vector:
         """Mean of what falls into each bin; empty ones lie on the line between their neighbours."""
         places = self._places(times)
         counts = np.bincount(places, minlength=len(self) + 2)[1:-1]
@@ -46,7 +46,7 @@ class Bins:
             return np.full(len(self), np.nan)
         return np.interp(np.arange(len(self)), there, sums[there] / counts[there])
 
-    def instantaneous_rate(self, times: Vector) -> Vector:
+    def instantaneous_rate(self, times: _Vector) -> _Vector:
         """Inverse of the mean interval before and after each spike, spikes/s, in every bin.
 
         The step's start counts as a spike, and its end as one where it is later than the last
@@ -60,13 +60,13 @@ class Bins:
         return self.means(np.concatenate([[start], times, [end]]), 1 / inverse)
 
 
-def steps_at(amplitudes: Vector, targets: Sequence[float], tolerance: float) -> list[int | None]:
+def steps_at(amplitudes: _Vector, targets: Sequence[float], tolerance: float) -> list[int | None]:
     """For every target the first step within a tolerance, pA."""
     near = [np.flatnonzero(np.abs(amplitudes - target) <= tolerance) for target in targets]
     return [int(found[0]) if len(found) else None for found in near]
 
 
-def one_per_step(amplitudes: Vector, rates: Vector) -> list[int]:
+def one_per_step(amplitudes: _Vector, rates: _Vector) -> list[int]:
     """One sweep of each amplitude, by first appearance: of repeats, that of the median rate."""
     chosen = []
     for amplitude in dict.fromkeys(amplitudes.tolist()):
@@ -76,7 +76,7 @@ def one_per_step(amplitudes: Vector, rates: Vector) -> list[int]:
     return chosen
 
 
-def filled(parts: Sequence[Vector | None]) -> NDArray[np.float64]:
+def filled(parts: Sequence[_Vector | None]) -> NDArray[np.float64]:
     """All parts, shape (parts, bins): a missing one is the mean of its neighbours, or the only."""
     there = {k: part for k, part in enumerate(parts) if part is not None}
     result = []

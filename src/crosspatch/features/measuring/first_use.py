@@ -13,7 +13,7 @@ from crosspatch.features.measuring.spikes import SpikeRules, adjusted_rules, fin
 from crosspatch.telling import Say
 
 #: The kernels that are called from outside.
-_KEPT = ("slope", "upstrokes", "spikes", "decay")
+_KEPT = ("filtered_slope", "upstrokes", "spikes", "decay")
 _SOURCE = Path(__file__).with_name("kernels.py")
 
 
@@ -30,7 +30,7 @@ def prepare(say: Say | None = None) -> None:
     # Where the package cannot be written to, or the environment says so, the cache is elsewhere.
     if say is not None and not _is_cached(Path(kernels.spikes.stats.cache_path or "")):
         say("compiling what measures recordings, once on this machine: some seconds")
-    load()
+    load_kernels()
 
 
 def _is_cached(folder: Path) -> bool:
@@ -42,7 +42,7 @@ def _is_cached(folder: Path) -> bool:
     )
 
 
-def load() -> None:
+def load_kernels() -> None:
     """Load the kernels, or compile them, by measuring a sweep in which nothing happens."""
     rate = 50_000.0
     cut = Cut(0, rate, np.zeros(1000), 0, 250, 0.01, 1.0)

@@ -1,8 +1,8 @@
 """Passes over the samples of a sweep, compiled by numba and kept in its cache.
 
 Longer than 400 lines: numba compiles anew when the file of a function changes, not when that of
-another one does which it calls, so all of them stand in one file. Arrays are contiguous and float64; potentials are in mV,
-slopes in mV/ms, rates in Hz.
+another one does which it calls, so all of them stand in one file. Arrays are contiguous and
+float64; potentials are in mV, slopes in mV/ms, rates in Hz.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _RETURNED = 1.0
 
 
 @_kept
-def slope(voltage: Floats, taps: Numbers, rate: float) -> Floats:
+def filtered_slope(voltage: Floats, taps: Numbers, rate: float) -> Floats:
     """DV/dt between samples of the filtered potential, mV/ms, shape (samples - 1,).
 
     The filter runs forwards and backwards, each time from its steady state, over a potential that
@@ -173,7 +173,7 @@ def _mean_at(rises: Floats, places: Places) -> float:
 @_kept
 def upstrokes(voltage: Floats, taps: Numbers, rate: float, limits: Numbers) -> Floats:
     """DV/dt at its highest in every spike of a sweep, mV/ms; limits as `_candidates` has them."""
-    rises = slope(voltage, taps, rate)
+    rises = filtered_slope(voltage, taps, rate)
     starts, peaks = _candidates(voltage, rises, 0, len(rises), limits)
     return rises[_steepest(rises, starts, peaks)]
 
@@ -293,7 +293,7 @@ def spikes(voltage: Floats, taps: Numbers, rate: float, place: Numbers, rules: N
     ----------
     voltage : array, shape (samples,)
     taps : tuple
-        As `slope` takes them.
+        As `filtered_slope` takes them.
     rate : float
     place : tuple
         First and last sample of the window, and the number of the first sample on the time axis.
@@ -306,7 +306,7 @@ def spikes(voltage: Floats, taps: Numbers, rate: float, place: Numbers, rules: N
     nothing = np.empty((0, 13))
     if last <= first or voltage[_highest(voltage, first, last)] < rules[1]:
         return nothing  # no spike can pass, so nothing need be filtered
-    rises = slope(voltage, taps, rate)
+    rises = filtered_slope(voltage, taps, rate)
     starts, peaks = _candidates(voltage, rises, first, last, rules[:3])
     if len(starts) == 0:
         return nothing

@@ -111,12 +111,12 @@ def slope(voltage: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     """DV/dt of a contiguous potential in mV, as `find_spikes` has it; shape (samples - 1,)."""
     from crosspatch.features.measuring import kernels
 
-    return np.asarray(kernels.slope(voltage, taps(rate), rate))
+    return np.asarray(kernels.filtered_slope(voltage, taps(rate), rate))
 
 
 @cache
 def taps(rate: float) -> tuple[float, ...]:
-    """The filter of a sampling rate in Hz, as `kernels.slope` takes it: four-pole Bessel at 10 kHz.
+    """The filter of a sampling rate in Hz, four-pole Bessel at 10 kHz, as the kernels take it.
 
     The analogue filter is that of the reverse Bessel polynomial, scaled so that high frequencies
     fall off as in a Butterworth filter; the bilinear transform makes it digital. Rates that cannot
