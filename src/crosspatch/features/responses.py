@@ -123,9 +123,7 @@ def measure_long_squares(cuts: Sequence[Cut], notes: list[str]) -> LongSquares:
     if before < _BEFORE:
         notes.append(f"the baseline is taken from {before * 1e3:.0f} ms before the step")
     before = min(before, _BEFORE)
-    rules = SpikeRules(lowest_peak=_LOWEST_PEAK)
-    spikes = [find_spikes(cut, start, end, rules) for cut in chosen]
-    trains = [measure_train(each, start, end) for each in spikes]
+    spikes, trains = _spikes(chosen, start, end, SpikeRules(lowest_peak=_LOWEST_PEAK))
     steps = [step_response(cut, start, end, before) for cut in chosen]
     without = [k for k, train in enumerate(trains) if not train.rate]
     membrane = _membrane(chosen, steps, without, (start, before), notes)
@@ -186,11 +184,7 @@ def measure_ramps(
     """Measure sweeps of ramps; `current_at` gives a sweep's command at a sample of its cut, pA."""
     rate = Counter(cut.rate for cut in cuts).most_common(1)[0][0]
     chosen, start, end = on_one_axis([cut for cut in cuts if cut.rate == rate])
-    spikes = [find_spikes(cut, start, None, SpikeRules()) for cut in chosen]
-    trains = [
-        measure_train(each, start, cut.time(len(cut.voltage) - 1))
-        for each, cut in zip(spikes, chosen, strict=True)
-    ]
+    spikes, trains = _spikes(chosen, start, None, SpikeRules())
     spiking = [k for k, train in enumerate(trains) if train.rate]
     if not spiking:
         notes.append("no ramp made it spike")
@@ -208,6 +202,16 @@ def measure_ramps(
             for cut, each in zip(chosen, spikes, strict=True)
         ),
     )
+
+
+def _spikes(
+    cuts: Sequence[Cut], start: float, end: float | None, rules: SpikeRules
+) -> tuple[list[Spikes], list[Train]]:
+    """The spikes of sweeps in a window, s, to the end of each where it has none."""
+    spikes = [find_spikes(cut, start, end, rules) for cut in cuts]
+    ends = [cut.time(len(cut.voltage) - 1) if end is None else end for cut in cuts]
+    trains = [measure_train(each, start, last) for each, last in zip(spikes, ends, strict=True)]
+    return spikes, trains
 
 
 def _not_clipped(places: Sequence[int], spikes: Sequence[Spikes]) -> tuple[int, ...]:
