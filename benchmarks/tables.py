@@ -18,7 +18,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -30,6 +29,16 @@ import pandas as pd
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.prediction.default import default_model
 
+# Between this process and the command: the memory of who starts it counts as a command's own.
+START = """
+import os, sys, time
+quiet = [(os.POSIX_SPAWN_OPEN, to, os.devnull, os.O_WRONLY, 0) for to in (1, 2)]
+started = time.perf_counter()
+command = [sys.executable, *sys.argv[1:]]
+_, status, used = os.wait4(os.posix_spawn(command[0], command, os.environ, file_actions=quiet), 0)
+print(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 COPY = """
 import sys
 from pyarrow import csv
@@ -54,16 +63,9 @@ class Cost(NamedTuple):
 
 def run(*arguments: str | Path) -> Cost:
     """Run Python, throw away what it says, and take what it cost."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(map(str, arguments))} failed")
-    seconds = time.perf_counter() - started
-    return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    command = [sys.executable, "-S", "-c", START, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Cost(*map(float, done.stdout.split()))
 
 
 def write_table(model: Artifact, rows: int, file: Path, dirty: float = 0.0) -> None:
@@ -109,14 +111,13 @@ def main() -> None:
         for rows, dirty in [*((rows, False) for rows in sizes), (sizes[-2], True)]:
             tables[rows, dirty] = Path(temporary) / f"{rows}{'-dirty' if dirty else ''}.csv"
             write_table(model, rows, tables[rows, dirty], DIRTY if dirty else 0.0)
-        for turn in range(arguments.times + 1):
+        predict = ("-m", "crosspatch", "predict")
+        run(*predict, tables[sizes[0], False], *given, "--out", out)  # compiles
+        for _ in range(arguments.times):
             for (rows, dirty), file in tables.items():
-                ours = run("-m", "crosspatch", "predict", file, *given, "--out", out)
-                peer = run("-c", COPY, file, out)
-                if turn:  # the first fills the system's memory of files, and compiles
-                    took[rows, dirty, "ours"].append(ours)
-                    took[rows, dirty, "peer"].append(peer)
-                    print(f"{rows:,} rows: {ours}, {peer}", flush=True)
+                took[rows, dirty, "ours"].append(run(*predict, file, *given, "--out", out))
+                took[rows, dirty, "peer"].append(run("-c", COPY, file, out))
+                print(f"{rows:,} rows:", *(took[rows, dirty, n][-1] for n in ("ours", "peer")))
     found = {
         key: Cost(*(median(column) for column in zip(*costs, strict=True)))
         for key, costs in took.items()

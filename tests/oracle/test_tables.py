@@ -72,7 +72,7 @@ class Plain:
     """Predictions of a table, a row and a field at a time."""
 
     def __init__(self, model: Artifact):
-        self.model, self.given = model, []
+        self.model = model
         self.counts: dict[str, int] = {}
 
     def number(self, feature: str, text: str) -> float:
@@ -278,7 +278,8 @@ def test_columns_of_text_are_read_as_field_by_field(texts, commas, no_zero):
 
 def test_ids_are_named_as_one_by_one():
     rng = np.random.default_rng(3)
-    seen, counts = SeenIds(), {}
+    seen = SeenIds()
+    counts: dict[str, int] = {}
     for _ in range(20):
         ids = [f"c{k}" for k in rng.integers(0, 60, 30)]
         ids[::7] = [f"c{k}#2" for k in rng.integers(0, 60, 5)]

@@ -164,11 +164,11 @@ def test_what_90_percent_is_of_is_said(written, prediction, tmp_path):
 
 def test_hostile_names_are_only_text(predictor, tmp_path):
     ids = [HOSTILE, "x" * 5000, "", "‮backwards", "<img src=x onerror=alert(1)>"]
-    found = predictor.predict(batch(ids, ["human"] * 4 + [None], notes=(HOSTILE,)))
-    cells = found.cells.assign(source=HOSTILE, quality="<b>bad</b>")
+    hostile = batch(ids, ["human"] * 4 + [None], notes=(HOSTILE,))
+    hostile = replace(hostile, source=HOSTILE, quality=["<b>bad</b>"] * 5)
     file = tmp_path / "a.html"
     write_batch_report(
-        replace(found, records=as_records(cells)),
+        predictor.predict(hostile),
         file,
         messages=[f"{HOSTILE}: taken", "<i>said</i>"],
         failed={"<script>.csv": "<i>no</i>"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from crosspatch.features.extraction import ExtractionSettings, StepDescription
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
+from crosspatch.features.measuring.first_use import prepare
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.processes import cores
@@ -69,6 +72,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.cell_ids)
 
+    def encodable(self) -> Batch:
+        """The same without the half characters that names of files, but no other text, may have."""
+        texts = [*self.cell_ids, *self.given_ids, *self.quality, *itertools.chain(*self.notes)]
+        try:
+            "".join([self.source, *texts, *filter(None, self.species + self.unread)]).encode()
+        except UnicodeEncodeError:
+            lists = ("cell_ids", "given_ids", "quality", "notes", "species", "unread", "source")
+            return replace(self, **{name: _encodable(getattr(self, name)) for name in lists})
+        return self
+
     def first(self, count: int) -> Batch:
         """The first cells."""
         cut = {f.name: getattr(self, f.name)[:count] for f in fields(self) if f.name != "source"}
@@ -83,6 +96,12 @@ class Batch:
             if f.name not in ("source", "X")
         }
         return Batch(batches[0].source, X=np.vstack([batch.X for batch in batches]), **lists)
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    return type(value)(map(_encodable, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -152,6 +171,7 @@ class SeenIds:
 
 def unique(batch: Batch, seen: SeenIds, say: Say) -> Batch:
     """A batch with cell ids that stand once in all batches: a second one gets a number, said."""
+    batch = batch.encodable()
     ids = seen.name(batch.given_ids)
     twice = [given for given, name in zip(batch.given_ids, ids, strict=True) if name != given]
     if twice:
@@ -195,6 +215,7 @@ def read_recordings(
     recording. A RecordingError if the model's features cannot be measured on recordings.
     """
     how = extraction_settings(settings)
+    prepare(say)
     if len(files) == 1 and isinstance(files[0], Path):
         outcome = extract_one(files[0], how, settings.limit)
         if progress is not None:

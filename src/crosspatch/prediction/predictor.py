@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,9 @@ from crosspatch.telling import Say
 
 #: Kinds of prediction sets: coverage over all cells, or for every class.
 SETS = ("all-cells", "by-class")
+
+#: Of a column: one value per row, or that of all.
+_Values: TypeAlias = "pa.Array | NDArray | str | float | list[str] | None"
 
 #: Cells of a batch that are compared with the reference.
 _ENOUGH_TO_COMPARE = 2000
@@ -77,6 +80,7 @@ class Predictor:
 
         `say` is told where a batch differs from the reference.
         """
+        batch = batch.encodable()
         said = np.array([name or "" for name in batch.species], dtype=object)
         parts: list[tuple[str, NDArray[np.intp], pa.Table]] = []
         for species, model in self.models.items():
@@ -121,26 +125,20 @@ class Predictor:
         unusual = model.classifier.reference_.unusual(X[outside], subclass[outside].astype(str))
         place = np.full(len(rows), -1)
         place[outside] = np.arange(len(outside))
-        return self._records(
-            batch,
-            rows,
-            X,
-            {
-                f"probability_{name}": p
-                for name, p in zip(model.classes, found.probabilities.T, strict=True)
-            }
-            | {
-                "species": pa.repeat(species, len(rows)),
-                "species_known": known,
-                "subclass": subclass,
-                "probability": found.probabilities.max(axis=1),
-                "prediction_set": _words(model.classes, sets),
-                "verdict": verdict,
-                "p_reference": found.p_reference,
-                "unusual": unusual.take(pa.array(place, mask=place < 0)),
-                "aligned": pa.repeat(aligned, len(rows)),
-            },
-        )
+        judged: dict[str, _Values] = {
+            "species": species,
+            "species_known": known,
+            "subclass": subclass,
+            "probability": found.probabilities.max(axis=1),
+            "prediction_set": _words(model.classes, sets),
+            "verdict": verdict,
+            "p_reference": found.p_reference,
+            "unusual": unusual.take(pa.array(place, mask=place < 0)),
+            "aligned": aligned,
+        }
+        for name, p in zip(model.classes, found.probabilities.T, strict=True):
+            judged[f"probability_{name}"] = p
+        return self._records(batch, rows, X, judged)
 
     def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pa.Table:
         """Cells of a species that no model is of."""
@@ -153,21 +151,13 @@ class Predictor:
         )
         X = batch.X[rows]
         enough = self.layout.completeness(X) >= MINIMUM_COMPLETENESS
-        verdict = np.where(enough, Verdict.OUTSIDE, Verdict.INSUFFICIENT)
-        names = pa.array([list(self.models)], pa.list_(pa.string()))
-        return self._records(
-            batch,
-            rows,
-            X,
-            {
-                "species": pa.array(batch.species, pa.string()).take(rows),
-                "species_known": pa.repeat(True, len(rows)),
-                "subclass": pa.repeat("", len(rows)),
-                "prediction_set": _words((), np.zeros((len(rows), 0), dtype=bool)),
-                "verdict": verdict,
-                "references": names.take(np.zeros(len(rows), dtype=int)),
-            },
-        )
+        judged: dict[str, _Values] = {
+            "species": pa.array(batch.species, pa.string()).take(rows),
+            "species_known": True,
+            "verdict": np.where(enough, Verdict.OUTSIDE, Verdict.INSUFFICIENT),
+            "references": list(self.models),
+        }
+        return self._records(batch, rows, X, judged)
 
     @property
     def columns(self) -> list[str]:
@@ -179,31 +169,38 @@ class Predictor:
         batch: Batch,
         rows: NDArray[np.intp],
         X: NDArray[np.float32],
-        judged: Mapping[str, pa.Array | NDArray],
+        judged: Mapping[str, _Values],
     ) -> pa.Table:
         """Rows of `Prediction.records`: what a batch says of cells, and what was judged."""
-        n, schema = len(rows), records_schema(self.classes)
-        unknown = np.full(n, np.nan)
-        found: dict[str, pa.Array | NDArray] = {
+        found: dict[str, _Values] = {
+            "subclass": "",
+            "prediction_set": [],
             "completeness": self.layout.completeness(X),
             "families": _words(self.layout.families, self.layout.present(X)),
-            "unusual": pa.nulls(n, schema.field("unusual").type),
-            "aligned": pa.repeat(False, n),
-            "references": _words((), np.zeros((n, 0), dtype=bool)),
-            "source": pa.repeat(batch.source, n),
+            "unusual": None,
+            "aligned": False,
+            "references": [],
+            "source": batch.source,
+            **judged,
         }
-        for name, values in (
-            ("cell_id", batch.cell_ids),
-            ("given_id", batch.given_ids),
-            ("quality", batch.quality),
-            ("notes", batch.notes),
-            ("simulated", batch.simulated),
-            ("unread", batch.unread),
-        ):
-            every = pa.array(values, schema.field(name).type)
-            found[name] = every if n == len(batch) else every.take(rows)
-        found |= judged
-        return pa.table([found.get(name, unknown) for name in schema.names], schema=schema)
+        of_batch: dict[str, list] = {
+            "cell_id": batch.cell_ids,
+            "given_id": batch.given_ids,
+            "quality": batch.quality,
+            "notes": batch.notes,
+            "simulated": batch.simulated,
+            "unread": batch.unread,
+        }
+        schema = records_schema(self.classes)
+        return pa.table(
+            [
+                pa.array(of_batch[field.name], field.type).take(rows)
+                if field.name in of_batch
+                else _column(found.get(field.name, np.nan), field.type, len(rows))
+                for field in schema
+            ],
+            schema=schema,
+        )
 
     def _warn(
         self,
@@ -246,6 +243,13 @@ def _too_many(outside: int, judged: int) -> bool:
     from scipy.special import bdtrc
 
     return bool(bdtrc(outside - 1, judged, OUTSIDE_P) < 0.01)
+
+
+def _column(values: _Values, kind: pa.DataType, n: int) -> pa.Array:
+    """A column of so many rows; one value is that of all."""
+    if isinstance(values, pa.Array | np.ndarray):
+        return pa.array(values, kind)
+    return pa.repeat(pa.scalar(values, kind), n)
 
 
 def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.prediction.prediction import IN_NOTES
+from crosspatch.prediction.prediction import IN_NOTES, LISTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ class Results:
             db.execute("DELETE FROM cells WHERE file = ?", (file,))
             for part in parts:
                 cells = part.cells[list(self.columns)].astype(object)
-                for name in _LISTS:
+                for name in LISTS:  # kept as JSON
                     cells[name] = cells[name].map(json.dumps)
                 cells["verdict"] = cells["verdict"].map(str)
                 cells = cells.where(cells.notna(), None)
@@ -212,7 +212,7 @@ def _read(kept: pd.Series) -> pd.Series:
     name = str(kept.name)
     if name == "verdict":
         return kept.map(Verdict)
-    if name in _LISTS:
+    if name in LISTS:
         return kept.map(lambda text: None if text == "null" else tuple(json.loads(text)))
     return kept.astype({"REAL": float, "INTEGER": bool, "TEXT": object}[_kind(name)])
 

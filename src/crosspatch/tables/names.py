@@ -73,14 +73,17 @@ class Range:
             return large * 100 > max(self.high, 1)
         return large <= max(self.most, 1)
 
-    def other_unit(self, given: dict[str, Numbers], unit: str) -> str | None:
-        """The unit that explains values which the one they are said to be in does not."""
-        values = given[unit]
+    def fits(self, values: Numbers, unit: str) -> bool:
+        """Whether values are plausible in the unit they are said to be in."""
         small = self._near_zero(values)
         if unit == "%":
             # Fractions called per cent are small enough to be plausible.
             small = bool(np.any(values != 0)) and not self.may_be_in(unit, values)
-        if self.plausible(values) and not small:
+        return not small and self.plausible(values)
+
+    def other_unit(self, given: dict[str, Numbers], unit: str) -> str | None:
+        """The unit that explains values which the one they are said to be in does not."""
+        if self.fits(given[unit], unit):
             return None
         others = (name for name in given if name != unit)
         return next((name for name in others if self._explains(name, given[name])), None)

@@ -313,19 +313,22 @@ def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
                 f"{path.name}: the first of {len(books[0].worksheets)} sheets is read, "
                 f"'{sheets[0].title}'"
             )
-        rows = _sheet_rows(*sheets)
-        header = ["" if name is None else str(name) for name in next(rows, [])]
-        header, row = _below_header(path, header, rows, say)
-        rows = itertools.chain(() if row is None else [row], rows)
-        width = len(header)
-        while part := list(itertools.islice(rows, CHUNK)):
-            whole = [[*row[:width], *[None] * (width - len(row))] for row in part]
-            yield pd.DataFrame(whole, columns=header, dtype=object)
+        yield from _sheet_frames(path, _sheet_rows(*sheets), say)
     except (KeyError, ValueError, OSError, SyntaxError) as error:
         raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
     finally:
         for book in books:
             book.close()
+
+
+def _sheet_frames(path: Path, rows: Iterator[list[object]], say: Say) -> Iterator[pd.DataFrame]:
+    names = ["" if name is None else str(name) for name in next(rows, [])]
+    header, row = _below_header(path, names, rows, say)
+    rows = itertools.chain(() if row is None else [row], rows)
+    width = len(header)
+    while part := list(itertools.islice(rows, CHUNK)):
+        whole = [[*row[:width], *[None] * (width - len(row))] for row in part]
+        yield pd.DataFrame(whole, columns=header, dtype=object)
 
 
 def _sheet_rows(values: Worksheet, written: Worksheet) -> Iterator[list[object]]:
@@ -339,7 +342,6 @@ def _sheet_rows(values: Worksheet, written: Worksheet) -> Iterator[list[object]]
 
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
