@@ -71,7 +71,6 @@ def test_the_command_takes_few_libraries(imported):
     assert imported[0] <= COMMAND | OF_THESE
 
 
-@pytest.mark.xfail(reason="IPFX is imported to measure")
 def test_what_reads_takes_few_libraries(imported):
     assert imported[1] <= READER | OF_NUMBA
     assert len(imported[1] & FORMATS) == 1
