@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
+from crosspatch.archive import web as web_module
 from crosspatch.archive.dandi import Archive, Asset, DandiPlace
 from crosspatch.archive.streaming import RemoteBytes, open_asset
 from crosspatch.archive.web import ChangedError, RangePart, Web
 from crosspatch.errors import CrosspatchError, NetworkError
-from crosspatch.features import extraction
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.outcome import CellFeatures
 from crosspatch.recordings.hdf5 import DoubtfulBytesError, GuardedFile
@@ -229,7 +229,7 @@ def spoil(monkeypatch):
     """What is extracted next comes from a spoiling server."""
 
     def spoil(web: Web) -> None:
-        monkeypatch.setattr(extraction, "Web", lambda: web)
+        monkeypatch.setattr(web_module, "Web", lambda: web)
 
     return spoil
 

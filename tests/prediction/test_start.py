@@ -60,7 +60,7 @@ def imported(tmp_path_factory, model_folders, request) -> tuple[set[str], set[st
         cwd=notes.parent,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "NOTES": str(notes)},
     )
-    assert process.wait(120) == 0
+    assert process.wait(600) == 0  # the first time on a machine, code is compiled
     found = {int(file.name): set(file.read_text().split()) for file in notes.iterdir()}
     of_command = found.pop(process.pid)
     (of_reader,) = found.values()
@@ -71,7 +71,6 @@ def test_the_command_takes_few_libraries(imported):
     assert imported[0] <= COMMAND | OF_THESE
 
 
-@pytest.mark.xfail(reason="IPFX is imported to measure")
 def test_what_reads_takes_few_libraries(imported):
     assert imported[1] <= READER | OF_NUMBA
     assert len(imported[1] & FORMATS) == 1

@@ -20,7 +20,14 @@ from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.measuring.first_use import load_kernels, prepare
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
-from crosspatch.processes import Child, DiedError, LateError, Tell, answer_requests
+from crosspatch.processes import (
+    Child,
+    DiedError,
+    LateError,
+    Tell,
+    answer_requests,
+    libraries_hidden,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -277,6 +284,7 @@ def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> _Outcome:
 if __name__ == "__main__":
     from threadpoolctl import threadpool_limits
 
-    load_kernels()  # now, not within the first file's time limit
+    with libraries_hidden("scipy.linalg"):  # numba would import it, and none of it is used
+        load_kernels()  # now, not within the first file's time limit
     with threadpool_limits(1):  # as many files at a time as there are cores
         answer_requests(_answer, sys.argv[1:])
