@@ -211,7 +211,7 @@ def test_a_cohort_is_exported_with_its_origin(run, cohort, tmp_path):
         np.testing.assert_allclose(frame[names].to_numpy(np.float32), original.X, rtol=1e-6)
         assert frame["recording_source"].str.endswith(".nwb").all()
         assert (frame["sha256"].str.len() == 64).all()
-        assert frame["extracted_with"].str.contains(r"crosspatch .*, ipfx .*, settings").all()
+        assert frame["extracted_with"].str.contains(r"crosspatch .*, as IPFX .*, settings").all()
     head = [line for line in (tmp_path / "e.csv").read_text().splitlines() if line[0] == "#"]
     assert head[0].startswith("# crosspatch ")
     assert any('"quality": "default"' in line for line in head)

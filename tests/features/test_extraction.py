@@ -75,7 +75,7 @@ def test_a_folder_becomes_a_valid_cohort_table(five, tmp_path, layout):
     assert list(cohort.obs["donor"]) == [f"donor-{k}" for k in range(5)]
     assert cohort.obs["recording_file"].iloc[0] == "cell-0000.nwb"
     assert len(cohort.obs["sha256"].iloc[0]) == 64
-    assert '"ipfx": "2.' in cohort.uns["crosspatch"]["extraction"]
+    assert '"definitions": "IPFX 2.' in cohort.uns["crosspatch"]["extraction"]
 
 
 def test_only_what_is_new_or_changed_is_done_again(tmp_path):

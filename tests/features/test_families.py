@@ -107,7 +107,7 @@ def test_without_hyperpolarising_steps_there_is_no_resistance():
 
 
 def test_repeats_of_one_step_give_its_resistance():
-    # A line through steps of one size does not exist; IPFX's own fit gives nonsense here.
+    # A line through steps of one size does not exist.
     found = scalar_features(analyse(made_recording(amplitudes=(-50, -50, -50, 80))))
     assert found["input_resistance"] == pytest.approx(200, rel=1e-3)
 
@@ -211,7 +211,7 @@ def test_real_files_give_the_spikes_one_can_count(real_data: Path, name, resista
         long = analysis.long_square
         assert long is not None
         compared = 0
-        for number, spikes in zip(long.numbers, long.features["spikes_set"], strict=True):
+        for number, spikes in zip(long.numbers, long.spikes, strict=True):
             stimulus = analysis.stimuli[number]
             rate = recording.sweep(number).rate
             during = slice(round(stimulus.start * rate), round(stimulus.end * rate))
@@ -225,10 +225,10 @@ def test_real_files_give_the_spikes_one_can_count(real_data: Path, name, resista
         found = scalar_features(analysis)
     assert resistance[0] < found["input_resistance"] < resistance[1]
     assert found["rheobase_i"] == rheobase
-    table = long.features["sweeps"].sort_values("stim_amp")
-    rates = table["avg_rate"].to_numpy(dtype=float)
+    order = np.argsort(long.amplitudes)
+    rates = long.rates[order]
     assert rates[0] == 0
-    assert np.corrcoef(table["stim_amp"], rates)[0, 1] > 0.8
+    assert np.corrcoef(long.amplitudes[order], rates)[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("name", ["171116sh_0016", "17o05027_ic_ramp"])
@@ -238,8 +238,8 @@ def test_real_ramps_give_their_first_spike(real_data: Path, name):
         found = scalar_features(analysis)
         ramp = analysis.ramp
         assert ramp is not None
-        first = next(k for k, spikes in enumerate(ramp.features["spikes_set"]) if len(spikes))
-        spike = ramp.features["spikes_set"][first].iloc[0]
+        first = next(k for k, spikes in enumerate(ramp.spikes) if len(spikes))
+        spike = ramp.spikes[first][0]
         voltage = recording.sweep(ramp.numbers[first]).voltage
     rate = recording.sweeps[0].rate
     begun = round(ramp.start * rate)

@@ -7,13 +7,14 @@ import warnings
 import numpy as np
 import pytest
 
-from crosspatch.features.analysis import analyse, quiet
+from crosspatch.features.analysis import analyse
 from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.quality import ANY
 from crosspatch.simulation.cells import simulate_cells
+from tests.oracle.ipfx_way import quiet
 
 
 @pytest.fixture(scope="module", params=["mouse", "human"])

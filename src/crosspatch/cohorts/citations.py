@@ -27,7 +27,6 @@ _HEAD = 64 * 1024  #: characters read of a csv, which may be large
 def entries() -> dict[str, str]:
     """BibTeX entries by key."""
     text = (files("crosspatch.cohorts") / "data" / "references.bib").read_text(encoding="utf-8")
-    text = text.replace("{IPFX_VERSION}", f"{{{version('ipfx')}}}")
     text = text.replace("{VERSION}", f"{{{version('crosspatch')}}}")
     found = re.findall(r"^@\w+\{(\w+),.*?^\}", text, flags=re.MULTILINE | re.DOTALL)
     parts = re.split(r"\n(?=@)", text.strip())

@@ -45,10 +45,12 @@ def inspect(
 ) -> None:
     """Print a recording's sweeps, stimuli, quality and features, and draw them."""
     from crosspatch.features.extraction import ExtractionSettings, analysed, step_described
+    from crosspatch.features.measuring.first_use import prepare
     from crosspatch.recordings.opening import open_recording
 
     step = step_described(step_start, step_end, amplitudes)
     settings = ExtractionSettings(quality=quality, step=step)
+    prepare(say_on_stderr)
     with open_recording(file) as opened:
         recording, analysis = analysed(opened, settings)
         said = recording.recorded
@@ -138,6 +140,7 @@ def extract(
     from crosspatch.cohorts.download import CellSelection
     from crosspatch.features.extraction import ExtractionSettings, step_described
     from crosspatch.features.many import extract_many, store_beside
+    from crosspatch.features.measuring.first_use import prepare
     from crosspatch.species import require_species
 
     table.require_name(out)
@@ -146,6 +149,7 @@ def extract(
     store = store_beside(out)
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
     files, known = _find_extracted(paths, choice, labels, data_dir)
+    prepare(say_on_stderr)
     with progress_bar() as tell:
         told = recordings_done(tell)
         state = extract_many(
@@ -222,7 +226,7 @@ def _print_recording(recording: Recording, analysis: Analysis) -> None:
     spikes: dict[int, int] = {}
     for responses in (analysis.long_square, analysis.short_square, analysis.ramp):
         if responses is not None:
-            counts = map(len, responses.features["spikes_set"])
+            counts = map(len, responses.spikes)
             spikes |= dict(zip(responses.numbers, counts, strict=False))
     measures = ("pA", "start s", "lasts s", "kHz", "baseline mV", "drift mV", "noise mV", "spikes")
     print_rows(

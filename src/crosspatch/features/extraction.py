@@ -24,6 +24,9 @@ from crosspatch.recordings.quality import thresholds_named
 if TYPE_CHECKING:
     from crosspatch.features.analysis import Analysis
 
+#: Whose definitions of the features are measured.
+_DEFINITIONS = "IPFX 2.1.2"
+
 
 @dataclass(frozen=True)
 class StepDescription:
@@ -88,14 +91,14 @@ class ExtractionSettings:
         return asdict(self) | {
             "thresholds": asdict(thresholds_named(self.quality)),
             "crosspatch": version("crosspatch"),
-            "ipfx": version("ipfx"),
+            "definitions": _DEFINITIONS,
         }
 
     @property
     def tools(self) -> str:
         """Versions and settings in one line, for every row of a table."""
         found = self.described()
-        return f"crosspatch {found['crosspatch']}, ipfx {found['ipfx']}, settings {self.key}"
+        return f"crosspatch {found['crosspatch']}, as {_DEFINITIONS}, settings {self.key}"
 
     @property
     def key(self) -> str:

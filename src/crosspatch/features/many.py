@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.finding import Source, find_recordings
+from crosspatch.features.measuring.first_use import load_kernels, prepare
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.processes import Child, DiedError, LateError, Tell, answer_requests
@@ -173,6 +174,7 @@ def _extract_here(
     files: Sequence[Source], settings: ExtractionSettings, limit: float, jobs: int
 ) -> Generator[tuple[Source, _Outcome], None, None]:
     """Extract in child processes of this one, in the order in which they finish."""
+    prepare()  # once, not in every child
     readers = Readers()
     threads = ThreadPoolExecutor(jobs)
 
@@ -275,8 +277,6 @@ def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> _Outcome:
 if __name__ == "__main__":
     from threadpoolctl import threadpool_limits
 
-    from crosspatch.features.analysis import import_ipfx
-
-    import_ipfx()
+    load_kernels()  # now, not within the first file's time limit
     with threadpool_limits(1):  # as many files at a time as there are cores
         answer_requests(_answer, sys.argv[1:])

@@ -1,17 +1,17 @@
-"""IPFX's single numbers, under the names of the Allen Institute's human table."""
+"""Single numbers, under the names of the Allen Institute's human table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 
-from crosspatch.features.analysis import Analysis, Responses, quiet
+from crosspatch.features.analysis import Analysis
+from crosspatch.features.measuring.spikes import SPIKE, Spikes
+from crosspatch.features.responses import LongSquares
 
-#: None or NaN where something cannot be measured.
-Values = dict[str, float | None]
-
-#: Features of the first spike, as IPFX names them too, to the factor to our unit.
+#: Features of the first spike, to the factor to our unit.
 _SPIKE = {
     "upstroke_downstroke_ratio": 1.0,
     "threshold_v": 1.0,
@@ -19,80 +19,80 @@ _SPIKE = {
     "upstroke": 1.0,
     "downstroke": 1.0,
 }
-#: Potentials relative to threshold: our name to IPFX's.
-_RELATIVE = {
-    "peak_deltav": "peak_v",
-    "fast_trough_deltav": "fast_trough_v",
-    "trough_deltav": "trough_v",
-}
+#: Potentials that are named relative to threshold.
+_RELATIVE = ("peak", "fast_trough", "trough")
 #: Features of a train of spikes: the human table has some of the hero sweep only.
 _TRAIN = {
-    "rheo": ("latency", "avg_rate", "mean_isi"),
-    "hero": ("latency", "avg_rate", "mean_isi", "median_isi", "isi_cv", "adapt"),
+    "rheo": {"latency": "latency", "avg_rate": "rate", "mean_isi": "mean_isi"},
+    "hero": {
+        "latency": "latency",
+        "avg_rate": "rate",
+        "mean_isi": "mean_isi",
+        "median_isi": "median_isi",
+        "isi_cv": "isi_cv",
+        "adapt": "adaptation",
+    },
 }
 
 
 def scalar_features(analysis: Analysis) -> dict[str, float]:
     """The single numbers that the recording allows.
 
-    Definitions are IPFX's (2.1.2). Rheobase is the smallest depolarising long square with a
-    spike; the hero sweep is the first between 39 and 61 pA above it. Features of the action
-    potential are of the first spike: of the rheobase and hero sweeps, and averaged over sweeps
-    for short squares and ramps. Values are in the units of the layouts ``shared`` and ``full`` (mV,
-    ms for widths and time constant, s for latencies and intervals, pA, MOhm); those that cannot be
-    measured are left out.
+    Definitions are the Allen Institute's, as IPFX (2.1.2) has them. Rheobase is the smallest
+    depolarising long square with a spike; the hero sweep is the first between 39 and 61 pA above
+    it. Features of the action potential are of the first spike: of the rheobase and hero sweeps,
+    and averaged over sweeps for short squares and ramps. Values are in the units of the layouts
+    ``shared`` and ``full`` (mV, ms for widths and time constant, s for latencies and intervals, pA,
+    MOhm); those that cannot be measured are left out.
     """
-    values: Values = {}
-    with quiet():
-        if analysis.long_square is not None:
-            values.update(_of_long_squares(analysis.long_square))
-        if analysis.ramp is not None and len(analysis.ramp.features["spiking_sweeps"]):
-            spike = _mean_first_spike(analysis.ramp, "threshold_i")
-            values.update(_of_spike(spike, "ramp"))
-            values["threshold_i_ramp"] = spike.get("threshold_i")
-        if analysis.short_square is not None:
-            spike = _mean_first_spike(analysis.short_square)
-            values.update(_of_spike(spike, "short_square"))
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if value is not None and np.isfinite(value)
+    values: dict[str, float] = {}
+    ramp = analysis.ramp
+    if analysis.long_square is not None:
+        values |= _of_long_squares(analysis.long_square)
+    if ramp is not None and ramp.numbers:
+        values |= _of_spike(_mean_first_spike(ramp.spikes), "ramp")
+        values["threshold_i_ramp"] = _mean(ramp.threshold_currents)
+    if analysis.short_square is not None:
+        spike = _mean_first_spike(analysis.short_square.spikes)
+        values |= _of_spike(spike, "short_square")
+        # Neither table has it: there is no step to end the search at.
+        del values["trough_deltav_short_square"]
+    return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def _of_long_squares(long: LongSquares) -> dict[str, float]:
+    excitability = long.excitability
+    values = asdict(long.membrane) | {
+        "v_baseline": long.v_baseline,
+        "tau": long.membrane.tau * 1e3,
+        "fi_fit_slope": excitability.fi_fit_slope,
     }
-
-
-def _of_long_squares(long: Responses) -> Values:
-    features = long.features
-    names = ("v_baseline", "input_resistance", "sag", "vm_for_sag", "rheobase_i", "fi_fit_slope")
-    values: Values = {name: features.get(name) for name in names}
-    if features.get("tau") is not None:
-        values["tau"] = features["tau"] * 1e3
-    for name, key in (("rheo", "rheobase_sweep"), ("hero", "hero_sweep")):
-        sweep = features.get(key)
-        if sweep is None:
+    if excitability.rheobase is not None:
+        values["rheobase_i"] = long.cuts[excitability.rheobase].amplitude
+    for name, place in (("rheo", excitability.rheobase), ("hero", excitability.hero)):
+        if place is None:
             continue
-        spikes = features["spikes_set"][sweep.name]
-        values.update(_of_spike(spikes.iloc[0].to_dict(), name))
-        values |= {f"{feature}_{name}": sweep.get(feature) for feature in _TRAIN[name]}
-        first = sweep.get("first_isi")
-        values[f"first_isi_inv_{name}"] = 1 / first if first else None
+        train = long.trains[place]
+        values |= _of_spike(_mean_first_spike([long.spikes[place]]), name)
+        values |= {f"{ours}_{name}": getattr(train, field) for ours, field in _TRAIN[name].items()}
+        values[f"first_isi_inv_{name}"] = 1 / train.first_isi
     return values
 
 
-def _mean_first_spike(responses: Responses, *more: str) -> dict[str, float]:
-    features = [*_SPIKE, *_RELATIVE.values(), *more]
-    spikes = [each for each in responses.features["spikes_set"] if len(each)]
-    return dict(responses.measured.mean_features_first_spike(spikes, features))
+def _mean(values: Iterable[float]) -> float:
+    """Of those that are numbers."""
+    there = [value for value in values if value == value]
+    return float(np.mean(there)) if there else float("nan")
 
 
-def _of_spike(spike: Mapping[str, float], name: str) -> Values:
-    values: Values = {}
-    for feature, factor in _SPIKE.items():
-        value = spike.get(feature)
-        values[f"{feature}_{name}"] = None if value is None else value * factor
-    threshold = spike.get("threshold_v", np.nan)
-    for feature, theirs in _RELATIVE.items():
-        if f"{feature}_{name}" == "trough_deltav_short_square":
-            continue  # neither table has it: there is no step to end the search at
-        value = spike.get(theirs)
-        values[f"{feature}_{name}"] = None if value is None else value - threshold
+def _mean_first_spike(spikes: Iterable[Spikes]) -> dict[str, float]:
+    """Features of the first spikes of sweeps, averaged."""
+    first = np.array([each[0] for each in spikes if len(each)], dtype=SPIKE)
+    return {name: _mean(first[name].tolist()) for name in SPIKE.names or ()}
+
+
+def _of_spike(spike: Mapping[str, float], name: str) -> dict[str, float]:
+    values = {f"{feature}_{name}": spike[feature] * factor for feature, factor in _SPIKE.items()}
+    for point in _RELATIVE:
+        values[f"{point}_deltav_{name}"] = spike[f"{point}_v"] - spike["threshold_v"]
     return values

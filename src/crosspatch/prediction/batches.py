@@ -19,6 +19,7 @@ from crosspatch.features.extraction import ExtractionSettings, StepDescription
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
+from crosspatch.features.measuring.first_use import prepare
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.processes import cores
@@ -214,6 +215,7 @@ def read_recordings(
     recording. A RecordingError if the model's features cannot be measured on recordings.
     """
     how = extraction_settings(settings)
+    prepare(say)
     if len(files) == 1 and isinstance(files[0], Path):
         outcome = extract_one(files[0], how, settings.limit)
         if progress is not None:

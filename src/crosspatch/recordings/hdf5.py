@@ -141,9 +141,11 @@ class GuardedFile(io.RawIOBase):
         view[:count] = content[lead:]
         view[count:] = bytes(len(view) - count)
         self._at = at + count
-        if any(first <= at and at + len(view) <= first + n for first, n in self._samples):
-            return len(view)
         found = content.find(_HEAP)
+        if found >= 0 and any(
+            first <= at and at + len(view) <= first + n for first, n in self._samples
+        ):
+            return len(view)
         while found >= 0:
             if not self._is_sound(at - lead + found):
                 first, last = max(found - lead, 0), found - lead + len(_HEAP)
@@ -156,6 +158,12 @@ class GuardedFile(io.RawIOBase):
         self._samples = list(ranges)
         self.content.expect(ranges)
         self._require_bytes()
+
+    def read_samples(self, offset: int, count: int) -> bytes:
+        """Bytes of samples, as they are; an `OSError` if they cannot be had."""
+        content = self._read(offset, count)
+        self._require_bytes()
+        return content
 
     def close(self) -> None:
         """Close what it reads from."""

@@ -25,6 +25,10 @@ DESCRIBE_STEP = "describe the step with {step_start}, {step_end} and {amplitudes
 Samples = NDArray[np.floating]
 
 
+def _nothing_noted() -> tuple[float, float]:
+    return float("nan"), float("nan")
+
+
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """One sweep; its samples are read when they are asked for, each time."""
@@ -42,12 +46,21 @@ class Sweep:
     #: Read the samples: mV and pA. ``read_current`` is None where a file has no command.
     read_voltage: Callable[[], Samples] = field(repr=False)
     read_current: Callable[[], Samples] | None = field(repr=False)
-    #: Bridge balance in MOhm, NaN where the file does not say.
-    bridge_balance: float = float("nan")
-    #: Bias (holding) current in pA that the command leaves out, NaN where the file does not say.
-    bias_current: float = float("nan")
+    #: Reads the bridge balance in MOhm and the bias (holding) current in pA that the command leaves
+    #: out; NaN where the file does not say.
+    read_noted: Callable[[], tuple[float, float]] = field(default=_nothing_noted, repr=False)
     #: Reads the first so many samples, where a file allows it.
     read_voltage_until: Callable[[int], Samples] | None = field(default=None, repr=False)
+
+    @property
+    def bridge_balance(self) -> float:
+        """In MOhm, NaN where the file does not say."""
+        return self.read_noted()[0]
+
+    @property
+    def bias_current(self) -> float:
+        """Holding current in pA that the command leaves out, NaN where the file does not say."""
+        return self.read_noted()[1]
 
     @property
     def duration(self) -> float:

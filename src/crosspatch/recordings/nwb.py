@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import zip_longest
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from crosspatch.errors import NetworkError, RecordingError, in_words
+from crosspatch.recordings.chunks import StoredChunk, Unpacker, stored_chunks
 from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, GuardedFile
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
@@ -57,11 +59,23 @@ _MAX_CONTENT = 1 << 26
 _PLAIN = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
 
 
-@dataclass(frozen=True)
+class _Found(NamedTuple):
+    """A series of which it is known what it is, and that it is wanted."""
+
+    path: str
+    group: h5py.Group
+    clamp: str
+    is_response: bool
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
 class _Series:
     """A series of the file and what its attributes say."""
 
     path: str
+    group: h5py.Group
+    data: h5py.Dataset
     address: int
     clamp: str
     is_response: bool
@@ -74,8 +88,6 @@ class _Series:
     conversion: float
     offset: float
     description: str
-    bridge_balance: float
-    bias_current: float
 
 
 @dataclass
@@ -90,6 +102,11 @@ class _Opened:
     unreadable: dict[str, str] = field(default_factory=dict)
     #: Responses in current clamp that nobody wants.
     left_out: int = 0
+
+    @cached_property
+    def unpacker(self) -> Unpacker:
+        """Unpacks samples of this file."""
+        return Unpacker(self.source.read_samples)
 
 
 #: Whether a series is left out: told its clamp and what the file calls its stimulus.
@@ -219,8 +236,7 @@ def _sweep(nwb: _Opened, number: int, response: _Series, stimulus: _Series | Non
         read_voltage=voltage,
         read_current=current,
         read_voltage_until=None if clamped else voltage,
-        bridge_balance=response.bridge_balance,
-        bias_current=response.bias_current,
+        read_noted=partial(_noted, response.group),
     )
 
 
@@ -242,32 +258,34 @@ def _all_series(nwb: _Opened, unwanted: Unwanted | None) -> Iterator[_Series]:
     parents = {name: each for name, each in parents.items() if isinstance(each, h5py.Group)}
     content.look_ahead(parents.values())
     wanted = [each for place in parents for each in _wanted(nwb, place, parents[place], unwanted)]
-    content.look_for_samples([group for _, group, _, _ in wanted])
-    for path, group, clamp, is_response in wanted:
-        with _noting(path, nwb.unreadable):
+    content.look_for_samples([each.group for each in wanted])
+    for each in wanted:
+        with _noting(each.path, nwb.unreadable):
             if not content.protected:
-                _require_checksum(group["data"])
-            yield _series(group, path, clamp, is_response)
+                _require_checksum(each.group["data"])
+            yield _series(each)
 
 
 def _wanted(
     nwb: _Opened, place: str, parent: h5py.Group, unwanted: Unwanted | None
-) -> Iterator[tuple[str, h5py.Group, str, bool]]:
-    """Path and group of the series that are looked at, their clamp, and whether they respond."""
+) -> Iterator[_Found]:
+    """The series that are looked at."""
     for name in parent:
         path = f"/{place}/{name}"
         with _noting(path, nwb.unreadable):
-            if isinstance(parent.get(name, getlink=True), h5py.ExternalLink):
+            if parent.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL:
                 raise _UnreadableError("it lies in another file, which is not followed")
-            group = parent[name]
+            item = h5py.h5o.open(parent.id, name.encode())
+            group = h5py.Group(item) if isinstance(item, h5py.h5g.GroupID) else parent[name]
             kind = _text(_attribute(group, "neurodata_type"))
             if kind not in _TYPES:
                 continue
             clamp, is_response = _TYPES[kind]
-            if unwanted is not None and unwanted(clamp, _description(group)):
+            description = _text(_attribute(group, "stimulus_description")) or ""
+            if unwanted is not None and unwanted(clamp, description):
                 nwb.left_out += clamp == CURRENT_CLAMP and is_response
                 continue
-            yield path, group, clamp, is_response
+            yield _Found(path, group, clamp, is_response, description)
 
 
 @contextmanager
@@ -298,13 +316,17 @@ def _require_samples(data: h5py.Dataset) -> None:
         raise _UnreadableError(f"it has {data.shape[0]:,} samples")
     if data.shape[0] * data.dtype.itemsize > _LARGE:
         try:
-            _stored_at(data, data.shape[0])
+            points = data.shape[0]
+            _stored_at(data, points, stored_chunks(data, points) if data.chunks else [])
         except ValueError as error:
             raise _UnreadableError(str(error)) from error
 
 
-def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Series:
-    data = group["data"]
+def _series(found: _Found) -> _Series:
+    group, clamp, is_response = found.group, found.clamp, found.is_response
+    data = _dataset(group, "data")
+    if data is None:
+        raise _UnreadableError("it has no data")
     _require_samples(data)
     is_voltage = (clamp == CURRENT_CLAMP) == is_response
     unit = _text(_attribute(data, "unit")) or ("volts" if is_voltage else "amperes")
@@ -319,7 +341,9 @@ def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Ser
         raise _UnreadableError(f"its conversion is {conversion} and its offset {offset}")
     number = _attribute(group, "sweep_number")
     return _Series(
-        path=path,
+        path=found.path,
+        group=group,
+        data=data,
         address=h5py.h5o.get_info(group.id).addr,
         clamp=clamp,
         is_response=is_response,
@@ -331,39 +355,49 @@ def _series(group: h5py.Group, path: str, clamp: str, is_response: bool) -> _Ser
         factor=factor,
         conversion=conversion,
         offset=offset,
-        description=_description(group),
-        bridge_balance=_bridge(group),
-        bias_current=_bias(group),
+        description=found.description,
     )
-
-
-def _description(group: h5py.Group) -> str:
-    return _text(_attribute(group, "stimulus_description")) or ""
 
 
 def _electrode(group: h5py.Group) -> str | None:
     """What tells electrodes apart; the name that h5py gives is that of the link, not the target."""
-    electrode = group.get("electrode")
-    return None if electrode is None else str(h5py.h5o.get_info(electrode.id).addr)
+    electrode = _member(group, "electrode")
+    return None if electrode is None else str(h5py.h5o.get_info(electrode).addr)
 
 
-def _bridge(group: h5py.Group) -> float:
-    """Bridge balance in MOhm: the schema's ohms, or MOhm as some programs write it."""
-    value = _scalar(group, "bridge_balance")
-    return value * 1e-6 if abs(value) > 1e3 else value
-
-
-def _bias(group: h5py.Group) -> float:
-    """Bias current in pA: the schema's amperes, or pA as some programs write it."""
-    value = _scalar(group, "bias_current")
-    return value * 1e12 if abs(value) < 1e-6 else value
+def _noted(group: h5py.Group) -> tuple[float, float]:
+    """Bridge balance in MOhm and bias current in pA; some files have them in ohms and amperes."""
+    bridge, bias = _scalar(group, "bridge_balance"), _scalar(group, "bias_current")
+    bridge *= 1e-6 if abs(bridge) > 1e3 else 1.0
+    return bridge, bias * 1e12 if abs(bias) < 1e-6 else bias
 
 
 def _scalar(group: h5py.Group, name: str) -> float:
-    dataset = group.get(name)
-    if not isinstance(dataset, h5py.Dataset) or not dataset.size:
-        return float("nan")
-    return float(np.ravel(_content(dataset))[0])
+    dataset = _dataset(group, name)
+    return float("nan") if dataset is None else _number(dataset)
+
+
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
+    """A member of a group if it is a dataset."""
+    item = _member(group, name)
+    return h5py.Dataset(item) if isinstance(item, h5py.h5d.DatasetID) else None
+
+
+def _member(group: h5py.Group, name: str) -> h5py.h5g.GroupID | h5py.h5d.DatasetID | None:
+    """What a group has under a name; several times as fast as its own `get`."""
+    try:
+        return h5py.h5o.open(group.id, name.encode())
+    except KeyError:
+        return None
+
+
+def _number(dataset: h5py.Dataset) -> float:
+    kind = dataset.id.get_type().get_class()
+    if kind in _SINGLE and dataset.shape == ():
+        value = np.empty((), np.float64)
+        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, value)
+        return float(value)
+    return float(np.ravel(_content(dataset))[0]) if dataset.size else float("nan")
 
 
 def _content(dataset: h5py.Dataset) -> Any:
@@ -375,11 +409,24 @@ def _content(dataset: h5py.Dataset) -> Any:
     return dataset[()]
 
 
+#: What a single value is read as, by the class of its type.
+_SINGLE = {h5py.h5t.INTEGER: np.dtype("i8"), h5py.h5t.FLOAT: np.dtype("f8")}
+_TEXT = h5py.string_dtype()
+
+
 def _attribute(item: h5py.Group | h5py.Dataset, name: str, default: Any = None) -> Any:
-    if name not in item.attrs:
+    if not h5py.h5a.exists(item.id, name.encode()):
         return default
-    _require_plain(h5py.h5a.open(item.id, name.encode()).get_type(), name)
-    return item.attrs[name]
+    attribute = h5py.h5a.open(item.id, name.encode())
+    kind = attribute.get_type()
+    _require_plain(kind, name)
+    text = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
+    dtype = _TEXT if text else _SINGLE.get(kind.get_class())
+    if dtype is None or attribute.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
+        return item.attrs[name]
+    value = np.empty((), dtype)
+    attribute.read(value)
+    return value[()]
 
 
 def _require_plain(kind: h5py.h5t.TypeID, name: str) -> None:
@@ -392,9 +439,9 @@ def _require_plain(kind: h5py.h5t.TypeID, name: str) -> None:
 
 def _timing(group: h5py.Group) -> tuple[float, float]:
     """Start in s and rate in Hz, from ``starting_time`` or regular ``timestamps``."""
-    time = group.get("starting_time")
+    time = _dataset(group, "starting_time")
     if time is not None:
-        start, rate = _scalar(group, "starting_time"), float(_attribute(time, "rate", np.nan))
+        start, rate = _number(time), float(_attribute(time, "rate", np.nan))
     elif "timestamps" in group:
         stamps = group["timestamps"]
         if stamps.ndim != 1 or stamps.dtype.kind not in "iuf":
@@ -462,7 +509,8 @@ def _target(
 ) -> _Series | None:
     """The series a reference stands for; HDF5 would search the whole file for its name."""
     try:
-        return by_address.get(h5py.h5o.get_info(file[reference].id).addr) if reference else None
+        target = h5py.h5r.dereference(reference, file.id)
+        return by_address.get(h5py.h5o.get_info(target).addr) if reference else None
     except Exception:  # a damaged reference leaves its row without a series
         return None
 
@@ -532,10 +580,12 @@ def _reader(nwb: _Opened, series: _Series, number: int) -> Callable[..., Samples
     path, file, source = nwb.path, nwb.file, nwb.source
 
     def stored(points: int) -> Samples:
-        data = file[f"{series.path}/data"]
-        source.expect(_stored_at(data, points))
+        data = series.data
+        chunks = stored_chunks(data, points) if data.chunks and not data.is_virtual else []
+        source.expect(_stored_at(data, points, chunks))
         try:
-            return data[:points]
+            found = nwb.unpacker.samples(data, chunks, points)
+            return data[:points] if found is None else found
         finally:
             source.expect([])
 
@@ -557,8 +607,10 @@ def _reader(nwb: _Opened, series: _Series, number: int) -> Callable[..., Samples
     return read
 
 
-def _stored_at(data: h5py.Dataset, points: int) -> list[tuple[int, int]]:
-    """Where the first samples lie in the file: (offset, bytes)."""
+def _stored_at(
+    data: h5py.Dataset, points: int, chunks: Sequence[StoredChunk]
+) -> list[tuple[int, int]]:
+    """Where the first samples lie in the file, in these chunks if in any: (offset, bytes)."""
     needed = points * data.dtype.itemsize
     if data.is_virtual:
         return []
@@ -567,14 +619,7 @@ def _stored_at(data: h5py.Dataset, points: int) -> list[tuple[int, int]]:
         found = [] if offset is None else [(offset, min(needed, whole))]
         stored = whole
     else:
-        found = []
-        data.id.chunk_iter(
-            lambda chunk: (
-                found.append((chunk.byte_offset, chunk.size))
-                if chunk.chunk_offset[0] < points
-                else None
-            )
-        )
+        found = [(chunk.offset, chunk.size) for chunk in chunks]
         stored = sum(count for _, count in found)
     if not stored or needed > max(_LARGE, _MAX_COMPRESSION * stored):
         raise ValueError(

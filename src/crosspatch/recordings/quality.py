@@ -81,6 +81,8 @@ def thresholds_named(name: str) -> QualityThresholds:
 
 #: mV; amplifiers and digitisers end far below.
 _MAX_VOLTAGE = 2_000.0
+#: A spike rises through the one, mV, after the potential was below the other.
+_SPIKES_FROM, _FROM_BELOW = -20.0, -30.0
 #: No neuron spikes twice within this time, s; …
 _REFRACTORY = 0.0008
 #: … more often than so, it is noise, on which detecting spikes takes long and means nothing.
@@ -135,6 +137,9 @@ def recorded_points(voltage: Samples, rate: float) -> int:
     Acquisition programs fill the rest of a sweep that was stopped with zeros, others with NaN; one
     that went on after a pause has a gap of zeros (ramps in DANDI 000020: 19 to 40 ms).
     """
+    # As nearly always, and told faster: nothing is missing. A NaN is neither below nor above.
+    if len(voltage) and (voltage.max() < 0 or (voltage.min() < 0 and voltage.all())):
+        return len(voltage)
     used = np.flatnonzero((voltage != 0) & ~np.isnan(voltage))
     if not len(used):
         return 0
@@ -150,7 +155,8 @@ def assess_sweep(
     rate = sweep.rate
     end = recorded_points(voltage, rate)
     used = voltage[:end]
-    if unfit := _unfit(used, rate):
+    extremes = (float(used.min()), float(used.max())) if end else (math.nan, math.nan)
+    if unfit := _unfit(used, rate, extremes):
         return SweepQuality((unfit,))
     if stimulus.kind == NONE:
         return SweepQuality(baseline=float(np.mean(used)))
@@ -171,7 +177,9 @@ def assess_sweep(
         bridge=_bridge(used, stimulus, rate),
     )
     beyond = _beyond(quality, settings)
-    return replace(quality, reasons=(*stopped, *beyond, *_saturated(used, rate, settings)))
+    return replace(
+        quality, reasons=(*stopped, *beyond, *_saturated(used, rate, settings, extremes))
+    )
 
 
 def _beyond(quality: SweepQuality, settings: QualityThresholds) -> Iterator[str]:
@@ -185,16 +193,16 @@ def _beyond(quality: SweepQuality, settings: QualityThresholds) -> Iterator[str]
             yield f"{name.replace('_', ' ')} {value:.2f} mV above {limit:g} mV"
 
 
-def _unfit(used: Samples, rate: float) -> str | None:
-    """Why nothing at all can be measured on what was recorded."""
+def _unfit(used: Samples, rate: float, extremes: tuple[float, float]) -> str | None:
+    """Why nothing can be measured on what was recorded, told its lowest and highest value."""
     if not len(used):
         return "no samples: the voltage is zero or missing throughout"
-    if not np.isfinite(used).all():
+    if not np.isfinite(extremes).all():
         return f"{int(np.sum(~np.isfinite(used)))} samples are not finite"
-    largest = float(np.max(np.abs(used)))
+    largest = max(map(abs, extremes))
     if largest > _MAX_VOLTAGE:
         return f"it reaches {largest:.3g} mV, which no amplifier does: a wrong unit, or damage"
-    close = _close_spikes(used, rate)
+    close = _close_spikes(used, rate) if extremes[1] > _SPIKES_FROM else 0
     if close > _MAX_CLOSE:
         return f"{close} spikes follow another within {_REFRACTORY * 1e3:g} ms: it is noise"
     return None
@@ -223,10 +231,12 @@ def _stopped_early(
 
 
 def _close_spikes(voltage: Samples, rate: float) -> int:
-    """How many rises through -20 mV, from below -30 mV, come too soon after another."""
-    sides = np.where(voltage > -20, 1, np.where(voltage < -30, -1, 0))
-    at = np.flatnonzero(sides)
-    rises = at[1:][np.diff(sides[at]) > 0]
+    """How many rises through a level, from below a lower one, come too soon after another."""
+    high = voltage > _SPIKES_FROM
+    ups = np.flatnonzero(high[1:] & ~high[:-1]) + 1
+    # Only the first after the potential was low counts.
+    lowest_before = np.minimum.reduceat(voltage, np.concatenate([[0], ups]))[:-1]
+    rises = ups[lowest_before < _FROM_BELOW]
     return int(np.count_nonzero(np.diff(rises) < _REFRACTORY * rate))
 
 
@@ -261,16 +271,19 @@ def _bridge(voltage: Samples, stimulus: Stimulus, rate: float) -> float:
     return (left - float(there)) / stimulus.amplitude * 1e3
 
 
-def _saturated(voltage: Samples, rate: float, settings: QualityThresholds) -> Iterator[str]:
-    """Whether it stays too long at its highest or lowest value, where that is out of range."""
+def _saturated(
+    voltage: Samples, rate: float, settings: QualityThresholds, extremes: tuple[float, float]
+) -> Iterator[str]:
+    """Whether it stays too long at its lowest or highest value, where that is out of range."""
+    lowest, highest = extremes
     runs = []
     for extreme, beyond in (
-        (voltage.max(), voltage.max() > settings.clipped_above),
-        (voltage.min(), voltage.min() < settings.clipped_below),
+        (highest, highest > settings.clipped_above),
+        (lowest, lowest < settings.clipped_below),
     ):
         if beyond:
             edges = np.flatnonzero(np.diff(np.r_[0, voltage == extreme, 0]))
-            runs.append((int(np.max(edges[1::2] - edges[::2])), float(extreme)))
+            runs.append((int(np.max(edges[1::2] - edges[::2])), extreme))
     longest, level = max(runs, key=lambda run: run[0], default=(0, math.nan))
     if longest / rate >= settings.clipped:
         yield f"saturated: {longest / rate * 1e3:.1f} ms at {level:.0f} mV"
@@ -316,36 +329,63 @@ def assess_cell(
     return CellQuality(reasons, seal, access, resistance, bridge)
 
 
-#: Allen stimulus codes of the voltage-clamp tests (IPFX 2.1.2, stimulus.py), and what measures them
-#: in IPFX's `qc_features`.
-_TESTS = {
-    "seal": ("EXTPCLLATT", "measure_seal"),
-    "access": ("EXTPBREAKN", "measure_initial_access_resistance"),
-    "input": ("EXTPBREAKN", "measure_input_resistance"),
-}
+#: The Allen Institute's codes of the voltage-clamp tests (IPFX 2.1.2, stimulus ontology).
+_TESTS = {"seal": "EXTPCLLATT", "access": "EXTPBREAKN", "input": "EXTPBREAKN"}
 
 
 def is_unmeasured(clamp: str, description: str) -> bool:
     """Whether a sweep is neither measured nor used to judge the cell, by what the file calls it."""
     if clamp == VOLTAGE_CLAMP:
-        return not description.upper().startswith(tuple(code for code, _ in _TESTS.values()))
+        return not description.upper().startswith(tuple(_TESTS.values()))
     return ontology_kind(description) == OTHER
 
 
 def _clamp_test(recording: Recording, test: str, otherwise: float | None = None) -> float:
-    """A resistance from the last voltage-clamp test of its kind, by IPFX, or what is known else."""
-    from ipfx import qc_features
+    """A resistance from the last voltage-clamp test of its kind, or what is known else.
 
-    code, measured_by = _TESTS[test]
-    measure = getattr(qc_features, measured_by)
+    In GOhm of the seal, in MOhm of the others.
+    """
     for sweep in reversed(recording.sweeps):
-        if sweep.clamp != VOLTAGE_CLAMP or not sweep.description.upper().startswith(code):
+        if sweep.clamp != VOLTAGE_CLAMP or not sweep.description.upper().startswith(_TESTS[test]):
             continue
         try:
-            with warnings.catch_warnings(action="ignore"):  # numpy's, on samples that make no sense
-                value = float(measure(sweep.voltage, sweep.current, sweep.time))
-        except (RecordingError, AssertionError, ValueError, IndexError, ZeroDivisionError):
+            value = _pulse_resistance(sweep, at_peak=test == "access")
+        except RecordingError:
             continue
         if math.isfinite(value):
-            return value
+            return value if test == "seal" else value * 1e3
     return float("nan") if otherwise is None else otherwise
+
+
+def _pulse_resistance(sweep: Sweep, *, at_peak: bool) -> float:
+    """Resistance in GOhm that the pulses of a voltage-clamp test show, NaN without whole pulses.
+
+    Change of the voltage over that of the current, from the millisecond before a pulse to its last
+    or, for the access, to the highest current; mean over pulses but the first, which is the test
+    pulse (IPFX 2.1.2, quality control).
+    """
+    voltage, current = sweep.voltage, sweep.current
+    steps = np.diff(voltage)
+    rises, falls = np.flatnonzero(steps > 0)[1:], np.flatnonzero(steps < 0)[1:]
+    if len(rises) != len(falls) or (rises >= falls).any():
+        return math.nan
+    millisecond = int(0.001 / (1 / sweep.rate))
+
+    def before(edge: int) -> tuple[float, float]:
+        part = slice(max(edge - 1 - millisecond, 0), max(edge - 1, 0))
+        return float(np.mean(voltage[part])), float(np.mean(current[part]))
+
+    found = []
+    with warnings.catch_warnings(action="ignore"):  # numpy's, on samples that make no sense
+        for rise, fall in zip(rises.tolist(), falls.tolist(), strict=True):
+            volts, amperes = before(fall)
+            if at_peak:
+                if fall - 1 <= rise:
+                    return math.nan
+                peak = rise + int(np.argmax(current[rise : fall - 1]))
+                volts, amperes = float(voltage[peak]), float(current[peak])
+            base_volts, base_amperes = before(rise)
+            if amperes == base_amperes:
+                return math.nan
+            found.append((volts - base_volts) / (amperes - base_amperes))
+    return float(np.mean(found)) if found else math.nan

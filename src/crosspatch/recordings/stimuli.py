@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib.resources import files
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +17,11 @@ from numpy.typing import NDArray
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import DESCRIBE_STEP, Recording, Samples, Sweep
 
-if TYPE_CHECKING:
-    from ipfx.stimulus import Stimulus as IpfxStimulus
-
 LONG_SQUARE = "long square"
 SHORT_SQUARE = "short square"
 RAMP = "ramp"
 OTHER = "other"
 NONE = "none"
-
-#: Names in the Allen stimulus ontology of what is never measured here.
-_UNMEASURED = (
-    "Noise",
-    "Noise 1",
-    "Noise 2",
-    "Chirp A Threshold",
-    "Short Square - Triple",
-    "Square - 0.5ms Subthreshold",
-)
 
 #: pA; amplifiers end far below.
 _MAX_CURRENT = 1e6
@@ -72,6 +59,8 @@ class Stimulus:
     next_start: float = float("inf")
     #: The kind that the file's name for the stimulus stands for, in the Allen stimulus ontology.
     named: str | None = None
+    #: Of a ramp, which no other numbers describe: the command until its end, pA.
+    command: Samples | None = field(default=None, repr=False, compare=False)
 
     @property
     def duration(self) -> float:
@@ -139,7 +128,11 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
             reasons.append(error.message)
             continue
         empty = Stimulus(NONE, holding=float(current[0]), named=named)
-        found[sweep.number] = (empty, _pulses(current, sweep.rate))
+        pulses = _pulses(current, sweep.rate)
+        ramps = [pulse.last for pulse in pulses if pulse.shape == "ramp"]
+        if ramps:
+            empty = replace(empty, command=np.array(current[: max(ramps)]))
+        found[sweep.number] = (empty, pulses)
     if not found and stimuli:
         return stimuli
     if not found:
@@ -158,13 +151,13 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
 def _command_of(sweep: Sweep) -> Samples:
     """The command of a sweep in pA, with noise taken off; an error where it cannot be one."""
     current = np.asarray(sweep.current)
-    finite = np.isfinite(current)
-    if not finite.all():
+    if not np.isfinite([current.min(), current.max()]).all():
+        finite = np.isfinite(current)
         valid = np.flatnonzero(finite)
         if not len(valid) or not finite[: valid[-1] + 1].all():
             raise RecordingError(f"sweep {sweep.number} has a command that is not finite")
         current = np.where(finite, current, current[valid[-1]])
-    largest = float(np.max(np.abs(current)))
+    largest = float(max(-current.min(), current.max()))
     if largest > _MAX_CURRENT:
         raise RecordingError(
             f"sweep {sweep.number} has a command that reaches {largest:.3g} pA, which no amplifier "
@@ -175,9 +168,11 @@ def _command_of(sweep: Sweep) -> Samples:
 
 def _without_noise(current: Samples, rate: float) -> Samples:
     """A measured command flickers around its level; a digital one is left untouched."""
+    least = 0.2 * len(current)
+    if np.count_nonzero(current[1:] != current[:-1]) < least:
+        return current  # it does not change often enough to turn
     steps = np.diff(current)
-    turns = np.count_nonzero(steps[1:] * steps[:-1] < 0)
-    if turns < 0.2 * len(current):
+    if np.count_nonzero(steps[1:] * steps[:-1] < 0) < least:
         return current
     noise = 1.4826 * float(np.median(np.abs(steps))) / np.sqrt(2)
     width = max(round(0.0005 * rate), 2)
@@ -208,7 +203,8 @@ def _clusters(places: NDArray[np.intp], gap: int) -> list[NDArray[np.intp]]:
 
 def _pulses(current: Samples, rate: float) -> list[_Pulse]:
     """The pulses of a command."""
-    clusters = _clusters(np.flatnonzero(np.diff(current)) + 1, round(0.05 * rate))
+    changes = np.flatnonzero(current[1:] != current[:-1]) + 1
+    clusters = _clusters(changes, round(0.05 * rate))
     waves, edges = [], [0]
     for cluster in clusters:
         if len(cluster) > 8:
@@ -303,31 +299,10 @@ def _kind(pulse: _Pulse) -> str:
 
 
 @cache
-def _ontology() -> dict[str, str]:
-    """Allen stimulus code to kind, from the ontology that IPFX ships."""
-    from ipfx.stimulus import StimulusOntology
-
-    with warnings.catch_warnings(action="ignore"):
-        ontology = StimulusOntology.default()
-    kinds = {}
-    for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP):
-        names = getattr(ontology, f"{kind.replace(' ', '_')}_names")
-        for stimulus in ontology.stimuli:
-            if _is_called(stimulus, names):
-                kinds.update(dict.fromkeys([*_codes(stimulus), *names], kind))
-    for stimulus in ontology.stimuli:
-        codes = _codes(stimulus)
-        if _is_called(stimulus, _UNMEASURED) or any(each.startswith("C2CHIRP") for each in codes):
-            kinds.update(dict.fromkeys(codes, OTHER))
-    return kinds
-
-
-def _is_called(stimulus: IpfxStimulus, names: Iterable[str]) -> bool:
-    return any(stimulus.has_tag(name, tag_type="name") for name in names)
-
-
-def _codes(stimulus: IpfxStimulus) -> list[str]:
-    return [code for tags in stimulus.tags(tag_type="code") for code in tags[1:]]
+def _kinds_by_name() -> dict[str, str]:
+    """The names and codes of the Allen Institute's stimuli to their kinds."""
+    text = (files("crosspatch.recordings") / "data" / "stimulus_names.csv").read_text("utf-8")
+    return {row["name"]: row["kind"] for row in csv.DictReader(text.splitlines())}
 
 
 def ontology_kind(description: str) -> str | None:
@@ -336,7 +311,7 @@ def ontology_kind(description: str) -> str | None:
     Files write ``C1LSCOARSE150216_DA_0``, ``Long Square`` …
     """
     code = re.sub(r"_DA_\d+$", "", description.strip()).split("[")[0].strip()
-    return _ontology().get(code) if code else None
+    return _kinds_by_name().get(code) if code else None
 
 
 def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
@@ -346,5 +321,6 @@ def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
     if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
         result[first:last] = stimulus.amplitude
     else:
-        result[first:last] = _command_of(sweep)[first:last] - stimulus.holding
+        command = _command_of(sweep) if stimulus.command is None else stimulus.command
+        result[first:last] = command[first:last] - stimulus.holding
     return result

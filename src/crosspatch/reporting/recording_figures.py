@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
 from crosspatch.features.analysis import Analysis
+from crosspatch.features.measuring.spikes import slope
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
@@ -157,21 +158,16 @@ class FirstSpike:
     time: NDArray[np.float64]
     #: Shape (samples,). mV.
     voltage: NDArray[np.float64]
-    #: Shape (samples,). mV/ms, of the potential filtered as IPFX does to find spikes.
+    #: Shape (samples,). mV/ms, of the potential filtered as for finding spikes.
     speed: NDArray[np.float64]
 
 
 #: Colours of the first spikes.
 SPIKE_COLOURS = {"rheobase": ACCENT, "short square": SECOND, "ramp": THIRD}
 
-# IPFX's low-pass filter, kHz, of use where the sampling rate is well above it.
-_FILTER = 10.0
-
 
 def first_spikes(analysis: Analysis) -> list[FirstSpike]:
     """The first spike of each kind of stimulus, from 1 ms before threshold to 5 ms after."""
-    from ipfx.time_series_utils import calculate_dvdt
-
     found = []
     for name, responses in (
         ("rheobase", analysis.long_square),
@@ -180,34 +176,30 @@ def first_spikes(analysis: Analysis) -> list[FirstSpike]:
     ):
         if responses is None:
             continue
-        spikes = responses.features["spikes_set"]
-        shown = next((k for k, each in enumerate(spikes) if len(each)), None)
-        if name == "rheobase" and "rheobase_sweep" in responses.features:
-            shown = responses.features["rheobase_sweep"].name
+        shown = next((k for k, each in enumerate(responses.spikes) if len(each)), None)
+        if name == "rheobase" and responses.first_spikes:
+            (shown,) = responses.first_spikes
         if shown is None:
             continue
-        sweep = responses.sweeps[shown]
-        start = int(spikes[shown]["threshold_index"].iloc[0])
-        rate = sweep.sampling_rate
+        cut = responses.cuts[shown]
+        start, rate = int(responses.spikes[shown]["threshold_index"][0]), cut.rate
         first, last = max(start - round(0.001 * rate), 0), start + round(0.005 * rate)
-        span = slice(first, min(last, len(sweep.v) - 1))
-        time = (np.arange(len(sweep.v))[span] - start) / rate * 1e3
+        span = slice(first, min(last, len(cut.voltage) - 1))
+        time = (np.arange(len(cut.voltage))[span] - start) / rate * 1e3
         # The filter needs some samples before and after.
         wide = slice(max(first - round(0.005 * rate), 0), last + round(0.005 * rate))
-        filtered = _FILTER if rate >= 2.5e3 * _FILTER else None
-        speed = calculate_dvdt(sweep.v[wide], sweep.t[wide], filtered)
-        speed = speed[first - wide.start :][: len(time)]
-        voltage = np.asarray(sweep.v[span], dtype=np.float64)
-        found.append(FirstSpike(name, time, voltage, speed))
+        speed = slope(cut.voltage[wide], rate)[first - wide.start :][: len(time)]
+        found.append(FirstSpike(name, time, cut.voltage[span], speed))
     return found
 
 
 def rates(analysis: Analysis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps of long squares, pA, from the smallest, and the spike rate of each, spikes/s."""
-    if analysis.long_square is None:
+    long = analysis.long_square
+    if long is None:
         return np.zeros(0), np.zeros(0)
-    table = analysis.long_square.features["sweeps"].sort_values("stim_amp")
-    return table["stim_amp"].to_numpy(dtype=float), table["avg_rate"].to_numpy(dtype=float)
+    order = np.argsort(long.amplitudes, kind="stable")
+    return long.amplitudes[order], long.rates[order]
 
 
 def draw_first_spikes(spikes: Sequence[FirstSpike], axes: Axes) -> None:

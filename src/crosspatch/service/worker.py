@@ -98,8 +98,8 @@ class Worker:
     def _prepare(self, settings: ServiceSettings, tell: Tell) -> messages.Ready:
         from joblib import cpu_count
 
-        from crosspatch.features.analysis import import_ipfx
         from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
+        from crosspatch.features.measuring import first_use
         from crosspatch.prediction.predictor import load_predictor
         from crosspatch.recordings.abf import keep_to_the_file
         from crosspatch.service.mapping_screen import choosable
@@ -114,7 +114,8 @@ class Worker:
             say=lambda line: tell(messages.Line(line)),
             progress=lambda what, done, total: tell(messages.Training(what, done, total)),
         )
-        import_ipfx()
+        first_use.prepare(lambda line: tell(messages.Line(line)))
+        first_use.load_kernels()
         layout, header = self.predictor.layout, self.predictor.header
         return messages.Ready(
             crosspatch=header["crosspatch"],
