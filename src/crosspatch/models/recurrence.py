@@ -7,6 +7,7 @@ backward pass is written out: what does not depend on later steps is done for al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ def bidirectional(values: Tensor, absent: Tensor, lstm: nn.LSTM) -> Tensor:
     """
     gaps = absent.t()[..., None] if bool(absent.any()) else None
     weights = (weight for one_way in lstm.all_weights for weight in one_way)
-    outputs: Tensor = _Bidirectional.apply(values.transpose(0, 1), gaps, *weights)
-    return outputs.transpose(0, 1)
+    run: Callable[..., Tensor] = _Bidirectional.apply
+    return run(values.transpose(0, 1), gaps, *weights).transpose(0, 1)
 
 
 class _Bidirectional(torch.autograd.Function):
@@ -77,7 +78,7 @@ class _Bidirectional(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs, gates, outputs, states, squashed, kept, *weights = ctx.saved_tensors
         _, steps, n, _, hidden = gates.shape
-        one, two = gradients[0].split(hidden, 2)
+        one, two = gradients[0].chunk(2, dim=2)
         of_outputs = torch.stack([one, two.flip(0)])
         opened, forget, new, output = gates.unbind(3)
         # The derivative of every gate, times what it is multiplied with on the way to the state
