@@ -97,7 +97,7 @@ class PlainEncoder(FamilyEncoder):
         order = torch.argsort((~present).to(torch.uint8), dim=1, stable=True)[..., None]
         values = self.norm(values.masked_fill(~present[..., None], 0.0))
         front = values.gather(1, order.expand_as(values))
-        count = present.sum(1)
+        count = present.sum(1).clamp(min=1)  # SMOTE makes cells without any family
         packed = pack_padded_sequence(front, count.cpu(), batch_first=True, enforce_sorted=False)
         outputs = pad_packed_sequence(
             self.lstm(packed)[0], batch_first=True, total_length=values.shape[1]
