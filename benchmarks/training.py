@@ -1,11 +1,15 @@
-"""Seconds a run and cores used, for every model, beside a plain PyTorch loop.
+"""Wall and processor seconds of a run, for every model, beside a plain PyTorch loop.
 
-The plain loop is what a notebook does: the same network and the same folds, one after another, in
-one process, with `DataLoader` and torch's own choice of threads.
+The plain loop is what a notebook does: a torch LSTM over packed sequences on the same folds, one
+after another, each pretrained anew, in one process, with `DataLoader` and torch's own choice of
+threads.
 
-    python benchmarks/training.py [--task human] [--models …] [--protocol quick] [--jobs N]
+    python benchmarks/training.py [--task human] [--models …] [--protocol quick] [--runs N]
+                                  [--jobs N] [--device cuda]
 
-writes benchmarks/results/training-<task>.md and prints it.
+The published transfer protocol is `--models bilstm-attention finetune joint`; the row `all` is of
+the models that both ways were timed for. It writes benchmarks/results/training-<task>.md (with
+the device behind the task, if it is not the cpu) and prints it.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 
 import anndata
@@ -28,12 +33,13 @@ import torch
 from imblearn.over_sampling import SMOTE
 from joblib.externals.loky import get_reusable_executor
 from sklearn.metrics import f1_score
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 import crosspatch
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
+from crosspatch.evaluation.protocols import PROTOCOLS, TASKS, protocol_named
 from crosspatch.evaluation.splits import make_folds
 from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.models.registry import MODEL_NAMES, model_entry
@@ -41,7 +47,9 @@ from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_h
 from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.validation import validation_split
 
-PLAIN = ("bilstm", "bilstm-attention", "bilstm-attention-smote", "finetune")
+PLAIN = ("bilstm", "bilstm-attention", "bilstm-attention-smote", "finetune", "joint")
+
+Batch = tuple[Tensor, ...]
 
 
 @dataclass
@@ -50,6 +58,19 @@ class Cost:
 
     wall: float
     cpu: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.wall + other.wall, self.cpu + other.cpu)
+
+
+def of_run(whose: str, cost: Cost, runs: int) -> dict[str, float]:
+    """Columns of a cost."""
+    return {f"{whose}s/run": cost.wall / runs, f"{whose}processor s/run": cost.cpu / runs}
+
+
+def ratios(ours: Cost, plain: Cost) -> dict[str, float]:
+    """How many times what the plain loop takes is of what ours takes."""
+    return {"wall ratio": plain.wall / ours.wall, "processor ratio": plain.cpu / ours.cpu}
 
 
 def measured(work: Callable[[], float]) -> tuple[Cost, float]:
@@ -68,18 +89,41 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+class PlainEncoder(FamilyEncoder):
+    """The encoder of `SequenceClassifier` with the LSTM left to torch."""
+
+    def forward(self, values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoding and attention; present families are moved to the front."""
+        order = torch.argsort((~present).to(torch.uint8), dim=1, stable=True)[..., None]
+        values = self.norm(values.masked_fill(~present[..., None], 0.0))
+        front = values.gather(1, order.expand_as(values))
+        count = present.sum(1).clamp(min=1)  # SMOTE makes cells without any family
+        packed = pack_padded_sequence(front, count.cpu(), batch_first=True, enforce_sorted=False)
+        outputs = pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=values.shape[1]
+        )[0]
+        places = torch.arange(values.shape[1], device=values.device)
+        if not self.settings.attention:
+            weights = (places == count[:, None] - 1).to(outputs.dtype)
+        else:
+            scores = self.score(outputs).squeeze(-1)
+            weights = torch.softmax(
+                scores.masked_fill(places >= count[:, None], float("-inf")), dim=1
+            )
+        return (weights[..., None] * outputs).sum(1), weights
+
+
 class PlainNetwork(nn.Module):
     """The network of `SequenceClassifier`."""
 
-    def __init__(self, widths: list[int], n_classes: int, attention: bool):
+    def __init__(self, encoder: PlainEncoder, n_classes: int):
         super().__init__()
-        settings = SequenceSettings(attention=attention)
-        self.encoder = FamilyEncoder(widths, settings)
-        self.head = linear_head(self.encoder.size, n_classes, settings)
+        self.encoder = encoder
+        self.head = linear_head(encoder.size, n_classes, encoder.settings)
 
-    def forward(self, values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    def forward(self, values: Tensor, present: Tensor) -> Tensor:
         """Logits."""
-        logits: torch.Tensor = self.head(self.encoder(values, present)[0])
+        logits: Tensor = self.head(self.encoder(values, present)[0])
         return logits
 
 
@@ -111,34 +155,52 @@ def plain_smote(data: TensorDataset, seed: int) -> TensorDataset:
     return TensorDataset(torch.from_numpy(values), torch.from_numpy(present), torch.from_numpy(y))
 
 
+def loader(data: TensorDataset) -> DataLoader[Batch]:
+    """Shuffled batches."""
+    return DataLoader(data, batch_size=64, shuffle=True)
+
+
+def plain_loss(data: TensorDataset, network: nn.Module, device: str) -> Callable[[Batch], Tensor]:
+    """Cross-entropy of a batch, classes weighted by inverse frequency."""
+    weight = 1 / torch.bincount(data.tensors[2]).float()
+    loss_of = nn.CrossEntropyLoss(weight=(weight * len(weight) / weight.sum()).to(device))
+
+    def loss(batch: Batch) -> Tensor:
+        values, present, y = (part.to(device) for part in batch)
+        found: Tensor = loss_of(network(values, present), y)
+        return found
+
+    return loss
+
+
 def plain_train(
     network: nn.Module,
-    data: TensorDataset,
+    batches: Callable[[], Iterable[Batch]],
+    loss_of: Callable[[Batch], Tensor],
     validation: TensorDataset,
     rate: float,
+    device: str,
     epochs: int = 50,
-    parameters: Iterator[nn.Parameter] | None = None,
+    trained: Iterable[nn.Parameter] | None = None,
 ) -> None:
     """The loop of a notebook."""
-    counts = torch.bincount(data.tensors[2]).float()
-    weight = 1 / counts
-    loss_of = nn.CrossEntropyLoss(weight=weight * len(weight) / weight.sum())
-    trained = list(parameters or network.parameters())
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-4)
+    parameters = list(trained or network.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
     best, state, waited = -1.0, None, 0
     for _ in range(epochs):
         network.train()
-        for values, present, y in DataLoader(data, batch_size=64, shuffle=True):
-            loss = loss_of(network(values, present), y)
+        for batch in batches():
+            loss = loss_of(batch)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(trained, 2.0)
+            nn.utils.clip_grad_norm_(parameters, 2.0)
             optimizer.step()
         network.eval()
         predicted, truth = [], []
         with torch.no_grad():
             for values, present, y in DataLoader(validation, batch_size=256):
-                predicted.append(network(values, present).argmax(1).numpy())
+                logits = network(values.to(device), present.to(device))
+                predicted.append(logits.argmax(1).cpu().numpy())
                 truth.append(y.numpy())
         score = f1_score(np.concatenate(truth), np.concatenate(predicted), average="macro")
         if score > best:
@@ -151,33 +213,69 @@ def plain_train(
         network.load_state_dict(state)
 
 
-def plain_protocol(model: str, target: Cells, source: Cells | None, runs: int, task: str) -> float:
+def plain_joint(
+    network: PlainNetwork,
+    data: TensorDataset,
+    validation: TensorDataset,
+    source: TensorDataset,
+    device: str,
+) -> None:
+    """Both species at once, the smaller again and again; a head for each."""
+    n_classes = len(torch.bincount(data.tensors[2]))
+    other = PlainNetwork(network.encoder, n_classes).to(device)
+    ours, theirs = plain_loss(data, network, device), plain_loss(source, other, device)
+    again = chain.from_iterable(loader(data) for _ in repeat(None))
+    plain_train(
+        network,
+        lambda: ((*one, *two) for one, two in zip(again, loader(source), strict=False)),
+        lambda both: ours(both[:3]) + 0.5 * theirs(both[3:]),
+        validation,
+        5e-4,
+        device,
+        trained=[*network.parameters(), *other.head.parameters()],
+    )
+
+
+def plain_protocol(
+    model: str, target: Cells, source: Cells | None, task: str, chosen: argparse.Namespace
+) -> float:
     """All folds of all runs, one after another; mean macro-F1."""
     widths = [len(columns) for columns in target.layout.columns.values()]
     classes, codes = np.unique(target.y, return_inverse=True)
-    scores = []
-    for run in range(runs):
-        for fold in make_folds(target.y, target.donors, PROTOCOLS["donor"], TASKS[task], run, 0):
-            torch.manual_seed(fold.seed)
-            inputs, data, validation = plain_data(target, codes, fold.train, fold.seed)
-            network = PlainNetwork(widths, len(classes), attention=model != "bilstm")
-            if model == "finetune" and source is not None:
-                theirs = np.searchsorted(classes, source.y)
-                _, pre, pre_held = plain_data(source, theirs, np.arange(len(theirs)), fold.seed)
-                plain_train(network, pre, pre_held, 1e-3)
-                network.head = linear_head(
-                    network.encoder.size, len(classes), network.encoder.settings
-                )
-                plain_train(network, data, validation, 1e-3, 5, network.head.parameters())
-                plain_train(network, data, validation, 5e-4)
+    protocol, device, scores = PROTOCOLS[chosen.protocol], chosen.device, []
+    settings = SequenceSettings(attention=model != "bilstm")
+    folds = (
+        fold
+        for run in range(protocol.runs)
+        for fold in make_folds(target.y, target.donors, protocol, TASKS[task], run, 0)
+    )
+    for fold in folds:
+        torch.manual_seed(fold.seed)
+        inputs, data, validation = plain_data(target, codes, fold.train, fold.seed)
+        network = PlainNetwork(PlainEncoder(widths, settings), len(classes)).to(device)
+        train = partial(plain_train, network, device=device)
+        rate = 1e-3
+        if source is not None and model in ("finetune", "joint"):
+            theirs = np.searchsorted(classes, source.y)
+            _, pre, held = plain_data(source, theirs, np.arange(len(theirs)), fold.seed)
+            if model == "joint":
+                plain_joint(network, data, validation, pre, device)
+                rate = 3e-4
             else:
-                if model == "bilstm-attention-smote":
-                    data = plain_smote(data, fold.seed)
-                plain_train(network, data, validation, 1e-3)
-            values, present = inputs.sequences(target.X[fold.test])
-            with torch.no_grad():
-                predicted = network(torch.from_numpy(values), torch.from_numpy(present)).argmax(1)
-            scores.append(f1_score(codes[fold.test], predicted, average="macro"))
+                train(partial(loader, pre), plain_loss(pre, network, device), held, 1e-3)
+                head = linear_head(network.encoder.size, len(classes), settings)
+                network.head = head.to(device)
+                warm = plain_loss(data, network, device)
+                some = head.parameters()
+                train(partial(loader, data), warm, validation, 1e-3, epochs=5, trained=some)
+                rate = 5e-4
+        elif model == "bilstm-attention-smote":
+            data = plain_smote(data, fold.seed)
+        train(partial(loader, data), plain_loss(data, network, device), validation, rate)
+        values, present = map(torch.from_numpy, inputs.sequences(target.X[fold.test]))
+        with torch.no_grad():
+            predicted = network(values.to(device), present.to(device)).argmax(1).cpu()
+        scores.append(f1_score(codes[fold.test], predicted, average="macro"))
     return float(np.mean(scores))
 
 
@@ -186,7 +284,12 @@ def our_protocol(
 ) -> float:
     """The same with `crosspatch.benchmark`."""
     result = crosspatch.benchmark(
-        cohorts, tasks=[chosen.task], models=[model], protocol=chosen.protocol, jobs=chosen.jobs
+        cohorts,
+        tasks=[chosen.task],
+        models=[model],
+        protocol=chosen.protocol,
+        jobs=chosen.jobs,
+        device=chosen.device,
     )
     return float(result.summary["macro_f1_mean"].iloc[0])
 
@@ -196,44 +299,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--task", default="transfer", choices=list(TASKS))
     parser.add_argument("--models", nargs="+", default=list(MODEL_NAMES), choices=MODEL_NAMES)
-    parser.add_argument("--protocol", default="quick", choices=["quick", "donor"])
+    parser.add_argument("--protocol", default="quick", choices=list(PROTOCOLS))
+    parser.add_argument("--runs", type=int, help="fewer runs than the protocol has")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--data-dir")
     chosen = parser.parse_args()
 
     cohorts = load_cohorts(["allen"], "shared", [chosen.task], chosen.data_dir)
+    PROTOCOLS[chosen.protocol] = protocol_named(chosen.protocol, chosen.runs)
     task, runs = TASKS[chosen.task], PROTOCOLS[chosen.protocol].runs
     reading = "hodge2019" if task.aligned else None
     target = cells_of(cohorts[task.species], reading)
     source = cells_of(cohorts[task.source], reading) if task.source else None
-    rows = []
+    rows: list[dict[str, object]] = []
+    ours, plain = Cost(0, 0), Cost(0, 0)
     for name in chosen.models:
         if model_entry(name).needs_source and source is None:
             continue
         cost, score = measured(partial(our_protocol, name, cohorts, chosen))
-        row = {
-            "model": name,
-            "s/run": cost.wall / runs,
-            "cores": cost.cpu / cost.wall,
-            "macro-F1": score,
-        }
+        row = {"model": name, **of_run("", cost, runs), "macro-F1": score}
         if name in PLAIN:
-            cost, score = measured(partial(plain_protocol, name, target, source, runs, chosen.task))
-            row |= {
-                "plain s/run": cost.wall / runs,
-                "plain cores": cost.cpu / cost.wall,
-                "plain macro-F1": score,
-                "speed-up": cost.wall / runs / float(row["s/run"]),
-            }
+            work = partial(plain_protocol, name, target, source, chosen.task, chosen)
+            other, score = measured(work)
+            row |= {**of_run("plain ", other, runs), "plain macro-F1": score} | ratios(cost, other)
+            ours, plain = ours + cost, plain + other
         rows.append(row)
         print(row, flush=True)
+    if plain.wall:
+        total = {**of_run("", ours, runs), **of_run("plain ", plain, runs)} | ratios(ours, plain)
+        rows.append({"model": "all", **total})
     frame = pd.DataFrame(rows)
     lines = [
         f"# Training: task {chosen.task}, protocol {chosen.protocol} ({runs} runs of 5 folds)",
         "",
-        f"{platform.machine()}, {os.cpu_count()} cores, {chosen.jobs} worker processes, "
-        f"Python {platform.python_version()}, torch {torch.__version__}. A run is 5 folds; cores "
-        "is processor time over wall time, start of the workers included.",
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"{chosen.jobs} worker processes, device {chosen.device}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}. A run is 5 folds, "
+        "start of the workers included; ratios are plain over ours.",
         "",
         "| " + " | ".join(frame.columns) + " |",
         "|---" * len(frame.columns) + "|",
@@ -244,7 +347,8 @@ def main() -> None:
             for value in values
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    out = Path(__file__).parent / "results" / f"training-{chosen.task}.md"
+    where = "" if chosen.device == "cpu" else f"-{chosen.device}"
+    out = Path(__file__).parent / "results" / f"training-{chosen.task}{where}.md"
     out.parent.mkdir(exist_ok=True)
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

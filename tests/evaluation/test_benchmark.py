@@ -20,6 +20,7 @@ from crosspatch.evaluation.splits import make_folds
 from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.registry import model_entry
+from crosspatch.models.transfer import FinetuneClassifier
 from tests import made
 
 FAST = ["logistic", "svm"]
@@ -211,6 +212,38 @@ def test_models_that_need_a_source_are_used_for_transfer_only(human, mouse, few_
     assert shared[0] == shared[1]
     classes = set(result.confusion.query("task == 'mouse'")["true"])
     assert classes == {"Lamp5", "Pvalb", "Sst", "Vip", "Sncg"}
+
+
+def test_folds_of_a_run_share_what_is_learned_of_mouse(
+    human, mouse, few_epochs, monkeypatch, tmp_path: Path
+):
+    pretrain, seeds = FinetuneClassifier.pretrain, []
+
+    def spy(model, *source, **more):
+        seeds.append(model.random_state)
+        return pretrain(model, *source, **more)
+
+    def results():
+        seeds.clear()
+        both = {"human": human, "mouse": mouse}
+        found = run(both, tasks=["transfer"], models=["finetune"], out=tmp_path).results
+        return found.drop(columns="seconds"), list(seeds)
+
+    monkeypatch.setattr(FinetuneClassifier, "pretrain", spy)
+    whole, of_runs = results()
+    assert len(set(of_runs)) == len(of_runs) == 2
+    for left, needed in (("*-r01-f3-*", of_runs[1:]), ("*-f4-*", of_runs), ("", [])):
+        for stored in (tmp_path / "folds").glob(left) if left else ():
+            stored.unlink()
+        again, trained = results()
+        assert trained == needed
+        pd.testing.assert_frame_equal(again, whole)
+
+
+def test_what_is_shared_does_not_depend_on_workers(human, mouse):
+    both, how = {"human": human, "mouse": mouse}, {"tasks": ["transfer"], "models": ["finetune"]}
+    one, two = (run(both, **how, jobs=jobs).results for jobs in (1, 2))
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"))
 
 
 def test_alignment_says_what_sncg_counts_as(mouse):

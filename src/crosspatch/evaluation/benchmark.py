@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, product
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import anndata
 import pandas as pd
@@ -30,6 +31,9 @@ from crosspatch.evaluation.uncertainty import FoldOutcome, Place, predicted_clas
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
 
+if TYPE_CHECKING:
+    from crosspatch.models.sequence_classifier import Network
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -44,6 +48,13 @@ class _Job:
     device: str
     calibrated: bool
     key: str
+    #: What `_pretrained` gave, for models that use it.
+    pretrained: Mapping[str, Network] = field(default_factory=dict)
+
+    @property
+    def shares(self) -> tuple[str, str, int]:
+        """Jobs with the same can share what is learned of the second species."""
+        return self.task.name, self.entry.name, self.fold.run
 
     @property
     def name(self) -> str:
@@ -132,7 +143,7 @@ def benchmark(
     folder = run.begun(told)
     # Long ones first, so that the last worker is not left with one; what tasks share is done once.
     ordered = sorted(work, key=lambda job: not job.entry.needs_source)
-    outcomes = runner.run_units(ordered, _evaluate, run, folder)
+    outcomes = runner.run_units(ordered, _evaluate, run, folder, partial(_sharing, run=run))
     done = [(job, outcomes[job.name]) for job in work]
     rows, confusion = zip(*(_rows(*each) for each in done), strict=True)
     results, confused = pd.DataFrame(rows), pd.DataFrame(chain.from_iterable(confusion))
@@ -202,6 +213,27 @@ def _jobs(
                 yield _Job(task, entry, protocol, fold, target, second, run.device, calibrated, key)
 
 
+def _sharing(jobs: Sequence[_Job], run: RunSettings) -> list[_Job]:
+    """The jobs, with one pretrained network for the folds of a run.
+
+    It sees no cell of the target, and its seed is the run's, whichever folds are left.
+    """
+    first = {job.shares: job for job in jobs if job.entry.pretrains}
+    trained = runner.run_units(list(first.values()), _pretrained, replace(run, progress=None), None)
+    networks = {shares: trained[job.name] for shares, job in first.items()}
+    return [replace(job, pretrained=networks.get(job.shares, {})) for job in jobs]
+
+
+def _pretrained(job: _Job) -> dict[str, Network]:
+    """What is learned of the second species alone, as `fit` takes it; on one core."""
+    model = job.entry.build(job.target.layout, job.fold.run_seed, job.device)
+    source = (
+        {} if job.source is None else runner.source_arguments(job.source, job.protocol.by_donor)
+    )
+    with runner.one_core():
+        return {"pretrained": model.pretrain(**source).cpu()}
+
+
 def _evaluate(job: _Job) -> FoldOutcome:
     """Fit a fresh model on a fold's training cells and test it; on one core."""
     started = time.perf_counter()
@@ -213,7 +245,8 @@ def _evaluate(job: _Job) -> FoldOutcome:
     with runner.one_core():
         donors = target.donors[fold.train] if by_donor else None
         source = {} if job.source is None else runner.source_arguments(job.source, by_donor)
-        model = fit_copy(model, target.X[fold.train], target.y[fold.train], donors, **source)
+        X, y = target.X[fold.train], target.y[fold.train]
+        model = fit_copy(model, X, y, donors, **source, **job.pretrained)
         tested = target.X[fold.test]
         probabilities = model.predict_proba(tested)
         judged = uncertainty.judged_outcome(model, tested) if job.calibrated else None

@@ -147,11 +147,13 @@ def run_units(
     evaluate: Callable[[AnyUnit], AnyOutcome],
     run: RunSettings,
     folder: ResultFolder | None,
+    prepare: Callable[[list[AnyUnit]], Iterable[AnyUnit]] = list,
 ) -> dict[str, AnyOutcome]:
     """Outcomes of all parts by name, in `run.jobs` processes.
 
     They are stored in the folder as they are done, and what is stored there is taken over: the name
-    of a part is to be unlike for everything that its outcome depends on.
+    of a part is to be unlike for everything that its outcome depends on. `prepare` is given the
+    parts that are left, and gives them what they share.
     """
     tell = run.progress or (lambda done, total: None)
     todo = {part.name: part for part in parts}
@@ -163,7 +165,7 @@ def run_units(
         outcomes = {name: stored for name in todo if (stored := folder.load(name)) is not None}
     tell(len(outcomes), total)
     left = [part for name, part in todo.items() if name not in outcomes]
-    work = [delayed(_stored)(part, evaluate, folder) for part in left]
+    work = [delayed(_stored)(part, evaluate, folder) for part in prepare(left)]
     with parallel_config(backend="loky", inner_max_num_threads=1):
         workers = Parallel(run.jobs, return_as="generator_unordered", batch_size=1)
         for name, outcome in workers(work):

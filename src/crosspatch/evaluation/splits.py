@@ -28,6 +28,8 @@ class Fold:
     test: NDArray[np.intp]
     #: Seed of every model fitted on this fold.
     seed: int
+    #: Seed of what the folds of the run share.
+    run_seed: int
 
 
 def make_folds(
@@ -39,11 +41,12 @@ def make_folds(
     """
     y, donors = np.asarray(y), np.asarray(donors)
     _require_enough(y, donors, protocol)
+    shared = derived_seed(seed, run, N_FOLDS)
     for attempt in range(_ATTEMPTS):
         # The first seed is the run's own; donors with many cells can spoil a shuffle.
         shuffle = derived_seed(seed, run) if not attempt else derived_seed(seed, run, 0, attempt)
         folds = [
-            Fold(run, number, train, test, derived_seed(seed, run, number))
+            Fold(run, number, train, test, derived_seed(seed, run, number), shared)
             for number, (train, test) in enumerate(_splits(y, donors, protocol, task, shuffle))
         ]
         lacking = [

@@ -52,7 +52,7 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
 
 
 def fit_copy(
-    model: BaseEstimator, X: NDArray, y: NDArray, groups: MaybeArray = None, **source: MaybeArray
+    model: BaseEstimator, X: NDArray, y: NDArray, groups: MaybeArray = None, **source: object
 ) -> BaseEstimator:
     """Fit a copy of a classifier, with the cells' donors if it asks for them.
 
@@ -63,7 +63,7 @@ def fit_copy(
     X, y, groups
         As in `ProbabilisticClassifier`.
     **source
-        Cells of a second species, for models that learn from it.
+        Cells of a second species, or what was learned from them, for models that use it.
     """
     if groups is not None and has_fit_parameter(model, "groups"):
         source["groups"] = groups

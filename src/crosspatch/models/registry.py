@@ -32,6 +32,8 @@ class ModelEntry:
     needs_source: bool = False
     #: Whether it trains on the device that is chosen.
     uses_device: bool = False
+    #: Whether what it learns of the second species alone can be shared (`pretrain`).
+    pretrains: bool = False
     #: Builders with other settings, from which inner folds choose when a model is trained to be
     #: used (`build_calibrated`); empty where there is nothing to choose.
     settings: tuple[tuple[str, Builder], ...] = ()
@@ -119,7 +121,7 @@ _MODELS = {
         _network("bilstm-attention", "BiLSTM with attention", _sequence()),
         _network("bilstm-attention-smote", "BiLSTM with attention, SMOTE", _smote),
         _network("arcface", "BiLSTM with attention, SMOTE, ArcFace", _arcface),
-        _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune),
+        _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune, pretrains=True),
         _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
         _pooled(
             "boosting-pooled", "gradient-boosted trees on mouse and human together", _pooled_trees

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from crosspatch.models.recurrence import bidirectional
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class FamilyNorm(nn.Module):
 class FamilyEncoder(nn.Module):
     """Families of a cell to one vector: norm, BiLSTM over present families, attention.
 
-    Absent families are taken out of the sequence before the LSTM, so that nothing of them, not
-    even their place, reaches the output; their attention weight is exactly zero.
+    The LSTM passes absent families by, so that nothing of them, not even their place, reaches the
+    output; their attention weight is exactly zero.
     The widths are the numbers of features of every family.
     """
 
@@ -79,32 +80,16 @@ class FamilyEncoder(nn.Module):
         The encoding has shape (cells, 2 × hidden); the weights, shape (cells, families), sum to
         one. Both are zero for a cell without any family.
         """
-        values = self.norm(values.masked_fill(~present[..., None], 0.0))
-        values = values.masked_fill(~present[..., None], 0.0)
-        outputs, order = self._run(values, present)
-        count = present.sum(1, keepdim=True)
-        there = torch.arange(present.shape[1], device=values.device) < count
+        absent = ~present
+        values = self.norm(values.masked_fill(absent[..., None], 0.0))
+        outputs = bidirectional(values, absent, self.lstm)
         if self.settings.attention:
-            scores = self.score(outputs).squeeze(-1).masked_fill(~there, float("-inf"))
-            weights = torch.softmax(scores, dim=1).masked_fill(~there, 0.0)
+            scores = self.score(outputs).squeeze(-1).masked_fill(absent, float("-inf"))
+            weights = torch.softmax(scores, dim=1).masked_fill(absent, 0.0)
         else:
-            last = torch.arange(present.shape[1], device=values.device) == count - 1
-            weights = last.to(values.dtype)
-        encoding = torch.einsum("nf,nfd->nd", weights, outputs)
-        return encoding, torch.zeros_like(weights).scatter(1, order, weights)
-
-    def _run(self, values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """The LSTM over present families, moved to the front in their order."""
-        order = torch.argsort((~present).to(torch.uint8), dim=1, stable=True)
-        if bool(present.all()):
-            return self.lstm(values)[0], order
-        front = values.gather(1, order[..., None].expand_as(values))
-        count = present.sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(front, count, batch_first=True, enforce_sorted=False)
-        outputs, _ = pad_packed_sequence(
-            self.lstm(packed)[0], batch_first=True, total_length=values.shape[1]
-        )
-        return outputs, order
+            last = present.cumsum(1) == present.sum(1, keepdim=True)
+            weights = (last & present).to(outputs.dtype)
+        return torch.einsum("nf,nfd->nd", weights, outputs), weights
 
 
 def linear_head(size: int, n_classes: int, settings: SequenceSettings) -> nn.Module:

@@ -37,9 +37,8 @@ class _Start(NamedTuple):
 
     encoder: FamilyEncoder
     target: Prepared
-    source: Prepared
+    source: Prepared | Network  # its cells, or a network trained on them
     generator: torch.Generator
-    pretrained: Network | None
 
 
 class TransferClassifier(SequenceClassifierBase):
@@ -72,11 +71,11 @@ class TransferClassifier(SequenceClassifierBase):
         """
         with self._seeded() as generator:
             codes = self._encode(y)
-            source = self._source(X_source, y_source, groups_source)
+            source = pretrained or self._source(X_source, y_source, groups_source)
             target = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
             encoder = self._encoder()
             self.history_: dict[str, list[Epoch]] = {}
-            self.network_ = self._train(_Start(encoder, target, source, generator, pretrained))
+            self.network_ = self._train(_Start(encoder, target, source, generator))
         self.inputs_ = target.inputs
         return self
 
@@ -146,11 +145,11 @@ class FinetuneClassifier(TransferClassifier):
         return self
 
     def _train(self, start: _Start) -> Network:
-        encoder, target, source, generator, pretrained = start
-        if pretrained is None:
-            self._pretrained(encoder, source, generator)
+        encoder, target, source, generator = start
+        if isinstance(source, Network):
+            encoder.load_state_dict(source.encoder.state_dict())
         else:
-            encoder.load_state_dict(pretrained.encoder.state_dict())
+            self._pretrained(encoder, source, generator)
         network = self._with_new_head(encoder)
         warm = self._settings(1e-3, epochs=5)
         self._stage("head", network, target, warm, generator, head_only=True)
@@ -174,8 +173,8 @@ class JointClassifier(TransferClassifier):
     """
 
     def _train(self, start: _Start) -> Network:
-        encoder, target, source, generator, pretrained = start
-        if pretrained is not None:
+        encoder, target, source, generator = start
+        if isinstance(source, Network):
             raise ModelError("joint training cannot start from a pretrained network")
         network, other = self._with_new_head(encoder), self._with_new_head(encoder)
         both = torch.nn.ModuleDict({"target": network, "source": other})
