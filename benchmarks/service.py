@@ -7,8 +7,9 @@ would. Needs the data directory (CROSSPATCH_DATA) for real recordings, and the d
 unless others are given. The parts:
 
 picture
-    recordings of about 30 MB, from the choice of the file in a browser until its sweeps are drawn,
-    and where the time goes; one recording at 200 kHz, and a zoom into it;
+    recordings of about 30 MB, from the end of their upload by a browser until the first sweeps,
+    all sweeps and everything are drawn, beside reading alone, and where the time goes; one
+    recording at 200 kHz, and a zoom into it;
 clients
     20 clients at once for a minute, each giving one file after another and waiting for its cells,
     which must be those that the file gives alone; recordings, then tables of 100 rows;
@@ -54,6 +55,7 @@ from tests.features.made_files import write_small
 
 from benchmarks.whole_set import ARCHIVE, Extras
 from crosspatch.prediction.predictor import load_predictor
+from crosspatch.recordings.opening import open_recording
 from crosspatch.service.examples import write_table
 from crosspatch.simulation.cells import simulate_cells
 from crosspatch.simulation.nwb_writer import SessionNotes, write_nwb
@@ -76,17 +78,20 @@ SWEEPS = '[data-plot="sweeps"][data-drawn="yes"]'
 WATCH = """
 const keep = (name) => { if (!sessionStorage.getItem(name)) sessionStorage.setItem(name, Date.now()); };
 const painted = (name) => requestAnimationFrame(() => requestAnimationFrame(() => keep(name)));
+const send = XMLHttpRequest.prototype.send;
+XMLHttpRequest.prototype.send = function (body) { this.addEventListener("load", () => keep("sent")); send.call(this, body); };
 addEventListener("change", (event) => {
   if (event.target.type === "file") { sessionStorage.clear(); keep("chosen"); }
 }, true);
 addEventListener("DOMContentLoaded", () => {
   const look = () => {
+    const live = document.getElementById("live"), finished = live && live.dataset.finished === "yes";
     const all = document.querySelectorAll('[data-plot="sweeps"]').length;
     const drawn = document.querySelectorAll('[data-plot="sweeps"][data-drawn="yes"]').length;
     if (drawn) painted("first");
     if (all && drawn === all) painted("all");
-    const live = document.querySelector("#live[data-finished=yes]");
-    if (live && !live.querySelector("li.file:not([data-state=done])")) painted("finished");
+    if (all && finished && !document.querySelector("[data-plot]:not([data-drawn])")) painted("everything");
+    if (finished && !live.querySelector("li.file:not([data-state=done])")) painted("finished");
   };
   new MutationObserver(look).observe(document.body, {
     subtree: true, childList: true, attributes: true, attributeFilter: ["data-drawn", "data-finished"],
@@ -462,43 +467,57 @@ def until(page: Page, expression: str) -> None:
 
 
 def seen(server: Server, page: Page, file: Path) -> dict[str, float]:
-    """Choose a recording in the browser; seconds until it is drawn, and what took them."""
+    """Choose a recording in the browser; seconds until parts of its page are seen, and why."""
+    alone = reading_alone(file)
     page.goto(server.address, wait_until="networkidle")
-    watch = watched(server, page)
+    watch, before = watched(server, page), server.processor()
     page.locator("#files").set_input_files(file)
     page.wait_for_url("**/cells/1/0", timeout=1e3 * PATIENCE)
-    until(page, "sessionStorage.getItem('all')")
+    until(page, "sessionStorage.getItem('everything')")
     page.wait_for_load_state("networkidle")
-    chosen, first, whole = (
+    after = server.processor()
+    chosen, sent, first, whole, everything = (
         float(page.evaluate(f"sessionStorage.getItem('{name}')")) / 1e3
-        for name in ("chosen", "first", "all")
+        for name in ("chosen", "sent", "first", "all", "everything")
     )
     unwatch(page, watch)
-    (upload,) = watch.of("POST", r"/files\?")
-    asked = watch.of("GET", r"^/batches/[^/]+/cells/1/0$")
     sweeps = watch.of("GET", r"/sweeps\?")
+    read, measured = watch.when("measuring", *_LATER), watch.when(*_LATER)
     done = watch.when("done")
     return {
         "megabytes": file.stat().st_size / 1e6,
-        "first plot": first - chosen,
-        "all plots": whole - chosen,
-        "upload": upload["to"] - chosen,
-        "reading and measuring": watch.when("drawing", "drawn") - upload["to"],
-        "keeping sweeps": watch.when("drawn", "predicting", "explaining", "done")
-        - watch.when("drawing", "drawn"),
-        "features and prediction": watch.when("explaining", "done")
-        - watch.when("drawn", "predicting", "explaining", "done"),
-        "explaining": done - watch.when("explaining", "done"),
-        "until the page asks": asked[0]["from"] - done,
-        "page": asked[-1]["to"] - asked[0]["from"],
-        "drawing": first - asked[-1]["to"],
+        "first sweeps": first - sent,
+        "all sweeps": whole - sent,
+        "everything": everything - sent,
+        "upload": sent - chosen,
+        "until what is shown is read": read - sent,
+        "reading the rest, measuring": measured - read,
+        "predicting, explaining": done - measured,
+        "from read to the first sweeps": first - read,
+        "from the answer to everything": everything - done,
         "of it plotly.js": sum(each["to"] - each["from"] for each in watch.of("GET", "plotly")),
-        "of it the longest wait for sweeps": max(each["to"] - each["from"] for each in sweeps),
-        "of it the last sweeps come": max(each["to"] for each in sweeps) - asked[-1]["to"],
+        "the longest wait for sweeps": max(each["to"] - each["from"] for each in sweeps),
+        "reading all samples alone": alone[0],
+        "the same, processor seconds": alone[1],
+        "worker, processor seconds": after[1] - before[1],
+        "server, processor seconds": after[0] - before[0],
         "plots": float(len(sweeps)),
-        "JSON, kB": sum(each["bytes"] for each in sweeps) / 1e3,
-        "JSON sent, kB": sum(each["sent"] for each in sweeps) / 1e3,
+        "sweeps, kB": sum(each["bytes"] for each in sweeps) / 1e3,
+        "sweeps sent, kB": sum(each["sent"] for each in sweeps) / 1e3,
     }
+
+
+#: Stages of a file after it is measured; some are too short to be met.
+_LATER = ("predicting", "done")
+
+
+def reading_alone(file: Path) -> tuple[float, float]:
+    """Seconds, and seconds of processor, in which a recording's samples are read and no more."""
+    began, busy = time.perf_counter(), time.process_time()
+    with open_recording(file, measured_only=True) as recording:
+        for sweep in recording.current_clamp:
+            _ = sweep.voltage, sweep.current
+    return time.perf_counter() - began, time.process_time() - busy
 
 
 def zoom(page: Page) -> dict[str, float]:
@@ -534,8 +553,8 @@ def zoom(page: Page) -> dict[str, float]:
     found = {
         "seconds": (zoomed["done"] - zoomed["released"]) / 1e3,
         "answer": timing["responseEnd"] / 1e3,
-        "JSON, kB": len(answer.body()) / 1e3,
-        "JSON sent, kB": answer.request.sizes()["responseBodySize"] / 1e3,
+        "kB": len(answer.body()) / 1e3,
+        "kB sent": answer.request.sizes()["responseBodySize"] / 1e3,
         "width, s": float(zoomed["range"][1]) - float(zoomed["range"][0]),
     }
     page.wait_for_timeout(300)
@@ -811,16 +830,16 @@ def picture_lines(found: dict[str, Any]) -> list[str]:
         f"Recordings of {min(sizes):.1f} to {max(sizes):.1f} MB at 50 kHz "
         f"({found['sweeps']['long']} sweeps in current clamp), one of {fast['megabytes']:.1f} MB "
         f"at 200 kHz ({found['sweeps']['fast']} sweeps), simulated with the whole stimulus set. "
-        f"The server was ready after {found['server ready']:.1f} s. Seconds from the choice of "
-        "the file in the browser; stages are those the interface tells, asked for every 30 ms. "
+        f"The server was ready after {found['server ready']:.1f} s. Seconds from the end of the "
+        "upload in the browser; stages are those the interface tells, asked for every 30 ms. "
         "First is the first upload to a server and a browser that were just started.",
         "",
         f"| seconds | median of {len(long)} | range | first | 200 kHz |",
         "|---|---|---|---|---|",
     ]
-    whole = ("first plot", "all plots")
+    whole = ("first sweeps", "all sweeps", "everything")
     for name in long[0]:
-        if name in ("megabytes", "plots") or "JSON" in name:
+        if name in ("megabytes", "plots") or name.endswith("kB"):
             continue
         values = [each[name] for each in long]
         shown = f"**{name}**" if name in whole else name
@@ -828,7 +847,7 @@ def picture_lines(found: dict[str, Any]) -> list[str]:
             f"| {shown} | {statistics.median(values):.2f} | {min(values):.2f}–{max(values):.2f} "
             f"| {cold[name]:.2f} | {fast[name]:.2f} |"
         )
-    for name in ("plots", "JSON, kB", "JSON sent, kB"):
+    for name in ("plots", "sweeps, kB", "sweeps sent, kB"):
         values = [each[name] for each in long]
         lines.append(
             f"| {name} | {statistics.median(values):,.0f} | {min(values):,.0f}–{max(values):,.0f} "
@@ -839,12 +858,12 @@ def picture_lines(found: dict[str, Any]) -> list[str]:
         "Zooming into the first plot of the 200 kHz recording, again and again (a pause of 0.15 s "
         "before the page asks included):",
         "",
-        "| stretch shown | until finer data are drawn | of it the answer | JSON | sent |",
+        "| stretch shown | until finer data are drawn | of it the answer | sweeps | sent |",
         "|---|---|---|---|---|",
     ]
     lines += [
         f"| {each['width, s']:.3f} s | {each['seconds']:.2f} s | {each['answer']:.2f} s "
-        f"| {each['JSON, kB']:,.0f} kB | {each['JSON sent, kB']:,.0f} kB |"
+        f"| {each['kB']:,.0f} kB | {each['kB sent']:,.0f} kB |"
         for each in found["zooms"]
     ]
     return lines

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 
@@ -63,6 +65,20 @@ class Service:
                 return state
             assert time.monotonic() < deadline, state
             time.sleep(0.05)
+
+
+def unpacked(content: bytes) -> list[dict[str, Any]]:
+    """Sweeps as the description of the interface says, with the values of each signal."""
+    size = int.from_bytes(content[:4], "little")
+    found: list[dict[str, Any]] = json.loads(content[4 : 4 + size])
+    codes = np.frombuffer(content[4 + size :], dtype="<i2")
+    for each in found:
+        for signal in (each["voltage"], each["current"]):
+            mine, codes = np.split(codes, [signal["count"]])
+            values = signal["base"] + signal["step"] * mine.astype(float)
+            signal["values"] = np.where(mine == -(2**15), np.nan, values)
+    assert not len(codes)
+    return found
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tests.command import crosspatch
 from tests.features.made_files import write_small
 from tests.recordings.made_files import cell, write_nwb
 from tests.service import hostile
-from tests.service.conftest import PATIENCE, Service
+from tests.service.conftest import PATIENCE, Service, unpacked
 from tests.service.made_tables import VALUES, table, values_of
 
 
@@ -495,12 +495,13 @@ def test_sweeps_are_thinned_without_losing_a_spike(service, client, tmp_path, ra
     for stretches in (13, 610, 5000):  # which do not divide the sweep
         answer = client.get(path, params={"stimulus": "long square", "stretches": stretches})
         assert answer.status_code == 200
-        assert [each["number"] for each in answer.json()] == list(range(6))
-        for each in answer.json():
+        found = unpacked(answer.content)
+        assert [each["number"] for each in found] == list(range(6))
+        for each in found:
             for name in ("voltage", "current"):
                 raw = getattr(made[each["number"]], name)
                 signal = each[name]
-                values = np.array(signal["values"])
+                values = signal["values"]
                 assert len(values) <= 4 * stretches + 2
                 assert values.max() == pytest.approx(raw.max(), abs=0.01)
                 assert values.min() == pytest.approx(raw.min(), abs=0.01)
@@ -518,7 +519,8 @@ def test_a_short_window_has_every_sample(service, client, tmp_path):
     peak = int(made[5].voltage.argmax())
     start, end = (peak - 100) / rate, (peak + 100) / rate
     query = {"stimulus": "long square", "start": start, "end": end}
-    (sweep,) = [each for each in client.get(path, params=query).json() if each["number"] == 5]
+    found = unpacked(client.get(path, params=query).content)
+    (sweep,) = [each for each in found if each["number"] == 5]
     signal = sweep["voltage"]
     first = round(signal["t0"] * rate)
     assert signal["t0"] * rate == pytest.approx(first, abs=1e-6)
@@ -551,7 +553,7 @@ def test_odd_windows_are_cut_to_the_sweep(service, client, tmp_path, start, end,
     query |= {k: v for k, v in (("start", start), ("end", end)) if v is not None}
     answer = client.get(path, params=query)
     assert answer.status_code == 200, answer.text
-    for each in answer.json():
+    for each in unpacked(answer.content):
         signal = each["voltage"]
         if count is not None:
             assert 1 <= len(signal["values"]) <= count
@@ -561,10 +563,11 @@ def test_odd_windows_are_cut_to_the_sweep(service, client, tmp_path, start, end,
 
 def test_sweeps_of_other_stimuli_and_of_none(service, client, tmp_path):
     path = traced(service, client, write_nwb(tmp_path / "x.nwb"))
-    kinds = {
-        kind: [each["number"] for each in client.get(path, params={"stimulus": kind}).json()]
-        for kind in ("long square", "short square", "ramp")
-    }
+    kinds = {}
+    for kind in ("long square", "short square", "ramp"):
+        answer = client.get(path, params={"stimulus": kind})
+        assert answer.headers["content-type"] == "application/octet-stream"
+        kinds[kind] = [each["number"] for each in unpacked(answer.content)]
     assert kinds == {"long square": [*range(6)], "short square": [6, 7], "ramp": [8]}
     answer = client.get(path, params={"stimulus": "no such"})
     assert answer.status_code == 404
@@ -577,31 +580,32 @@ def test_sweeps_in_which_nothing_was_recorded_are_empty(tmp_path):
     (tmp_path / traces.SAMPLES).write_bytes(b"")
     (tmp_path / traces.INDEX).write_text(
         '[{"number": 0, "kind": "ramp", "rate": 1e4, "amplitude": null, "passed": false, '
-        '"reasons": [], "voltage": [0, 0], "current": [0, 0]}]'
+        '"reasons": [], "voltage": [0, 0, 0, 0, 1], '
+        '"current": [0, 0, 0, 0, 1]}]'
     )
-    (found,) = traces.read_traces(tmp_path, "ramp", start=1.0, end=2.0)
-    assert found.voltage.values == []
-    assert math.isfinite(found.voltage.t0)
+    (found,) = unpacked(traces.read_traces(tmp_path, "ramp", start=1.0, end=2.0))
+    assert len(found["voltage"]["values"]) == 0
+    assert math.isfinite(found["voltage"]["t0"])
 
 
 def test_a_recording_with_too_many_samples_keeps_its_spikes(service, tmp_path, monkeypatch):
     """Coarser, but every lowest and highest value is there, and the times are right."""
-    from crosspatch.features.analysis import analyse
-    from crosspatch.recordings.quality import THRESHOLDS
+    from crosspatch.recordings.stimuli import recognise
 
     made = cell()
     made[5].voltage[-1] = 70.0
     monkeypatch.setattr(traces, "MOST_SAMPLES", 20_000)
     with open_recording(write_nwb(tmp_path / "x.nwb", made)) as recording:
-        analysis = analyse(recording, THRESHOLDS["default"])
-        kinds = traces.write_traces(recording, analysis, tmp_path)
-    assert (tmp_path / traces.SAMPLES).stat().st_size <= 4 * 25_000
+        stimuli = recognise(recording)
+        kept = traces.keep_samples(recording, stimuli, tmp_path)
+        kinds = traces.keep_index(kept, stimuli, {}, tmp_path)
+    assert (tmp_path / traces.SAMPLES).stat().st_size <= 2 * 25_000
     assert [each.shown for each in kinds] == [6, 2, 1]
-    for each in traces.read_traces(tmp_path, "long square", stretches=5000):
-        raw = made[each.number].voltage
-        values = np.array(each.voltage.values)
+    for each in unpacked(traces.read_traces(tmp_path, "long square", stretches=5000)):
+        raw, signal = made[each["number"]].voltage, each["voltage"]
+        values = signal["values"]
         assert values.max() == pytest.approx(raw.max(), abs=0.01)
-        drawn = each.voltage.t0 + each.voltage.dt * int(values.argmax())
+        drawn = signal["t0"] + signal["dt"] * int(values.argmax())
         at = np.flatnonzero(raw >= raw.max() - 0.011) / 10_000
         assert np.abs(at - drawn).min() < 0.002
 

@@ -18,6 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from crosspatch.service.uploads import State
 from tests.command import crosspatch
 from tests.features.made_files import write_small
 
@@ -25,7 +26,7 @@ PATIENCE = 60_000.0
 
 expect.set_options(timeout=30_000)
 
-ALL_DRAWN = "main:not(:has([data-plot]:not([data-drawn])))"
+ALL_DRAWN = "#live[data-finished=yes]:not(:has([data-plot]:not([data-drawn])))"
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,55 @@ def test_an_abf_that_is_dropped_shows_its_sweeps_and_a_verdict(page, real_data):
     expect(page.locator(".bars tbody tr")).to_have_count(4)
     expect(page.locator(".families")).to_contain_text("not measured")
     expect(page.get_by_role("heading", name="Quality and notes")).to_be_visible()
+
+
+def test_sweeps_are_seen_before_the_answer_and_stay(page, service, tmp_path):
+    page.set_input_files("#files", write_small(tmp_path / "cell.nwb"))
+    page.wait_for_selector(ALL_DRAWN)
+    address = page.url
+    # As if it were measured again, slowly.
+    (name,) = re.findall("/batches/([^/]+)/", address)
+    file = service.jobs.batches.get(name).file(1)
+    kept = file.recorded.rename(tmp_path / "recorded.json")
+    file.state, file.stage = State.WORKING, "reading"
+    drawn, file.drawn = file.drawn, None
+    page.goto(address)
+    expect(page.locator("h1")).to_have_text("cell")
+    expect(page.locator(".said")).to_have_text("reading …")
+    expect(page.locator("[data-plot]")).to_have_count(0)
+    file.drawn, file.stage = drawn, "measuring"
+    page.wait_for_selector("main:has([data-plot=sweeps]):not(:has([data-plot]:not([data-drawn])))")
+    expect(page.locator("[data-plot=sweeps]")).to_have_count(len(drawn.stimuli))
+    expect(page.locator(".said")).to_have_text("measuring …")
+    expect(page.locator("#status")).to_have_text("measuring …")
+    expect(page.locator("[data-plot=rates], .bars")).to_have_count(0)
+    assert_good(page)
+    first = page.locator("[data-plot=sweeps]").first
+    first.evaluate("(place) => { place.mark = 'the same'; scrollTo(0, 400); }")
+    place = first.bounding_box()
+    kept.rename(file.recorded)
+    file.stage = "predicting"
+    page.wait_for_selector("[data-plot=rates][data-drawn]")
+    expect(page.locator(".bars")).to_have_count(0)
+    file.state, file.stage = State.DONE, ""
+    page.wait_for_selector(ALL_DRAWN)
+    expect(page.locator(".bars tbody tr")).to_have_count(4)
+    assert first.evaluate("(place) => place.mark") == "the same"
+    assert first.bounding_box() == pytest.approx(place, abs=1.5)
+
+
+def test_who_waits_for_a_recording_that_fails_is_told_why(page, service, tmp_path):
+    page.set_input_files("#files", write_small(tmp_path / "cell.nwb"))
+    page.wait_for_selector(ALL_DRAWN)
+    address = page.url
+    (name,) = re.findall("/batches/([^/]+)/", address)
+    file = service.jobs.batches.get(name).file(1)
+    file.state, file.stage = State.WORKING, "measuring"
+    page.goto(address)
+    page.wait_for_selector("[data-plot=sweeps][data-drawn]")
+    file.state, file.stage = State.FAILED, ""
+    page.wait_for_url(f"**/batches/{name}")
+    expect(page.locator("li.file")).to_have_attribute("data-state", "failed")
 
 
 def test_zooming_in_fetches_what_thinning_left_out(page, real_data):

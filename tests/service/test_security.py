@@ -475,6 +475,18 @@ def test_a_whole_group_or_an_odd_place_of_another_file_is_not_read_either(
     assert "'uns/deeper' lies in another file" in found["reason"]
 
 
+def test_a_link_whose_name_is_not_text_is_found_too(tmp_path):
+    import h5py
+
+    from crosspatch.errors import RecordingError
+    from crosspatch.service.guards import refuse_other_files
+
+    with h5py.File(tmp_path / "x.nwb", "w") as file:
+        file.create_group("general")[b"odd\xff"] = h5py.ExternalLink("/etc/passwd", "/")
+    with pytest.raises(RecordingError, match="lies in another file"):
+        refuse_other_files(tmp_path / "x.nwb")
+
+
 STIMULUS = """ATF\t1.0
 2\t2
 "AcquisitionMode=Episodic Stimulation"

@@ -70,14 +70,19 @@ class Analysis:
     notes: list[str] = field(default_factory=list)
 
 
-def analyse(recording: Recording, quality: QualityThresholds | None = None) -> Analysis:
+def analyse(
+    recording: Recording,
+    quality: QualityThresholds | None = None,
+    stimuli: dict[int, Stimulus] | None = None,
+) -> Analysis:
     """Read a recording once and measure its long squares, short squares and ramps.
 
     The voltage of other sweeps is not read, unless their test pulses are all there is to measure
-    the resistance on: they are most of a file, and it may lie on the other side of a network. A
-    `RecordingError` if no sweep has a command waveform.
+    the resistance on: they are most of a file, and it may lie on the other side of a network.
+    Stimuli are recognised unless they are given. A `RecordingError` if no sweep has a command
+    waveform.
     """
-    found = recognise(recording)
+    found = recognise(recording) if stimuli is None else stimuli
     usable = _Usable(recording, quality)
     others = usable.read_measured(found)
     notes = usable.notes
@@ -96,6 +101,20 @@ def analyse(recording: Recording, quality: QualityThresholds | None = None) -> A
     }
     cell = assess_cell(recording, stimulated, resistance, quality)
     return Analysis(long, short, ramp, found, usable.qualities, cell, notes)
+
+
+def judged(
+    sweep: Sweep, stimulus: Stimulus, thresholds: QualityThresholds | None = None
+) -> tuple[Samples, SweepQuality]:
+    """The samples of a sweep as far as they are measured, and whether they can be."""
+    points = sweep.points
+    if stimulus.kind == RAMP:  # what follows is not used, and may be long
+        points = min(points, round((stimulus.end + _AFTER_RAMP) * sweep.rate))
+    try:
+        voltage = sweep.voltage_until(points)
+        return voltage, assess_sweep(sweep, voltage, stimulus, thresholds)
+    except RecordingError as error:
+        return np.zeros(0), SweepQuality(reasons=(str(error),))
 
 
 class _Usable:
@@ -132,14 +151,7 @@ class _Usable:
 
     def read(self, sweep: Sweep, stimulus: Stimulus) -> None:
         """Read a sweep and judge it; if it passes, keep its stimulus and its test pulse."""
-        try:
-            points = sweep.points
-            if stimulus.kind == RAMP:  # what follows is not used, and may be long
-                points = min(points, round((stimulus.end + _AFTER_RAMP) * sweep.rate))
-            voltage = sweep.voltage_until(points)
-            quality = assess_sweep(sweep, voltage, stimulus, self.thresholds)
-        except RecordingError as error:
-            quality = SweepQuality(reasons=(str(error),))
+        voltage, quality = judged(sweep, stimulus, self.thresholds)
         self.qualities[sweep.number] = quality
         if quality.reasons:
             self.notes.append(f"sweep {sweep.number} rejected: {'; '.join(quality.reasons)}")

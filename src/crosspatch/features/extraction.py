@@ -37,6 +37,11 @@ class StepDescription:
     amplitudes: tuple[float, ...]
 
 
+def with_step(recording: Recording, step: StepDescription | None) -> Recording:
+    """A recording with the step that is described, if any; as `Recording.with_steps`."""
+    return recording.with_steps(step.start, step.end, step.amplitudes) if step else recording
+
+
 def step_described(
     start: float | None, end: float | None, amplitudes: str | None
 ) -> StepDescription | None:
@@ -120,9 +125,7 @@ def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Record
     """
     from crosspatch.features.analysis import analyse  # settings are known without
 
-    if settings.step is not None:
-        step = settings.step
-        recording = recording.with_steps(step.start, step.end, step.amplitudes)
+    recording = with_step(recording, settings.step)
     return recording, analyse(recording, thresholds_named(settings.quality))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +168,21 @@ class Recording:
                 )
             described.append(replace(sweep, read_current=_step(sweep, start, end, amplitude)))
         return replace(self, sweeps=tuple(described))
+
+    def remembered(self, most: int) -> Recording:
+        """The same recording, whose samples stay in memory once read, if there are no more."""
+        if 2 * sum(sweep.points for sweep in self.sweeps) > most:
+            return self
+        sweeps = (
+            replace(
+                sweep,
+                read_voltage=cache(sweep.read_voltage),
+                read_current=sweep.read_current and cache(sweep.read_current),
+                read_voltage_until=None,
+            )
+            for sweep in self.sweeps
+        )
+        return replace(self, sweeps=tuple(sweeps))
 
     def close(self) -> None:
         """Close the file; sweeps cannot be read afterwards."""

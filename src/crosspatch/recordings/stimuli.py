@@ -22,6 +22,8 @@ SHORT_SQUARE = "short square"
 RAMP = "ramp"
 OTHER = "other"
 NONE = "none"
+#: Kinds that are measured.
+MEASURED = (LONG_SQUARE, SHORT_SQUARE, RAMP)
 
 #: pA; amplifiers end far below.
 _MAX_CURRENT = 1e6

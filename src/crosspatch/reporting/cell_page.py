@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from crosspatch.errors import CohortError, NetworkError, RecordingError
 from crosspatch.explanation.discriminants import discriminant_plane
 from crosspatch.features.analysis import Analysis, analyse
+from crosspatch.features.extraction import with_step
 from crosspatch.features.finding import open_source
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation, write_contributions
@@ -159,9 +160,7 @@ def _opened(explanation: CellExplanation) -> Iterator[tuple[Recording, Analysis]
             # One that cannot be read could not be for the prediction either; the notes say why.
             with suppress(RecordingError, NetworkError):
                 recording = stack.enter_context(open_source(explanation.recording))
-                step = explanation.step
-                if step is not None:
-                    recording = recording.with_steps(step.start, step.end, step.amplitudes)
+                recording = with_step(recording, explanation.step)
                 found = recording, analyse(recording, thresholds_named(explanation.quality))
         yield found
 
@@ -265,7 +264,7 @@ def _recording_rows(recording: Recording, analysis: Analysis) -> list[_Row]:
         return _Panel(1.9, draw, 1.5 if kind == LONG_SQUARE else 1.0)
 
     view = recording_view(recording, analysis)
-    rows = in_rows([sweeps(kind) for kind in shown_kinds(analysis)], _KINDS_IN_ROW)
+    rows = in_rows([sweeps(kind) for kind in shown_kinds(analysis.stimuli)], _KINDS_IN_ROW)
     spikes, measured = view.first_spikes, []
     if spikes:
         measured.append(_Panel(1.6, lambda place: draw_first_spikes(spikes, place.subplots())))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from crosspatch.features.analysis import Analysis
 from crosspatch.features.measuring.spikes import slope
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
-from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE
+from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE, Stimulus
 from crosspatch.reporting.style import ACCENT, SECOND, THIRD, new_figure, plain, styled
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
 
     The recording is open; the analysis is of it. Sweeps that quality control rejected are grey.
     """
-    kinds = stimulus_kinds(analysis)
+    kinds = stimulus_kinds(analysis.stimuli)
     columns = max(len(kinds), 2)
     figure = new_figure(3.6 * columns, 8.0)
     grid = figure.add_gridspec(3, 2 * columns, height_ratios=[3, 1, 2.4])
@@ -49,15 +49,15 @@ def recording_figure(recording: Recording, analysis: Analysis) -> Figure:
     return figure
 
 
-def stimulus_kinds(analysis: Analysis) -> list[str]:
+def stimulus_kinds(stimuli: Mapping[int, Stimulus]) -> list[str]:
     """The kinds of stimulus that there are, those that are measured first."""
-    there = {stimulus.kind for stimulus in analysis.stimuli.values()}
+    there = {stimulus.kind for stimulus in stimuli.values()}
     return [kind for kind in (LONG_SQUARE, SHORT_SQUARE, RAMP, OTHER, NONE) if kind in there]
 
 
-def shown_kinds(analysis: Analysis) -> list[str]:
+def shown_kinds(stimuli: Mapping[int, Stimulus]) -> list[str]:
     """`stimulus_kinds` without none at all, which tells little, unless there is no other."""
-    kinds = stimulus_kinds(analysis)
+    kinds = stimulus_kinds(stimuli)
     return [kind for kind in kinds if kind != NONE] or kinds
 
 
@@ -134,6 +134,8 @@ def thinned(values: NDArray[np.floating], width: int) -> NDArray[np.float64]:
 
 def until_last(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """Samples up to the last one that is a number."""
+    if len(values) and np.isfinite(values[-1]):
+        return values
     used = np.flatnonzero(np.isfinite(values))
     return values[: used[-1] + 1] if len(used) else values[:0]
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
@@ -21,7 +21,7 @@ from crosspatch.service.mapping_screen import Columns
 from crosspatch.service.messages import Fault, MapPoints
 from crosspatch.service.predicted import CHOICES, INNER, SORTS, Row
 from crosspatch.service.predicted import Query as Which
-from crosspatch.service.traces import INDEX, STRETCHES, SweepTrace, read_traces
+from crosspatch.service.traces import INDEX, STRETCHES, read_traces
 from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SpeciesName
 from crosspatch.tables.mapping import Override
@@ -344,21 +344,29 @@ def get_cell(jobs: TheJobs, file: TheFile, row: Number) -> CellDetails:
     return CellDetails(details=details, recording=recording)
 
 
-@router.get(_FILE + "/sweeps", responses=_NOT_THERE)
+_NUMBERS: Any = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+
+
+@router.get(_FILE + "/sweeps", response_class=Response, responses=_NOT_THERE | {200: _NUMBERS})
 def get_sweeps(
     file: TheFile,
     stimulus: Annotated[str, Query(max_length=100, description="long square, ramp …")],
     start: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     end: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     stretches: Annotated[int, Query(ge=10, le=5000)] = STRETCHES,
-) -> list[SweepTrace]:
-    """Sweeps, thinned to the lowest and highest value of so many stretches each."""
+) -> Response:
+    """Sweeps, thinned to the lowest and highest value of so many stretches each; not as JSON.
+
+    4 bytes with the length of the JSON that follows, a list of sweeps; then, in 16 bits, the codes
+    of the voltage and current of each (all little-endian). The JSON gives t0 and dt (s), count,
+    base and step of each signal: a value (mV, pA) is base + step * code; -32768 stands for none.
+    """
     if not (file.path.parent / INDEX).exists():
         raise file.refused("there are no sweeps", 404)
     found = read_traces(file.path.parent, stimulus, start=start, end=end, stretches=stretches)
     if not found:
         raise file.refused(f"there is no sweep with stimulus '{stimulus}'", 404)
-    return found
+    return Response(found, media_type="application/octet-stream")
 
 
 _downloads = partial(router.get, response_class=FileResponse, responses=_problems(404, 409, 503))

@@ -48,26 +48,30 @@ def refuse_other_files(path: Path) -> None:
 
 
 def _items(file: h5py.File) -> Iterator[tuple[str, bool]]:
-    """Everything that can be reached in an HDF5 file, and whether it lies in another one."""
-    import h5py
+    """Everything that can be reached in an HDF5 file, and whether it lies in another one.
 
-    waiting, seen = [file], set()
+    By h5py's low-level functions, which take a fifth of the time of its objects.
+    """
+    from h5py import h5d, h5g, h5i, h5l, h5o
+
+    waiting, seen = [h5g.open(file.id, b"/")], set()
     while waiting:
         group = waiting.pop()
-        names: list[str] = []
+        names: list[bytes] = []
         with contextlib.suppress(Exception):  # damaged; its reader meets the same
             names += group
         for name in names:
             try:
-                elsewhere = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
-                item = None if elsewhere else group[name]
+                here = group.links.get_info(name).type in (h5l.TYPE_HARD, h5l.TYPE_SOFT)
+                item = h5o.open(group, name) if here else None
+                if isinstance(item, h5d.DatasetID):
+                    made = item.get_create_plist()
+                    here = made.get_layout() != h5d.VIRTUAL and not made.get_external_count()
             except Exception:  # damaged, or nowhere; its reader meets the same  # noqa: S112
                 continue
-            if isinstance(item, h5py.Dataset):
-                elsewhere = bool(item.external) or item.is_virtual
-            yield f"{group.name}/{name}", elsewhere
-            if isinstance(item, h5py.Group):
-                place = h5py.h5o.get_info(item.id).addr
+            yield (h5i.get_name(group) + b"/" + name).decode("utf-8", "replace"), not here
+            if isinstance(item, h5g.GroupID):
+                place = h5o.get_info(item).addr
                 if place not in seen:
                     seen.add(place)
                     waiting.append(item)

@@ -201,7 +201,7 @@ class Jobs:
         with file.upload.lock:
             if file.state not in FINAL:
                 raise file.refused(_BUSY, 409)
-            file.step = step
+            file.step, file.drawn = step, None
             self._queue(file, messages.Measure(file.given))
 
     def cancel(self, file: UploadedFile) -> None:
@@ -241,9 +241,12 @@ class Jobs:
 
             def told(said: messages.Told) -> None:
                 with file.upload.lock:
-                    if isinstance(said, messages.Doing) and file.state in WORKED_ON:
-                        file.state, file.stage = State.WORKING, said.stage
-                        file.done = file.done if said.done is None else said.done
+                    match said:
+                        case messages.Doing(stage, done) if file.state in WORKED_ON:
+                            file.state, file.stage = State.WORKING, stage
+                            file.done = file.done if done is None else done
+                        case messages.Drawn():
+                            file.drawn = said
 
             task = file.task = QueuedTask(file.upload.id, request, told)
         task.outcome.add_done_callback(lambda found: self._finished(file, task, found))
@@ -306,8 +309,13 @@ class Jobs:
             raise RefusedUploadError(f"{file.label} has no cell {row}", 404)
         if not file.details(row).exists():
             self._wait(file.upload, messages.ExplainRow(file.given, row), 409, f"{file.label}: ")
-        recorded = file.recorded.read_bytes() if file.recorded.exists() else b"null"
-        return json.loads(file.details(row).read_bytes()), json.loads(recorded)
+        return json.loads(file.details(row).read_bytes()), self.recorded(file)
+
+    def recorded(self, file: UploadedFile) -> Json | None:
+        """What was recorded and measured; None of a table, and until it is measured."""
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads(file.recorded.read_bytes())
+        return None
 
     def export(self, upload: Upload, ending: str) -> Path:
         """Write the cells to a file, which the caller deletes; refused if there is none."""

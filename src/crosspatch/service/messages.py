@@ -82,7 +82,7 @@ class FileRequest:
 
 
 class Measure(FileRequest):
-    """Measure a recording, predict and explain the cell, and keep its sweeps. To `Predicted`."""
+    """Keep a recording's sweeps (`Drawn`), measure it, predict and explain. To `Predicted`."""
 
 
 class FindColumns(FileRequest):
@@ -154,7 +154,25 @@ class Doing:
     done: int | None = None
 
 
-Told = Line | Training | Doing
+@dataclass(frozen=True)
+class StimulusSweeps:
+    """How many sweeps of a kind of stimulus there are, are kept, and were rejected."""
+
+    kind: str
+    sweeps: int
+    shown: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The sweeps of a recording can be drawn; it is not measured yet."""
+
+    stimuli: tuple[StimulusSweeps, ...]
+    simulated: bool
+
+
+Told = Line | Training | Doing | Drawn
 
 
 # Answers

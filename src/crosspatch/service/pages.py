@@ -28,9 +28,10 @@ from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service import api
 from crosspatch.service.api import Number, TheFile, TheFilter, TheJobs, TheUpload
+from crosspatch.service.jobs import Json
 from crosspatch.service.messages import RECORDING, TABLE
 from crosspatch.service.predicted import SORTS
-from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
+from crosspatch.service.uploads import WORKED_ON, RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SPECIES
 from crosspatch.tables.endings import TABLE_SUFFIXES
 
@@ -164,7 +165,7 @@ def page_of_batch(
     """The files of an upload and their cells."""
     # Before anything else: what is not finished in it is followed by the page.
     state, given = api.batch_state(upload), upload.files
-    on = _only(given) if new and state.finished else None
+    on = _only(given) if new else None
     if on is not None:
         return RedirectResponse(on, status_code=303)
     which = replace(
@@ -200,13 +201,13 @@ def _address(upload: Upload, kept: dict[str, str], **changed: str | int) -> str:
 
 
 def _only(given: list[UploadedFile]) -> str | None:
-    """Someone who gave one file wants its cell, or its columns."""
+    """Someone who gave one file wants its cell, which comes bit by bit, or its columns."""
     if len(given) != 1:
         return None
     (file,) = given
     if file.state is State.COLUMNS:
         return f"{file.upload.url}/files/{file.number}/columns"
-    if file.state is State.DONE and file.kind == RECORDING and file.rows == 1:
+    if file.kind == RECORDING and (file.state in WORKED_ON or file.state is State.DONE):
         return f"{file.upload.url}/cells/{file.number}/0"
     return None
 
@@ -227,13 +228,18 @@ def _counted(counts: list[tuple[str, str, str, int]]) -> dict[str, object]:
 
 @page_router.get("/batches/{batch}/cells/{file}/{row}")
 def page_of_cell(request: Request, jobs: TheJobs, file: TheFile, row: Number) -> HTMLResponse:
-    """One cell."""
-    details, recording = jobs.details(file, row)
+    """One cell; of a recording that is worked on, what is known so far."""
+    details: Json | None = None
+    waiting, recording = file.state in WORKED_ON, jobs.recorded(file)
+    if not (waiting and file.kind == RECORDING):
+        details, recording = jobs.details(file, row)
     results = jobs.results(file.upload)
+    place = details["map"] if details else {}
     shown = {
-        "api": f"/api/v1{file.upload.url}/files/{file.number}/sweeps",
-        "map": details["map"] if "x" in details["map"] else None,
-        "cell": details["cell"]["cell_id"],
+        "file": f"/api/v1{file.upload.url}/files/{file.number}",
+        "batch": file.upload.url,
+        "map": place if "x" in place else None,
+        "cell": details["cell"]["cell_id"] if details else Path(file.label).stem,
         "colours": {name: colour_of(name) for name in load_taxonomy().subclasses},
         "spike_colours": SPIKE_COLOURS,
         "first_spikes": recording["first_spikes"] if recording else [],
@@ -246,10 +252,11 @@ def page_of_cell(request: Request, jobs: TheJobs, file: TheFile, row: Number) ->
         upload=file,
         details=details,
         recording=recording,
+        drawn=file.drawn,
         shown=shown,
         before=results.beside(file.number, row, -1),
         after=results.beside(file.number, row, 1),
-        axis=_axis(details["values"]),
+        axis=_axis(details["values"] if details else []),
     )
 
 

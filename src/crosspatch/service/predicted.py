@@ -143,7 +143,7 @@ class Results:
         sign, order = ("<", "DESC") if way < 0 else (">", "ASC")
         with self._open() as db:
             found = db.execute(
-                "SELECT file, row, cell_id FROM cells "  # noqa: S608, two fixed words
+                "SELECT file, row, cell_id, species FROM cells "  # noqa: S608, two fixed words
                 f"WHERE (file, row) {sign} (?, ?) "
                 f"ORDER BY file {order}, row {order} LIMIT 1",
                 (file, row),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
-from crosspatch.service.messages import RECORDING, TABLE, Fault, GivenFile
+from crosspatch.service.messages import RECORDING, TABLE, Drawn, Fault, GivenFile
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.tables.endings import TABLE_SUFFIXES
 
@@ -91,6 +91,7 @@ class UploadedFile(GivenFile):
     stage: str = ""  #: what is being done
     done: int = 0  #: rows predicted so far
     size: int = 0  #: bytes
+    drawn: Drawn | None = None  #: of a recording, what can be drawn of it
     rows: int = 0  #: predicted rows
     fault: Fault | None = None
     messages: tuple[str, ...] = ()

@@ -10,25 +10,45 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from joblib import cpu_count
 
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, as_flag, one_line
+from crosspatch.explanation.map import reference_map
+from crosspatch.explanation.reference_map import ReferenceMap
+from crosspatch.features.analysis import analyse, judged
+from crosspatch.features.extraction import features_of, with_step
+from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
+from crosspatch.features.measuring import first_use
+from crosspatch.features.outcome import CellFeatures, Failure
+from crosspatch.prediction.batches import (
+    ReadSettings,
+    SeenIds,
+    extraction_settings,
+    recordings_batch,
+    unique,
+)
+from crosspatch.prediction.explained import CellExplanation, explain_prediction
+from crosspatch.prediction.output import Output
+from crosspatch.prediction.pipeline import Listener
+from crosspatch.prediction.prediction import Prediction, joined
+from crosspatch.prediction.predictor import Predictor, load_predictor
+from crosspatch.prediction.table_cells import first_rows, read_table
 from crosspatch.processes import Tell, answer_requests
+from crosspatch.recordings.abf import keep_to_the_file
+from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.quality import thresholds_named
+from crosspatch.recordings.stimuli import MEASURED, recognise
+from crosspatch.reporting.cell_view import cell_view, recording_view
 from crosspatch.service import messages
 from crosspatch.service.guards import in_gib, refuse_bomb, refuse_other_files
+from crosspatch.service.mapping_screen import choosable, described, overrides_of
 from crosspatch.service.messages import GivenFile
 from crosspatch.service.predicted import Results
 from crosspatch.service.settings import ServiceSettings
-
-if TYPE_CHECKING:
-    from crosspatch.explanation.reference_map import ReferenceMap
-    from crosspatch.features.outcome import CellFeatures, Failure
-    from crosspatch.prediction.batches import ReadSettings
-    from crosspatch.prediction.explained import CellExplanation
-    from crosspatch.prediction.prediction import Prediction
-    from crosspatch.prediction.predictor import Predictor
+from crosspatch.service.traces import MOST_SAMPLES, keep_index, keep_samples
+from crosspatch.tables.columns import map_columns
 
 REPORTED = 12  #: explained cells of a report
 
@@ -96,14 +116,6 @@ class Worker:
         return used > (self._memory_at_first + self.settings.memory) / 2
 
     def _prepare(self, settings: ServiceSettings, tell: Tell) -> messages.Ready:
-        from joblib import cpu_count
-
-        from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
-        from crosspatch.features.measuring import first_use
-        from crosspatch.prediction.predictor import load_predictor
-        from crosspatch.recordings.abf import keep_to_the_file
-        from crosspatch.service.mapping_screen import choosable
-
         keep_to_the_file()
         self.settings = settings
         self.predictor = load_predictor(
@@ -129,8 +141,6 @@ class Worker:
         )
 
     def _load_map(self, tell: Tell) -> messages.MapPoints | messages.Fault:
-        from crosspatch.explanation.map import reference_map
-
         try:
             self._map = reference_map(
                 data_dir=self.settings.data_dir, say=lambda line: tell(messages.Line(line))
@@ -148,39 +158,42 @@ class Worker:
         )
 
     def _measure(self, file: GivenFile, tell: Tell) -> messages.Predicted:
-        from crosspatch.features.extraction import analysed, features_of
-        from crosspatch.prediction.batches import extraction_settings
-        from crosspatch.recordings.opening import open_recording
-        from crosspatch.reporting.cell_view import recording_view
-        from crosspatch.service.traces import write_traces
-
-        path = file.path
+        path, folder = file.path, file.path.parent
         how = extraction_settings(self._read_settings(file))
+        limits = thresholds_named(how.quality)
         tell(messages.Doing("reading"))
         file.forget()
         try:
             refuse_other_files(path)
             with open_recording(path, measured_only=True) as opened:
                 named = replace(opened, name=file.label, cell_id=Path(file.label).stem)
-                recording, analysis = analysed(named, how)
-                tell(messages.Doing("drawing"))
+                recording = with_step(named, how.step).remembered(MOST_SAMPLES)
+                found = recognise(recording)
+                # What is shown is read first; the rest while someone looks at it.
+                kept = keep_samples(recording, found, folder)
+                early = {
+                    each.number: judged(recording.sweep(each.number), found[each.number], limits)[1]
+                    for each in kept
+                    if each.kind in MEASURED
+                }
+                stimuli = keep_index(kept, found, early, folder)
+                tell(messages.Drawn(stimuli, recording.recorded.simulated))
+                tell(messages.Doing("measuring"))
+                analysis = analyse(recording, limits, found)
                 about = recording_view(recording, analysis).as_json()
-                stimuli = write_traces(recording, analysis, path.parent)
+                # Some that are not measured are judged all the same.
+                stimuli = keep_index(kept, found, analysis.qualities, folder)
                 _write_json(file.recorded, about | {"stimuli": [asdict(each) for each in stimuli]})
-                tell(messages.Doing("drawn"))
                 features = features_of(recording, analysis, how)
         except RecordingError as error:
             tell(messages.Doing("predicting"))
             return self._refuse(file, _fault(error, messages.Measure(file)))
         tell(messages.Doing("predicting"))
         prediction, said = self._keep_cell(file, features)
-        tell(messages.Doing("explaining"))
         self._keep_details(file, prediction, range(len(prediction)))
         return messages.Predicted(len(prediction), said)
 
     def _refuse(self, file: GivenFile, fault: messages.Fault) -> messages.Predicted:
-        from crosspatch.features.outcome import Failure
-
         prediction, said = self._keep_cell(file, Failure(fault.message, hint=fault.hint))
         return messages.Predicted(len(prediction), said, fault)
 
@@ -188,9 +201,6 @@ class Worker:
         self, file: GivenFile, outcome: CellFeatures | Failure
     ) -> tuple[Prediction, tuple[str, ...]]:
         """Predict what a recording gave, and keep it: a row, or one for each species."""
-        from crosspatch.prediction.batches import recordings_batch
-        from crosspatch.prediction.pipeline import Listener
-
         settings, say = self._read_settings(file), _Messages(file)
         words = Listener(say, spell=as_flag).words  # the csv is that of the command line
         batch = recordings_batch([(Path(file.label), outcome)], settings, say, words)
@@ -199,10 +209,6 @@ class Worker:
         return prediction, say.lines
 
     def _find_columns(self, file: GivenFile, tell: Tell) -> messages.Found:
-        from crosspatch.prediction.table_cells import first_rows
-        from crosspatch.service.mapping_screen import described
-        from crosspatch.tables.columns import map_columns
-
         tell(messages.Doing("reading"))
         settings, say = self._read_settings(file), _Messages(file)
         refuse_bomb(file.path)
@@ -216,9 +222,6 @@ class Worker:
         return messages.Found(described(frame, found), say.lines)
 
     def _predict_table(self, file: GivenFile, tell: Tell) -> messages.Predicted:
-        from crosspatch.prediction.batches import SeenIds, unique
-        from crosspatch.prediction.table_cells import read_table
-
         tell(messages.Doing("predicting"))
         settings, say = self._read_settings(file), _Messages(file)
         refuse_bomb(file.path)
@@ -251,14 +254,10 @@ class Worker:
         return messages.Done()
 
     def _keep_details(self, file: GivenFile, prediction: Prediction, rows: Sequence[int]) -> None:
-        from crosspatch.reporting.cell_view import cell_view
-
         for row, each in zip(rows, self._explained(file, prediction), strict=True):
             _write_json(file.details(row), cell_view(each, self._map).as_json())
 
     def _explained(self, file: GivenFile, prediction: Prediction) -> list[CellExplanation]:
-        from crosspatch.prediction.explained import explain_prediction
-
         settings = self._read_settings(file)
         if file.kind == messages.TABLE:
             return explain_prediction(self.predictor, prediction, settings)
@@ -274,8 +273,6 @@ class Worker:
         return messages.Done()
 
     def _export(self, request: messages.Export, tell: Tell) -> messages.Done:
-        from crosspatch.prediction.output import Output
-
         numbers = [each.number for each in request.files]
         parts = self._results(request.out.parent).predictions(numbers, self.predictor)
         if not parts:
@@ -289,7 +286,6 @@ class Worker:
         return messages.Done()
 
     def _report(self, request: messages.Export, parts: dict[int, Prediction], tell: Tell) -> None:
-        from crosspatch.prediction.prediction import joined
         from crosspatch.reporting.batch_report import write_batch_report
 
         explanations: list[CellExplanation] = []
@@ -308,9 +304,6 @@ class Worker:
         )
 
     def _read_settings(self, file: GivenFile) -> ReadSettings:
-        from crosspatch.prediction.batches import ReadSettings
-        from crosspatch.service.mapping_screen import overrides_of
-
         return ReadSettings(
             self.predictor.layout, file.species, overrides_of(file.choices), file.quality, file.step
         )

@@ -1,7 +1,10 @@
-// The plots of a cell. Sweeps come thinned; zooming in fetches that stretch of them in full.
+// The plots of a cell, and the parts of its page as they come. Sweeps come thinned; zooming in
+// fetches that stretch of them in full.
 "use strict";
 (() => {
-  const shown = JSON.parse(document.getElementById("shown").textContent);
+  const live = () => document.getElementById("live");
+  const read = () => JSON.parse(document.getElementById("shown").textContent);
+  let shown = read();
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const CONFIG = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"], doubleClick: "reset" };
   // A finger on a plot moves the page.
@@ -29,9 +32,23 @@
   const sweeps = async (place, stimulus, range) => {
     const query = new URLSearchParams({ stimulus });
     if (range) { query.set("start", Math.max(range[0], 0)); query.set("end", Math.max(range[1], 0)); query.set("stretches", 1200); }
-    const answer = await fetch(`${shown.api}?${query}`);
+    const answer = await fetch(`${shown.file}/sweeps?${query}`);
     if (!answer.ok) throw new Error((await answer.json()).error);
-    return answer.json();
+    return unpacked(await answer.arrayBuffer());
+  };
+  // How long the JSON is, the JSON, and numbers of 16 bits; see the interface's description.
+  const unpacked = (buffer) => {
+    const length = new DataView(buffer).getUint32(0, true);
+    const found = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    let place = 4 + length;
+    for (const each of found) {
+      for (const signal of [each.voltage, each.current]) {
+        const { count, base, step } = signal;
+        signal.values = Float64Array.from(new Int16Array(buffer, place, count), (code) => (code === -32768 ? NaN : base + step * code));
+        place += 2 * count;
+      }
+    }
+    return found;
   };
   const traces = (found) => {
     const steps = found.filter((each) => each.passed).map((each) => Math.round(each.amplitude ?? 0));
@@ -94,9 +111,9 @@
     let low = Infinity, high = -Infinity;
     for (const each of found) {
       const { t0, dt, values } = each.current;
-      const rest = values[0], most = Math.max(...values.map((v) => Math.abs((v ?? rest) - rest)));
+      const rest = values[0], most = values.reduce((so, v) => Math.max(so, Math.abs(v - rest) || 0), 0);
       if (!(most > 0)) continue;
-      const on = values.findIndex((v) => v !== null && Math.abs(v - rest) > most / 2);
+      const on = values.findIndex((v) => Math.abs(v - rest) > most / 2);
       low = Math.min(low, t0 + on * dt);
       high = Math.max(high, t0 + on * dt);
     }
@@ -151,29 +168,67 @@
   };
 
   const DRAW = { spikes, phase, rates, map: drawMap };
-  const again = [];
+  const again = new Map();
   const draw = async (place) => {
+    again.set(place, () => {});
     try {
-      if (place.dataset.plot === "sweeps") again.push(await drawSweeps(place));
-      else { await DRAW[place.dataset.plot](place); again.push(() => DRAW[place.dataset.plot](place)); }
+      if (place.dataset.plot === "sweeps") again.set(place, await drawSweeps(place));
+      else { await DRAW[place.dataset.plot](place); again.set(place, () => DRAW[place.dataset.plot](place)); }
       place.dataset.drawn = "yes";
     } catch (error) {
       place.textContent = `This could not be drawn: ${error.message}`;
       place.dataset.drawn = "no";
     }
   };
-  for (const place of document.querySelectorAll("[data-plot]")) draw(place);
+  const drawAll = () => document.querySelectorAll("[data-plot]").forEach((place) => { if (!again.has(place)) draw(place); });
   document.documentElement.addEventListener("themechange", () => again.forEach((redraw) => redraw()));
 
-  const all = document.getElementById("all-values");
-  if (all) {
-    const rest = document.querySelectorAll("#values .rest"), count = all.textContent;
-    if (!rest.length) all.hidden = true;
-    all.addEventListener("click", () => {
-      const open = all.getAttribute("aria-expanded") !== "true";
-      rest.forEach((each) => { each.hidden = !open; });
-      all.setAttribute("aria-expanded", String(open));
-      all.textContent = open ? "Show the most telling only" : count;
-    });
-  }
+  // What came since: all but the sweeps that are drawn already, as whoever looks at them left them.
+  const swap = async () => {
+    const answer = await fetch(location.href);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const next = page.getElementById("live");
+    if (!next) { location.replace(shown.batch); return; }
+    document.adoptNode(next);
+    // Whoever has scrolled to something goes on seeing it.
+    const seen = scrollY && live().querySelector("figure"), top = seen && seen.getBoundingClientRect().top;
+    for (const old of live().querySelectorAll("figure[data-key]")) {
+      const its = next.querySelector(`figure[data-key="${CSS.escape(old.dataset.key)}"]`);
+      if (its) its.replaceWith(old); else again.delete(old.querySelector("[data-plot]"));
+    }
+    live().replaceWith(next);
+    if (seen && seen.isConnected) scrollBy(0, seen.getBoundingClientRect().top - top);
+    document.title = page.title;
+    shown = read();
+    drawAll();
+  };
+  const follow = async () => {
+    const begun = Date.now();
+    let last = live().dataset.stage;
+    while (live().dataset.finished === "no") {
+      await new Promise((go) => setTimeout(go, Date.now() - begun < 3e4 ? 100 : 700));
+      let file;
+      try { file = await (await fetch(shown.file)).json(); } catch { continue; }
+      const working = ["waiting", "working"].includes(file.state);
+      if (working && file.stage === last) continue;
+      last = file.stage;
+      for (const each of document.querySelectorAll("#status, .waiting .said")) each.textContent = `${file.stage || file.state} …`;
+      // Why it failed, and what can be done, is on the batch's page.
+      if (!working && file.state !== "done") { location.replace(shown.batch); return; }
+      // Until it is read there is nothing to be seen.
+      if (!["", "simulating", "reading"].includes(file.stage) || !working) await swap();
+    }
+  };
+  drawAll();
+  follow();
+
+  document.addEventListener("click", (event) => {
+    const all = event.target;
+    if (all.id !== "all-values") return;
+    const open = all.getAttribute("aria-expanded") !== "true";
+    document.querySelectorAll("#values .rest").forEach((each) => { each.hidden = !open; });
+    all.setAttribute("aria-expanded", String(open));
+    all.dataset.all ??= all.textContent;
+    all.textContent = open ? "Show the most telling only" : all.dataset.all;
+  });
 })();
