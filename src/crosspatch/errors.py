@@ -18,8 +18,7 @@ class CrosspatchError(Exception):
         command line and something else on a page; other braces are doubled.
     """
 
-    #: What kind of error it is, for programs.
-    code: ClassVar[str] = "error"
+    code: ClassVar[str] = "error"  # what kind of error it is, for programs
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)

@@ -19,28 +19,21 @@ class Species:
 
     name: SpeciesName
     latin: str
-    #: What else an NWB file may call it, in small letters.
-    also: tuple[str, ...]
-    #: What names it within the text of a table.
-    words: re.Pattern[str]
+    also: tuple[str, ...]  # what else an NWB file may call it, in small letters
+    words: re.Pattern[str]  # what names it within the text of a table
     #: Whether its cells are predicted by the subclasses that all species share. The others are
     #: mapped to these only where species are compared; see `crosspatch.cohorts.taxonomy`.
     aligned: bool
-    #: The model that measured best in the layout both species have (README).
-    best_model: str
-    #: Models of a first benchmark: one of each kind that tells most.
-    first_models: tuple[str, ...]
-    #: Cells of a simulated cohort: enough to train on, few enough to wait for.
-    simulated_cells: int
+    best_model: str  # the model that measured best in the layout both species have (README)
+    first_models: tuple[str, ...]  # models of a first benchmark: one of each kind that tells most
+    simulated_cells: int  # cells of a simulated cohort: enough to train on, few enough to wait for
     #: Cells of a subclass among any twenty simulated ones in a row: the shares of the Allen sets,
     #: evened out so that a small folder has cells of every subclass.
     simulated_shares: Mapping[str, int]
     #: Ages of simulated donors: at least, less than, and days (D) or years (Y).
     simulated_ages: tuple[int, int, str]
-    #: In figures (Okabe and Ito, safe for colour-blind readers).
-    colour: str
-    #: In figures, and the same in text.
-    marker: str
+    colour: str  # in figures (Okabe and Ito, safe for colour-blind readers)
+    marker: str  # in figures, and the same in text
     sign: str
 
 

@@ -28,8 +28,7 @@ _SPARE = 200 * 1024 * 1024  #: left free on the disk, bytes
 class FetchProgress:
     """How far a fetch is."""
 
-    #: Files.
-    done: int
+    done: int  # Files
     total: int
     bytes_done: int
     bytes_total: int

@@ -75,8 +75,7 @@ class WebSettings:
     timeout: float = 30.0  #: for a connection, and from one byte to the next, s
     #: A connection that brings fewer bytes than this in `timeout` is as good as broken.
     slowest: int = 4096
-    #: First pause and longest pause between attempts, s.
-    first_pause: float = 0.5
+    first_pause: float = 0.5  # first pause and longest pause between attempts, s
     longest_pause: float = 30.0
     patience: float = float("inf")  #: after this time nothing is tried again, s
 

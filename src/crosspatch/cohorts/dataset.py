@@ -40,8 +40,7 @@ class Dataset:
     layouts: tuple[str, ...]  #: those it can give, the one that is given by default first
     files: tuple[SourceFile, ...]  #: the tables that it is built from
     labels: Mapping[str, str]  #: label of the tables to subclass
-    #: Label of the tables to the reason why it is not part of the task.
-    outside: Mapping[str, str]
+    outside: Mapping[str, str]  # label of the tables to the reason why it is not part of the task
     read: Callable[[SourceReader, Layout], SourceCells]
     licence: str  #: of the tables
     #: Keys of ``data/references.bib``; author and year; and the work in a line, with what it gives.

@@ -106,8 +106,7 @@ class Dandiset:
     about: str
     files: int
     gigabytes: float
-    #: The published version that the numbers are of; empty if they are of the draft.
-    version: str
+    version: str  # the published version that the numbers are of; empty if they are of the draft
     licence: str
     cite: tuple[str, ...]  #: keys of `crosspatch.cohorts.citations`
 

@@ -68,8 +68,7 @@ class LearningCurve:
     results: pd.DataFrame
     #: Mean over draws with its 95 % interval, corrected for overlapping training sets.
     summary: pd.DataFrame
-    #: Paired differences, with the second species minus without.
-    gains: pd.DataFrame
+    gains: pd.DataFrame  # paired differences, with the second species minus without
     settings: Settings
 
     @property

@@ -15,14 +15,12 @@ class Protocol:
     """How cells are divided, and how often."""
 
     name: str
-    #: Repetitions with other folds.
-    runs: int
+    runs: int  # repetitions with other folds
     #: Whether all cells of a donor stay on one side, in the inner validation split too.
     by_donor: bool
     #: Share of the training cells that the sequence models hold back for early stopping.
     validation: float
-    #: What a reader of the results must know.
-    about: str
+    about: str  # what a reader of the results must know
 
 
 @dataclass(frozen=True)
@@ -30,17 +28,13 @@ class Task:
     """What is predicted from what."""
 
     name: str
-    #: Species whose cells are predicted.
-    species: str
-    #: Whether subclasses are mapped to the four shared ones.
-    aligned: bool
+    species: str  # species whose cells are predicted
+    aligned: bool  # whether subclasses are mapped to the four shared ones
     #: Whether the published protocol holds out a fifth of the cells once a run (60/20/20) in place
     #: of 5 folds.
     published_hold_out: bool
-    #: Models of a first look: one of each kind that tells most.
-    models: Sequence[str]
-    #: Species that transfer models learn from as well.
-    source: str | None = None
+    models: Sequence[str]  # models of a first look: one of each kind that tells most
+    source: str | None = None  # species that transfer models learn from as well
 
     @property
     def needs(self) -> tuple[str, ...]:

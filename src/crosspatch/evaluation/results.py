@@ -54,20 +54,16 @@ CALIBRATION_TABLES = tuple(field.name for field in fields(CalibrationTables))
 class BenchmarkResult:
     """What came out of a benchmark."""
 
-    #: One row per task, model, run and fold, with every score.
-    results: pd.DataFrame
+    results: pd.DataFrame  # one row per task, model, run and fold, with every score
     #: One row per task and model: mean and standard deviation over runs, a run being the mean of
     #: its folds, beside the published numbers.
     summary: pd.DataFrame
     #: One row per task and pair of models: paired difference in macro-F1 (a minus b) with its 95 %
     #: interval and p-value, corrected for overlapping training sets.
     comparisons: pd.DataFrame
-    #: One row per task, model, run, fold, true and predicted class.
-    confusion: pd.DataFrame
-    #: What the cells are; see `crosspatch.cohorts.table.composition`.
-    cohorts: pd.DataFrame
-    #: What it was run with.
-    settings: Settings
+    confusion: pd.DataFrame  # one row per task, model, run, fold, true and predicted class
+    cohorts: pd.DataFrame  # what the cells are; see `crosspatch.cohorts.table.composition`
+    settings: Settings  # what it was run with
     calibration: CalibrationTables | None = None
 
     @property

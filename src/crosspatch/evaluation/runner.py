@@ -66,19 +66,13 @@ class RunKeywords(TypedDict, total=False):
 class RunSettings:
     """How an evaluation is run; refused if a number is too small or the alignment is unknown."""
 
-    #: ``donor``, ``published`` or ``quick``.
-    protocol: str = "donor"
-    #: Reading of which mouse subclass counts as which shared one.
-    alignment: str = DEFAULT_ALIGNMENT
+    protocol: str = "donor"  # ``donor``, ``published`` or ``quick``
+    alignment: str = DEFAULT_ALIGNMENT  # reading of which mouse subclass counts as which shared one
     seed: int = 0
-    #: Worker processes; numbers do not depend on it.
-    jobs: int = 1
-    #: Where the sequence models train, ``cpu`` or ``cuda``.
-    device: str = "cpu"
-    #: Folder for the results; without it nothing is stored.
-    out: str | Path | None = None
-    #: Told how many parts are done, of how many.
-    progress: Progress | None = None
+    jobs: int = 1  # worker processes; numbers do not depend on it
+    device: str = "cpu"  # where the sequence models train, ``cpu`` or ``cuda``
+    out: str | Path | None = None  # folder for the results; without it nothing is stored
+    progress: Progress | None = None  # told how many parts are done, of how many
 
     def __post_init__(self) -> None:
         for name, value, least in (("jobs", self.jobs, 1), ("seed", self.seed, 0)):

@@ -20,16 +20,12 @@ _ATTEMPTS = 100
 class Fold:
     """One division of the cells."""
 
-    #: Counted from zero.
-    run: int
+    run: int  # counted from zero
     number: int
-    #: Row numbers.
-    train: NDArray[np.intp]
+    train: NDArray[np.intp]  # row numbers
     test: NDArray[np.intp]
-    #: Seed of every model fitted on this fold.
-    seed: int
-    #: Seed of what the folds of the run share.
-    run_seed: int
+    seed: int  # seed of every model fitted on this fold
+    run_seed: int  # seed of what the folds of the run share
 
 
 def make_folds(

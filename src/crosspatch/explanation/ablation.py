@@ -32,12 +32,9 @@ class HeldOut:
     """Cells that a model is tested on and has not seen."""
 
     layout: Layout
-    #: Shape (cells, features).
-    X: NDArray[np.floating]
-    #: Shape (cells,).
-    y: NDArray[np.str_]
-    #: That are scored.
-    classes: Sequence[str]
+    X: NDArray[np.floating]  # shape (cells, features)
+    y: NDArray[np.str_]  # shape (cells,)
+    classes: Sequence[str]  # that are scored
 
 
 def condition_of(how: str, family: str) -> str:

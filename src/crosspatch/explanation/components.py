@@ -36,8 +36,7 @@ class Space:
     """
 
     cells: Cells
-    #: Fitted on `cells`.
-    fit: FamilySparsePCA
+    fit: FamilySparsePCA  # fitted on `cells`
     #: Shape (cells, components). In standard deviations, at most `CLIP`; NaN where a family is
     #: absent.
     scores: NDArray[np.float64]

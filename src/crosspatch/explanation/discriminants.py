@@ -18,14 +18,11 @@ class Plane:
     """
 
     classes: tuple[str, ...]
-    #: Shape (classes, 2).
-    centres: NDArray[np.float64]
-    #: Shape (2,).
-    cell: NDArray[np.float64]
+    centres: NDArray[np.float64]  # shape (classes, 2)
+    cell: NDArray[np.float64]  # shape (2,)
     #: Share of the variance between the means of the classes that each direction shows.
     shares: tuple[float, float]
-    #: Numbers measured on the cell, all of which enter.
-    measured: int
+    measured: int  # numbers measured on the cell, all of which enter
 
 
 def discriminant_plane(reference: Reference, cell: ArrayLike) -> Plane | None:

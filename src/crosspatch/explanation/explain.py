@@ -55,15 +55,13 @@ class Explanation:
     #: ``separation``, ``map``, ``loadings`` and ``examples`` are about the cells and not about a
     #: model.
     tables: Mapping[str, pd.DataFrame]
-    #: What it was run with.
-    settings: Settings
+    settings: Settings  # what it was run with
 
 
 class _Outcome(TypedDict, total=False):
     """What a part gave, as it is stored."""
 
-    #: Of the results, or of a table about cells.
-    rows: list[Any]
+    rows: list[Any]  # of the results, or of a table about cells
     columns: list[str]
     attention: list[dict[str, object]]
     seconds: float

@@ -119,10 +119,8 @@ class ReferenceMap:
     #: Shape (rows of the table,). The cells that UMAP was fitted on, all of one species; the others
     #: were laid over.
     fitted: NDArray[np.bool_]
-    #: Fitted on that species.
-    components: FamilySparsePCA
-    #: Species to the moments of its reference cells.
-    moments: Mapping[str, Moments]
+    components: FamilySparsePCA  # fitted on that species
+    moments: Mapping[str, Moments]  # species to the moments of its reference cells
 
     @property
     def layout(self) -> Layout:

@@ -61,13 +61,10 @@ class Analysis:
     long_square: LongSquares | None
     short_square: Responses | None
     ramp: Ramps | None
-    #: Sweep number to stimulus.
-    stimuli: dict[int, Stimulus]
-    #: Sweep number to quality, of the sweeps that were read.
-    qualities: dict[int, SweepQuality]
+    stimuli: dict[int, Stimulus]  # sweep number to stimulus
+    qualities: dict[int, SweepQuality]  # sweep number to quality, of the sweeps that were read
     cell: CellQuality
-    #: What could not be done, and why.
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what could not be done, and why
 
 
 def analyse(

@@ -80,12 +80,9 @@ def _amplitudes(text: str) -> list[float]:
 class ExtractionSettings:
     """What is computed from a recording; a change means that files are done again."""
 
-    #: One of `crosspatch.features.layouts.LAYOUT_NAMES`.
-    layout: str = "gouwens"
-    #: One of `crosspatch.recordings.quality.THRESHOLDS`.
-    quality: str = "default"
-    #: Where the files have no command waveform.
-    step: StepDescription | None = None
+    layout: str = "gouwens"  # one of `crosspatch.features.layouts.LAYOUT_NAMES`
+    quality: str = "default"  # one of `crosspatch.recordings.quality.THRESHOLDS`
+    step: StepDescription | None = None  # where the files have no command waveform
 
     def __post_init__(self) -> None:
         load_layout(self.layout)

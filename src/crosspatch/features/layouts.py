@@ -24,33 +24,21 @@ class VectorSettings:
     """
 
     name: str
-    #: Steps whose subthreshold responses are joined, pA.
-    subthreshold: tuple[int, ...]
-    #: Amplitude nearest to which the normalised response is taken, pA.
-    normalised_at: float
-    #: Steps above rheobase whose spikes are binned, pA.
-    above_rheobase: tuple[int, ...]
-    #: How far a step may be from one of these, pA.
-    tolerance: float
-    #: Shift tried where fewer than two steps match, pA; None for no shift.
-    shift: float | None
-    #: Bin of the spike rate, ms.
-    rate_bin: int
+    subthreshold: tuple[int, ...]  # steps whose subthreshold responses are joined, pA
+    normalised_at: float  # amplitude nearest to which the normalised response is taken, pA
+    above_rheobase: tuple[int, ...]  # steps above rheobase whose spikes are binned, pA
+    tolerance: float  # how far a step may be from one of these, pA
+    shift: float | None  # shift tried where fewer than two steps match, pA; None for no shift
+    rate_bin: int  # bin of the spike rate, ms
     #: Whether first action potentials of the three stimuli are averaged, or joined.
     average_first_ap: bool
-    #: Bin of the other spike features, ms.
-    spike_bin: int = 20
-    #: Bin of the subthreshold responses, s.
-    subthreshold_bin: float = 0.01
-    #: Shown before and after a step, s.
-    around_step: float = 0.2
-    #: Steps of the reference, s.
-    step: float = 1.0
-    #: First action potential: s from threshold, and Hz.
-    ap_window: float = 0.003
+    spike_bin: int = 20  # bin of the other spike features, ms
+    subthreshold_bin: float = 0.01  # bin of the subthreshold responses, s
+    around_step: float = 0.2  # shown before and after a step, s
+    step: float = 1.0  # steps of the reference, s
+    ap_window: float = 0.003  # first action potential: s from threshold, and Hz
     ap_rate: float = 50_000.0
-    #: Points of the mean interspike trajectory.
-    isi_points: int = 100
+    isi_points: int = 100  # points of the mean interspike trajectory
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -123,12 +111,9 @@ _VECTOR_UNITS = {
 class Feature:
     """One number measured on a cell."""
 
-    #: Name in IPFX's vocabulary, for example ``threshold_v_rheo``.
-    name: str
-    #: The family it belongs to.
-    family: str
-    #: Unit as text, for example ``mV``; ``ratio`` where it has none.
-    unit: str
+    name: str  # name in IPFX's vocabulary, for example ``threshold_v_rheo``
+    family: str  # the family it belongs to
+    unit: str  # unit as text, for example ``mV``; ``ratio`` where it has none
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ class CellHead(TypedDict, total=False):
     format: str
     sweeps: int
     sweeps_rejected: int
-    #: Names, separated by commas.
-    families_missing: str
+    families_missing: str  # Names, separated by commas
     qc_passed: bool
     qc_reasons: str
     seal: float
@@ -32,8 +31,7 @@ class CellHead(TypedDict, total=False):
     notes: Sequence[str]
     sha256: str
     recording_source: str
-    #: Of a file of the archive: its size, and what it took to measure it.
-    file_bytes: int
+    file_bytes: int  # of a file of the archive: its size, and what it took to measure it
     bytes_read: int
     requests: int
 
@@ -55,8 +53,7 @@ class Failure:
     message: str
     #: Whether it may succeed when tried again: it took too long, or its process died.
     again: bool = False
-    #: What to do, as `crosspatch.errors.CrosspatchError` has it.
-    hint: str = ""
+    hint: str = ""  # what to do, as `crosspatch.errors.CrosspatchError` has it
 
     @classmethod
     def of(cls, error: CrosspatchError, *, again: bool = False) -> Failure:

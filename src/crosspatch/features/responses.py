@@ -49,10 +49,8 @@ class Responses:
     #: `STEP_WINDOW` after its start.
     start: float
     end: float
-    #: How long the stimulus really lasts, s.
-    duration: float
-    #: The sweeps' numbers in the file; none where no ramp made it spike.
-    numbers: tuple[int, ...]
+    duration: float  # how long the stimulus really lasts, s
+    numbers: tuple[int, ...]  # the sweeps' numbers in the file; none where no ramp made it spike
     #: Places of the sweeps whose first spikes make the mean first action potential.
     first_spikes: tuple[int, ...]
 
@@ -64,10 +62,8 @@ class Membrane:
     #: Share of the deflection that is gone at the end, and the deflection that it is of, mV.
     sag: float = _NAN
     vm_for_sag: float = _NAN
-    #: MOhm.
-    input_resistance: float = _NAN
-    #: s.
-    tau: float = _NAN
+    input_resistance: float = _NAN  # MOhm
+    tau: float = _NAN  # s
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,7 @@ class LongSquares(Responses):
     """Responses to long squares, with what only these show."""
 
     steps: tuple[StepResponse, ...]
-    #: Mean over sweeps, mV.
-    v_baseline: float
+    v_baseline: float  # mean over sweeps, mV
     membrane: Membrane
     excitability: Excitability
 

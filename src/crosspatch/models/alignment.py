@@ -33,12 +33,9 @@ class Difference:
 
     feature: str
     unit: str
-    #: Batch minus reference for cells of the same class, in `unit`, drawn towards 0.
-    shift: float
-    #: The shift in standard deviations of the reference's cells about their class.
-    in_sd: float
-    #: Two-sided, times the number of features measured (Bonferroni), at most 1.
-    p: float
+    shift: float  # batch minus reference for cells of the same class, in `unit`, drawn towards 0
+    in_sd: float  # the shift in standard deviations of the reference's cells about their class
+    p: float  # Two-sided, times the number of features measured (Bonferroni), at most 1
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,11 @@ class Alignment:
     #: Shape (features,). What was subtracted from every cell, in the units of the layout; 0 if
     #: nothing was.
     shift: NDArray[np.float64]
-    #: As `differs` gives them.
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference, ...]  # as `differs` gives them
     #: Class to its estimated share of the batch; empty if the batch is too small.
     proportions: dict[str, float]
-    #: Cells with at least one value.
-    cells: int
-    #: Why the batch was left as it is; empty if it was aligned.
-    why_not: str
+    cells: int  # cells with at least one value
+    why_not: str  # why the batch was left as it is; empty if it was aligned
 
     @property
     def aligned(self) -> bool:

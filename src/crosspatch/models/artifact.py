@@ -64,11 +64,9 @@ class ModelAbout(TypedDict):
     """What ``model.json`` says of a model; `load` checks what it needs of it."""
 
     format: int
-    #: Version that trained it, and when.
-    crosspatch: str
+    crosspatch: str  # version that trained it, and when
     created: str
-    #: Name in the registry, and what it is in words.
-    model: str
+    model: str  # name in the registry, and what it is in words
     model_about: str
     species: str
     simulated: bool
@@ -76,19 +74,14 @@ class ModelAbout(TypedDict):
     #: How mouse subclasses were mapped to the shared ones; None if they were not.
     alignment: str | None
     layout: LayoutAbout
-    #: Center and scale of every feature.
-    scaling: dict[str, list[float]]
+    scaling: dict[str, list[float]]  # center and scale of every feature
     settings: dict[str, object]
     calibration: dict[str, list]
     cohorts: Cohorts
-    #: Name to number, but for ``sets``, which is a table.
-    scores: dict[str, Any]
-    #: Versions of the libraries that fit the models.
-    libraries: dict[str, str]
-    #: Predictions for made-up cells.
-    probe: list[list[float]]
-    #: Name to sha256.
-    files: dict[str, str]
+    scores: dict[str, Any]  # name to number, but for ``sets``, which is a table
+    libraries: dict[str, str]  # versions of the libraries that fit the models
+    probe: list[list[float]]  # predictions for made-up cells
+    files: dict[str, str]  # name to sha256
     digest: str
 
 
@@ -110,12 +103,10 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 class Artifact:
     """A trained model."""
 
-    #: Judges cells.
-    classifier: StoredClassifier
+    classifier: StoredClassifier  # judges cells
     #: What ``model.json`` says: species, classes, layout, training cohort, scores, versions.
     about: ModelAbout
-    #: sha256 of all of it; two models with the same digest give the same predictions.
-    digest: str
+    digest: str  # sha256 of all of it; two models with the same digest give the same predictions
 
     @property
     def layout(self) -> Layout:

@@ -65,12 +65,9 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
     layout: Layout
     _: KW_ONLY
     n_folds: int = 5
-    #: Of the prediction sets.
-    coverage: float = COVERAGE
-    #: Seed of the inner folds and of what is taken away.
-    random_state: int | None = None
-    #: Fits at a time.
-    jobs: int = 1
+    coverage: float = COVERAGE  # of the prediction sets
+    random_state: int | None = None  # seed of the inner folds and of what is taken away
+    jobs: int = 1  # fits at a time
 
     def fit(
         self,

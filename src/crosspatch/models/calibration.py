@@ -29,19 +29,15 @@ class Held(NamedTuple):
     Arrays have shape (predictions,), but for `log_p`.
     """
 
-    #: Row of the cell.
-    rows: NDArray[np.intp]
+    rows: NDArray[np.intp]  # row of the cell
     fold: NDArray[np.intp]
-    #: Whether the cell had all that was measured.
-    whole: NDArray[np.bool_]
+    whole: NDArray[np.bool_]  # whether the cell had all that was measured
     completeness: NDArray[np.float64]
-    #: True class.
-    codes: NDArray[np.intp]
+    codes: NDArray[np.intp]  # True class
     donors: NDArray[np.intp]
     #: Shape (predictions, classes). Logarithm of the probabilities, not calibrated.
     log_p: NDArray[np.float64]
-    #: From the reference.
-    distance: NDArray[np.float64]
+    distance: NDArray[np.float64]  # from the reference
 
     @classmethod
     def joined(cls, parts: Sequence[Held]) -> Held:
@@ -63,8 +59,7 @@ class Calibration:
 
     #: Shape (groups,). Groups are those of `COMPLETENESS`.
     temperature: NDArray[np.float64]
-    #: Shape (groups, classes).
-    bias: NDArray[np.float64]
+    bias: NDArray[np.float64]  # shape (groups, classes)
     #: Shape (groups, classes). A class whose calibrated probability is at least this is in the set.
     #: So chosen that the coverage holds over all cells: rare classes can be covered less.
     limit: NDArray[np.float64]

@@ -35,15 +35,11 @@ class SoftVote(ProbabilisticClassifier):
     Caruana et al.: Ensemble selection from libraries of models. ICML 2004.
     """
 
-    #: Name and classifier.
-    members: Sequence[tuple[str, BaseEstimator]]
+    members: Sequence[tuple[str, BaseEstimator]]  # name and classifier
     _: KW_ONLY
-    #: Inner folds, stratified and grouped by donor where donors are given.
-    n_folds: int = 3
-    #: How often a member is added at most.
-    rounds: int = 20
-    #: Seed of the inner folds.
-    random_state: int | None = None
+    n_folds: int = 3  # inner folds, stratified and grouped by donor where donors are given
+    rounds: int = 20  # how often a member is added at most
+    random_state: int | None = None  # seed of the inner folds
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> SoftVote:
         """Choose the weights on inner folds, then fit the chosen members on all cells."""

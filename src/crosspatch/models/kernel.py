@@ -47,8 +47,7 @@ class CalibratedSVC(ProbabilisticClassifier):
 
     layout: Layout
     C: float = 3.0
-    #: Seed of the inner folds.
-    random_state: int | None = None
+    random_state: int | None = None  # seed of the inner folds
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> CalibratedSVC:
         """Fit machine and scaling."""

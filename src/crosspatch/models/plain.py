@@ -38,8 +38,7 @@ class Logistic:
     inputs: SequenceInputs
     #: Shape (scores, features + families). One score for two classes, else one per class.
     weights: NDArray[np.float64]
-    #: Shape (scores,).
-    bias: NDArray[np.float64]
+    bias: NDArray[np.float64]  # shape (scores,)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""

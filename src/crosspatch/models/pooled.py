@@ -35,8 +35,7 @@ class PooledClassifier(ProbabilisticClassifier):
     _: KW_ONLY
     #: Weights to choose from; ``weight_`` is the one chosen.
     weights: tuple[float, ...] = TARGET_WEIGHTS
-    #: Seed of the inner folds.
-    random_state: int | None = None
+    random_state: int | None = None  # seed of the inner folds
 
     def fit(
         self,

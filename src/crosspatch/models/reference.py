@@ -61,10 +61,8 @@ class Reference:
     """
 
     layout: Layout
-    #: Principal components of a family of traces.
-    components: int = 5
-    #: Robust standard deviations beyond which a value counts as this far.
-    clip: float = 8.0
+    components: int = 5  # principal components of a family of traces
+    clip: float = 8.0  # robust standard deviations beyond which a value counts as this far
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Reference:
         """Learn the distributions; ``X`` is NaN where missing."""

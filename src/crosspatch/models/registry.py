@@ -25,13 +25,10 @@ class ModelEntry:
     """A model that can be asked for by name."""
 
     name: str
-    #: What it is, in a line.
-    about: str
+    about: str  # what it is, in a line
     build: Builder
-    #: Whether `fit` takes the cells of a second species.
-    needs_source: bool = False
-    #: Whether it trains on the device that is chosen.
-    uses_device: bool = False
+    needs_source: bool = False  # whether `fit` takes the cells of a second species
+    uses_device: bool = False  # whether it trains on the device that is chosen
     #: Whether what it learns of the second species alone can be shared (`pretrain`).
     pretrains: bool = False
     #: Builders with other settings, from which inner folds choose when a model is trained to be

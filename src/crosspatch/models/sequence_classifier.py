@@ -72,8 +72,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
     Subclasses set ``classes_``, ``inputs_`` and ``network_`` in ``fit``.
     """
 
-    #: What the columns of ``X`` are.
-    layout: Layout
+    layout: Layout  # what the columns of ``X`` are
     _: KW_ONLY
     network: SequenceSettings | None = None
     training: TrainingSettings | None = None
@@ -81,8 +80,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
     validation_fraction: float = VALIDATION_FRACTION
     random_state: int | None = None
     device: str = "cpu"
-    #: Told the number of an epoch and what came of it.
-    progress: EpochProgress | None = None
+    progress: EpochProgress | None = None  # told the number of an epoch and what came of it
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""

@@ -59,8 +59,7 @@ class SparsePCA(TransformerMixin, BaseEstimator):
     #: soft-thresholded, no regression is solved.
     ridge: float = 1e-6
     max_iter: int = 200
-    #: Largest change of a normalised loading at which the iteration stops.
-    tol: float = 1e-3
+    tol: float = 1e-3  # largest change of a normalised loading at which the iteration stops
 
     def fit(self, X: ArrayLike, y: object = None) -> SparsePCA:
         """Find the components of cells without missing values, no more than dimensions."""
@@ -149,15 +148,12 @@ def _first_with(gram: NDArray, target: NDArray, n_nonzero: int) -> NDArray[np.fl
 class FamilyComponents:
     """How the components of one family are found."""
 
-    #: Non-zero loadings of each component; empty for ordinary PCA.
-    n_nonzero: tuple[int, ...] = ()
-    #: Number of components of an ordinary PCA; otherwise ignored.
-    n_components: int = 0
+    n_nonzero: tuple[int, ...] = ()  # Non-zero loadings of each component; empty for ordinary PCA
+    n_components: int = 0  # number of components of an ordinary PCA; otherwise ignored
     #: Positions of the family that are used, as half-open ranges; all where it is empty or the
     #: family is too short to have them.
     uses: tuple[tuple[int, int], ...] = ()
-    #: Family that this one is derived from; empty if it is in the layout itself.
-    of: str = ""
+    of: str = ""  # family that this one is derived from; empty if it is in the layout itself
     #: Positions of a step: each step of a derived family is divided by its maximum.
     per_step: int = 0
 
@@ -181,8 +177,7 @@ class SparsePCASettings:
     #: units: features scaled, as many components as ordinary PCA has above `min_variance`,
     #: `scalar_nonzero` of all loadings non-zero.
     families: Mapping[str, FamilyComponents] = field(default_factory=dict)
-    #: Whether families that are not listed are left out instead.
-    listed_only: bool = False
+    listed_only: bool = False  # whether families that are not listed are left out instead
     # Chosen on mouse: 0.5 is better than 1 (docs/choices.md).
     scalar_nonzero: float = 0.5
     # Scalars converge slowly and gain nothing after this (docs/choices.md).
@@ -250,11 +245,9 @@ class FamilyFit:
     """The sparse PCA of one family, fitted."""
 
     median: NDArray
-    #: Features with any variation.
-    use: NDArray[np.bool_]
+    use: NDArray[np.bool_]  # features with any variation
     pca: SparsePCA
-    #: Components that explain enough.
-    kept: NDArray[np.bool_]
+    kept: NDArray[np.bool_]  # components that explain enough
     mean: NDArray
     deviation: NDArray
 

@@ -67,8 +67,7 @@ class StoredClassifier(Judging):
 
     species: str
     layout: Layout
-    #: Shape (classes,).
-    classes_: NDArray[np.str_]
+    classes_: NDArray[np.str_]  # shape (classes,)
     model_: Probabilistic
     calibration_: Calibration
     reference_: Reference

@@ -42,8 +42,7 @@ class Trees:
         If the arrays are not trees.
     """
 
-    #: Features of a cell.
-    n_features: int
+    n_features: int  # features of a cell
     #: Scores of a cell: one per class, and one for two classes. Trees take turns.
     n_scores: int
     #: Shape (nodes,). Column that is compared.

@@ -22,8 +22,7 @@ OUTSIDE_P = 0.05
 class Judgement(NamedTuple):
     """What a calibrated model says of cells; NaN and False where a cell has too little."""
 
-    #: Shape (cells, classes).
-    probabilities: NDArray[np.float64]
+    probabilities: NDArray[np.float64]  # shape (cells, classes)
     #: Shape (cells, classes). Prediction sets whose coverage holds over all cells.
     sets: NDArray[np.bool_]
     #: Shape (cells, classes). Prediction sets whose coverage holds for the cells of every class.

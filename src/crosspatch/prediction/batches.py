@@ -35,18 +35,15 @@ if TYPE_CHECKING:
 class Batch:
     """Cells to be predicted."""
 
-    #: The file they are from, or ``recordings``.
-    source: str
-    #: Each stands once; see `unique`.
-    cell_ids: list[str]
+    source: str  # the file they are from, or ``recordings``
+    cell_ids: list[str]  # each stands once; see `unique`
     #: ``mouse``, ``human``, what else a table says, or None where nothing says it.
     species: list[str | None]
     #: Shape (cells, features). In the layout's units, NaN where missing.
     X: NDArray[np.float32]
     #: What quality control found wrong with a cell; empty if nothing.
     quality: list[str] = field(default_factory=list)
-    #: What else is to be said of a cell.
-    notes: list[tuple[str, ...]] = field(default_factory=list)
+    notes: list[tuple[str, ...]] = field(default_factory=list)  # what else is to be said of a cell
     #: Whether the cell's file says that it was simulated.
     simulated: list[bool] = field(default_factory=list)
     #: Why a recording gave no feature; None where it did, and for rows of a table.
@@ -108,20 +105,13 @@ def _encodable(value: Any) -> Any:
 class ReadSettings:
     """How inputs are read."""
 
-    #: What the model measures a cell by.
-    layout: Layout
-    #: Of cells whose file does not say.
-    species: str | None = None
-    #: From `crosspatch.tables.mapping.read_mapping`.
-    columns: Overrides | None = None
-    #: Thresholds for recordings.
-    quality: str = "default"
-    #: For recordings without a command waveform.
-    step: StepDescription | None = None
-    #: Recordings at a time; None is one per core.
-    jobs: int | None = 1
-    #: Seconds after which a recording is given up.
-    limit: float = 300.0
+    layout: Layout  # what the model measures a cell by
+    species: str | None = None  # of cells whose file does not say
+    columns: Overrides | None = None  # from `crosspatch.tables.mapping.read_mapping`
+    quality: str = "default"  # thresholds for recordings
+    step: StepDescription | None = None  # for recordings without a command waveform
+    jobs: int | None = 1  # recordings at a time; None is one per core
+    limit: float = 300.0  # seconds after which a recording is given up
 
 
 class SeenIds:

@@ -48,18 +48,12 @@ class CellExplanation:
     #: From `crosspatch.explanation.contributions.contributions`, without the column ``cell``; empty
     #: where the cell is given no class.
     contributions: pd.DataFrame
-    #: What judged it; None where there is no model of its species.
-    model: Artifact | None
-    #: Tool, models, taxonomy, parameters of the prediction.
-    header: Mapping[str, Any]
-    #: The file it was recorded in; None for a row of a table.
-    recording: Source | None = None
-    #: Thresholds the recording was read with.
-    quality: str = "default"
-    #: For recordings without a command waveform.
-    step: StepDescription | None = None
-    #: What the recording is called, where that is not the name of its file.
-    name: str | None = None
+    model: Artifact | None  # what judged it; None where there is no model of its species
+    header: Mapping[str, Any]  # Tool, models, taxonomy, parameters of the prediction
+    recording: Source | None = None  # the file it was recorded in; None for a row of a table
+    quality: str = "default"  # thresholds the recording was read with
+    step: StepDescription | None = None  # for recordings without a command waveform
+    name: str | None = None  # what the recording is called, where that is not the name of its file
 
 
 def explain(

@@ -45,21 +45,15 @@ class Request:
     models: tuple[str | Path, ...] = ()
     #: Of cells whose file does not say; without it such cells are judged by every model.
     species: str | None = None
-    #: Which column of a table is what.
-    columns: Overrides | None = None
-    #: See `crosspatch.prediction.predictor.Predictor`.
-    sets: str = "all-cells"
+    columns: Overrides | None = None  # which column of a table is what
+    sets: str = "all-cells"  # see `crosspatch.prediction.predictor.Predictor`
     adapt: bool = False
-    #: Thresholds for recordings.
-    quality: str = "default"
-    #: For recordings without a command waveform.
-    step: StepDescription | None = None
-    #: For training the default models.
-    data_dir: str | Path | None = None
+    quality: str = "default"  # thresholds for recordings
+    step: StepDescription | None = None  # for recordings without a command waveform
+    data_dir: str | Path | None = None  # for training the default models
     #: Recordings at a time, and processes that train the default models; None is one per core.
     jobs: int | None = 1
-    #: Seconds after which a recording is given up.
-    limit: float = 300.0
+    limit: float = 300.0  # seconds after which a recording is given up
 
     @property
     def names(self) -> list[str]:
@@ -99,12 +93,9 @@ def _is_one(inputs: Given | Sequence[Given]) -> TypeGuard[Given]:
 class Listener:
     """Who is told what happens, and asked."""
 
-    #: Told what was taken for what, and what went wrong.
-    say: Say
-    #: Asked about ambiguous columns; without it they are left out.
-    ask: Ask | None = None
-    #: Told of the training of default models.
-    training: Stage | None = None
+    say: Say  # told what was taken for what, and what went wrong
+    ask: Ask | None = None  # asked about ambiguous columns; without it they are left out
+    training: Stage | None = None  # told of the training of default models
     #: Spells a parameter in what is said of errors; see `crosspatch.errors.CrosspatchError`.
     spell: Callable[[str], str] = "'{}'".format
 

@@ -67,41 +67,27 @@ class PredictedCell(NamedTuple):
     """What a model says of one cell: a row of `Prediction.cells`."""
 
     cell_id: str
-    #: Its id as the file has it, where several cells may have it.
-    given_id: str
-    #: Of the reference it was judged by.
-    species: str
-    #: Whether its file, or the user, said its species.
-    species_known: bool
-    #: Empty where no subclass is given.
-    subclass: str
-    #: Of the subclass; NaN where none is given.
-    probability: float
-    #: Of every class.
-    probabilities: Mapping[str, float]
+    given_id: str  # its id as the file has it, where several cells may have it
+    species: str  # of the reference it was judged by
+    species_known: bool  # whether its file, or the user, said its species
+    subclass: str  # empty where no subclass is given
+    probability: float  # of the subclass; NaN where none is given
+    probabilities: Mapping[str, float]  # of every class
     prediction_set: tuple[str, ...]
     verdict: Verdict
     p_reference: float
-    #: Share of the layout that was measured.
-    completeness: float
-    #: Families that were measured.
-    families: tuple[str, ...]
-    #: What quality control found wrong; empty if nothing.
-    quality: str
-    #: What else is to be said.
-    notes: tuple[str, ...]
-    #: Whether its file says that it was simulated.
-    simulated: bool
-    #: Why its recording gave no feature; None where it did.
-    unread: str | None
+    completeness: float  # share of the layout that was measured
+    families: tuple[str, ...]  # families that were measured
+    quality: str  # what quality control found wrong; empty if nothing
+    notes: tuple[str, ...]  # what else is to be said
+    simulated: bool  # whether its file says that it was simulated
+    unread: str | None  # why its recording gave no feature; None where it did
     #: In what it is unlike the reference; None where it is not called outside.
     unusual: tuple[str, ...] | None
-    #: Whether its batch was aligned to the reference before.
-    aligned: bool
+    aligned: bool  # whether its batch was aligned to the reference before
     #: Species that there are models of, where there is none of the cell's; else empty.
     references: tuple[str, ...]
-    #: The file it is from, or ``recordings``.
-    source: str
+    source: str  # the file it is from, or ``recordings``
 
     @property
     def unlike(self) -> str:

@@ -162,8 +162,7 @@ class _Learnt:
 
     cohort: anndata.AnnData
     cells: Cells
-    #: Numbers of the cells that are used.
-    rows: NDArray[np.intp]
+    rows: NDArray[np.intp]  # numbers of the cells that are used
 
     @staticmethod
     def of(cohort: anndata.AnnData, alignment: str | None) -> _Learnt:

@@ -262,8 +262,7 @@ class _Command:
     header: ABF
     channel: int
     points: int
-    #: To pA.
-    factor: float
+    factor: float  # to pA
 
     def reader(self, number: int) -> _Reader:
         def read() -> Samples:

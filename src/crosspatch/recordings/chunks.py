@@ -24,13 +24,10 @@ _MOST_KEPT = 256
 class StoredChunk:
     """Where a chunk of samples lies in the file."""
 
-    #: Number of its first sample.
-    first: int
-    #: In the file, bytes.
-    offset: int
+    first: int  # number of its first sample
+    offset: int  # in the file, bytes
     size: int
-    #: Filters that were not applied to it, as bits.
-    skipped: int
+    skipped: int  # filters that were not applied to it, as bits
 
 
 def stored_chunks(data: h5py.Dataset, points: int) -> list[StoredChunk]:
@@ -50,8 +47,7 @@ def stored_chunks(data: h5py.Dataset, points: int) -> list[StoredChunk]:
 class Unpacker:
     """Unpacks chunks; those that say the same in few bytes once."""
 
-    #: Gives bytes of the file at an offset.
-    read: Callable[[int, int], bytes]
+    read: Callable[[int, int], bytes]  # gives bytes of the file at an offset
     _kept: dict[tuple[bytes, np.dtype, bool], Samples] = field(default_factory=dict)
 
     def samples(

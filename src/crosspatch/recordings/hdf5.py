@@ -25,10 +25,8 @@ _SMALLEST_HEAP = 4096
 class Bytes(Protocol):
     """Where the bytes of a file come from: a disk, or a server."""
 
-    #: Of the whole, bytes.
-    size: int
-    #: Why bytes could not be had: HDF5 does not hand exceptions on.
-    failure: CrosspatchError | None
+    size: int  # of the whole, bytes
+    failure: CrosspatchError | None  # why bytes could not be had: HDF5 does not hand exceptions on
 
     @property
     def protected(self) -> bool:

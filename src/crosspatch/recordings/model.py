@@ -33,16 +33,11 @@ def _nothing_noted() -> tuple[float, float]:
 class Sweep:
     """One sweep; its samples are read when they are asked for, each time."""
 
-    #: The sweep's number in its file.
-    number: int
-    #: Sampling rate, Hz.
-    rate: float
-    #: Number of samples.
-    points: int
-    #: ``current clamp`` or ``voltage clamp``.
-    clamp: str
-    #: What the file calls the stimulus; empty if it says nothing.
-    description: str
+    number: int  # the sweep's number in its file
+    rate: float  # sampling rate, Hz
+    points: int  # number of samples
+    clamp: str  # ``current clamp`` or ``voltage clamp``
+    description: str  # what the file calls the stimulus; empty if it says nothing
     #: Read the samples: mV and pA. ``read_current`` is None where a file has no command.
     read_voltage: Callable[[], Samples] = field(repr=False)
     read_current: Callable[[], Samples] | None = field(repr=False)
@@ -98,31 +93,23 @@ class Sweep:
 class Recorded:
     """What a file says about the cell; None where it says nothing."""
 
-    #: ``mouse`` or ``human``.
-    species: str | None = None
+    species: str | None = None  # ``mouse`` or ``human``
     donor: str | None = None
-    #: Start of the session, as the file writes it.
-    session: str | None = None
-    #: Seal resistance noted for the electrode, GOhm.
-    seal: float | None = None
+    session: str | None = None  # start of the session, as the file writes it
+    seal: float | None = None  # seal resistance noted for the electrode, GOhm
     #: Initial access resistance noted for the electrode, MOhm.
     access_resistance: float | None = None
-    #: Whether the file says it was simulated.
-    simulated: bool = False
+    simulated: bool = False  # whether the file says it was simulated
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
     """A cell's sweeps, read lazily from a file that stays open until `close`."""
 
-    #: Path or name of the file.
-    name: str
-    #: The file's name without its ending.
-    cell_id: str
-    #: For example ``NWB 2.8.0`` or ``ABF 2.6``.
-    format: str
-    #: In the file's order.
-    sweeps: tuple[Sweep, ...]
+    name: str  # path or name of the file
+    cell_id: str  # the file's name without its ending
+    format: str  # for example ``NWB 2.8.0`` or ``ABF 2.6``
+    sweeps: tuple[Sweep, ...]  # in the file's order
     #: Sweep or series to the reason why it is left out.
     unreadable: dict[str, str] = field(default_factory=dict)
     recorded: Recorded = field(default_factory=Recorded)

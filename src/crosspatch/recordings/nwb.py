@@ -94,14 +94,12 @@ class _Series:
 class _Opened:
     """A file that is being read, and what is found on the way."""
 
-    #: What it is called in messages.
-    path: str
+    path: str  # what it is called in messages
     file: h5py.File
     source: GuardedFile
     #: Series to the reason why it cannot be used.
     unreadable: dict[str, str] = field(default_factory=dict)
-    #: Responses in current clamp that nobody wants.
-    left_out: int = 0
+    left_out: int = 0  # responses in current clamp that nobody wants
 
     @cached_property
     def unpacker(self) -> Unpacker:

@@ -31,29 +31,21 @@ class QualityThresholds:
     defaults here are wider; those for seal and resistances are the Allen's.
     """
 
-    #: Difference of the potential before and after the stimulus, mV (Allen: 1).
-    drift: float = 10.0
-    #: Root mean square over the baseline, mV (Allen: 0.5).
-    slow_noise: float = 2.0
-    #: Root mean square in 1.5 ms of the baseline, mV (Allen: 0.07).
-    fast_noise: float = 1.0
+    drift: float = 10.0  # difference of the potential before and after the stimulus, mV (Allen: 1)
+    slow_noise: float = 2.0  # root mean square over the baseline, mV (Allen: 0.5)
+    fast_noise: float = 1.0  # root mean square in 1.5 ms of the baseline, mV (Allen: 0.07)
     #: Resting potential, mV; outside, the cell is not healthy or not a neuron.
     baseline_low: float = -110.0
     baseline_high: float = -35.0
     #: Samples at one extreme value for this long are a saturated amplifier, s.
     clipped: float = 0.001
-    #: … if that value is above or below, mV.
-    clipped_above: float = 15.0
+    clipped_above: float = 15.0  # … if that value is above or below, mV
     clipped_below: float = -120.0
-    #: Recorded after a square, s; IPFX needs it to see how a step ends.
-    after_square: float = 0.2
-    #: Seal resistance, GOhm.
-    seal: float = 1.0
-    #: Access resistance, MOhm.
-    access_low: float = 1.0
+    after_square: float = 0.2  # recorded after a square, s; IPFX needs it to see how a step ends
+    seal: float = 1.0  # seal resistance, GOhm
+    access_low: float = 1.0  # access resistance, MOhm
     access_high: float = 20.0
-    #: Access as a share of input resistance.
-    access_share: float = 0.15
+    access_share: float = 0.15  # access as a share of input resistance
     #: Jump of the potential at the edge of a step, MOhm: the bridge was not balanced.
     bridge: float = 20.0
 
@@ -91,8 +83,7 @@ _MAX_CLOSE = 5
 
 @dataclass(frozen=True)
 class _Quality:
-    #: Empty if the sweep is used, or the cell passes.
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # empty if the sweep is used, or the cell passes
 
     @property
     def passed(self) -> bool:
@@ -104,27 +95,22 @@ class _Quality:
 class SweepQuality(_Quality):
     """What was measured on a sweep, and why it is rejected."""
 
-    #: Mean potential before the stimulus, mV.
-    baseline: float = float("nan")
-    #: mV; NaN where the sweep is too short to say.
-    drift: float = float("nan")
+    baseline: float = float("nan")  # mean potential before the stimulus, mV
+    drift: float = float("nan")  # mV; NaN where the sweep is too short to say
     slow_noise: float = float("nan")
     fast_noise: float = float("nan")
-    #: Jump at the edges of the step, MOhm; NaN without a step.
-    bridge: float = float("nan")
+    bridge: float = float("nan")  # jump at the edges of the step, MOhm; NaN without a step
 
 
 @dataclass(frozen=True)
 class CellQuality(_Quality):
     """What was measured on the whole cell, and why it is rejected."""
 
-    #: GOhm, NaN where not recorded.
-    seal: float = float("nan")
+    seal: float = float("nan")  # GOhm, NaN where not recorded
     #: From the voltage-clamp test after break-in, else from the file's notes; MOhm.
     access_resistance: float = float("nan")
     input_resistance: float = float("nan")
-    #: Median jump at the edges of steps, MOhm.
-    bridge: float = float("nan")
+    bridge: float = float("nan")  # median jump at the edges of steps, MOhm
 
 
 #: No membrane is at exactly 0 mV for so long: the acquisition was stopped, s.

@@ -46,15 +46,12 @@ _SMALLEST = 0.5
 class Stimulus:
     """The stimulus of one sweep."""
 
-    #: ``long square``, ``short square``, ``ramp``, ``other`` or ``none``.
-    kind: str
+    kind: str  # ``long square``, ``short square``, ``ramp``, ``other`` or ``none``
     #: First sample of the stimulus, and the first after it, in s from the start of the sweep.
     start: float = float("nan")
     end: float = float("nan")
-    #: Height above the holding current in pA; of a ramp, its last value.
-    amplitude: float = 0.0
-    #: Command outside the stimulus, pA.
-    holding: float = 0.0
+    amplitude: float = 0.0  # height above the holding current in pA; of a ramp, its last value
+    holding: float = 0.0  # command outside the stimulus, pA
     #: Start and end in s, and amplitude in pA, of a pulse before the stimulus.
     test_pulse: tuple[float, float, float] | None = None
     #: When the next pulse of the sweep begins, s; infinite if there is none.
@@ -81,10 +78,8 @@ class _Pulse:
 
     first: int
     last: int
-    #: Hz.
-    rate: float
-    #: Above the holding current, pA.
-    level: float
+    rate: float  # Hz
+    level: float  # above the holding current, pA
     shape: str  # "flat", "ramp" or "other"
     alone: bool = True
 

@@ -46,10 +46,8 @@ class RecordingView:
     """What was recorded, besides the sweeps themselves."""
 
     format: str
-    #: How many there are in current clamp.
-    sweeps: int
-    #: Of them, those of noise, chirps and the like that are not used.
-    left_out: int
+    sweeps: int  # how many there are in current clamp
+    left_out: int  # of them, those of noise, chirps and the like that are not used
     #: Numbers of the sweeps that quality control refused, by reason.
     rejected: Mapping[str, Sequence[int]]
     cell: CellQuality
@@ -145,10 +143,8 @@ class FamilyContributions:
 class Contributions:
     """What speaks for and against each class, in the order of the layout's families."""
 
-    #: The most probable first.
-    classes: tuple[str, ...]
-    #: Share of each class among the cells the model learnt from.
-    base: Mapping[str, float]
+    classes: tuple[str, ...]  # the most probable first
+    base: Mapping[str, float]  # share of each class among the cells the model learnt from
     families: tuple[FamilyContributions, ...]
 
 
@@ -171,13 +167,10 @@ class FeatureValue:
     feature: str
     label: str
     family: str
-    #: Empty for ratios.
-    unit: str
+    unit: str  # empty for ratios
     value: float
-    #: In robust standard deviations from the reference's median.
-    z: float
-    #: Whether it is one of the few that tell most.
-    telling: bool
+    z: float  # in robust standard deviations from the reference's median
+    telling: bool  # whether it is one of the few that tell most
     classes: tuple[ClassRange, ...]
 
 
@@ -201,14 +194,10 @@ class NoPlace:
 class Remarks:
     """What is said under the answer."""
 
-    #: What quality control found wrong; empty if nothing.
-    quality: str
-    #: What share was measured and what is missing; empty without a model.
-    measured: str
-    #: What sets the cell apart from the class it is given.
-    unusual: tuple[str, ...]
-    #: The others.
-    notes: tuple[str, ...]
+    quality: str  # what quality control found wrong; empty if nothing
+    measured: str  # what share was measured and what is missing; empty without a model
+    unusual: tuple[str, ...]  # what sets the cell apart from the class it is given
+    notes: tuple[str, ...]  # the others
 
 
 @dataclass(frozen=True)
@@ -216,17 +205,13 @@ class CellView:
     """What a model says of one cell, and why."""
 
     cell: PredictedCell
-    #: The verdict in a line, and what it means.
-    headline: str
+    headline: str  # the verdict in a line, and what it means
     meaning: str
-    #: What must not be overlooked.
-    warnings: tuple[str, ...]
-    #: None where there is no model of the cell's species.
-    model: JudgingModel | None
+    warnings: tuple[str, ...]  # what must not be overlooked
+    model: JudgingModel | None  # None where there is no model of the cell's species
     #: Of each class in the taxonomy's order; empty where no class is given.
     probabilities: tuple[ClassProbability, ...]
-    #: None where no class is given.
-    contributions: Contributions | None
+    contributions: Contributions | None  # None where no class is given
     #: Single numbers, in the layout's order; empty for traces and without a model.
     values: tuple[FeatureValue, ...]
     map: MapPlace | NoPlace

@@ -92,8 +92,7 @@ class _Head:
 
     cell: float
     turned: bool
-    #: Inches.
-    height: float
+    height: float  # Inches
 
     @classmethod
     def of(cls, groups: list[str], cell: float) -> _Head:

@@ -29,12 +29,9 @@ _GAP = 0.06
 class FeatureRows:
     """Where each feature and each family's heading is, in inches from the top of the rows."""
 
-    #: Feature to top, height and label.
-    features: dict[str, tuple[float, float, str]]
-    #: Family to the middle of its heading, and its lines.
-    headings: dict[str, tuple[float, str]]
-    #: Inches.
-    label_width: float
+    features: dict[str, tuple[float, float, str]]  # feature to top, height and label
+    headings: dict[str, tuple[float, str]]  # family to the middle of its heading, and its lines
+    label_width: float  # Inches
     height: float
 
     def middle(self, feature: str) -> float:

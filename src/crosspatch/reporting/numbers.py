@@ -50,8 +50,7 @@ class ResultSource:
     """A result folder that a report is made from."""
 
     path: Path
-    #: What the report calls it; no two of a report are the same.
-    label: str
+    label: str  # what the report calls it; no two of a report are the same
     settings: Settings
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
@@ -118,13 +117,10 @@ class Cell:
 
     source: ResultSource
     table: str
-    #: From 0, as in the file.
-    row: int
+    row: int  # from 0, as in the file
     column: str
-    #: After the point.
-    digits: int = 3
-    #: ``plain``, ``signed``, ``p`` (below 0.001 it says so) or ``count``.
-    form: Form = "plain"
+    digits: int = 3  # after the point
+    form: Form = "plain"  # ``plain``, ``signed``, ``p`` (below 0.001 it says so) or ``count``
 
     @property
     def value(self) -> object:
@@ -144,8 +140,7 @@ class TableRow(NamedTuple):
 
     source: ResultSource
     table: str
-    #: From 0, as in the file.
-    number: int
+    number: int  # from 0, as in the file
 
     def cell(self, column: str, form: Form = "plain", digits: int = 3) -> Cell:
         """One of its cells."""
@@ -177,8 +172,7 @@ class Rows:
 
     source: ResultSource
     table: str
-    #: Column to value.
-    where: Mapping[str, str]
+    where: Mapping[str, str]  # column to value
 
     @property
     def value(self) -> int:
@@ -197,8 +191,7 @@ class Setting:
     """A value of a folder's settings."""
 
     source: ResultSource
-    #: Keys from the top.
-    path: tuple[str, ...]
+    path: tuple[str, ...]  # keys from the top
 
     @property
     def value(self) -> object:

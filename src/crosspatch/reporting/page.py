@@ -74,12 +74,10 @@ class TableBlock:
 
     caption: Content
     header: Sequence[Content]
-    #: Names, and numbers as references.
-    rows: Sequence[Sequence[Content]]
+    rows: Sequence[Sequence[Content]]  # Names, and numbers as references
     #: How many columns, from the left, are text; the others are numbers and stand to the right.
     texts: int = 1
-    #: Whether the last column is text too, and long.
-    last_text: bool = False
+    last_text: bool = False  # whether the last column is text too, and long
     #: Whether it is shown only when the reader opens it; the caption is what to click on.
     folded: bool = False
     #: What stands under each row, in the table's whole width; empty where nothing does.
@@ -97,12 +95,9 @@ class TableBlock:
 class Picture:
     """A figure."""
 
-    #: Of its files, without ending; unlike all others of a report.
-    name: str
-    #: Takes a width in inches.
-    draw: Callable[[float], Figure]
-    #: What it shows and what is to be seen in it, for those who do not see it.
-    alt: str
+    name: str  # of its files, without ending; unlike all others of a report
+    draw: Callable[[float], Figure]  # takes a width in inches
+    alt: str  # what it shows and what is to be seen in it, for those who do not see it
     caption: Content
     #: Whether it is slow to draw and full of lines: then it is drawn once, as points, and on a
     #: narrow screen the reader moves it from side to side.

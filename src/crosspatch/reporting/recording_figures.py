@@ -154,8 +154,7 @@ def _timed(values: NDArray[np.floating], rate: float, points: int) -> tuple[NDAr
 class FirstSpike:
     """The first spike of a kind of stimulus."""
 
-    #: ``rheobase``, ``short square`` or ``ramp``.
-    stimulus: str
+    stimulus: str  # ``rheobase``, ``short square`` or ``ramp``
     #: Shape (samples,). ms from threshold.
     time: NDArray[np.float64]
     #: Shape (samples,). mV.

@@ -37,8 +37,7 @@ class Example(NamedTuple):
 
     label: str
     species: str = ""
-    #: None for the table.
-    subclass: str | None = None
+    subclass: str | None = None  # None for the table
 
 
 SIMULATED_EXAMPLES = {

@@ -13,11 +13,9 @@ class ServiceSettings:
     """Settings of `crosspatch serve`."""
 
     models: tuple[Path, ...] = ()  #: model folders, one a species; none for the default models
-    #: Kind of prediction sets, see `crosspatch.prediction.predictor.SETS`.
-    sets: str = "all-cells"
+    sets: str = "all-cells"  # kind of prediction sets, see `crosspatch.prediction.predictor.SETS`
     data_dir: Path | None = None  #: with the Allen tables, for the default models and the map
-    #: Address and port; port 0 takes a free one.
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # address and port; port 0 takes a free one
     port: int = 8700
     #: Demanded of everyone where it is given; anywhere but on loopback it must be.
     token: str | None = None

@@ -125,8 +125,7 @@ class Upload:
     species: str | None  #: of cells whose file does not say
     quality: str
     expires: float  #: seconds since 1970
-    #: Its files, by number.
-    uploads: dict[int, UploadedFile] = field(default_factory=dict)
+    uploads: dict[int, UploadedFile] = field(default_factory=dict)  # its files, by number
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 10**9)), repr=False)
 

@@ -83,8 +83,7 @@ class Storage:
     samples: int = 65_536  #: per chunk: a sweep of two seconds is read in two chunks
     level: int = 1  #: of deflate
     growing: bool = False  #: whether the series may grow
-    #: What is kept of a sweep's response.
-    response: Callable[[WrittenSweep], Stored] = _response
+    response: Callable[[WrittenSweep], Stored] = _response  # what is kept of a sweep's response
 
 
 INTEGERS = Storage()
@@ -100,8 +99,7 @@ class SessionNotes:
     keywords: tuple[str, ...]
     start: datetime  #: with time zone
     species: str  #: mouse or human
-    #: Sex as M, F or U; age as ISO 8601 duration.
-    donor: str
+    donor: str  # sex as M, F or U; age as ISO 8601 duration
     sex: str
     age: str
     seal: float  #: GOhm

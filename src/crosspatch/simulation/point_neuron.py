@@ -37,8 +37,7 @@ _SHAPE_FOLLOWS_THRESHOLD = 0.4
 class SpikeShape:
     """The shape of a spike fired from rest."""
 
-    #: Membrane potential where the slope reaches 5 % of the upstroke, mV.
-    threshold: float = -38.0
+    threshold: float = -38.0  # membrane potential where the slope reaches 5 % of the upstroke, mV
     height: float = 65.0  #: peak above threshold, mV
     trough: float = 15.0  #: fast trough below threshold, mV
     width: float = 0.6  #: width halfway between peak and fast trough, ms
@@ -58,23 +57,19 @@ class PointNeuron:
     #: The threshold rises by this part of a depolarisation, with this time constant in ms.
     threshold_gain: float = 0.0
     threshold_tau: float = 8.0
-    #: Ih: nS, mV, mV, ms, mV.
-    h_conductance: float = 0.0
+    h_conductance: float = 0.0  # Ih: nS, mV, mV, ms, mV
     h_half: float = -82.0
     h_slope: float = 9.0
     h_tau: float = 60.0
     h_reversal: float = -40.0
-    #: D-type K current, activation: nS, mV, mV.
-    d_conductance: float = 0.0
+    d_conductance: float = 0.0  # D-type K current, activation: nS, mV, mV
     d_half: float = -48.0
     d_slope: float = 5.0
-    #: Its inactivation: mV, mV, ms.
-    d_inactivation_half: float = -72.0
+    d_inactivation_half: float = -72.0  # its inactivation: mV, mV, ms
     d_inactivation_slope: float = 7.0
     d_tau: float = 400.0
     k_reversal: float = -92.0  #: reversal potential of K, mV
-    #: Adaptation current: nS, pA per spike, ms.
-    adaptation_conductance: float = 0.0
+    adaptation_conductance: float = 0.0  # adaptation current: nS, pA per spike, ms
     adaptation_jump: float = 0.0
     adaptation_tau: float = 150.0
     #: Current after a spike, pA and ms: positive hyperpolarises, negative depolarises.

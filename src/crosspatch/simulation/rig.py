@@ -23,18 +23,14 @@ class StimulusSet:
     """The stimulus set, after the Allen Institute's Patch-seq recordings (Gouwens et al. 2020)."""
 
     rate: float = 50_000.0  #: samples per second
-    #: The pulse before every stimulus: s, s, pA.
-    test_pulse_start: float = 0.02
+    test_pulse_start: float = 0.02  # the pulse before every stimulus: s, s, pA
     test_pulse_length: float = 0.01
     test_pulse: float = -10.0
-    #: Start of the stimulus, and recording after its end, s.
-    onset: float = 0.62
+    onset: float = 0.62  # start of the stimulus, and recording after its end, s
     after: float = 0.6
-    #: Their lengths, s.
-    long_square: float = 1.0
+    long_square: float = 1.0  # their lengths, s
     short_square: float = 0.003
-    #: First amplitude of the long squares, and from one to the next, pA.
-    lowest: float = -110.0
+    lowest: float = -110.0  # first amplitude of the long squares, and from one to the next, pA
     step: float = 20.0
     highest: float = 690.0  #: amplitude at which the search for the rheobase gives up, pA
     #: Long squares above the rheobase, pA.
@@ -51,12 +47,10 @@ class Trouble:
 
     failed_sweep: float = 0.02  #: a sweep is stopped early, drifts, is noisy or saturates
     repeated: float = 0.8  #: a failed sweep is recorded again
-    #: A cell lacks these stimuli.
-    no_ramp: float = 0.05
+    no_ramp: float = 0.05  # a cell lacks these stimuli
     no_short_square: float = 0.05
     few_long_squares: float = 0.06
-    #: Of a cell.
-    unbalanced_bridge: float = 0.03
+    unbalanced_bridge: float = 0.03  # of a cell
     poor_seal: float = 0.03
 
 

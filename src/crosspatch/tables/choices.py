@@ -31,8 +31,7 @@ class FeatureChoice:
     layout: Layout
     #: By feature, the columns that may give it, those that say so most exactly first.
     fitted: dict[str, list[Fitted]]
-    #: Column to why; those that are not chosen are added.
-    refused: dict[str, Reason]
+    refused: dict[str, Reason]  # column to why; those that are not chosen are added
     unused: dict[str, Reason]
 
     def choose(self) -> dict[str, Taken]:

@@ -32,23 +32,16 @@ class ColumnMap:
     """What became of every column of a table."""
 
     layout: Layout
-    #: Columns that name a cell and its species.
-    cell_id: str | None
+    cell_id: str | None  # columns that name a cell and its species
     species: str | None
-    #: In the order of the layout.
-    taken: tuple[Taken, ...]
-    #: Column, and why.
-    refused: tuple[tuple[str, Reason], ...] = ()
-    #: Those of `refused` that may be one of several features.
-    ambiguous: tuple[Ambiguity, ...] = ()
+    taken: tuple[Taken, ...]  # in the order of the layout
+    refused: tuple[tuple[str, Reason], ...] = ()  # Column, and why
+    ambiguous: tuple[Ambiguity, ...] = ()  # those of `refused` that may be one of several features
     #: Column that was understood and is not needed, and why.
     unused: tuple[tuple[str, Reason], ...] = ()
-    #: Columns that are never features.
-    labels: tuple[str, ...] = ()
-    #: Columns of numbers that were not understood.
-    unknown: tuple[str, ...] = ()
-    #: Columns of the mapping that the table does not have.
-    absent: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # columns that are never features
+    unknown: tuple[str, ...] = ()  # columns of numbers that were not understood
+    absent: tuple[str, ...] = ()  # columns of the mapping that the table does not have
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -24,10 +24,8 @@ class Candidate:
     """A column that may give a feature."""
 
     column: str
-    #: Of a single feature.
-    meaning: Meaning
-    #: Whether the unit was given in the mapping file, and may be implausible.
-    certain: bool = False
+    meaning: Meaning  # of a single feature
+    certain: bool = False  # whether the unit was given in the mapping file, and may be implausible
 
     @property
     def feature(self) -> str:
@@ -42,8 +40,7 @@ class Fitted:
     taken: Taken
     numbers: Numbers
     level: Exactness
-    #: Whether the unit is known from more than the values.
-    sure: bool = False
+    sure: bool = False  # whether the unit is known from more than the values
 
     @property
     def column(self) -> str:
@@ -140,13 +137,10 @@ class _Unsettled:
     """A candidate whose unit is to be found out."""
 
     candidate: Candidate
-    #: Unit to the values, in our unit, if the column were in it.
-    given: dict[str, Numbers]
-    #: Of the column as it stands.
-    median: float
+    given: dict[str, Numbers]  # unit to the values, in our unit, if the column were in it
+    median: float  # of the column as it stands
     allowed: Range
-    #: Unit of the layout.
-    ours: str
+    ours: str  # unit of the layout
 
     def settle(self) -> tuple[str, list[str]]:
         """The unit, and how it was recognised."""

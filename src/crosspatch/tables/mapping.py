@@ -25,12 +25,9 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t
 class Override:
     """What a mapping file says of a column."""
 
-    #: A feature, an absolute potential such as ``peak_v_rheo``, or one of `SPECIAL`.
-    target: str
-    #: Unit of the column; taken from its name or its values if not given.
-    unit: str | None = None
-    #: One of `OPERATIONS`.
-    operation: str | None = None
+    target: str  # a feature, an absolute potential such as ``peak_v_rheo``, or one of `SPECIAL`
+    unit: str | None = None  # unit of the column; taken from its name or its values if not given
+    operation: str | None = None  # one of `OPERATIONS`
     #: Who says so, where it is not the mapping: ``the answer``, of a question asked. If the values
     #: contradict it, the column is refused; what a mapping says would be an error.
     source: str | None = None

@@ -42,17 +42,13 @@ class Exactness(IntEnum):
 class Meaning:
     """What a header was understood to be."""
 
-    #: ``feature``, ``either`` or ``unlike``.
-    kind: str
-    #: The feature, or those it may be.
-    features: tuple[str, ...] = ()
+    kind: str  # ``feature``, ``either`` or ``unlike``
+    features: tuple[str, ...] = ()  # the feature, or those it may be
     #: How the feature is computed; ``sign`` where the values tell whether to negate.
     operation: str = "plain"
     level: Exactness = Exactness.NAMED
-    #: The unit that the header names.
-    unit: str | None = None
-    #: How it was understood; of ``unlike``, why it is not a feature.
-    notes: tuple[str, ...] = ()
+    unit: str | None = None  # the unit that the header names
+    notes: tuple[str, ...] = ()  # how it was understood; of ``unlike``, why it is not a feature
     #: Greatest median, in our unit, with which it is not thought to mean something else.
     high: float | None = None
     #: Whether it is our own name or was mapped, so that without a unit ours is meant.

@@ -29,16 +29,12 @@ _FILLERS = {"the", "of", "at", "in", "for", "during", "from", "on"}
 class Range:
     """What values of a feature are plausible, in our unit."""
 
-    #: Of the median.
-    low: float
+    low: float  # of the median
     high: float
-    #: Least size of a median from whose value alone a unit may be told.
-    floor: float
-    #: Of a single value.
-    least: float
+    floor: float  # least size of a median from whose value alone a unit may be told
+    least: float  # of a single value
     most: float
-    #: Whether an exact 0 stands for a missing value.
-    no_zero: bool
+    no_zero: bool  # whether an exact 0 stands for a missing value
 
     def plausible(self, values: Numbers) -> bool:
         """Whether values may be those of the feature."""

@@ -30,33 +30,22 @@ class Taken:
     """A feature and the column or columns that give it."""
 
     feature: str
-    #: One column, or two where the feature is the first less the second.
-    columns: tuple[str, ...]
-    #: Unit in the source; that of the first column for a difference.
-    unit: str
-    #: By which the column is multiplied; a reciprocal is taken after.
-    factor: float = 1.0
-    #: By what column and unit were recognised.
-    signs: tuple[str, ...] = ()
-    #: ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``.
-    operation: str
-    #: Unit of the layout.
-    our_unit: str
-    #: Factor of the second column of a difference.
-    second_factor: float = 1.0
-    #: Of each column, whether it is written with decimal commas.
-    comma: tuple[bool, ...]
-    #: Of each column, whether an exact 0 stands for a missing value.
-    no_zero: tuple[bool, ...]
+    columns: tuple[str, ...]  # one column, or two where the feature is the first less the second
+    unit: str  # unit in the source; that of the first column for a difference
+    factor: float = 1.0  # by which the column is multiplied; a reciprocal is taken after
+    signs: tuple[str, ...] = ()  # by what column and unit were recognised
+    operation: str  # ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``
+    our_unit: str  # unit of the layout
+    second_factor: float = 1.0  # factor of the second column of a difference
+    comma: tuple[bool, ...]  # of each column, whether it is written with decimal commas
+    no_zero: tuple[bool, ...]  # of each column, whether an exact 0 stands for a missing value
     #: Least and greatest possible value, in our unit; others are taken as missing.
     limits: tuple[float, float]
     #: Columns of the same sweep that cannot be 0, and whether they have decimal commas: in rows in
     #: which one is 0, a 0 of this column stands for a missing value too.
     beside: tuple[tuple[str, bool], ...] = ()
-    #: The two potentials of a difference.
-    parts: tuple[Taken, ...] = ()
-    #: Whether the first rows fit the unit, so that later ones must.
-    settled: bool = True
+    parts: tuple[Taken, ...] = ()  # the two potentials of a difference
+    settled: bool = True  # whether the first rows fit the unit, so that later ones must
 
     @property
     def how(self) -> str:

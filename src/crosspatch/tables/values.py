@@ -76,14 +76,10 @@ class Column:
     """A column as numbers."""
 
     numbers: NDArray[np.float64]
-    #: What was taken as missing.
-    counted: Counted
-    #: Cells that hold anything.
-    filled: int
-    #: The cells that are exactly 0.
-    zeros: NDArray[np.bool_]
-    #: How it uses commas.
-    commas: Commas = "none"
+    counted: Counted  # what was taken as missing
+    filled: int  # cells that hold anything
+    zeros: NDArray[np.bool_]  # the cells that are exactly 0
+    commas: Commas = "none"  # how it uses commas
 
     @property
     def share(self) -> float:

@@ -14,20 +14,15 @@ from numpy.typing import NDArray
 class Cut:
     """A sweep, cut to the part that is measured."""
 
-    #: The sweep's number in its file.
-    number: int
-    #: Hz.
-    rate: float
+    number: int  # the sweep's number in its file
+    rate: float  # Hz
     #: Shape (samples,), contiguous. mV.
     voltage: NDArray[np.float64]
     #: Number of the first sample on the time axis: that of sample k is (k + first) / rate, in s.
     first: int
-    #: Sample of the cut at which the stimulus begins.
-    onset: int
-    #: How long it lasts, s.
-    duration: float
-    #: Of the stimulus above holding, pA.
-    amplitude: float
+    onset: int  # sample of the cut at which the stimulus begins
+    duration: float  # how long it lasts, s
+    amplitude: float  # of the stimulus above holding, pA
 
     def time(self, sample: float) -> float:
         """When a sample was taken, s."""

@@ -23,15 +23,12 @@ _LEAST_SIGNAL, _LARGEST_ERROR = 20.0, 1.0
 class StepResponse:
     """The potential during a step of current."""
 
-    #: Mean before the step, mV.
-    baseline: float
+    baseline: float  # mean before the step, mV
     #: The farthest that a hyperpolarising step takes it down, or another one up, mV.
     deflection: float
-    #: The lowest potential, mV, and its sample.
-    lowest: float
+    lowest: float  # the lowest potential, mV, and its sample
     lowest_at: int
-    #: Share of the peak hyperpolarisation that is gone at the end of the step.
-    sag: float
+    sag: float  # share of the peak hyperpolarisation that is gone at the end of the step
 
 
 def step_response(cut: Cut, start: float, end: float, before: float) -> StepResponse:

@@ -43,18 +43,12 @@ _BESIDE = 0.012
 class SpikeRules:
     """What counts as a spike, with the defaults of the Allen Institute."""
 
-    #: DV/dt that it must reach, mV/ms.
-    cutoff: float = 20.0
-    #: Of the peak, mV.
-    lowest_peak: float = -30.0
-    #: Of the peak above where dV/dt reached the cutoff, mV.
-    least_height: float = 2.0
-    #: Of the mean upstroke, where the threshold is.
-    share: float = 0.05
-    #: From threshold to peak, s.
-    longest_rise: float = 0.005
-    #: Spikes until then are left out, s on the time axis.
-    after: float = -math.inf
+    cutoff: float = 20.0  # DV/dt that it must reach, mV/ms
+    lowest_peak: float = -30.0  # of the peak, mV
+    least_height: float = 2.0  # of the peak above where dV/dt reached the cutoff, mV
+    share: float = 0.05  # of the mean upstroke, where the threshold is
+    longest_rise: float = 0.005  # from threshold to peak, s
+    after: float = -math.inf  # spikes until then are left out, s on the time axis
 
 
 def find_spikes(cut: Cut, start: float, end: float | None, rules: SpikeRules) -> Spikes:

@@ -15,18 +15,13 @@ _NAN = float("nan")
 class Train:
     """The spikes of a sweep in time; NaN where there are too few."""
 
-    #: Spikes/s, 0 without a spike.
-    rate: float = 0.0
-    #: From the start of the stimulus to the first threshold, s.
-    latency: float = _NAN
-    #: Of the intervals, s.
-    mean_isi: float = _NAN
+    rate: float = 0.0  # Spikes/s, 0 without a spike
+    latency: float = _NAN  # from the start of the stimulus to the first threshold, s
+    mean_isi: float = _NAN  # of the intervals, s
     median_isi: float = _NAN
     first_isi: float = _NAN
-    #: Standard deviation over mean of the intervals.
-    isi_cv: float = _NAN
-    #: Mean of the differences of neighbouring intervals over their sums.
-    adaptation: float = _NAN
+    isi_cv: float = _NAN  # standard deviation over mean of the intervals
+    adaptation: float = _NAN  # mean of the differences of neighbouring intervals over their sums
 
 
 def measure_train(spikes: Spikes, start: float, end: float) -> Train:
