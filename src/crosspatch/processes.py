@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
 import signal
 import subprocess
@@ -85,6 +86,8 @@ class Child:
                 [sys.executable, "-m", module, str(its_end.fileno()), str(memory or 0)],
                 pass_fds=(its_end.fileno(),),
                 stdin=subprocess.DEVNULL,
+                # Arrow's own pool takes a GiB of what a process may have before it is used.
+                env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
                 # Ctrl-C is for us: it ends when we close its pipe.
                 start_new_session=True,
             )

@@ -365,8 +365,6 @@ def main() -> None:
     from threadpoolctl import threadpool_limits
 
     worker = Worker()
-    # Its own would take a GiB of what a process may have before it is used.
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     pyarrow.set_cpu_count(1)
     np.seterr(all="ignore")
     with threadpool_limits(1):  # as many files at a time as there are workers
