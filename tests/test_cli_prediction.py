@@ -181,7 +181,6 @@ def test_inputs_are_refused_before_a_model_is_touched(tmp_path: Path, monkeypatc
     for wrong, says in (
         ({"inputs": tmp_path / "a.ibw"}, "not a file that can be read"),
         ({"inputs": tmp_path / "no.nwb"}, "does not exist"),
-        ({"inputs": tmp_path / "b.csv", "quality": "odd"}, "no quality settings 'odd'"),
         ({"inputs": tmp_path / "b.csv", "sets": "odd"}, "no prediction sets 'odd'"),
         ({"inputs": tmp_path / "b.csv", "species": "rat"}, "no species 'rat'"),
         ({"inputs": tmp_path / "b.csv", "columns": tmp_path / "no.yaml"}, "cannot be read"),

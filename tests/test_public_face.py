@@ -31,6 +31,7 @@ OFFERED = {
     "predict",
     "train",
     "Prediction",
+    "Reading",
     "Verdict",
     "CohortError",
     "CrosspatchError",
@@ -117,10 +118,9 @@ def test_it_says_one_line_at_most_unless_asked(folder: Path, capsys):
     assert tuple(quiet) == found.messages
 
 
-def test_a_wrong_setting_is_refused_on_tables_too(folder: Path):
-    frame = read(folder / "human.h5ad")[:5].to_df()
+def test_a_wrong_setting_is_refused_at_once():
     with pytest.raises(crosspatch.RecordingError, match="no quality settings 'odd'"):
-        crosspatch.predict(frame, model=folder / "human-model", quality="odd")
+        crosspatch.Reading(quality="odd")
 
 
 def test_errors_say_parameters_and_what_to_do():

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from crosspatch.prediction.prediction import Prediction
     from crosspatch.prediction.training import train
     from crosspatch.recordings.opening import open_recording
+    from crosspatch.recordings.reading_options import Reading
 
 __version__ = version("crosspatch")
 
 # Imported on first use, so that `import crosspatch` and the command line start fast.
 _PLACES = {
     "open_recording": "recordings.opening.open_recording",
+    "Reading": "recordings.reading_options.Reading",
     "extract": "features.extraction.extract_file",
     "load_cohort": "cohorts.loading.load_cohort",
     "benchmark": "evaluation.benchmark.benchmark",
@@ -52,6 +54,7 @@ __all__ = [
     "ModelError",
     "NetworkError",
     "Prediction",
+    "Reading",
     "RecordingError",
     "TaxonomyError",
     "Verdict",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -20,12 +21,15 @@ import pytest
 from crosspatch.cohorts import table
 from crosspatch.cohorts.extracted import cohort_of, read_labels, write_failures
 from crosspatch.errors import CohortError, RecordingError
-from crosspatch.features.extraction import ExtractionSettings, extract_file, step_described
+from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.finding import find_recordings
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.many import ExtractionProgress, Readers, extract_many, store_beside
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.reading_options import Reading
+from crosspatch.recordings.thresholds import ALLEN, ANY, QualityThresholds
 from tests.features.made_files import folder_of, write_small
 
 SHARED = ExtractionSettings("shared")
@@ -309,19 +313,56 @@ def test_what_is_searched(five, tmp_path):
 
 
 def test_steps_that_a_user_describes():
-    step = step_described(0.1, 0.6, "-100:100:50")
-    assert step is not None
+    step = Reading(step_start=0.1, step_end=0.6, amplitudes="-100:100:50")
     assert step.amplitudes == (-100, -50, 0, 50, 100)
-    assert step_described(None, None, None) is None
+    assert Reading().amplitudes is None
     with pytest.raises(RecordingError, match="go together"):
-        step_described(0.1, None, None)
+        Reading(step_start=0.1)
     for wrong in ("a,b", "0:10:0", "0:10:3", "1,nan"):
         with pytest.raises(RecordingError, match="not understood"):
-            step_described(0.1, 0.2, wrong)
+            Reading(step_start=0.1, step_end=0.2, amplitudes=wrong)
+
+
+def test_a_shift_of_the_potential_is_taken_off_and_said(tmp_path):
+    path = write_small(tmp_path / "a.nwb")
+    with open_recording(path) as plain:
+        raw = plain.current_clamp[0].voltage
+    reading = Reading(junction_potential=14, offset_mv=4)
+    with open_recording(path, reading) as recording:
+        assert np.allclose(recording.current_clamp[0].voltage, raw + 10)
+        assert np.allclose(recording.current_clamp[0].voltage_until(7), raw[:7] + 10)
+    cell = extract_file(path, ExtractionSettings("shared", reading))
+    before = extract_file(path, ExtractionSettings("shared"))
+    at = load_layout("shared").feature_names.index("v_baseline")
+    assert list(cell.values)[at] == pytest.approx(list(before.values)[at] + 10, abs=1e-3)
+    assert "+10 mV were added to the potentials of the file" in cell.head["notes"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"clamp": "voltage"}, "clamp voltage: not understood"),
+        ({"offset_mv": float("nan")}, "shift of the potential"),
+        ({"quality": "drift=x"}, "quality drift=x: not a number"),
+        ({"quality": "drfit=3"}, "no quality settings 'drfit=3'; .*drift"),
+        ({"quality": "drift=3,any"}, "no quality settings 'any'"),
+    ],
+)
+def test_readings_that_are_refused(given, says):
+    with pytest.raises(RecordingError, match=says):
+        Reading(**given)
+
+
+def test_single_limits_of_quality_replace_those_of_a_set():
+    assert Reading("drift=5, access_high=30").thresholds == QualityThresholds(
+        drift=5, access_high=30
+    )
+    assert Reading("allen,seal=0.5").thresholds == replace(ALLEN, seal=0.5)
+    assert Reading("any").thresholds == ANY
 
 
 def test_unknown_settings():
     with pytest.raises(RecordingError, match="no quality settings 'strict'; choose from"):
-        ExtractionSettings(quality="strict")
+        Reading(quality="strict")
     with pytest.raises(Exception, match="no layout 'gouwen'"):
         ExtractionSettings("gouwen")

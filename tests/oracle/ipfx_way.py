@@ -29,8 +29,8 @@ from crosspatch.features.layouts import VECTOR_LAYOUTS, VectorSettings
 from crosspatch.features.responses import LongSquares, Responses
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.quality import ANY, QualityThresholds
 from crosspatch.recordings.stimuli import command_during
+from crosspatch.recordings.thresholds import ANY, QualityThresholds
 
 #: What IPFX raises where a measurement is impossible.
 IMPOSSIBLE: tuple[type[Exception], ...] = (FeatureError, ArithmeticError, AssertionError)

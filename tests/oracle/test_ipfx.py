@@ -12,7 +12,7 @@ from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.quality import ANY
+from crosspatch.recordings.thresholds import ANY
 from crosspatch.simulation.cells import simulate_cells
 from tests.oracle.ipfx_way import quiet
 

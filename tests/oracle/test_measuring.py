@@ -9,8 +9,9 @@ from scipy import signal
 from crosspatch.features.measuring.spikes import slope, taps
 from crosspatch.recordings.model import VOLTAGE_CLAMP, Recording
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.quality import ANY, _clamp_test
+from crosspatch.recordings.quality import _clamp_test
 from crosspatch.recordings.stimuli import _kinds_by_name
+from crosspatch.recordings.thresholds import ANY
 from crosspatch.simulation.cells import PLAIN, PlannedCell, write_cell
 from crosspatch.simulation.rig import NO_TROUBLE
 from tests.features.made_cell import made_recording

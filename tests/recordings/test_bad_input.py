@@ -12,13 +12,9 @@ import numpy as np
 import pytest
 
 from crosspatch.errors import RecordingError
-from crosspatch.features.extraction import (
-    ExtractionSettings,
-    StepDescription,
-    extract_file,
-    extract_recording,
-)
+from crosspatch.features.extraction import ExtractionSettings, extract_file, extract_recording
 from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.reading_options import Reading
 from tests.recordings import made_files
 
 SHARED = ExtractionSettings("shared")
@@ -121,8 +117,8 @@ def test_without_a_stimulus_it_can_be_described(tmp_path: Path):
     path = made_files.write_nwb(tmp_path / "cell.nwb", steps, with_stimulus=False)
     with pytest.raises(RecordingError, match="'step_start', 'step_end' and 'amplitudes'"):
         extract_file(path, SHARED)
-    step = StepDescription(0.2, 0.6, made_files.STEPS)
-    described = extract_file(path, ExtractionSettings("shared", step=step))
+    step = Reading(step_start=0.2, step_end=0.6, amplitudes=made_files.STEPS)
+    described = extract_file(path, ExtractionSettings("shared", step))
     known = extract_file(made_files.write_nwb(path, steps), SHARED)
     np.testing.assert_allclose(described.values, known.values, rtol=1e-3)
 

@@ -369,11 +369,11 @@ def test_a_recording_has_no_columns_and_a_table_no_step(service, client, tmp_pat
     service.give(client, batch, "x.nwb", write_small(tmp_path / "x.nwb").read_bytes())
     service.give(client, batch, "x.csv", table(["a"]))
     service.finished(client, batch)
-    step = {"start": 0.1, "end": 0.2, "amplitudes": [10]}
+    step = {"step_start": 0.1, "step_end": 0.2, "amplitudes": [10]}
     for answer in (
         client.get(f"/batches/{batch}/files/1/columns"),
         client.put(f"/batches/{batch}/files/1/columns", json={}),
-        client.put(f"/batches/{batch}/files/2/step", json=step),
+        client.put(f"/batches/{batch}/files/2/reading", json=step),
     ):
         assert answer.status_code == 409
         assert len(answer.json()["error"]) > 10
@@ -414,20 +414,20 @@ def test_a_step_that_is_described_is_measured(service, client, tmp_path):
     assert row["verdict"] == "insufficient data"
     path = f"/batches/{batch}/files/1"
     for step in (
-        {"start": 0.6, "end": 0.2, "amplitudes": [10]},
-        {"start": 0.2, "end": 0.6, "amplitudes": [10, 20]},
-        {"start": 1e300, "end": 1e301, "amplitudes": [10]},
-        {"start": -5, "end": 99, "amplitudes": [10]},
+        {"step_start": 0.6, "step_end": 0.2, "amplitudes": [10]},
+        {"step_start": 0.2, "step_end": 0.6, "amplitudes": [10, 20]},
+        {"step_start": 1e300, "step_end": 1e301, "amplitudes": [10]},
+        {"step_start": -5, "step_end": 99, "amplitudes": [10]},
     ):
-        answer = client.put(f"{path}/step", json=step)
+        answer = client.put(f"{path}/reading", json=step)
         assert answer.status_code in (204, 422)
         service.finished(client, batch)
         found = client.get(path).json()
         assert found["state"] == "failed", step
         assert len(found["reason"]) > 15
         assert not found["reason"].startswith("unexpected")
-    step = {"start": 0.2, "end": 0.6, "amplitudes": [-100, -60, -20, 60, 140, 180]}
-    assert client.put(f"{path}/step", json=step).status_code == 204
+    step = {"step_start": 0.2, "step_end": 0.6, "amplitudes": [-100, -60, -20, 60, 140, 180]}
+    assert client.put(f"{path}/reading", json=step).status_code == 204
     service.finished(client, batch)
     assert client.get(path).json()["state"] == "done"
     (row,) = cells_of(client, batch)
@@ -735,6 +735,6 @@ def test_no_such_example_species_quality_or_batch(service, client):
     assert client.post("/batches", json={"species": "rat"}).status_code == 422
     answer = client.post("/batches", json={"quality": "none"})
     assert answer.status_code == 422
-    assert "use default, allen" in answer.json()["error"]
+    assert "choose from: default, allen" in answer.json()["error"]
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/cells"), ("POST", "/files?name=x")):
         assert client.request(method, f"/batches/none{path}").status_code == 404

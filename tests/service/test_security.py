@@ -25,6 +25,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from crosspatch.processes import Child
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.service import queue as workers
 from crosspatch.service import server
 from crosspatch.service.jobs import Jobs
@@ -260,7 +261,7 @@ def test_a_batch_vanishes_after_its_time(app_with):
 def test_what_came_while_a_batch_was_deleted_is_deleted_too(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     batches = Batches(ServiceSettings(keep=1, batches=3, files=3, storage=2**30))
-    kept, gone = batches.new(None, "default"), batches.new(None, "default")
+    kept, gone = batches.new(None, Reading()), batches.new(None, Reading())
     batches.remove(gone)
     gone.folder.mkdir()
     (gone.folder / "late").write_text("late")
@@ -1195,10 +1196,10 @@ def test_every_answer_has_safe_headers(app_with, monkeypatch):
         (b'{"columns": {"\\ud800": {"feature": "tau"}}}', "application/json"),
         (b'{"columns": {"x": {"feature": "\\udfff"}}}', "application/json"),
         (b'{"columns": {"x": {"\\udfff": 1}}}', "application/json"),
-        (b'{"start": 0, "end": 1e999, "amplitudes": [1]}', "application/json"),
-        (b'{"start": 0, "end": 1, "amplitudes": [NaN]}', "application/json"),
-        (b'{"start": 0, "end": 1, "amplitudes": []}', "application/json"),
-        (b'{"start": true, "end": "x", "amplitudes": 1}', "application/json"),
+        (b'{"step_start": 0, "step_end": 1e999, "amplitudes": [1]}', "application/json"),
+        (b'{"step_start": 0, "step_end": 1, "amplitudes": [NaN]}', "application/json"),
+        (b'{"step_start": 0, "step_end": 1, "amplitudes": []}', "application/json"),
+        (b'{"step_start": true, "step_end": "x", "amplitudes": 1}', "application/json"),
         (b'{"quality": "' + b"x" * 2_000_000 + b'"}', "application/json"),
         (b'{"species": "rat"}', "application/json"),
         (b'{"species": null, "more": 1}', "application/json"),
@@ -1218,7 +1219,7 @@ def test_a_body_that_makes_no_sense_is_refused(app_with, body, kind):
     for method, path in (
         ("POST", "/api/v1/batches"),
         ("PUT", f"/api/v1/batches/{batch}/files/1/columns"),
-        ("PUT", f"/api/v1/batches/{batch}/files/1/step"),
+        ("PUT", f"/api/v1/batches/{batch}/files/1/reading"),
     ):
         answer = client.request(method, path, content=body, headers=headers)
         if answer.status_code == 201:
@@ -1321,7 +1322,7 @@ def test_no_answer_names_a_place_on_this_machine(app_with, settings, tmp_path):
     for file in [*folder.glob("values-*"), *folder.glob("details-*"), *folder.rglob("upload-*")]:
         file.unlink()
     column = {"columns": {"Rin (MOhm)": {"feature": "tau"}}, "predict": True}
-    step = {"start": 0, "end": 1, "amplitudes": [1.0]}
+    step = {"step_start": 0, "step_end": 1, "amplitudes": [1.0]}
     answers = [client.request(method, path) for method, path in every_path(client, batch)]
     assert jobs.batches.all() == []  # it was deleted among others
     batch = new_batch(client)
@@ -1343,7 +1344,7 @@ def test_no_answer_names_a_place_on_this_machine(app_with, settings, tmp_path):
         assert answers[-1].status_code == 409, (path, answers[-1].text)
     answers += [
         client.put(f"{root}/files/1/columns", json=column),
-        client.put(f"{root}/files/2/step", json=step),
+        client.put(f"{root}/files/2/reading", json=step),
     ]
     wait_for(lambda: client.get(root).json()["finished"])
     answers += [client.get(root), client.get(f"{root}/cells"), client.get(f"/batches/{batch}")]

@@ -18,8 +18,9 @@ from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.recordings.hdf5 import DoubtfulBytesError, LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.nwb import read_nwb
-from crosspatch.recordings.opening import HDF5_SIGNATURE, require_current_clamp
+from crosspatch.recordings.opening import HDF5_SIGNATURE, as_read
 from crosspatch.recordings.quality import is_unmeasured
+from crosspatch.recordings.reading_options import Reading
 
 #: What HDF5 looks up lies all over the file in tables of some hundred bytes: kept in blocks of …
 _BLOCK = 512
@@ -257,7 +258,12 @@ def _runs(ranges: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
 
 
 def open_asset(
-    asset: Asset, *, measured_only: bool = False, verified: bool = False, web: Web | None = None
+    asset: Asset,
+    reading: Reading | None = None,
+    *,
+    measured_only: bool = False,
+    verified: bool = False,
+    web: Web | None = None,
 ) -> Recording:
     """Open a recording of the archive; only the bytes that are used are fetched.
 
@@ -268,6 +274,7 @@ def open_asset(
     `NetworkError` if it cannot be had, which is a `DoubtfulBytesError` if it looks damaged, which
     `verified` settles.
     """
+    reading = reading or Reading()
     content = RemoteBytes(asset, verified=verified, web=web)
     try:
         start = content.read_at(0, len(HDF5_SIGNATURE))
@@ -275,8 +282,9 @@ def open_asset(
             if content.doubtful():
                 raise DoubtfulBytesError(f"{asset} begins with {start!r}")
             raise RecordingError(f"{asset} is no NWB 2 (HDF5) file: it begins with {start!r}")
-        recording = read_nwb(content, str(asset), is_unmeasured if measured_only else None)
+        unwanted = is_unmeasured if measured_only else None
+        recording = read_nwb(content, str(asset), unwanted, reading)
     except BaseException:
         content.close()
         raise
-    return require_current_clamp(recording)
+    return as_read(recording, reading)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crosspatch.explanation.explain import Explanation
+    from crosspatch.recordings.reading_options import Reading
 
 # What `explain` took when it was for models too.
 _OF_MODELS = {
@@ -50,6 +51,7 @@ class _OfCells(ManyValues):
 
 
 @app.command("explain", cls=_OfCells)
+@options.with_reading
 def explain(
     *,
     inputs: Annotated[
@@ -65,10 +67,7 @@ def explain(
     out: options.OutFolder = Path("cells"),
     species: options.CellSpecies = None,
     columns: options.ColumnsFile = None,
-    quality: options.Quality = "default",
-    step_start: options.StepStart = None,
-    step_end: options.StepEnd = None,
-    amplitudes: options.Amplitudes = None,
+    reading: Reading,
     seed: options.Seed = 0,
     jobs: options.Processes,
     limit: options.Limit = 300.0,
@@ -77,7 +76,6 @@ def explain(
     """Explain cells: one page for each, with what spoke for and against its subclass."""
     if not inputs:
         raise _INSTEAD
-    from crosspatch.features.extraction import step_described
     from crosspatch.prediction.explained import explain_cells
     from crosspatch.prediction.pipeline import Listener, Pipeline, request
     from crosspatch.reporting.cell_page import write_pages
@@ -87,8 +85,7 @@ def explain(
         model or (),
         columns,
         species=species,
-        quality=quality,
-        step=step_described(step_start, step_end, amplitudes),
+        reading=reading,
         data_dir=data_dir,
         jobs=jobs,
         limit=limit,

@@ -29,30 +29,28 @@ if TYPE_CHECKING:
     from crosspatch.features.analysis import Analysis
     from crosspatch.features.finding import Source
     from crosspatch.recordings.model import Recording, Sweep
+    from crosspatch.recordings.reading_options import Reading
 
 
 @app.command("inspect")
+@options.with_reading
 def inspect(
+    *,
     file: Annotated[Path, typer.Argument(help="Recording, NWB 2 or ABF.")],
     png: Annotated[
         Path | None, typer.Option(help="Picture to write. (default: FILE's name with .png, here)")
     ] = None,
     no_png: Annotated[bool, typer.Option("--no-png", help="Print only.")] = False,
-    step_start: options.StepStart = None,
-    step_end: options.StepEnd = None,
-    amplitudes: options.Amplitudes = None,
-    quality: options.Quality = "default",
+    reading: Reading,
 ) -> None:
     """Print a recording's sweeps, stimuli, quality and features, and draw them."""
-    from crosspatch.features.extraction import ExtractionSettings, analysed, step_described
+    from crosspatch.features.analysis import analyse
     from crosspatch.features.measuring.first_use import prepare
     from crosspatch.recordings.opening import open_recording
 
-    step = step_described(step_start, step_end, amplitudes)
-    settings = ExtractionSettings(quality=quality, step=step)
     prepare(say_on_stderr)
-    with open_recording(file) as opened:
-        recording, analysis = analysed(opened, settings)
+    with open_recording(file, reading) as recording:
+        analysis = analyse(recording, reading.thresholds)
         said = recording.recorded
         about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
         about += [f"species {said.species}"] if said.species else []
@@ -88,6 +86,7 @@ def simulate(
 
 
 @app.command("extract", cls=ManyValues)
+@options.with_reading
 def extract(
     *,
     paths: Annotated[
@@ -114,13 +113,10 @@ def extract(
     ] = None,
     unlabelled: options.Unlabelled = False,
     species: options.CellSpecies = None,
-    quality: options.Quality = "default",
+    reading: Reading,
     drop_failed: Annotated[
         bool, typer.Option("--drop-failed", help="Leave out cells that fail quality control.")
     ] = False,
-    step_start: options.StepStart = None,
-    step_end: options.StepEnd = None,
-    amplitudes: options.Amplitudes = None,
     jobs: options.Processes,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler to use, tcp://HOST:PORT.")
@@ -138,14 +134,14 @@ def extract(
     """
     from crosspatch.cohorts import extracted, table
     from crosspatch.cohorts.download import CellSelection
-    from crosspatch.features.extraction import ExtractionSettings, step_described
+    from crosspatch.features.extraction import ExtractionSettings
     from crosspatch.features.many import extract_many, store_beside
     from crosspatch.features.measuring.first_use import prepare
     from crosspatch.species import require_species
 
     table.require_name(out)
     require_species(species)
-    settings = ExtractionSettings(layout, quality, step_described(step_start, step_end, amplitudes))
+    settings = ExtractionSettings(layout, reading)
     store = store_beside(out)
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
     files, known = _find_extracted(paths, choice, labels, data_dir)

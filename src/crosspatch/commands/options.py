@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from crosspatch.processes import cores
 from crosspatch.species import SPECIES
+
+if TYPE_CHECKING:
+    from crosspatch.recordings.reading_options import Reading
 
 #: Every species there is, in words.
 KNOWN_SPECIES = " or ".join(sorted(SPECIES))
@@ -39,10 +45,6 @@ class ManyValues(TyperCommand):
 
 AlignmentName = Annotated[
     str, typer.Option(help="Mouse Sncg counts as Vip (hodge2019) or Lamp5 (published-code).")
-]
-Amplitudes = Annotated[
-    str | None,
-    typer.Option(help="In pA, one for each sweep, or one for all: -100,-50,0,50 or -100:300:20."),
 ]
 CellNames = Annotated[
     list[str] | None,
@@ -94,7 +96,6 @@ ModelNames = Annotated[
 ]
 OutFolder = Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")]
 ProtocolName = Annotated[str, typer.Option(help="donor, published or quick.")]
-Quality = Annotated[str, typer.Option(help="Thresholds: default, allen or any.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")]
 SetsKind = Annotated[
     str,
@@ -103,10 +104,6 @@ SetsKind = Annotated[
 CellSpecies = Annotated[
     str | None, typer.Option(help=f"{KNOWN_SPECIES}, for cells whose file does not say.")
 ]
-StepEnd = Annotated[float | None, typer.Option(help="End of the step in s.")]
-StepStart = Annotated[
-    float | None, typer.Option(help="Start of the step in s, where files have no command waveform.")
-]
 Subclasses = Annotated[
     list[str] | None, typer.Option("--subclass", help="Only cells of these subclasses.")
 ]
@@ -114,3 +111,84 @@ Unlabelled = Annotated[bool, typer.Option("--unlabelled", help="Take cells witho
 Unverified = Annotated[
     bool, typer.Option("--unverified", help="Accept source files other than the pinned versions.")
 ]
+
+
+def _reading(
+    *,
+    quality: Annotated[
+        str,
+        typer.Option(help="Thresholds: default, allen or any; or limits: drift=5,access_high=30."),
+    ] = "default",
+    step_start: Annotated[
+        float | None,
+        typer.Option(help="Start of the step in s, where files have no command waveform."),
+    ] = None,
+    step_end: Annotated[float | None, typer.Option(help="End of the step in s.")] = None,
+    amplitudes: Annotated[
+        str | None,
+        typer.Option(
+            help="In pA, one for each sweep, or one for all: -100,-50,0,50 or -100:300:20."
+        ),
+    ] = None,
+    clamp: Annotated[
+        str | None,
+        typer.Option(help="current: take the sweeps for current clamp, whatever the file says."),
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Name or number of the input that holds the potential.")
+    ] = None,
+    electrode: Annotated[
+        str | None,
+        typer.Option(help="Name or number of the electrode (output) whose sweeps are read."),
+    ] = None,
+    junction_potential: Annotated[
+        float,
+        typer.Option(
+            metavar="MV",
+            help="Liquid junction potential that the file's potentials are corrected for already; "
+            "added back, since the reference cells are not corrected.",
+        ),
+    ] = 0.0,
+    offset_mv: Annotated[
+        float, typer.Option(metavar="MV", help="By how much the file's potentials are too high.")
+    ] = 0.0,
+) -> Reading:
+    """How recordings are read, from the options above."""
+    from crosspatch.recordings.reading_options import Reading
+
+    return Reading(
+        quality,
+        step_start,
+        step_end,
+        amplitudes,
+        clamp,
+        channel,
+        electrode,
+        junction_potential,
+        offset_mv,
+    )
+
+
+def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `reading` is made from options, which stand where it stood."""
+    chosen = _typed_parameters(_reading)
+    parameters: list[inspect.Parameter] = []
+    for each in _typed_parameters(command):
+        parameters += chosen if each.name == "reading" else [each]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        how = {each.name: given.pop(each.name) for each in chosen}
+        command(reading=_reading(**how), **given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _typed_parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+    """The parameters of a function, with their types; that of a reading is not looked up."""
+    known = {**function.__globals__, "Reading": object}
+    types = get_type_hints(function, known, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return [each.replace(annotation=types[each.name]) for each in parameters]

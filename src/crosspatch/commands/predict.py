@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crosspatch.prediction.output import Output
     from crosspatch.prediction.pipeline import Pipeline
     from crosspatch.prediction.prediction import PredictedCell, Prediction
+    from crosspatch.recordings.reading_options import Reading
 
 # Rows of predictions that are shown.
 _SHOWN = 40
@@ -61,6 +62,7 @@ def _spare_pandas(inputs: list[str], report: Path | None) -> None:
 
 @app.command("predict")
 @libraries_hidden("dask", "dask.utils")  # LightGBM and AnnData would import it, a second
+@options.with_reading
 def predict(
     *,
     inputs: Annotated[
@@ -87,10 +89,7 @@ def predict(
             "wrong, and a picture of each of the first 20 cells (not with --adapt)."
         ),
     ] = None,
-    quality: options.Quality = "default",
-    step_start: options.StepStart = None,
-    step_end: options.StepEnd = None,
-    amplitudes: options.Amplitudes = None,
+    reading: Reading,
     jobs: options.SomeProcesses = None,
     limit: options.Limit = 300.0,
     data_dir: options.DataDir = None,
@@ -100,7 +99,6 @@ def predict(
     Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
     outside reference (unlike the cells the model knows), insufficient data.
     """
-    from crosspatch.features.extraction import step_described
     from crosspatch.prediction.output import open_output
     from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request
 
@@ -111,8 +109,7 @@ def predict(
         species=species,
         sets=sets,
         adapt=adapt,
-        quality=quality,
-        step=step_described(step_start, step_end, amplitudes),
+        reading=reading,
         data_dir=data_dir,
         jobs=jobs,
         limit=limit,

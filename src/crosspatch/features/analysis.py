@@ -25,7 +25,6 @@ from crosspatch.features.responses import (
 from crosspatch.recordings.model import Recording, Samples, Sweep
 from crosspatch.recordings.quality import (
     CellQuality,
-    QualityThresholds,
     SweepQuality,
     assess_cell,
     assess_sweep,
@@ -41,6 +40,7 @@ from crosspatch.recordings.stimuli import (
     command_during,
     recognise,
 )
+from crosspatch.recordings.thresholds import QualityThresholds
 
 #: Kept on both sides of a square, s: families need 0.2, the rest keeps filter edges away.
 MARGIN = 0.25
@@ -119,7 +119,8 @@ class _Usable:
 
     def __init__(self, recording: Recording, thresholds: QualityThresholds | None) -> None:
         self.recording, self.thresholds = recording, thresholds
-        self.notes = [f"{name}: {reason}" for name, reason in recording.unreadable.items()]
+        self.notes = list(recording.notes)
+        self.notes += [f"{name}: {reason}" for name, reason in recording.unreadable.items()]
         self.qualities: dict[int, SweepQuality] = {}
         self.cuts: dict[str, list[Cut]] = {LONG_SQUARE: [], SHORT_SQUARE: [], RAMP: []}
         self.tests: list[Cut] = []

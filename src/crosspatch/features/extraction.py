@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from crosspatch.features.outcome import CellFeatures, CellHead
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.quality import thresholds_named
+from crosspatch.recordings.reading_options import Reading
 
 if TYPE_CHECKING:
     from crosspatch.features.analysis import Analysis
@@ -29,69 +29,19 @@ _DEFINITIONS = "IPFX 2.1.2"
 
 
 @dataclass(frozen=True)
-class StepDescription:
-    """A step that the user describes because the files have no command waveform."""
-
-    start: float
-    end: float
-    amplitudes: tuple[float, ...]
-
-
-def with_step(recording: Recording, step: StepDescription | None) -> Recording:
-    """A recording with the step that is described, if any; as `Recording.with_steps`."""
-    return recording.with_steps(step.start, step.end, step.amplitudes) if step else recording
-
-
-def step_described(
-    start: float | None, end: float | None, amplitudes: str | None
-) -> StepDescription | None:
-    """The step that a user describes, in s, with amplitudes in pA.
-
-    They are separated by commas, or first:last:step (the last included). A `RecordingError` if only
-    a part is given, or the amplitudes are not numbers.
-    """
-    if start is None and end is None and amplitudes is None:
-        return None
-    if start is None or end is None or amplitudes is None:
-        hint = "{step_start}, {step_end} and {amplitudes} go together; give all three"
-        raise RecordingError("", hint)
-    try:
-        values = _amplitudes(amplitudes)
-        if not np.isfinite([start, end, *values]).all():
-            raise ValueError
-    except (ValueError, ZeroDivisionError) as error:
-        raise RecordingError(
-            f"amplitudes {amplitudes}: not understood", hint="write -100,-50,0,50 or -100:300:20"
-        ) from error
-    return StepDescription(start, end, tuple(values))
-
-
-def _amplitudes(text: str) -> list[float]:
-    if ":" not in text:
-        return [float(part) for part in text.split(",")]
-    first, last, step = (float(part) for part in text.split(":"))
-    count = round((last - first) / step)
-    if count < 0 or abs(first + count * step - last) > 1e-6 * abs(step):
-        raise ValueError
-    return [first + step * k for k in range(count + 1)]
-
-
-@dataclass(frozen=True)
 class ExtractionSettings:
     """What is computed from a recording; a change means that files are done again."""
 
     layout: str = "gouwens"  # one of `crosspatch.features.layouts.LAYOUT_NAMES`
-    quality: str = "default"  # one of `crosspatch.recordings.quality.THRESHOLDS`
-    step: StepDescription | None = None  # where the files have no command waveform
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         load_layout(self.layout)
-        thresholds_named(self.quality)
 
     def described(self) -> dict[str, Any]:
         """Settings and versions, as they are kept in the table."""
         return asdict(self) | {
-            "thresholds": asdict(thresholds_named(self.quality)),
+            "thresholds": asdict(self.reading.thresholds),
             "crosspatch": version("crosspatch"),
             "definitions": _DEFINITIONS,
         }
@@ -110,26 +60,17 @@ class ExtractionSettings:
 
 
 def extract_recording(recording: Recording, settings: ExtractionSettings) -> CellFeatures:
-    """Compute the features of one open recording; errors as `analysed` and `features_of`."""
-    recording, analysis = analysed(recording, settings)
-    return features_of(recording, analysis, settings)
-
-
-def analysed(recording: Recording, settings: ExtractionSettings) -> tuple[Recording, Analysis]:
-    """Measure an open recording; it comes back with the step that the settings describe.
-
-    A `RecordingError` if no sweep has a command waveform, or the step does not fit the sweeps.
-    """
+    """Compute the features of one open recording; errors as `features_of` and `analyse`."""
     from crosspatch.features.analysis import analyse  # settings are known without
 
-    recording = with_step(recording, settings.step)
-    return recording, analyse(recording, thresholds_named(settings.quality))
+    analysis = analyse(recording, settings.reading.thresholds)
+    return features_of(recording, analysis, settings)
 
 
 def features_of(
     recording: Recording, analysis: Analysis, settings: ExtractionSettings
 ) -> CellFeatures:
-    """The features of a recording that was measured by `analysed`.
+    """The features of a recording that was measured.
 
     A `RecordingError` says why if no feature of the layout can be measured.
     """
@@ -205,7 +146,7 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     if isinstance(source, Asset):
         return _extract_asset(source, settings)
     path = Path(source)
-    with open_recording(path, measured_only=True) as recording:
+    with open_recording(path, settings.reading, measured_only=True) as recording:
         cell = extract_recording(recording, settings)
     try:
         with path.open("rb") as file:
@@ -223,7 +164,8 @@ def _extract_asset(asset: Asset, settings: ExtractionSettings) -> CellFeatures:
     web = Web()
 
     def extracted(*, verified: bool) -> CellFeatures:
-        with open_asset(asset, measured_only=True, verified=verified, web=web) as recording:
+        opened = open_asset(asset, settings.reading, measured_only=True, verified=verified, web=web)
+        with opened as recording:
             return extract_recording(recording, settings)
 
     # Without TLS, what looks like a poor recording may be bytes that came wrong.

@@ -10,6 +10,7 @@ from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
+from crosspatch.recordings.reading_options import Reading
 
 #: A file on disk, or one of the DANDI archive.
 Source = Path | Asset
@@ -68,10 +69,10 @@ def _is_recording(file: Path) -> bool:
     return wanted and file.is_file()
 
 
-def open_source(source: Source, *, measured_only: bool = False) -> Recording:
+def open_source(source: Source, reading: Reading, *, measured_only: bool = False) -> Recording:
     """Open a recording on disk or of the archive, as `open_recording` and `open_asset` do."""
     if isinstance(source, Asset):
         from crosspatch.archive.streaming import open_asset
 
-        return open_asset(source, measured_only=measured_only)
-    return open_recording(source, measured_only=measured_only)
+        return open_asset(source, reading, measured_only=measured_only)
+    return open_recording(source, reading, measured_only=measured_only)

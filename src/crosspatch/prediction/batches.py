@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import CrosspatchError, RecordingError
-from crosspatch.features.extraction import ExtractionSettings, StepDescription
+from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
 from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
@@ -23,6 +23,7 @@ from crosspatch.features.measuring.first_use import prepare
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
 from crosspatch.processes import cores
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import species_within
 from crosspatch.telling import Say
 from crosspatch.versions import code_digest
@@ -108,8 +109,7 @@ class ReadSettings:
     layout: Layout  # what the model measures a cell by
     species: str | None = None  # of cells whose file does not say
     columns: Overrides | None = None  # from `crosspatch.tables.mapping.read_mapping`
-    quality: str = "default"  # thresholds for recordings
-    step: StepDescription | None = None  # for recordings without a command waveform
+    reading: Reading = field(default_factory=Reading)  # how recordings are read
     jobs: int | None = 1  # recordings at a time; None is one per core
     limit: float = 300.0  # seconds after which a recording is given up
 
@@ -232,7 +232,7 @@ def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
             f"the model's layout '{layout.name}' cannot be measured on recordings; give a table, "
             f"or train a model in one of: {', '.join(LAYOUT_NAMES)}"
         )
-    return ExtractionSettings(layout.name, settings.quality, settings.step)
+    return ExtractionSettings(layout.name, settings.reading)
 
 
 def recordings_batch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import CohortError
 from crosspatch.explanation.contributions import CONTRIBUTION_COLUMNS, contributions
-from crosspatch.features.extraction import StepDescription
 from crosspatch.features.finding import Source
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.batches import Batch, ReadSettings
@@ -30,6 +29,7 @@ from crosspatch.prediction.pipeline import (
 )
 from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.prediction.predictor import Predictor
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.tables.mapping import Overrides
 from crosspatch.telling import Say
 from crosspatch.writing import replacing
@@ -51,8 +51,7 @@ class CellExplanation:
     model: Artifact | None  # what judged it; None where there is no model of its species
     header: Mapping[str, Any]  # Tool, models, taxonomy, parameters of the prediction
     recording: Source | None = None  # the file it was recorded in; None for a row of a table
-    quality: str = "default"  # thresholds the recording was read with
-    step: StepDescription | None = None  # for recordings without a command waveform
+    reading: Reading = field(default_factory=Reading)  # how the recording was read
     name: str | None = None  # what the recording is called, where that is not the name of its file
 
 
@@ -63,7 +62,7 @@ def explain(
     model: str | Path | Sequence[str | Path] = (),
     species: str | None = None,
     columns: str | Path | Overrides | None = None,
-    quality: str = "default",
+    reading: Reading | None = None,
     data_dir: str | Path | None = None,
     jobs: int = 1,
     say: Say | None = None,
@@ -72,7 +71,7 @@ def explain(
 
     Parameters
     ----------
-    inputs, model, species, columns, quality, data_dir, jobs, say
+    inputs, model, species, columns, reading, data_dir, jobs, say
         As for `crosspatch.predict`.
     cells : sequence of str
         Ids of the cells to be explained; without them the first `MOST` are.
@@ -95,7 +94,13 @@ def explain(
     20
     """
     wanted = request(
-        inputs, model, columns, species=species, quality=quality, data_dir=data_dir, jobs=jobs
+        inputs,
+        model,
+        columns,
+        species=species,
+        reading=reading or Reading(),
+        data_dir=data_dir,
+        jobs=jobs,
     )
     messages = Messages(say)
     found = explain_cells(Pipeline(wanted, Listener(messages)), cells)
@@ -190,8 +195,7 @@ def explain_prediction(
             predictor.models.get(cell.species),
             prediction.header,
             prediction.recordings.get(cell.cell_id),
-            settings.quality,
-            settings.step,
+            settings.reading,
         )
         for row, cell in enumerate(prediction)
     ]

@@ -15,7 +15,7 @@ from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_rec
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
-from crosspatch.recordings.quality import thresholds_named
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 from crosspatch.telling import Ask, Say, Stage
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-    from crosspatch.features.extraction import StepDescription
     from crosspatch.features.many import ExtractionProgress
     from crosspatch.prediction.table_cells import Table
     from crosspatch.tables.mapping import Overrides
@@ -48,8 +47,7 @@ class Request:
     columns: Overrides | None = None  # which column of a table is what
     sets: str = "all-cells"  # see `crosspatch.prediction.predictor.Predictor`
     adapt: bool = False
-    quality: str = "default"  # thresholds for recordings
-    step: StepDescription | None = None  # for recordings without a command waveform
+    reading: Reading = field(default_factory=Reading)  # how recordings are read
     data_dir: str | Path | None = None  # for training the default models
     #: Recordings at a time, and processes that train the default models; None is one per core.
     jobs: int | None = 1
@@ -63,7 +61,6 @@ class Request:
     def __post_init__(self) -> None:
         require_species(self.species)
         require_sets(self.sets)
-        thresholds_named(self.quality)
 
 
 def request(
@@ -224,8 +221,7 @@ class Pipeline:
             self.predictor.layout,
             request.species,
             request.columns,
-            request.quality,
-            request.step,
+            request.reading,
             request.jobs,
             request.limit,
         )
@@ -252,7 +248,7 @@ def predict(
     columns: str | Path | Overrides | None = None,
     sets: str = "all-cells",
     adapt: bool = False,
-    quality: str = "default",
+    reading: Reading | None = None,
     data_dir: str | Path | None = None,
     jobs: int = 1,
     say: Say | None = None,
@@ -272,8 +268,8 @@ def predict(
         Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
     sets, adapt
         See `crosspatch.prediction.predictor.Predictor`.
-    quality : str
-        Thresholds for recordings.
+    reading : Reading, optional
+        How recordings are read, where a file does not say something or says it wrong.
     data_dir, jobs
         For training the default models, and recordings at a time.
     say : callable, optional
@@ -302,7 +298,7 @@ def predict(
         species=species,
         sets=sets,
         adapt=adapt,
-        quality=quality,
+        reading=reading or Reading(),
         data_dir=data_dir,
         jobs=jobs,
     )

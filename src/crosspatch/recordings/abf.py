@@ -27,6 +27,7 @@ from crosspatch.recordings.model import (
     to_millivolts,
     to_picoamperes,
 )
+from crosspatch.recordings.reading_options import Reading
 
 if TYPE_CHECKING:
     from pyabf import ABF
@@ -60,7 +61,7 @@ def keep_to_the_file() -> None:
     _kept_to_the_file = True
 
 
-def read_abf(path: Path) -> Recording:
+def read_abf(path: Path, reading: Reading | None = None) -> Recording:
     """Open an ABF file; its header is read, its samples are not.
 
     A `RecordingError` if the file is damaged or holds no channel of voltage or current.

@@ -46,6 +46,13 @@ class Sweep:
     read_noted: Callable[[], tuple[float, float]] = field(default=_nothing_noted, repr=False)
     #: Reads the first so many samples, where a file allows it.
     read_voltage_until: Callable[[int], Samples] | None = field(default=None, repr=False)
+    #: Reads the current in pA as it was measured, where a file has it beside the command.
+    read_monitor: Callable[[], Samples] | None = field(default=None, repr=False)
+
+    @property
+    def in_current_clamp(self) -> bool:
+        """Whether current was injected and the potential recorded."""
+        return self.clamp == CURRENT_CLAMP
 
     @property
     def bridge_balance(self) -> float:
@@ -113,6 +120,7 @@ class Recording:
     #: Sweep or series to the reason why it is left out.
     unreadable: dict[str, str] = field(default_factory=dict)
     recorded: Recorded = field(default_factory=Recorded)
+    notes: tuple[str, ...] = ()  # what was decided when it was read, and why
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
     #: Current-clamp sweeps that are in the file but not here, because they are never measured.
     left_out: int = 0
@@ -120,7 +128,7 @@ class Recording:
     @cached_property
     def current_clamp(self) -> tuple[Sweep, ...]:
         """The sweeps in current clamp."""
-        return tuple(sweep for sweep in self.sweeps if sweep.clamp == CURRENT_CLAMP)
+        return tuple(sweep for sweep in self.sweeps if sweep.in_current_clamp)
 
     def sweep(self, number: int) -> Sweep:
         """The current-clamp sweep of this number; a `RecordingError` if there is none."""

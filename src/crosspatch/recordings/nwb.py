@@ -37,6 +37,7 @@ from crosspatch.recordings.model import (
     to_millivolts,
     to_picoamperes,
 )
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import species_called
 
 #: Neurodata type to (clamp, whether it is the response).
@@ -111,7 +112,9 @@ class _Opened:
 Unwanted = Callable[[str, str], bool]
 
 
-def read_nwb(content: Bytes, path: str, unwanted: Unwanted | None = None) -> Recording:
+def read_nwb(
+    content: Bytes, path: str, unwanted: Unwanted | None = None, reading: Reading | None = None
+) -> Recording:
     """Open an NWB 2 file; samples are not read.
 
     Series are paired by ``sweep_table`` or ``sweep_number``, by the newer

@@ -10,6 +10,7 @@ from crosspatch.errors import RecordingError
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import is_unmeasured
+from crosspatch.recordings.reading_options import Reading
 
 #: Endings of files that are taken for recordings when a folder is searched.
 RECORDING_SUFFIXES = (".nwb", ".abf")
@@ -17,7 +18,9 @@ RECORDING_SUFFIXES = (".nwb", ".abf")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-def open_recording(source: str | Path, *, measured_only: bool = False) -> Recording:
+def open_recording(
+    source: str | Path, reading: Reading | None = None, *, measured_only: bool = False
+) -> Recording:
     """Open a current-clamp recording: NWB 2, or ABF 1 or 2.
 
     The file is opened read-only and its samples are read sweep by sweep when they are asked for.
@@ -26,6 +29,8 @@ def open_recording(source: str | Path, *, measured_only: bool = False) -> Record
     Parameters
     ----------
     source : path
+    reading : Reading, optional
+        What the file does not say, or says wrong.
     measured_only : bool
         Whether sweeps that are never measured are left out of NWB files: by their names noise,
         chirps and the like, and in voltage clamp all but the tests of the seal and the access.
@@ -49,13 +54,24 @@ def open_recording(source: str | Path, *, measured_only: bool = False) -> Record
     ('sim-human-0001', 50000.0, dtype('float64'))
     """
     unwanted = is_unmeasured if measured_only else None
-    return require_current_clamp(_open_file(Path(source), unwanted))
+    reading = reading or Reading()
+    return as_read(_open_file(Path(source), reading, unwanted), reading)
 
 
-def require_current_clamp(recording: Recording) -> Recording:
-    """A recording in which something can be measured; else it is closed: a `RecordingError`."""
-    if not recording.current_clamp:
+def as_read(recording: Recording, reading: Reading) -> Recording:
+    """An opened recording with what its reading adds.
+
+    If nothing in it can be measured, or the step does not fit, it is closed: a `RecordingError`.
+    """
+    try:
+        return reading.applied(_require_current_clamp(recording))
+    except RecordingError:
         recording.close()
+        raise
+
+
+def _require_current_clamp(recording: Recording) -> Recording:
+    if not recording.current_clamp:
         wanted, found = "current-clamp sweep", "no sweeps"
         if recording.left_out:
             wanted += " that is measured"
@@ -67,20 +83,22 @@ def require_current_clamp(recording: Recording) -> Recording:
     return recording
 
 
-def _open_file(path: Path, unwanted: Callable[[str, str], bool] | None) -> Recording:
+def _open_file(
+    path: Path, reading: Reading, unwanted: Callable[[str, str], bool] | None
+) -> Recording:
     content = _bytes_of(path)
     start = content.read_at(0, len(HDF5_SIGNATURE))
     if start == HDF5_SIGNATURE:
         from crosspatch.recordings.nwb import read_nwb
 
-        return read_nwb(content, str(path), unwanted)
+        return read_nwb(content, str(path), unwanted, reading)
     content.close()
     if not start:
         raise RecordingError(f"{path} is empty (0 bytes)")
     if start[:4] in (b"ABF ", b"ABF2"):
         from crosspatch.recordings.abf import read_abf
 
-        return read_abf(path)
+        return read_abf(path, reading)
     raise RecordingError(
         f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
         "export it as NWB or ABF"

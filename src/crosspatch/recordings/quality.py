@@ -20,56 +20,7 @@ from crosspatch.recordings.stimuli import (
     Stimulus,
     ontology_kind,
 )
-
-
-@dataclass(frozen=True)
-class QualityThresholds:
-    """Thresholds; a sweep or cell beyond one of them is rejected with its reason.
-
-    The Allen Institute's criteria (IPFX 2.1.2, defaults/qc_criteria.json) are `ALLEN`. Its limits
-    on drift and noise within a sweep are for its own rigs and reject most sweeps of others, so the
-    defaults here are wider; those for seal and resistances are the Allen's.
-    """
-
-    drift: float = 10.0  # difference of the potential before and after the stimulus, mV (Allen: 1)
-    slow_noise: float = 2.0  # root mean square over the baseline, mV (Allen: 0.5)
-    fast_noise: float = 1.0  # root mean square in 1.5 ms of the baseline, mV (Allen: 0.07)
-    #: Resting potential, mV; outside, the cell is not healthy or not a neuron.
-    baseline_low: float = -110.0
-    baseline_high: float = -35.0
-    #: Samples at one extreme value for this long are a saturated amplifier, s.
-    clipped: float = 0.001
-    clipped_above: float = 15.0  # … if that value is above or below, mV
-    clipped_below: float = -120.0
-    after_square: float = 0.2  # recorded after a square, s; IPFX needs it to see how a step ends
-    seal: float = 1.0  # seal resistance, GOhm
-    access_low: float = 1.0  # access resistance, MOhm
-    access_high: float = 20.0
-    access_share: float = 0.15  # access as a share of input resistance
-    #: Jump of the potential at the edge of a step, MOhm: the bridge was not balanced.
-    bridge: float = 20.0
-
-
-#: The Allen Institute's limits on sweeps.
-ALLEN = QualityThresholds(drift=1.0, slow_noise=0.5, fast_noise=0.07)
-#: Every sweep is used that can be.
-ANY = QualityThresholds(
-    **dict.fromkeys(("drift", "slow_noise", "fast_noise", "clipped", "bridge"), math.inf),
-    **dict.fromkeys(("baseline_high", "access_high", "access_share"), math.inf),
-    baseline_low=-math.inf,
-    seal=0.0,
-    access_low=0.0,
-)
-
-THRESHOLDS = {"default": QualityThresholds(), "allen": ALLEN, "any": ANY}
-
-
-def thresholds_named(name: str) -> QualityThresholds:
-    """Thresholds by name; a `RecordingError` if there are none of this name."""
-    if name not in THRESHOLDS:
-        raise RecordingError(f"no quality settings '{name}'; choose from: {', '.join(THRESHOLDS)}")
-    return THRESHOLDS[name]
-
+from crosspatch.recordings.thresholds import QualityThresholds
 
 #: mV; amplifiers and digitisers end far below.
 _MAX_VOLTAGE = 2_000.0

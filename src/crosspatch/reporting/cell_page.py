@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 from crosspatch.errors import CohortError, NetworkError, RecordingError
 from crosspatch.explanation.discriminants import discriminant_plane
 from crosspatch.features.analysis import Analysis, analyse
-from crosspatch.features.extraction import with_step
 from crosspatch.features.finding import open_source
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation, write_contributions
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.quality import thresholds_named
 from crosspatch.recordings.stimuli import LONG_SQUARE
 from crosspatch.reporting.cell_panels import (
     draw_contributions,
@@ -159,9 +157,9 @@ def _opened(explanation: CellExplanation) -> Iterator[tuple[Recording, Analysis]
         if explanation.recording is not None:
             # One that cannot be read could not be for the prediction either; the notes say why.
             with suppress(RecordingError, NetworkError):
-                recording = stack.enter_context(open_source(explanation.recording))
-                recording = with_step(recording, explanation.step)
-                found = recording, analyse(recording, thresholds_named(explanation.quality))
+                reading = explanation.reading
+                recording = stack.enter_context(open_source(explanation.recording, reading))
+                found = recording, analyse(recording, reading.thresholds)
         yield found
 
 

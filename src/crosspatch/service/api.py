@@ -4,139 +4,39 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
-from crosspatch.features.extraction import StepDescription
-from crosspatch.recordings.quality import THRESHOLDS
 from crosspatch.service.jobs import Jobs
 from crosspatch.service.mapping_screen import Columns
 from crosspatch.service.messages import Fault, MapPoints
 from crosspatch.service.predicted import CHOICES, INNER, SORTS, Row
 from crosspatch.service.predicted import Query as Which
+from crosspatch.service.schemas import (
+    AboutServer,
+    BatchState,
+    CellDetails,
+    CellList,
+    Choices,
+    File,
+    HowRead,
+    NewBatch,
+    Number,
+    Problem,
+)
 from crosspatch.service.traces import INDEX, STRETCHES, read_traces
-from crosspatch.service.uploads import RefusedUploadError, State, Upload, UploadedFile
-from crosspatch.species import SpeciesName
+from crosspatch.service.uploads import RefusedUploadError, Upload, UploadedFile
 from crosspatch.tables.mapping import Override
 
 PREFIX = "/api/v1"
 _FILE = "/batches/{batch}/files/{file}"
 
 _MEDIA = {"csv": "text/csv; charset=utf-8", "h5ad": "application/x-hdf5", "html": "text/html"}
-# A JSON number beyond is of no use anywhere here, and SQLite refuses it.
-_MOST = 2**31
-Number = Annotated[int, Field(ge=0, lt=_MOST)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _Wanted(BaseModel):
-    """Something that is asked for, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Problem(BaseModel):
-    """What is wrong, and what to do."""
-
-    error: str
-
-
-class NewBatch(_Wanted):
-    """Files that belong together, and how they are read."""
-
-    species: SpeciesName | None = Field(
-        None, description="Of cells whose file does not say; null: judged by both models."
-    )
-    quality: str = Field(
-        "default", max_length=40, description=f"Thresholds: {', '.join(THRESHOLDS)}."
-    )
-
-
-class File(BaseModel):
-    """A file of a batch and how far it is."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    file: int = Field(validation_alias="number")
-    name: str = Field(validation_alias="label")
-    kind: Literal["recording", "table"]
-    state: State = Field(
-        description="receiving, waiting, working; columns: they must be confirmed; done, failed, "
-        "cancelled"
-    )
-    stage: str = Field(description="What is being done.")
-    bytes: int = Field(validation_alias="size")
-    rows: int = Field(description="Predicted rows.")
-    reason: str | None = Field(description="Why it failed.")
-    messages: list[str] = Field(description="What was taken for what, and what is odd.")
-
-
-class BatchState(BaseModel):
-    """A batch and its files."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    batch: str = Field(validation_alias="id")
-    url: str = Field(description="The batch's page, for a browser.")
-    species: str | None
-    quality: str
-    expires: datetime
-    finished: bool = Field(description="Whether nothing more happens by itself.")
-    files: list[File]
-
-
-class ColumnChoice(_Wanted):
-    """What a column is."""
-
-    feature: str = Field(max_length=200, description="A feature, ignore, cell_id, or species.")
-    unit: str | None = Field(None, max_length=40)
-
-
-class Choices(_Wanted):
-    """What columns of a table are; those that are not named stay as they were recognised."""
-
-    columns: dict[str, ColumnChoice] = Field(default_factory=dict, max_length=20_000)
-    predict: bool = Field(False, description="Whether to predict with them at once.")
-
-
-class Step(_Wanted):
-    """A step of current, where a recording has no command."""
-
-    start: Finite = Field(description="s from the start of a sweep")
-    end: Finite = Field(description="s")
-    amplitudes: list[Finite] = Field(
-        min_length=1, max_length=10_000, description="pA, one a sweep, or one for all"
-    )
-
-
-class CellList(BaseModel):
-    """Predicted cells."""
-
-    total: int = Field(description="Of all that were asked for, on all pages.")
-    cells: list[Row]
-
-
-class CellDetails(BaseModel):
-    """What is said of a cell, and why; and what was recorded, null for a row of a table."""
-
-    details: dict[str, object]
-    recording: dict[str, object] | None
-
-
-class AboutServer(BaseModel):
-    """The models and the limits of this server."""
-
-    crosspatch: str
-    models: list[dict[str, object]]
-    parameters: dict[str, object]
-    limits: dict[str, float]
 
 
 def jobs_of(request: Request) -> Jobs:
@@ -214,7 +114,7 @@ def reference_map(jobs: TheJobs) -> MapPoints:
 @router.post("/batches", status_code=201, responses=_problems(422, 503))
 def new_batch(jobs: TheJobs, wanted: NewBatch) -> BatchState:
     """Begin a batch of files."""
-    return batch_state(jobs.new(wanted.species, wanted.quality))
+    return batch_state(jobs.new(wanted.species, wanted.as_reading()))
 
 
 @router.get("/batches/{batch}", responses=_NOT_THERE)
@@ -308,10 +208,10 @@ def put_columns(jobs: TheJobs, file: TheFile, choices: Choices) -> Columns:
     return jobs.choose_columns(file, chosen, go=choices.predict)
 
 
-@router.put(_FILE + "/step", status_code=204, responses=_problems(404, 409, 422))
-def put_step(jobs: TheJobs, file: TheFile, step: Step) -> None:
-    """Say what was injected, where a recording has no command; it is measured again."""
-    jobs.describe_step(file, StepDescription(step.start, step.end, tuple(step.amplitudes)))
+@router.put(_FILE + "/reading", status_code=204, responses=_problems(404, 409, 422))
+def put_reading(jobs: TheJobs, file: TheFile, how: HowRead) -> None:
+    """Say how a recording is read; it is measured again."""
+    jobs.read_again(file, how.as_reading())
 
 
 @router.get("/batches/{batch}/cells", responses=_NOT_THERE)
@@ -321,7 +221,7 @@ def get_cells(
     which: TheFilter,
     sort: Annotated[str, Query(description=f"One of {', '.join(SORTS)}.", max_length=40)] = "",
     descending: bool = False,
-    offset: Annotated[int, Query(ge=0, lt=_MOST)] = 0,
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> CellList:
     """The predicted cells of a batch."""

@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crosspatch.features.extraction import StepDescription
-from crosspatch.recordings.quality import THRESHOLDS
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.service import messages
 from crosspatch.service.examples import SIMULATED_EXAMPLES
 from crosspatch.service.mapping_screen import Columns
@@ -68,13 +67,11 @@ class Jobs:
 
     # Uploads
 
-    def new(self, species: str | None, quality: str) -> Upload:
-        """An empty upload; refused for an unknown species or quality, or if there are too many."""
+    def new(self, species: str | None, reading: Reading) -> Upload:
+        """An empty upload; refused for an unknown species, or if there are too many."""
         if species is not None and species not in SPECIES:
             raise RefusedUploadError(f"no species '{species}'; use {' or '.join(SPECIES)}", 422)
-        if quality not in THRESHOLDS:
-            raise RefusedUploadError(f"no quality '{quality}'; use {', '.join(THRESHOLDS)}", 422)
-        return self.batches.new(species, quality)
+        return self.batches.new(species, reading)
 
     def remove(self, upload: Upload) -> None:
         """Stop what is done for an upload, and delete it."""
@@ -194,14 +191,14 @@ class Jobs:
                 self._queue(file, messages.PredictTable(file.given))
         return found.columns
 
-    def describe_step(self, file: UploadedFile, step: StepDescription) -> None:
-        """Say what was injected where a recording has no command, and have it measured again."""
+    def read_again(self, file: UploadedFile, reading: Reading) -> None:
+        """Say how a recording is read, and have it measured again."""
         if file.kind != RECORDING:
-            raise file.refused("a step is of recordings; this is a table", 409)
+            raise file.refused("it is a table, not a recording", 409)
         with file.upload.lock:
             if file.state not in FINAL:
                 raise file.refused(_BUSY, 409)
-            file.step, file.drawn = step, None
+            file.reading, file.drawn = reading, None
             self._queue(file, messages.Measure(file.given))
 
     def cancel(self, file: UploadedFile) -> None:

@@ -11,7 +11,7 @@ from crosspatch.errors import CrosspatchError
 from crosspatch.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
-    from crosspatch.features.extraction import StepDescription
+    from crosspatch.recordings.reading_options import Reading
     from crosspatch.service.mapping_screen import Choosable, Columns
     from crosspatch.tables.mapping import Override
 
@@ -46,8 +46,7 @@ class GivenFile:
     label: str  #: its name as the user gave it, made harmless
     kind: str  #: ``recording`` or ``table``
     species: str | None  #: of cells whose file does not say
-    quality: str
-    step: StepDescription | None = None
+    reading: Reading  #: how recordings are read
     #: What the user chose of the columns of a table.
     choices: Mapping[str, Override] = field(default_factory=dict)
 

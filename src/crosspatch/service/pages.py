@@ -24,13 +24,15 @@ from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.models.verdicts import Verdict
 from crosspatch.recordings.model import DESCRIBE_STEP
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service import api
-from crosspatch.service.api import Number, TheFile, TheFilter, TheJobs, TheUpload
+from crosspatch.service.api import TheFile, TheFilter, TheJobs, TheUpload
 from crosspatch.service.jobs import Json
 from crosspatch.service.messages import RECORDING, TABLE
 from crosspatch.service.predicted import SORTS
+from crosspatch.service.schemas import Number
 from crosspatch.service.uploads import WORKED_ON, RefusedUploadError, State, Upload, UploadedFile
 from crosspatch.species import SPECIES
 from crosspatch.tables.endings import TABLE_SUFFIXES
@@ -131,7 +133,9 @@ def _packed(file: str) -> bytes:
 @page_router.get("/")
 def index(request: Request) -> HTMLResponse:
     """Where files are dropped."""
-    return _page(request, "index.html", endings=[*RECORDING_SUFFIXES, *TABLE_SUFFIXES])
+    return _page(
+        request, "index.html", endings=[*RECORDING_SUFFIXES, *TABLE_SUFFIXES], reading=Reading()
+    )
 
 
 @page_router.get("/api")

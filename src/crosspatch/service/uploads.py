@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
 from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.service.messages import RECORDING, TABLE, Drawn, Fault, GivenFile
 from crosspatch.service.settings import ServiceSettings
 from crosspatch.tables.endings import TABLE_SUFFIXES
@@ -123,7 +124,7 @@ class Upload:
     id: str  #: cannot be guessed
     folder: Path
     species: str | None  #: of cells whose file does not say
-    quality: str
+    reading: Reading  #: how its recordings are read
     expires: float  #: seconds since 1970
     uploads: dict[int, UploadedFile] = field(default_factory=dict)  # its files, by number
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -178,7 +179,7 @@ class Batches:
             os.close(self._held)
             self._held = None
 
-    def new(self, species: str | None, quality: str) -> Upload:
+    def new(self, species: str | None, reading: Reading) -> Upload:
         """An empty upload; refused where there are too many."""
         with self._lock:
             if len(self._uploads) >= self.settings.batches:
@@ -188,7 +189,7 @@ class Batches:
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
             expires = self.now() + 3600 * self.settings.keep
-            upload = Upload(name, folder, species, quality, expires)
+            upload = Upload(name, folder, species, reading, expires)
             self._uploads[name] = upload
             return upload
 
@@ -241,7 +242,7 @@ class Batches:
             folder.mkdir(mode=0o700)
             # The name on disk is long and random: it can be told from the user's own in messages.
             path = folder / f"upload-{secrets.token_hex(8)}{ending}"
-            given = (upload.folder, number, path, label, kind, upload.species, upload.quality)
+            given = (upload.folder, number, path, label, kind, upload.species, upload.reading)
             file = UploadedFile(*given, upload=upload, confirm=confirm, example=example)
             upload.uploads[number] = file
             return file

@@ -18,7 +18,7 @@ from crosspatch.errors import CohortError, CrosspatchError, RecordingError, as_f
 from crosspatch.explanation.map import reference_map
 from crosspatch.explanation.reference_map import ReferenceMap
 from crosspatch.features.analysis import analyse, judged
-from crosspatch.features.extraction import features_of, with_step
+from crosspatch.features.extraction import features_of
 from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
 from crosspatch.features.measuring import first_use
 from crosspatch.features.outcome import CellFeatures, Failure
@@ -38,7 +38,6 @@ from crosspatch.prediction.table_cells import first_rows, read_table
 from crosspatch.processes import Tell, answer_requests
 from crosspatch.recordings.abf import keep_to_the_file
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.quality import thresholds_named
 from crosspatch.recordings.stimuli import MEASURED, recognise
 from crosspatch.reporting.cell_view import cell_view, recording_view
 from crosspatch.service import messages
@@ -160,14 +159,13 @@ class Worker:
     def _measure(self, file: GivenFile, tell: Tell) -> messages.Predicted:
         path, folder = file.path, file.path.parent
         how = extraction_settings(self._read_settings(file))
-        limits = thresholds_named(how.quality)
         tell(messages.Doing("reading"))
         file.forget()
         try:
             refuse_other_files(path)
-            with open_recording(path, measured_only=True) as opened:
+            with open_recording(path, how.reading, measured_only=True) as opened:
                 named = replace(opened, name=file.label, cell_id=Path(file.label).stem)
-                recording = with_step(named, how.step).remembered(MOST_SAMPLES)
+                recording, limits = named.remembered(MOST_SAMPLES), how.reading.thresholds
                 found = recognise(recording)
                 # What is shown is read first; the rest while someone looks at it.
                 kept = keep_samples(recording, found, folder)
@@ -304,9 +302,8 @@ class Worker:
         )
 
     def _read_settings(self, file: GivenFile) -> ReadSettings:
-        return ReadSettings(
-            self.predictor.layout, file.species, overrides_of(file.choices), file.quality, file.step
-        )
+        columns = overrides_of(file.choices)
+        return ReadSettings(self.predictor.layout, file.species, columns, file.reading)
 
     def _results(self, folder: Path) -> Results:
         return Results(folder, self.predictor.columns)

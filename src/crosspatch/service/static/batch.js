@@ -57,7 +57,7 @@
         return;
       }
       const now = JSON.stringify(state.files.map((each) => [each.file, each.state, each.stage, each.rows]));
-      const typing = document.activeElement && document.activeElement.closest("form.step, #filter");
+      const typing = document.activeElement && document.activeElement.closest("form.reading, #filter");
       if (now !== last && !(typing && !state.finished)) await swap(location.href);
       last = now;
     }
@@ -69,9 +69,9 @@
       event.preventDefault();
       const given = [...new FormData(form)].filter(([, value]) => value);
       show(`/batches/${batch}?${new URLSearchParams(given)}`);
-    } else if (form.dataset.step) {
+    } else if (form.dataset.reading) {
       event.preventDefault();
-      describe(form);
+      readAgain(form);
     }
   });
   const show = async (address) => { history.pushState(null, "", address); await swap(address); };
@@ -103,21 +103,17 @@
     }
   });
 
-  const describe = async (form) => {
+  const readAgain = async (form) => {
     const problem = form.querySelector(".problem");
-    const amplitudes = form.amplitudes.value.split(/[\s,;]+/).filter(Boolean).map(Number);
-    if (!amplitudes.length || amplitudes.some((each) => !Number.isFinite(each))) {
-      problem.textContent = "Amplitudes are numbers in pA, separated by commas.";
-      problem.hidden = false;
-      return;
-    }
-    const answer = await fetch(`${api}/files/${form.dataset.step}/step`, {
-      method: "PUT",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ start: Number(form.start.value), end: Number(form.end.value), amplitudes }),
-    });
-    if (answer.ok) { location.reload(); return; }
-    problem.textContent = (await answer.json()).error;
+    try {
+      const answer = await fetch(`${api}/files/${form.dataset.reading}/reading`, {
+        method: "PUT",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(window.crosspatch.readingOf(form)),
+      });
+      if (answer.ok) { location.reload(); return; }
+      problem.textContent = (await answer.json()).error;
+    } catch (error) { problem.textContent = error.message; }
     problem.hidden = false;
   };
 

@@ -2,6 +2,20 @@
 "use strict";
 (() => {
   const AT_ONCE = 3;
+  // How recordings are read, from the fields of a form; what is left empty is not said.
+  const readingOf = (form) => {
+    const given = Object.fromEntries([...new FormData(form)].filter(([name, value]) => name !== "species" && value !== ""));
+    for (const name of ["step_start", "step_end", "junction_potential", "offset_mv"]) {
+      if (name in given) given[name] = Number(given[name]);
+    }
+    if ("amplitudes" in given) {
+      given.amplitudes = given.amplitudes.split(/[\s,;]+/).filter(Boolean).map(Number);
+      if (!given.amplitudes.every(Number.isFinite)) throw new Error("Amplitudes are numbers in pA, separated by commas.");
+    }
+    return given;
+  };
+  window.crosspatch = { readingOf };
+
   const by = (id) => document.getElementById(id);
   const live = by("live");
   const input = by("files"), drop = by("drop"), problem = by("problem");
@@ -23,7 +37,8 @@
   const batchOf = async () => {
     if (live) return live.dataset.batch;
     const chosen = document.querySelector("input[name=species]:checked");
-    return (await ask("POST", "/batches", { species: (chosen && chosen.value) || null })).batch;
+    const species = (chosen && chosen.value) || null;
+    return (await ask("POST", "/batches", { species, ...readingOf(by("upload")) })).batch;
   };
 
   const line = (file) => {
