@@ -381,6 +381,8 @@ def test_everything_is_reached_by_keyboard(page, tmp_path):
     page.keyboard.press("ArrowRight")
     assert page.locator("input[name=species][value=mouse]").is_checked()
     page.keyboard.press("Tab")
+    expect(page.locator("#upload summary")).to_be_focused()
+    page.keyboard.press("Tab")
     expect(page.locator("#choose")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
