@@ -264,8 +264,8 @@ def open_asset(
     measured_only: bool = False,
     verified: bool = False,
     web: Web | None = None,
-) -> Recording:
-    """Open a recording of the archive; only the bytes that are used are fetched.
+) -> list[Recording]:
+    """Open the cells of a file of the archive; only the bytes that are used are fetched.
 
     Sweeps are left out (`measured_only`) as `open_recording` does. The file can be fetched whole
     and compared with its checksums first (`verified`); the web counts what comes.
@@ -282,9 +282,10 @@ def open_asset(
             if content.doubtful():
                 raise DoubtfulBytesError(f"{asset} begins with {start!r}")
             raise RecordingError(f"{asset} is no NWB 2 (HDF5) file: it begins with {start!r}")
-        unwanted = is_unmeasured if measured_only else None
-        recording = read_nwb(content, str(asset), unwanted, reading)
+        recordings = read_nwb(
+            content, str(asset), is_unmeasured if measured_only else None, reading
+        )
     except BaseException:
         content.close()
         raise
-    return as_read(recording, reading)
+    return as_read(recordings, reading)

@@ -9,7 +9,7 @@ from pathlib import Path
 from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
+from crosspatch.recordings.opening import RECORDING_SUFFIXES, only, open_recording
 from crosspatch.recordings.reading_options import Reading
 
 #: A file on disk, or one of the DANDI archive.
@@ -70,9 +70,9 @@ def _is_recording(file: Path) -> bool:
 
 
 def open_source(source: Source, reading: Reading, *, measured_only: bool = False) -> Recording:
-    """Open a recording on disk or of the archive, as `open_recording` and `open_asset` do."""
+    """Open a recording of one cell, on disk or of the archive, as `open_recording` does."""
     if isinstance(source, Asset):
         from crosspatch.archive.streaming import open_asset
 
-        return open_asset(source, reading, measured_only=measured_only)
+        return only(open_asset(source, reading, measured_only=measured_only))
     return open_recording(source, reading, measured_only=measured_only)
