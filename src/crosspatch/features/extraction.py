@@ -186,8 +186,8 @@ def _extracted(recording: Recording, settings: ExtractionSettings) -> CellFeatur
     try:
         return extract_recording(recording, settings)
     except RecordingError as error:
-        cell = {"cell_id": recording.cell_id, "electrode": recording.electrode}
-        return replace(Failure.of(error), **cell)
+        said = Failure.of(error)
+        return replace(said, cell_id=recording.cell_id, electrode=recording.electrode)
 
 
 def _with_head(cells: Outcomes, head: CellHead) -> Outcomes:

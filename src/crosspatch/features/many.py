@@ -51,7 +51,7 @@ class ExtractionProgress:
 
 
 def extract_one(source: Source, settings: ExtractionSettings, limit: float = 300.0) -> Outcomes:
-    """Extract the cells of one file in a child process of its own, which is given up after `limit` seconds.
+    """Extract one file in a child process of its own, which is given up after `limit` seconds.
 
     A failure if the file cannot be read, takes too long, or brings the child down.
     """

@@ -157,6 +157,19 @@ def _open_file(path: Path, reading: Reading, unwanted: Unwanted | None) -> list[
     )
 
 
+def species_in(path: Path) -> str | None:
+    """What a file says the species is, read and nothing else; any exception if it is damaged."""
+    content = _bytes_of(path)
+    try:
+        if content.read_at(0, len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
+            return None  # others have no place for it
+        from crosspatch.recordings.nwb import species_in as species_in_nwb
+
+        return species_in_nwb(content)
+    finally:
+        content.close()
+
+
 def _bytes_of(path: Path) -> LocalBytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would block
