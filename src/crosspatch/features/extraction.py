@@ -199,13 +199,13 @@ def _with_head(cells: Outcomes, head: CellHead) -> Outcomes:
 
 
 def _extract_asset(asset: Asset, settings: ExtractionSettings) -> Outcomes:
-    from crosspatch.archive.streaming import open_asset
+    from crosspatch.archive.streaming import open_cells
     from crosspatch.archive.web import Web
 
     web = Web()
 
     def extracted(*, verified: bool) -> Outcomes:
-        opened = open_asset(asset, settings.reading, measured_only=True, verified=verified, web=web)
+        opened = open_cells(asset, settings.reading, measured_only=True, verified=verified, web=web)
         cells = _extract_all(opened, settings)
         for cell in cells:
             if isinstance(cell, Failure) and not (secure or verified):

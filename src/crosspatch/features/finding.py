@@ -9,7 +9,7 @@ from pathlib import Path
 from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.opening import RECORDING_SUFFIXES, only, open_recording
+from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
 from crosspatch.recordings.reading_options import Reading
 
 #: A file on disk, or one of the DANDI archive.
@@ -74,5 +74,5 @@ def open_source(source: Source, reading: Reading, *, measured_only: bool = False
     if isinstance(source, Asset):
         from crosspatch.archive.streaming import open_asset
 
-        return only(open_asset(source, reading, measured_only=measured_only))
+        return open_asset(source, reading, measured_only=measured_only)
     return open_recording(source, reading, measured_only=measured_only)

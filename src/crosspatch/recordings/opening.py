@@ -161,8 +161,9 @@ def species_in(path: Path) -> str | None:
     """What a file says the species is, read and nothing else; any exception if it is damaged."""
     content = _bytes_of(path)
     try:
-        if content.read_at(0, len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-            return None  # others have no place for it
+        start = content.read_at(0, len(HDF5_SIGNATURE))
+        if start != HDF5_SIGNATURE and start[:4] in _READERS:
+            return None  # it has no place for it
         from crosspatch.recordings.nwb import species_in as species_in_nwb
 
         return species_in_nwb(content)
