@@ -21,7 +21,7 @@ from crosspatch.features.finding import Source
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
-from crosspatch.recordings.opening import species_in
+from crosspatch.recordings.opening import species_of_file
 from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
@@ -102,7 +102,7 @@ def without_species(
             row = dict[str, object]()
             _add_labels(row, file.name, _labels_of(file, labels, labels_near))
             with suppress(Exception):  # what is wrong with it is told when it is measured
-                said = row.get("species") or species_in(file)
+                said = row.get("species") or species_of_file(file)
                 if said not in SPECIES:
                     found[file] = _unsaid(said)
     return found

@@ -35,9 +35,10 @@ from crosspatch.recordings.nwb_series import (
     attribute,
     content_of,
     noting,
+    require_bytes,
     text_of,
 )
-from crosspatch.recordings.nwb_sweeps import Cell, cells_of, sweep_of
+from crosspatch.recordings.nwb_sweeps import Electrode, sweep_of, sweeps_by_electrode
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import species_told
 
@@ -91,19 +92,19 @@ def _open(
             source = opened.enter_context(GuardedFile(content))
             file = opened.enter_context(h5py.File(source, "r"))
         except (OSError, RuntimeError, ValueError) as error:
-            _require_bytes(content)
+            require_bytes(content)
             raise RecordingError(
                 f"{path} is a damaged HDF5 file: {in_words(error)}; copy it again from its source"
             ) from error
         try:
             recordings = _recordings(Opened(path, file, source, reading), unwanted)
         except (RecordingError, NetworkError):
-            _require_bytes(content)
+            require_bytes(content)
             raise
         except Exception as error:  # h5py raises many kinds for damaged groups
-            _require_bytes(content)
+            require_bytes(content)
             raise RecordingError(f"{path} is a damaged NWB file: {in_words(error)}") from error
-        _require_bytes(content)
+        require_bytes(content)
         close = _Closing(opened.pop_all().close, len(recordings))
         return [replace(each, close_file=close.once()) for each in recordings]
 
@@ -128,12 +129,6 @@ class _Closing:
         return close
 
 
-def _require_bytes(content: Bytes) -> None:
-    """What looks like damage may be bytes that did not come."""
-    if content.failure is not None:
-        raise content.failure
-
-
 def _recordings(nwb: Opened, unwanted: Unwanted | None) -> list[Recording]:
     path, unreadable = nwb.path, nwb.unreadable
     version = _version(path, nwb.file)
@@ -145,7 +140,7 @@ def _recordings(nwb: Opened, unwanted: Unwanted | None) -> list[Recording]:
         raise RecordingError(f"{path} has no readable patch-clamp series; {first}: {reason}")
     if not series:
         raise _nothing(nwb)
-    cells = _of_one_cell(nwb, cells_of(nwb, _of_channel(nwb, series), unwanted))
+    cells = _of_one_cell(nwb, sweeps_by_electrode(nwb, _of_channel(nwb, series), unwanted))
     chosen, notes = _chosen(nwb, cells)
     several = len(chosen) > 1 or (nwb.reading.electrode is not None and len(cells) > 1)
     found = [_recording(nwb, cell, version, notes, several=several) for cell in chosen]
@@ -174,7 +169,7 @@ def _nothing(nwb: Opened) -> RecordingError:
 
 
 def _recording(
-    nwb: Opened, cell: Cell, version: str, notes: Sequence[str], *, several: bool
+    nwb: Opened, cell: Electrode, version: str, notes: Sequence[str], *, several: bool
 ) -> Recording:
     decided: dict[str, list[int]] = {}
     sweeps = []
@@ -223,7 +218,7 @@ def _of_channel(nwb: Opened, series: list[Series]) -> list[Series]:
     return kept
 
 
-def _chosen(nwb: Opened, cells: list[Cell]) -> tuple[list[Cell], list[str]]:
+def _chosen(nwb: Opened, cells: list[Electrode]) -> tuple[list[Electrode], list[str]]:
     """The cells that are read, and what is to be said of that."""
     names = [cell.name or "no electrode" for cell in cells]
     wanted = nwb.reading.electrode
@@ -253,11 +248,11 @@ def _chosen(nwb: Opened, cells: list[Cell]) -> tuple[list[Cell], list[str]]:
     return stimulated, notes
 
 
-def _of_one_cell(nwb: Opened, cells: list[Cell]) -> list[Cell]:
+def _of_one_cell(nwb: Opened, cells: list[Electrode]) -> list[Electrode]:
     """Cells, of which several electrodes are one where the file gives them one ``cell_id``."""
     if len(cells) < 2:
         return cells
-    groups: dict[str, list[Cell]] = {}
+    groups: dict[str, list[Electrode]] = {}
     for cell in cells:
         item = nwb.file.get(f"{ICEPHYS}/{cell.name}/cell_id")
         named = text_of(content_of(item)) if isinstance(item, h5py.Dataset) else None
@@ -265,13 +260,13 @@ def _of_one_cell(nwb: Opened, cells: list[Cell]) -> list[Cell]:
     return [_joined(each) for each in groups.values()]
 
 
-def _joined(cells: list[Cell]) -> Cell:
+def _joined(cells: list[Electrode]) -> Electrode:
     """Several electrodes as one cell, whose sweeps follow one another."""
     first = cells[0]
     if len(cells) == 1:
         return first
     names = ", ".join(str(cell.name) for cell in cells)
-    whole = Cell(first.name, notes=[f"electrodes {names} are read as one cell"])
+    whole = Electrode(first.name, notes=[f"electrodes {names} are read as one cell"])
     for cell in cells:
         numbers = [pair.number for pair in whole.pairs]
         shift = max(numbers, default=-1) + 1
@@ -284,7 +279,7 @@ def _joined(cells: list[Cell]) -> Cell:
     return whole
 
 
-def _called(nwb: Opened, cells: list[Cell], wanted: str) -> Cell:
+def _called(nwb: Opened, cells: list[Electrode], wanted: str) -> Electrode:
     """The cell of an electrode that the user names, or numbers."""
     names = [str(cell.name) for cell in cells]
     for fits in (
@@ -305,7 +300,7 @@ def _last(name: str) -> str:
     return str(int(re.findall(r"\d+", name)[-1]))
 
 
-def _at_once(cells: Sequence[Cell]) -> bool:
+def _at_once(cells: Sequence[Electrode]) -> bool:
     """Whether sweeps of two of the cells were recorded at the same time."""
     spans = sorted(
         (pair.response.start, pair.response.start + pair.response.duration, str(cell.name))
@@ -378,7 +373,7 @@ def _recorded(file: h5py.File, electrodes: Sequence[str]) -> Recorded:
     )
 
 
-def species_in(content: Bytes) -> str | None:
+def species_in_nwb(content: Bytes) -> str | None:
     """What a file says the species is; of the file nothing else is read.
 
     An exception of h5py's if it is damaged.

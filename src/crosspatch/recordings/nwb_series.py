@@ -1,4 +1,7 @@
-"""The series of an NWB 2 file: what they hold, when, and their samples, against any damage."""
+"""The series of an NWB 2 file: what they hold, when, and their samples, against any damage.
+
+Longer than 400 lines: all that is read of a file passes the same guards.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.chunks import StoredChunk, Unpacker, stored_chunks
-from crosspatch.recordings.hdf5 import DoubtfulBytesError, GuardedFile
+from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, GuardedFile
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
     MAX_RATE,
@@ -383,7 +386,7 @@ def reader(nwb: Opened, span: Span, number: int) -> Callable[..., Samples]:
         try:
             raw = _values(nwb, series.data, span.first, points)
         except Exception as error:  # damaged chunks and compression raise many kinds
-            require_bytes(nwb)
+            require_bytes(source.content)
             if source.content.doubtful():
                 raise DoubtfulBytesError(f"{path}, sweep {number}: came damaged") from error
             what = "the file was closed" if not file.id.valid else in_words(error)
@@ -397,10 +400,10 @@ def reader(nwb: Opened, span: Span, number: int) -> Callable[..., Samples]:
     return read
 
 
-def require_bytes(nwb: Opened) -> None:
+def require_bytes(content: Bytes) -> None:
     """What looks like damage may be bytes that did not come."""
-    if nwb.source.content.failure is not None:
-        raise nwb.source.content.failure
+    if content.failure is not None:
+        raise content.failure
 
 
 def _values(nwb: Opened, data: h5py.Dataset, first: int, points: int) -> NDArray[Any]:

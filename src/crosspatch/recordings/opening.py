@@ -157,14 +157,14 @@ def _open_file(path: Path, reading: Reading, unwanted: Unwanted | None) -> list[
     )
 
 
-def species_in(path: Path) -> str | None:
+def species_of_file(path: Path) -> str | None:
     """What a file says the species is, read and nothing else; any exception if it is damaged."""
     content = _bytes_of(path)
     try:
         start = content.read_at(0, len(HDF5_SIGNATURE))
         if start != HDF5_SIGNATURE and start[:4] in _READERS:
             return None  # it has no place for it
-        from crosspatch.recordings.nwb import species_in as species_in_nwb
+        from crosspatch.recordings.nwb import species_in_nwb
 
         return species_in_nwb(content)
     finally:
