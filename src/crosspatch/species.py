@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 from crosspatch.errors import CohortError
 
@@ -19,8 +20,7 @@ class Species:
 
     name: SpeciesName
     latin: str
-    also: tuple[str, ...]  # what else an NWB file may call it, in small letters
-    words: re.Pattern[str]  # what names it within the text of a table
+    words: re.Pattern[str]  # what names it within a text
     #: Whether its cells are predicted by the subclasses that all species share. The others are
     #: mapped to these only where species are compared; see `crosspatch.cohorts.taxonomy`.
     aligned: bool
@@ -37,11 +37,17 @@ class Species:
     sign: str
 
 
+@cache
+def _words(names: str, taxon: int) -> re.Pattern[str]:
+    """What names a species: words, or its number in the NCBI taxonomy, alone or in an address."""
+    number = rf"(taxon[a-z]*|tax ?id|txid|\bid)[ :/=]*{taxon}\b|^\s*{taxon}(\.0)?\s*$"
+    return re.compile(rf"\b({names})\b|{number}", re.IGNORECASE)
+
+
 MOUSE = Species(
     name="mouse",
     latin="Mus musculus",
-    also=("house mouse",),
-    words=re.compile(r"\b(mouse|mice|murine|mus[ _]musculus|m\. ?musculus)\b", re.IGNORECASE),
+    words=_words(r"mouse|mice|murine|mus musculus|m\. ?musculus|c57\w*", 10090),
     aligned=False,
     best_model="boosting",
     first_models=("spca-forest", "boosting", "bilstm-attention"),
@@ -55,8 +61,7 @@ MOUSE = Species(
 HUMAN = Species(
     name="human",
     latin="Homo sapiens",
-    also=(),
-    words=re.compile(r"\b(humans?|homo[ _]sapiens|h\. ?sapiens)\b", re.IGNORECASE),
+    words=_words(r"humans?|homo sapiens|h\. ?sapiens", 9606),
     aligned=True,
     best_model="vote",
     first_models=("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
@@ -72,19 +77,48 @@ HUMAN = Species(
 SPECIES: dict[str, Species] = {each.name: each for each in (MOUSE, HUMAN)}
 
 
-def species_called(name: str) -> SpeciesName | None:
-    """The species of this name, English or Latin."""
-    name = name.strip().lower()
-    for each in SPECIES.values():
-        if name in (each.name, each.latin.lower(), *each.also):
-            return each.name
-    return None
+#: Species that are recorded from and are none of these, by what they are called here.
+_OTHERS: dict[str, tuple[str, int]] = {
+    "rat (Rattus norvegicus)": (r"rats?|rattus|r\. ?norvegicus", 10116),
+    "macaque (Macaca)": (r"macaques?|macaca|monkeys?|rhesus|m\. ?mulatta", 9544),
+    "marmoset (Callithrix jacchus)": (r"marmosets?|callithrix", 9483),
+    "ferret (Mustela putorius furo)": (r"ferrets?|mustela", 9669),
+    "guinea pig (Cavia porcellus)": (r"guinea pigs?|cavia", 10141),
+    "gerbil (Meriones unguiculatus)": (r"gerbils?|meriones", 10047),
+    "hamster": (r"hamsters?|mesocricetus|cricetulus", 10036),
+    "cat (Felis catus)": (r"cats?|felis", 9685),
+    "rabbit (Oryctolagus cuniculus)": (r"rabbits?|oryctolagus", 9986),
+    "pig (Sus scrofa)": (r"(?<!guinea )pigs?|sus scrofa", 9823),
+    "zebrafish (Danio rerio)": (r"zebrafish|danio", 7955),
+    "fruit fly (Drosophila melanogaster)": (r"drosophila|fruit fl(?:y|ies)", 7227),
+}
+#: A Latin name, as the DANDI archive asks for.
+_LATIN = re.compile(r"[A-Z][a-z]{2,} [a-z]{3,}( [a-z]+)?")
 
 
 def species_within(text: str) -> SpeciesName | None:
-    """The species that a text names; None if it names none or several."""
-    named = [each.name for each in SPECIES.values() if each.words.search(text)]
-    return named[0] if len(named) == 1 else None
+    """The species that a text names, in any spelling; None if it names another, none or several."""
+    found = _all_within(text)
+    return found[0] if len(found) == 1 and found[0] in SPECIES else None
+
+
+def species_told(text: str | None) -> str | None:
+    """What a file says the species is: one of `SPECIES`, else another one, in words.
+
+    None if it says nothing, or what cannot be a species.
+    """
+    text = (text or "").strip()
+    found = _all_within(text)
+    if not found and _LATIN.fullmatch(text):
+        return text
+    return found[0] if len(found) == 1 else None
+
+
+def _all_within(text: str) -> list[Any]:
+    """Names of the species in a text."""
+    text = text.replace("_", " ")
+    found: list[Any] = [each.name for each in SPECIES.values() if each.words.search(text)]
+    return found + [name for name, words in _OTHERS.items() if _words(*words).search(text)]
 
 
 def require_species(name: str | None) -> None:

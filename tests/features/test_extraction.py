@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.extracted import cohort_of, read_labels, write_failures
+from crosspatch.cohorts.extracted import cohort_of, read_labels, without_species, write_failures
 from crosspatch.errors import CohortError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.features.finding import find_recordings
@@ -49,7 +49,7 @@ def table_of(folder: Path, store: Path, **given) -> anndata.AnnData:
 def rows(store: Path) -> dict[str, tuple[int, float]]:
     """File name to when its row was written, by the store's own order."""
     with sqlite3.connect(store) as base:
-        found = base.execute("SELECT source, rowid, vector FROM outcomes").fetchall()
+        found = base.execute("SELECT source, rowid, vector FROM cells").fetchall()
     return {Path(path).name: (number, vector) for path, number, vector in found}
 
 
@@ -145,16 +145,16 @@ def test_a_file_that_takes_too_long_is_given_up_and_tried_again(five, tmp_path):
 def test_a_process_that_dies_costs_its_file_only(five):
     good = five / "cell-0000.nwb"
     with closing(Readers()) as readers:
-        assert isinstance(readers.extract(good, SHARED, 60), CellFeatures)
+        assert isinstance(readers.extract(good, SHARED, 60)[0], CellFeatures)
         (child,) = readers.idle
         os.kill(child.process.pid, signal.SIGSTOP)
         timer = subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {child.process.pid}"])
-        outcome = readers.extract(good, SHARED, 60)
+        (outcome,) = readers.extract(good, SHARED, 60)
         timer.wait()
         assert isinstance(outcome, Failure)
         assert "signal 9" in outcome.reason
         assert outcome.again
-        assert isinstance(readers.extract(good, SHARED, 60), CellFeatures)
+        assert isinstance(readers.extract(good, SHARED, 60)[0], CellFeatures)
 
 
 def test_one_file_needs_neither_a_store_nor_dask_nor_a_guarded_script(five, tmp_path):
@@ -167,8 +167,8 @@ def test_one_file_needs_neither_a_store_nor_dask_nor_a_guarded_script(five, tmp_
         "from crosspatch.features.many import extract_many, extract_one\n"
         "print('once')\n"
         f"files = [Path({str(five)!r}) / f'cell-000{{k}}.nwb' for k in range(3)]\n"
-        "print(extract_one(files[0], ExtractionSettings('shared')).cell_id)\n"
-        "print(extract_one(files[0], ExtractionSettings('shared'), limit=1e-6).reason)\n"
+        "print(extract_one(files[0], ExtractionSettings('shared'))[0].cell_id)\n"
+        "print(extract_one(files[0], ExtractionSettings('shared'), limit=1e-6)[0].reason)\n"
         "print(extract_many(files, 'c.sqlite', ExtractionSettings('shared'), jobs=2).done)\n"
         "print('dask' in sys.modules, 'distributed' in sys.modules)\n"
     )
@@ -293,8 +293,11 @@ def test_real_files_without_a_species_ask_for_it(real_data, tmp_path):
     state = extract_many([folder], store, SHARED, jobs=2)
     assert (state.total, state.failed) == (6, 1)
     files = find_recordings([folder])
-    with pytest.raises(CohortError, match="give 'species' mouse or human"):
-        cohort_of(files, store, SHARED)
+    unsaid = without_species(files)
+    assert list(unsaid) == files
+    assert all("give 'species' mouse or human" in reason for reason in unsaid.values())
+    assert not without_species(files, species="mouse")
+    assert cohort_of(files, store, SHARED).cohort is None
     result = cohort_of(files, store, SHARED, species="mouse")
     assert result.cohort is not None
     assert result.cohort.n_obs == 5

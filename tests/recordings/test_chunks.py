@@ -11,6 +11,12 @@ from crosspatch.recordings.chunks import Unpacker, stored_chunks
 SAMPLES = np.cumsum(np.random.default_rng(0).normal(size=2500)) * 100
 
 
+def within(data, first, points):
+    """The chunks that so many samples lie in."""
+    width = data.chunks[0]
+    return [c for c in stored_chunks(data) if first - width < c.first < first + points]
+
+
 @pytest.fixture
 def stored(tmp_path):
     """Writes samples, and opens the file; gives the dataset and what unpacks it."""
@@ -34,14 +40,17 @@ def stored(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", "<i2", "<u2", "<i4"])
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("points", [1, 1000, 1001, 2500])
-def test_deflated_samples(stored, dtype, shuffle, points):
+@pytest.mark.parametrize(
+    ("first", "points"),
+    [(0, 1), (0, 1000), (0, 1001), (0, 2500), (1, 999), (999, 2), (1000, 1000), (1700, 800)],
+)
+def test_deflated_samples(stored, dtype, shuffle, first, points):
     values = SAMPLES.astype(dtype)
     data, unpacker = stored(values, chunks=(1000,), compression="gzip", shuffle=shuffle)
-    found = unpacker.samples(data, stored_chunks(data, points), points)
+    found = unpacker.samples(data, within(data, first, points), first, points)
     assert found is not None
     assert found.dtype == values.dtype
-    np.testing.assert_array_equal(found, values[:points])
+    np.testing.assert_array_equal(found, values[first : first + points])
 
 
 @pytest.mark.parametrize(
@@ -56,19 +65,19 @@ def test_deflated_samples(stored, dtype, shuffle, points):
 )
 def test_other_ways_to_store_are_left_to_hdf5(stored, how):
     data, unpacker = stored(SAMPLES.astype("<i4"), **how)
-    assert unpacker.samples(data, stored_chunks(data, 2500), 2500) is None
+    assert unpacker.samples(data, stored_chunks(data), 0, 2500) is None
 
 
 def test_the_other_byte_order_is_left_to_hdf5(stored):
     data, unpacker = stored(SAMPLES.astype(">f4"), chunks=(1000,), compression="gzip")
-    assert unpacker.samples(data, stored_chunks(data, 2500), 2500) is None
+    assert unpacker.samples(data, stored_chunks(data), 0, 2500) is None
 
 
 def test_chunks_that_are_alike_are_not_mixed_up(stored):
     values = np.repeat([0.0, 5.0, 0.0, 5.0, 9.0], 500).astype("<f4")
     data, unpacker = stored(values, chunks=(500,), compression="gzip", shuffle=True)
     for points in (2500, 700, 2500):
-        found = unpacker.samples(data, stored_chunks(data, points), points)
+        found = unpacker.samples(data, within(data, 0, points), 0, points)
         np.testing.assert_array_equal(found, values[:points])
         found[:] = 1.0  # whoever is given samples may change them
 
@@ -90,4 +99,4 @@ def test_damage_is_an_error(stored, harm):
         return packed[:middle] + bytes([packed[middle] ^ 0xFF]) + packed[middle + 1 :]
 
     with pytest.raises((ValueError, zlib.error)):
-        Unpacker(read).samples(data, stored_chunks(data, 2500), 2500)
+        Unpacker(read).samples(data, stored_chunks(data), 0, 2500)

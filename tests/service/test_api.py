@@ -20,6 +20,7 @@ from crosspatch.service import traces
 from tests.command import crosspatch
 from tests.features.made_files import write_small
 from tests.recordings.made_files import cell, write_nwb
+from tests.recordings.made_nwb import Run, steps_of, write_converted
 from tests.service import hostile
 from tests.service.conftest import PATIENCE, Service, unpacked
 from tests.service.made_tables import VALUES, table, values_of
@@ -129,6 +130,28 @@ def test_the_csv_of_real_recordings_is_that_of_the_command_line(
     given = client.get(f"/batches/{batch}/predictions.csv").content
     assert given.decode() == expected.decode()
     assert len(rows_of(given)) == 5
+
+
+def test_a_recording_of_two_cells_is_two_rows(service, client, tmp_path):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    left, right = steps_of(), steps_of(resistance=150.0, rheobase=140.0)
+    write_converted(folder / "pair.nwb", [Run("e 1", left), Run("e 2", right)], together=True)
+    expected = by_command_line(service, folder)
+    batch = give_all(service, client, folder)
+    assert client.get(f"/batches/{batch}/predictions.csv").content.decode() == expected.decode()
+    rows = cells_of(client, batch)
+    assert [row["cell_id"] for row in rows] == ["pair_e_1", "pair_e_2"]
+    for part, made in enumerate((left, right)):
+        answer = client.get(f"/batches/{batch}/cells/1/{part}").json()
+        rates = answer["recording"]["rates"]
+        firing = [i for i, rate in zip(rates["current"], rates["rate"], strict=True) if rate]
+        assert min(firing) == pytest.approx((180, 140)[part])
+        query = {"stimulus": "long square", "part": part}
+        sweeps = unpacked(client.get(f"/batches/{batch}/files/1/sweeps", params=query).content)
+        lowest = min(sweeps[0]["voltage"]["values"])
+        assert lowest == pytest.approx(made.sweeps[0].voltage.min(), abs=0.1)
+    assert client.get(f"/batches/{batch}/files/1/sweeps?stimulus=ramp&part=2").status_code == 404
 
 
 def test_the_h5ad_has_the_numbers_of_the_csv(service, client, tmp_path):

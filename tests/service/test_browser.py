@@ -139,7 +139,7 @@ def test_sweeps_are_seen_before_the_answer_and_stay(page, service, tmp_path):
     # As if it were measured again, slowly.
     (name,) = re.findall("/batches/([^/]+)/", address)
     file = service.jobs.batches.get(name).file(1)
-    kept = file.recorded.rename(tmp_path / "recorded.json")
+    kept = file.recorded().rename(tmp_path / "recorded.json")
     file.state, file.stage = State.WORKING, "reading"
     drawn, file.drawn = file.drawn, None
     page.goto(address)
@@ -156,7 +156,7 @@ def test_sweeps_are_seen_before_the_answer_and_stay(page, service, tmp_path):
     first = page.locator("[data-plot=sweeps]").first
     first.evaluate("(place) => { place.mark = 'the same'; scrollTo(0, 400); }")
     place = first.bounding_box()
-    kept.rename(file.recorded)
+    kept.rename(file.recorded())
     file.stage = "predicting"
     page.wait_for_selector("[data-plot=rates][data-drawn]")
     expect(page.locator(".bars")).to_have_count(0)

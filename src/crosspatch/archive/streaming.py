@@ -18,7 +18,7 @@ from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.recordings.hdf5 import DoubtfulBytesError, LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.nwb import read_nwb
-from crosspatch.recordings.opening import HDF5_SIGNATURE, as_read
+from crosspatch.recordings.opening import HDF5_SIGNATURE, as_read, only
 from crosspatch.recordings.quality import is_unmeasured
 from crosspatch.recordings.reading_options import Reading
 
@@ -265,7 +265,7 @@ def open_asset(
     verified: bool = False,
     web: Web | None = None,
 ) -> Recording:
-    """Open a recording of the archive; only the bytes that are used are fetched.
+    """Open a recording of one cell in the archive; only the bytes that are used are fetched.
 
     Sweeps are left out (`measured_only`) as `open_recording` does. The file can be fetched whole
     and compared with its checksums first (`verified`); the web counts what comes.
@@ -274,6 +274,19 @@ def open_asset(
     `NetworkError` if it cannot be had, which is a `DoubtfulBytesError` if it looks damaged, which
     `verified` settles.
     """
+    how = {"measured_only": measured_only, "verified": verified}
+    return only(open_cells(asset, reading, **how, web=web))
+
+
+def open_cells(
+    asset: Asset,
+    reading: Reading | None = None,
+    *,
+    measured_only: bool = False,
+    verified: bool = False,
+    web: Web | None = None,
+) -> list[Recording]:
+    """Open a file of the archive, one recording for each of its cells; else as `open_asset`."""
     reading = reading or Reading()
     content = RemoteBytes(asset, verified=verified, web=web)
     try:
@@ -282,9 +295,10 @@ def open_asset(
             if content.doubtful():
                 raise DoubtfulBytesError(f"{asset} begins with {start!r}")
             raise RecordingError(f"{asset} is no NWB 2 (HDF5) file: it begins with {start!r}")
-        unwanted = is_unmeasured if measured_only else None
-        recording = read_nwb(content, str(asset), unwanted, reading)
+        recordings = read_nwb(
+            content, str(asset), is_unmeasured if measured_only else None, reading
+        )
     except BaseException:
         content.close()
         raise
-    return as_read(recording, reading)
+    return as_read(recordings, reading)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from crosspatch.features.finding import Source
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.recordings.opening import species_of_file
 from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
@@ -42,30 +44,34 @@ def cohort_of(
     labels: pd.DataFrame | None = None,
     species: str | None = None,
     drop_failed: bool = False,
+    unsaid: Mapping[Source, str] | None = None,
 ) -> Extracted:
     """Put cells that `crosspatch.features.many.extract_many` stored into a cohort table.
 
     Labels are from `read_labels`, else from the files named ``cells.csv`` beside the recordings;
     the species is for files that do not say. Cells that fail quality control are left out and
-    listed as failures if so wanted (`drop_failed`). A `CohortError` if a file's species is not
-    known, or labels cannot be read.
+    listed as failures if so wanted (`drop_failed`), and so are those of no known species, and files
+    that `without_species` found (`unsaid`). A `CohortError` if labels cannot be read.
     """
     layout = load_layout(settings.layout)
-    values, rows, ids, failures, hashes = [], [], [], [], {}
+    values, rows, ids, hashes = [], [], [], {}
+    failures = [{"file": str(file), "reason": why} for file, why in (unsaid or {}).items()]
     tools, labels_near = settings.tools, cache(_labels_near)
     with CellStore(store_file) as store:
         for path, outcome in store.cells(files, settings.key):
             if isinstance(outcome, Failure):
-                failures.append({"file": str(path), "reason": outcome.reason})
+                which = f"electrode {outcome.electrode}: " if outcome.electrode else ""
+                failures.append({"file": str(path), "reason": which + outcome.reason})
                 continue
             if drop_failed and not outcome.head["qc_passed"]:
                 reason = f"quality control: {outcome.head['qc_reasons']}"
                 failures.append({"file": str(path), "reason": reason})
                 continue
-            known = labels
-            if known is None and isinstance(path, Path):
-                known = labels_near(path.parent)
-            rows.append(_row(path, outcome, known, species) | {"extracted_with": tools})
+            row = _row(path, outcome, _labels_of(path, labels, labels_near), species)
+            if row["species"] not in SPECIES:
+                failures.append({"file": str(path), "reason": _unsaid(row["species"])})
+                continue
+            rows.append(row | {"extracted_with": tools})
             values.append(outcome.values)
             ids.append(outcome.cell_id)
             hashes[str(path)] = outcome.head["sha256"]
@@ -80,6 +86,42 @@ def cohort_of(
     head = table.Head(hashes, True, joined, {"gave no features": len(failed)})
     described = json.dumps(settings.described(), sort_keys=True)
     return Extracted(table.build(np.stack(values), cells, layout, head, described), failed)
+
+
+def without_species(
+    files: Sequence[Source], *, labels: pd.DataFrame | None = None, species: str | None = None
+) -> dict[Source, str]:
+    """Files whose cells are of no known species, and why; little of them is read.
+
+    Files of the archive, and damaged ones, are not among them: they are measured first.
+    """
+    found: dict[Source, str] = {}
+    labels_near = cache(_labels_near)
+    for file in files if species is None else ():
+        if isinstance(file, Path):
+            row = dict[str, object]()
+            _add_labels(row, file.name, _labels_of(file, labels, labels_near))
+            with suppress(Exception):  # what is wrong with it is told when it is measured
+                said = row.get("species") or species_of_file(file)
+                if said not in SPECIES:
+                    found[file] = _unsaid(said)
+    return found
+
+
+def _unsaid(said: object) -> str:
+    hint = f"give {{species}} {' or '.join(SPECIES)}"
+    if said is None:
+        return str(CohortError("it does not say the species of the cell", hint))
+    return f"its species is {said}, not one that crosspatch knows ({', '.join(SPECIES)})"
+
+
+def _labels_of(
+    file: Source, labels: pd.DataFrame | None, labels_near: Callable[[Path], pd.DataFrame | None]
+) -> pd.DataFrame | None:
+    """Labels that are given, else those beside a file."""
+    if labels is None and isinstance(file, Path):
+        return labels_near(file.parent)
+    return labels
 
 
 def _labels_near(folder: Path) -> pd.DataFrame | None:
@@ -99,17 +141,29 @@ def _row(
     row["species"] = head.pop("species", None)
     row["donor"] = head.pop("donor", None)
     row["dataset"] = "simulated recordings" if head["simulated"] else "recordings"
-    key = None if labels is None else match(path.name, labels.index)
-    if labels is not None and key is not None:
-        for name, value in labels.loc[key].items():
-            if pd.notna(value):
-                row[str(name)] = value
+    several = head.get("electrode") is not None
+    _add_labels(row, path.name, labels, cell.cell_id if several else None)
     row["species"] = row["species"] or species
-    if row["species"] not in SPECIES:
-        hint = f"give {{species}} {' or '.join(SPECIES)}"
-        raise CohortError(f"{path} does not say the species of the cell", hint)
     row["recording_file"] = path.name
     return row | head
+
+
+def _add_labels(
+    row: dict[str, object], file: str, labels: pd.DataFrame | None, cell_id: str | None = None
+) -> None:
+    """Add what labels say of a cell; those of a file of several are not of a single one's type."""
+    if labels is None:
+        return
+    key = match(file, labels.index)
+    of_type: tuple[str, ...] = ()
+    if cell_id is not None:
+        of_type = ("subclass", "t_type")
+        if cell_id in labels.index:
+            key, of_type = cell_id, ()
+    if key is not None:
+        for name, value in labels.loc[key].items():
+            if pd.notna(value) and name not in of_type:
+                row[str(name)] = value
 
 
 def match(name: str, keys: pd.Index) -> str | None:
@@ -137,10 +191,11 @@ def _unique(ids: list[str]) -> list[str]:
 def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.DataFrame:
     """Labels of recordings by their keys, from a csv file or the tables of a dataset.
 
-    The file has a column ``file`` (file name, with or without ending, or DANDI session) and any of
-    ``species``, ``subclass``, ``t_type``, ``donor``, ``dataset``. A dataset, such as
-    ``allen-mouse``, has labels of the recordings of its dandisets, with ``specimen``, the cell's
-    number in its tables. A `CohortError` if the file cannot be read or has no column ``file``.
+    The file has a column ``file`` (file name, with or without ending, or DANDI session; the name of
+    the cell where a file has several) and any of ``species``, ``subclass``, ``t_type``, ``donor``,
+    ``dataset``. A dataset, such as ``allen-mouse``, has labels of the recordings of its dandisets,
+    with ``specimen``, the cell's number in its tables. A `CohortError` if the file cannot be read
+    or has no column ``file``.
     """
     labelled = {each.name: each for each in datasets().values() if each.session}
     if str(name) in labelled:

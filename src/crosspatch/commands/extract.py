@@ -19,7 +19,7 @@ from crosspatch.commands.printing import (
     say_on_stderr,
 )
 from crosspatch.commands.root import app
-from crosspatch.errors import CrosspatchError
+from crosspatch.errors import CohortError, CrosspatchError, as_flag
 
 if TYPE_CHECKING:
     import anndata
@@ -46,25 +46,54 @@ def inspect(
     """Print a recording's sweeps, stimuli, quality and features, and draw them."""
     from crosspatch.features.analysis import analyse
     from crosspatch.features.measuring.first_use import prepare
-    from crosspatch.recordings.opening import open_recording
+    from crosspatch.recordings.opening import close_all, open_recordings
 
     prepare(say_on_stderr)
-    with open_recording(file, reading) as recording:
-        analysis = analyse(recording, reading.thresholds)
-        said = recording.recorded
-        about = [f"{len(recording.current_clamp)} current-clamp sweeps"]
-        about += [f"species {said.species}"] if said.species else []
-        about += [f"donor {said.donor}"] if said.donor else []
-        about += ["SIMULATED"] if said.simulated else []
-        print(f"{file}: {recording.format}, {', '.join(about)}")
-        _print_recording(recording, analysis)
-        if not no_png:
-            from crosspatch.reporting.recording_figures import recording_figure
-            from crosspatch.reporting.style import save_figure
+    recordings = open_recordings(file, reading)
+    failed: dict[str, str] = {}
+    try:
+        for recording in recordings:
+            try:
+                analysis = analyse(recording, reading.thresholds)
+            except CrosspatchError as error:
+                if len(recordings) == 1:
+                    raise
+                failed[recording.cell_id] = error.in_words(as_flag)
+                print(f"{recording.cell_id}: {failed[recording.cell_id]}")
+                continue
+            print(f"{file}: {_about(recording)}")
+            _print_recording(recording, analysis)
+            if not no_png:
+                _draw(recording, analysis, png)
+    finally:
+        close_all(recordings)
+    if len(failed) == len(recordings):
+        raise typer.Exit(2)
 
-            out = png or Path(f"{recording.cell_id}.png")
-            save_figure(recording_figure(recording, analysis), out)
-            print(f"wrote {out}")
+
+def _about(recording: Recording) -> str:
+    """What a recording is, in a line."""
+    said = recording.recorded
+    about = [recording.format]
+    about += [f"electrode {recording.electrode}"] if recording.electrode else []
+    about += [f"{len(recording.current_clamp)} current-clamp sweeps"]
+    about += [f"species {said.species}"] if said.species else []
+    about += [f"donor {said.donor}"] if said.donor else []
+    about += ["SIMULATED"] if said.simulated else []
+    return ", ".join(about)
+
+
+def _draw(recording: Recording, analysis: Analysis, png: Path | None) -> None:
+    """Draw a recording; of several cells each has its picture."""
+    from crosspatch.recordings.model import named_cell
+    from crosspatch.reporting.recording_figures import recording_figure
+    from crosspatch.reporting.style import save_figure
+
+    out = Path(f"{recording.cell_id}.png")
+    if png is not None:
+        out = png.with_stem(named_cell(png.stem, recording.electrode))
+    save_figure(recording_figure(recording, analysis), out)
+    print(f"wrote {out}")
 
 
 @app.command("simulate")
@@ -145,6 +174,12 @@ def extract(
     store = store_beside(out)
     choice = CellSelection(tuple(subclass or ()), tuple(cells or ()), limit_cells, unlabelled)
     files, known = _find_extracted(paths, choice, labels, data_dir)
+    unsaid = extracted.without_species(files, labels=known, species=species)
+    for file, reason in unsaid.items():
+        say_on_stderr(f"{file}: {reason}")
+    files = [file for file in files if file not in unsaid]
+    if not files:
+        raise CohortError("no file says a species that is known; nothing was measured")
     prepare(say_on_stderr)
     with progress_bar() as tell:
         told = recordings_done(tell)
@@ -152,7 +187,13 @@ def extract(
             files, store, settings, jobs=jobs, scheduler=scheduler, limit=limit, progress=told
         )
     result = extracted.cohort_of(
-        files, store, settings, labels=known, species=species, drop_failed=drop_failed
+        files,
+        store,
+        settings,
+        labels=known,
+        species=species,
+        drop_failed=drop_failed,
+        unsaid=unsaid,
     )
     failures = out.with_name("failures.csv")
     extracted.write_failures(result.failures, failures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ from crosspatch.archive.dandi import Asset
 from crosspatch.errors import RecordingError
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
-from crosspatch.features.outcome import CellFeatures, CellHead
+from crosspatch.features.outcome import CellFeatures, CellHead, Failure, Outcomes
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.opening import close_all, open_recordings
 from crosspatch.recordings.reading_options import Reading
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def features_of(
         access_resistance=cell.access_resistance,
         simulated=recorded.simulated,
         format=recording.format,
+        electrode=recording.electrode,
         sweeps=len(recording.current_clamp) + recording.left_out,
         sweeps_rejected=sum(not quality.passed for quality in analysis.qualities.values()),
         families_missing=", ".join(missing),
@@ -120,7 +121,7 @@ def features_of(
 
 
 def extract_file(source: str | Source, settings: ExtractionSettings | None = None) -> CellFeatures:
-    """Compute the features of one file.
+    """Compute the features of one file of one cell.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     Raises
     ------
     RecordingError
-        If the file cannot be read or no feature can be measured.
+        If the file cannot be read, no feature can be measured, or it holds several cells.
     NetworkError
         If a file of the archive cannot be had.
 
@@ -142,46 +143,89 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     >>> cell.cell_id, cell.values.shape
     ('sim-human-0001', (3757,))
     """
-    settings = settings or ExtractionSettings()
+    found = extract_cells(source, settings or ExtractionSettings())
+    (cell,) = found if len(found) == 1 else (None,)
+    if not isinstance(cell, CellFeatures):
+        names = ", ".join(each.cell_id for each in found)
+        raise RecordingError(
+            f"{source} holds {len(found)} cells ({names})",
+            hint="give the name of one's electrode with {electrode}",
+        )
+    return cell
+
+
+def extract_cells(source: str | Source, settings: ExtractionSettings) -> Outcomes:
+    """Compute the features of every cell of a file; errors as `extract_file`.
+
+    Where there are several, one without features is a `Failure`.
+    """
     if isinstance(source, Asset):
         return _extract_asset(source, settings)
     path = Path(source)
-    with open_recording(path, settings.reading, measured_only=True) as recording:
-        cell = extract_recording(recording, settings)
+    cells = _extract_all(open_recordings(path, settings.reading, measured_only=True), settings)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    cell.head.update({"sha256": digest, "recording_source": str(path)})
-    return cell
+    return _with_head(cells, {"sha256": digest, "recording_source": str(path)})
 
 
-def _extract_asset(asset: Asset, settings: ExtractionSettings) -> CellFeatures:
-    from crosspatch.archive.streaming import open_asset
+def _extract_all(recordings: list[Recording], settings: ExtractionSettings) -> Outcomes:
+    """The features of opened recordings, which are closed."""
+    try:
+        if len(recordings) == 1:
+            return [extract_recording(recordings[0], settings)]
+        return [_extracted(recording, settings) for recording in recordings]
+    finally:
+        close_all(recordings)
+
+
+def _extracted(recording: Recording, settings: ExtractionSettings) -> CellFeatures | Failure:
+    """The features of one of several cells, or why it has none."""
+    try:
+        return extract_recording(recording, settings)
+    except RecordingError as error:
+        said = Failure.of(error)
+        return replace(said, cell_id=recording.cell_id, electrode=recording.electrode)
+
+
+def _with_head(cells: Outcomes, head: CellHead) -> Outcomes:
+    """Cells of a file with what is known of the file."""
+    for cell in cells:
+        if isinstance(cell, CellFeatures):
+            cell.head.update(head)
+    return cells
+
+
+def _extract_asset(asset: Asset, settings: ExtractionSettings) -> Outcomes:
+    from crosspatch.archive.streaming import open_cells
     from crosspatch.archive.web import Web
 
     web = Web()
 
-    def extracted(*, verified: bool) -> CellFeatures:
-        opened = open_asset(asset, settings.reading, measured_only=True, verified=verified, web=web)
-        with opened as recording:
-            return extract_recording(recording, settings)
+    def extracted(*, verified: bool) -> Outcomes:
+        opened = open_cells(asset, settings.reading, measured_only=True, verified=verified, web=web)
+        cells = _extract_all(opened, settings)
+        for cell in cells:
+            if isinstance(cell, Failure) and not (secure or verified):
+                raise RecordingError(cell.message)
+        return cells
 
     # Without TLS, what looks like a poor recording may be bytes that came wrong.
     secure = asset.api.startswith("https://")
     doubts = (DoubtfulBytesError,) if secure else (DoubtfulBytesError, RecordingError)
     try:
-        cell = extracted(verified=False)
+        cells = extracted(verified=False)
     except doubts:
-        cell = extracted(verified=True)
-    cell.head.update(
+        cells = extracted(verified=True)
+    return _with_head(
+        cells,
         {
             "sha256": asset.digests.get("sha256", asset.digest),
             "recording_source": str(asset),
             "file_bytes": asset.size,
             "bytes_read": web.received,
             "requests": web.requests,
-        }
+        },
     )
-    return cell

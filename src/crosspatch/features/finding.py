@@ -70,7 +70,7 @@ def _is_recording(file: Path) -> bool:
 
 
 def open_source(source: Source, reading: Reading, *, measured_only: bool = False) -> Recording:
-    """Open a recording on disk or of the archive, as `open_recording` and `open_asset` do."""
+    """Open a recording of one cell, on disk or of the archive, as `open_recording` does."""
     if isinstance(source, Asset):
         from crosspatch.archive.streaming import open_asset
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
-from crosspatch.features.extraction import ExtractionSettings, extract_file
+from crosspatch.features.extraction import ExtractionSettings, extract_cells
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.measuring.first_use import load_kernels, prepare
-from crosspatch.features.outcome import CellFeatures, Failure
+from crosspatch.features.outcome import Failure, Outcomes
 from crosspatch.features.store import CellStore
 from crosspatch.processes import (
     Child,
@@ -39,8 +39,6 @@ _WORKERS_WITHIN = 60.0
 #: A child is replaced after this many files: memory that libraries leave behind goes with it.
 _FILES_PER_CHILD = 200
 
-_Outcome = CellFeatures | Failure
-
 
 @dataclass(frozen=True)
 class ExtractionProgress:
@@ -52,7 +50,7 @@ class ExtractionProgress:
     kept: int
 
 
-def extract_one(source: Source, settings: ExtractionSettings, limit: float = 300.0) -> _Outcome:
+def extract_one(source: Source, settings: ExtractionSettings, limit: float = 300.0) -> Outcomes:
     """Extract one file in a child process of its own, which is given up after `limit` seconds.
 
     A failure if the file cannot be read, takes too long, or brings the child down.
@@ -112,9 +110,9 @@ def extract_many(
         else:
             outcomes = _extract_elsewhere(todo, settings, limit, scheduler)
         with closing(outcomes):
-            for path, outcome in outcomes:
-                store.put(path, key, outcome)
-                wrong = isinstance(outcome, Failure)
+            for path, cells in outcomes:
+                store.put(path, key, cells)
+                wrong = all(isinstance(cell, Failure) for cell in cells)
                 state = ExtractionProgress(state.done + 1, len(files), state.failed + wrong, kept)
                 if progress is not None:
                     progress(state)
@@ -136,7 +134,7 @@ class Readers:
         self.idle: list[Child] = []
         self._closed = threading.Event()
 
-    def extract(self, source: Source, settings: ExtractionSettings, limit: float) -> _Outcome:
+    def extract(self, source: Source, settings: ExtractionSettings, limit: float) -> Outcomes:
         """Extract a file, as `extract_one` does, in a child that is idle or a new one.
 
         A `StoppedError` if it was closed meanwhile.
@@ -144,14 +142,13 @@ class Readers:
         try:
             child = self._child()
         except DiedError:
-            return Failure("the process that reads files could not be started", again=True)
-        outcome: _Outcome
+            return [Failure("the process that reads files could not be started", again=True)]
         try:
-            outcome = child.ask((source, settings), limit, stopped=self._closed.is_set)
+            outcome: Outcomes = child.ask((source, settings), limit, stopped=self._closed.is_set)
         except LateError as error:
-            return Failure(str(error), again=True, hint="give it more time with {limit}")
+            return [Failure(str(error), again=True, hint="give it more time with {limit}")]
         except DiedError as error:
-            return Failure(f"reading it brought the process down ({error.how})", again=True)
+            return [Failure(f"reading it brought the process down ({error.how})", again=True)]
         self.idle.append(child)
         return outcome
 
@@ -179,13 +176,13 @@ class Readers:
 
 def _extract_here(
     files: Sequence[Source], settings: ExtractionSettings, limit: float, jobs: int
-) -> Generator[tuple[Source, _Outcome], None, None]:
+) -> Generator[tuple[Source, Outcomes], None, None]:
     """Extract in child processes of this one, in the order in which they finish."""
     prepare()  # once, not in every child
     readers = Readers()
     threads = ThreadPoolExecutor(jobs)
 
-    def started(some: Iterable[Source]) -> dict[Future[_Outcome], Source]:
+    def started(some: Iterable[Source]) -> dict[Future[Outcomes], Source]:
         return {threads.submit(readers.extract, file, settings, limit): file for file in some}
 
     try:
@@ -206,13 +203,13 @@ def _extract_here(
 _worker_readers = Readers()
 
 
-def _extract_on_worker(source: Source, settings: ExtractionSettings, limit: float) -> _Outcome:
+def _extract_on_worker(source: Source, settings: ExtractionSettings, limit: float) -> Outcomes:
     return _worker_readers.extract(source, settings, limit)
 
 
 def _extract_elsewhere(
     files: Sequence[Source], settings: ExtractionSettings, limit: float, scheduler: str
-) -> Generator[tuple[Source, _Outcome], None, None]:
+) -> Generator[tuple[Source, Outcomes], None, None]:
     """Extract on the workers of a Dask scheduler, in the order in which they finish."""
     import logging
 
@@ -258,7 +255,7 @@ def _extract_elsewhere(
             if future.status == "finished":
                 outcome = future.result()
             else:
-                outcome = Failure(f"its worker failed: {future.exception()!r}", again=True)
+                outcome = [Failure(f"its worker failed: {future.exception()!r}", again=True)]
             submit()
             yield path, outcome
 
@@ -267,18 +264,18 @@ def _threads(client: Client) -> int:
     return sum(client.nthreads().values())
 
 
-def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> _Outcome:
+def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> Outcomes:
     """What a child does with a file."""
     try:
-        return extract_file(*request)
+        return extract_cells(*request)
     except NetworkError as error:
-        return Failure.of(error, again=True)
+        return [Failure.of(error, again=True)]
     except CrosspatchError as error:
-        return Failure.of(error)
+        return [Failure.of(error)]
     except MemoryError:
-        return Failure("not enough memory", again=True)
+        return [Failure("not enough memory", again=True)]
     except Exception as error:  # a bug of ours or a library's: the others must go on
-        return Failure(f"unexpected {type(error).__name__}: {error}", again=True)
+        return [Failure(f"unexpected {type(error).__name__}: {error}", again=True)]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class CellHead(TypedDict, total=False):
     session: str | None
     simulated: bool
     format: str
+    electrode: str | None  # of several in the file
     sweeps: int
     sweeps_rejected: int
     families_missing: str  # Names, separated by commas
@@ -48,12 +49,14 @@ class CellFeatures:
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that gave no cell."""
+    """A file, or a cell of several in it, that gave no features."""
 
     message: str
     #: Whether it may succeed when tried again: it took too long, or its process died.
     again: bool = False
     hint: str = ""  # what to do, as `crosspatch.errors.CrosspatchError` has it
+    cell_id: str = ""  # of several cells in the file
+    electrode: str | None = None
 
     @classmethod
     def of(cls, error: CrosspatchError, *, again: bool = False) -> Failure:
@@ -69,3 +72,7 @@ class Failure:
     def reason(self) -> str:
         """What is wrong and what to do, in words."""
         return str(self.error)
+
+
+#: What a file gives: its cells, of which some may have no features; or why it gives none.
+Outcomes = Sequence[CellFeatures | Failure]

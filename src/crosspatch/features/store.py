@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,22 +12,25 @@ import numpy as np
 
 from crosspatch.archive.dandi import Asset
 from crosspatch.errors import RecordingError
-from crosspatch.features.outcome import CellFeatures, Failure
+from crosspatch.features.outcome import CellFeatures, Failure, Outcomes
 
 _Source = TypeVar("_Source", bound="Path | Asset")
 
 # What is large comes last: the rest is read without it.
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS outcomes (
+CREATE TABLE IF NOT EXISTS cells (
     source TEXT NOT NULL,
     settings TEXT NOT NULL,
+    part INTEGER NOT NULL,
     content TEXT NOT NULL,
     again INTEGER NOT NULL,
     reason TEXT,
+    hint TEXT,
     cell_id TEXT,
+    electrode TEXT,
     head TEXT,
     vector BLOB,
-    PRIMARY KEY (source, settings)
+    PRIMARY KEY (source, settings, part)
 )
 """
 
@@ -44,8 +46,16 @@ def _content_of(source: Path | Asset) -> str | None:
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
+def _row(cell: CellFeatures | Failure) -> tuple[object, ...]:
+    """What is kept of a cell."""
+    if isinstance(cell, Failure):
+        return (int(cell.again), cell.message, cell.hint, cell.cell_id, cell.electrode, None, None)
+    vector = np.asarray(cell.values, dtype="<f4").tobytes()
+    return (0, None, None, cell.cell_id, None, json.dumps(cell.head), vector)
+
+
 class CellStore:
-    """A SQLite file with one row per recording and settings; used in a ``with`` block.
+    """A SQLite file with a row per cell of a recording and settings; used in a ``with`` block.
 
     Any use raises a `RecordingError` if the file cannot be written or is not a store.
     """
@@ -59,8 +69,6 @@ class CellStore:
             self._base = sqlite3.connect(self.file, timeout=60)
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute(_SCHEMA)
-            with suppress(sqlite3.OperationalError):  # it is there
-                self._base.execute("ALTER TABLE outcomes ADD COLUMN hint TEXT")
             self._base.commit()
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
@@ -73,7 +81,7 @@ class CellStore:
         """Whether this file, as it is now, is done with these settings."""
         content = _content_of(source)
         row = self._one(
-            "SELECT content, again FROM outcomes WHERE source = ? AND settings = ?",
+            "SELECT MIN(content), MAX(again) FROM cells WHERE source = ? AND settings = ?",
             (str(source), settings),
         )
         return content is not None and row == (content, 0)
@@ -82,27 +90,23 @@ class CellStore:
         """How many of these files are known to fail."""
         return sum(
             self._one(
-                "SELECT 1 FROM outcomes WHERE source = ? AND settings = ? AND cell_id IS NULL "
-                "AND again = 0",
+                "SELECT COUNT(vector), MAX(again) FROM cells WHERE source = ? AND settings = ?",
                 (str(source), settings),
             )
-            is not None
+            == (0, 0)
             for source in sources
         )
 
-    def put(self, source: Path | Asset, settings: str, outcome: CellFeatures | Failure) -> None:
+    def put(self, source: Path | Asset, settings: str, cells: Outcomes) -> None:
         """Keep what a file gave."""
-        row: tuple[object, ...]
-        if isinstance(outcome, Failure):
-            row = (int(outcome.again), outcome.message, None, None, None, outcome.hint)
-        else:
-            vector = np.asarray(outcome.values, dtype="<f4").tobytes()
-            row = (0, None, outcome.cell_id, json.dumps(outcome.head), vector, None)
-        row = (str(source), settings, _content_of(source) or "gone", *row)
+        place = (str(source), settings)
+        content = _content_of(source) or "gone"
+        rows = [(*place, part, content, *_row(cell)) for part, cell in enumerate(cells)]
         try:
             with self._base:
-                self._base.execute(
-                    "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row
+                self._base.execute("DELETE FROM cells WHERE source = ? AND settings = ?", place)
+                self._base.executemany(
+                    "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
                 )
         except sqlite3.Error as error:
             raise self._error(error) from error
@@ -110,25 +114,26 @@ class CellStore:
     def cells(
         self, sources: Sequence[_Source], settings: str
     ) -> Iterator[tuple[_Source, CellFeatures | Failure]]:
-        """What these files gave, in their order."""
+        """What these files gave, in their order, a cell at a time."""
         for source in sources:
-            row = self._one(
-                "SELECT cell_id, head, vector, reason, again, hint FROM outcomes "
-                "WHERE source = ? AND settings = ?",
+            for row in self._all(
+                "SELECT again, reason, hint, cell_id, electrode, head, vector FROM cells "
+                "WHERE source = ? AND settings = ? ORDER BY part",
                 (str(source), settings),
-            )
-            if row is None:
-                continue
-            cell_id, head, vector, reason, again, hint = row
-            if vector is None:
-                yield source, Failure(str(reason), bool(again), hint or "")
-            else:
-                values = np.frombuffer(vector, dtype="<f4").astype(np.float32)
-                yield source, CellFeatures(str(cell_id), values, json.loads(head))
+            ):
+                again, reason, hint, cell_id, electrode, head, vector = row
+                if vector is None:
+                    yield source, Failure(reason, bool(again), hint, cell_id, electrode)
+                else:
+                    values = np.frombuffer(vector, dtype="<f4").astype(np.float32)
+                    yield source, CellFeatures(cell_id, values, json.loads(head))
 
     def _one(self, query: str, values: tuple[str, ...]) -> Any:
+        return self._all(query, values)[0]
+
+    def _all(self, query: str, values: tuple[str, ...]) -> list[Any]:
         try:
-            return self._base.execute(query, values).fetchone()
+            return self._base.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise self._error(error) from error
 

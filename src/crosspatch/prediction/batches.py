@@ -53,6 +53,8 @@ class Batch:
     given_ids: list[str] = field(default_factory=list)
     #: The recording each cell is from; empty where they are rows of a table.
     files: list[Source] = field(default_factory=list)
+    #: The electrode each cell was recorded with, where a recording has several; empty as `files`.
+    electrodes: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.cell_ids)
@@ -207,10 +209,11 @@ def read_recordings(
     how = extraction_settings(settings)
     prepare(say)
     if len(files) == 1 and isinstance(files[0], Path):
-        outcome = extract_one(files[0], how, settings.limit)
+        cells = extract_one(files[0], how, settings.limit)
         if progress is not None:
-            progress(ExtractionProgress(1, 1, int(isinstance(outcome, Failure)), 0))
-        return recordings_batch([(files[0], outcome)], settings, say, words)
+            failed = all(isinstance(cell, Failure) for cell in cells)
+            progress(ExtractionProgress(1, 1, int(failed), 0))
+        return recordings_batch([(files[0], cell) for cell in cells], settings, say, words)
     with _store() as store_file:
         extract_many(
             files,
@@ -245,7 +248,8 @@ def recordings_batch(
     cells = [_of_recording(file, outcome, settings, words) for file, outcome in measured]
     for cell in cells:
         if cell.unread[0] is not None:
-            say(f"{cell.files[0].name}: {cell.unread[0]}")
+            which = f", electrode {cell.electrodes[0]}" if cell.electrodes[0] else ""
+            say(f"{cell.files[0].name}{which}: {cell.unread[0]}")
     return Batch.joined(cells)
 
 
@@ -258,8 +262,15 @@ def _of_recording(
     if isinstance(outcome, Failure):
         reason = words(outcome.error).replace(f"{file}: ", "").replace(str(file), "").strip()
         nothing = np.full((1, len(settings.layout.features)), np.nan, dtype=np.float32)
-        species = [settings.species]
-        return Batch("recordings", [file.stem], species, nothing, unread=[reason], files=[file])
+        return Batch(
+            "recordings",
+            [outcome.cell_id or file.stem],
+            [settings.species],
+            nothing,
+            unread=[reason],
+            files=[file],
+            electrodes=[outcome.electrode],
+        )
     head = outcome.head
     rejected = int(head["sweeps_rejected"])
     said = [f"{rejected} of {head['sweeps']} sweeps rejected"] if rejected else []
@@ -272,6 +283,7 @@ def _of_recording(
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],
         files=[file],
+        electrodes=[head["electrode"]],
     )
 
 

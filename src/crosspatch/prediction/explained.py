@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +195,16 @@ def explain_prediction(
             predictor.models.get(cell.species),
             prediction.header,
             prediction.recordings.get(cell.cell_id),
-            settings.reading,
+            _reading_of(prediction, cell.cell_id, settings.reading),
         )
         for row, cell in enumerate(prediction)
     ]
+
+
+def _reading_of(prediction: Prediction, cell_id: str, reading: Reading) -> Reading:
+    """How the recording of a cell is read."""
+    electrode = prediction.electrodes.get(cell_id)
+    return reading if electrode is None else replace(reading, electrode=electrode)
 
 
 def write_contributions(explanations: Sequence[CellExplanation], file: str | Path) -> None:

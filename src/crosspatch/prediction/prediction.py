@@ -132,6 +132,8 @@ class Prediction:
         Tool, models, taxonomy, parameters.
     recordings : mapping
         Cell id to the recording it is from; without rows of tables.
+    electrodes : mapping
+        Cell id to the electrode it was recorded with, where a recording has several.
     messages : tuple of str
         What was taken for what, and what went wrong, where `crosspatch.predict` made it.
 
@@ -152,6 +154,7 @@ class Prediction:
     layout: Layout
     header: Mapping[str, Any] = field(default_factory=dict)
     recordings: Mapping[str, Source] = field(default_factory=dict)
+    electrodes: Mapping[str, str] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -304,5 +307,6 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
     """One prediction of several of the same models."""
     records = pa.concat_tables([part.records for part in parts])
     recordings = {name: file for part in parts for name, file in part.recordings.items()}
+    electrodes = {name: each for part in parts for name, each in part.electrodes.items()}
     X = np.vstack([part.X for part in parts])
-    return replace(parts[0], records=records, X=X, recordings=recordings)
+    return replace(parts[0], records=records, X=X, recordings=recordings, electrodes=electrodes)

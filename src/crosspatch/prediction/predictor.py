@@ -96,12 +96,14 @@ class Predictor:
         order = np.argsort(rows, kind="stable")
         records = pa.concat_tables([part[2] for part in parts])
         recordings = dict(zip(batch.cell_ids, batch.files, strict=False))
+        electrodes = dict(zip(batch.cell_ids, batch.electrodes, strict=False))
         return Prediction(
             records.take(order) if len(parts) > 1 else records,
             batch.X[rows[order]],
             self.layout,
             self.header,
             recordings,
+            {name: electrode for name, electrode in electrodes.items() if electrode is not None},
         )
 
     def _judged(

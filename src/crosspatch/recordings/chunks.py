@@ -30,14 +30,13 @@ class StoredChunk:
     skipped: int  # filters that were not applied to it, as bits
 
 
-def stored_chunks(data: h5py.Dataset, points: int) -> list[StoredChunk]:
-    """The chunks of the first samples of a chunked dataset."""
+def stored_chunks(data: h5py.Dataset) -> list[StoredChunk]:
+    """The chunks of a chunked dataset."""
     found: list[StoredChunk] = []
 
     def add(chunk: h5py.h5d.StoreInfo) -> None:
-        if chunk.chunk_offset[0] < points:
-            place = (chunk.chunk_offset[0], chunk.byte_offset, chunk.size, chunk.filter_mask)
-            found.append(StoredChunk(*place))
+        place = (chunk.chunk_offset[0], chunk.byte_offset, chunk.size, chunk.filter_mask)
+        found.append(StoredChunk(*place))
 
     data.id.chunk_iter(add)
     return found
@@ -51,16 +50,18 @@ class Unpacker:
     _kept: dict[tuple[bytes, np.dtype, bool], Samples] = field(default_factory=dict)
 
     def samples(
-        self, data: h5py.Dataset, chunks: Sequence[StoredChunk], points: int
+        self, data: h5py.Dataset, chunks: Sequence[StoredChunk], first: int, points: int
     ) -> Samples | None:
-        """The first samples; None where they are not stored in the usual way, for HDF5 to read.
+        """So many samples; None where they are not stored in the usual way, for HDF5 to read.
 
-        The usual way is deflate, after a shuffle of bytes or not, of all chunks there can be. A
-        ValueError or zlib.error if a chunk is damaged.
+        These are the chunks that they lie in. The usual way is deflate, after a shuffle of bytes or
+        not, of all chunks there can be. A ValueError or zlib.error if a chunk is damaged.
         """
         shuffled = _shuffled(data)
         width = data.chunks[0] if data.chunks else 0
-        whole = {chunk.first for chunk in chunks} == set(range(0, points, width or points))
+        from_first = first - first % (width or 1)
+        needed = set(range(from_first, first + points, width or points))
+        whole = {chunk.first for chunk in chunks} == needed
         if shuffled is None or not whole or any(chunk.skipped for chunk in chunks):
             return None
         dtype = data.dtype
@@ -68,7 +69,8 @@ class Unpacker:
         for chunk in chunks:
             packed = self.read(chunk.offset, chunk.size)
             part = self._unpacked(packed, width, dtype, shuffled)
-            result[chunk.first : chunk.first + width] = part[: points - chunk.first]
+            place = chunk.first - first
+            result[max(place, 0) : place + width] = part[max(-place, 0) : points - place]
         return result
 
     def _unpacked(self, packed: bytes, width: int, dtype: np.dtype, shuffled: bool) -> Samples:

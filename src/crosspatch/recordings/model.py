@@ -124,6 +124,7 @@ class Recording:
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
     #: Current-clamp sweeps that are in the file but not here, because they are never measured.
     left_out: int = 0
+    electrode: str | None = None  # of several in the file, the one of this cell
 
     @cached_property
     def current_clamp(self) -> tuple[Sweep, ...]:
@@ -188,6 +189,14 @@ class Recording:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def named_cell(file: str, electrode: str | None) -> str:
+    """The name of a cell: its file's, and that of its electrode where a file has several cells.
+
+    It can stand in a table, in the name of a file and in an address.
+    """
+    return file if electrode is None else f"{file}_{re.sub(r'[^0-9A-Za-z.-]+', '_', electrode)}"
 
 
 def refusing(reason: str) -> Callable[[], Samples]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import is_unmeasured
 from crosspatch.recordings.reading_options import Reading
+
+if TYPE_CHECKING:
+    from crosspatch.recordings.nwb_series import Unwanted
 
 #: Endings of files that are taken for recordings when a folder is searched.
 RECORDING_SUFFIXES = (".nwb", ".abf")
@@ -21,7 +25,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def open_recording(
     source: str | Path, reading: Reading | None = None, *, measured_only: bool = False
 ) -> Recording:
-    """Open a current-clamp recording: NWB 2, or ABF 1 or 2.
+    """Open a current-clamp recording of one cell: NWB 2, or ABF 1 or 2.
 
     The file is opened read-only and its samples are read sweep by sweep when they are asked for.
     The format is told by the first bytes, not by the name.
@@ -43,7 +47,8 @@ def open_recording(
     Raises
     ------
     RecordingError
-        If the file cannot be read, is not a recording, or holds no current-clamp sweep.
+        If the file cannot be read, is not a recording, holds no current-clamp sweep, or holds
+        several cells.
 
     Examples
     --------
@@ -53,56 +58,117 @@ def open_recording(
     ...     recording.cell_id, sweep.rate, sweep.voltage.dtype
     ('sim-human-0001', 50000.0, dtype('float64'))
     """
+    return only(open_recordings(source, reading, measured_only=measured_only))
+
+
+def open_recordings(
+    source: str | Path, reading: Reading | None = None, *, measured_only: bool = False
+) -> list[Recording]:
+    """Open a file, one recording for each of its cells; else as `open_recording`."""
     unwanted = is_unmeasured if measured_only else None
     reading = reading or Reading()
     return as_read(_open_file(Path(source), reading, unwanted), reading)
 
 
-def as_read(recording: Recording, reading: Reading) -> Recording:
-    """An opened recording with what its reading adds.
+def only(recordings: list[Recording]) -> Recording:
+    """The recording of a file of one cell; else all are closed: a `RecordingError`."""
+    if len(recordings) == 1:
+        return recordings[0]
+    close_all(recordings)
+    names = ", ".join(str(each.electrode) for each in recordings)
+    raise RecordingError(
+        f"{recordings[0].name} holds {len(recordings)} cells (electrodes {names})",
+        hint="give the name of one with {electrode}",
+    )
 
-    If nothing in it can be measured, or the step does not fit, it is closed: a `RecordingError`.
+
+def close_all(recordings: Iterable[Recording]) -> None:
+    """Close the recordings of a file."""
+    for each in recordings:
+        each.close()
+
+
+def as_read(recordings: list[Recording], reading: Reading) -> list[Recording]:
+    """The cells of an opened file in which something can be measured, with what a reading adds.
+
+    If there is none, or the step does not fit, all are closed: a `RecordingError`.
     """
+    found = [each for each in recordings if each.current_clamp]
     try:
-        return reading.applied(_require_current_clamp(recording))
+        if not found:
+            raise _nothing_in(recordings[0])
+        applied = [reading.applied(each) for each in found]
     except RecordingError:
-        recording.close()
+        close_all(recordings)
         raise
+    close_all(each for each in recordings if each not in found)
+    return applied
 
 
-def _require_current_clamp(recording: Recording) -> Recording:
-    if not recording.current_clamp:
-        wanted, found = "current-clamp sweep", "no sweeps"
-        if recording.left_out:
-            wanted += " that is measured"
-            found = f"its {recording.left_out} sweeps are noise, chirps or the like"
-        elif recording.sweeps:
-            clamp = min(sweep.clamp for sweep in recording.sweeps)
-            found = f"its {len(recording.sweeps)} sweeps are in {clamp}"
-        raise RecordingError(f"{recording.name} has no {wanted} ({found}); nothing to analyse")
-    return recording
+def _nothing_in(recording: Recording) -> RecordingError:
+    wanted, found, hint = "current-clamp sweep", "no sweeps", ""
+    if recording.left_out:
+        wanted += " that is measured"
+        found = f"its {recording.left_out} sweeps are noise, chirps or the like"
+    elif recording.sweeps:
+        clamp = min(sweep.clamp for sweep in recording.sweeps)
+        found = f"its {len(recording.sweeps)} sweeps are in {clamp}"
+        hint = "where the file says that wrong, give {clamp} current"
+    return RecordingError(f"{recording.name} has no {wanted} ({found}); nothing to analyse", hint)
 
 
-def _open_file(
-    path: Path, reading: Reading, unwanted: Callable[[str, str], bool] | None
-) -> Recording:
+#: Reads the cells of a file whose content is open; closes it with the last of them.
+_Reader = Callable[[LocalBytes, Path, Reading, "Unwanted | None"], list[Recording]]
+
+
+def _nwb(
+    content: LocalBytes, path: Path, reading: Reading, unwanted: Unwanted | None
+) -> list[Recording]:
+    from crosspatch.recordings.nwb import read_nwb
+
+    return read_nwb(content, str(path), unwanted, reading)
+
+
+def _abf(
+    content: LocalBytes, path: Path, reading: Reading, unwanted: Unwanted | None
+) -> list[Recording]:
+    from crosspatch.recordings.abf import read_abf
+
+    content.close()
+    return [read_abf(path, reading)]
+
+
+#: First bytes of a file to what reads it.
+_READERS: dict[bytes, _Reader] = {HDF5_SIGNATURE: _nwb, b"ABF ": _abf, b"ABF2": _abf}
+
+
+def _open_file(path: Path, reading: Reading, unwanted: Unwanted | None) -> list[Recording]:
     content = _bytes_of(path)
-    start = content.read_at(0, len(HDF5_SIGNATURE))
-    if start == HDF5_SIGNATURE:
-        from crosspatch.recordings.nwb import read_nwb
-
-        return read_nwb(content, str(path), unwanted, reading)
+    start = content.read_at(0, max(map(len, _READERS)))
+    for signature, read in _READERS.items():
+        if start.startswith(signature):
+            return read(content, path, reading, unwanted)
     content.close()
     if not start:
         raise RecordingError(f"{path} is empty (0 bytes)")
-    if start[:4] in (b"ABF ", b"ABF2"):
-        from crosspatch.recordings.abf import read_abf
-
-        return read_abf(path, reading)
     raise RecordingError(
         f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
         "export it as NWB or ABF"
     )
+
+
+def species_of_file(path: Path) -> str | None:
+    """What a file says the species is, read and nothing else; any exception if it is damaged."""
+    content = _bytes_of(path)
+    try:
+        start = content.read_at(0, len(HDF5_SIGNATURE))
+        if start != HDF5_SIGNATURE and start[:4] in _READERS:
+            return None  # it has no place for it
+        from crosspatch.recordings.nwb import species_in_nwb
+
+        return species_in_nwb(content)
+    finally:
+        content.close()
 
 
 def _bytes_of(path: Path) -> LocalBytes:

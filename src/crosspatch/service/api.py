@@ -254,6 +254,7 @@ def get_sweeps(
     start: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     end: Annotated[float | None, Query(description="s", ge=0, allow_inf_nan=False)] = None,
     stretches: Annotated[int, Query(ge=10, le=5000)] = STRETCHES,
+    part: Annotated[int, Query(description="of several cells in the file", ge=0, le=10_000)] = 0,
 ) -> Response:
     """Sweeps, thinned to the lowest and highest value of so many stretches each; not as JSON.
 
@@ -261,9 +262,10 @@ def get_sweeps(
     of the voltage and current of each (all little-endian). The JSON gives t0 and dt (s), count,
     base and step of each signal: a value (mV, pA) is base + step * code; -32768 stands for none.
     """
-    if not (file.path.parent / INDEX).exists():
+    folder = file.traces(part)
+    if not (folder / INDEX).exists():
         raise file.refused("there are no sweeps", 404)
-    found = read_traces(file.path.parent, stimulus, start=start, end=end, stretches=stretches)
+    found = read_traces(folder, stimulus, start=start, end=end, stretches=stretches)
     if not found:
         raise file.refused(f"there is no sweep with stimulus '{stimulus}'", 404)
     return Response(found, media_type="application/octet-stream")

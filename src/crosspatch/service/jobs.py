@@ -306,13 +306,19 @@ class Jobs:
             raise RefusedUploadError(f"{file.label} has no cell {row}", 404)
         if not file.details(row).exists():
             self._wait(file.upload, messages.ExplainRow(file.given, row), 409, f"{file.label}: ")
-        return json.loads(file.details(row).read_bytes()), self.recorded(file)
+        return json.loads(file.details(row).read_bytes()), self.recorded(file, self.part(file, row))
 
-    def recorded(self, file: UploadedFile) -> Json | None:
+    def recorded(self, file: UploadedFile, part: int = 0) -> Json | None:
         """What was recorded and measured; None of a table, and until it is measured."""
         with contextlib.suppress(FileNotFoundError):
-            return json.loads(file.recorded.read_bytes())
+            return json.loads(file.recorded(part).read_bytes())
         return None
+
+    def part(self, file: UploadedFile, row: int) -> int:
+        """Which of the cells of a recording a row is of."""
+        with contextlib.suppress(FileNotFoundError, IndexError):
+            return int(json.loads(file.parts.read_bytes())["rows"][row])
+        return 0
 
     def export(self, upload: Upload, ending: str) -> Path:
         """Write the cells to a file, which the caller deletes; refused if there is none."""

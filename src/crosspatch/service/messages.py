@@ -51,9 +51,17 @@ class GivenFile:
     choices: Mapping[str, Override] = field(default_factory=dict)
 
     @property
-    def recorded(self) -> Path:
-        """Where it is kept what was recorded."""
-        return self.folder / f"recording-{self.number}.json"
+    def parts(self) -> Path:
+        """Where it is kept which of several cells a row is, and their electrodes."""
+        return self.folder / f"parts-{self.number}.json"
+
+    def recorded(self, part: int | str = 0) -> Path:
+        """Where it is kept what was recorded of one of its cells."""
+        return self.folder / f"recording-{self.number}-{part}.json"
+
+    def traces(self, part: int = 0) -> Path:
+        """Where the sweeps of one of its cells are kept."""
+        return self.path.parent / f"cell-{part}" if part else self.path.parent
 
     def details(self, row: int | str) -> Path:
         """Where it is kept what is said of a cell."""
@@ -61,9 +69,10 @@ class GivenFile:
 
     def forget(self) -> None:
         """Delete what was said of its cells."""
-        self.recorded.unlink(missing_ok=True)
-        for file in self.folder.glob(self.details("*").name):
-            file.unlink(missing_ok=True)
+        self.parts.unlink(missing_ok=True)
+        for each in (self.recorded("*"), self.details("*")):
+            for file in self.folder.glob(each.name):
+                file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

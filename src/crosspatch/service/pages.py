@@ -241,6 +241,7 @@ def page_of_cell(request: Request, jobs: TheJobs, file: TheFile, row: Number) ->
     place = details["map"] if details else {}
     shown = {
         "file": f"/api/v1{file.upload.url}/files/{file.number}",
+        "part": jobs.part(file, row),
         "batch": file.upload.url,
         "map": place if "x" in place else None,
         "cell": details["cell"]["cell_id"] if details else Path(file.label).stem,

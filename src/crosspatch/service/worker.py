@@ -1,4 +1,7 @@
-"""The process that touches what users upload: reads, measures, predicts, explains, writes."""
+"""The process that touches what users upload: reads, measures, predicts, explains, writes.
+
+Longer than 400 lines: whatever is requested of it is done here, in few lines each.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import resource
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,10 +22,10 @@ from crosspatch.errors import CohortError, CrosspatchError, RecordingError, as_f
 from crosspatch.explanation.map import reference_map
 from crosspatch.explanation.reference_map import ReferenceMap
 from crosspatch.features.analysis import analyse, judged
-from crosspatch.features.extraction import features_of
+from crosspatch.features.extraction import ExtractionSettings, features_of
 from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
 from crosspatch.features.measuring import first_use
-from crosspatch.features.outcome import CellFeatures, Failure
+from crosspatch.features.outcome import CellFeatures, Failure, Outcomes
 from crosspatch.prediction.batches import (
     ReadSettings,
     SeenIds,
@@ -37,7 +41,8 @@ from crosspatch.prediction.predictor import Predictor, load_predictor
 from crosspatch.prediction.table_cells import first_rows, read_table
 from crosspatch.processes import Tell, answer_requests
 from crosspatch.recordings.abf import keep_to_the_file
-from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.model import Recording, named_cell
+from crosspatch.recordings.opening import close_all, open_recordings
 from crosspatch.recordings.stimuli import MEASURED, recognise
 from crosspatch.reporting.cell_view import cell_view, recording_view
 from crosspatch.service import messages
@@ -157,53 +162,85 @@ class Worker:
         )
 
     def _measure(self, file: GivenFile, tell: Tell) -> messages.Predicted:
-        path, folder = file.path, file.path.parent
         how = extraction_settings(self._read_settings(file))
         tell(messages.Doing("reading"))
         file.forget()
         try:
-            refuse_other_files(path)
-            with open_recording(path, how.reading, measured_only=True) as opened:
-                named = replace(opened, name=file.label, cell_id=Path(file.label).stem)
-                recording, limits = named.remembered(MOST_SAMPLES), how.reading.thresholds
-                found = recognise(recording)
-                # What is shown is read first; the rest while someone looks at it.
-                kept = keep_samples(recording, found, folder)
-                early = {
-                    each.number: judged(recording.sweep(each.number), found[each.number], limits)[1]
-                    for each in kept
-                    if each.kind in MEASURED
-                }
-                stimuli = keep_index(kept, found, early, folder)
-                tell(messages.Drawn(stimuli, recording.recorded.simulated))
-                tell(messages.Doing("measuring"))
-                analysis = analyse(recording, limits, found)
-                about = recording_view(recording, analysis).as_json()
-                # Some that are not measured are judged all the same.
-                stimuli = keep_index(kept, found, analysis.qualities, folder)
-                _write_json(file.recorded, about | {"stimuli": [asdict(each) for each in stimuli]})
-                features = features_of(recording, analysis, how)
+            refuse_other_files(file.path)
+            opened = open_recordings(file.path, how.reading, measured_only=True)
+            try:
+                cells = self._measured_all(file, opened, how, tell)
+            finally:
+                close_all(opened)
         except RecordingError as error:
             tell(messages.Doing("predicting"))
             return self._refuse(file, _fault(error, messages.Measure(file)))
         tell(messages.Doing("predicting"))
-        prediction, said = self._keep_cell(file, features)
+        prediction, said = self._keep_cells(file, cells)
         self._keep_details(file, prediction, range(len(prediction)))
         return messages.Predicted(len(prediction), said)
 
+    def _measured_all(
+        self, file: GivenFile, opened: list[Recording], how: ExtractionSettings, tell: Tell
+    ) -> Outcomes:
+        """Measure the cells of a recording; why one of several cannot be is its row's reason."""
+        cells: list[CellFeatures | Failure] = []
+        reasons: list[RecordingError] = []
+        for part, each in enumerate(opened):
+            try:
+                cells.append(self._measured(file, part, each, how, tell))
+            except RecordingError as error:
+                reasons.append(error)
+                cell_id = named_cell(Path(file.label).stem, each.electrode)
+                said = replace(Failure.of(error), cell_id=cell_id, electrode=each.electrode)
+                cells.append(said)
+        if len(reasons) == len(opened) == 1:
+            raise reasons[0]
+        return cells
+
+    def _measured(
+        self, file: GivenFile, part: int, opened: Recording, how: ExtractionSettings, tell: Tell
+    ) -> CellFeatures:
+        """Measure a cell of a recording, and keep what is shown of it."""
+        folder, limits = file.traces(part), how.reading.thresholds
+        folder.mkdir(exist_ok=True)
+        cell_id = named_cell(Path(file.label).stem, opened.electrode)
+        recording = replace(opened, name=file.label, cell_id=cell_id).remembered(MOST_SAMPLES)
+        found = recognise(recording)
+        # What is shown is read first; the rest while someone looks at it.
+        kept = keep_samples(recording, found, folder)
+        early = {
+            each.number: judged(recording.sweep(each.number), found[each.number], limits)[1]
+            for each in kept
+            if each.kind in MEASURED
+        }
+        stimuli = keep_index(kept, found, early, folder)
+        if not part:
+            tell(messages.Drawn(stimuli, recording.recorded.simulated))
+            tell(messages.Doing("measuring"))
+        analysis = analyse(recording, limits, found)
+        about = recording_view(recording, analysis).as_json()
+        # Some that are not measured are judged all the same.
+        stimuli = keep_index(kept, found, analysis.qualities, folder)
+        _write_json(file.recorded(part), about | {"stimuli": [asdict(each) for each in stimuli]})
+        return features_of(recording, analysis, how)
+
     def _refuse(self, file: GivenFile, fault: messages.Fault) -> messages.Predicted:
-        prediction, said = self._keep_cell(file, Failure(fault.message, hint=fault.hint))
+        prediction, said = self._keep_cells(file, [Failure(fault.message, hint=fault.hint)])
         return messages.Predicted(len(prediction), said, fault)
 
-    def _keep_cell(
-        self, file: GivenFile, outcome: CellFeatures | Failure
-    ) -> tuple[Prediction, tuple[str, ...]]:
-        """Predict what a recording gave, and keep it: a row, or one for each species."""
+    def _keep_cells(self, file: GivenFile, cells: Outcomes) -> tuple[Prediction, tuple[str, ...]]:
+        """Predict what a recording gave, and keep it: a row for each cell and species."""
         settings, say = self._read_settings(file), _Messages(file)
         words = Listener(say, spell=as_flag).words  # the csv is that of the command line
-        batch = recordings_batch([(Path(file.label), outcome)], settings, say, words)
+        measured = [(Path(file.label), cell) for cell in cells]
+        batch = recordings_batch(measured, settings, say, words)
         prediction = self.predictor.predict(batch, say)
         self._results(file.folder).put(file.number, file.label, [prediction])
+        if len(cells) > 1:
+            parts = {name: part for part, name in enumerate(batch.cell_ids)}
+            rows = [parts[cell.cell_id] for cell in prediction]
+            _write_json(file.parts, {"rows": rows, "electrodes": dict(prediction.electrodes)})
         return prediction, say.lines
 
     def _find_columns(self, file: GivenFile, tell: Tell) -> messages.Found:
@@ -260,7 +297,11 @@ class Worker:
         if file.kind == messages.TABLE:
             return explain_prediction(self.predictor, prediction, settings)
         files = dict.fromkeys(prediction.cells["cell_id"].astype(str), file.path)
-        found = explain_prediction(self.predictor, replace(prediction, recordings=files), settings)
+        electrodes: dict[str, str] = {}
+        with suppress(FileNotFoundError):
+            electrodes = json.loads(file.parts.read_bytes())["electrodes"]
+        recorded = replace(prediction, recordings=files, electrodes=electrodes)
+        found = explain_prediction(self.predictor, recorded, settings)
         return [replace(each, name=file.label) for each in found]
 
     def _simulate(self, file: GivenFile, example: str, tell: Tell) -> messages.Done:

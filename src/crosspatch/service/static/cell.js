@@ -30,7 +30,7 @@
   });
 
   const sweeps = async (place, stimulus, range) => {
-    const query = new URLSearchParams({ stimulus });
+    const query = new URLSearchParams({ stimulus, part: shown.part });
     if (range) { query.set("start", Math.max(range[0], 0)); query.set("end", Math.max(range[1], 0)); query.set("stretches", 1200); }
     const answer = await fetch(`${shown.file}/sweeps?${query}`);
     if (!answer.ok) throw new Error((await answer.json()).error);
