@@ -98,7 +98,7 @@ def _open_file(
     if start[:4] in (b"ABF ", b"ABF2"):
         from crosspatch.recordings.abf import read_abf
 
-        return read_abf(path, reading)
+        return read_abf(path, reading)[0]
     raise RecordingError(
         f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
         "export it as NWB or ABF"
