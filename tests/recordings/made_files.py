@@ -509,6 +509,30 @@ def _levels(sweeps: Sequence[MadeSweep]) -> tuple[float, float]:
     return float(amplitudes[0]), float(spacing)
 
 
+def write_abf_rig(path: Path, version: int) -> Path:
+    """Two cells, the current of one, a trigger, user lists, a train, and odds and ends."""
+    sweeps = abf_cell()[::2]
+    currents = [sweep.current for sweep in sweeps]
+    inputs = [
+        MadeInput(
+            "trigger", "V", [np.where(np.arange(len(each)) < 99, 5.0, 0) for each in currents]
+        ),
+        MadeInput("IN 1", "mV", [sweep.voltage for sweep in sweeps], mode=1, gain=2.0),
+        MadeInput("Im", "pA", currents),
+        MadeInput("IN 3", "mV", [respond(each, seed=9 + k) for k, each in enumerate(currents)]),
+    ]
+    first = 21 if version == 1 else 61
+    table = step_epochs(*_levels(sweeps))
+    train = [*table, MadeEpoch(90.0, 0, 800, kind=3, period=200, width=20)]
+    outputs = [
+        MadeOutput(epochs=table, user_list=(first + 1, "-100,-20,140", True)),
+        MadeOutput("Cmd 1", epochs=train, user_list=(first + 12, "200,100", False), holding=1.0),
+        MadeOutput("Cmd 2", "mV", source=2, file=("wave.atf", 1.0, 0.0, 0)),
+    ]
+    write = write_abf1_of if version == 1 else write_abf2_of
+    return write(path, inputs, outputs, in_run=len(sweeps))
+
+
 def cut_abf2(source: Path, path: Path, every: int) -> Path:
     """Every so many sweeps of an ABF 2 file, with the increments of its epochs to match."""
     content = bytearray(source.read_bytes())

@@ -1,4 +1,4 @@
-"""What ABF files say was injected: user lists, trains, stimulus files, and what speaks against it."""
+"""What ABF files say was injected, and what was measured beside it."""
 
 from __future__ import annotations
 
@@ -53,19 +53,24 @@ def expected(*parts: tuple[float, int], points: int = POINTS) -> NDArray[np.floa
 
 
 @pytest.mark.parametrize("write", WRITERS)
-@pytest.mark.parametrize("values", ["-100,-60,0,30,90,150", "-100 -60, 0,30 ,90,150,999", "-1e2,-60,0.0,30,90,150"])
+@pytest.mark.parametrize(
+    "values", ["-100,-60,0,30,90,150", "-100 -60, 0,30 ,90,150,999", "-1e2,-60,0.0,30,90,150"]
+)
 def test_a_user_list_of_levels(write, values, tmp_path: Path):
     output = MadeOutput(epochs=TABLE, user_list=(FIRST[write][0] + 1, values, False))
-    for current, level in zip(made(write, tmp_path, output), (-100, -60, 0, 30, 90, 150), strict=True):
-        np.testing.assert_array_equal(
-            current, expected((0, HOLD + 1000), (level, 5000), (0, 0))
-        )
+    for current, level in zip(
+        made(write, tmp_path, output), (-100, -60, 0, 30, 90, 150), strict=True
+    ):
+        np.testing.assert_array_equal(current, expected((0, HOLD + 1000), (level, 5000), (0, 0)))
 
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize(
     ("repeats", "levels", "words"),
-    [(False, (50, 70, 90, 90, 90, 90), "the last one stays"), (True, (50, 70, 90, 50, 70, 90), "it starts again")],
+    [
+        (False, (50, 70, 90, 90, 90, 90), "the last one stays"),
+        (True, (50, 70, 90, 50, 70, 90), "it starts again"),
+    ],
 )
 def test_a_list_that_is_shorter_than_the_recording(write, repeats, levels, words, tmp_path: Path):
     output = MadeOutput(epochs=TABLE, user_list=(FIRST[write][0] + 1, "50,70,90", repeats))
@@ -76,7 +81,9 @@ def test_a_list_that_is_shorter_than_the_recording(write, repeats, levels, words
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_user_lists_of_times(write, tmp_path: Path):
-    output = MadeOutput(epochs=TABLE, user_list=(FIRST[write][1] + 1, "100,200,3000,0,500,600", False))
+    output = MadeOutput(
+        epochs=TABLE, user_list=(FIRST[write][1] + 1, "100,200,3000,0,500,600", False)
+    )
     for sweep, length in enumerate((100, 200, 3000, 0, 500, 600)):
         np.testing.assert_array_equal(
             made(write, tmp_path, output)[sweep],
@@ -105,7 +112,9 @@ def test_user_lists_of_times(write, tmp_path: Path):
 )
 def test_a_list_that_is_not_understood_is_refused(write, parameter, values, why, tmp_path: Path):
     output = MadeOutput(epochs=TABLE, user_list=(parameter(FIRST[write]), values, False))
-    with pytest.raises(RecordingError, match=f"output 0 'Cmd 0' cannot be known: .*{why}") as caught:
+    with pytest.raises(
+        RecordingError, match=f"output 0 'Cmd 0' cannot be known: .*{why}"
+    ) as caught:
         made(write, tmp_path, output)
     assert "'step_start'" in str(caught.value)
 
@@ -114,14 +123,18 @@ def test_a_list_that_is_not_understood_is_refused(write, parameter, values, why,
 @pytest.mark.parametrize("parameter", [3, 7, 9, 10, 12])
 def test_lists_that_change_no_current(write, parameter, tmp_path: Path):
     output = MadeOutput(epochs=TABLE, user_list=(parameter, "1,2,3", False))
-    assert [current[HOLD + 3000] for current in made(write, tmp_path, output)] == list(range(-100, 140, 40))
+    assert [current[HOLD + 3000] for current in made(write, tmp_path, output)] == list(
+        range(-100, 140, 40)
+    )
 
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_the_list_of_another_output_is_none_of_ours(write, tmp_path: Path):
     outputs = [
         MadeOutput(epochs=TABLE),
-        MadeOutput("Cmd 1", "mV", TABLE, enabled=False, user_list=(FIRST[write][0] + 1, "1,2,3", False)),
+        MadeOutput(
+            "Cmd 1", "mV", TABLE, enabled=False, user_list=(FIRST[write][0] + 1, "1,2,3", False)
+        ),
     ]
     path = write(tmp_path / "cell.abf", [flat(3)], outputs)
     assert [current[HOLD + 3000] for current in currents(path)] == [-100, -60, -20]
@@ -141,8 +154,7 @@ def test_holding_between_sweeps(write, tmp_path: Path):
             before = -40.0 + 10 * sweep if keeps_last and sweep else -25.0
             after = -30.0 + 10 * sweep if keeps_last else -25.0
             np.testing.assert_array_equal(
-                current,
-                expected((before, HOLD), (5, 1000), (-30 + 10 * sweep, 2000), (after, 0)),
+                current, expected((before, HOLD), (5, 1000), (-30 + 10 * sweep, 2000), (after, 0))
             )
 
 
@@ -158,9 +170,9 @@ def test_deltas_of_duration(write, tmp_path: Path):
     table = (MadeEpoch(points=1000), MadeEpoch(100.0, 0.0, 400, -150), MadeEpoch(points=100))
     for sweep, current in enumerate(made(write, tmp_path, MadeOutput(epochs=table), sweeps=4)):
         assert np.count_nonzero(current) == max(400 - 150 * sweep, 0)
-    table = (MadeEpoch(points=1000), MadeEpoch(100.0, 0.0, 4000, 4000))
-    with pytest.raises(RecordingError, match="sweep 2: .* do not lie inside the sweep"):
-        made(write, tmp_path, MadeOutput(epochs=table))
+    longer = (MadeEpoch(points=1000), MadeEpoch(100.0, 0.0, 4000, 4000))
+    with pytest.raises(RecordingError, match=r"sweep 2: .* do not lie inside the sweep"):
+        made(write, tmp_path, MadeOutput(epochs=longer))
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -179,7 +191,7 @@ def test_sweeps_that_were_added_later(write, tmp_path: Path):
     path = write(tmp_path / "x.abf", [flat(4)], [MadeOutput(epochs=TABLE)], in_run=3)
     with open_recording(path) as recording:
         assert recording.sweep(2).current[HOLD + 3000] == -20
-        with pytest.raises(RecordingError, match="sweep 3: .* its protocol has 3 sweeps"):
+        with pytest.raises(RecordingError, match=r"sweep 3: .* its protocol has 3 sweeps"):
             recording.sweep(3).current
 
 
@@ -207,12 +219,15 @@ def test_leak_subtraction_is_refused(write, tmp_path: Path):
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize(
-    ("mode", "words"), [(1, "event-driven"), (2, "event-driven"), (3, "gap-free"), (4, "oscilloscope")]
+    ("mode", "words"),
+    [(1, "event-driven"), (2, "event-driven"), (3, "gap-free"), (4, "oscilloscope")],
 )
 def test_other_modes_play_no_epochs(write, mode, words, tmp_path: Path):
     lengths = {1: (4000, 9000, 2500), 3: (20_000,)}.get(mode, (4000, 4000, 4000))
     traces = [np.full(length, -70.0 - k) for k, length in enumerate(lengths)]
-    path = write(tmp_path / "x.abf", [MadeInput("IN 0", "mV", traces)], [MadeOutput(epochs=TABLE)], mode=mode)
+    path = write(
+        tmp_path / "x.abf", [MadeInput("IN 0", "mV", traces)], [MadeOutput(epochs=TABLE)], mode=mode
+    )
     with open_recording(path) as recording:
         assert [sweep.points for sweep in recording.sweeps] == list(lengths)
         for k, sweep in enumerate(recording.sweeps):
@@ -230,8 +245,13 @@ def test_a_current_in_volts_is_said(tmp_path: Path):
 
 def test_rates_are_what_the_interval_says(tmp_path: Path):
     for write, channels, rate in ((write_abf1_of, 3, 33_333.333), (write_abf2_of, 1, 30_303.0303)):
-        inputs = [flat(2), *(MadeInput(f"T{k}", "C", [np.ones(POINTS)] * 2) for k in range(channels - 1))]
-        with open_recording(write(tmp_path / "x.abf", inputs, [MadeOutput()], rate=rate)) as recording:
+        inputs = [
+            flat(2),
+            *(MadeInput(f"T{k}", "C", [np.ones(POINTS)] * 2) for k in range(channels - 1)),
+        ]
+        with open_recording(
+            write(tmp_path / "x.abf", inputs, [MadeOutput()], rate=rate)
+        ) as recording:
             assert abs(recording.sweeps[0].rate / rate - 1) < 1e-6
 
 
@@ -270,7 +290,7 @@ def test_stimulus_files(write, tmp_path: Path):
             np.testing.assert_allclose([each[5000] for each in found], heights, atol=0.01)
             np.testing.assert_allclose([each[0] for each in found], 5, atol=0.01)
     for file, why in (
-        (("D:\\\\lost\\\noise.atf", 1.0, 0.0, 0), "its stimulus file noise.atf was not found"),
+        ((r"D:\lost\noise.atf", 1.0, 0.0, 0), "its stimulus file noise.atf was not found"),
         (("wave.atf", 0.0, 0.0, 0), "is scaled by 0"),
         (("", 1.0, 0.0, 0), "its stimulus file without a name was not found"),
     ):
@@ -278,10 +298,10 @@ def test_stimulus_files(write, tmp_path: Path):
             made(write, tmp_path, MadeOutput(source=2, file=file))
         assert "'step_start'" in str(caught.value)
     write_atf(tmp_path / "wave.atf", waves, unit="nA")
-    with pytest.raises(RecordingError, match="wave.atf is in nA, the output in pA"):
+    with pytest.raises(RecordingError, match=r"wave\.atf is in nA, the output in pA"):
         made(write, tmp_path, MadeOutput(source=2, file=("wave.atf", 1.0, 0.0, 0)))
     write_atf(tmp_path / "wave.atf", [waves[0][:5500]])
-    with pytest.raises(RecordingError, match="wave.atf ends before the sweep does"):
+    with pytest.raises(RecordingError, match=r"wave\.atf ends before the sweep does"):
         made(write, tmp_path, MadeOutput(source=2, file=("wave.atf", 1.0, 0.0, 0)))
 
 
@@ -314,7 +334,10 @@ def pair(
 @pytest.mark.parametrize("noise", [0.5, 4.0, 12.0])
 def test_a_measurement_that_agrees(write, noise, tmp_path: Path):
     with pair(tmp_path, lambda _, current: current, write, noise) as recording:
-        assert "the current of input 1 'Im' and the command of output 0 'Cmd 0' agree" in recording.notes
+        assert (
+            "the current of input 1 'Im' and the command of output 0 'Cmd 0' agree"
+            in recording.notes
+        )
         assert set(np.unique(recording.sweep(1).current)) == {-60, 0}
         monitor = recording.sweep(1).read_monitor()
         assert abs(np.median(monitor[HOLD + 2000 : HOLD + 4000]) + 60) < 1
@@ -346,7 +369,9 @@ def test_a_list_that_is_not_understood_and_a_measurement(tmp_path: Path):
 def test_a_flat_command_and_a_measurement(tmp_path: Path):
     flat_table = [MadeEpoch(points=1000), MadeEpoch(points=5000)]
     with pair(tmp_path, lambda _, current: current, epochs=flat_table) as recording:
-        assert "the command of output 0 'Cmd 0' is flat; the measured current" in "; ".join(recording.notes)
+        assert "the command of output 0 'Cmd 0' is flat; the measured current" in "; ".join(
+            recording.notes
+        )
 
 
 def test_scales_that_differ_are_said(tmp_path: Path):
@@ -362,7 +387,9 @@ def test_a_measurement_of_another_cell_does_not_count(tmp_path: Path):
         MadeInput("Vm", "mV", [respond(each, seed=k) for k, each in enumerate(commands)]),
         MadeInput("Im", "pA", [random.normal(0, 3, POINTS) for _ in range(6)]),
     ]
-    with open_recording(write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(epochs=TABLE)])) as made:
+    with open_recording(
+        write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(epochs=TABLE)])
+    ) as made:
         assert made.notes == ("input 1 'Im' does not measure the command of output 0 'Cmd 0'",)
         assert set(np.unique(made.sweep(1).current)) == {-60, 0}
 
@@ -374,5 +401,7 @@ def test_a_hum_and_drift_of_the_measurement_are_no_disagreement(tmp_path: Path):
         amps = [sweep.read_monitor() for sweep in plain.sweeps]
     rides = 8 * np.sin(2 * np.pi * 50 * time) + 40 * time
     inputs = [MadeInput("Vm", "mV", volts), MadeInput("Im", "pA", [each + rides for each in amps])]
-    with open_recording(write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(epochs=TABLE)])) as made:
+    with open_recording(
+        write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(epochs=TABLE)])
+    ) as made:
         assert "agree" in made.notes[-1]

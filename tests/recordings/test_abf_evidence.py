@@ -100,7 +100,9 @@ def test_the_current_may_come_first(write, rate, unit, first, tmp_path: Path):
     if first == "potential":
         inputs.reverse()
     on = unit == "mV"  # a command of voltage that is on says nothing where a cell answers slowly
-    made_epochs = [MadeEpoch(each.level / 10, each.more / 10, each.points) for each in epochs(rate=rate)]
+    made_epochs = [
+        MadeEpoch(each.level / 10, each.more / 10, each.points) for each in epochs(rate=rate)
+    ]
     outputs = [MadeOutput(unit=unit, epochs=made_epochs, enabled=on)]
     path = write(tmp_path / "cell.abf", inputs, outputs, rate=rate)
     with open_recording(path) as recording:
@@ -127,10 +129,14 @@ def test_voltage_clamp_with_a_potential_is_refused(write, swapped, tmp_path: Pat
     inputs = clamped_pair()
     if swapped:
         inputs.reverse()
-    table = [MadeEpoch(each.level / 10, each.more / 10, each.points) for each in epochs(rate=20_000)]
+    table = [
+        MadeEpoch(each.level / 10, each.more / 10, each.points) for each in epochs(rate=20_000)
+    ]
     outputs = [MadeOutput(unit="mV", epochs=table, holding=REST)]
     path = write(tmp_path / "cell.abf", inputs, outputs, rate=20_000)
-    with pytest.raises(RecordingError, match="voltage clamp: the potential of input .* jumps") as e:
+    with pytest.raises(
+        RecordingError, match=r"voltage clamp: the potential of input .* jumps"
+    ) as e:
         open_recording(path)
     assert "'clamp'" in str(e.value)
     with open_recording(path, reading=Reading(clamp="current")) as recording:
@@ -141,15 +147,22 @@ def test_voltage_clamp_with_a_potential_is_refused(write, swapped, tmp_path: Pat
 def test_voltage_clamp_beside_a_trigger_is_refused(tmp_path: Path):
     amps = clamped_pair()[0]
     inputs = [MadeInput("trigger", "V", trigger(list(amps.sweeps))), amps]
-    with pytest.raises(RecordingError, match="voltage clamp: input 1 .* in pA, .* no membrane"):
-        open_recording(write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(unit="mV")], rate=20_000))
+    with pytest.raises(RecordingError, match=r"voltage clamp: input 1 .* in pA, .* no membrane"):
+        open_recording(
+            write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(unit="mV")], rate=20_000)
+        )
 
 
 def test_the_telegraph_counts_where_nothing_moves(tmp_path: Path):
-    still = [np.full(10_000, REST) + np.random.default_rng(k).normal(0, 0.1, 10_000) for k in range(3)]
+    still = [
+        np.full(10_000, REST) + np.random.default_rng(k).normal(0, 0.1, 10_000) for k in range(3)
+    ]
     flat = [each - REST for each in still]
     for mode, clamp in ((0, "voltage"), (1, "current")):
-        inputs = [MadeInput("IN 0", "pA", flat, mode=mode), MadeInput("IN 1", "mV", still, mode=mode)]
+        inputs = [
+            MadeInput("IN 0", "pA", flat, mode=mode),
+            MadeInput("IN 1", "mV", still, mode=mode),
+        ]
         path = write_abf2_of(tmp_path / f"{mode}.abf", inputs, [MadeOutput(unit="mV")])
         if clamp == "current":
             assert "telegraph" in said(open_recording(path))
@@ -179,7 +192,10 @@ def photodiode(traces: Traces) -> Traces:
 @pytest.mark.parametrize("last", [False, True])
 def test_other_inputs_in_volts_are_no_membranes(write, name, unit, make, last, tmp_path: Path):
     currents = commands()
-    inputs = [MadeInput(name, unit, make(currents)), MadeInput("Vm_sec", "mV", potentials(currents))]
+    inputs = [
+        MadeInput(name, unit, make(currents)),
+        MadeInput("Vm_sec", "mV", potentials(currents)),
+    ]
     if last:
         inputs.reverse()
     path = write(tmp_path / "cell.abf", inputs, [MadeOutput(epochs=epochs())])
@@ -215,9 +231,11 @@ def test_the_command_may_be_on_another_output(headstage, tmp_path: Path):
     currents = commands()
     inputs = [MadeInput(f"IN {headstage}", "mV", potentials(currents), number=headstage)]
     outputs = [MadeOutput(f"Cmd {k}", "mV", enabled=k == 0) for k in range(4)]
-    outputs[headstage] = MadeOutput(f"Cmd {headstage}", "nA", [
-        MadeEpoch(each.level / 1000, each.more / 1000, each.points) for each in epochs()
-    ])
+    outputs[headstage] = MadeOutput(
+        f"Cmd {headstage}",
+        "nA",
+        [MadeEpoch(each.level / 1000, each.more / 1000, each.points) for each in epochs()],
+    )
     with open_recording(write_abf2_of(tmp_path / "cell.abf", inputs, outputs)) as recording:
         assert_steps(recording)
         assert f"output {headstage} 'Cmd {headstage}'" in said(recording)
@@ -236,7 +254,10 @@ def test_the_output_that_the_cell_follows_is_its_own(write, tmp_path: Path):
         assert "is driven by output 1" in said(recording)
     with open_recording(path, reading=Reading(electrode="Cmd 0")) as recording:
         assert amplitudes(recording, at=0.07)[:2] == [500.0, 480.0]
-    with pytest.raises(RecordingError, match=r"no electrode 'Cmd 7'; its outputs of current are 0 'Cmd 0' \(pA\), 1"):
+    with pytest.raises(
+        RecordingError,
+        match=r"no electrode 'Cmd 7'; its outputs of current are 0 'Cmd 0' \(pA\), 1",
+    ):
         open_recording(path, reading=Reading(electrode="Cmd 7"))
 
 
@@ -269,7 +290,7 @@ def test_one_cell_recorded_twice_is_one(tmp_path: Path):
     currents = commands()
     once = potentials(currents)
     inputs = [MadeInput("IN 0", "mV", noisy(once, 0.02)), MadeInput("Vm_prim", "mV", once)]
-    outputs = [MadeOutput("Cmd 0", epochs=epochs()), MadeOutput("Cmd 1", epochs=epochs())]
+    outputs = [MadeOutput("Cmd 0", epochs=epochs()), MadeOutput("Cmd 1", "mV", epochs())]
     (recording,) = read_abf(write_abf2_of(tmp_path / "cell.abf", inputs, outputs))
     assert_steps(recording)
     assert "input 0 'IN 0' is left out" in said(recording)

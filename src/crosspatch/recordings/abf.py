@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
+from crosspatch.recordings.abf_cells import ClampedCell, cells_in_abf
 from crosspatch.recordings.abf_current import current_of
 from crosspatch.recordings.abf_header import BLOCK, check_header, damaged
-from crosspatch.recordings.abf_inputs import Cell, Input, cells_of
+from crosspatch.recordings.abf_inputs import AnalogInput
 from crosspatch.recordings.abf_protocol import (
     EPISODIC,
     LONG_HEADER,
     MODES,
-    Output,
+    AnalogOutput,
+    fixed_text,
     outputs_of,
-    plain,
 )
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
@@ -63,14 +64,14 @@ def read_abf(path: Path, reading: Reading | None = None) -> list[Recording]:
     try:
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
-            return _recordings(path, header, reading)
+            return _recordings(path, header, reading or Reading())
     except RecordingError:
         raise
     except Exception as error:  # pyabf raises whatever it meets; damaged fields may be anything
         raise damaged(path, in_words(error)) from error
 
 
-def _recordings(path: Path, header: ABF, reading: Reading | None) -> list[Recording]:
+def _recordings(path: Path, header: ABF, reading: Reading) -> list[Recording]:
     rate, channels = _rate(path, header), int(header.channelCount)
     if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= 64:
         raise damaged(path, f"{channels} channels at {rate:g} Hz cannot be")
@@ -80,19 +81,17 @@ def _recordings(path: Path, header: ABF, reading: Reading | None) -> list[Record
     missing = f"it was recorded in {MODES.get(mode, f'mode {mode}')}, which plays no epochs"
     if mode == EPISODIC:
         missing = _why_no_command(inputs, outputs)
-    cells = cells_of(
-        str(path),
-        inputs,
-        outputs if mode == EPISODIC else [],
-        reading and reading.clamp,
-        reading and reading.channel,
-        reading and reading.electrode,
-    )
+    cells = cells_in_abf(str(path), inputs, outputs if mode == EPISODIC else [], reading)
     return [_recording(path, header, cell, cells, bounds, missing) for cell in cells]
 
 
 def _recording(
-    path: Path, header: ABF, cell: Cell, cells: Sequence[Cell], bounds: _Bounds, missing: str
+    path: Path,
+    header: ABF,
+    cell: ClampedCell,
+    cells: Sequence[ClampedCell],
+    bounds: _Bounds,
+    missing: str,
 ) -> Recording:
     if cell.output is not None and cell.output.leak_subtracted:
         raise RecordingError(
@@ -130,7 +129,7 @@ def _recording(
     )
 
 
-def _why_no_command(inputs: Sequence[Input], outputs: Sequence[Output]) -> str:
+def _why_no_command(inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput]) -> str:
     """Why no output says what current was injected, where none does."""
     on = [each for each in outputs if each.enabled and not each.injects]
     why = "no output has its waveform switched on"
@@ -148,7 +147,10 @@ def _rate(path: Path, header: ABF) -> float:
         with path.open("rb") as file:
             head = file.read(198)
         first, second = struct.unpack_from("<ff", head, 122)
-        change, points = struct.unpack_from("<i", head, 194)[0], header._headerV1.lNumSamplesPerEpisode
+        change, points = (
+            struct.unpack_from("<i", head, 194)[0],
+            header._headerV1.lNumSamplesPerEpisode,
+        )
         if second not in (0, first) and 0 < change < points:
             raise RecordingError(
                 f"{path} changes its sampling interval within each sweep, from {first:g} to "
@@ -201,7 +203,7 @@ def _kept_lengths(path: Path, header: ABF, count: int) -> list[int]:
     return lengths
 
 
-def _inputs(path: Path, header: ABF, bounds: _Bounds, rate: float) -> list[Input]:
+def _inputs(path: Path, header: ABF, bounds: _Bounds, rate: float) -> list[AnalogInput]:
     inputs = []
     for k in range(int(header.channelCount)):
         number, mode = k, None
@@ -214,11 +216,15 @@ def _inputs(path: Path, header: ABF, bounds: _Bounds, rate: float) -> list[Input
         else:
             fields, at, known = header._adcSection, k, True
             number = fields.nADCNum[k]
-        if known and fields.nTelegraphEnable[at] == 1 and fields.nTelegraphInstrument[at] == _MULTICLAMP:
+        if (
+            known
+            and fields.nTelegraphEnable[at] == 1
+            and fields.nTelegraphInstrument[at] == _MULTICLAMP
+        ):
             mode = fields.nTelegraphMode[at]
-        name, unit = plain(header.adcNames[k]), plain(header.adcUnits[k])
+        name, unit = fixed_text(header.adcNames[k]), fixed_text(header.adcUnits[k])
         read = partial(_read, path, header, k, gain, bounds)
-        inputs.append(Input(number, name, unit, mode, rate, len(bounds), read))
+        inputs.append(AnalogInput(number, name, unit, mode, rate, len(bounds), read))
     return inputs
 
 
@@ -234,7 +240,7 @@ def _read(
     """The samples of one sweep and channel, at most so many, in mV, pA or its own unit."""
     (start, points), channels = bounds[sweep], int(header.channelCount)
     points = points if most is None else min(points, most)
-    dtype, unit = np.dtype(header._dtype), plain(header.adcUnits[channel])
+    dtype, unit = np.dtype(header._dtype), fixed_text(header.adcUnits[channel])
     at = int(header.dataByteStart) + start * channels * dtype.itemsize
     try:
         raw = np.fromfile(path, dtype, points * channels, offset=at)

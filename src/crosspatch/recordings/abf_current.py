@@ -1,4 +1,4 @@
-"""The current that went into a cell of an ABF file: what was put out, what was measured, or none."""
+"""The current that went into a cell of an ABF file: put out, measured, or not known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.abf_inputs import FOLLOWS, Cell, Input, follows
-from crosspatch.recordings.abf_protocol import Output
+from crosspatch.recordings.abf_cells import ClampedCell
+from crosspatch.recordings.abf_inputs import FOLLOWS, AnalogInput, follows
+from crosspatch.recordings.abf_protocol import AnalogOutput
 from crosspatch.recordings.model import DESCRIBE_STEP, Samples, to_picoamperes
 
 #: A measured current has the height of the command to this share, or so many pA, and begins within
@@ -38,7 +39,7 @@ class Current:
 class _Played:
     """The waveform of an output, sweep by sweep, in pA."""
 
-    output: Output
+    output: AnalogOutput
     points: Sequence[int]  # of each sweep
     in_run: int  # sweeps of the protocol; 0 where the file does not say
 
@@ -61,7 +62,7 @@ class _Compared:
 
 
 def current_of(
-    path: Path, cell: Cell, points: Sequence[int], in_run: int, missing: str
+    path: Path, cell: ClampedCell, points: Sequence[int], in_run: int, missing: str
 ) -> Current:
     """The current of a cell; `missing` says why no output gives a command, where none does."""
     measured, output = cell.measured, cell.output
@@ -121,7 +122,9 @@ def _compare(command: Samples, measured: Samples, rate: float) -> _Compared:
     after = measured[starts if starts < last else first : max(min(ends, last), first + 1)]
     base = np.flatnonzero(off[:first] == 0)  # of a ramp, not just before its end
     end = int(base[-1]) + 1 if len(base) else 1
-    before = measured[max(end - round(_BEFORE[0] * rate), 0) : end - round(_BEFORE[1] * rate) or end]
+    before = measured[
+        max(end - round(_BEFORE[0] * rate), 0) : end - round(_BEFORE[1] * rate) or end
+    ]
     level = float(np.median(before if len(before) else measured[:1]))
     rise = float(np.median(after)) - level
     delay = float("nan")
@@ -141,9 +144,9 @@ def _delay(measured: Samples, rise: float, first: int, rate: float) -> float:
 
 def _judged(
     path: Path,
-    voltage: Input,
-    output: Output,
-    measured: Input,
+    voltage: AnalogInput,
+    output: AnalogOutput,
+    measured: AnalogInput,
     played: _Played,
     compared: Sequence[_Compared],
 ) -> Current:
@@ -155,7 +158,9 @@ def _judged(
         moves = max(each.measured - 8 * each.noise for each in compared)
         if moves < 2 * _SMALL:
             return Current(command)
-        return _measured_instead(path, voltage, measured, played, f"the command of {output.label} is flat")
+        return _measured_instead(
+            path, voltage, measured, played, f"the command of {output.label} is flat"
+        )
     sizes = np.array([each.command for each in large])
     ratio = float(np.dot(sizes, [each.measured for each in large]) / np.dot(sizes, sizes))
     apart = [
@@ -169,7 +174,9 @@ def _judged(
         said = f"{names} agree in all but scale: it measures {ratio:.2f} of it; the command is used"
         return Current(command, (said,))
     if abs(ratio) <= _NOTHING and follows(voltage, played) >= FOLLOWS:
-        return Current(command, (f"{measured.label} does not measure the command of {output.label}",))
+        return Current(
+            command, (f"{measured.label} does not measure the command of {output.label}",)
+        )
     where = f"sweep {apart[0]}" if len(apart) == 1 else f"{len(apart)} of {len(compared)} sweeps"
     first = compared[apart[0] if apart else 0]
     why = f"{names} disagree in {where} ({first.measured:.3g} against {first.command:.3g} pA"
@@ -185,7 +192,7 @@ def _is_apart(compared: _Compared, ratio: float) -> bool:
 
 
 def _measured_instead(
-    path: Path, voltage: Input, measured: Input, played: _Played, why: str
+    path: Path, voltage: AnalogInput, measured: AnalogInput, played: _Played, why: str
 ) -> Current:
     """The measured current, if the potential follows it no worse than the command."""
     by_measured, by_command = follows(voltage, measured.read), follows(voltage, played)

@@ -40,8 +40,8 @@ def check_header(path: Path) -> None:
         problem = _problem_of_1(head, size)
         if head[100:102] == b"\1\0":
             raise RecordingError(
-                f"{path} is ABF 1 with floating-point samples, as analysis programs write it, which "
-                "pyabf does not read; save it with integer samples or as ABF 2"
+                f"{path} is ABF 1 with floating-point samples, which pyabf does not read; "
+                "save it with integer samples or as ABF 2"
             )
     if problem:
         raise damaged(path, problem)

@@ -8,17 +8,15 @@ a stimulus file for its first.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from crosspatch.recordings.abf_header import check_header
+from crosspatch.recordings.abf_stimulus import StimulusFile
 from crosspatch.recordings.model import Samples, to_picoamperes
 
 if TYPE_CHECKING:
@@ -47,17 +45,9 @@ _GENERAL = 11
 _TRAIN_DURATION, _TRAIN_LEVEL, _OTHER_HOLDING = 5, 6, 8
 _EPOCHS = {1: 10, 2: 50}
 
-_kept_to_the_file = False
-
-
-def keep_to_the_file() -> None:
-    """From now on follow no file that another one names: files come from other people."""
-    global _kept_to_the_file
-    _kept_to_the_file = True
-
 
 @dataclass(frozen=True)
-class Epoch:
+class WaveformEpoch:
     """A column of the waveform editor; times in samples."""
 
     number: int
@@ -68,6 +58,14 @@ class Epoch:
     more_points: int  # from sweep to sweep
     period: int = 0  # of a train
     width: int = 0  # of its pulses
+
+    def varied(self, what: int, value: float) -> WaveformEpoch:
+        """With another level (1), duration (2), train period (3) or pulse width (4)."""
+        if what == 1:
+            return replace(self, level=value)
+        if what == 2:
+            return replace(self, points=int(value))
+        return replace(self, period=int(value)) if what == 3 else replace(self, width=int(value))
 
 
 @dataclass(frozen=True)
@@ -85,63 +83,7 @@ class UserList:
 
 
 @dataclass(frozen=True)
-class StimulusFile:
-    """A file that holds a waveform."""
-
-    path: str  # as the recording has it
-    folder: Path  # of the recording
-    scale: float
-    offset: float
-    sweep: int  # counted from 1; 0 stands for one after the other
-
-    @property
-    def name(self) -> str:
-        """Without its folder."""
-        return PureWindowsPath(self.path).name
-
-    def read(self) -> tuple[Samples, str]:
-        """Its sweeps, shape (sweeps, points), and their unit; a ValueError if it cannot be read."""
-        if _kept_to_the_file:
-            raise ValueError("it lies in another file, which is not followed")
-        places = (Path(self.path), self.folder / self.name)
-        found = next((place for place in places if self.name and place.is_file()), None)
-        if found is None:
-            raise ValueError(f"its stimulus file {self.name or 'without a name'} was not found")
-        if self.scale == 0:
-            raise ValueError(f"its stimulus file {self.name} is scaled by 0")
-        return (_read_abf if found.suffix.lower() == ".abf" else _read_atf)(found)
-
-
-@lru_cache(maxsize=1)
-def _read_abf(path: Path) -> tuple[Samples, str]:
-    import pyabf
-
-    check_header(path)
-    file = pyabf.ABF(path, cacheStimulusFiles=False)
-    if file.channelCount != 1:
-        raise ValueError(f"its stimulus file {path.name} has {file.channelCount} channels")
-    shape = (file.sweepCount, file.sweepPointCount)
-    return np.asarray(file.data[0], dtype=np.float64).reshape(shape), str(file.adcUnits[0])
-
-
-@lru_cache(maxsize=1)
-def _read_atf(path: Path) -> tuple[Samples, str]:
-    """Axon text: two lines that count, header lines, names of columns, and the columns."""
-    with path.open(encoding="latin-1") as file:
-        if not file.readline().startswith("ATF"):
-            raise ValueError(f"its stimulus file {path.name} is not Axon text (ATF)")
-        lines = [file.readline() for _ in range(int(file.readline().split()[0]))]
-        names = file.readline().split("\t")[1:]
-        columns = np.loadtxt(file, delimiter="\t", ndmin=2).T[1:]
-    signals = next((line.split("\t")[1:] for line in lines if line.startswith('"Signals=')), [])
-    if len({signal.strip() for signal in signals}) > 1:
-        raise ValueError(f"its stimulus file {path.name} has several signals")
-    units = [re.search(r"\(([^()]+)\)\W*$", name) for name in names]
-    return columns, next((unit.group(1) for unit in units if unit), "")
-
-
-@dataclass(frozen=True)
-class Output:
+class AnalogOutput:
     """One output of the digitizer, in the unit of its waveform."""
 
     number: int
@@ -151,7 +93,7 @@ class Output:
     source: int = 0
     holding: float = 0.0
     keeps_last: bool = False  # between sweeps, the level of the last epoch
-    epochs: tuple[Epoch, ...] = ()
+    epochs: tuple[WaveformEpoch, ...] = ()
     #: Length and level of what follows the presweep train, if there is one.
     after_train: tuple[float, float] | None = None
     lists: dict[int, UserList] = field(default_factory=dict)  # of all outputs
@@ -189,7 +131,7 @@ class Output:
             return post and self.after_train is not None
         return varied.parameter >= _GENERAL + self.epochs_named
 
-    def in_sweep(self, sweep: int) -> Output:
+    def in_sweep(self, sweep: int) -> AnalogOutput:
         """The output as it is in one sweep, without increments; a ValueError where unknown."""
         epochs = tuple(
             replace(
@@ -200,13 +142,13 @@ class Output:
             for epoch in self.epochs
         )
         result = replace(self, epochs=epochs)
-        for number, varied in self.lists.items():
-            if number != self.number and varied.parameter == _OTHER_HOLDING:
+        for number, other in self.lists.items():
+            if number != self.number and other.parameter == _OTHER_HOLDING:
                 raise ValueError(f"its holding level follows the user list of output {number}")
         varied = self.lists.get(self.number)
         return result if varied is None else result._with_list(varied, sweep)
 
-    def _with_list(self, varied: UserList, sweep: int) -> Output:
+    def _with_list(self, varied: UserList, sweep: int) -> AnalogOutput:
         if not self._varies(varied):
             return self
         unknown = f"its user list varies parameter {varied.parameter}, which is not understood"
@@ -218,20 +160,17 @@ class Output:
             raise ValueError(f"its user list has no number for this sweep: {error}") from error
         if varied.parameter < _GENERAL:
             period, level = self.after_train or (0.0, 0.0)
-            changed = (value, level) if varied.parameter == _TRAIN_DURATION else (period, value)
-            return replace(self, after_train=changed)
+            after = (value, level) if varied.parameter == _TRAIN_DURATION else (period, value)
+            return replace(self, after_train=after)
         what, number = divmod(varied.parameter - _GENERAL, self.epochs_named)
         if what > 4 or number not in [epoch.number for epoch in self.epochs]:
             raise ValueError(unknown)
         if what > 1 and not self.is_active:
             raise ValueError("its user list varies times, but it is not the active output")
-        name = ("", "level", "points", "period", "width")[what]
-        new = value if what == 1 else int(value)
-        epochs = (
-            replace(epoch, **{name: new}) if epoch.number == number else epoch
-            for epoch in self.epochs
-        )
-        return replace(self, epochs=tuple(epochs))
+        changed = [
+            epoch.varied(what, value) if epoch.number == number else epoch for epoch in self.epochs
+        ]
+        return replace(self, epochs=tuple(changed))
 
     def _starts_from(self, sweep: int) -> float:
         """The level before the first epoch."""
@@ -242,18 +181,18 @@ class Output:
             return self.holding
         return self.in_sweep(sweep - 1).epochs[-1].level
 
-    def _parts(self, sweep: int, points: int) -> Iterator[tuple[int, Epoch]]:
+    def _parts(self, sweep: int, points: int) -> Iterator[tuple[int, WaveformEpoch]]:
         """Where each epoch ends, with the holding before and after."""
         level = self._starts_from(sweep)
         end = max(points // _HOLDING, 1)
-        yield end, Epoch(-1, 1, level, 0.0, end, 0)
+        yield end, WaveformEpoch(-1, 1, level, 0.0, end, 0)
         rests = self.alternates and self.number == 1 - sweep % 2
         last = level
         for epoch in self.in_sweep(sweep).epochs:
             if epoch.points > 0:
                 end, last = end + epoch.points, epoch.level
                 yield end, replace(epoch, kind=1, level=level) if rests else epoch
-        yield points, Epoch(-1, 1, last if self.keeps_last else self.holding, 0.0, 0, 0)
+        yield points, WaveformEpoch(-1, 1, last if self.keeps_last else self.holding, 0.0, 0, 0)
 
     def waveform(self, sweep: int, points: int) -> Samples:
         """What it put out in one sweep, in its unit; a ValueError where that cannot be known."""
@@ -279,7 +218,9 @@ class Output:
     def _of_file(self, file: StimulusFile, sweep: int, points: int) -> Samples:
         sweeps, unit = file.read()
         if to_picoamperes(unit) not in (None, to_picoamperes(self.unit)):
-            raise ValueError(f"its stimulus file {file.name} is in {unit}, the output in {self.unit}")
+            raise ValueError(
+                f"its stimulus file {file.name} is in {unit}, the output in {self.unit}"
+            )
         values = sweeps[min(file.sweep - 1 if file.sweep > 0 else sweep, len(sweeps) - 1)]
         values = (values * file.scale + file.offset)[:points]
         if len(values) < points and not np.isclose(values[-1], self.holding, atol=1e-3):
@@ -287,7 +228,7 @@ class Output:
         return np.append(values, np.full(points - len(values), values[-1]))
 
 
-def outputs_of(header: ABF, path: Path) -> list[Output]:
+def outputs_of(header: ABF, path: Path) -> list[AnalogOutput]:
     """The outputs that a file describes; those of an ABF 1 before 1.6 have no waveform."""
     with path.open("rb") as file:
         if header.abfVersion["major"] == 1:
@@ -295,43 +236,34 @@ def outputs_of(header: ABF, path: Path) -> list[Output]:
         return _outputs_of_2(header, _lists_of_2(header, file), path.parent)
 
 
-def _outputs_of_1(header: ABF, head: bytes, folder: Path) -> list[Output]:
+def _outputs_of_1(header: ABF, head: bytes, folder: Path) -> list[AnalogOutput]:
     v1 = header._headerV1
-    names, units = (list(map(plain, each)) for each in (v1.sDACChannelName, v1.sDACChannelUnit))
+    names, units = (
+        list(map(fixed_text, each)) for each in (v1.sDACChannelName, v1.sDACChannelUnit)
+    )
     if header.dataByteStart < LONG_HEADER:
-        return [Output(k, names[k], units[k], False) for k in range(len(names))]
+        return [AnalogOutput(k, names[k], units[k], False) for k in range(len(names))]
 
     def numbers(kind: str, at: int) -> tuple[float, ...]:
         return struct.unpack_from(f"<{kind}", head, at)
 
-    periods, widths = numbers("20i", 2136), numbers("20i", 2216)
+    columns = (v1.nEpochType, v1.fEpochInitLevel, v1.fEpochLevelInc, v1.lEpochInitDuration)
+    trains = (numbers("20i", 2136), numbers("20i", 2216))  # periods and widths
+    rows = list(zip(*columns, v1.lEpochDurationInc, *trains, strict=True))
     enabled, parameters, repeats = numbers("4h", 3360), numbers("4h", 3368), numbers("4h", 4400)
     lists = {
         k: UserList(int(parameters[k]), _values(head[3376 + 256 * k :][:256]), bool(repeats[k]))
         for k in range(4)
         if enabled[k]
     }
-    trains = zip(numbers("2f", 3304), numbers("2f", 3312), strict=True)
-    conditioned = numbers("2h", 3260)
-    after = [pair if on else None for pair, on in zip(trains, conditioned, strict=True)]
-    outputs = [Output(k, names[k], units[k], False, lists=lists) for k in range(len(names))]
+    after, conditioned = (numbers("2f", 3304), numbers("2f", 3312)), numbers("2h", 3260)
+    outputs = [AnalogOutput(k, names[k], units[k], False, lists=lists) for k in range(len(names))]
     for k in range(2):  # only these have waveforms
-        epochs = tuple(
-            Epoch(
-                at % 10,
-                v1.nEpochType[at],
-                v1.fEpochInitLevel[at],
-                v1.fEpochLevelInc[at],
-                v1.lEpochInitDuration[at],
-                v1.lEpochDurationInc[at],
-                int(periods[at]),
-                int(widths[at]),
-            )
-            for at in range(10 * k, 10 * k + 10)
-            if v1.nEpochType[at]
+        epochs = (
+            WaveformEpoch(at % 10, *row) for at, row in enumerate(rows) if at // 10 == k and row[0]
         )
         file = StimulusFile(
-            plain(v1.sDACFilePath[k]),
+            fixed_text(v1.sDACFilePath[k]),
             folder,
             v1.fDACFileScale[k],
             v1.fDACFileOffset[k],
@@ -343,8 +275,8 @@ def _outputs_of_1(header: ABF, head: bytes, folder: Path) -> list[Output]:
             source=v1.nWaveformSource[k],
             holding=numbers("4f", 1394)[k],
             keeps_last=bool(v1.nInterEpisodeLevel[k]),
-            epochs=epochs,
-            after_train=after[k],
+            epochs=tuple(epochs),
+            after_train=(after[0][k], after[1][k]) if conditioned[k] else None,
             is_active=v1.nActiveDACChannel == k,
             alternates=bool(numbers("h", 5876)[0]),
             file=file,
@@ -354,24 +286,15 @@ def _outputs_of_1(header: ABF, head: bytes, folder: Path) -> list[Output]:
     return outputs
 
 
-def _outputs_of_2(header: ABF, lists: dict[int, UserList], folder: Path) -> list[Output]:
+def _outputs_of_2(header: ABF, lists: dict[int, UserList], folder: Path) -> list[AnalogOutput]:
     dac, table, protocol = header._dacSection, header._epochPerDacSection, header._protocolSection
+    columns = (table.nDACNum, table.nEpochNum, table.nEpochType, table.fEpochInitLevel)
+    times = (table.lEpochInitDuration, table.lEpochDurationInc)
+    trains = (table.lEpochPulsePeriod, table.lEpochPulseWidth)
+    rows = list(zip(*columns, table.fEpochLevelInc, *times, *trains, strict=True))
     outputs = []
     for k, number in enumerate(dac.nDACNum):
-        epochs = [
-            Epoch(
-                table.nEpochNum[at],
-                table.nEpochType[at],
-                table.fEpochInitLevel[at],
-                table.fEpochLevelInc[at],
-                table.lEpochInitDuration[at],
-                table.lEpochDurationInc[at],
-                table.lEpochPulsePeriod[at],
-                table.lEpochPulseWidth[at],
-            )
-            for at, of in enumerate(table.nDACNum)
-            if of == number and table.nEpochType[at]
-        ]
+        epochs = (WaveformEpoch(*row) for of, *row in rows if of == number and row[1])
         after = (dac.fPostTrainPeriod[k], dac.fPostTrainLevel[k])
         file = StimulusFile(
             _text(header, dac.lDACFilePathIndex[k]),
@@ -381,7 +304,7 @@ def _outputs_of_2(header: ABF, lists: dict[int, UserList], folder: Path) -> list
             dac.lDACFileEpisodeNum[k],
         )
         outputs.append(
-            Output(
+            AnalogOutput(
                 number,
                 _text(header, dac.lDACChannelNameIndex[k]),
                 _text(header, dac.lDACChannelUnitsIndex[k]),
@@ -420,7 +343,7 @@ def _values(text: bytes) -> tuple[str, ...]:
     return tuple(plain.replace(",", " ").split())
 
 
-def plain(text: object) -> str:
+def fixed_text(text: object) -> str:
     """A field of fixed length, without what fills it."""
     return str(text).split("\0")[0].strip()
 

@@ -36,7 +36,7 @@ from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor
 from crosspatch.prediction.table_cells import first_rows, read_table
 from crosspatch.processes import Tell, answer_requests
-from crosspatch.recordings.abf_protocol import keep_to_the_file
+from crosspatch.recordings.abf_stimulus import keep_to_the_file
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.stimuli import MEASURED, recognise
 from crosspatch.reporting.cell_view import cell_view, recording_view
