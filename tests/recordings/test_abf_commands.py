@@ -377,7 +377,7 @@ def test_a_flat_command_and_a_measurement(tmp_path: Path):
 def test_scales_that_differ_are_said(tmp_path: Path):
     table = [MadeEpoch(points=1000), MadeEpoch(-200.0, 80.0, 5000), MadeEpoch(points=1000)]
     with pair(tmp_path, lambda _, current: current, epochs=table) as recording:
-        assert "agree in all but scale: it measures 0.50 of it" in "; ".join(recording.notes)
+        assert "agree in all but scale: it measures 0.5 of it" in "; ".join(recording.notes)
 
 
 def test_a_measurement_of_another_cell_does_not_count(tmp_path: Path):

@@ -308,3 +308,57 @@ def test_the_partner_of_a_stimulated_cell_is_left_out(tmp_path: Path):
     )
     assert_steps(recording)
     assert "input 0 'IN 0' follows no output, it is left out" in said(recording)
+
+
+def test_two_cells_whose_currents_are_measured(tmp_path: Path):
+    ours, theirs = commands(), commands([each / 2 + 15 for each in STEPS])
+    inputs = [
+        MadeInput("Vm 0", "mV", potentials(ours), number=0),
+        MadeInput("Im 1", "pA", noisy(theirs), number=2),
+        MadeInput("Im 0", "pA", noisy(ours), number=1),
+        MadeInput("Vm 1", "mV", potentials(theirs, seed=50), number=3),
+    ]
+    second = epochs([each / 2 + 15 for each in STEPS])
+    outputs = [MadeOutput("Cmd 0", epochs=epochs()), MadeOutput("Cmd 1", epochs=second)]
+    for one, number in zip(
+        read_abf(write_abf2_of(tmp_path / "cells.abf", inputs, outputs)), (0, 1), strict=True
+    ):
+        assert (
+            f"the current of input {1 + number} 'Im {number}' and the command of output {number}"
+            in said(one)
+        )
+        assert "agree" in one.notes[-1]
+    outputs = [MadeOutput("Cmd 0", enabled=False), MadeOutput("Cmd 1", enabled=False)]
+    one, other = read_abf(write_abf2_of(tmp_path / "cells.abf", inputs, outputs))
+    assert_steps(one)
+    assert_steps(other, [each / 2 + 15 for each in STEPS])
+
+
+def test_gap_free_voltage_clamp_is_refused(tmp_path: Path):
+    """Events of current at a potential that is held."""
+    random = np.random.default_rng(2)
+    time = np.arange(200_000)
+    amps = random.normal(-40, 3, len(time))
+    for at in random.integers(0, len(time) - 500, 80):
+        amps[at : at + 500] -= 150 * np.exp(-np.arange(500) / 100)
+    volts = random.normal(REST, 0.2, len(time))
+    inputs = [MadeInput("IN 0", "pA", [amps]), MadeInput("IN 1", "mV", [volts])]
+    with pytest.raises(RecordingError, match=r"voltage clamp: the potential of input 1 .* is held"):
+        open_recording(write_abf2_of(tmp_path / "x.abf", inputs, mode=3))
+
+
+@pytest.mark.parametrize("tau", [0.003, 0.01, 0.04])
+@pytest.mark.parametrize("length", [0.002, 0.01, 0.1])
+def test_fast_and_slow_membranes_and_short_steps(tau, length, tmp_path: Path):
+    rate = 20_000
+    steps = [step(each, 0.1, length, 0.3, rate) for each in (-500, -400, 400)]
+    kernel = np.exp(-np.arange(rate // 2) / (tau * rate)) / (tau * rate)
+    volts = [REST + 0.1 * np.convolve(each, kernel)[: len(each)] for each in steps]
+    inputs = [
+        MadeInput("I", "nA", [each / 1000 for each in steps]),
+        MadeInput("V", "V", [each / 1000 for each in volts]),
+    ]
+    path = write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(unit="mV")], rate=rate)
+    with open_recording(path) as recording:
+        assert "changes slowly" in said(recording)
+        np.testing.assert_allclose(recording.sweep(1).current, steps[1], atol=0.1)

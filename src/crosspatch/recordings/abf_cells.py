@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.abf_inputs import (
     FOLLOWS,
-    JUMPS,
+    STILL_MV,
+    STILL_PA,
     AnalogInput,
     follows,
+    jumps_with,
     same_cell,
-    share_after_1_ms,
+    share_in_common,
+    stays_still,
 )
 from crosspatch.recordings.abf_protocol import AnalogOutput
 from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP, Samples, to_millivolts
@@ -64,7 +65,7 @@ def cells_in_abf(
         if output is None and pairs:
             notes.append(f"{voltage.label} follows no output, it is left out")
             continue
-        measured = _measured(voltage, output, currents, len(potentials))
+        measured = _measured(voltage, output, currents, potentials)
         found, why = _clamp(voltage, measured, output, outputs)
         said = [] if why is None else [f"{found}: {why}"]
         if found == VOLTAGE_CLAMP:
@@ -76,15 +77,18 @@ def cells_in_abf(
             said.append(_why_paired(voltage, output, len(injecting)))
         cells.append(ClampedCell(voltage, output, measured, tuple(said)))
     if not cells:
-        raise _voltage_clamp(name, inputs[0].sweeps, "; ".join(clamped))
+        hint = "where that is wrong, give {clamp} current"
+        raise _voltage_clamp(name, inputs[0].sweeps, "; ".join(clamped), hint)
+    if any(cell.output or cell.measured for cell in cells):
+        cells = [cell for cell in cells if cell.output or cell.measured]
     return [replace(cell, notes=(*notes, *cell.notes)) for cell in cells]
 
 
-def _voltage_clamp(name: str, sweeps: int, why: str) -> RecordingError:
+def _voltage_clamp(name: str, sweeps: int, why: str, hint: str = "") -> RecordingError:
     return RecordingError(
         f"{name} has no current-clamp sweep (its {sweeps} sweeps are in {VOLTAGE_CLAMP}: {why}); "
         "nothing to analyse",
-        hint="where the file is wrong, give {clamp} current",
+        hint=hint,
     )
 
 
@@ -237,19 +241,20 @@ def _why_paired(voltage: AnalogInput, output: AnalogOutput, choices: int) -> str
 
 
 def _measured(
-    voltage: AnalogInput, output: AnalogOutput | None, currents: Sequence[AnalogInput], cells: int
+    voltage: AnalogInput,
+    output: AnalogOutput | None,
+    currents: Sequence[AnalogInput],
+    cells: Sequence[AnalogInput],
 ) -> AnalogInput | None:
     """The input that measures the current of this cell."""
-    if len(currents) == 1 and cells == 1:
+    if len(currents) == len(cells) == 1:
         return currents[0]
 
     def score(current: AnalogInput) -> float:
-        known = 0.0
-        if output is not None:
-            known = follows(current, _of_output(current, output))
-        return max(known, follows(voltage, lambda sweep: current.seen[sweep])) + 0.01 * (
-            abs(current.number - voltage.number) <= 1
-        )
+        apart = abs(current.number - voltage.number)
+        if output is None:
+            return follows(voltage, lambda sweep: current.seen[sweep]) - 0.01 * apart
+        return share_in_common(current, _of_output(current, output)) - 0.01 * apart
 
     best = max(currents, key=score, default=None)
     return best if best is not None and score(best) >= FOLLOWS else None
@@ -267,18 +272,18 @@ def _clamp(
         if voltage.mode == 0 and output is None and unlike:
             return VOLTAGE_CLAMP, f"the amplifier's telegraph and {unlike[0].label} say so"
         return CURRENT_CLAMP, None
-    share = share_after_1_ms(voltage, measured)
-    if share is not None:
-        jumps = share > JUMPS
+    jumps = jumps_with(voltage, measured)
+    if jumps is not None:
         how = "jumps with" if jumps else "changes slowly where"
         why = f"the potential of {voltage.label} {how} the current of {measured.label}"
         return (VOLTAGE_CLAMP, why) if jumps else (CURRENT_CLAMP, why + " jumps")
     mode = voltage.mode if voltage.mode is not None else measured.mode
     if mode is not None:
         return (CURRENT_CLAMP if mode else VOLTAGE_CLAMP), "the amplifier's telegraph says so"
-    if output is not None or not unlike:
+    if output is not None:
         return CURRENT_CLAMP, None
-    moves = float(np.ptp(np.concatenate(list(voltage.seen.values())))) > 10.0
-    if moves:
+    if not stays_still(voltage, STILL_MV):
         return CURRENT_CLAMP, f"the potential of {voltage.label} moves on its own"
-    return VOLTAGE_CLAMP, f"{unlike[0].label} is in {unlike[0].unit}, and the potential is still"
+    if unlike or not stays_still(measured, STILL_PA):
+        return VOLTAGE_CLAMP, f"the potential of {voltage.label} is held"
+    return CURRENT_CLAMP, None

@@ -155,8 +155,8 @@ def _judged(
     names = f"the current of {measured.label} and the command of {output.label}"
     large = [each for each in compared if abs(each.command) >= _SMALL]
     if not large:
-        moves = max(each.measured - 8 * each.noise for each in compared)
-        if moves < 2 * _SMALL:
+        most = max(each.measured - 8 * each.noise for each in compared)
+        if most < 2 * _SMALL:
             return Current(command)
         return _measured_instead(
             path, voltage, measured, played, f"the command of {output.label} is flat"
@@ -170,8 +170,9 @@ def _judged(
     ]
     if not apart and abs(ratio - 1) <= _SCALE:
         return Current(command, (f"{names} agree",))
-    if not apart and abs(ratio) > _NOTHING:
-        said = f"{names} agree in all but scale: it measures {ratio:.2f} of it; the command is used"
+    moves = any(abs(each.measured) > 8 * each.noise for each in large)
+    if not apart and (moves or abs(ratio) > _NOTHING):
+        said = f"{names} agree in all but scale: it measures {ratio:.2g} of it; the command is used"
         return Current(command, (said,))
     if abs(ratio) <= _NOTHING and follows(voltage, played) >= FOLLOWS:
         return Current(

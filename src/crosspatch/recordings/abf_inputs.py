@@ -27,9 +27,7 @@ _NO_MEMBRANE = re.compile(
 _CURRENT = re.compile(
     r"(?<![a-z])(i(m|memb|membrane|mon|inj|clamp|patch|cmd)?|current)(?![a-z])", re.IGNORECASE
 )
-_MEMBRANE = re.compile(
-    r"(?<![a-z])(vm|v|memb\w*|vmon|vpatch|potential|voltage)(?![a-z])", re.IGNORECASE
-)
+_MEMBRANE = re.compile(r"(?<![a-z])(vm|memb\w*|vmon|vpatch|potential)(?![a-z])", re.IGNORECASE)
 #: A potential stays within the first; nearly all of it within the second, mV. Amplifiers end at
 #: 10 V behind a gain of 10 or more.
 _MOST, _NEARLY_ALL = 1100.0, 250.0
@@ -37,10 +35,15 @@ _MOST, _NEARLY_ALL = 1100.0, 250.0
 _RESTS = (-120.0, -20.0)
 #: Two inputs that follow each other this closely, sample by sample, are on the same cell.
 _SAME = 0.7
-#: Share of the whole change that a membrane has made after 1 ms; more is voltage clamp.
-JUMPS = 0.6
+#: Share of the whole change that a membrane has made after 1 ms, or in the middle of a pulse of
+#: less than 5 ms; more is voltage clamp.
+_JUMPS, _JUMPS_SHORT = 0.6, 0.8
+#: Changes of the potential below do not count, mV.
+_SEEN_MV = 1.0
 #: An output drives the cell whose potential follows it at least so closely (correlation).
 FOLLOWS = 0.5
+#: What stays within so many mV is held, and what moves by so many pA is a response.
+STILL_MV, STILL_PA = 5.0, 20.0
 #: Looked at for evidence: so many sweeps, spread evenly, and so many samples of each.
 _SWEEPS, _SAMPLES = 5, 1_000_000
 
@@ -98,7 +101,7 @@ class AnalogInput:
     @cached_property
     def why_no_membrane(self) -> str | None:
         """What speaks against it, None if nothing does."""
-        if _NO_MEMBRANE.search(self.name):
+        if _NO_MEMBRANE.search(self.name) and not self.is_named_membrane:
             return "by its name no membrane"
         if self.is_named_current:
             return f"by its name a current, but in {self.unit}"
@@ -156,22 +159,66 @@ def follows(voltage: AnalogInput, current: Callable[[int], Samples]) -> float:
     return _correlation(potential, np.concatenate(currents))
 
 
-def share_after_1_ms(voltage: AnalogInput, measured: AnalogInput) -> float | None:
-    """Of the change that follows the largest jump of the current, the share made after 1 ms."""
-    shares = []
-    ms = voltage.rate / 1000
-    near, late = max(round(ms), 1), round(20 * ms)
-    for sweep, potential in voltage.seen.items():
-        current = measured.seen[sweep]
-        if len(current) < 4 * late:
-            continue
-        sums = np.cumsum(np.concatenate([[0.0], current]))
-        means = (sums[2 * near :] - sums[: -2 * near]) / (2 * near)
-        jumps = np.abs(means[2 * near :] - means[: -2 * near])[late : -late - 2 * near]
-        at = int(np.argmax(jumps)) + 2 * near + late
-        before = float(np.median(potential[at - 5 * near : at - 2 * near]))
-        soon = float(np.median(potential[at + near // 2 : at + near + near // 2 + 1]))
-        whole = float(np.median(potential[at + late // 2 : at + late])) - before
-        if abs(whole) > 2.0 and jumps.max() > 5 * np.median(jumps):
-            shares.append((soon - before) / whole)
-    return float(np.median(shares)) if shares else None
+def share_in_common(current: AnalogInput, command: Callable[[int], Samples]) -> float:
+    """The share of a command that a measured current explains; 0 where there is none."""
+    width = max(round(0.001 * current.rate), 1)
+    off, size = 0.0, 0.0
+    try:
+        for sweep, samples in current.seen.items():
+            wanted = _means(command(sweep)[: len(samples)], width)
+            wanted -= np.median(wanted)
+            found = _means(samples, width)
+            off += float(np.sum((found - np.median(found) - wanted) ** 2))
+            size += float(np.sum(wanted**2))
+    except (ValueError, RecordingError):
+        return 0.0
+    return 1 - off / size if size > 0 and off < size else 0.0
+
+
+def jumps_with(voltage: AnalogInput, measured: AnalogInput) -> bool | None:
+    """Whether a potential is at its end as soon as the current jumps, as under voltage clamp.
+
+    None where no sweep has a jump that the potential follows.
+    """
+    found = [
+        _jumps(potential, measured.seen[sweep], voltage.rate)
+        for sweep, potential in voltage.seen.items()
+    ]
+    votes = [each for each in found if each is not None]
+    return 2 * sum(votes) > len(votes) if votes else None
+
+
+def _jumps(potential: Samples, current: Samples, rate: float) -> bool | None:
+    near, late = max(round(0.001 * rate), 1), round(0.02 * rate)
+    if len(current) < 4 * late:
+        return None
+    sums = np.cumsum(np.concatenate([[0.0], current]))
+    means = (sums[near:] - sums[:-near]) / near
+    jumps = np.abs(means[2 * near :] - means[: -2 * near])[late:-late]
+    at = int(np.argmax(jumps)) + late + near
+    jump = float(jumps.max())
+    before = slice(at - 5 * near, at - near)
+    if not jump > 5 * np.median(jumps):
+        return None
+    # From where to where the current is on the other side of its jump.
+    over = np.abs(current[at - near : at + late] - np.median(current[before])) > jump / 2
+    first = at - near + int(np.argmax(over))
+    rest, stays = float(np.median(potential[before])), over[first - at + near :]
+    last = at + late if stays.all() else first + int(np.argmin(stays))
+    if last - first < 5 * near:  # a short pulse, or what charges the membrane under voltage clamp
+        soon, end = (first + last) // 2, potential[first : last + near] - rest
+        whole, most = float(end[np.argmax(np.abs(end))]), _JUMPS_SHORT
+    else:
+        soon, end = first + near, potential[(first + last) // 2 : last] - rest
+        whole, most = float(np.median(end)), _JUMPS
+    if abs(whole) < _SEEN_MV:
+        return None
+    return (float(np.median(potential[soon : soon + near // 4 + 1])) - rest) / whole > most
+
+
+def stays_still(signal: AnalogInput, within: float) -> bool:
+    """Whether nearly all of it lies within so many mV or pA, but for noise."""
+    width = max(round(0.005 * signal.rate), 1)
+    means = np.concatenate([_means(samples, width) for samples in signal.seen.values()])
+    low, high = np.percentile(means, [1, 99]) if len(means) else (0.0, 0.0)
+    return bool(high - low < within)
