@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,32 @@ def test_interleaved_inputs_and_gains_by_telegraph(write, tmp_path: Path):
         for sweep, trace in zip(recording.sweeps, traces, strict=True):
             np.testing.assert_allclose(sweep.voltage, trace, atol=0.01)
             np.testing.assert_array_equal(sweep.voltage_until(100), sweep.voltage[:100])
+
+
+def test_old_headers_and_odd_clocks_are_said(tmp_path: Path):
+    path = write_abf1_of(tmp_path / "x.abf", [flat(3)], [MadeOutput(epochs=TABLE)])
+    content = path.read_bytes()
+
+    def write_with(*changes: tuple[str, int, float]) -> None:
+        changed = bytearray(content)
+        for kind, at, value in changes:
+            struct.pack_into(f"<{kind}", changed, at, value)
+        path.write_bytes(changed)
+
+    write_with(("h", 100, 1))
+    with pytest.raises(RecordingError, match="floating-point samples, which pyabf does not read"):
+        open_recording(path)
+    write_with(("f", 126, 20.0), ("i", 194, 5000))
+    with pytest.raises(RecordingError, match="interval within each sweep, from 100 to 20 us"):
+        open_recording(path)
+    old = bytearray(content[:2048] + content[6144:])
+    struct.pack_into("<i", old, 40, 4)
+    struct.pack_into("<ii", old, 92, 0, 0)
+    path.write_bytes(old)
+    with open_recording(path) as recording:
+        np.testing.assert_allclose(recording.sweep(2).voltage, flat(3).sweeps[2], atol=0.01)
+        with pytest.raises(RecordingError, match=r"ABF before 1\.6, of which epochs are not read"):
+            recording.sweep(0).current
 
 
 def write_atf(path: Path, sweeps: Sequence[NDArray[np.float64]], unit: str = "pA") -> Path:

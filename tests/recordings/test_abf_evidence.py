@@ -11,11 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
+from crosspatch.features.extraction import ExtractionSettings, extract_recording
+from crosspatch.features.layouts import load_layout
 from crosspatch.recordings.abf import read_abf
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.reading_options import Reading
 from tests.recordings.made_files import (
+    RESISTANCE,
     REST,
     MadeEpoch,
     MadeInput,
@@ -362,3 +365,37 @@ def test_fast_and_slow_membranes_and_short_steps(tau, length, tmp_path: Path):
     with open_recording(path) as recording:
         assert "changes slowly" in said(recording)
         np.testing.assert_allclose(recording.sweep(1).current, steps[1], atol=0.1)
+
+
+def rigs() -> dict[str, tuple[list[MadeInput], list[MadeOutput]]]:
+    """Files of one cell, each of which hides something."""
+    ours = commands()
+    listed = commands([-100, -60, 0, 30, 90, 115, 140, 150, 200, 250])
+    values = "-100,-60,0,30,90,115,140,150,200,250"
+    told = MadeOutput(epochs=epochs(), user_list=(62, values, False))
+    elsewhere = [MadeOutput("Cmd 0", "mV", enabled=False), MadeOutput("Cmd 1", epochs=epochs())]
+    plain = MadeInput("Vm", "mV", potentials(ours))
+    return {
+        "a user list": ([MadeInput("IN 0", "mV", potentials(listed))], [told]),
+        "the current first": (
+            [MadeInput("Imemb", "pA", ours), plain],
+            [MadeOutput(unit="mV", epochs=epochs((-10.0, -6.0)))],
+        ),
+        "another output": ([MadeInput("IN 1", "mV", plain.sweeps, number=1)], elsewhere),
+        "a trigger first": (
+            [MadeInput("trigger", "V", trigger(ours)), plain],
+            [MadeOutput(epochs=epochs()), MadeOutput("Cmd 1", "mV", enabled=False)],
+        ),
+    }
+
+
+@pytest.mark.parametrize("rig", rigs())
+def test_features_of_rigs_that_hide_something(rig, tmp_path: Path):
+    inputs, outputs = rigs()[rig]
+    with open_recording(write_abf2_of(tmp_path / "cell.abf", inputs, outputs)) as recording:
+        features = extract_recording(recording, ExtractionSettings("shared"))
+    named = dict(zip(load_layout("shared").feature_names, features.values, strict=True))
+    assert abs(named["rheobase_i"] - 140) < 1
+    assert abs(named["input_resistance"] / (1000 * RESISTANCE) - 1) < 0.05
+    assert abs(named["tau"] - 15) < 1.5
+    assert features.head["qc_passed"]

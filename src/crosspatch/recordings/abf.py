@@ -81,6 +81,8 @@ def _recordings(path: Path, header: ABF, reading: Reading) -> list[Recording]:
     missing = f"it was recorded in {MODES.get(mode, f'mode {mode}')}, which plays no epochs"
     if mode == EPISODIC:
         missing = _why_no_command(inputs, outputs)
+        if header.abfVersion["major"] == 1 and header.dataByteStart < LONG_HEADER:
+            missing = "its header is that of ABF before 1.6, of which epochs are not read"
     cells = cells_in_abf(str(path), inputs, outputs if mode == EPISODIC else [], reading)
     return [_recording(path, header, cell, cells, bounds, missing) for cell in cells]
 

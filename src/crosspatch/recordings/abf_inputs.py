@@ -37,7 +37,7 @@ _RESTS = (-120.0, -20.0)
 _SAME = 0.7
 #: Share of the whole change that a membrane has made after 1 ms, or in the middle of a pulse of
 #: less than 5 ms; more is voltage clamp.
-_JUMPS, _JUMPS_SHORT = 0.6, 0.8
+_JUMPS = 0.85
 #: Changes of the potential below do not count, mV.
 _SEEN_MV = 1.0
 #: An output drives the cell whose potential follows it at least so closely (correlation).
@@ -207,13 +207,13 @@ def _jumps(potential: Samples, current: Samples, rate: float) -> bool | None:
     last = at + late if stays.all() else first + int(np.argmin(stays))
     if last - first < 5 * near:  # a short pulse, or what charges the membrane under voltage clamp
         soon, end = (first + last) // 2, potential[first : last + near] - rest
-        whole, most = float(end[np.argmax(np.abs(end))]), _JUMPS_SHORT
+        whole = float(end[np.argmax(np.abs(end))])
     else:
         soon, end = first + near, potential[(first + last) // 2 : last] - rest
-        whole, most = float(np.median(end)), _JUMPS
+        whole = float(np.median(end))
     if abs(whole) < _SEEN_MV:
         return None
-    return (float(np.median(potential[soon : soon + near // 4 + 1])) - rest) / whole > most
+    return (float(np.median(potential[soon : soon + near // 4 + 1])) - rest) / whole > _JUMPS
 
 
 def stays_still(signal: AnalogInput, within: float) -> bool:
