@@ -399,3 +399,26 @@ def test_features_of_rigs_that_hide_something(rig, tmp_path: Path):
     assert abs(named["input_resistance"] / (1000 * RESISTANCE) - 1) < 0.05
     assert abs(named["tau"] - 15) < 1.5
     assert features.head["qc_passed"]
+
+
+def test_a_potential_that_is_shifted_is_still_the_one(tmp_path: Path):
+    currents = commands()
+    shifted = [each + 55 for each in potentials(currents)]
+    inputs = [
+        MadeInput("IN 5", "mV", [np.full(len(each), 320.0) for each in currents]),
+        MadeInput("IN 1", "mV", shifted),
+    ]
+    with open_recording(
+        write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(epochs=epochs())])
+    ) as recording:
+        assert abs(float(np.median(recording.sweep(0).voltage)) - REST - 55) < 1
+        assert "input 0 'IN 5' is left out: it reaches 320 mV" in said(recording)
+
+
+def test_two_cells_that_do_the_same_are_two(tmp_path: Path):
+    currents = commands()
+    inputs = [MadeInput(f"IN {k}", "mV", potentials(currents, seed=40 * k)) for k in range(2)]
+    outputs = [MadeOutput(f"Cmd {k}", epochs=epochs()) for k in range(2)]
+    one, other = read_abf(write_abf2_of(tmp_path / "x.abf", inputs, outputs))
+    assert "input 0 'IN 0' is driven by output 0" in said(one)
+    assert "input 1 'IN 1' is driven by output 1" in said(other)

@@ -137,7 +137,16 @@ def _potentials(
     potentials = resting or by_name[:1]
     if len(potentials) > max(injecting, 1):  # else there is an output for each of them
         potentials = _different(potentials)
-    notes += [f"{each.label} is left out" for each in fit if each not in potentials]
+    notes += [
+        f"{each.label} is left out: "
+        + (
+            "it records the same cell"
+            if each.rests_like_a_cell
+            else f"it rests at {each.rest:.3g} mV"
+        )
+        for each in fit
+        if each not in potentials
+    ]
     if potentials and len(volts) > 1:
         which = " and ".join(each.label for each in potentials)
         notes.insert(0, f"the potential is that of {which}")
@@ -191,18 +200,15 @@ def _require_potential(
 ) -> None:
     if potentials:
         return
+    against = [f"{each.label}: {each.why_no_membrane}" for each in inputs if each.is_voltage]
     if not currents:
+        why = "; ".join(against) or "no channel has a unit of voltage or current"
         raise RecordingError(
-            f"{name}: no channel has a unit of voltage or current that a cell can have; its "
-            f"inputs are {_list(inputs)}",
+            f"{name} holds no membrane potential ({why}); its inputs are {_list(inputs)}",
             hint="choose one in mV or V with {channel}",
         )
-    others = [each for each in outputs if each.enabled]
-    why = f"{currents[0].label} is in {currents[0].unit}"
-    why += "".join(f", {each.label} in {each.unit}" for each in others)
-    why += "".join(
-        f", {each.label} is {each.why_no_membrane}" for each in inputs if each.is_voltage
-    )
+    put_out = [f"{each.label} in {each.unit}" for each in outputs if each.enabled]
+    why = ", ".join([f"{currents[0].label} is in {currents[0].unit}", *put_out, *against])
     raise _voltage_clamp(name, inputs[0].sweeps, f"{why}, and no input holds a potential")
 
 

@@ -78,7 +78,9 @@ def current_of(
             _compare(played(sweep), measured.read(sweep), measured.rate)
             for sweep in range(len(points))
         ]
-    except ValueError as error:
+    except RecordingError:
+        raise
+    except Exception as error:  # pyabf raises whatever it meets
         why = f"the command of {output.label} cannot be known ({in_words(error)})"
         return Current(measured.read, (f"the current is that of {measured.label}: {why}",))
     return _judged(path, cell.voltage, output, measured, played, compared)

@@ -45,7 +45,7 @@ FOLLOWS = 0.5
 #: What stays within so many mV is held, and what moves by so many pA is a response.
 STILL_MV, STILL_PA = 5.0, 20.0
 #: Looked at for evidence: so many sweeps, spread evenly, and so many samples of each.
-_SWEEPS, _SAMPLES = 5, 1_000_000
+_SWEEPS, _SAMPLES = 5, 300_000
 
 
 class Reads(Protocol):
@@ -102,21 +102,30 @@ class AnalogInput:
     def why_no_membrane(self) -> str | None:
         """What speaks against it, None if nothing does."""
         if _NO_MEMBRANE.search(self.name) and not self.is_named_membrane:
-            return "by its name no membrane"
+            return "by its name it is no membrane"
         if self.is_named_current:
-            return f"by its name a current, but in {self.unit}"
-        values = np.concatenate(list(self.seen.values()))
-        low, *inner, high = np.percentile(values, [0, 1, 99, 100])
-        far = max(-low, high)
-        if not np.isfinite(far) or far > _MOST or max(-inner[0], inner[1]) > _NEARLY_ALL:
-            return f"reaches {far:.3g} mV"
-        return "always the same" if low == high else None
+            return f"by its name it is a current, but in {self.unit}"
+        found = [_why_no_membrane(samples) for samples in self.seen.values()]
+        against = [why for why in found if why]
+        return against[0] if 2 * len(against) > len(found) else None
 
     @cached_property
+    def rest(self) -> float:
+        """Where it lies, mV."""
+        return float(np.median(np.concatenate(list(self.seen.values()))))
+
+    @property
     def rests_like_a_cell(self) -> bool:
         """Whether it lies where membranes do."""
-        middle = float(np.median(np.concatenate(list(self.seen.values()))))
-        return _RESTS[0] <= middle <= _RESTS[1]
+        return _RESTS[0] <= self.rest <= _RESTS[1]
+
+
+def _why_no_membrane(samples: Samples) -> str | None:
+    low, *inner, high = np.percentile(samples, [0, 1, 99, 100])
+    far = max(-low, high)
+    if not np.isfinite(far) or far > _MOST or max(-inner[0], inner[1]) > _NEARLY_ALL:
+        return f"it reaches {far:.3g} mV"
+    return "it is always the same" if low == high else None
 
 
 def same_cell(one: AnalogInput, other: AnalogInput) -> bool:

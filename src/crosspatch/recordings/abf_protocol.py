@@ -8,6 +8,7 @@ a stimulus file for its first.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -158,6 +159,8 @@ class AnalogOutput:
             value = varied.value(sweep)
         except ValueError as error:
             raise ValueError(f"its user list has no number for this sweep: {error}") from error
+        if not math.isfinite(value):
+            raise ValueError(f"its user list has {value} for this sweep")
         if varied.parameter < _GENERAL:
             period, level = self.after_train or (0.0, 0.0)
             after = (value, level) if varied.parameter == _TRAIN_DURATION else (period, value)
