@@ -26,7 +26,7 @@ def test_inspect_refuses_voltage_clamp_in_one_line(real_data):
     done = crosspatch("inspect", file, "--no-png")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "no current-clamp sweep (its 13 sweeps are in voltage clamp)" in done.stderr
+    assert "no current-clamp sweep (its 13 sweeps are in voltage clamp: input 0" in done.stderr
 
 
 def test_extract_writes_a_table_and_the_failures(tmp_path):

@@ -212,12 +212,6 @@ def _add_tables(file: h5py.File, pairs: list[list[h5py.Group]]) -> None:
         table.create_dataset(column, data=np.array(rows, dtype=kind))
 
 
-def abf_samples(sweeps: Sequence[MadeSweep], voltage_scale: float = 100.0) -> bytes:
-    """Voltages as int16, `voltage_scale` steps a mV."""
-    voltage = np.concatenate([sweep.voltage for sweep in sweeps])
-    return np.round(voltage * voltage_scale).astype("<i2").tobytes()
-
-
 def abf_cell(steps: Sequence[float] = STEPS) -> list[MadeSweep]:
     """Long squares that an ABF epoch table can describe."""
     points = 0.9 * RATE
@@ -229,38 +223,261 @@ def abf_cell(steps: Sequence[float] = STEPS) -> list[MadeSweep]:
     return sweeps
 
 
+@dataclass
+class MadeEpoch:
+    """A step of an epoch table unless `kind` says otherwise; times in samples."""
+
+    level: float = 0.0
+    more: float = 0.0
+    points: int = 0
+    longer: int = 0
+    kind: int = 1
+    period: int = 0
+    width: int = 0
+
+
+@dataclass
+class MadeInput:
+    """What an input recorded in each sweep, in its unit."""
+
+    name: str
+    unit: str
+    sweeps: Sequence[NDArray[np.float64]]
+    number: int | None = None  # its place if None
+    mode: int | None = None  # of a MultiClamp
+    scale: float = 0.0  # integer steps a unit; as fine as can be if 0
+    gain: float = 1.0  # by telegraph
+
+
+@dataclass
+class MadeOutput:
+    """An output and what its protocol says."""
+
+    name: str = "Cmd 0"
+    unit: str = "pA"
+    epochs: Sequence[MadeEpoch] = ()
+    enabled: bool = True
+    source: int = 1
+    holding: float = 0.0
+    keeps_last: bool = False
+    user_list: tuple[int, str, bool] | None = None  # parameter, values, whether it repeats
+    after_train: tuple[float, float] | None = None
+    file: tuple[str, float, float, int] = ("", 1.0, 0.0, 0)  # path, scale, offset, sweep
+    leak_subtracted: bool = False
+
+
+def step_epochs(
+    first: float, spacing: float, lengths: Sequence[float] = (0.2, 0.4, 0.1), rate: int = RATE
+) -> list[MadeEpoch]:
+    """A delay, a step of even spacing, a delay."""
+    delay, length, rest = (round(each * rate) for each in lengths)
+    return [MadeEpoch(points=delay), MadeEpoch(first, spacing, length), MadeEpoch(points=rest)]
+
+
+def _counts(made: MadeInput) -> tuple[NDArray[np.int16], float]:
+    """All sweeps as integers, and their scale factor."""
+    values = np.concatenate(made.sweeps)
+    scale = made.scale or 32_000 / max(float(np.max(np.abs(values))), 1e-9)
+    return np.round(values * scale).astype("<i2"), scale * 10 / 32768 / made.gain
+
+
+def _interleaved(inputs: Sequence[MadeInput]) -> bytes:
+    return np.column_stack([_counts(each)[0] for each in inputs]).tobytes()
+
+
+def write_abf1_of(
+    path: Path,
+    inputs: Sequence[MadeInput],
+    outputs: Sequence[MadeOutput] = (),
+    *,
+    rate: float = RATE,
+    mode: int = 5,
+    in_run: int = 0,
+    active: int = 0,
+    alternates: bool = False,
+) -> Path:
+    """Write ABF 1.8; of the outputs, the first two have waveforms."""
+    count, channels = len(inputs[0].sweeps), len(inputs)
+    lengths = [len(sweep) * channels for sweep in inputs[0].sweeps]
+    head = bytearray(6144)
+
+    def put(kind: str, at: int, *values: Any) -> None:
+        struct.pack_into(f"<{kind}", head, at, *values)
+
+    put("4sfhihi", 0, b"ABF ", 1.8, mode, sum(lengths), 0, count)
+    put("ii", 20, 20200101, 3600)
+    put("i", 40, len(head) // 512)
+    put("hf", 120, channels, 1e6 / rate / channels)
+    put("i", 138, lengths[0])
+    put("i", 146, in_run)
+    put("ffii", 244, 10.0, 10.0, 32768, 32768)
+    put("16h", 378, *range(16))
+    put("16h", 410, *range(16))
+    for k in range(16):
+        put("8s", 602 + 8 * k, b"mV      ")
+        put("f", 730 + 4 * k, 1.0)
+        put("f", 922 + 4 * k, 1.0)
+        put("f", 1050 + 4 * k, 1.0)
+    for k, made in enumerate(inputs):
+        number = k if made.number is None else made.number
+        put("h", 410 + 2 * k, number)
+        put("10s", 442 + 10 * number, made.name.encode().ljust(10))
+        put("8s", 602 + 8 * number, made.unit.encode().ljust(8))
+        put("f", 922 + 4 * number, _counts(made)[1])
+        put("f", 4576 + 4 * number, made.gain)
+        if made.mode is not None or made.gain != 1:
+            put("h", 4512 + 2 * number, 1)
+            put("h", 4544 + 2 * number, 24 if made.mode is not None else 0)
+            put("h", 4768 + 2 * number, made.mode or 0)
+    for k in range(4):
+        put("8s", 1346 + 8 * k, b"mV      ")
+    put("h", 1440, active)
+    put("h", 5876, alternates)
+    for k, made_output in enumerate(outputs):
+        _put_output1(put, k, made_output)
+    samples = _interleaved(inputs)
+    samples += bytes(-len(samples) % 512)
+    starts = np.cumsum([0, *lengths[:-1]])
+    put("ii", 92, (len(head) + len(samples)) // 512, count)
+    synch = b"".join(struct.pack("<ii", *each) for each in zip(starts, lengths, strict=True))
+    path.write_bytes(bytes(head) + samples + synch)
+    return path
+
+
+def _put_output1(put: Any, k: int, made: MadeOutput) -> None:
+    put("10s", 1306 + 10 * k, made.name.encode().ljust(10))
+    put("8s", 1346 + 8 * k, made.unit.encode().ljust(8))
+    put("f", 1394 + 4 * k, made.holding)
+    if k > 1:
+        return
+    put("h", 2296 + 2 * k, made.enabled)
+    put("h", 2300 + 2 * k, made.source)
+    put("h", 2304 + 2 * k, made.keeps_last)
+    for at, epoch in enumerate(made.epochs, 10 * k):
+        put("i", 2136 + 4 * at, epoch.period)
+        put("i", 2216 + 4 * at, epoch.width)
+        put("h", 2308 + 2 * at, epoch.kind)
+        put("f", 2348 + 4 * at, epoch.level)
+        put("f", 2428 + 4 * at, epoch.more)
+        put("i", 2508 + 4 * at, epoch.points)
+        put("i", 2588 + 4 * at, epoch.longer)
+    name, scale, offset, sweep = made.file
+    put("f", 2708 + 4 * k, scale)
+    put("f", 2716 + 4 * k, offset)
+    put("i", 2724 + 4 * k, sweep)
+    put("256s", 2736 + 256 * k, name.encode())
+    if made.after_train is not None:
+        put("h", 3260 + 2 * k, 1)
+        put("f", 3304 + 4 * k, made.after_train[0])
+        put("f", 3312 + 4 * k, made.after_train[1])
+    if made.user_list is not None:
+        parameter, values, repeats = made.user_list
+        put("h", 3360 + 2 * k, 1)
+        put("h", 3368 + 2 * k, parameter)
+        put("256s", 3376 + 256 * k, values.encode())
+        put("h", 4400 + 2 * k, repeats)
+    put("h", 4456 + 2 * k, made.leak_subtracted)
+
+
+def write_abf2_of(
+    path: Path,
+    inputs: Sequence[MadeInput],
+    outputs: Sequence[MadeOutput] = (),
+    *,
+    rate: float = RATE,
+    mode: int = 5,
+    in_run: int = 0,
+    active: int = 0,
+    alternates: bool = False,
+) -> Path:
+    """Write ABF 2.6."""
+    count, channels = len(inputs[0].sweeps), len(inputs)
+    lengths = [len(sweep) * channels for sweep in inputs[0].sweeps]
+    texts = ["Clampex", "protocol.pro"]
+
+    def text(of: str) -> int:
+        """Its number; an empty one is not kept."""
+        if of:
+            texts.append(of)
+        return len(texts) if of else 0
+
+    adcs, dacs, epochs, lists = [], [], [], []
+    for k, made in enumerate(inputs):
+        adc = bytearray(128)
+        struct.pack_into("<h", adc, 0, k if made.number is None else made.number)
+        by_telegraph = made.mode is not None or made.gain != 1
+        instrument = 24 if made.mode is not None else 0
+        struct.pack_into("<hhf", adc, 2, by_telegraph, instrument, made.gain)
+        struct.pack_into("<h", adc, 18, made.mode or 0)
+        struct.pack_into("<f", adc, 28, 1.0)
+        struct.pack_into("<fff", adc, 40, _counts(made)[1], 0.0, 1.0)
+        struct.pack_into("<ii", adc, 74, text(made.name), text(made.unit))
+        adcs.append(adc)
+    for k, made_output in enumerate(outputs):
+        dac = bytearray(256)
+        struct.pack_into("<h", dac, 0, k)
+        struct.pack_into("<f", dac, 12, made_output.holding)
+        struct.pack_into("<ii", dac, 24, text(made_output.name), text(made_output.unit))
+        struct.pack_into(
+            "<hhh", dac, 40, made_output.enabled, made_output.source, made_output.keeps_last
+        )
+        name, scale, offset, sweep = made_output.file
+        struct.pack_into("<ffi", dac, 46, scale, offset, sweep)
+        struct.pack_into("<i", dac, 118, text(name))
+        if made_output.after_train is not None:
+            struct.pack_into("<h", dac, 60, 1)
+            struct.pack_into("<ff", dac, 82, *made_output.after_train)
+        struct.pack_into("<h", dac, 92, made_output.leak_subtracted)
+        dacs.append(dac)
+        for number, epoch in enumerate(made_output.epochs):
+            levels = (epoch.level, epoch.more, epoch.points, epoch.longer)
+            whole = (number, k, epoch.kind, *levels, epoch.period, epoch.width)
+            epochs.append(struct.pack("<hhhffiiii", *whole).ljust(48, b"\0"))
+        if made_output.user_list is not None:
+            parameter, values, repeats = made_output.user_list
+            numbers = (k, 1, parameter, repeats, text(values))
+            lists.append(struct.pack("<4hi", *numbers).ljust(64, b"\0"))
+    protocol = bytearray(512)
+    struct.pack_into("<hf", protocol, 0, mode, 1e6 / rate)
+    struct.pack_into("<i", protocol, 22, lengths[0])
+    struct.pack_into("<i", protocol, 30, in_run)
+    struct.pack_into("<ffii", protocol, 110, 10.0, 10.0, 32768, 32768)
+    struct.pack_into("<i", protocol, 132, text("made up"))
+    struct.pack_into("<h", protocol, 142, active)
+    struct.pack_into("<h", protocol, 182, alternates)
+    strings = b"SSCH" + bytes(40) + "\0".join(texts).encode() + b"\0"
+    digital = b"".join(struct.pack("<hh", number, 0).ljust(32, b"\0") for number in range(10))
+    starts = np.cumsum([0, *lengths[:-1]])
+    synch = b"".join(struct.pack("<ii", *each) for each in zip(starts, lengths, strict=True))
+
+    head = bytearray(512)
+    struct.pack_into("<4s4BIIII", head, 0, b"ABF2", 0, 0, 6, 2, 512, count, 20200101, 3600)
+    struct.pack_into("<III", head, 60, 1, 0, 0)
+    struct.pack_into("<I", head, 72, 2)
+    body = b""
+    for section, width, content in (
+        (0, 512, bytes(protocol)),
+        (1, 128, b"".join(adcs)),
+        (2, 256, b"".join(dacs)),
+        (3, 32, digital),
+        (5, 48, b"".join(epochs)),
+        (6, 64, b"".join(lists)),
+        (9, len(strings), strings),
+        (10, 2, _interleaved(inputs)),
+        (15, 8, synch),
+    ):
+        block = 1 + len(body) // 512 if content else 0
+        struct.pack_into("<IIq", head, 76 + 16 * section, block, width, len(content) // width)
+        body += content + bytes(-len(content) % 512)
+    path.write_bytes(bytes(head) + body)
+    return path
+
+
 def write_abf1(path: Path, sweeps: Sequence[MadeSweep] | None = None) -> Path:
     """Write ABF 1.8 with an epoch table: a delay, a step of even spacing, a delay."""
     sweeps = abf_cell() if sweeps is None else sweeps
-    samples = abf_samples(sweeps)
-    points = len(sweeps[0].voltage)
-    first, spacing = _levels(sweeps)
-    head = bytearray(6144)
-    struct.pack_into("<4sfhihi", head, 0, b"ABF ", 1.8, 5, points * len(sweeps), 0, len(sweeps))
-    struct.pack_into("<ii", head, 20, 20200101, 3600)
-    struct.pack_into("<i", head, 40, len(head) // 512)
-    struct.pack_into("<h", head, 100, 0)
-    struct.pack_into("<hf", head, 120, 1, 1e6 / sweeps[0].rate)
-    struct.pack_into("<i", head, 138, points)
-    struct.pack_into("<ffii", head, 244, 10.0, 10.0, 32768, 32768)
-    struct.pack_into("<16h", head, 378, *range(16))
-    struct.pack_into("<16h", head, 410, *range(16))
-    for k in range(16):
-        struct.pack_into("<8s", head, 602 + 8 * k, b"mV      ")
-        struct.pack_into("<f", head, 730 + 4 * k, 1.0)
-        struct.pack_into("<f", head, 922 + 4 * k, 100.0 * 10 / 32768)
-        struct.pack_into("<f", head, 1050 + 4 * k, 1.0)
-    for k in range(4):
-        struct.pack_into("<8s", head, 1346 + 8 * k, b"pA      ")
-    struct.pack_into("<2h2h", head, 2296, 1, 0, 1, 0)
-    durations = (0.2, 0.4, 0.1)
-    for k, duration in enumerate(durations):
-        struct.pack_into("<h", head, 2308 + 2 * k, 1)
-        struct.pack_into("<i", head, 2508 + 4 * k, round(duration * RATE))
-    struct.pack_into("<f", head, 2348 + 4, first)
-    struct.pack_into("<f", head, 2428 + 4, spacing)
-    path.write_bytes(bytes(head) + samples)
-    return path
+    made = MadeInput("IN 0", "mV", [sweep.voltage for sweep in sweeps], scale=100.0)
+    return write_abf1_of(path, [made], [MadeOutput(epochs=step_epochs(*_levels(sweeps)))])
 
 
 def write_abf2(
@@ -278,56 +495,11 @@ def write_abf2(
         Of the samples and of the command; values are those of mV and pA.
     """
     sweeps = abf_cell() if sweeps is None else sweeps
-    lengths = [len(sweep.voltage) for sweep in sweeps]
-    first, spacing = _levels(sweeps)
-    strings = ["Clampex", "protocol.pro", "IN 0", units[0], "OUT 0", units[1], "made up"]
-    text = b"SSCH" + bytes(40) + "\0".join(strings).encode() + b"\0"
-
-    protocol = bytearray(512)
-    struct.pack_into("<hf", protocol, 0, 5 if len(set(lengths)) == 1 else 1, 1e6 / sweeps[0].rate)
-    struct.pack_into("<i", protocol, 22, lengths[0])
-    struct.pack_into("<ffii", protocol, 110, 10.0, 10.0, 32768, 32768)
-    struct.pack_into("<i", protocol, 132, 7)
-    adc = bytearray(128)
-    struct.pack_into("<f", adc, 28, 1.0)
-    struct.pack_into("<fff", adc, 40, 100.0 * 10 / 32768, 0.0, 1.0)
-    struct.pack_into("<ii", adc, 74, 3, 4)
-    dac = bytearray(256)
-    struct.pack_into("<ii", dac, 24, 5, 6)
-    struct.pack_into("<hh", dac, 40, waveform, waveform)
-    epochs = b"".join(
-        struct.pack("<hhhffiiii", number, 0, 1, level, more, round(length * RATE), 0, 0, 0).ljust(
-            48, b"\0"
-        )
-        for number, (level, more, length) in enumerate(
-            ((0.0, 0.0, 0.2), (first, spacing, 0.4), (0.0, 0.0, 0.1))
-        )
-    )
-    digital = b"".join(struct.pack("<hh", number, 0).ljust(32, b"\0") for number in range(3))
-    starts = np.cumsum([0, *lengths[:-1]])
-    synch = b"".join(struct.pack("<ii", *each) for each in zip(starts, lengths, strict=True))
-    samples = abf_samples(sweeps)
-
-    head = bytearray(512)
-    struct.pack_into("<4s4BIIII", head, 0, b"ABF2", 0, 0, 6, 2, 512, len(sweeps), 20200101, 3600)
-    struct.pack_into("<III", head, 60, 1, 0, 0)
-    struct.pack_into("<I", head, 72, 2)
-    body = b""
-    for section, width, content in (
-        (0, 512, bytes(protocol)),
-        (1, 128, bytes(adc)),
-        (2, 256, bytes(dac)),
-        (3, 32, digital),
-        (5, 48, epochs),
-        (9, len(text), text),
-        (10, 2, samples),
-        (15, 8, synch),
-    ):
-        block = 1 + len(body) // 512
-        struct.pack_into("<IIq", head, 76 + 16 * section, block, width, len(content) // width)
-        body += content + bytes(-len(content) % 512)
-    path.write_bytes(bytes(head) + body)
-    return path
+    made = MadeInput("IN 0", units[0], [sweep.voltage for sweep in sweeps], scale=100.0)
+    epochs = step_epochs(*_levels(sweeps))
+    output = MadeOutput("OUT 0", units[1], epochs, enabled=waveform, source=int(waveform))
+    lengths = {len(sweep.voltage) for sweep in sweeps}
+    return write_abf2_of(path, [made], [output], mode=5 if len(lengths) == 1 else 1)
 
 
 def _levels(sweeps: Sequence[MadeSweep]) -> tuple[float, float]:
@@ -335,6 +507,30 @@ def _levels(sweeps: Sequence[MadeSweep]) -> tuple[float, float]:
     amplitudes = [sweep.current[np.argmax(np.abs(sweep.current))] for sweep in sweeps]
     spacing = amplitudes[1] - amplitudes[0] if len(amplitudes) > 1 else 0.0
     return float(amplitudes[0]), float(spacing)
+
+
+def write_abf_rig(path: Path, version: int) -> Path:
+    """Two cells, the current of one, a trigger, user lists, a train, and odds and ends."""
+    sweeps = abf_cell()[::2]
+    currents = [sweep.current for sweep in sweeps]
+    inputs = [
+        MadeInput(
+            "trigger", "V", [np.where(np.arange(len(each)) < 99, 5.0, 0) for each in currents]
+        ),
+        MadeInput("IN 1", "mV", [sweep.voltage for sweep in sweeps], mode=1, gain=2.0),
+        MadeInput("Im", "pA", currents),
+        MadeInput("IN 3", "mV", [respond(each, seed=9 + k) for k, each in enumerate(currents)]),
+    ]
+    first = 21 if version == 1 else 61
+    table = step_epochs(*_levels(sweeps))
+    train = [*table, MadeEpoch(90.0, 0, 800, kind=3, period=200, width=20)]
+    outputs = [
+        MadeOutput(epochs=table, user_list=(first + 1, "-100,-20,140", True)),
+        MadeOutput("Cmd 1", epochs=train, user_list=(first + 12, "200,100", False), holding=1.0),
+        MadeOutput("Cmd 2", "mV", source=2, file=("wave.atf", 1.0, 0.0, 0)),
+    ]
+    write = write_abf1_of if version == 1 else write_abf2_of
+    return write(path, inputs, outputs, in_run=len(sweeps))
 
 
 def cut_abf2(source: Path, path: Path, every: int) -> Path:

@@ -37,8 +37,10 @@ def write_seeds(kind: str, folder: Path) -> None:
         made_files.write_nwb(folder / "stamps.nwb", sweeps[::2], timestamps=True, compressed=True)
     elif kind == "abf1":
         made_files.write_abf1(folder / "epochs.abf")
+        made_files.write_abf_rig(folder / "rig.abf", 1)
     else:
         made_files.write_abf2(folder / "epochs.abf")
+        made_files.write_abf_rig(folder / "rig.abf", 2)
         made_files.write_abf2(folder / "lengths.abf", [sweeps[0], sweeps[4], sweeps[1]])
 
 

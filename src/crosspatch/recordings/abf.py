@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
+from crosspatch.recordings.abf_cells import ClampedCell, cells_in_abf
+from crosspatch.recordings.abf_current import current_of
+from crosspatch.recordings.abf_header import BLOCK, check_header, damaged
+from crosspatch.recordings.abf_inputs import AnalogInput
+from crosspatch.recordings.abf_protocol import (
+    EPISODIC,
+    LONG_HEADER,
+    MODES,
+    AnalogOutput,
+    fixed_text,
+    outputs_of,
+)
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
-    DESCRIBE_STEP,
     MAX_RATE,
     MIN_RATE,
-    VOLTAGE_CLAMP,
     Recorded,
     Recording,
     Samples,
     Sweep,
-    refusing,
+    named_cell,
     to_millivolts,
     to_picoamperes,
 )
@@ -31,172 +40,148 @@ from crosspatch.recordings.reading_options import Reading
 
 if TYPE_CHECKING:
     from pyabf import ABF
-    from pyabf.waveform import EpochSweepWaveform
 
-#: ABF 2 keeps a table of sections from this byte on: block, bytes per entry, entries.
-_SECTIONS_AT = 76
-_SECTIONS = 18
-_BLOCK = 512
-#: Bytes that pyabf reads of an entry: protocol, inputs, outputs, epochs, epochs of an output, user
-#: lists, strings, samples, tags, sweeps.
-_ENTRY = {0: 208, 1: 82, 2: 132, 3: 4, 5: 30, 6: 10, 9: 1, 10: 2, 11: 64, 15: 8}
-_STRINGS, _SAMPLES = 9, 10
-_TAG_ENTRY, _SYNCH_ENTRY = 64, 8
-#: More than a recording has; pyabf handles entries one by one.
-_MAX_ENTRIES = 50_000
-_MAX_TEXT = 1 << 20
-#: Where an output's waveform comes from.
-_FROM_EPOCHS, _FROM_FILE = 1, 2
-
-_Reader = Callable[[], Samples]
 #: First sample and number of samples of every sweep.
 _Bounds = list[tuple[int, int]]
 
-_kept_to_the_file = False
+#: Sampling intervals are 32-bit floats, which make a rate whole to this share.
+_WHOLE = 1e-6
+#: How a telegraph names a MultiClamp.
+_MULTICLAMP = 24
 
 
-def keep_to_the_file() -> None:
-    """From now on follow no file that another one names: files come from other people."""
-    global _kept_to_the_file
-    _kept_to_the_file = True
+def read_abf(path: Path, reading: Reading | None = None) -> list[Recording]:
+    """Open an ABF file: one recording for each of its cells in current clamp, none of them closed.
 
-
-def read_abf(path: Path, reading: Reading | None = None) -> Recording:
-    """Open an ABF file; its header is read, its samples are not.
-
-    A `RecordingError` if the file is damaged or holds no channel of voltage or current.
+    Samples are read only where evidence is needed. A `RecordingError` if the file is damaged or
+    holds no cell in current clamp.
     """
     import pyabf
 
     try:
-        _check_header(path)
+        check_header(path)
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
-        return _recording(path, header)
+            return _recordings(path, header, reading or Reading())
     except RecordingError:
         raise
     except Exception as error:  # pyabf raises whatever it meets; damaged fields may be anything
-        raise _damaged(path, in_words(error)) from error
+        raise damaged(path, in_words(error)) from error
 
 
-def _damaged(path: Path, problem: str) -> RecordingError:
-    return RecordingError(f"{path} is a damaged ABF file: {problem}")
-
-
-def _check_header(path: Path) -> None:
-    """Refuse counts that cannot be true before pyabf makes lists of that length."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(_SECTIONS_AT + _SECTIONS * 16)
-    if len(head) < _SECTIONS_AT + _SECTIONS * 16:
-        problem: str | None = f"it ends after {len(head)} bytes, inside its header"
-    elif head[:4] == b"ABF2":
-        problem = _problem_of_2(head, size)
-    else:
-        problem = _problem_of_1(head, size)
-    if problem:
-        raise _damaged(path, problem)
-
-
-def _problem_of_2(head: bytes, size: int) -> str | None:
-    sweeps = struct.unpack_from("<I", head, 12)[0]
-    if sweeps > _MAX_ENTRIES:
-        return f"its header names {sweeps:,} sweeps"
-    for section in range(_SECTIONS):
-        block, width, count = struct.unpack_from("<IIq", head, _SECTIONS_AT + 16 * section)
-        end = block * _BLOCK + width * count
-        if not 0 <= count <= size or width > size or end > size:
-            return f"section {section} of its header lies outside the file; it was cut short"
-        if count and width < _ENTRY.get(section, 0):
-            return f"section {section} of its header has entries of {width} bytes"
-        if section in _ENTRY and section != _SAMPLES and count > _MAX_ENTRIES:
-            return f"section {section} of its header has {count:,} entries"
-        if section == _STRINGS and width * count > _MAX_TEXT:
-            return f"its header has {width * count:,} bytes of text"
-    return None
-
-
-def _problem_of_1(head: bytes, size: int) -> str | None:
-    points = struct.unpack_from("<i", head, 10)[0]
-    sweeps = struct.unpack_from("<i", head, 16)[0]
-    if not 0 <= points <= size:
-        return f"its header names {points:,} samples; it was cut short"
-    if not 0 <= sweeps <= _MAX_ENTRIES:
-        return f"its header names {sweeps:,} sweeps"
-    for name, at, width in (("tags", 44, _TAG_ENTRY), ("sweep times", 92, _SYNCH_ENTRY)):
-        block, count = struct.unpack_from("<ii", head, at)
-        if not 0 <= count <= _MAX_ENTRIES:
-            return f"its header names {count:,} {name}"
-        if count and not 0 <= block * _BLOCK + width * count <= size:
-            return f"its {name} lie outside the file; it was cut short"
-    return None
-
-
-def _recording(path: Path, header: ABF) -> Recording:
-    rate, channels = float(header.dataRate), int(header.channelCount)
+def _recordings(path: Path, header: ABF, reading: Reading) -> list[Recording]:
+    rate, channels = _rate(path, header), int(header.channelCount)
     if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= 64:
-        raise _damaged(path, f"{channels} channels at {rate:g} Hz cannot be")
+        raise damaged(path, f"{channels} channels at {rate:g} Hz cannot be")
     bounds = _bounds(path, header, channels)
-    voltages, currents = _sources(path, header, bounds)
-    clamp = CURRENT_CLAMP if voltages else VOLTAGE_CLAMP
-    sweeps = []
-    for number, (_, points) in enumerate(bounds):
-        missing = f"{path}, sweep {number}: voltage clamp, there is no voltage to read"
-        voltage_of = voltages.reader(number) if voltages else refusing(missing)
-        current_of = currents.reader(number) if currents else None
-        sweeps.append(Sweep(number, rate, points, clamp, "", voltage_of, current_of))
+    inputs, outputs = _inputs(path, header, bounds, rate), outputs_of(header, path)
+    mode = int(header.nOperationMode)
+    missing = f"it was recorded in {MODES.get(mode, f'mode {mode}')}, which plays no epochs"
+    if mode == EPISODIC:
+        missing = _why_no_command(inputs, outputs)
+        if header.abfVersion["major"] == 1 and header.dataByteStart < LONG_HEADER:
+            missing = "its header is that of ABF before 1.6, of which epochs are not read"
+    cells = cells_in_abf(str(path), inputs, outputs if mode == EPISODIC else [], reading)
+    return [_recording(path, header, cell, cells, bounds, missing) for cell in cells]
+
+
+def _recording(
+    path: Path,
+    header: ABF,
+    cell: ClampedCell,
+    cells: Sequence[ClampedCell],
+    bounds: _Bounds,
+    missing: str,
+) -> Recording:
+    if cell.output is not None and cell.output.leak_subtracted:
+        raise RecordingError(
+            f"{path}: {cell.output.label} has leak subtraction (P/N) switched on, so that what is "
+            "stored is not the membrane potential; record it without"
+        )
+    run = header._headerV1 if header.abfVersion["major"] == 1 else header._protocolSection
+    current = current_of(path, cell, [n for _, n in bounds], int(run.lEpisodesPerRun), missing)
+    varied = cell.output.note(len(bounds)) if cell.output is not None else None
+    # Where the measured current is all there is, it is the current.
+    monitor = cell.measured if cell.measured and cell.measured.read != current.read else None
+    sweeps = [
+        Sweep(
+            number,
+            cell.voltage.rate,
+            points,
+            CURRENT_CLAMP,
+            "",
+            partial(cell.voltage.read, number),
+            partial(current.read, number),
+            read_voltage_until=partial(cell.voltage.read, number),
+            read_monitor=None if monitor is None else partial(monitor.read, number),
+        )
+        for number, (_, points) in enumerate(bounds)
+    ]
+    others = [other.name for other in cells if other is not cell]
+    also = [f"electrode {cell.name}; this file holds also {', '.join(others)}"] if others else []
+    electrode = cell.name if others else None
     return Recording(
         name=str(path),
-        cell_id=path.stem,
+        cell_id=named_cell(path.stem, electrode),
         format=f"ABF {header.abfVersion['major']}.{header.abfVersion.get('minor', 0)}",
         sweeps=tuple(sweeps),
         recorded=Recorded(session=str(getattr(header, "abfDateTimeString", "")) or None),
+        notes=(*cell.notes, *also, *filter(None, [varied]), *current.notes),
+        electrode=electrode,
     )
 
 
-def _sources(
-    path: Path, header: ABF, bounds: _Bounds
-) -> tuple[_Channel | None, _Channel | _Command | None]:
-    """What gives the voltage, None in voltage clamp, and the current, None if there is none."""
-    units = [str(unit) for unit in header.adcUnits]
-    voltage, measured = _first(units, to_millivolts), _first(units, to_picoamperes)
-    if voltage is None and measured is None:
-        raise RecordingError(
-            f"{path}: no channel has a unit of voltage or current; found {', '.join(units)}"
+def _why_no_command(inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput]) -> str:
+    """Why no output says what current was injected, where none does."""
+    on = [each for each in outputs if each.enabled and not each.injects]
+    why = "no output has its waveform switched on"
+    if on:
+        what = " and ".join(f"{each.label} in {each.unit or 'no unit'}" for each in on)
+        why = f"its waveform is that of {what}, not of a current"
+    odd = [each for each in inputs if not each.is_current and each.is_named_current]
+    return why + "".join(f"; {each.label} is in {each.unit}, not in pA or nA" for each in odd)
+
+
+def _rate(path: Path, header: ABF) -> float:
+    if header.abfVersion["major"] == 2:
+        interval = float(header._protocolSection.fADCSequenceInterval)
+    else:
+        with path.open("rb") as file:
+            head = file.read(198)
+        first, second = struct.unpack_from("<ff", head, 122)
+        change, points = (
+            struct.unpack_from("<i", head, 194)[0],
+            header._headerV1.lNumSamplesPerEpisode,
         )
-    current = None if measured is None else _Channel(path, header, measured, bounds)
-    driven = measured == 0 and any(to_millivolts(str(unit)) for unit in header.dacUnits[:1])
-    if voltage is None or driven:
-        return None, current
-    return _Channel(path, header, voltage, bounds), _command(
-        path, header, voltage, bounds
-    ) or current
-
-
-def _first(units: list[str], factor: Callable[[str], float | None]) -> int | None:
-    return next((k for k, unit in enumerate(units) if factor(unit)), None)
+        if second not in (0, first) and 0 < change < points:
+            raise RecordingError(
+                f"{path} changes its sampling interval within each sweep, from {first:g} to "
+                f"{second:g} us, which is not read"
+            )
+        interval = first * max(int(header.channelCount), 1)
+    rate = 1e6 / interval if interval > 0 else 0.0
+    return float(round(rate)) if abs(rate - round(rate)) <= _WHOLE * rate else rate
 
 
 def _bounds(path: Path, header: ABF, channels: int) -> _Bounds:
-    count = int(header.sweepCount)
+    count, total = int(header.sweepCount), int(header.dataPointCount)
     lengths = [int(header.sweepPointCount)] * count
-    synch = getattr(header, "_synchArraySection", None)
-    if synch is not None and count > 1 and len(set(synch.lLength)) > 1:
-        lengths = [int(length) // channels for length in synch.lLength[:count]]
-    elif count > 1 and int(header.dataPointCount) != lengths[0] * count * channels:
-        raise _damaged(
+    kept = _kept_lengths(path, header, count)
+    if count > 1 and len(set(kept)) > 1:
+        lengths = [length // channels for length in kept]
+    elif count > 1 and total != lengths[0] * count * channels:
+        raise damaged(
             path,
-            f"its {header.dataPointCount:,} samples are not {count} sweeps of {channels} channels "
-            "and equal length",
+            f"its {total:,} samples are not {count} sweeps of {channels} channels and equal length",
         )
     starts = [int(start) for start in np.cumsum([0, *lengths[:-1]])]
     size = path.stat().st_size - int(header.dataByteStart)
     needed = (starts[-1] + lengths[-1]) * channels * np.dtype(header._dtype).itemsize
     if min(lengths) <= 0 or needed > size or header.dataByteStart <= 0:
-        raise _damaged(
+        raise damaged(
             path,
             f"its {count} sweeps need {needed:,} bytes of samples, the file has {max(size, 0):,}; "
             "it was cut short",
@@ -204,118 +189,75 @@ def _bounds(path: Path, header: ABF, channels: int) -> _Bounds:
     return list(zip(starts, lengths, strict=True))
 
 
-class _Channel:
-    """Reads the samples of one channel, sweep by sweep."""
-
-    def __init__(self, path: Path, header: ABF, channel: int, bounds: _Bounds):
-        self.path, self.channel, self.bounds = path, channel, bounds
-        unit = str(header.adcUnits[channel])
-        factor = to_millivolts(unit) or to_picoamperes(unit) or 1.0
-        self.channels = int(header.channelCount)
-        self.dtype = np.dtype(header._dtype)
-        self.start = int(header.dataByteStart)
-        integers = self.dtype.kind == "i"
-        self.gain = (float(header._dataGain[channel]) if integers else 1.0) * factor
-        self.offset = (float(header._dataOffset[channel]) if integers else 0.0) * factor
-
-    def reader(self, number: int) -> _Reader:
-        start, points = self.bounds[number]
-
-        def read() -> Samples:
-            at = self.start + start * self.channels * self.dtype.itemsize
-            try:
-                raw = np.fromfile(self.path, self.dtype, points * self.channels, offset=at)
-            except OSError as error:
-                raise RecordingError(f"{self.path}, sweep {number}: {in_words(error)}") from error
-            if len(raw) != points * self.channels:
-                raise RecordingError(
-                    f"{self.path}, sweep {number}: expected {points * self.channels:,} samples, "
-                    f"found {len(raw):,}; the file was cut short"
-                )
-            values = raw.reshape(points, self.channels)[:, self.channel].astype(np.float64)
-            return values * self.gain + self.offset
-
-        return read
+def _kept_lengths(path: Path, header: ABF, count: int) -> list[int]:
+    """Samples of each sweep and all channels, as far as the file lists them."""
+    if header.abfVersion["major"] == 2:
+        unit, lengths = header._protocolSection.fSynchTimeUnit, header._synchArraySection.lLength
+    else:
+        v1 = header._headerV1
+        with path.open("rb") as file:
+            file.seek(v1.lSynchArrayPtr * BLOCK)
+            content = file.read(8 * v1.lSynchArraySize)
+        unit, lengths = v1.fSynchTimeUnit, [n for _, n in struct.iter_unpack("<ii", content)]
+    lengths = [int(length) for length in lengths[:count]]
+    if len(lengths) < count:
+        return []
+    total = int(header.dataPointCount)
+    if unit > 0 and abs(sum(lengths) / unit - total) < abs(sum(lengths) - total):
+        return [round(length / unit) for length in lengths]  # kept as times
+    return lengths
 
 
-def _outputs(header: ABF) -> Any:
-    return header._headerV1 if header.abfVersion["major"] == 1 else header._dacSection
-
-
-def _command(path: Path, header: ABF, voltage: int, bounds: _Bounds) -> _Command | None:
-    """Of the output that drives the cell, if the file describes a waveform of one length for it."""
-    if len({points for _, points in bounds}) > 1:
-        return None
-    section, units = _outputs(header), [str(unit) for unit in header.dacUnits]
-    count = min(len(units), len(section.nWaveformEnable))
-    for channel in dict.fromkeys([voltage, *range(count)]):
-        factor = to_picoamperes(units[channel]) if channel < count else None
-        if factor and section.nWaveformEnable[channel] and section.nWaveformSource[channel]:
-            return _Command(path, header, channel, bounds[0][1], factor)
-    return None
-
-
-@dataclass
-class _Command:
-    """The command waveforms of one output, from the epoch table or from a stimulus file."""
-
-    path: Path
-    header: ABF
-    channel: int
-    points: int
-    factor: float  # to pA
-
-    def reader(self, number: int) -> _Reader:
-        def read() -> Samples:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")  # pyabf warns where a stimulus file is missing
-                    waveform = self._waveform(number)
-            except Exception as error:  # pyabf raises whatever its parsing meets
-                raise RecordingError(
-                    f"{self.path}, sweep {number}: the command waveform cannot be read: "
-                    f"{in_words(error)}",
-                    hint=DESCRIBE_STEP,
-                ) from error
-            waveform = np.asarray(waveform, dtype=np.float64)[: self.points] * self.factor
-            last = waveform[-1] if len(waveform) else 0.0
-            return np.append(waveform, np.full(self.points - len(waveform), last))
-
-        return read
-
-    def _waveform(self, number: int) -> Samples:
-        source = _outputs(self.header).nWaveformSource[self.channel]
-        if source == _FROM_FILE:
-            return self._from_file
-        if source != _FROM_EPOCHS:
-            raise ValueError(f"its source is {source}, neither epochs nor a file")
-        epochs = self._epochs[number]
-        edges = [*epochs.p1s, *epochs.p2s]
-        if min(edges) < 0 or max(edges) > self.points:
-            raise ValueError("its epochs do not lie inside the sweep")
-        for kind, width, period in zip(
-            epochs.types, epochs.pulseWidths, epochs.pulsePeriods, strict=True
+def _inputs(path: Path, header: ABF, bounds: _Bounds, rate: float) -> list[AnalogInput]:
+    inputs = []
+    for k in range(int(header.channelCount)):
+        number, mode = k, None
+        gain = float(header._dataGain[k])
+        if header.abfVersion["major"] == 1:
+            fields, at = header._headerV1, header._headerV1.nADCSamplingSeq[k]
+            number, known = at, header.dataByteStart >= LONG_HEADER
+            if not known and fields.nTelegraphEnable[at] == 1:  # these are samples, not telegraphs
+                gain *= fields.fTelegraphAdditGain[at]
+        else:
+            fields, at, known = header._adcSection, k, True
+            number = fields.nADCNum[k]
+        if (
+            known
+            and fields.nTelegraphEnable[at] == 1
+            and fields.nTelegraphInstrument[at] == _MULTICLAMP
         ):
-            if kind in ("Pulse", "Tri", "BiPhsc") and not 0 <= width <= max(period, 0):
-                raise ValueError(f"a pulse of {width} samples every {period}")
-        return epochs.getWaveform()
+            mode = fields.nTelegraphMode[at]
+        name, unit = fixed_text(header.adcNames[k]), fixed_text(header.adcUnits[k])
+        read = partial(_read, path, header, k, gain, bounds)
+        inputs.append(AnalogInput(number, name, unit, mode, rate, len(bounds), read))
+    return inputs
 
-    @cached_property
-    def _epochs(self) -> list[EpochSweepWaveform]:
-        """Of every sweep; pyabf's own method builds all of them again for each."""
-        import pyabf.waveform
 
-        return pyabf.waveform.EpochTable(self.header, self.channel).epochWaveformsBySweep
-
-    @cached_property
-    def _from_file(self) -> Samples:
-        import pyabf.stimulus
-
-        if _kept_to_the_file:
-            raise ValueError("it lies in another file, which is not followed")
-        if self.header.abfVersion["major"] == 1:
-            raise ValueError("it comes from a stimulus file, which pyabf cannot find for ABF 1")
-        file = pyabf.stimulus.findStimulusWaveformFile(self.header, self.channel)
-        if str(file).lower().endswith(".abf"):
-            _check_header(Path(file))
-        return np.asarray(pyabf.stimulus.stimulusWaveformFromFile(self.header, self.channel))
+def _read(
+    path: Path,
+    header: ABF,
+    channel: int,
+    gain: float,
+    bounds: _Bounds,
+    sweep: int,
+    most: int | None = None,
+) -> Samples:
+    """The samples of one sweep and channel, at most so many, in mV, pA or its own unit."""
+    (start, points), channels = bounds[sweep], int(header.channelCount)
+    points = points if most is None else min(points, most)
+    dtype, unit = np.dtype(header._dtype), fixed_text(header.adcUnits[channel])
+    at = int(header.dataByteStart) + start * channels * dtype.itemsize
+    try:
+        raw = np.fromfile(path, dtype, points * channels, offset=at)
+    except OSError as error:
+        raise RecordingError(f"{path}, sweep {sweep}: {in_words(error)}") from error
+    if len(raw) != points * channels:
+        raise RecordingError(
+            f"{path}, sweep {sweep}: expected {points * channels:,} samples, found {len(raw):,}; "
+            "the file was cut short"
+        )
+    factor = to_millivolts(unit) or to_picoamperes(unit) or 1.0
+    values = raw.reshape(points, channels)[:, channel].astype(np.float64)
+    if dtype.kind == "i":
+        return values * (gain * factor) + float(header._dataOffset[channel]) * factor
+    return values * factor

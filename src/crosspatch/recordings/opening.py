@@ -135,7 +135,7 @@ def _abf(
     from crosspatch.recordings.abf import read_abf
 
     content.close()
-    return [read_abf(path, reading)]
+    return read_abf(path, reading)
 
 
 #: First bytes of a file to what reads it.

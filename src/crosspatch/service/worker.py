@@ -40,7 +40,7 @@ from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor
 from crosspatch.prediction.table_cells import first_rows, read_table
 from crosspatch.processes import Tell, answer_requests
-from crosspatch.recordings.abf import keep_to_the_file
+from crosspatch.recordings.abf_stimulus import keep_to_the_file
 from crosspatch.recordings.model import Recording, named_cell
 from crosspatch.recordings.opening import close_all, open_recordings
 from crosspatch.recordings.stimuli import MEASURED, recognise

@@ -1,0 +1,295 @@
+"""Which inputs of an ABF file hold potentials of cells, and where their currents are.
+
+A file does not say. Units and names are evidence, and where they leave a choice the samples are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from crosspatch.errors import RecordingError
+from crosspatch.recordings.abf_inputs import (
+    FOLLOWS,
+    STILL_MV,
+    STILL_PA,
+    AnalogInput,
+    follows,
+    jumps_with,
+    same_cell,
+    share_in_common,
+    stays_still,
+)
+from crosspatch.recordings.abf_protocol import AnalogOutput
+from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP, Samples, to_millivolts
+from crosspatch.recordings.reading_options import Reading
+
+_Named = TypeVar("_Named", "AnalogInput", AnalogOutput)
+
+
+@dataclass(frozen=True, eq=False)
+class ClampedCell:
+    """A cell in current clamp: where its potential, its command and its current are."""
+
+    voltage: AnalogInput
+    output: AnalogOutput | None
+    measured: AnalogInput | None
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its electrode."""
+        return (self.output.name if self.output else "") or self.voltage.name
+
+
+def cells_in_abf(
+    name: str, inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput], reading: Reading
+) -> list[ClampedCell]:
+    """The cells in current clamp, as the evidence has it or the user says; none is an error."""
+    injecting = [output for output in outputs if output.injects]
+    potentials, notes = _potentials(name, inputs, reading.channel, len(injecting))
+    currents = [each for each in inputs if each.is_current]
+    _require_potential(name, inputs, potentials, currents, outputs)
+    named = [
+        each for each in potentials if reading.channel and each is _named(reading.channel, inputs)
+    ]
+    # Where several outputs may be that of the input that is named, the other cells have theirs.
+    pairs = _pairs(potentials if len(injecting) > 1 else named or potentials, injecting)
+    potentials = named or potentials
+    if reading.electrode is not None:
+        potentials, pairs = _of_electrode(name, reading.electrode, potentials, pairs, outputs)
+    cells, clamped = [], []
+    for voltage in potentials:
+        output = pairs.get(voltage)
+        if output is None and pairs:
+            notes.append(f"{voltage.label} follows no output, it is left out")
+            continue
+        measured = _measured(voltage, output, currents, potentials)
+        found, why = _clamp(voltage, measured, output, outputs)
+        said = [] if why is None else [f"{found}: {why}"]
+        if found == VOLTAGE_CLAMP:
+            if reading.clamp != "current":
+                clamped.append(str(why))
+                continue
+            said = [f"taken for {CURRENT_CLAMP} as told, although {why}"]
+        if output is not None and (len(injecting) > 1 or output.number != 0):
+            said.append(_why_paired(voltage, output, len(injecting)))
+        cells.append(ClampedCell(voltage, output, measured, tuple(said)))
+    if not cells:
+        hint = "where that is wrong, give {clamp} current"
+        raise _voltage_clamp(name, inputs[0].sweeps, "; ".join(clamped), hint)
+    if any(cell.output or cell.measured for cell in cells):
+        cells = [cell for cell in cells if cell.output or cell.measured]
+    return [replace(cell, notes=(*notes, *cell.notes)) for cell in cells]
+
+
+def _voltage_clamp(name: str, sweeps: int, why: str, hint: str = "") -> RecordingError:
+    return RecordingError(
+        f"{name} has no current-clamp sweep (its {sweeps} sweeps are in {VOLTAGE_CLAMP}: {why}); "
+        "nothing to analyse",
+        hint=hint,
+    )
+
+
+def _list(things: Sequence[AnalogInput] | Sequence[AnalogOutput]) -> str:
+    return ", ".join(f"{each.number} {each.name!r} ({each.unit})" for each in things)
+
+
+def _named(wanted: str, things: Sequence[_Named]) -> _Named | None:
+    """The one of this name, or else of this number."""
+    plain = wanted.strip().lower()
+    by_name = [each for each in things if each.name.strip().lower() == plain]
+    by_number = [each for each in things if str(each.number) == plain]
+    return next(iter(by_name or by_number), None)
+
+
+def _potentials(
+    name: str, inputs: Sequence[AnalogInput], channel: str | None, injecting: int
+) -> tuple[list[AnalogInput], list[str]]:
+    """The inputs that hold potentials of different cells, and what is said about the others."""
+    if channel is not None:
+        chosen = _named(channel, inputs)
+        if chosen is None or not chosen.is_voltage:
+            what = (
+                "no input" if chosen is None else f"{chosen.label} in {chosen.unit}, no potential"
+            )
+            raise RecordingError(
+                f"{name} has {what}, where {channel!r} is asked for; its inputs are "
+                f"{_list(inputs)}",
+                hint="choose one in mV or V with {channel}",
+            )
+        potentials, _ = _potentials(name, inputs, None, injecting)
+        return list({each.number: each for each in [chosen, *potentials]}.values()), []
+    volts = [each for each in inputs if each.is_voltage]
+    if len(inputs) == 1 or not volts:
+        return volts, []
+    notes = [
+        f"{each.label} is left out: {each.why_no_membrane}"
+        for each in volts
+        if each.why_no_membrane
+    ]
+    fit = [each for each in volts if not each.why_no_membrane]
+    if not fit and len(volts) == len(inputs):
+        return volts[:1], []  # nothing better is there; its sweeps are judged one by one
+    resting = [each for each in fit if each.rests_like_a_cell]
+    by_name = sorted(fit, key=lambda each: not each.is_named_membrane)
+    potentials = resting or by_name[:1]
+    if len(potentials) > max(injecting, 1):  # else there is an output for each of them
+        potentials = _different(potentials)
+    notes += [
+        f"{each.label} is left out: "
+        + (
+            "it records the same cell"
+            if each.rests_like_a_cell
+            else f"it rests at {each.rest:.3g} mV"
+        )
+        for each in fit
+        if each not in potentials
+    ]
+    if potentials and len(volts) > 1:
+        which = " and ".join(each.label for each in potentials)
+        notes.insert(0, f"the potential is that of {which}")
+    return potentials, notes
+
+
+def _different(inputs: Sequence[AnalogInput]) -> list[AnalogInput]:
+    """Without those that record the cell of another one again."""
+    kept: list[AnalogInput] = []
+    for each in sorted(inputs, key=lambda each: (not each.is_named_membrane, each.number)):
+        if not any(same_cell(each, other) for other in kept):
+            kept.append(each)
+    return sorted(kept, key=lambda each: each.number)
+
+
+def _of_output(voltage: AnalogInput, output: AnalogOutput) -> Callable[[int], Samples]:
+    return lambda sweep: output.waveform(sweep, len(voltage.seen[sweep]))
+
+
+def _of_electrode(
+    name: str,
+    electrode: str,
+    potentials: list[AnalogInput],
+    pairs: dict[AnalogInput, AnalogOutput],
+    outputs: Sequence[AnalogOutput],
+) -> tuple[list[AnalogInput], dict[AnalogInput, AnalogOutput]]:
+    """What is left of the pairs when an output, or the input of a cell, is named."""
+    injecting = [output for output in outputs if output.injects]
+    output = _named(electrode, injecting)
+    if output is not None:
+        own = [each for each in potentials if pairs.get(each) is output]
+        best = own or [max(potentials, key=lambda each: _pair_score(each, output))]
+        return best, {best[0]: output}
+    voltage = _named(electrode, potentials)
+    if voltage is not None:
+        return [voltage], {each: of for each, of in pairs.items() if each is voltage}
+    there = _list(injecting) or "none, of " + _list(outputs)
+    raise RecordingError(
+        f"{name} has no electrode {electrode!r}; its outputs of current are {there}, its "
+        f"potentials {_list(potentials)}",
+        hint="choose one with {electrode}",
+    )
+
+
+def _require_potential(
+    name: str,
+    inputs: Sequence[AnalogInput],
+    potentials: Sequence[AnalogInput],
+    currents: Sequence[AnalogInput],
+    outputs: Sequence[AnalogOutput],
+) -> None:
+    if potentials:
+        return
+    against = [f"{each.label}: {each.why_no_membrane}" for each in inputs if each.is_voltage]
+    if not currents:
+        why = "; ".join(against) or "no channel has a unit of voltage or current"
+        raise RecordingError(
+            f"{name} holds no membrane potential ({why}); its inputs are {_list(inputs)}",
+            hint="choose one in mV or V with {channel}",
+        )
+    put_out = [f"{each.label} in {each.unit}" for each in outputs if each.enabled]
+    why = ", ".join([f"{currents[0].label} is in {currents[0].unit}", *put_out, *against])
+    raise _voltage_clamp(name, inputs[0].sweeps, f"{why}, and no input holds a potential")
+
+
+def _pair_score(voltage: AnalogInput, output: AnalogOutput) -> float:
+    """How much speaks for an output to drive a cell: the response, then the number."""
+    response = follows(voltage, _of_output(voltage, output))
+    return max(response, 0.0) + 0.1 * (voltage.number == output.number)
+
+
+def _pairs(
+    potentials: Sequence[AnalogInput], outputs: Sequence[AnalogOutput]
+) -> dict[AnalogInput, AnalogOutput]:
+    """Which output drives which cell, each at most one; all where there is no choice."""
+    if len(potentials) == len(outputs) == 1:
+        return {potentials[0]: outputs[0]}
+    scores = [
+        (-_pair_score(voltage, output), k, j)
+        for k, voltage in enumerate(potentials)
+        for j, output in enumerate(outputs)
+    ]
+    pairs: dict[AnalogInput, AnalogOutput] = {}
+    for _, k, j in sorted(scores):
+        if potentials[k] not in pairs and outputs[j] not in pairs.values():
+            pairs[potentials[k]] = outputs[j]
+    return pairs
+
+
+def _why_paired(voltage: AnalogInput, output: AnalogOutput, choices: int) -> str:
+    why = "the only one that plays a current"
+    if choices > 1:
+        response = follows(voltage, _of_output(voltage, output))
+        why = f"its potential follows it, r = {response:.2f}"
+        if response < FOLLOWS:
+            why = "by number and order, its potential follows none"
+    return f"{voltage.label} is driven by {output.label} ({why})"
+
+
+def _measured(
+    voltage: AnalogInput,
+    output: AnalogOutput | None,
+    currents: Sequence[AnalogInput],
+    cells: Sequence[AnalogInput],
+) -> AnalogInput | None:
+    """The input that measures the current of this cell."""
+    if len(currents) == len(cells) == 1:
+        return currents[0]
+
+    def score(current: AnalogInput) -> float:
+        apart = abs(current.number - voltage.number)
+        if output is None:
+            return follows(voltage, lambda sweep: current.seen[sweep]) - 0.01 * apart
+        return share_in_common(current, _of_output(current, output)) - 0.01 * apart
+
+    best = max(currents, key=score, default=None)
+    return best if best is not None and score(best) >= FOLLOWS else None
+
+
+def _clamp(
+    voltage: AnalogInput,
+    measured: AnalogInput | None,
+    output: AnalogOutput | None,
+    outputs: Sequence[AnalogOutput],
+) -> tuple[str, str | None]:
+    """The clamp, and what counted; None if nothing speaks against current clamp."""
+    unlike = [each for each in outputs if each.enabled and to_millivolts(each.unit)]
+    if measured is None:
+        if voltage.mode == 0 and output is None and unlike:
+            return VOLTAGE_CLAMP, f"the amplifier's telegraph and {unlike[0].label} say so"
+        return CURRENT_CLAMP, None
+    jumps = jumps_with(voltage, measured)
+    if jumps is not None:
+        how = "jumps with" if jumps else "changes slowly where"
+        why = f"the potential of {voltage.label} {how} the current of {measured.label}"
+        return (VOLTAGE_CLAMP, why) if jumps else (CURRENT_CLAMP, why + " jumps")
+    mode = voltage.mode if voltage.mode is not None else measured.mode
+    if mode is not None:
+        return (CURRENT_CLAMP if mode else VOLTAGE_CLAMP), "the amplifier's telegraph says so"
+    if output is not None:
+        return CURRENT_CLAMP, None
+    if not stays_still(voltage, STILL_MV):
+        return CURRENT_CLAMP, f"the potential of {voltage.label} moves on its own"
+    if unlike or not stays_still(measured, STILL_PA):
+        return VOLTAGE_CLAMP, f"the potential of {voltage.label} is held"
+    return CURRENT_CLAMP, None

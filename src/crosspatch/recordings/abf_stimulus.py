@@ -1,0 +1,78 @@
+"""Stimulus files, which the outputs of an ABF file may name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from crosspatch.recordings.abf_header import check_header
+from crosspatch.recordings.model import Samples
+
+_kept_to_the_file = False
+
+
+def keep_to_the_file() -> None:
+    """From now on follow no file that another one names: files come from other people."""
+    global _kept_to_the_file
+    _kept_to_the_file = True
+
+
+@dataclass(frozen=True)
+class StimulusFile:
+    """A file that holds a waveform."""
+
+    path: str  # as the recording has it
+    folder: Path  # of the recording
+    scale: float
+    offset: float
+    sweep: int  # counted from 1; 0 stands for one after the other
+
+    @property
+    def name(self) -> str:
+        """Without its folder."""
+        return PureWindowsPath(self.path).name
+
+    def read(self) -> tuple[Samples, str]:
+        """Its sweeps, shape (sweeps, points), and their unit; a ValueError if it cannot be read."""
+        if _kept_to_the_file:
+            raise ValueError("it lies in another file, which is not followed")
+        places = (Path(self.path), self.folder / self.name)
+        found = next((place for place in places if self.name and place.is_file()), None)
+        if found is None:
+            raise ValueError(f"its stimulus file {self.name or 'without a name'} was not found")
+        if self.scale == 0:
+            raise ValueError(f"its stimulus file {self.name} is scaled by 0")
+        read = _read_abf if found.suffix.lower() == ".abf" else _read_atf
+        return read(found, found.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_abf(path: Path, _changed: int) -> tuple[Samples, str]:
+    import pyabf
+
+    check_header(path)
+    file = pyabf.ABF(path, cacheStimulusFiles=False)
+    if file.channelCount != 1:
+        raise ValueError(f"its stimulus file {path.name} has {file.channelCount} channels")
+    shape = (file.sweepCount, file.sweepPointCount)
+    return np.asarray(file.data[0], dtype=np.float64).reshape(shape), str(file.adcUnits[0])
+
+
+@lru_cache(maxsize=1)
+def _read_atf(path: Path, _changed: int) -> tuple[Samples, str]:
+    """Axon text: two lines that count, header lines, names of columns, and the columns."""
+    with path.open(encoding="latin-1") as file:
+        if not file.readline().startswith("ATF"):
+            raise ValueError(f"its stimulus file {path.name} is not Axon text (ATF)")
+        lines = [file.readline() for _ in range(int(file.readline().split()[0]))]
+        names = file.readline().split("\t")[1:]
+        columns = np.loadtxt(file, delimiter="\t", ndmin=2).T[1:]
+    signals = next((line.split("\t")[1:] for line in lines if line.startswith('"Signals=')), [])
+    if len({signal.strip() for signal in signals}) > 1:
+        raise ValueError(f"its stimulus file {path.name} has several signals")
+    units = [re.search(r"\(([^()]+)\)\W*$", name) for name in names]
+    return columns, next((unit.group(1) for unit in units if unit), "")
