@@ -205,6 +205,9 @@ class _Usable:
 
 def _with_test_pulses(long: LongSquares, tests: list[Cut], notes: list[str]) -> LongSquares:
     """Take resistance and time constant from test pulses."""
+    if long.alone:
+        notes.append("input_resistance is missing: no three steps silence it, and it has no rest")
+        return long
     of_tests = _attempt(measure_long_squares, tests, "test pulses", notes) if tests else None
     if of_tests is None or np.isnan(of_tests.membrane.input_resistance):
         return long

@@ -144,6 +144,9 @@ def _spike_trains(
     if not np.isfinite(long.excitability.rheobase_i):
         return {}
     steps = _above_rheobase(long, settings, notes)
+    if not any(each is not None for each in steps):
+        return {}
+    unseen = long.excitability.rheobase is None
     rate_bins = Bins(long.start, long.end, settings.rate_bin)
     bins = Bins(long.start, long.end, settings.spike_bin)
 
@@ -153,17 +156,17 @@ def _spike_trains(
     vectors = {
         "psth": _on_reference(
             [each if each is None else rate_bins.rate(times(each)) for each in steps],
-            *(settings, settings.rate_bin),
+            *(settings, settings.rate_bin, unseen),
         ),
         "inst_freq": _on_reference(
             [each if each is None else bins.instantaneous_rate(times(each)) for each in steps],
-            *(settings, settings.spike_bin),
+            *(settings, settings.spike_bin, unseen),
         ),
     }
     for family, feature in _SPIKE_FEATURES.items():
         parts = [None if each is None else _binned(each, feature, bins) for each in steps]
         if any(part is not None for part in parts):
-            vectors[family] = _on_reference(parts, settings, settings.spike_bin)
+            vectors[family] = _on_reference(parts, settings, settings.spike_bin, unseen)
     return vectors
 
 
@@ -198,9 +201,16 @@ def _above_rheobase(
     return [long.spikes[rheobase]]
 
 
-def _on_reference(parts: list[Vector | None], settings: VectorSettings, width: int) -> Vector:
-    """Bins of a shorter step, or of fewer steps, at their place; the others are missing."""
+def _on_reference(
+    parts: list[Vector | None], settings: VectorSettings, width: int, unseen: bool
+) -> Vector:
+    """Bins of a shorter step, or of fewer steps, at their place; the others are missing.
+
+    So is the step at rheobase where that was not seen: it is not like those above it.
+    """
     there = filled(parts)
+    if unseen:
+        there[0] = np.nan
     shape = (len(settings.above_rheobase), round(settings.step * 1000 / width))
     result = np.full(shape, np.nan)
     bins = min(there.shape[1], shape[1])

@@ -28,6 +28,11 @@ _SETTLED = 0.0005
 #: far below the lowest peak, mV; they are so high, mV, and rise for at most so long, s.
 _SLOW_SHARE, _LOW_MARGIN, _SLOW_HEIGHT, _SLOW_RISE = 0.5, 5.0, 10.0, 0.02
 
+#: Slow spikes are sought in means of so long, s.
+_SMOOTH = 0.0005
+#: Of spikes that are seen, this share has to be found.
+_MOST = 0.8
+
 _NAN = float("nan")
 
 
@@ -75,21 +80,25 @@ def found_spikes(
 ) -> FoundSpikes:
     """The spikes of sweeps from a time in s to others, to the end of a sweep where that is None.
 
-    Where the smallest steps show spikes that rise more slowly or peak lower than the rules have it,
-    these are relaxed for all sweeps, and that is noted.
+    Where steps show spikes that rise more slowly or peak lower than the rules have it, these are
+    relaxed for all sweeps, and that is noted.
     """
     spikes = [find_spikes(cut, start, end, rules) for cut, end in zip(cuts, ends, strict=True)]
-    missed = _missed(cuts, spikes, start, ends)
+    seen = _seen(cuts, start, ends)
+    missed = _missed(cuts, spikes, seen)
     if missed:
-        relaxed = _relaxed(cuts, missed, rules)
-        again = [find_spikes(cut, start, end, relaxed) for cut, end in zip(cuts, ends, strict=True)]
+        smooth = [_smoothed(cut) for cut in cuts]
+        relaxed = _relaxed([smooth[k] for k in missed], [seen[k] for k in missed], rules)
+        again = [
+            find_spikes(cut, start, end, relaxed) for cut, end in zip(smooth, ends, strict=True)
+        ]
         usual = f"{rules.cutoff:g} mV/ms and a peak of {rules.lowest_peak:g} mV"
-        if all(len(again[k]) for k in missed):
+        if not _missed(cuts, again, seen):
             notes.append(
                 f"slow or low spikes: they are counted from {relaxed.cutoff:.2g} mV/ms and a peak "
                 f"of {relaxed.lowest_peak:.0f} mV on (usually {usual})"
             )
-            spikes, rules, missed = again, relaxed, {}
+            spikes, rules, missed = again, relaxed, []
         else:
             told = ", ".join(str(cuts[k].number) for k in missed)
             notes.append(f"spikes slower than {usual} were not counted (sweeps {told})")
@@ -101,36 +110,50 @@ def found_spikes(
     return FoundSpikes(spikes, trains, rules, tuple(missed))
 
 
-def _missed(
-    cuts: Sequence[Cut], spikes: Sequence[Spikes], start: float, ends: Sequence[float | None]
-) -> dict[int, NDArray[np.int64]]:
-    """Beginnings and peaks of spikes that are not found in smaller steps than those with spikes."""
-    least = min(
-        (cut.amplitude for cut, each in zip(cuts, spikes, strict=True) if len(each)),
-        default=np.inf,
-        key=lambda amplitude: amplitude if amplitude > 0 else np.inf,
-    )
-    missed = {}
-    for k, (cut, end) in enumerate(zip(cuts, ends, strict=True)):
-        if len(spikes[k]) or not 0 < cut.amplitude < least:
-            continue
+def _seen(
+    cuts: Sequence[Cut], start: float, ends: Sequence[float | None]
+) -> list[NDArray[np.int64]]:
+    """Beginnings and peaks of the steep peaks in the windows of depolarised sweeps."""
+    found = []
+    for cut, end in zip(cuts, ends, strict=True):
         first = cut.nearest(start)
         last = len(cut.voltage) if end is None else cut.nearest(end)
-        peaks = steep_peaks(cut.voltage[first:last], cut.rate)
-        if len(peaks):
-            missed[k] = peaks + first
-    return missed
+        part = cut.voltage[first:last] if cut.amplitude > 0 else cut.voltage[:0]
+        found.append(steep_peaks(part, cut.rate) + first)
+    return found
+
+
+def _missed(
+    cuts: Sequence[Cut], spikes: Sequence[Spikes], seen: Sequence[NDArray[np.int64]]
+) -> list[int]:
+    """Places of sweeps with fewer spikes than are seen, if that matters.
+
+    It does where most of them are missed, and where smaller steps than those with spikes have some.
+    """
+    short = [k for k, each in enumerate(spikes) if len(each) < len(seen[k])]
+    few = sum(map(len, spikes)) < _MOST * sum(map(len, seen))
+    spiking = [cut.amplitude for cut, each in zip(cuts, spikes, strict=True) if len(each)]
+    least = min((amplitude for amplitude in spiking if amplitude > 0), default=np.inf)
+    smaller = any(not len(spikes[k]) and cuts[k].amplitude < least for k in short)
+    return short if few or smaller else []
+
+
+def _smoothed(cut: Cut) -> Cut:
+    """A sweep whose noise is so small that slow spikes can be told from it."""
+    width = max(round(_SMOOTH * cut.rate), 1)
+    padded = np.pad(cut.voltage, (width // 2, width - 1 - width // 2), mode="edge")
+    return replace(cut, voltage=np.convolve(padded, np.full(width, 1 / width), "valid"))
 
 
 def _relaxed(
-    cuts: Sequence[Cut], missed: dict[int, NDArray[np.int64]], rules: SpikeRules
+    cuts: Sequence[Cut], seen: Sequence[NDArray[np.int64]], rules: SpikeRules
 ) -> SpikeRules:
-    """Rules that find spikes which begin and peak at these samples, by place of the sweep."""
+    """Rules that find spikes which begin and peak at these samples of sweeps."""
     speeds, peaks = [], []
-    for k, places in missed.items():
-        rises = slope(cuts[k].voltage, cuts[k].rate)
+    for cut, places in zip(cuts, seen, strict=True):
+        rises = slope(cut.voltage, cut.rate)
         speeds += [float(rises[begin : peak + 1].max()) for begin, peak in places.tolist()]
-        peaks += cuts[k].voltage[places[:, 1]].tolist()
+        peaks += cut.voltage[places[:, 1]].tolist()
     return replace(
         rules,
         cutoff=min(rules.cutoff, _SLOW_SHARE * min(speeds)),

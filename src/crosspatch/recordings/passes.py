@@ -81,7 +81,7 @@ def spreads(voltage: Samples, width: int) -> NDArray[np.float64]:
 
 
 #: A spike rises within this time, s, by the height asked for, falls by it within this one, and is
-#: half the height wide for so long: a switch that couples into the potential is shorter.
+#: so wide at half its height: a switch that couples into the potential is shorter.
 _RISE, _FALL, _WIDE = 0.005, 0.03, 0.00015
 #: It begins where the potential rises less than this, mV/ms, over this time, s.
 _BEGINS, _OVER = 5.0, 0.0002
@@ -123,13 +123,15 @@ def _beginning(voltage: Samples, top: int, fallen: int, rate: float, height: flo
         begin -= 1
     if begin < 0 or top - begin > _RISE * rate:
         return -1
-    wide = 0
-    for k in range(begin, fallen + 1):
-        wide += voltage[k] > voltage[top] - height / 2
-    if wide < _WIDE * rate:
-        return -1
     apart = max(int(_OVER * rate), 1)
     least = _BEGINS * apart / rate * 1e3
     while begin >= apart and voltage[begin] - voltage[begin - apart] > least:
         begin -= 1
-    return begin
+    level = (voltage[begin] + voltage[top]) / 2
+    wide = 0
+    for k in range(begin, len(voltage)):
+        if voltage[k] > level:
+            wide += 1
+        elif k > top:
+            break
+    return begin if wide >= _WIDE * rate else -1

@@ -369,6 +369,7 @@ def assess_cell(
     seal = _clamp_test(recording, "seal", noted.seal)
     access = _clamp_test(recording, "access", noted.access_resistance)
     resistance = _clamp_test(recording, "input", input_resistance)
+    resistance = resistance if resistance > 0 else math.nan
     jumps = [quality.bridge for quality in sweeps.values() if not math.isnan(quality.bridge)]
     bridge = float(np.median(jumps)) if jumps else float("nan")
     offset = _offset(sweeps)
