@@ -118,7 +118,7 @@ def test_a_rejected_step_that_spikes_gives_the_rheobase():
         "rheobase_i is of sweep 5 (100 pA), which spikes but is not measured (slow noise" in notes
     )
     assert not {"threshold_v_rheo", "latency_rheo", "avg_rate_rheo"} & set(found)
-    assert found["avg_rate_hero"] == analysis.long_square.rates[5]  # 60 pA above, as 40 would do
+    assert found["avg_rate_hero"] == analysis.long_square.rates[4]  # 60 pA above, as 40 would do
     families, _ = vector_families(analysis, VECTOR_LAYOUTS["gouwens"])
     assert "first_ap_v" not in families
     coarse = changed(made_recording(MadeCell(rheobase=100), amplitudes=STEPS), [5, 6], wandering)
