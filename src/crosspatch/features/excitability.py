@@ -127,6 +127,8 @@ def excitability(
         if each.amplitude > _TOLERANCE * max(silent, default=0.0)
         and each.amplitude * _TOLERANCE < least
     ]
+    if place is not None and not silent and not between:
+        notes.append(f"every depolarising step spikes: the rheobase may be below {least:g} pA")
     found = _smallest(between, judge, least, notes)
     if found == np.inf and any(cut.amplitude > 0 for cut in cuts):
         notes.append("no long square made it spike")

@@ -242,4 +242,8 @@ def _membrane(
         return membrane
     small = [cuts[k] for k in places], [steps[k] for k in places]
     resistance, tau = input_resistance(*small), time_constant(*small, during[0])
+    if np.isnan(tau):
+        notes.append(
+            "tau: no exponential fits the response to small steps, or it is not above noise"
+        )
     return replace(membrane, input_resistance=resistance, tau=tau)

@@ -15,8 +15,9 @@ _NAN = float("nan")
 _PEAK_WIDTH, _STEADY = 0.005, 0.03
 #: A time constant is fitted from where this share of the deflection is reached …
 _FIT_FROM = 0.1
-#: … if the deflection is so many times the noise, and kept if the fit is as close as this, mV.
-_LEAST_SIGNAL, _LARGEST_ERROR = 20.0, 1.0
+#: … if the deflection is so many times the noise, and kept if the fit is as close as this, mV, or
+#: as so many times the noise.
+_LEAST_SIGNAL, _LARGEST_ERROR, _LARGEST_SHARE = 20.0, 1.0, 1.5
 #: Steps show a slope if they differ by more than this share of the largest, and if its error is no
 #: more than this share of it.
 _LEAST_SPREAD, _LARGEST_SLOPE_ERROR = 0.1, 0.25
@@ -93,15 +94,18 @@ def _fitted(cut: Cut, step: StepResponse, start: float, last: int) -> float:
     begin = first + int(reached.argmax()) if reached.any() else last
     if last - begin < 3:
         return _NAN
-    return decaying(cut.voltage[begin:last], cut.rate)
+    return decaying(cut.voltage[begin:last], cut.rate, step.noise)
 
 
-def decaying(voltage: NDArray[np.float64], rate: float) -> float:
-    """Time constant of the exponential fitted to a contiguous potential, s; NaN if none fits."""
+def decaying(voltage: NDArray[np.float64], rate: float, noise: float = 0.0) -> float:
+    """Time constant of the exponential fitted to a contiguous potential, s; NaN if none fits.
+
+    The noise is that of the potential, mV.
+    """
     from crosspatch.features.measuring import kernels
 
     inverse, error = kernels.decay(voltage, rate)
-    return 1.0 / inverse if error <= _LARGEST_ERROR else _NAN
+    return 1.0 / inverse if error <= max(_LARGEST_ERROR, _LARGEST_SHARE * noise) else _NAN
 
 
 def input_resistance(cuts: Sequence[Cut], steps: Sequence[StepResponse]) -> float:
@@ -160,7 +164,7 @@ def silenced_tau(cuts: Sequence[Cut], start: float, end: float) -> float:
             continue
         moved = abs(float(cut.voltage[first]) - float(rest.mean()))
         if moved >= _LEAST_SIGNAL * float(rest.std()):
-            found.append(decaying(cut.voltage[first:last], cut.rate))
+            found.append(decaying(cut.voltage[first:last], cut.rate, float(rest.std())))
     return _mean(found)
 
 
