@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.recordings.model import CURRENT_CLAMP, Recording, Sweep
+
+Change = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class MadeCell:
     threshold: float = -40.0
     height: float = 70.0
     noise: float = 0.0
+    slower: float = 1.0  # factor by which spikes are slower
+    #: Rate of spikes without current, spikes/s; steps that hyperpolarise silence it.
+    rest_rate: float = 0.0
 
     def spike_times(self, amplitude: float, duration: float = 1.0) -> NDArray[np.float64]:
         """Times of the steepest rise, s after the onset of a step."""
@@ -48,13 +54,18 @@ class MadeCell:
         if amplitude > 0:  # stays below threshold
             deflection = min(deflection, 20.0)
         voltage = self.rest + deflection * shape
-        for spike in self.spike_times(amplitude, duration):
-            voltage = voltage + self._spike(time - onset - spike)
+        times = [onset + self.spike_times(amplitude, duration)]
+        if self.rest_rate:
+            interval = 1 / self.rest_rate
+            times.append(np.arange(onset - 0.3 * interval, 0.01, -interval))
+            times.append(np.arange(onset + duration + interval, time[-1], interval))
+        for spike in np.concatenate(times):
+            voltage = voltage + self._spike(time - spike)
         return voltage
 
     def _spike(self, t: NDArray) -> NDArray:
         """A smooth spike: steep rise, slower fall, then a trough that decays."""
-        t = t * 1e3  # ms
+        t = t * 1e3 / self.slower  # ms
         rise = 1 / (1 + np.exp(-np.clip(t / 0.04, -500, 500)))
         fall = np.exp(-np.clip(t - 0.1, 0, 500) / 0.35)
         trough = -12 * rise * (1 - np.exp(-np.clip(t, 0, 500) / 0.8))
@@ -93,6 +104,28 @@ def made_recording(
         voltage = voltage + cell.noise * rng.normal(size=points)
         sweeps.append(made_sweep(number, rate, voltage, current, description))
     return Recording(name, name, "made", tuple(sweeps))
+
+
+def joined(*recordings: Recording) -> Recording:
+    """Sweeps of several made recordings as those of one cell."""
+    sweeps = [sweep for recording in recordings for sweep in recording.sweeps]
+    return replace(
+        recordings[0],
+        sweeps=tuple(replace(sweep, number=number) for number, sweep in enumerate(sweeps)),
+    )
+
+
+def changed(recording: Recording, numbers: Iterable[int], change: Change) -> Recording:
+    """A recording in which the potentials of some sweeps are changed, given their times."""
+
+    def read(sweep: Sweep) -> Sweep:
+        if sweep.number not in wanted:
+            return sweep
+        voltage = change(sweep.time, np.array(sweep.voltage))
+        return replace(sweep, read_voltage=lambda: voltage)
+
+    wanted = set(numbers)
+    return replace(recording, sweeps=tuple(map(read, recording.sweeps)))
 
 
 def made_sweep(

@@ -26,7 +26,8 @@ from scipy.optimize import curve_fit
 from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS, VectorSettings
-from crosspatch.features.responses import LongSquares, Responses
+from crosspatch.features.long_squares import LongSquares
+from crosspatch.features.responses import Responses
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.stimuli import command_during

@@ -272,7 +272,8 @@ def _print_recording(recording: Recording, analysis: Analysis) -> None:
         [_sweep_row(sweep, analysis, spikes) for sweep in recording.current_clamp],
         n_text=3,
     )
-    values = scalar_features(analysis)
+    notes = list(analysis.notes)
+    values = scalar_features(analysis, notes)
     rows = [
         (feature.name, f"{values[feature.name]:.4g}", feature.unit)
         for feature in load_layout("full").features
@@ -282,16 +283,16 @@ def _print_recording(recording: Recording, analysis: Analysis) -> None:
         print_rows("Features", ("feature", "value", "unit"), rows, n_text=1)
     cell = analysis.cell
     print(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}")
-    for note in dict.fromkeys(analysis.notes):
+    for note in dict.fromkeys(notes):
         print(f"  {note}")
 
 
 def _sweep_row(sweep: Sweep, analysis: Analysis, spikes: dict[int, int]) -> tuple[str, ...]:
-    from crosspatch.recordings.quality import SweepQuality
+    from crosspatch.recordings.quality import Fault, SweepQuality
     from crosspatch.recordings.stimuli import Stimulus
 
     stimulus = analysis.stimuli.get(sweep.number, Stimulus("unknown"))
-    quality = analysis.qualities.get(sweep.number, SweepQuality(reasons=("not measured",)))
+    quality = analysis.qualities.get(sweep.number, SweepQuality((Fault("", "not measured"),)))
     there = stimulus.kind not in ("none", "unknown")
     return (
         str(sweep.number),

@@ -13,22 +13,20 @@ from typing import TypeVar
 import numpy as np
 
 from crosspatch.errors import RecordingError
+from crosspatch.features.excitability import Unmeasured, fires_on_its_own
+from crosspatch.features.long_squares import LongSquares, measure_long_squares
 from crosspatch.features.measuring.cuts import Cut
-from crosspatch.features.responses import (
-    LongSquares,
-    Ramps,
-    Responses,
-    measure_long_squares,
-    measure_ramps,
-    measure_short_squares,
-)
+from crosspatch.features.responses import Ramps, Responses, measure_ramps, measure_short_squares
 from crosspatch.recordings.model import Recording, Samples, Sweep
 from crosspatch.recordings.quality import (
+    SATURATED,
     CellQuality,
+    Fault,
     SweepQuality,
     assess_cell,
     assess_sweep,
-    recorded_points,
+    recorded_around,
+    rest_rate,
 )
 from crosspatch.recordings.stimuli import (
     LONG_SQUARE,
@@ -46,6 +44,8 @@ from crosspatch.recordings.thresholds import QualityThresholds
 MARGIN = 0.25
 #: Kept after the start of a short square, s.
 _SHORT_AFTER = 0.3
+#: A cell that is watched for so long without current shows whether it fires on its own, s.
+_RESTED = 0.5
 #: Kept after the end of a ramp, s.
 _AFTER_RAMP = 0.1
 
@@ -83,7 +83,8 @@ def analyse(
     usable = _Usable(recording, quality)
     others = usable.read_measured(found)
     notes = usable.notes
-    long = _attempt(measure_long_squares, usable.cuts[LONG_SQUARE], "long squares", notes)
+    usable.watch_at_rest(found)
+    long = _attempt(usable.measure_long_squares, usable.cuts[LONG_SQUARE], "long squares", notes)
     short = _attempt(measure_short_squares, usable.cuts[SHORT_SQUARE], "short squares", notes)
     ramp = _attempt(usable.measure_ramps, usable.cuts[RAMP], "ramps", notes)
     if long is not None and np.isnan(long.membrane.input_resistance):
@@ -111,7 +112,7 @@ def judged(
         voltage = sweep.voltage_until(points)
         return voltage, assess_sweep(sweep, voltage, stimulus, thresholds)
     except RecordingError as error:
-        return np.zeros(0), SweepQuality(reasons=(str(error),))
+        return np.zeros(0), SweepQuality((Fault("sweeps that cannot be read", str(error)),))
 
 
 class _Usable:
@@ -124,6 +125,8 @@ class _Usable:
         self.qualities: dict[int, SweepQuality] = {}
         self.cuts: dict[str, list[Cut]] = {LONG_SQUARE: [], SHORT_SQUARE: [], RAMP: []}
         self.tests: list[Cut] = []
+        self.unmeasured: list[Unmeasured] = []
+        self.rest_rate = 0.0
         self._ramps: dict[int, tuple[Sweep, Stimulus, int]] = {}
 
     def read_measured(self, found: dict[int, Stimulus]) -> list[tuple[Sweep, Stimulus]]:
@@ -133,7 +136,7 @@ class _Usable:
             stimulus = found.get(sweep.number)
             if stimulus is None:
                 reason = "its command cannot be read"
-                self.qualities[sweep.number] = SweepQuality(reasons=(reason,))
+                self.qualities[sweep.number] = SweepQuality((Fault(reason, reason),))
                 self.notes.append(f"sweep {sweep.number}: {reason}")
                 continue
             if stimulus.disagrees:
@@ -149,10 +152,18 @@ class _Usable:
 
     def read(self, sweep: Sweep, stimulus: Stimulus) -> None:
         """Read a sweep and judge it; if it passes, keep its stimulus and its test pulse."""
+        if sweep.number in self.qualities:
+            return
         voltage, quality = judged(sweep, stimulus, self.thresholds)
         self.qualities[sweep.number] = quality
         if quality.reasons:
-            self.notes.append(f"sweep {sweep.number} rejected: {'; '.join(quality.reasons)}")
+            reason = "; ".join(quality.reasons)
+            self.notes.append(f"sweep {sweep.number} rejected: {reason}")
+            if stimulus.kind == LONG_SQUARE and stimulus.amplitude > 0:
+                seen = np.isfinite(quality.baseline) and SATURATED not in quality.kinds
+                cut = _cut(sweep, voltage, stimulus) if seen else None
+                what = (sweep.number, stimulus.amplitude, reason, quality.baseline, cut)
+                self.unmeasured.append(Unmeasured(*what))
             return
         if stimulus.kind in self.cuts:
             cut = _cut(sweep, voltage, stimulus)
@@ -163,6 +174,21 @@ class _Usable:
         if pulse is not None:
             self.tests.append(_cut(sweep, voltage, pulse))
 
+    def watch_at_rest(self, found: dict[int, Stimulus]) -> None:
+        """See how often it spikes without current; in sweeps without any where others are short."""
+        for sweep in self.recording.current_clamp:
+            if sum(quality.rested for quality in self.qualities.values()) >= _RESTED:
+                break
+            if sweep.number in found and found[sweep.number].kind == NONE:
+                self.read(sweep, found[sweep.number])
+        self.rest_rate = rest_rate(self.qualities)
+        if self.rest_rate > 0:
+            self.notes.append(f"fires without current ({self.rest_rate:.2g} Hz)")
+
+    def measure_long_squares(self, cuts: list[Cut], notes: list[str]) -> LongSquares:
+        """As `crosspatch.features.long_squares.measure_long_squares`."""
+        return measure_long_squares(cuts, notes, self.unmeasured, self.rest_rate)
+
     def measure_ramps(self, cuts: list[Cut], notes: list[str]) -> Ramps:
         """As `crosspatch.features.responses.measure_ramps`; commands are read where they count."""
 
@@ -170,11 +196,18 @@ class _Usable:
             sweep, stimulus, first = self._ramps[number]
             return float(command_during(sweep, stimulus)[first + sample])
 
-        return measure_ramps(cuts, current_at, notes)
+        ramps = measure_ramps(cuts, current_at, notes)
+        if fires_on_its_own(self.rest_rate, ramps.end - ramps.start):
+            notes.append("it fires on its own: threshold_i_ramp is missing")
+            return replace(ramps, threshold_currents=())
+        return ramps
 
 
 def _with_test_pulses(long: LongSquares, tests: list[Cut], notes: list[str]) -> LongSquares:
     """Take resistance and time constant from test pulses."""
+    if long.alone:
+        notes.append("input_resistance is missing: no three steps silence it, and it has no rest")
+        return long
     of_tests = _attempt(measure_long_squares, tests, "test pulses", notes) if tests else None
     if of_tests is None or np.isnan(of_tests.membrane.input_resistance):
         return long
@@ -186,11 +219,11 @@ def _with_test_pulses(long: LongSquares, tests: list[Cut], notes: list[str]) -> 
 def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> Cut:
     rate = sweep.rate
     onset = round(stimulus.start * rate)
-    last = recorded_points(voltage, rate)
-    first = 0
+    recorded = recorded_around(voltage, rate, stimulus.start)
+    first, last = recorded.start, recorded.stop
     if stimulus.kind != RAMP:
         after = stimulus.end + (MARGIN if stimulus.kind == LONG_SQUARE else _SHORT_AFTER)
-        first = max(0, round((stimulus.start - MARGIN) * rate))
+        first = max(first, round((stimulus.start - MARGIN) * rate))
         last = min(last, round(min(after, stimulus.next_start) * rate))
     if stimulus.test_pulse and first < round(stimulus.test_pulse[1] * rate):
         first = min(round(stimulus.test_pulse[1] * rate), max(onset - round(0.11 * rate), 0))

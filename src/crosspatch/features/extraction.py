@@ -87,7 +87,7 @@ def features_of(
     else:
         from crosspatch.features.scalars import scalar_features
 
-        scalars = scalar_features(analysis)
+        scalars = scalar_features(analysis, notes)
         values[:] = [scalars.get(name, np.nan) for name in layout.feature_names]
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)

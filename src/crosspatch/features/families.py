@@ -6,6 +6,7 @@ import numpy as np
 
 from crosspatch.features.analysis import Analysis
 from crosspatch.features.layouts import VectorSettings
+from crosspatch.features.long_squares import LongSquares
 from crosspatch.features.measuring.binned import Bins, filled, one_per_step, steps_at
 from crosspatch.features.measuring.spikes import Spikes
 from crosspatch.features.measuring.waveforms import (
@@ -15,7 +16,8 @@ from crosspatch.features.measuring.waveforms import (
     interspike_shape,
     sweep_of_intervals,
 )
-from crosspatch.features.responses import LongSquares, Responses
+from crosspatch.features.ranges import limits
+from crosspatch.features.responses import Responses
 
 #: Families of binned spike features, to the feature.
 _SPIKE_FEATURES = {
@@ -42,7 +44,7 @@ def vector_families(
         vectors = _first_ap(analysis, settings, notes)
         if long is not None:
             vectors |= _subthreshold_families(long, settings)
-        if long is not None and long.excitability.rheobase is not None:
+        if long is not None:
             vectors |= _isi_shape(long, settings, notes)
             vectors |= _spike_trains(long, settings, notes)
     families: dict[str, Vector] = {}
@@ -52,7 +54,13 @@ def vector_families(
             continue
         if len(vector) != length:
             raise ValueError(f"{name} has {len(vector)} positions, expected {length}")
-        families[name] = np.where(np.isfinite(vector), vector, np.nan)
+        least, most = limits(name)
+        if name == "spiking_width":  # in s here, and in ms in the table
+            least, most = least * 1e-3, most * 1e-3
+        possible = (vector >= least) & (vector <= most)
+        if beyond := int(np.sum(np.isfinite(vector) & ~possible)):
+            notes.append(f"{name}: {beyond} values outside {least:g} to {most:g} are missing")
+        families[name] = np.where(possible, vector, np.nan)
     return families, notes
 
 
@@ -78,9 +86,8 @@ def _first_ap(analysis: Analysis, settings: VectorSettings, notes: list[str]) ->
 
 
 def _waveform(responses: Responses, settings: VectorSettings) -> Vector | None:
-    places = responses.first_spikes
-    spikes = [responses.spikes[k] for k in places]
-    return first_waveform([responses.cuts[k] for k in places], spikes, settings)
+    cuts, spikes = zip(*responses.first_spikes, strict=True)
+    return first_waveform(cuts, spikes, settings)
 
 
 def _mean(parts: list[Vector]) -> Vector:
@@ -92,6 +99,8 @@ def _isi_shape(long: LongSquares, settings: VectorSettings, notes: list[str]) ->
     """Mean potential between spikes."""
     rates = long.rates
     places = np.flatnonzero((rates > 0) & (long.amplitudes > 0))
+    if not len(places):
+        return {}
     counts = rates[places] * (long.end - long.start)
     place = int(places[sweep_of_intervals(long.amplitudes[places], counts)])
     points = settings.isi_points
@@ -106,21 +115,25 @@ def _subthreshold_families(long: LongSquares, settings: VectorSettings) -> dict[
     """Responses to hyperpolarising steps, and the largest as a share of its deflection."""
     rounded = np.rint(long.amplitudes)
     # Of steps of one size the last counts; those beyond -1 nA are mistakes.
-    places = {
-        float(rounded[k]): k
-        for k in np.flatnonzero((long.rates == 0) & (long.amplitudes < 0) & (rounded >= -1000))
-    }
+    places = (
+        {}
+        if long.alone
+        else {
+            float(rounded[k]): k
+            for k in np.flatnonzero((long.rates == 0) & (long.amplitudes < 0) & (rounded >= -1000))
+        }
+    )
     if not places:
         return {}
     sweeps = {amplitude: long.cuts[k] for amplitude, k in places.items()}
-    responses = BinnedResponses(sweeps, long.start, long.end, settings)
+    responses = BinnedResponses(sweeps, long.start, long.below.end, settings)
     parts = [responses.at(amplitude) for amplitude in settings.subthreshold]
     largest = responses.nearest(settings.normalised_at)
     step = long.steps[places[largest]]
     share = (responses.at(largest) - step.baseline) / (step.baseline - step.deflection)
     return {
-        "step_subthresh": responses.on_reference(parts, long.duration),
-        "subthresh_norm": responses.on_reference([share], long.duration),
+        "step_subthresh": responses.on_reference(parts, long.below.duration),
+        "subthresh_norm": responses.on_reference([share], long.below.duration),
     }
 
 
@@ -128,7 +141,12 @@ def _spike_trains(
     long: LongSquares, settings: VectorSettings, notes: list[str]
 ) -> dict[str, Vector]:
     """Spikes of the sweeps at given steps above rheobase, binned."""
+    if not np.isfinite(long.excitability.rheobase_i):
+        return {}
     steps = _above_rheobase(long, settings, notes)
+    if not any(each is not None for each in steps):
+        return {}
+    unseen = long.excitability.rheobase is None
     rate_bins = Bins(long.start, long.end, settings.rate_bin)
     bins = Bins(long.start, long.end, settings.spike_bin)
 
@@ -138,17 +156,17 @@ def _spike_trains(
     vectors = {
         "psth": _on_reference(
             [each if each is None else rate_bins.rate(times(each)) for each in steps],
-            *(settings, settings.rate_bin),
+            *(settings, settings.rate_bin, unseen),
         ),
         "inst_freq": _on_reference(
             [each if each is None else bins.instantaneous_rate(times(each)) for each in steps],
-            *(settings, settings.spike_bin),
+            *(settings, settings.spike_bin, unseen),
         ),
     }
     for family, feature in _SPIKE_FEATURES.items():
         parts = [None if each is None else _binned(each, feature, bins) for each in steps]
         if any(part is not None for part in parts):
-            vectors[family] = _on_reference(parts, settings, settings.spike_bin)
+            vectors[family] = _on_reference(parts, settings, settings.spike_bin, unseen)
     return vectors
 
 
@@ -164,7 +182,7 @@ def _above_rheobase(
     """The spikes of the steps that the settings ask for, None where there is no such step."""
     amplitudes, rates = long.amplitudes, long.rates
     rheobase = long.excitability.rheobase
-    above = amplitudes - amplitudes[rheobase]
+    above = amplitudes - long.excitability.rheobase_i
     places = np.flatnonzero((rates > 0) & (above >= 0))
     places = places[one_per_step(amplitudes[places], rates[places])]
     found, targets = np.rint(above[places]), settings.above_rheobase
@@ -177,13 +195,22 @@ def _above_rheobase(
             if tolerance == spacing:
                 notes.append(f"spike trains: steps within {spacing:g} pA of those of the layout")
             return [None if k is None else long.spikes[places[k]] for k in chosen]
+    if rheobase is None:
+        return []
     notes.append("spike trains: only the step at rheobase, the others are missing")
-    return [long.spikes[rheobase or 0]]
+    return [long.spikes[rheobase]]
 
 
-def _on_reference(parts: list[Vector | None], settings: VectorSettings, width: int) -> Vector:
-    """Bins of a shorter step, or of fewer steps, at their place; the others are missing."""
+def _on_reference(
+    parts: list[Vector | None], settings: VectorSettings, width: int, unseen: bool
+) -> Vector:
+    """Bins of a shorter step, or of fewer steps, at their place; the others are missing.
+
+    So is the step at rheobase where that was not seen: it is not like those above it.
+    """
     there = filled(parts)
+    if unseen:
+        there[0] = np.nan
     shape = (len(settings.above_rheobase), round(settings.step * 1000 / width))
     result = np.full(shape, np.nan)
     bins = min(there.shape[1], shape[1])

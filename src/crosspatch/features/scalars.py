@@ -8,8 +8,9 @@ from dataclasses import asdict
 import numpy as np
 
 from crosspatch.features.analysis import Analysis
+from crosspatch.features.long_squares import LongSquares
 from crosspatch.features.measuring.spikes import SPIKE, Spikes
-from crosspatch.features.responses import LongSquares
+from crosspatch.features.ranges import limits
 
 #: Features of the first spike, to the factor to our unit.
 _SPIKE = {
@@ -35,7 +36,7 @@ _TRAIN = {
 }
 
 
-def scalar_features(analysis: Analysis) -> dict[str, float]:
+def scalar_features(analysis: Analysis, notes: list[str] | None = None) -> dict[str, float]:
     """The single numbers that the recording allows.
 
     Definitions are the Allen Institute's, as IPFX (2.1.2) has them. Rheobase is the smallest
@@ -43,7 +44,8 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
     it. Features of the action potential are of the first spike: of the rheobase and hero sweeps,
     and averaged over sweeps for short squares and ramps. Values are in the units of the layouts
     ``shared`` and ``full`` (mV, ms for widths and time constant, s for latencies and intervals, pA,
-    MOhm); those that cannot be measured are left out.
+    MOhm); those that cannot be measured are left out, and those that no cell can have, which is
+    noted.
     """
     values: dict[str, float] = {}
     ramp = analysis.ramp
@@ -57,7 +59,18 @@ def scalar_features(analysis: Analysis) -> dict[str, float]:
         values |= _of_spike(spike, "short_square")
         # Neither table has it: there is no step to end the search at.
         del values["trough_deltav_short_square"]
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    there = {name: value for name, value in values.items() if np.isfinite(value)}
+    for name in [name for name, value in there.items() if not _possible(name, value)]:
+        least, most = limits(name)
+        told = f"{name}: {there.pop(name):.4g} is outside {least:g} to {most:g}, which no cell is"
+        if notes is not None:
+            notes.append(f"{told}: missing")
+    return there
+
+
+def _possible(name: str, value: float) -> bool:
+    least, most = limits(name)
+    return least <= value <= most
 
 
 def _of_long_squares(long: LongSquares) -> dict[str, float]:
@@ -66,14 +79,16 @@ def _of_long_squares(long: LongSquares) -> dict[str, float]:
         "v_baseline": long.v_baseline,
         "tau": long.membrane.tau * 1e3,
         "fi_fit_slope": excitability.fi_fit_slope,
+        "rheobase_i": excitability.rheobase_i,
     }
-    if excitability.rheobase is not None:
-        values["rheobase_i"] = long.cuts[excitability.rheobase].amplitude
+    if long.first_spikes:
+        values |= _of_spike(_mean_first_spike(spikes for _, spikes in long.first_spikes), "rheo")
+    if excitability.hero is not None:
+        values |= _of_spike(_mean_first_spike([long.spikes[excitability.hero]]), "hero")
     for name, place in (("rheo", excitability.rheobase), ("hero", excitability.hero)):
         if place is None:
             continue
         train = long.trains[place]
-        values |= _of_spike(_mean_first_spike([long.spikes[place]]), name)
         values |= {f"{ours}_{name}": getattr(train, field) for ours, field in _TRAIN[name].items()}
         values[f"first_isi_inv_{name}"] = 1 / train.first_isi
     return values

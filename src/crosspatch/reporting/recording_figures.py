@@ -177,13 +177,14 @@ def first_spikes(analysis: Analysis) -> list[FirstSpike]:
     ):
         if responses is None:
             continue
-        shown = next((k for k, each in enumerate(responses.spikes) if len(each)), None)
-        if name == "rheobase" and responses.first_spikes:
-            (shown,) = responses.first_spikes
+        pairs = zip(responses.cuts, responses.spikes, strict=True)
+        shown = next((pair for pair in pairs if len(pair[1])), None)
+        if name == "rheobase":
+            shown = next(iter(responses.first_spikes), None)
         if shown is None:
             continue
-        cut = responses.cuts[shown]
-        start, rate = int(responses.spikes[shown]["threshold_index"][0]), cut.rate
+        cut, spikes = shown
+        start, rate = int(spikes["threshold_index"][0]), cut.rate
         first, last = max(start - round(0.001 * rate), 0), start + round(0.005 * rate)
         span = slice(first, min(last, len(cut.voltage) - 1))
         time = (np.arange(len(cut.voltage))[span] - start) / rate * 1e3

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.features.layouts import SCALAR_LAYOUTS, Feature, load_layout
+from crosspatch.features.ranges import range_row
 from crosspatch.tables.units import UNITS, amount, data_rows, span
 
 #: Of a column.
@@ -111,7 +112,6 @@ class Name:
 class Names:
     """The table of names; all by `key`, but labels are words and `unlike_there` spellings."""
 
-    ranges: dict[str, Range] = field(default_factory=dict)
     name: dict[str, list[Name]] = field(default_factory=dict)
     either: dict[str, Name] = field(default_factory=dict)
     unlike: dict[str, Name] = field(default_factory=dict)
@@ -133,11 +133,7 @@ def names() -> Names:
         by_key = key(spoken)
         most = float(row["high"]) if kind == "name" and row["high"] else None
         meant = Name(row["means"], row["operation"], row["vocabulary"], row["note"], most)
-        if kind == "range":
-            parts = ("low", "high", "floor", "least", "most")
-            numbers = {part: float(row[part] or 0) for part in parts}
-            result.ranges[name] = Range(**numbers, no_zero=row["zero"] == "missing")
-        elif kind == "name":
+        if kind == "name":
             result.name.setdefault(by_key, []).append(meant)
         elif kind == "unlike" and row["vocabulary"]:
             # Told apart from other names of the same words by its very spelling.
@@ -189,12 +185,13 @@ def family_of(feature: str) -> str:
     return "rheo" if feature in ("rheobase_i", "fi_fit_slope") else split_stimulus(feature)[1]
 
 
+@cache
 def range_of(feature: str) -> Range:
     """The plausible values of a feature."""
-    ranges = names().ranges
-    if feature in ranges:
-        return ranges[feature]
-    return ranges[split_stimulus(feature)[0].removesuffix("_5spike")]
+    row = range_row(feature) or {}
+    parts = ("low", "high", "floor", "least", "most")
+    numbers = {part: float(row[part] or 0) for part in parts}
+    return Range(**numbers, no_zero=row["zero"] == "missing")
 
 
 def words(text: str) -> list[str]:

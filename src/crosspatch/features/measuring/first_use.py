@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,16 @@ import numpy as np
 from crosspatch.features.measuring.cuts import Cut
 from crosspatch.features.measuring.membrane import decaying
 from crosspatch.features.measuring.spikes import SpikeRules, adjusted_rules, find_spikes
+from crosspatch.recordings import quality
 from crosspatch.telling import Say
 
-#: The kernels that are called from outside.
-_KEPT = ("filtered_slope", "upstrokes", "spikes", "decay")
-_SOURCE = Path(__file__).with_name("kernels.py")
+#: The kernels that are called from Python, by the file that they stand in.
+_KEPT = {
+    Path(__file__).with_name("kernels.py"): ("filtered_slope", "upstrokes", "spikes", "decay"),
+    Path(quality.__file__).with_name("passes.py"): (
+        *("recorded", "close_rises", "spreads", "steep_peaks"),
+    ),
+}
 
 
 def prepare(say: Say | None = None) -> None:
@@ -23,22 +29,28 @@ def prepare(say: Say | None = None) -> None:
     Compiling takes some seconds, and is said. Where the cache has it nothing is done, without
     importing numba.
     """
-    if "NUMBA_CACHE_DIR" not in os.environ and _is_cached(_SOURCE.parent / "__pycache__"):
+    beside = [source.parent / "__pycache__" for source in _KEPT]
+    if "NUMBA_CACHE_DIR" not in os.environ and _are_cached(beside):
         return
     from crosspatch.features.measuring import kernels
+    from crosspatch.recordings import passes
 
     # Where the package cannot be written to, or the environment says so, the cache is elsewhere.
-    if say is not None and not _is_cached(Path(kernels.spikes.stats.cache_path or "")):
+    folders = [Path(each.stats.cache_path or "") for each in (kernels.spikes, passes.spreads)]
+    if say is not None and not _are_cached(folders):
         say("compiling what measures recordings, once on this machine: some seconds")
     load_kernels()
 
 
-def _is_cached(folder: Path) -> bool:
-    """Whether numba's cache has the kernels as they are now."""
-    source = _SOURCE.stat().st_mtime
+def _are_cached(folders: Sequence[Path]) -> bool:
+    """Whether numba's cache has the kernels as they are now, those of each file in its folder."""
     return all(
-        any(each.stat().st_mtime > source for each in folder.glob(f"kernels.{name}-*.nbi"))
-        for name in _KEPT
+        any(
+            each.stat().st_mtime > source.stat().st_mtime
+            for each in folder.glob(f"{source.stem}.{name}-*.nbi")
+        )
+        for folder, (source, names) in zip(folders, _KEPT.items(), strict=True)
+        for name in names
     )
 
 
@@ -49,3 +61,10 @@ def load_kernels() -> None:
     find_spikes(cut, 0.005, 0.015, SpikeRules())
     adjusted_rules([cut], 0.005, SpikeRules())
     decaying(cut.voltage, rate)
+    from crosspatch.recordings import passes
+
+    for samples in (np.zeros(1000, np.float32), cut.voltage):
+        passes.recorded(samples, 0, 1.0)
+        passes.close_rises(samples, 0.0, 0.0, 1.0)
+        passes.spreads(samples, 10)
+        passes.steep_peaks(samples, rate, 1.0)

@@ -11,27 +11,15 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from crosspatch.recordings.passes import compiled, kept
 
 if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Places = NDArray[np.int64]
     Numbers = tuple[float, ...]
 
-
-def _can_keep() -> bool:
-    """Whether numba finds a folder for its cache: beside this file, or of the user."""
-    try:
-        njit(cache=True)(_can_keep)
-    except RuntimeError:
-        return False
-    return True
-
-
-#: What is called from outside (the cache keeps it, with all that it calls), and the rest.
-_kept = njit(cache=_can_keep(), nogil=True, error_model="numpy")
-_compiled = njit(nogil=True, error_model="numpy")
 
 #: Samples added by reflection at both ends before filtering: three times the taps.
 _PADDING = 15
@@ -41,7 +29,7 @@ _THRESHOLD_AGAIN, _ENDED = 0.05, 0.01
 _RETURNED = 1.0
 
 
-@_kept
+@kept
 def filtered_slope(voltage: Floats, taps: Numbers, rate: float) -> Floats:
     """DV/dt between samples of the filtered potential, mV/ms, shape (samples - 1,).
 
@@ -66,7 +54,7 @@ def filtered_slope(voltage: Floats, taps: Numbers, rate: float) -> Floats:
     return result
 
 
-@_compiled
+@compiled
 def _filter(values: Floats, taps: Numbers, first: int, step: int) -> None:
     """Run the filter over all values in place, from the first on (transposed direct form II)."""
     b0, b1, b2, b3, b4, a1, a2, a3, a4, z0, z1, z2, z3 = taps
@@ -83,7 +71,7 @@ def _filter(values: Floats, taps: Numbers, first: int, step: int) -> None:
         k += step
 
 
-@_compiled
+@compiled
 def _highest(values: Floats, first: int, last: int) -> int:
     """Where the highest value in [first, last) is, the first of equals."""
     best = first
@@ -93,7 +81,7 @@ def _highest(values: Floats, first: int, last: int) -> int:
     return best
 
 
-@_compiled
+@compiled
 def _lowest(values: Floats, first: int, last: int) -> int:
     """Where the lowest value in [first, last) is, the first of equals."""
     best = first
@@ -103,7 +91,7 @@ def _lowest(values: Floats, first: int, last: int) -> int:
     return best
 
 
-@_compiled
+@compiled
 def _falls(rises: Floats, first: int, last: int) -> bool:
     """Whether the potential falls anywhere in [first, last)."""
     for k in range(first, last):  # noqa: SIM110, numba knows no generators
@@ -112,7 +100,7 @@ def _falls(rises: Floats, first: int, last: int) -> bool:
     return False
 
 
-@_compiled
+@compiled
 def _last_below(rises: Floats, first: int, stop: int, target: float) -> int:
     """Going back from a sample to the one after `stop`: where dV/dt is down to a target, or -1."""
     for k in range(first, stop, -1):
@@ -121,7 +109,7 @@ def _last_below(rises: Floats, first: int, stop: int, target: float) -> int:
     return -1
 
 
-@_compiled
+@compiled
 def _candidates(
     voltage: Floats, rises: Floats, first: int, last: int, limits: Numbers
 ) -> tuple[Places, Places]:
@@ -153,7 +141,7 @@ def _candidates(
     return starts[:kept], peaks[:kept]
 
 
-@_compiled
+@compiled
 def _steepest(rises: Floats, starts: Places, peaks: Places) -> Places:
     """Where the potential rises fastest between each start and its peak."""
     result = np.empty_like(starts)
@@ -162,7 +150,7 @@ def _steepest(rises: Floats, starts: Places, peaks: Places) -> Places:
     return result
 
 
-@_compiled
+@compiled
 def _mean_at(rises: Floats, places: Places) -> float:
     total = 0.0
     for k in places:
@@ -170,7 +158,7 @@ def _mean_at(rises: Floats, places: Places) -> float:
     return total / len(places)
 
 
-@_kept
+@kept
 def upstrokes(voltage: Floats, taps: Numbers, rate: float, limits: Numbers) -> Floats:
     """DV/dt at its highest in every spike of a sweep, mV/ms; limits as `_candidates` has them."""
     rises = filtered_slope(voltage, taps, rate)
@@ -178,7 +166,7 @@ def upstrokes(voltage: Floats, taps: Numbers, rate: float, limits: Numbers) -> F
     return rises[_steepest(rises, starts, peaks)]
 
 
-@_compiled
+@compiled
 def _thresholds(rises: Floats, steepest: Places, share: float) -> Places:
     """Where dV/dt was last at a share of its mean maximum, before each maximum."""
     result = np.empty_like(steepest)
@@ -191,7 +179,7 @@ def _thresholds(rises: Floats, steepest: Places, share: float) -> Places:
     return result
 
 
-@_compiled
+@compiled
 def _apart(
     thresholds: Places, peaks: Places, steepest: Places, after: float, offset: float, rate: float
 ) -> tuple[Places, Places, Places]:
@@ -206,7 +194,7 @@ def _apart(
     return thresholds[begins], peaks[ends], steepest[ends]
 
 
-@_compiled
+@compiled
 def _quick(
     voltage: Floats,
     rises: Floats,
@@ -241,7 +229,7 @@ def _quick(
     return thresholds[kept], peaks[kept]
 
 
-@_compiled
+@compiled
 def _cut_off(voltage: Floats, threshold: int, peak: int, last: int) -> bool:
     """Whether the potential does not come back to threshold before the window ends."""
     for k in range(peak, last + 1):
@@ -250,7 +238,7 @@ def _cut_off(voltage: Floats, threshold: int, peak: int, last: int) -> bool:
     return True
 
 
-@_compiled
+@compiled
 def _end_of_spike(rises: Floats, peak: int, stop: int) -> int:
     """After the steepest fall, where dV/dt is back to a share of it; -1 where it is not."""
     fall = _lowest(rises, peak, stop)
@@ -260,7 +248,7 @@ def _end_of_spike(rises: Floats, peak: int, stop: int) -> int:
     return -1
 
 
-@_compiled
+@compiled
 def _width(
     voltage: Floats, threshold: int, peak: int, trough: int, offset: float, rate: float
 ) -> float:
@@ -285,7 +273,7 @@ def _width(
     return (down + offset) / rate - (up + offset) / rate
 
 
-@_kept
+@kept
 def spikes(voltage: Floats, taps: Numbers, rate: float, place: Numbers, rules: Numbers) -> Floats:
     """The spikes in a window of a sweep, one per row, in columns as `spikes.SPIKE` has them.
 
@@ -319,7 +307,7 @@ def spikes(voltage: Floats, taps: Numbers, rate: float, place: Numbers, rules: N
     return _described(voltage, rises, thresholds, peaks, last, offset, rate)
 
 
-@_compiled
+@compiled
 def _described(
     voltage: Floats,
     rises: Floats,
@@ -357,7 +345,7 @@ def _described(
     return table
 
 
-@_kept
+@kept
 def decay(voltage: Floats, rate: float) -> tuple[float, float]:
     """The inverse time constant of an exponential fitted to samples, 1/s, and its error, mV.
 

@@ -15,8 +15,15 @@ _NAN = float("nan")
 _PEAK_WIDTH, _STEADY = 0.005, 0.03
 #: A time constant is fitted from where this share of the deflection is reached …
 _FIT_FROM = 0.1
-#: … if the deflection is so many times the noise, and kept if the fit is as close as this, mV.
-_LEAST_SIGNAL, _LARGEST_ERROR = 20.0, 1.0
+#: … if the deflection is so many times the noise, and kept if the fit is as close as this, mV, or
+#: as so many times the noise.
+_LEAST_SIGNAL, _LARGEST_ERROR, _LARGEST_SHARE = 20.0, 1.0, 1.5
+#: Steps show a slope if they differ by more than this share of the largest, and if its error is no
+#: more than this share of it.
+_LEAST_SPREAD, _LARGEST_SLOPE_ERROR = 0.1, 0.25
+#: Of steps that silence a cell: the mean at their end is of so long, s, and the exponential of so
+#: long from their start, if for so long before it, s, the potential changes no more than this, mV.
+_SILENCED_STEADY, _SILENCED_WITHIN, _NO_SPIKE, _FLAT = 0.1, 0.2, 0.005, 10.0
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,17 @@ class StepResponse:
     lowest: float  # the lowest potential, mV, and its sample
     lowest_at: int
     sag: float  # share of the peak hyperpolarisation that is gone at the end of the step
+    noise: float  # standard deviation before the step, mV
 
 
-def step_response(cut: Cut, start: float, end: float, before: float) -> StepResponse:
-    """Measure the response to a step between two times, with a baseline of so many s before it."""
+def step_response(
+    cut: Cut, start: float, end: float, before: float, *, spiking: bool = False
+) -> StepResponse:
+    """Measure the response to a step between two times, with a baseline of so many s before it.
+
+    With spikes before the step the baseline is the median.
+    """
+    rest = cut.voltage[cut.nearest(start - before) : cut.nearest(start)]
     first, last = cut.nearest(start), cut.nearest(end)
     during = cut.voltage[first:last]
     lowest_at = first + int(during.argmin())
@@ -41,17 +55,16 @@ def step_response(cut: Cut, start: float, end: float, before: float) -> StepResp
     peak = cut.mean(middle - _PEAK_WIDTH / 2, middle + _PEAK_WIDTH / 2)
     deflected = peak - cut.mean(start - steady, start)
     return StepResponse(
-        baseline=cut.mean(start - before, start),
+        baseline=float(np.median(rest) if spiking else rest.mean()) if len(rest) else _NAN,
         deflection=float(during.max()) if cut.amplitude >= 0 else lowest,
         lowest=lowest,
         lowest_at=lowest_at,
         sag=(peak - cut.mean(end - steady, end)) / deflected if deflected else _NAN,
+        noise=float(rest.std()) if len(rest) else _NAN,
     )
 
 
-def time_constant(
-    cuts: Sequence[Cut], steps: Sequence[StepResponse], start: float, before: float
-) -> float:
+def time_constant(cuts: Sequence[Cut], steps: Sequence[StepResponse], start: float) -> float:
     """Mean time constant of responses to small hyperpolarising steps, s; NaN if none shows it.
 
     An exponential is fitted from a tenth of the deflection to the lowest point, or to the median
@@ -59,46 +72,100 @@ def time_constant(
     """
     median = float(np.median([c.time(s.lowest_at) for c, s in zip(cuts, steps, strict=True)]))
     found = [
-        _fitted(cut, step, start, min(cut.nearest(median), step.lowest_at), before)
+        _fitted(cut, step, start, min(cut.nearest(median), step.lowest_at))
         for cut, step in zip(cuts, steps, strict=True)
     ]
-    fitted = [each for each in found if each == each]
-    return float(np.mean(fitted)) if fitted else _NAN
+    return _mean(found)
 
 
-def _fitted(cut: Cut, step: StepResponse, start: float, last: int, before: float) -> float:
+def _mean(found: Sequence[float]) -> float:
+    """Of those that are numbers; NaN if none is."""
+    there = [each for each in found if each == each]
+    return float(np.mean(there)) if there else _NAN
+
+
+def _fitted(cut: Cut, step: StepResponse, start: float, last: int) -> float:
     """The time constant of one sweep, from an exponential that ends before a sample."""
     first = cut.nearest(start)
     peak = float(cut.voltage[last])
-    noise = float(cut.voltage[cut.nearest(start - before) : first].std())
-    if abs(step.baseline - peak) < _LEAST_SIGNAL * noise:
+    if abs(step.baseline - peak) < _LEAST_SIGNAL * step.noise:
         return _NAN
     reached = cut.voltage[first:last] <= _FIT_FROM * (peak - step.baseline) + step.baseline
     begin = first + int(reached.argmax()) if reached.any() else last
     if last - begin < 3:
         return _NAN
-    return decaying(cut.voltage[begin:last], cut.rate)
+    return decaying(cut.voltage[begin:last], cut.rate, step.noise)
 
 
-def decaying(voltage: NDArray[np.float64], rate: float) -> float:
-    """Time constant of the exponential fitted to a contiguous potential, s; NaN if none fits."""
+def decaying(voltage: NDArray[np.float64], rate: float, noise: float = 0.0) -> float:
+    """Time constant of the exponential fitted to a contiguous potential, s; NaN if none fits.
+
+    The noise is that of the potential, mV.
+    """
     from crosspatch.features.measuring import kernels
 
     inverse, error = kernels.decay(voltage, rate)
-    return 1.0 / inverse if error <= _LARGEST_ERROR else _NAN
+    return 1.0 / inverse if error <= max(_LARGEST_ERROR, _LARGEST_SHARE * noise) else _NAN
 
 
 def input_resistance(cuts: Sequence[Cut], steps: Sequence[StepResponse]) -> float:
     """Slope of the lowest potential over the current of small steps, MOhm.
 
-    With steps of one size there is no slope: it is the mean deflection from baseline over current.
+    Where the steps hardly differ, in relation to their size or to how the potential varies from
+    sweep to sweep, there is no slope: it is the mean deflection from baseline over current.
     """
     amplitudes = np.array([cut.amplitude for cut in cuts])
     lowest = np.array([step.lowest for step in steps])
-    if np.ptp(amplitudes) == 0:
-        baselines = np.array([step.baseline for step in steps])
-        return float(np.mean((lowest - baselines) / amplitudes) * 1e3)
-    return straight_slope(amplitudes, lowest) * 1e3
+    baselines = np.array([step.baseline for step in steps])
+    slope = _spread_slope(amplitudes, lowest, float(baselines.std()))
+    if slope == slope:
+        return slope * 1e3
+    return float(np.mean((lowest - baselines) / amplitudes) * 1e3)
+
+
+def _spread_slope(currents: np.ndarray, potentials: np.ndarray, noise: float) -> float:
+    """Slope of potentials, each with this noise, over currents; NaN where these hardly differ."""
+    off = currents - currents.mean()
+    if np.ptp(currents) <= _LEAST_SPREAD * np.abs(currents).max():
+        return _NAN
+    slope = straight_slope(currents, potentials)
+    error = noise / float(np.sqrt(off @ off))
+    return slope if error <= _LARGEST_SLOPE_ERROR * abs(slope) else _NAN
+
+
+def silenced_resistance(cuts: Sequence[Cut], start: float, end: float) -> float:
+    """Slope of the potential at the end of steps that silence a cell, over current, MOhm.
+
+    Before the steps it spikes, so that there is no baseline, and three steps are needed; NaN where
+    they hardly differ.
+    """
+    if len(cuts) < 3:
+        return _NAN
+    amplitudes = np.array([cut.amplitude for cut in cuts])
+    steady = np.array([cut.mean(max(start, end - _SILENCED_STEADY), end) for cut in cuts])
+    off = amplitudes - amplitudes.mean()
+    residual = steady - steady.mean() - straight_slope(amplitudes, steady) * off
+    noise = float(np.sqrt(residual @ residual / (len(cuts) - 2)))
+    return _spread_slope(amplitudes, steady, noise) * 1e3
+
+
+def silenced_tau(cuts: Sequence[Cut], start: float, end: float) -> float:
+    """Mean time constant with which steps silence a cell, s; NaN if none shows it.
+
+    An exponential is fitted from the start of a step on, where no spike comes shortly before.
+    """
+    found = []
+    for cut in cuts:
+        first = cut.nearest(start)
+        last = cut.nearest(min(end, start + _SILENCED_WITHIN))
+        just_before = cut.voltage[max(first - round(_NO_SPIKE * cut.rate), 0) : first]
+        rest = cut.voltage[last : cut.nearest(end)]
+        if not len(just_before) or not len(rest) or np.ptp(just_before) > _FLAT:
+            continue
+        moved = abs(float(cut.voltage[first]) - float(rest.mean()))
+        if moved >= _LEAST_SIGNAL * float(rest.std()):
+            found.append(decaying(cut.voltage[first:last], cut.rate, float(rest.std())))
+    return _mean(found)
 
 
 def straight_slope(x: np.ndarray, y: np.ndarray) -> float:
