@@ -40,6 +40,8 @@ _BLOCK, _WINDOW = 0.001, 0.02
 _EDGE, _PULSE = 6.0, 5.0
 #: More edges than this are a wave.
 _MOST_EDGES = 40
+#: Test pulses differ by no more than this share.
+_ONE_TEST = 0.15
 #: Segments, and returns to the base, are equal to within this share of the pulse.
 _ALIKE = 0.06
 #: A fit explains a sweep from which it departs for no longer than half a window by more than this
@@ -47,6 +49,8 @@ _ALIKE = 0.06
 _DEPARTS, _ROUGHER = 0.1, 3.0
 #: A current without a pulse departs from a constant one by less than this, pA.
 _QUIET = 2.0
+#: Its noise is compared in sections of so many blocks.
+_SECTION = 40
 #: Starts and ends that are no further apart than this are one, s; of short pulses; of the starts of
 #: ramps, which noise hides, as a share of their length.
 _ONE, _ONE_SHORT, _ONE_START = 0.002, 0.0005, 0.2
@@ -83,6 +87,18 @@ def fit_pulses(currents: Sequence[tuple[Samples, float]]) -> list[Fit]:
         for trace, mine, each in zip(traces, own, first, strict=True)
     ]
     return [_as_fit(each) for each in _tests_alike(_with_shorts(_ramps_together(found, allowed)))]
+
+
+def steps_within(current: _Floats, rate: float) -> list[tuple[float, float]]:
+    """When a current of minutes, in pA, steps away and comes back, s."""
+    trace = _Trace(current, rate, hums=False)  # its phase does not last
+    found: list[tuple[float, float]] = []
+    for edge, back in pairwise(_edges(trace)):
+        apart = abs(edge.jump + back.jump)
+        free = not found or edge.sample / rate > found[-1][1]
+        if free and apart <= max(_DEPARTS * abs(edge.jump), _EDGE * trace.slow_noise):
+            found.append((edge.sample / rate, back.sample / rate))
+    return found
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ class _Found:
 class _Trace:
     """A measured current in medians, without the hum."""
 
-    def __init__(self, samples: _Floats, rate: float) -> None:
+    def __init__(self, samples: _Floats, rate: float, *, hums: bool = True) -> None:
         self.samples, self.rate = samples, rate
         self.width = max(round(_BLOCK * rate), 1)
         count = len(samples) // self.width
@@ -136,7 +152,7 @@ class _Trace:
         self.step = self.width / rate
         self.time = (np.arange(count) + 0.5) * self.step
         self.wide = min(max(round(_WINDOW / self.step), 4), max(count // 4, 2))
-        self.hum = _Hum(blocks, self.time, self.wide)
+        self.hum = _Hum(blocks if hums else blocks[:0], self.time, self.wide)
         self.blocks = blocks - self.hum.at(self.time)
         steps = np.abs(np.diff(samples[: self.width * 100]))
         #: Of the digitiser.
@@ -454,22 +470,56 @@ def _judged(
     rising = any(piece.rising for piece in pieces)
     share = STRAIGHT if rising else _DEPARTS
     most = max(share * height, _EDGE * trace.slow_noise, allowed, SMALLEST if pieces else _QUIET)
-    unclear = rising and most > 2 * share * height and not sure
-    within = np.any([trace.inside(p.start, p.end, 0.003) for p in pieces], axis=0)
-    within = np.broadcast_to(within, left.shape)
     reason = ""
     if departs > most:
         shape = "ramp" if rising else "step" if pieces else "constant current"
         reason = f"the measured current departs by {departs:.3g} pA from a {shape}"
-    elif unclear:
+    elif rising and most > 2 * share * height and not sure:
         reason = f"a ramp of {height:.3g} pA is too close to the noise to be told"
     elif any(piece.open for piece in pieces):
         reason = "the step does not end within the sweep"
-    elif within.any():
-        inside, outside = _deviation(left[within]), _deviation(left[~within])
-        if inside > max(_ROUGHER * outside, _DEPARTS * height):
-            reason = f"the current varies by {inside:.3g} pA during the step"
+    elif rising and _is_drift(trace, pieces, base):
+        reason = "the current changes before the ramp as well, and the ramp does not end"
+    else:
+        reason = _rougher(trace, pieces, left, height) if pieces else _louder(left)
     return _Found(trace, tuple(pieces), base, departs, reason)
+
+
+def _is_drift(trace: _Trace, pieces: Sequence[_Piece], base: _Floats) -> bool:
+    """Whether a ramp to the end of the sweep is hardly steeper than the drift."""
+    ramp = next(piece for piece in pieces if piece.rising)
+    drift = abs(float(base[-1] - base[0])) / trace.duration
+    steep = abs(ramp.height) / (ramp.end - ramp.start)
+    return ramp.end > trace.duration - _ONE and drift > 0.25 * steep
+
+
+def _louder(left: _Floats) -> str:
+    """Why a current without a pulse is none: part of it varies more than the rest. Or empty."""
+    sections = left[: len(left) // _SECTION * _SECTION].reshape(-1, _SECTION)
+    loud = np.sort([_deviation(section) for section in sections])
+    few = len(loud) // 5
+    if few and loud[-few] > max(_ROUGHER * loud[few], _QUIET):
+        return f"the current varies by {loud[-few]:.3g} pA in a part of the sweep"
+    return ""
+
+
+def _rougher(trace: _Trace, pieces: Sequence[_Piece], left: _Floats, height: float) -> str:
+    """Why noise within pulses is not that outside: it was put there. Empty if it is."""
+    within = np.any([trace.inside(p.start, p.end, 0.003) for p in pieces], axis=0)
+    if not within.any():
+        return ""
+    blocks = _deviation(left[within]), _deviation(left[~within])
+    rows = trace.samples[: len(left) * trace.width].reshape(len(left), trace.width)
+    every = max(len(left) // 2000, 1)  # noise of single samples, in some of the blocks
+    quick = np.diff(rows[::every]) / np.sqrt(2)
+    samples = (
+        _deviation(quick[within[::every]].ravel()),
+        _deviation(quick[~within[::every]].ravel()),
+    )
+    for inside, outside in (blocks, samples):
+        if inside > max(_ROUGHER * outside, _DEPARTS * height):
+            return f"the current varies by {inside:.3g} pA during the step"
+    return ""
 
 
 def _ramp(trace: _Trace, slots: Sequence[_Piece], allowed: float) -> _Found | None:
@@ -649,7 +699,7 @@ def _tests_alike(found: list[_Found]) -> list[_Found]:
             first, *others = each.pieces
             alike = [other.height for other in firsts if first.near(other)]
             level = float(np.median(alike)) if alike else first.height
-            if abs(first.height - level) <= max(_ALIKE * abs(level), 4 * first.error, SMALLEST):
+            if abs(first.height - level) <= max(_ONE_TEST * abs(level), 4 * first.error, SMALLEST):
                 each = replace(each, pieces=(replace(first, height=level), *others))
         result.append(each)
     return result

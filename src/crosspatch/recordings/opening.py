@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.gapfree import cut_into_steps
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import is_unmeasured
@@ -64,7 +65,7 @@ def as_read(recording: Recording, reading: Reading) -> Recording:
     If nothing in it can be measured, or the step does not fit, it is closed: a `RecordingError`.
     """
     try:
-        return reading.applied(_require_current_clamp(recording))
+        return reading.applied(cut_into_steps(_require_current_clamp(recording)))
     except RecordingError:
         recording.close()
         raise

@@ -231,11 +231,13 @@ def assess_cell(
     sweeps: dict[int, SweepQuality],
     input_resistance: float = float("nan"),
     settings: QualityThresholds | None = None,
+    *,
+    nothing: str = "",
 ) -> CellQuality:
     """Judge the cell: seal, access and bridge; `sweeps` is what `assess_sweep` said, by number.
 
     The input resistance from current clamp, MOhm, stands in where no voltage-clamp test was
-    recorded.
+    recorded. `nothing` says why there are no sweeps that are measured, if there are none.
     """
     settings = settings or QualityThresholds()
     noted = recording.recorded
@@ -260,7 +262,12 @@ def assess_cell(
             abs(bridge) > settings.bridge,
             f"bridge off by {bridge:.1f} MOhm, above {settings.bridge:g} MOhm",
         ),
-        (not any(quality.passed for quality in sweeps.values()), "no sweep passed quality control"),
+        (
+            not any(quality.passed for quality in sweeps.values()),
+            f"no sweep has a stimulus that is measured: {nothing}"
+            if nothing and not sweeps
+            else "no sweep passed quality control",
+        ),
     )
     reasons = tuple(text for wrong, text in faults if wrong)
     return CellQuality(reasons, seal, access, resistance, bridge)

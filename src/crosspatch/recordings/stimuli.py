@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -232,6 +232,15 @@ def _kind(pulse: Pulse) -> tuple[str, str]:
             f"{_SHORT:g} s at most"
         )
     return (LONG_SQUARE if duration >= _LONG else SHORT_SQUARE), ""
+
+
+def unmeasured(stimuli: Mapping[int, Stimulus]) -> dict[str, list[int]]:
+    """Why sweeps are not measured though a current is injected, with their numbers."""
+    found: dict[str, list[int]] = {}
+    for number, stimulus in stimuli.items():
+        if stimulus.reason:
+            found.setdefault(stimulus.reason, []).append(number)
+    return found
 
 
 @cache
