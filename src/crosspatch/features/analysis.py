@@ -37,6 +37,7 @@ from crosspatch.recordings.stimuli import (
     Stimulus,
     command_during,
     recognise,
+    unmeasured,
 )
 from crosspatch.recordings.thresholds import QualityThresholds
 
@@ -84,6 +85,8 @@ def analyse(
     others = usable.read_measured(found)
     notes = usable.notes
     usable.watch_at_rest(found)
+    why = unmeasured(found)
+    notes += [f"{_named(numbers)}: {reason}" for reason, numbers in why.items()]
     long = _attempt(usable.measure_long_squares, usable.cuts[LONG_SQUARE], "long squares", notes)
     short = _attempt(measure_short_squares, usable.cuts[SHORT_SQUARE], "short squares", notes)
     ramp = _attempt(usable.measure_ramps, usable.cuts[RAMP], "ramps", notes)
@@ -97,7 +100,8 @@ def analyse(
         for number, result in usable.qualities.items()
         if number in found and found[number].kind not in (NONE, OTHER)
     }
-    cell = assess_cell(recording, stimulated, resistance, quality)
+    reason = max(why, key=lambda each: len(why[each]), default="")
+    cell = assess_cell(recording, stimulated, resistance, quality, nothing=reason)
     return Analysis(long, short, ramp, found, usable.qualities, cell, notes)
 
 
@@ -201,6 +205,14 @@ class _Usable:
             notes.append("it fires on its own: threshold_i_ramp is missing")
             return replace(ramps, threshold_currents=())
         return ramps
+
+
+def _named(numbers: list[int]) -> str:
+    """Sweeps by their numbers."""
+    if len(numbers) == 1:
+        return f"sweep {numbers[0]}"
+    few = ", ".join(map(str, numbers)) if len(numbers) <= 5 else f"{numbers[0]} … {numbers[-1]}"
+    return f"{len(numbers)} sweeps ({few})"
 
 
 def _with_test_pulses(long: LongSquares, tests: list[Cut], notes: list[str]) -> LongSquares:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.gapfree import cut_into_steps
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import is_unmeasured
@@ -97,7 +98,7 @@ def as_read(recordings: list[Recording], reading: Reading) -> list[Recording]:
     try:
         if not found:
             raise _nothing_in(recordings[0])
-        applied = [reading.applied(each) for each in found]
+        applied = [reading.applied(cut_into_steps(each)) for each in found]
     except RecordingError:
         close_all(recordings)
         raise

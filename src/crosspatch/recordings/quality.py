@@ -358,11 +358,13 @@ def assess_cell(
     sweeps: dict[int, SweepQuality],
     input_resistance: float = float("nan"),
     settings: QualityThresholds | None = None,
+    *,
+    nothing: str = "",
 ) -> CellQuality:
     """Judge the cell: seal, access and bridge; `sweeps` is what `assess_sweep` said, by number.
 
     The input resistance from current clamp, MOhm, stands in where no voltage-clamp test was
-    recorded.
+    recorded. `nothing` says why there are no sweeps that are measured, if there are none.
     """
     settings = settings or QualityThresholds()
     noted = recording.recorded
@@ -393,16 +395,17 @@ def assess_cell(
             not math.isnan(offset),
             f"the potential is probably offset by about {offset:+.0f} mV: offset_mv takes it off",
         ),
-        (not any(quality.passed for quality in sweeps.values()), _none_passed(sweeps)),
+        (not any(quality.passed for quality in sweeps.values()), _none_passed(sweeps, nothing)),
     )
     reasons = tuple(text for wrong, text in faults if wrong)
     return CellQuality(reasons, seal, access, resistance, bridge, offset)
 
 
-def _none_passed(sweeps: dict[int, SweepQuality]) -> str:
+def _none_passed(sweeps: dict[int, SweepQuality], nothing: str) -> str:
     """Why no sweep is used: the commonest reasons, and of how many sweeps."""
     if not sweeps:
-        return "no sweep has a long square, a short square or a ramp"
+        why = nothing or "none is a long square, a short square or a ramp"
+        return f"no sweep has a stimulus that is measured: {why}"
     counts = Counter(kind for each in sweeps.values() for kind in each.kinds)
     told = ", ".join(f"{kind} ({count} of {len(sweeps)})" for kind, count in counts.most_common(3))
     return f"no sweep passed quality control: {told}"
