@@ -13,12 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.recordings import made_files
+from tests.recordings import made_files, made_formats
 
 FILES = int(os.environ.get("CROSSPATCH_FUZZ_FILES", "500"))
 #: For one file, s.
 LIMIT = 60
 STEPS = (-100, -20, 140, 180)
+#: Endings of files of other programs, and what writes them.
+OTHERS = {
+    "atf": made_formats.write_atf,
+    "axgx": made_formats.write_axgx,
+    "wcp": made_formats.write_wcp,
+    "ws.h5": made_formats.write_wavesurfer,
+    "sf.h5": made_formats.write_stimfit,
+    "ibw": None,
+    "pxp": None,
+}
 
 
 def write_seeds(kind: str, folder: Path) -> None:
@@ -37,6 +47,16 @@ def write_seeds(kind: str, folder: Path) -> None:
         made_files.write_nwb(folder / "stamps.nwb", sweeps[::2], timestamps=True, compressed=True)
     elif kind == "abf1":
         made_files.write_abf1(folder / "epochs.abf")
+    elif kind in OTHERS:
+        write = OTHERS[kind]
+        inputs = made_formats.inputs_of(sweeps[:4])
+        if write is not None:
+            write(folder / f"c.{kind}", inputs, made_files.RATE)
+        elif kind == "ibw":  # of the command alone nothing is read
+            made_formats.write_ibw(folder, inputs[:1], made_files.RATE, "c{sweep}_{input}")
+        else:
+            folders = {"c1": (inputs, made_files.RATE)}
+            made_formats.write_pxp(folder / "c.pxp", folders, "{input}_{sweep}")
     else:
         made_files.write_abf2(folder / "epochs.abf")
         made_files.write_abf2(folder / "lengths.abf", [sweeps[0], sweeps[4], sweeps[1]])
@@ -68,6 +88,21 @@ def read_damaged(seeds: Path, files: int) -> None:
         usable += int(last_line[0].removeprefix("usable "))
     # Had all been refused at once, or none been damaged, little would have been tested.
     assert 0.02 * files < usable < 0.98 * files
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_damaged_files_of_other_programs(kind: str, tmp_path: Path):
+    write_seeds(kind, tmp_path / "seeds")
+    read_damaged(tmp_path / "seeds", FILES // 5)
+
+
+def test_damaged_real_files_of_other_programs(real_data: Path, tmp_path: Path):
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    for pattern in ("B6_Ch3*.ibw", "*.axgx", "*.wcp", "*.h5"):
+        for file in (real_data / "formats").glob(pattern):
+            (seeds / file.name).write_bytes(file.read_bytes())
+    read_damaged(seeds, FILES // 5)
 
 
 @pytest.mark.parametrize("kind", ["nwb", "abf1", "abf2"])

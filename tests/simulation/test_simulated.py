@@ -467,7 +467,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nwb_writer, "_add_sweep_table", full)
+    monkeypatch.setattr(nwb_writer, "add_sweep_table", full)
     with pytest.raises(RecordingError, match="No space left on device"):
         simulate_cells(tmp_path, 1, "mouse", jobs=1)
     assert list(tmp_path.iterdir()) == []

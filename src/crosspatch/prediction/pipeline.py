@@ -14,7 +14,7 @@ from crosspatch.features.finding import Source, find_recordings
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
-from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.recordings.formats import RECORDING_SUFFIXES
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of

@@ -8,14 +8,12 @@ validator.
 
 from __future__ import annotations
 
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +25,18 @@ from pynwb.file import Subject
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP
+from crosspatch.recordings.nwb_tables import (
+    ICEPHYS,
+    WrittenRow,
+    add_icephys_tables,
+    add_sweep_table,
+    describe_item,
+)
 from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
 
 #: Volts a step of the stored integers: 0.01 mV, finer than the noise of an amplifier.
 VOLTAGE_STEP = 1e-5
-_ICEPHYS = "general/intracellular_ephys"
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,11 @@ class WrittenSweep:
 
     #: Of the stimulus, as the Allen stimulus ontology has it (C1LSCOARSE150216_DA_0) or otherwise.
     description: str
-    #: Injected current, pA; in voltage clamp the response. None where it was not recorded.
-    current: NDArray[np.floating] | None
+    #: Injected current, pA, empty where it was not recorded; in voltage clamp the response.
+    current: NDArray[np.floating]
     #: Response, mV, as long as the current; zeros from where the acquisition was stopped. In
-    #: voltage clamp the command, or None.
-    voltage: NDArray[np.floating] | None
+    #: voltage clamp the command, empty where it was not recorded.
+    voltage: NDArray[np.floating]
     rate: float  #: samples per second
     start: float  #: start within the session, s
     bridge_balance: float  #: MOhm; not written if it is NaN or in voltage clamp
@@ -71,7 +75,7 @@ def as_floats(sweep: WrittenSweep) -> Stored:
     return _floats(samples, is_current=clamped)
 
 
-def _floats(samples: NDArray[np.floating] | None, *, is_current: bool) -> Stored:
+def _floats(samples: NDArray[np.floating], *, is_current: bool) -> Stored:
     unit, conversion = ("amperes", 1e-12) if is_current else ("volts", 1e-3)
     return Stored(np.asarray(samples, np.float32), unit, conversion)
 
@@ -146,32 +150,23 @@ def write_nwb(
     with replacing(path, RecordingError) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_header(temporary, notes)
-        rows: list[_Row] = []
+        rows: list[WrittenRow] = []
         with h5py.File(temporary, "r+") as file:
             for number, sweep in enumerate(sweeps):
                 _require_samples(path, number, sweep)
                 rows.append(_add_series(file, number, sweep, storage))
             if not rows:
                 raise RecordingError(f"{path}: a recording needs at least one sweep")
-            (_add_sweep_table if storage.sweep_table else _add_icephys_tables)(file, rows)
+            (add_sweep_table if storage.sweep_table else add_icephys_tables)(file, rows)
             _add_specifications(file)
 
 
 def _require_samples(path: Path, number: int, sweep: WrittenSweep) -> None:
-    counts = [len(each) for each in (sweep.current, sweep.voltage) if each is not None]
-    if len(set(counts)) > 1:
+    counts = [len(sweep.current), len(sweep.voltage)]
+    if all(counts) and counts[0] != counts[1]:
         raise RecordingError(
             f"{path}: sweep {number} has {counts[0]} samples of current and {counts[1]} of voltage"
         )
-
-
-class _Row(NamedTuple):
-    """A sweep in the file."""
-
-    sweep: WrittenSweep  # without its samples
-    points: int
-    response: str  # where it stands
-    stimulus: str | None
 
 
 def _write_header(path: Path, notes: SessionNotes) -> None:
@@ -221,13 +216,13 @@ def _names_allowed() -> Iterator[None]:
         yield
 
 
-def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Storage) -> _Row:
+def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Storage) -> WrittenRow:
     clamped = sweep.clamp == VOLTAGE_CLAMP
     kind = "VoltageClamp" if clamped else "CurrentClamp"
     response = f"acquisition/data_{number:05d}_AD{sweep.electrode}"
     group = file.create_group(response)
     about = "clamp current" if clamped else "membrane potential"
-    _describe(group, "core", f"{kind}Series", about)
+    describe_item(group, "core", f"{kind}Series", about)
     stored = storage.response(sweep)
     _fill(group, number, sweep, stored, storage)
     noted = (
@@ -244,14 +239,16 @@ def _add_series(file: h5py.File, number: int, sweep: WrittenSweep, storage: Stor
             group[name].attrs["unit"] = unit
     command = sweep.voltage if clamped else sweep.current
     stimulus = None
-    if command is not None:
+    if len(command):
         stimulus = f"stimulus/presentation/data_{number:05d}_DA{sweep.electrode}"
         group = file.create_group(stimulus)
         about = "command potential" if clamped else "injected current"
-        _describe(group, "core", f"{kind}StimulusSeries", about)
+        describe_item(group, "core", f"{kind}StimulusSeries", about)
         _fill(group, number, sweep, _floats(command, is_current=not clamped), storage)
-    bare = replace(sweep, current=None, voltage=None)
-    return _Row(bare, len(stored.samples), response, stimulus)
+    simultaneous = sweep.simultaneous
+    return WrittenRow(
+        sweep.description, sweep.electrode, simultaneous, len(stored.samples), response, stimulus
+    )
 
 
 def _fill(
@@ -263,7 +260,7 @@ def _fill(
         stimulus_description=sweep.description,
         sweep_number=np.uint32(number),
     )
-    group["electrode"] = h5py.SoftLink(f"/{_ICEPHYS}/electrode_{sweep.electrode}")
+    group["electrode"] = h5py.SoftLink(f"/{ICEPHYS}/electrode_{sweep.electrode}")
     group["gain"] = np.float32(1.0)
     data = group.create_dataset(
         "data",
@@ -277,127 +274,6 @@ def _fill(
     data.attrs.update(conversion=stored.conversion, offset=0.0, resolution=-1.0, unit=stored.unit)
     group["starting_time"] = float(sweep.start)
     group["starting_time"].attrs.update(rate=float(sweep.rate), unit="seconds")
-
-
-def _add_sweep_table(file: h5py.File, rows: Sequence[_Row]) -> None:
-    """Add the table in the layout of pynwb 2: one row per series, with its sweep number."""
-    series = [
-        (number, file[path].ref)
-        for number, row in enumerate(rows)
-        for path in (row.response, row.stimulus)
-        if path is not None
-    ]
-    table = _table(
-        file[_ICEPHYS], "sweep_table", "SweepTable", ("series", "sweep_number"), len(series)
-    )
-    numbers = np.array([number for number, _ in series], dtype=np.uint32)
-    _column(table, "sweep_number", numbers, "Sweep number of the series in the row")
-    _ragged(table, "series", [[reference] for _, reference in series], h5py.ref_dtype)
-
-
-def _add_icephys_tables(file: h5py.File, rows: Sequence[_Row]) -> None:
-    """Add the tables of recordings, of those made at the same time, and of those in a row."""
-    parent, count = file[_ICEPHYS], len(rows)
-    recordings = _table(
-        parent, "intracellular_recordings", "IntracellularRecordingsTable", (), count
-    )
-    recordings.attrs["categories"] = np.array(_CATEGORIES, dtype=h5py.string_dtype())
-    about = ("electrode", "stimulus", "response")
-    electrodes, stimuli, responses = (
-        _table(recordings, name, f"Intracellular{name.capitalize()}Table", (column,), count)
-        for name, column in zip(_CATEGORIES, about, strict=True)
-    )
-    references = [file[f"{_ICEPHYS}/electrode_{row.sweep.electrode}"].ref for row in rows]
-    _column(electrodes, "electrode", references, "Electrode of the sweep", h5py.ref_dtype)
-    for table, name, places in (
-        (stimuli, "stimulus", [row.stimulus for row in rows]),
-        (responses, "response", [row.response for row in rows]),
-    ):
-        kind = [("idx_start", np.int32), ("count", np.int32), ("timeseries", h5py.ref_dtype)]
-        # Without a stimulus the schema has -1 and some series.
-        cells = [
-            (0 if place else -1, row.points if place else -1, file[place or row.response].ref)
-            for row, place in zip(rows, places, strict=True)
-        ]
-        values = np.array(cells, dtype=kind)
-        _column(table, name, values, f"{name.capitalize()} of the sweep", kind, _SERIES_COLUMN)
-    together: list[list[int]] = []
-    for number, row in enumerate(rows):
-        if row.sweep.simultaneous and together:
-            together[-1].append(number)
-        else:
-            together.append([number])
-    simultaneous = _table(
-        parent, "simultaneous_recordings", "SimultaneousRecordingsTable", ("recordings",),
-        len(together),
-    )  # fmt: skip
-    _ragged(simultaneous, "recordings", together, np.int64, recordings)
-    runs = [
-        (kind, [number for number, _ in run])
-        for kind, run in groupby(
-            enumerate(rows[numbers[0]].sweep.description for numbers in together),
-            key=lambda each: each[1],
-        )
-    ]
-    columns = ("simultaneous_recordings", "stimulus_type")
-    sequential = _table(
-        parent, "sequential_recordings", "SequentialRecordingsTable", columns, len(runs)
-    )
-    _ragged(sequential, columns[0], [run for _, run in runs], np.int64, simultaneous)
-    kinds = [kind for kind, _ in runs]
-    _column(sequential, columns[1], kinds, "What the stimulus is called", h5py.string_dtype())
-
-
-_CATEGORIES = ("electrodes", "stimuli", "responses")
-_SERIES_COLUMN = ("core", "TimeSeriesReferenceVectorData")
-_REGION = ("hdmf-common", "DynamicTableRegion")
-
-
-def _table(
-    parent: h5py.Group, name: str, kind: str, columns: Sequence[str], rows: int
-) -> h5py.Group:
-    """Begin a table; its columns are still to be added."""
-    table = parent.create_group(name)
-    named = np.array(columns, dtype=h5py.string_dtype())
-    _describe(table, "core", kind, name.replace("_", " "), colnames=named)
-    identifiers = table.create_dataset("id", data=np.arange(rows, dtype=np.int64))
-    _describe(identifiers, "hdmf-common", "ElementIdentifiers")
-    return table
-
-
-def _column(
-    table: h5py.Group,
-    name: str,
-    values: Sequence[object] | NDArray[np.generic],
-    about: str,
-    dtype: object = None,
-    kind: tuple[str, str] = ("hdmf-common", "VectorData"),
-) -> h5py.Dataset:
-    if dtype is None:
-        column = table.create_dataset(name, data=values)
-    else:
-        column = table.create_dataset(name, (len(values),), dtype=dtype)
-        column[:] = values
-    _describe(column, *kind, about)
-    return column
-
-
-def _ragged(
-    table: h5py.Group,
-    name: str,
-    cells: Sequence[Sequence[object]],
-    dtype: object,
-    rows_of: h5py.Group | None = None,
-) -> None:
-    """Add a column of lists, which are rows of another table where one is given."""
-    flat = [each for cell in cells for each in cell]
-    kind = ("hdmf-common", "VectorData") if rows_of is None else _REGION
-    column = _column(table, name, flat, f"{name.replace('_', ' ')} of the row", dtype, kind)
-    if rows_of is not None:
-        column.attrs["table"] = rows_of.ref
-    ends = np.cumsum([len(cell) for cell in cells]).astype(np.uint32)
-    index = table.create_dataset(f"{name}_index", data=ends)
-    _describe(index, "hdmf-common", "VectorIndex", f"Index for {name}", target=column.ref)
 
 
 def _add_specifications(file: h5py.File) -> None:
@@ -426,12 +302,3 @@ def _specifications() -> dict[str, str]:
         io.write(empty)
         file["specifications"].visititems(keep)
     return found
-
-
-def _describe(
-    item: h5py.Group | h5py.Dataset, namespace: str, kind: str, about: str = "", **more: object
-) -> None:
-    attributes = {"namespace": namespace, "neurodata_type": kind, "object_id": str(uuid.uuid4())}
-    if about:
-        attributes["description"] = about
-    item.attrs.update(attributes | more)

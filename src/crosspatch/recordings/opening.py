@@ -7,28 +7,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.formats import (
+    FIRST_BYTES,
+    HDF5_SIGNATURE,
+    format_of,
+    format_of_folder,
+    read_with,
+    refused,
+)
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import is_unmeasured
 from crosspatch.recordings.reading_options import Reading
 
-#: Endings of files that are taken for recordings when a folder is searched.
-RECORDING_SUFFIXES = (".nwb", ".abf")
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
 
 def open_recording(
     source: str | Path, reading: Reading | None = None, *, measured_only: bool = False
 ) -> Recording:
-    """Open a current-clamp recording: NWB 2, or ABF 1 or 2.
+    """Open a current-clamp recording: NWB 2, ABF 1 or 2, or another format of docs/recordings.md.
 
     The file is opened read-only and its samples are read sweep by sweep when they are asked for.
-    The format is told by the first bytes, not by the name.
+    The format is told by the first bytes, not by the name, where they tell it.
 
     Parameters
     ----------
     source : path
+        A file; or a folder of Igor waves (.ibw), which is one cell.
     reading : Reading, optional
         What the file does not say, or says wrong.
     measured_only : bool
@@ -86,23 +90,30 @@ def _require_current_clamp(recording: Recording) -> Recording:
 def _open_file(
     path: Path, reading: Reading, unwanted: Callable[[str, str], bool] | None
 ) -> Recording:
+    if path.is_dir() and (found := format_of_folder(path)):
+        return read_with(found, path, reading)
     content = _bytes_of(path)
-    start = content.read_at(0, len(HDF5_SIGNATURE))
-    if start == HDF5_SIGNATURE:
+    start = content.read_at(0, FIRST_BYTES)
+    if start.startswith(HDF5_SIGNATURE) and not _is_other_hdf5(path):
         from crosspatch.recordings.nwb import read_nwb
 
         return read_nwb(content, str(path), unwanted, reading)
     content.close()
     if not start:
         raise RecordingError(f"{path} is empty (0 bytes)")
-    if start[:4] in (b"ABF ", b"ABF2"):
-        from crosspatch.recordings.abf import read_abf
+    found = format_of(path, start)
+    if found is None or not found.is_read:
+        raise refused(path, start, found)
+    return read_with(found, path, reading)
 
-        return read_abf(path, reading)
-    raise RecordingError(
-        f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
-        "export it as NWB or ABF"
-    )
+
+def _is_other_hdf5(path: Path) -> bool:
+    """Whether an HDF5 file is of another program, which is looked up where it is not named NWB."""
+    if path.suffix.lower() == ".nwb":
+        return False
+    from crosspatch.recordings.hdf5_formats import is_other_hdf5
+
+    return is_other_hdf5(path)
 
 
 def _bytes_of(path: Path) -> LocalBytes:

@@ -22,8 +22,8 @@ from starlette.types import Scope
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.models.verdicts import Verdict
+from crosspatch.recordings.formats import RECORDING_SUFFIXES
 from crosspatch.recordings.model import DESCRIBE_STEP
-from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS

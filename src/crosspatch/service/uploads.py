@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
-from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.recordings.formats import RECORDING_SUFFIXES
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.service.messages import RECORDING, TABLE, Drawn, Fault, GivenFile
 from crosspatch.service.settings import ServiceSettings
