@@ -8,9 +8,12 @@ NeuroMatic, ``RecordA0`` and ``RecordB0``.
 from __future__ import annotations
 
 import io
+import logging
 import re
+import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -146,14 +149,9 @@ def read_pxp(path: Path, reading: Reading) -> Recording:
     Where several have some, `Reading.electrode` names the one. A `RecordingError` if it is damaged
     or nothing in it is a potential.
     """
-    import igor2.packed
-
     content = content_of(path)
     try:
-        # The type of the first record is less than 256.
-        order = ">" if content[:1] == b"\0" else "<"
-        _, tree = igor2.packed.load(io.BytesIO(content), initial_byte_order=order)
-        folders = dict(_folders(tree["root"], ""))
+        folders = _folders(content)
     except Exception as error:  # igor2 raises whatever it meets
         raise RecordingError(f"{path} is a damaged Igor experiment: {in_words(error)}") from error
     recorded: dict[str, dict[str, _Wave]] = defaultdict(dict)
@@ -184,29 +182,64 @@ def _is_signal(wave: _Wave) -> bool:
     return bool(wave.unit) and wave.rate >= MIN_RATE and wave.points > 1
 
 
-def _folders(tree: Mapping[Any, Any], path: str) -> Iterator[tuple[str, list[_Wave]]]:
-    """The data folders of an experiment with their waves of numbers."""
-    waves = []
-    for name, item in tree.items():
-        if isinstance(item, dict):
-            called = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-            yield from _folders(item, f"{path}:{called}" if path else called)
-        elif hasattr(item, "wave"):
-            try:
-                waves.append(_wave(item.wave["wave"]))
-            except ValueError:  # text, or no samples
-                continue
-    yield path, waves
+#: Types of the records of a packed experiment (Igor's technical note PTN003); Igor 8 writes long
+#: names of folders in records of their own, after their length.
+_WAVE, _FOLDER, _FOLDER_END, _LONG_FOLDER = 3, 9, 10, 101
+
+
+def _folders(content: bytes) -> dict[str, list[_Wave]]:
+    """The data folders of an experiment with their waves of numbers; a ValueError if cut short."""
+    # The type of the first record is less than 256.
+    head = struct.Struct(">HhI" if content[:1] == b"\0" else "<HhI")
+    at, folders, path = 0, {"": list[_Wave]()}, list[str]()
+    while at + head.size <= len(content):
+        kind, _, size = head.unpack_from(content, at)
+        at += head.size
+        if at + size > len(content):
+            raise ValueError("it was cut short")
+        record = content[at : at + size]
+        at += size
+        if kind & 0x7FFF == _FOLDER:
+            path.append(_text(record))
+        elif kind & 0x7FFF == _LONG_FOLDER:
+            path.append(_text(record[4:]))
+        elif kind & 0x7FFF == _FOLDER_END and path:
+            path.pop()
+        elif kind & 0x7FFF == _WAVE:
+            with suppress(ValueError):  # text, or no samples
+                folders.setdefault(":".join(path), []).append(_parsed(record))
+    return folders
 
 
 def _load(file: Path) -> _Wave:
-    import igor2.binarywave
-
     content = content_of(file)
     try:
-        return _wave(igor2.binarywave.load(io.BytesIO(content))["wave"])
+        return _parsed(content)
     except Exception as error:  # igor2 raises whatever it meets
         raise RecordingError(f"{file} is a damaged Igor wave: {in_words(error)}") from error
+
+
+#: Sizes in bytes that the header of a wave has, by version: of its header, samples and texts.
+_SIZES = {2: "h2i", 3: "h3i", 5: "4xi3i4i4ii"}
+
+
+def _parsed(content: bytes) -> _Wave:
+    """A wave; igor2 would make room for whatever sizes its header names."""
+    import igor2.binarywave
+
+    logging.getLogger("igor2").setLevel(logging.CRITICAL + 1)
+    for order in "<>":
+        version = struct.unpack_from(f"{order}h", content)[0]
+        if version in _SIZES:
+            sizes = struct.unpack_from(order + _SIZES[version], content)
+            if version != 5:
+                sizes = sizes[1:]
+            if min(sizes) < 0 or sum(sizes) > len(content):
+                raise ValueError("its header names more than it holds; it was cut short")
+            break
+    else:
+        raise ValueError(f"version {version} is not known")
+    return _wave(igor2.binarywave.load(io.BytesIO(content))["wave"])
 
 
 def _samples(file: Path) -> NDArray[np.generic]:

@@ -58,6 +58,7 @@ class WrittenSweep:
     electrode: int = 0  #: number of its electrode
     #: Whether another electrode recorded the sweep before at the same time.
     simultaneous: bool = False
+    number: int | None = None  #: of the sweep, where they are not counted from 0
 
 
 class Stored(NamedTuple):
@@ -154,7 +155,8 @@ def write_nwb(
         with h5py.File(temporary, "r+") as file:
             for number, sweep in enumerate(sweeps):
                 _require_samples(path, number, sweep)
-                rows.append(_add_series(file, number, sweep, storage))
+                own = number if sweep.number is None else sweep.number
+                rows.append(_add_series(file, own, sweep, storage))
             if not rows:
                 raise RecordingError(f"{path}: a recording needs at least one sweep")
             (add_sweep_table if storage.sweep_table else add_icephys_tables)(file, rows)

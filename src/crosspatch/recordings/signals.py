@@ -97,7 +97,8 @@ class _Input:
 
     def read(self, number: int) -> NDArray[np.float64]:
         """Its samples of a sweep, mV or pA."""
-        return np.asarray(self.signals[number].read(), np.float64) * self.factor
+        with np.errstate(all="ignore"):  # what damage makes is judged later
+            return np.asarray(self.signals[number].read(), np.float64) * self.factor
 
     def seen(self) -> list[NDArray[np.float64]]:
         """Finite samples of a few sweeps."""
