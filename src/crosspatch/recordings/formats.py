@@ -30,6 +30,7 @@ class Format:
     begins: tuple[bytes, ...] = ()  # with what its files begin; without any the ending tells
     reader: str = ""  # module and function that read it, given path and `Reading`; "" if none does
     package: str = ""  # what must be installed beside crosspatch
+    whole: bool = True  # whether a file holds all of a cell
     #: How to have a file that is read, where this one is not, or to have a better one.
     export: str = "export it as NWB, ABF or Axon text (ATF)"
 
@@ -55,6 +56,9 @@ RECORDING_FORMATS = (
         (b"\x05\x00", b"\x00\x05", b"\x02\x00", b"\x00\x02", b"\x03\x00", b"\x00\x03"),
         "igor.read_ibw",
         "igor2",
+        whole=False,
+        export="save the cell as one experiment (.pxp), or make NWB of its waves with "
+        "`crosspatch convert`",
     ),
     Format("Igor packed experiment", (".pxp",), (), "igor.read_pxp", "igor2"),
     Format("AxoGraph", (".axgx", ".axgd"), (b"axgx", b"AxGr"), "neo_reader.read_axograph", "neo"),
@@ -75,6 +79,15 @@ RECORDING_FORMATS = (
 #: Endings of files that are taken for recordings when a folder is searched.
 RECORDING_SUFFIXES = tuple(
     dict.fromkeys(ending for each in RECORDING_FORMATS if each.is_read for ending in each.endings)
+)
+#: Endings of files that hold all of a cell, so that they can be sent alone.
+UPLOAD_SUFFIXES = tuple(
+    dict.fromkeys(
+        ending
+        for each in RECORDING_FORMATS
+        if each.is_read and each.whole
+        for ending in each.endings
+    )
 )
 #: Formats that are read, for messages and help.
 KNOWN_FORMATS = ", ".join(each.name for each in RECORDING_FORMATS if each.is_read)
@@ -103,6 +116,12 @@ def format_of(path: Path, first_bytes: bytes) -> Format | None:
     telling = [each for each in begun if len(max(each.begins, key=len)) > 2]
     alike = [each for each in RECORDING_FORMATS if ending in each.endings and not each.begins]
     return next(iter(telling + alike), None)
+
+
+def format_named(name: str) -> Format | None:
+    """The format that a file's ending stands for."""
+    ending = Path(name).suffix.lower()
+    return next((each for each in RECORDING_FORMATS if ending in each.endings), None)
 
 
 def refused(path: Path, first_bytes: bytes, found: Format | None) -> RecordingError:

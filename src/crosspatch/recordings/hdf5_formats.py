@@ -65,12 +65,12 @@ def _program(file: h5py.File) -> Callable[[Path, h5py.File], Opened] | None:
 
 
 def _wavesurfer(path: Path, file: h5py.File) -> Opened:
-    header = file["header"]
+    header = _member(file, "header")
     if "AIChannelNames" not in header:  # before version 0.9x its parts lay deeper
-        header = header["Acquisition"]
+        header = _member(header, "Acquisition")
 
     def of(*names: str) -> Any:
-        return _small(next(header[name] for name in names if name in header))
+        return _small(next(_member(header, name) for name in names if name in header))
 
     active = np.ravel(of("IsAIChannelActive", "IsAnalogChannelActive")).astype(bool)
     names = np.array(_texts(of("AIChannelNames", "AnalogChannelNames")))[active]
@@ -82,9 +82,10 @@ def _wavesurfer(path: Path, file: h5py.File) -> Opened:
     episodes = []
     for name in sorted(file):
         number = re.fullmatch(r"sweep_(\d+)", name)
-        if number is None or "analogScans" not in file[name]:
+        sweep = _member(file, name) if number else None
+        if number is None or "analogScans" not in sweep:
             continue
-        scans = _samples_of(file[name]["analogScans"], 2, len(names))
+        scans = _samples_of(_member(sweep, "analogScans"), 2, len(names))
         signals = [
             InputSignal(
                 str(names[k]),
@@ -96,15 +97,11 @@ def _wavesurfer(path: Path, file: h5py.File) -> Opened:
             for k in range(len(names))
         ]
         episodes.append(Episode(int(number.group(1)), tuple(signals)))
-    clock = header.get("ClockAtRunStart") or file["header"].get("ClockAtRunStart")
+    about = _member(file, "header")
+    version = "".join(_texts(of("VersionString"))) if "VersionString" in about else ""
+    clock = _clock(of("ClockAtRunStart")) if "ClockAtRunStart" in header else None
     return Opened(
-        path,
-        path.stem,
-        f"WaveSurfer {''.join(_texts(_small(file['header/VersionString'])))}".strip()
-        if "VersionString" in file["header"]
-        else "WaveSurfer",
-        episodes,
-        Recorded(session=None if clock is None else _clock(_small(clock))),
+        path, path.stem, f"WaveSurfer {version}".strip(), episodes, Recorded(session=clock)
     )
 
 
@@ -113,7 +110,7 @@ def _coefficients(header: h5py.Group, count: int) -> np.ndarray:
     for name in ("AIScalingCoefficients", "AnalogScalingCoefficients"):
         if name in header:
             # h5py gives what MATLAB wrote as (terms, inputs) the other way round.
-            return np.reshape(_small(header[name]), (count, -1)).astype(float).T
+            return np.reshape(_small(_member(header, name)), (count, -1)).astype(float).T
     raise ValueError("it does not say how its numbers are scaled")
 
 
@@ -134,21 +131,20 @@ def _clock(parts: Any) -> str | None:
 
 
 def _stimfit(path: Path, file: h5py.File) -> Opened:
-    names = [
-        "".join(_texts(_small(file["channels"][f"ch{k}"]))) for k in range(len(file["channels"]))
-    ]
+    channels = _member(file, "channels")
+    names = ["".join(_texts(_small(_member(channels, f"ch{k}")))) for k in range(len(channels))]
     sweeps: dict[int, list[InputSignal]] = {}
     for name in names:
-        for number, section in _sections(file[name]):
-            about = _small(section["description"]).ravel()[0]
+        for number, section in _sections(_member(file, name)):
+            about = _small(_member(section, "description")).ravel()[0]
             unit_of_time = _text(about["xunits"]) or "ms"
             interval = float(about["dt"]) * _SECONDS[unit_of_time]
-            data = _samples_of(section["data"], 1)
+            data = _samples_of(_member(section, "data"), 1)
             rate = 1 / interval if interval > 0 else float("nan")
             read = partial(_all, data)
             signal = InputSignal(name, _text(about["yunits"]), rate, int(data.shape[0]), read)
             sweeps.setdefault(number, []).append(signal)
-    when = _small(file["description"]).ravel()[0]
+    when = _small(_member(file, "description")).ravel()[0]
     session = "T".join(filter(None, (_text(when["date"]), _text(when["time"]))))
     episodes = [Episode(number, tuple(signals)) for number, signals in sorted(sweeps.items())]
     return Opened(path, path.stem, "Stimfit", episodes, Recorded(session=session or None))
@@ -158,7 +154,14 @@ def _sections(channel: h5py.Group) -> Iterator[tuple[int, h5py.Group]]:
     for name in channel:
         number = re.fullmatch(r"section_(\d+)", name)
         if number:
-            yield int(number.group(1)), channel[name]
+            yield int(number.group(1)), _member(channel, name)
+
+
+def _member(group: h5py.Group, name: str) -> Any:
+    """What a group has under a name, which must lie in this file."""
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        raise ValueError(f"{name} lies in another file, which is not followed")
+    return group[name]
 
 
 def _all(data: h5py.Dataset) -> Samples:
