@@ -55,10 +55,10 @@ from tests.features.made_files import write_small
 
 from benchmarks.whole_set import ARCHIVE, Extras
 from crosspatch.prediction.predictor import load_predictor
+from crosspatch.recordings.nwb_writer import Electrode, SessionNotes, write_nwb
 from crosspatch.recordings.opening import open_recording
 from crosspatch.service.examples import write_table
 from crosspatch.simulation.cells import simulate_cells
-from crosspatch.simulation.nwb_writer import SessionNotes, write_nwb
 from crosspatch.simulation.rig import StimulusSet, record
 from crosspatch.simulation.subclasses import simulated_neuron
 
@@ -202,12 +202,13 @@ def make_long(folder: Path, name: str, protocol: StimulusSet, number: int) -> Pa
         donor="simulated",
         sex="U",
         age="P60D",
-        seal=3.0,
-        access_resistance=12.0,
+        electrodes=(Electrode(file.stem, "a simulated electrode", 3.0, 12.0),),
+        device="a simulated amplifier",
+        origin="none: simulated",
     )
     subclass = ("Sst", "Pvalb", "Vip", "Lamp5")[number % 4]
     neuron = simulated_neuron("mouse", subclass, number)
-    sweeps = record(neuron, number, protocol=protocol, extra=Extras(notes.seal))
+    sweeps = record(neuron, number, protocol=protocol, extra=Extras(3.0))
     write_nwb(file, notes, sweeps, ARCHIVE)
     return file
 

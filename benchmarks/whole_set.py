@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from crosspatch.recordings.model import VOLTAGE_CLAMP
+from crosspatch.recordings.nwb_writer import Storage, Stored, WrittenSweep
 from crosspatch.simulation.cells import Style
-from crosspatch.simulation.nwb_writer import Storage, Stored, WrittenSweep
 from crosspatch.simulation.point_neuron import simulate_neuron
 from crosspatch.simulation.rig import Rig, RigStage, filtered_noise
 from crosspatch.simulation.subclasses import step_features

@@ -108,7 +108,7 @@ def test_a_report_holds_the_cells_their_pictures_and_what_went_wrong(folder: Pat
     ("arguments", "says"),
     [
         (["predict", "x.csv", "--model", "nowhere"], "is not a model"),
-        (["predict", "a.ibw"], "not a file that can be read"),
+        (["predict", "a.tif"], "not a file that can be read"),
         (["predict", "no.csv"], "does not exist"),
         (["predict", "x.csv", "--model", "M", "--quality", "odd"], "no quality settings 'odd'"),
         (["predict", "x.csv", "--model", "M", "--out", "x.docx"], "change the name"),
@@ -132,7 +132,7 @@ def test_mistakes_are_one_line(
 ):
     places = {"M": folder / "m", "T": folder / "train.h5ad"}
     (tmp_path / "x.csv").write_text("a\n1\n")
-    (tmp_path / "a.ibw").write_bytes(b"\x05\x00")
+    (tmp_path / "a.tif").write_bytes(b"\x05\x00")
     given = [str(places.get(each, each)) for each in arguments]
     monkeypatch.setattr(sys, "argv", ["crosspatch", *given])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -176,10 +176,10 @@ def test_inputs_are_refused_before_a_model_is_touched(tmp_path: Path, monkeypatc
         raise AssertionError("a model was touched")
 
     monkeypatch.setattr(pipeline, "load_predictor", touched)
-    (tmp_path / "a.ibw").write_bytes(b"\x05\x00")
+    (tmp_path / "a.tif").write_bytes(b"\x05\x00")
     (tmp_path / "b.csv").write_text("a\n1\n")
     for wrong, says in (
-        ({"inputs": tmp_path / "a.ibw"}, "not a file that can be read"),
+        ({"inputs": tmp_path / "a.tif"}, "not a file that can be read"),
         ({"inputs": tmp_path / "no.nwb"}, "does not exist"),
         ({"inputs": tmp_path / "b.csv", "sets": "odd"}, "no prediction sets 'odd'"),
         ({"inputs": tmp_path / "b.csv", "species": "rat"}, "no species 'rat'"),

@@ -118,7 +118,7 @@ def test_a_file_that_fails_is_listed_and_stops_nothing(tmp_path):
         )
     )
     assert "0 bytes" in reasons["empty.nwb"]
-    assert "neither NWB 2 (HDF5) nor ABF" in reasons["text.abf"]
+    assert "is no ABF file" in reasons["text.abf"]
     assert "cut.nwb" in reasons
     write_failures(result.failures, tmp_path / "failures.csv")
     assert len(pd.read_csv(tmp_path / "failures.csv")) == 3

@@ -80,7 +80,7 @@ def more_samples_than_the_file(path: Path) -> None:
         (lambda path: path.mkdir(), "is a folder; give a file"),
         (lambda path: os.mkfifo(path), "is not a regular file; give a file"),
         (lambda path: path.touch(), r"is empty \(0 bytes\)"),
-        (lambda path: path.write_text("1,2\n"), "neither NWB 2 .* nor ABF: it begins with b'1,2"),
+        (lambda path: path.write_text("1,2\n"), "is no NWB file: it begins with b'1,2"),
         (no_nwb, "HDF5 file but no NWB file: it has no nwb_version; export it as NWB 2"),
         (nwb_1, r"is NWB 1 \(NWB-1.0.6\); convert it to NWB 2"),
         (only_a_heading, "has no patch-clamp series"),

@@ -13,12 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.recordings import made_files
+from tests.recordings import made_files, made_formats
 
 FILES = int(os.environ.get("CROSSPATCH_FUZZ_FILES", "500"))
 #: For one file, s.
 LIMIT = 60
 STEPS = (-100, -20, 140, 180)
+#: Endings of files of other programs, and what writes them.
+OTHERS = {
+    "atf": made_formats.write_atf,
+    "axgx": made_formats.write_axgx,
+    "wcp": made_formats.write_wcp,
+    "ws.h5": made_formats.write_wavesurfer,
+    "sf.h5": made_formats.write_stimfit,
+    "ibw": None,
+    "pxp": None,
+}
 
 
 def write_seeds(kind: str, folder: Path) -> None:
@@ -38,13 +48,23 @@ def write_seeds(kind: str, folder: Path) -> None:
     elif kind == "abf1":
         made_files.write_abf1(folder / "epochs.abf")
         made_files.write_abf_rig(folder / "rig.abf", 1)
+    elif kind in OTHERS:
+        write = OTHERS[kind]
+        inputs = made_formats.inputs_of(sweeps[:4])
+        if write is not None:
+            write(folder / f"c.{kind}", inputs, made_files.RATE)
+        elif kind == "ibw":  # of the command alone nothing is read
+            made_formats.write_ibw(folder, inputs[:1], made_files.RATE, "c{sweep}_{input}")
+        else:
+            folders = {"c1": (inputs, made_files.RATE)}
+            made_formats.write_pxp(folder / "c.pxp", folders, "{input}_{sweep}")
     else:
         made_files.write_abf2(folder / "epochs.abf")
         made_files.write_abf_rig(folder / "rig.abf", 2)
         made_files.write_abf2(folder / "lengths.abf", [sweeps[0], sweeps[4], sweeps[1]])
 
 
-def read_damaged(seeds: Path, files: int) -> None:
+def read_damaged(seeds: Path, files: int, least: float = 0.02) -> None:
     """Two processes, half of the files each."""
     halves = [(0, files // 2), (files // 2, files)]
     processes = [
@@ -69,7 +89,23 @@ def read_damaged(seeds: Path, files: int) -> None:
         assert "Warning" not in errors
         usable += int(last_line[0].removeprefix("usable "))
     # Had all been refused at once, or none been damaged, little would have been tested.
-    assert 0.02 * files < usable < 0.98 * files
+    assert least * files <= usable < 0.98 * files
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_damaged_files_of_other_programs(kind: str, tmp_path: Path):
+    write_seeds(kind, tmp_path / "seeds")
+    # A single wave has no command; of the others few are whole enough.
+    read_damaged(tmp_path / "seeds", FILES // 5, least=0.0)
+
+
+def test_damaged_real_files_of_other_programs(real_data: Path, tmp_path: Path):
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    for pattern in ("B6_Ch3*.ibw", "*.axgx", "*.wcp", "*.h5"):
+        for file in (real_data / "formats").glob(pattern):
+            (seeds / file.name).write_bytes(file.read_bytes())
+    read_damaged(seeds, FILES // 5, least=0.0)
 
 
 @pytest.mark.parametrize("kind", ["nwb", "abf1", "abf2"])

@@ -12,11 +12,11 @@ import pytest
 from benchmarks import whole_set
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings import quality
+from crosspatch.recordings import nwb_writer, quality
 from crosspatch.recordings.model import VOLTAGE_CLAMP
 from crosspatch.recordings.opening import open_recording
 from crosspatch.simulation import cells as simulated
-from crosspatch.simulation import nwb_writer, rig
+from crosspatch.simulation import rig
 from crosspatch.simulation.cells import plan_cells, simulate_cells
 from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate_neuron
 from crosspatch.simulation.rig import record
@@ -163,10 +163,10 @@ def test_donors_are_shared_between_subclasses_and_cells_do_not_depend_on_their_n
 
 def test_the_stimulus_set_is_the_one_asked_for():
     sweeps = record(simulated_neuron("mouse", "Vip", 4), 4)
-    codes = [sweep.stimulus_code for sweep in sweeps]
+    codes = [sweep.description.removesuffix("_DA_0") for sweep in sweeps]
     assert codes.count(rig.RAMP_NAME) == 2
     assert codes.count(rig.SHORT_SQUARE_FINE) == 3
-    coarse = [s.current[31_000] for s in sweeps if s.stimulus_code == rig.LONG_SQUARE_COARSE]
+    coarse = [s.current[31_000] for s in sweeps if s.description.startswith(rig.LONG_SQUARE_COARSE)]
     assert coarse == [-110.0 + 20.0 * place for place in range(len(coarse))]
     for sweep in sweeps:
         changes = np.flatnonzero(np.diff(sweep.current))
@@ -467,7 +467,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nwb_writer, "_add_sweep_table", full)
+    monkeypatch.setattr(nwb_writer, "add_sweep_table", full)
     with pytest.raises(RecordingError, match="No space left on device"):
         simulate_cells(tmp_path, 1, "mouse", jobs=1)
     assert list(tmp_path.iterdir()) == []

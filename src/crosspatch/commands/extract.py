@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 @options.with_reading
 def inspect(
     *,
-    file: Annotated[Path, typer.Argument(help="Recording, NWB 2 or ABF.")],
+    file: Annotated[
+        Path, typer.Argument(help="Recording: NWB 2, ABF and others (docs/recordings.md).")
+    ],
     png: Annotated[
         Path | None, typer.Option(help="Picture to write. (default: FILE's name with .png, here)")
     ] = None,

@@ -126,7 +126,8 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     Parameters
     ----------
     source : path or Asset
-        NWB or ABF on disk, or NWB in the DANDI archive, of which only what is needed is fetched.
+        NWB, ABF or another format on disk, or NWB in the DANDI archive, of which only what is
+        needed is fetched.
     settings : ExtractionSettings, optional
 
     Raises

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.formats import RECORDING_FORMATS, RECORDING_SUFFIXES
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.opening import RECORDING_SUFFIXES, open_recording
+from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.reading_options import Reading
 
 #: A file on disk, or one of the DANDI archive.
@@ -30,6 +32,7 @@ def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
         If the archive does not say what a dandiset holds.
     """
     found: dict[Source, None] = {}
+    of_cells: set[Path] = set()
     for each in paths:
         if isinstance(each, Asset):
             found[each] = None
@@ -39,15 +42,27 @@ def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
             continue
         try:
             for file in _below(each):
-                found[file.resolve()] = None
+                found |= dict.fromkeys(_first_of_cell(file.resolve(), of_cells))
         except OSError as error:
             raise RecordingError(f"{each} cannot be searched: {error}") from error
     if not found:
-        names = ", ".join(str(each) for each in paths)
-        raise RecordingError(
-            f"no recording in {names}; looked for files ending in {', '.join(RECORDING_SUFFIXES)}"
-        )
+        raise _nothing_in(paths)
     return list(found)
+
+
+def _nothing_in(paths: Sequence[str | Source]) -> RecordingError:
+    """Says that nothing is found, and which recordings there are that cannot be read."""
+    names = ", ".join(str(each) for each in paths)
+    problem = f"no recording in {names}"
+    folders = [Path(each) for each in paths if isinstance(each, str | Path) and Path(each).is_dir()]
+    endings = Counter(file.suffix.lower() for each in folders for file in each.rglob("*"))
+    for each in RECORDING_FORMATS:
+        count = sum(endings[ending] for ending in each.endings)
+        if count and not each.is_read:
+            return RecordingError(
+                f"{problem}, but {count} files of {each.name}, which is not read", each.export
+            )
+    return RecordingError(f"{problem}; looked for files ending in {', '.join(RECORDING_SUFFIXES)}")
 
 
 def _below(each: str | Path) -> Iterator[Path]:
@@ -62,6 +77,19 @@ def _below(each: str | Path) -> Iterator[Path]:
     for match in matches:
         files = sorted(match.rglob("*")) if match.is_dir() else [match]
         yield from filter(_is_recording, files)
+
+
+def _first_of_cell(file: Path, seen: set[Path]) -> list[Path]:
+    """The file that stands for its cell: of Igor waves the first, unless they were seen before."""
+    if file.suffix.lower() != ".ibw" or not file.is_file():
+        return [file]
+    if file in seen:
+        return []
+    from crosspatch.recordings.igor import siblings
+
+    waves = siblings(file)
+    seen.update(waves)
+    return waves[:1]
 
 
 def _is_recording(file: Path) -> bool:

@@ -14,7 +14,7 @@ from crosspatch.features.finding import Source, find_recordings
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
-from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.recordings.formats import RECORDING_SUFFIXES, format_named
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
@@ -159,6 +159,10 @@ def _sorted(each: str | Path, found: Inputs) -> tuple[list[Source] | list[Table]
             raise CohortError(f"{path} does not exist")
         return found.tables, [path]
     if path.is_file() and path.suffix.lower() not in RECORDING_SUFFIXES:
+        if known := format_named(path.name):
+            raise RecordingError(
+                f"{path} is a recording of {known.name}, which is not read", known.export
+            )
         raise RecordingError(
             f"{path}: not a file that can be read; give recordings "
             f"({', '.join(RECORDING_SUFFIXES)}) or tables ({', '.join(TABLE_SUFFIXES)})"
@@ -258,7 +262,7 @@ def predict(
     Parameters
     ----------
     inputs : path, DataFrame, AnnData, or sequence of them
-        Recordings (NWB, ABF), folders of them, tables (csv, Excel, parquet, h5ad), ``dandi:``
+        Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, parquet, h5ad), ``dandi:``
         addresses; tables in memory.
     model : path or sequence of path
         Model folders, one per species; by default models trained once from the data directory.

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.formats import (
+    FIRST_BYTES,
+    HDF5_SIGNATURE,
+    format_of,
+    format_of_folder,
+    read_with,
+    refused,
+)
 from crosspatch.recordings.gapfree import cut_into_steps
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
@@ -17,23 +25,19 @@ from crosspatch.recordings.reading_options import Reading
 if TYPE_CHECKING:
     from crosspatch.recordings.nwb_series import Unwanted
 
-#: Endings of files that are taken for recordings when a folder is searched.
-RECORDING_SUFFIXES = (".nwb", ".abf")
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
 
 def open_recording(
     source: str | Path, reading: Reading | None = None, *, measured_only: bool = False
 ) -> Recording:
-    """Open a current-clamp recording of one cell: NWB 2, or ABF 1 or 2.
+    """Open a current-clamp recording of one cell: NWB 2, ABF, or a format of docs/recordings.md.
 
     The file is opened read-only and its samples are read sweep by sweep when they are asked for.
-    The format is told by the first bytes, not by the name.
+    The format is told by the first bytes, not by the name, where they tell it.
 
     Parameters
     ----------
     source : path
+        A file; or a folder of Igor waves (.ibw), which is one cell.
     reading : Reading, optional
         What the file does not say, or says wrong.
     measured_only : bool
@@ -118,52 +122,38 @@ def _nothing_in(recording: Recording) -> RecordingError:
     return RecordingError(f"{recording.name} has no {wanted} ({found}); nothing to analyse", hint)
 
 
-#: Reads the cells of a file whose content is open; closes it with the last of them.
-_Reader = Callable[[LocalBytes, Path, Reading, "Unwanted | None"], list[Recording]]
-
-
-def _nwb(
-    content: LocalBytes, path: Path, reading: Reading, unwanted: Unwanted | None
-) -> list[Recording]:
-    from crosspatch.recordings.nwb import read_nwb
-
-    return read_nwb(content, str(path), unwanted, reading)
-
-
-def _abf(
-    content: LocalBytes, path: Path, reading: Reading, unwanted: Unwanted | None
-) -> list[Recording]:
-    from crosspatch.recordings.abf import read_abf
-
-    content.close()
-    return read_abf(path, reading)
-
-
-#: First bytes of a file to what reads it.
-_READERS: dict[bytes, _Reader] = {HDF5_SIGNATURE: _nwb, b"ABF ": _abf, b"ABF2": _abf}
-
-
 def _open_file(path: Path, reading: Reading, unwanted: Unwanted | None) -> list[Recording]:
+    if path.is_dir() and (found := format_of_folder(path)):
+        return read_with(found, path, reading)
     content = _bytes_of(path)
-    start = content.read_at(0, max(map(len, _READERS)))
-    for signature, read in _READERS.items():
-        if start.startswith(signature):
-            return read(content, path, reading, unwanted)
+    start = content.read_at(0, FIRST_BYTES)
+    if start.startswith(HDF5_SIGNATURE) and not _is_other_hdf5(path):
+        from crosspatch.recordings.nwb import read_nwb
+
+        return read_nwb(content, str(path), unwanted, reading)
     content.close()
     if not start:
         raise RecordingError(f"{path} is empty (0 bytes)")
-    raise RecordingError(
-        f"{path} is neither NWB 2 (HDF5) nor ABF: it begins with {start[:4]!r}; "
-        "export it as NWB or ABF"
-    )
+    found = format_of(path, start)
+    if found is None or not found.is_read:
+        raise refused(path, start, found)
+    return read_with(found, path, reading)
+
+
+def _is_other_hdf5(path: Path) -> bool:
+    """Whether an HDF5 file is of another program, which is looked up where it is not named NWB."""
+    if path.suffix.lower() == ".nwb":
+        return False
+    from crosspatch.recordings.hdf5_formats import is_other_hdf5
+
+    return is_other_hdf5(path)
 
 
 def species_of_file(path: Path) -> str | None:
     """What a file says the species is, read and nothing else; any exception if it is damaged."""
     content = _bytes_of(path)
     try:
-        start = content.read_at(0, len(HDF5_SIGNATURE))
-        if start != HDF5_SIGNATURE and start[:4] in _READERS:
+        if content.read_at(0, len(HDF5_SIGNATURE)) != HDF5_SIGNATURE or _is_other_hdf5(path):
             return None  # it has no place for it
         from crosspatch.recordings.nwb import species_in_nwb
 

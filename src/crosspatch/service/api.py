@@ -149,8 +149,8 @@ async def upload_file(
         Query(
             min_length=1,
             max_length=1000,
-            description="What the file is called; its ending says what it is: .nwb, .abf, .csv, "
-            ".tsv, .txt, .csv.gz, .tsv.gz, .xlsx, .xlsm, .parquet, .h5ad.",
+            description="What the file is called; its ending says what it is: .nwb, .abf, .atf, "
+            ".csv, .tsv, .txt, .csv.gz, .tsv.gz, .xlsx, .xlsm, .parquet, .h5ad.",
         ),
     ],
     columns: Annotated[

@@ -22,8 +22,8 @@ from starlette.types import Scope
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.models.verdicts import Verdict
+from crosspatch.recordings.formats import UPLOAD_SUFFIXES
 from crosspatch.recordings.model import DESCRIBE_STEP
-from crosspatch.recordings.opening import RECORDING_SUFFIXES
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
@@ -134,7 +134,7 @@ def _packed(file: str) -> bytes:
 def index(request: Request) -> HTMLResponse:
     """Where files are dropped."""
     return _page(
-        request, "index.html", endings=[*RECORDING_SUFFIXES, *TABLE_SUFFIXES], reading=Reading()
+        request, "index.html", endings=[*UPLOAD_SUFFIXES, *TABLE_SUFFIXES], reading=Reading()
     )
 
 

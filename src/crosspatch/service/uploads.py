@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError
-from crosspatch.recordings.opening import RECORDING_SUFFIXES
+from crosspatch.recordings.formats import UPLOAD_SUFFIXES, format_named
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.service.messages import RECORDING, TABLE, Drawn, Fault, GivenFile
 from crosspatch.service.settings import ServiceSettings
@@ -75,7 +75,7 @@ def label_of(name: str) -> str:
 def kind_of(label: str) -> tuple[str, str | None]:
     """Whether a file is a recording or a table by its name, and its ending; None if neither."""
     lower = label.lower()
-    for kind, endings in ((RECORDING, RECORDING_SUFFIXES), (TABLE, TABLE_SUFFIXES)):
+    for kind, endings in ((RECORDING, UPLOAD_SUFFIXES), (TABLE, TABLE_SUFFIXES)):
         # ".csv.gz" before ".gz".
         for ending in sorted(endings, key=len, reverse=True):
             if lower.endswith(ending):
@@ -230,7 +230,10 @@ class Batches:
         label = label_of(name)
         kind, ending = kind_of(label)
         if ending is None:
-            recordings, tables = ", ".join(RECORDING_SUFFIXES), ", ".join(TABLE_SUFFIXES)
+            if known := format_named(label):
+                why = f"{label}: a recording of {known.name}, which cannot be read alone"
+                raise RefusedUploadError(why, 415, known.export)
+            recordings, tables = ", ".join(UPLOAD_SUFFIXES), ", ".join(TABLE_SUFFIXES)
             hint = f"give recordings ({recordings}) or tables ({tables})"
             raise RefusedUploadError(f"{label}: not a file that can be read", 415, hint)
         with upload.lock:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.recordings.model import CURRENT_CLAMP
-from crosspatch.simulation.nwb_writer import WrittenSweep
+from crosspatch.recordings.nwb_writer import WrittenSweep
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 
 # Of a sweep, as they are computed and as they are written.
@@ -256,7 +256,9 @@ class Rig:
         """Keep a sweep as it is, and wait a second for the next."""
         rate = self.protocol.rate
         self.sweeps.append(
-            WrittenSweep(code, current, voltage, rate, self.clock, self.bridge, self.bias, clamp)
+            WrittenSweep(
+                f"{code}_DA_0", current, voltage, rate, self.clock, self.bridge, self.bias, clamp
+            )
         )
         self.clock += round(len(current) / rate + 1.0, 3)
 

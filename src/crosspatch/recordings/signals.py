@@ -1,0 +1,389 @@
+"""Signals as recording programs store them become sweeps.
+
+Which is the potential and which the command is told by their units, their names and their shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import RecordingError
+from crosspatch.recordings.model import (
+    CURRENT_CLAMP,
+    MAX_RATE,
+    MIN_RATE,
+    VOLTAGE_CLAMP,
+    Recorded,
+    Recording,
+    Samples,
+    Sweep,
+    refusing,
+    to_millivolts,
+    to_picoamperes,
+)
+
+if TYPE_CHECKING:
+    from crosspatch.recordings.reading_options import Reading
+
+#: A membrane potential is never farther from zero, mV.
+_MEMBRANE = 500.0
+#: A cell at rest lies between, mV.
+_REST = (-120.0, -20.0)
+_POTENTIAL_NAME = re.compile(r"v_?m|mem|volt|potential|primary|(?<![a-z])v(?![a-z])", re.IGNORECASE)
+_COMMAND_NAME = re.compile(r"cmd|command|inj|stim|dac|(?<![a-z])(ao|da)_?\d", re.IGNORECASE)
+#: So many sweeps are looked at to tell what their inputs are.
+_LOOKED_AT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class InputSignal:
+    """What one input recorded during one sweep."""
+
+    name: str  # of the input
+    unit: str  # as the file writes it; empty where it does not say
+    rate: float  # Hz
+    points: int
+    read: Callable[[], NDArray[np.generic]] = field(repr=False)  # in that unit
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One sweep as the file has it: what its inputs recorded at the same time."""
+
+    number: int
+    signals: tuple[InputSignal, ...]
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file in another format than NWB and ABF, whose headers were read."""
+
+    path: Path
+    cell_id: str
+    format: str
+    episodes: Sequence[Episode]
+    recorded: Recorded = field(default_factory=Recorded)
+    notes: tuple[str, ...] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)
+    close_file: Callable[[], None] = field(default=lambda: None, repr=False)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An input of the amplifier: all its signals are alike."""
+
+    name: str
+    unit: str
+    signals: dict[int, InputSignal]  # by number of the sweep
+    factor: float  # to mV or pA
+    is_potential: bool
+    guessed: bool = False  # whether the unit was told by the values
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        told = ", told by its values" if self.guessed else ""
+        return f"{self.name} ({self.unit or 'no unit'}{told})"
+
+    def read(self, number: int) -> NDArray[np.float64]:
+        """Its samples of a sweep, mV or pA."""
+        with np.errstate(all="ignore"):  # what damage makes is judged later
+            return np.asarray(self.signals[number].read(), np.float64) * self.factor
+
+    def seen(self) -> list[NDArray[np.float64]]:
+        """Finite samples of a few sweeps."""
+        chosen = list(self.signals)[:: max(1, len(self.signals) // _LOOKED_AT)][:_LOOKED_AT]
+        found = (self.read(number) for number in chosen)
+        return [each for each in found if each.size and np.isfinite(each).all()]
+
+
+def recording_of(opened: Opened, reading: Reading) -> Recording:
+    """The recording that signals make; a `RecordingError` if none can be a membrane potential."""
+    unreadable = dict(opened.unreadable)
+    inputs = _inputs(opened, unreadable)
+    potential = _potential(opened, inputs, reading)
+    command, monitor = _command(opened, inputs, potential, reading)
+    notes = [*opened.notes, f"potential: input {potential.called}"]
+    if command is None:
+        notes.append("command: none recorded")
+    else:
+        notes.append(f"command: input {command.called}, as it was recorded")
+    others = [each.called for each in inputs if each not in (potential, command, monitor)]
+    notes += [f"inputs that were not read: {', '.join(others)}"] if others else []
+    clamp = CURRENT_CLAMP
+    if reading.clamp == "current":
+        notes.append("taken for current clamp, as asked")
+    elif command is not None:
+        clamp = _clamp(opened, potential, command)
+    sweeps = []
+    for episode in opened.episodes:
+        if episode.number in potential.signals:
+            sweeps.append(_sweep(opened, episode, (potential, command, monitor), clamp, unreadable))
+    return Recording(
+        name=str(opened.path),
+        cell_id=opened.cell_id,
+        format=opened.format,
+        sweeps=tuple(sweeps),
+        unreadable=unreadable,
+        recorded=opened.recorded,
+        notes=tuple(notes),
+        close_file=opened.close_file,
+    )
+
+
+def _sweep(
+    opened: Opened,
+    episode: Episode,
+    inputs: tuple[_Input, _Input | None, _Input | None],
+    clamp: str,
+    unreadable: dict[str, str],
+) -> Sweep:
+    number, name = episode.number, f"{opened.path}, sweep {episode.number}"
+
+    def reader(each: _Input | None) -> Callable[[], Samples] | None:
+        """Reads an input, if it was recorded as long and at the same rate."""
+        ours = None if each is None else each.signals.get(number)
+        if each is None or ours is None:
+            return None
+        if ours.points != signal.points or not np.isclose(ours.rate, signal.rate, rtol=1e-3):
+            unreadable[f"sweep {number}, {each.name}"] = (
+                f"it has {ours.points:,} samples at {ours.rate:g} Hz, the potential "
+                f"{signal.points:,} at {signal.rate:g} Hz"
+            )
+            return None
+        return lambda: _read(name, each, number)
+
+    potential, command, monitor = inputs
+    signal = potential.signals[number]
+    clamped = clamp == VOLTAGE_CLAMP
+    missing = refusing(f"{name}: voltage clamp, there is no voltage to read")
+    return Sweep(
+        number=number,
+        rate=signal.rate,
+        points=signal.points,
+        clamp=clamp,
+        description=episode.description,
+        read_voltage=missing if clamped else (lambda: _read(name, potential, number)),
+        read_current=reader(command),
+        read_monitor=reader(monitor),
+    )
+
+
+def _read(name: str, each: _Input, number: int) -> Samples:
+    try:
+        return each.read(number)
+    except Exception as error:  # damaged samples; libraries raise many kinds
+        raise RecordingError(f"{name}: {each.name} cannot be read: {error}") from error
+
+
+def _inputs(opened: Opened, unreadable: dict[str, str]) -> list[_Input]:
+    """Every input whose signals can be used, in the file's order."""
+    units: dict[str, str] = {}
+    signals: dict[str, dict[int, InputSignal]] = {}
+    for episode in opened.episodes:
+        for signal in episode.signals:
+            unit = units.setdefault(signal.name, signal.unit)
+            problem = None
+            if not MIN_RATE <= signal.rate <= MAX_RATE:
+                problem = f"its sampling rate is {signal.rate:g} Hz"
+            elif signal.points < 1:
+                problem = "it has no samples"
+            elif signal.unit != unit:
+                problem = f"its unit is '{signal.unit}', in other sweeps '{unit}'"
+            if problem is None:
+                signals.setdefault(signal.name, {})[episode.number] = signal
+            else:
+                unreadable[f"sweep {episode.number}, {signal.name}"] = problem
+    if not signals:
+        first, reason = next(iter(unreadable.items()), ("", "it has no signal"))
+        raise RecordingError(f"{opened.path} has no readable sweep; {first}: {reason}")
+    return [_input(name, units[name], found) for name, found in signals.items()]
+
+
+def _input(name: str, unit: str, signals: dict[int, InputSignal]) -> _Input:
+    millivolts, picoamperes = to_millivolts(unit), to_picoamperes(unit)
+    if millivolts is not None:
+        return _Input(name, unit, signals, millivolts, is_potential=True)
+    if picoamperes is not None:
+        return _Input(name, unit, signals, picoamperes, is_potential=False)
+    unknown = _Input(name, unit, signals, float("nan"), is_potential=False)
+    if unit.strip():
+        return unknown
+    # Without a unit: a cell at rest is some -70 mV; currents tell themselves only in amperes.
+    raw = _Input(name, unit, signals, 1.0, is_potential=False).seen()
+    if not raw:
+        return unknown
+    middle = float(np.median([np.median(each) for each in raw]))
+    reach = max(float(np.abs(each).max()) for each in raw)
+    for told, factor in (("mV", 1.0), ("V", 1e3)):
+        if _REST[0] <= middle * factor <= _REST[1] and reach * factor <= _MEMBRANE:
+            return _Input(name, told, signals, factor, is_potential=True, guessed=True)
+    if 0 < reach < 1e-7:
+        return _Input(name, "A", signals, 1e12, is_potential=False, guessed=True)
+    return unknown
+
+
+def _named(inputs: Sequence[_Input], wanted: str) -> _Input | None:
+    """The input of a name, whatever its case, or of a number, counted from 0."""
+    for each in inputs:
+        if each.name.casefold() == wanted.strip().casefold():
+            return each
+    number = int(wanted) if wanted.strip().isdecimal() else len(inputs)
+    return inputs[number] if number < len(inputs) else None
+
+
+def _potential(opened: Opened, inputs: Sequence[_Input], reading: Reading) -> _Input:
+    """The input of the membrane potential."""
+    known = ", ".join(each.called for each in inputs)
+    if reading.channel is not None:
+        found = _named(inputs, reading.channel)
+        if found is None:
+            problem = f"has no input {reading.channel}; its inputs are {known}"
+            raise RecordingError(f"{opened.path} {problem}", hint="choose one with {channel}")
+        if not found.is_potential:
+            raise RecordingError(f"{opened.path}: input {found.called} is not in volts")
+        return found
+    candidates = [each for each in inputs if each.is_potential]
+    if not candidates:
+        raise RecordingError(
+            f"{opened.path} holds no potential, only {known}: it was recorded in voltage clamp, "
+            "or its units are wrong",
+            hint="give a current-clamp recording, with the units of its inputs set",
+        )
+    looks: dict[str, int] = {}
+    reaches = []
+    for each in candidates:
+        seen = each.seen()
+        reach = max((float(np.abs(part).max()) for part in seen), default=0.0)
+        if reach > _MEMBRANE:
+            reaches.append(f"{each.called} reaches {reach:.3g} mV")
+            continue
+        middle = float(np.median([np.median(part) for part in seen])) if seen else 0.0
+        rests = _REST[0] <= middle <= _REST[1]
+        looks[each.name] = 2 * rests + bool(_POTENTIAL_NAME.search(each.name))
+    if not looks:
+        raise RecordingError(
+            f"{opened.path} holds no membrane potential: {'; '.join(reaches)}",
+            hint="set the unit and the scale of the amplifier's input, or choose one with "
+            "{channel}",
+        )
+    best = max(looks, key=lambda name: looks[name])
+    return next(each for each in candidates if each.name == best)
+
+
+def _command(
+    opened: Opened, inputs: Sequence[_Input], potential: _Input, reading: Reading
+) -> tuple[_Input | None, _Input | None]:
+    """The input of the injected current, and the one that measured it where both are there."""
+    currents = [
+        each
+        for each in inputs
+        if not each.is_potential and np.isfinite(each.factor) and each is not potential
+    ]
+    if reading.electrode is not None:
+        chosen = _named(currents, reading.electrode)
+        if chosen is None:
+            known = ", ".join(each.called for each in currents) or "none"
+            problem = f"has no input of current {reading.electrode}; there are: {known}"
+            raise RecordingError(f"{opened.path} {problem}", hint="choose one with {electrode}")
+        return chosen, None
+    own = _digits(potential.name)
+    same = [each for each in currents if own and _digits(each.name) == own] or currents
+    commands = [each for each in same if _COMMAND_NAME.search(each.name)]
+    measured = [each for each in same if each not in commands]
+    if not commands:
+        return next(iter(measured), None), None
+    return commands[0], next(iter(measured), None)
+
+
+def _digits(name: str) -> str:
+    """The number an input's name ends with."""
+    found = re.search(r"(\d+)\D*$", name)
+    return found.group(1) if found else ""
+
+
+def _clamp(opened: Opened, potential: _Input, current: _Input) -> str:
+    """Which of the two was commanded: the one made of levels and straight lines.
+
+    A `RecordingError` if both are.
+    """
+    votes: Counter[str] = Counter()
+    numbers = [number for number in potential.signals if number in current.signals]
+    for number in numbers[:: max(1, len(numbers) // _LOOKED_AT)][:_LOOKED_AT]:
+        try:
+            voltage, injected = potential.read(number), current.read(number)
+        except Exception:  # noqa: S112  # said when the sweep is read
+            continue
+        if voltage.size and np.isfinite(voltage).all() and np.isfinite(injected).all():
+            rate = potential.signals[number].rate
+            votes[_vote(voltage, injected, rate)] += 1
+    if votes[VOLTAGE_CLAMP] > votes[CURRENT_CLAMP]:
+        return VOLTAGE_CLAMP
+    if votes["both"] > votes[CURRENT_CLAMP]:
+        raise RecordingError(
+            f"{opened.path} does not say which was clamped, and both {potential.name} and "
+            f"{current.name} are steps",
+            hint="give {clamp} current if it was the current",
+        )
+    return CURRENT_CLAMP
+
+
+def _vote(voltage: NDArray[np.float64], current: NDArray[np.float64], rate: float) -> str:
+    """What one sweep says: the clamp, ``both`` are steps, or nothing."""
+    if _has_spikes(_means(voltage, rate)):
+        return CURRENT_CLAMP
+    of_voltage, of_current = (_unexplained(_means(each, rate)) for each in (voltage, current))
+    v_steps, i_steps = of_voltage < _STEPS, of_current < _STEPS
+    if v_steps and i_steps:
+        near = max(of_voltage, of_current) < 2 * min(of_voltage, of_current) + 0.01
+        return "both" if near else VOLTAGE_CLAMP if of_voltage < of_current else CURRENT_CLAMP
+    return VOLTAGE_CLAMP if v_steps else CURRENT_CLAMP if i_steps else ""
+
+
+#: What is left of a command when its pieces are taken for lines, as a share of its span; an edge is
+#: at least this share of it within 1 ms.
+_STEPS, _EDGE = 0.06, 0.25
+
+
+def _means(samples: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+    """Means over half a millisecond."""
+    width = max(1, round(rate * 5e-4))
+    count = len(samples) // width
+    return samples[: count * width].reshape(count, width).mean(axis=1)
+
+
+def _has_spikes(voltage: NDArray[np.float64]) -> bool:
+    """Whether a potential rises by 25 mV or more and is back within 6 ms, but not at once."""
+    middle = voltage[12:-12]
+    around = np.maximum(voltage[:-24], voltage[24:])
+    return bool(len(middle) and np.any((middle - around > 25) & (voltage[11:-13] < middle)))
+
+
+def _unexplained(means: NDArray[np.float64]) -> float:
+    """How far a signal is from lines between edges, as a share of its span; NaN without an edge."""
+    if len(means) < 40:
+        return float("nan")
+    low, high = np.percentile(means, (0.5, 99.5))
+    span = float(high - low)
+    edges = np.flatnonzero(np.abs(means[2:] - means[:-2]) > _EDGE * span) + 1
+    if span == 0 or not len(edges):
+        return float("nan")
+    bounds = [-1, *edges, len(means)]
+    left, used = 0.0, 0
+    for first, last in pairwise(bounds):
+        piece = means[first + 2 : last - 1]  # without the edges themselves
+        if len(piece) > 2:
+            line = np.polynomial.Polynomial.fit(np.arange(len(piece)), piece, 1)
+            left += float(np.sum((piece - line(np.arange(len(piece)))) ** 2))
+            used += len(piece)
+    return float(np.sqrt(left / used)) / span if used > len(means) / 2 else float("nan")

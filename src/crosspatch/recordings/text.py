@@ -1,0 +1,107 @@
+"""Axon text files (.atf) of Clampex, Clampfit and others."""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosspatch.errors import RecordingError, in_words
+from crosspatch.recordings.formats import content_of
+from crosspatch.recordings.model import Recorded, Recording
+from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+
+if TYPE_CHECKING:
+    from crosspatch.recordings.reading_options import Reading
+
+_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+#: Lines of a header and columns that a file has at most.
+_MOST = 50_000
+
+
+def read_atf(path: Path, reading: Reading) -> Recording:
+    """Open an Axon text file, whose samples are read at once; a `RecordingError` if it is damaged.
+
+    Its columns are the time and, one after another, the inputs of every sweep.
+    """
+    content = content_of(path)
+    try:
+        return recording_of(_opened(path, content), reading)
+    except RecordingError:
+        raise
+    except Exception as error:  # anything may stand in a text
+        raise RecordingError(f"{path} is a damaged ATF file: {in_words(error)}") from error
+
+
+def _opened(path: Path, content: bytes) -> Opened:
+    lines = io.BytesIO(content)
+
+    def line() -> str:
+        return lines.readline(1 << 20).decode("latin-1").strip("\r\n")
+
+    version = line().split()[1]
+    items, columns = (int(part) for part in line().split()[:2])
+    if not 0 <= items <= _MOST or not 2 <= columns <= _MOST:
+        raise ValueError(f"it names {items} lines of header and {columns} columns")
+    header = {}
+    for _ in range(items):
+        key, _, value = line().strip().strip('"').partition("=")
+        header[key.strip()] = value.strip('"\t ')
+    titles = [title.strip(' "') for title in re.split("[\t,]", line())]
+    if len(titles) < columns:
+        raise ValueError(f"it has {len(titles)} titles for {columns} columns")
+    separator = "," if b"," in lines.getvalue()[lines.tell() : lines.tell() + 2000] else "\t"
+    values = np.loadtxt(lines, delimiter=separator, ndmin=2, usecols=range(columns), comments=None)
+    interval = _interval(values[:, 0]) * _SECONDS[_unit(titles[0])[1] or "s"]
+    count = columns - 1
+    named = [each.strip(' "') for each in header.get("Signals", "").split("\t") if each.strip(' "')]
+    if len(named) != count:
+        named = _named(titles[1:columns])
+    sweeps: list[list[InputSignal]] = []
+    for k in range(count):
+        unit = _unit(titles[k + 1])[1]
+        # A sweep begins where an input comes again.
+        if not sweeps or any(each.name == named[k] for each in sweeps[-1]):
+            sweeps.append([])
+        column = np.ascontiguousarray(values[:, k + 1])
+        read = partial(_same, column)
+        sweeps[-1].append(InputSignal(named[k], unit, 1 / interval, len(column), read))
+    episodes = [Episode(number, tuple(signals)) for number, signals in enumerate(sweeps)]
+    start = header.get("SweepStartDateTime") or header.get("AcquisitionDate")
+    return Opened(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
+
+
+def _same(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    return column
+
+
+def _unit(title: str) -> tuple[str, str]:
+    """Name and unit of a title such as ``Trace #1 (mV)``."""
+    found = re.fullmatch(r"(.*?)\s*\(([^()]*)\)", title.strip())
+    return (found.group(1), found.group(2).strip()) if found else (title, "")
+
+
+def _named(titles: list[str]) -> list[str]:
+    """Inputs by the titles of their columns: without the number of the sweep, and by unit."""
+    bare = []
+    for title in titles:
+        name, unit = _unit(title)
+        kept = re.sub(r"(?:\b(?:trace|sweep|episode)\s*#?|#)\s*\d+", "", name, flags=re.IGNORECASE)
+        bare.append((kept.strip(" ,:-"), unit))
+    return [name or unit or "trace" for name, unit in bare]
+
+
+def _interval(times: NDArray[np.float64]) -> float:
+    """Between samples; a ValueError if they are not even to a tenth of it."""
+    count = len(times) - 1
+    interval = float(times[-1] - times[0]) / count if count > 0 else float("nan")
+    digits = 1e-5 * float(np.abs(times).max())  # as many are written
+    even = times[0] + interval * np.arange(count + 1)
+    if not (interval > 0 and np.abs(times - even).max() < 0.1 * interval + digits):
+        raise ValueError("its times are not evenly spaced")
+    return interval
