@@ -230,6 +230,7 @@ class _Mapper:
 
     def _fitted(self) -> dict[str, list[Fitted]]:
         """By feature, the columns that give it, those that say so most exactly first."""
+        self.table.settle(candidate.column for candidate in self.candidates)
         fitted: dict[str, list[Fitted]] = {}
         order = {candidate.column: place for place, candidate in enumerate(self.candidates)}
         # Which zeros are missing is told by the columns that cannot be 0.
