@@ -28,6 +28,8 @@ _OF_RATIOS = ("one_minus", "one_minus_reciprocal")
 # wrong one does so for fewer than the rest.
 _EXPLAINED = 0.9
 
+_IN_CELLS = "unit in the cells"
+
 # Below it a peak is not over its steady state, but for noise.
 _LEAST_RATIO = 0.95
 
@@ -119,7 +121,7 @@ def _with_unit_of_cells(candidate: Candidate, read: Column) -> tuple[Candidate, 
     dimension = dimension_of(features()[candidate.feature].unit, meaning.operation)
     alike = [unit for unit in read.units if DIMENSION[unit] == dimension]
     unit = next(iter(alike), read.units[0])
-    meaning = replace(meaning, unit=unit, notes=("unit in the cells", *meaning.notes))
+    meaning = replace(meaning, unit=unit, notes=(_IN_CELLS, *meaning.notes))
     return replace(candidate, meaning=meaning), len(alike) <= 1
 
 
@@ -284,7 +286,7 @@ class _Unsettled:
         fits = allowed.plausible(values)
         if self.candidate.certain:
             return how if fits else [*how, f"its median {would} is outside {expected}"]
-        how = ["unit in the name", *how]
+        how = how if _IN_CELLS in how else ["unit in the name", *how]
         other = allowed.other_unit(self.given, known)
         if other is None and fits:
             return how

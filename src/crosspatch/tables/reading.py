@@ -303,9 +303,7 @@ def _parquet(path: Path) -> Iterator[pd.DataFrame]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=CHUNK):
                 frame = batch.to_pandas()
-                if frame.index.name is not None:
-                    frame = frame.reset_index()
-                yield frame
+                yield frame.reset_index(drop=frame.index.name is None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CohortError(f"{path} cannot be read as parquet: {in_words(error)}") from error
 
