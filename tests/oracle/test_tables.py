@@ -259,7 +259,22 @@ def test_text_is_cut_into_fields_as_by_the_csv_module(tmp_path_factory, text, bl
         st.one_of(
             st.floats(allow_nan=False).map(str),
             st.integers(-9999, 9999).map(str),
-            st.sampled_from([*MISSING, *JUNK, "1,5", "-2,25", "1,234", "1.234,5", "0,3 nA", "5 %", "+3", "0", "1.", "\u22122"]),
+            st.sampled_from(
+                [
+                    *MISSING,
+                    *JUNK,
+                    "1,5",
+                    "-2,25",
+                    "1,234",
+                    "1.234,5",
+                    "0,3 nA",
+                    "5 %",
+                    "+3",
+                    "0",
+                    "1.",
+                    "\u22122",
+                ]
+            ),
             st.text(st.sampled_from("0123456789.,eE+- "), max_size=6),
         ),
         min_size=1,

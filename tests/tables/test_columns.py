@@ -471,8 +471,18 @@ def values_of(mapped: ColumnMap, frame: pd.DataFrame, feature: str) -> np.ndarra
         # Each tells what it can be by itself,
         ("Rin (MOhm)", ["380,0", "1.060,9", "1.450,0"], "input_resistance", [380, 1060.9, 1450]),
         ("Rin (MOhm)", ["380.0", "1,060.9", "1,450.0"], "input_resistance", [380, 1060.9, 1450]),
-        ("Rin (MOhm)", ["380,5", "1 060,9", "1\u202f450"], "input_resistance", [380.5, 1060.9, 1450]),
-        ("Rin (MOhm)", ["380.5", "1'060.9", "1\u2019450"], "input_resistance", [380.5, 1060.9, 1450]),
+        (
+            "Rin (MOhm)",
+            ["380,5", "1 060,9", "1\u202f450"],
+            "input_resistance",
+            [380.5, 1060.9, 1450],
+        ),
+        (
+            "Rin (MOhm)",
+            ["380.5", "1'060.9", "1\u2019450"],
+            "input_resistance",
+            [380.5, 1060.9, 1450],
+        ),
         # or by the values that are plausible.
         ("Rin (MOhm)", ["1,234", "1,100"], "input_resistance", [1234, 1100]),
         ("Rin (MOhm)", ["380", "1.061", "1.158"], "input_resistance", [380, 1061, 1158]),

@@ -138,9 +138,9 @@ class _TableReader:
         """The variables of some cells: their matrix, else the only layer; and named embeddings."""
         layers = list(part.layers)
         if part.X is None and len(layers) > 1:
+            several = ", ".join(map(repr, layers[:12]))
             raise CohortError(
-                f"{self.path}: it has no X, and several layers: {', '.join(map(repr, layers[:12]))}; "
-                "make one of them X"
+                f"{self.path}: it has no X, and several layers: {several}; make one of them X"
             )
         if part.X is not None or layers:
             frame = part.to_df(layer=None if part.X is not None else layers[0])
@@ -176,8 +176,7 @@ class _TableReader:
         turned = sum(map(is_feature, rows)) > 2
         hint = "it has features in rows; give one row per cell" if turned else ""
         return CohortError(
-            f"{self.path}: no column is a feature",
-            hint or "name them with {columns} mapping.yaml",
+            f"{self.path}: no column is a feature", hint or "name them with {columns} mapping.yaml"
         )
 
     def _say_left_out(self, left_out: dict[str, list[str]]) -> None:
@@ -254,7 +253,7 @@ class _TableReader:
         places = chunk.index.tolist()
         ids = [name or f"row {before + k + 1}" for k, name in zip(places, named, strict=True)]
         problems = chunk.attrs.get(PROBLEMS, {})
-        notes = [(problems[k],) if k in problems else () for k in places]
+        notes: list[tuple[str, ...]] = [(problems[k],) if k in problems else () for k in places]
         values[[bool(note) for note in notes]] = np.nan
         species = self._species(None if columns.species is None else chunk[columns.species], ids)
         return Batch(self.path.name, ids, species, values, notes=notes), odd

@@ -69,9 +69,7 @@ class ColumnMap:
                         "of a table must have the same columns"
                     )
                 if name not in read:
-                    column = read_column(
-                        series[name], marks=part.marks[0], no_zero=part.no_zero[0]
-                    )
+                    column = read_column(series[name], marks=part.marks[0], no_zero=part.no_zero[0])
                     unit = canonical(part.unit)
                     read[name] = column.in_unit(unit, series[name], bare=part.bare)
                     counted[name] = read[name].counted
@@ -126,9 +124,7 @@ def _computed(
     zeros = read[first].zeros
     if taken.beside and zeros.any():
         others = (
-            read_column(series[name], marks=marks)
-            for name, marks in taken.beside
-            if name in series
+            read_column(series[name], marks=marks) for name, marks in taken.beside if name in series
         )
         zeros = zeros & zero_rows(others)
         counted += count_cells(_ZERO_BESIDE, zeros, series[first], alike=True)

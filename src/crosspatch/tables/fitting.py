@@ -12,14 +12,7 @@ from crosspatch.tables.meanings import Exactness, Meaning
 from crosspatch.tables.names import Numbers, Range, family_of, features, range_of, split_stimulus
 from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import DIMENSION, amount, canonical, dimension_of, factor_to, span
-from crosspatch.tables.values import (
-    NUMERIC_SHARE,
-    Column,
-    FirstRows,
-    Marks,
-    read_column,
-    zero_rows,
-)
+from crosspatch.tables.values import NUMERIC_SHARE, Column, FirstRows, Marks, read_column, zero_rows
 
 _SAG = "{{feature: sag, operation: {}}}"
 _OF_RATIOS = ("one_minus", "one_minus_reciprocal")
@@ -174,9 +167,7 @@ def _likelier_marks(candidate: Candidate, rows: FirstRows) -> Marks:
     )
 
 
-def _explained(
-    candidate: Candidate, rows: FirstRows, marks: Marks, either: list[str]
-) -> float:
+def _explained(candidate: Candidate, rows: FirstRows, marks: Marks, either: list[str]) -> float:
     """Share of the doubtful texts that are plausible if a column's numbers are written so."""
     try:
         candidate, taken, numbers = _unsettled(candidate, rows, marks)

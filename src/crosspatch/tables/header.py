@@ -70,7 +70,9 @@ class Header:
                 f"{left} left out: '{text[:60]}'"
             )
         if self.grouped:
-            lines.append(f"{what} {rows[self.names - 1].number} is taken for the header's upper row")
+            lines.append(
+                f"{what} {rows[self.names - 1].number} is taken for the header's upper row"
+            )
         for row in rows[self.names + 1 : self.end]:
             if are_units(row.fields):
                 lines.append(
@@ -200,7 +202,9 @@ def are_units(fields: Sequence[object]) -> bool:
     if any(map(_is_number, texts)):
         return False
     bare = [text.strip("()[]") for text in texts]
-    units = sum(bool(re.search("[^\\W\\d_]|%", text)) and parse_unit(text) is not None for text in bare)
+    units = sum(
+        bool(re.search("[^\\W\\d_]|%", text)) and parse_unit(text) is not None for text in bare
+    )
     others = [text for text in bare if parse_unit(text) is None and not _OF_UNITS.fullmatch(text)]
     return units >= 3 or (not others and 0 < units >= (len(fields) - 1) / 2)
 

@@ -81,9 +81,7 @@ class _TextRows:
     header, and every line to end outside of quotes.
     """
 
-    def __init__(
-        self, path: Path, stream: io.TextIOBase, delimiter: str, place: Header, say: Say
-    ):
+    def __init__(self, path: Path, stream: io.TextIOBase, delimiter: str, place: Header, say: Say):
         self.path, self.stream, self.delimiter, self.say = path, stream, delimiter, say
         self._place = place
         quoted = r'"[^"]*(?:""[^"]*)*"'
@@ -265,7 +263,7 @@ def _delimiter(path: Path, text: str, known: Collection[str]) -> str:
     """
     if ".tsv" in path.suffixes:
         return "\t"
-    said = re.match("\"?sep=([,;\t|])\"?[\r\n]", text)
+    said = re.match('"?sep=([,;\t|])"?[\r\n]', text)
     if said:
         return said[1]
 

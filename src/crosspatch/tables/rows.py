@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -38,13 +39,17 @@ _SUMMARY = re.compile(
     r"\s*([:=]\s*[\d.,]*)?\s*"
 )
 # Names that begin or end with one, such as "Mean WT".
-_OF_GROUP = re.compile(rf"(?P<a>{_STATISTIC}|n|sd|se)[ _:-]+(?P<b>.+)|(?P<c>.+)[ _:-]+(?P<d>{_STATISTIC}|n|sd|se)")
+_OF_GROUP = re.compile(
+    rf"(?P<a>{_STATISTIC}|n|sd|se)[ _:-]+(?P<b>.+)|(?P<c>.+)[ _:-]+(?P<d>{_STATISTIC}|n|sd|se)"
+)
 # Columns that count what there are several of in a cell.
 _SWEEP_WORDS = {"sweep", "sweeps", "trace", "episode", "sweepnum", "sweepnumber", "stimulus"}
 _SWEEP_KEYS = {
     *("step", "stepnumber", "currentstep", "stimamp", "stimamplitude", "injectedcurrent"),
     *("currentinjection", "current", "currentinjected", "iinj", "apnumber", "apindex", "ap"),
 }
+# Rows by which the names of cells are known.
+_SAMPLE = 1000
 # Rows of a cell on average, from which its rows are taken for sweeps.
 _SWEEPS = 3
 
@@ -55,18 +60,17 @@ class CellRows:
     def __init__(self, first: pd.DataFrame):
         self._headers = [str(name).strip() for name in first.columns]
         self.id_place = _id_place(self._headers)
-        sample = first.iloc[:200]
+        first = first.iloc[:_SAMPLE]
         self._labels = [
             place
             for place in range(len(self._headers))
-            if place == self.id_place or _is_text(sample.iloc[:, place])
+            if place == self.id_place or _is_text(first.iloc[:, place])
         ]
-        ids = self._ids(first)
         whole = first.notna().sum(axis=1).to_numpy() > 1
-        named = [text for text, full in zip(ids, whole, strict=True) if full and text]
-        self._shapes = {_shape(text) for text in named if not _SUMMARY.fullmatch(text.lower())}
+        named = [text for text in itertools.compress(self._ids(first), whole) if text]
         self._hashes = sum(text.startswith("#") for text in named) * 2 > len(named)
         others = [text for text in named if not _SUMMARY.fullmatch(text.lower())]
+        self._shapes = set(map(_shape, others))
         #: Whether cells are called by letters, so that "n" and "SD" may be two of them.
         self._by_letters = sum(len(text) <= 3 and text.isalpha() for text in others) >= 3
 
@@ -81,16 +85,15 @@ class CellRows:
         """Rows that are called by a statistic, where the cells' names or a label would stand."""
         found: dict[int, str] = {}
         groups: dict[str, dict[int, tuple[str, str]]] = {}
-        ids = self._ids(chunk)
         for place in self._labels:
             here = _lower(chunk, place)
             likely = pc.match_substring_regex(here, rf"(^|[^a-z])({_STATISTIC}|{_SHORT})($|[^a-z])")
-            counts: Counter[str] = Counter()
             rows = np.flatnonzero(likely.fill_null(False).to_numpy(zero_copy_only=False))
             said = {int(row): here[int(row)].as_py() for row in rows}
-            counts.update(said.values())
+            counts = Counter(said.values())
+            ids = self._ids(chunk) if said and place != self.id_place else [""] * len(chunk)
             for row, text in said.items():
-                if place != self.id_place and ids[row]:
+                if ids[row]:
                     continue  # a cell with such a label, as a strain "SD"
                 if _SUMMARY.fullmatch(text):
                     often = counts[text] > max(2, len(chunk) / 4)
@@ -122,7 +125,9 @@ class CellRows:
         again = pc.equal(_lower(chunk, place), self._headers[place].lower())
         for row in np.flatnonzero(again.fill_null(False).to_numpy(zero_copy_only=False)):
             fields = _fields(chunk, int(row))
-            filled = [(name, text) for name, text in zip(self._headers, fields, strict=True) if text]
+            filled = [
+                (name, text) for name, text in zip(self._headers, fields, strict=True) if text
+            ]
             same = sum(name.startswith(text) for name, text in filled)
             if same >= 2 and same * 2 >= len(filled):
                 found[int(row)] = "the header again"
@@ -199,7 +204,11 @@ def require_cells(path: object, first: pd.DataFrame, ignored: Sequence[str] = ()
     """Refuse a table of one row per sweep; columns that are ignored say nothing of that."""
     headers = [str(name) for name in first.columns]
     place = _id_place(headers)
-    if place is not None and not _is_named(headers[place]) and not _is_text(first.iloc[:200, place]):
+    if (
+        place is not None
+        and not _is_named(headers[place])
+        and not _is_text(first.iloc[:200, place])
+    ):
         place = None
     for k, header in enumerate(headers):
         if not _counts_sweeps(header) or k == place or header in ignored:
@@ -251,7 +260,9 @@ def _id_place(headers: Sequence[str]) -> int | None:
 
 def _is_text(series: pd.Series) -> bool:
     texts = [v.strip() for v in series if isinstance(v, str) and v.strip()]
-    return sum(not re.match(r"[\d+\-.<>~\u2212\u2013]", text) for text in texts) * 2 > len(texts) > 0
+    return (
+        sum(not re.match(r"[\d+\-.<>~\u2212\u2013]", text) for text in texts) * 2 > len(texts) > 0
+    )
 
 
 def _shape(text: str) -> str:

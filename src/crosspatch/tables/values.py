@@ -38,7 +38,7 @@ _THOUSANDS = {
     "point": re.compile(rf"{_FIRST}(,\d{{3}})+(\.\d*)?"),
     "comma": re.compile(rf"{_FIRST}(\.\d{{3}})+(,\d*)?"),
     "plain": re.compile(rf"{_FIRST}(,\d{{3}})+\.\d*|{_FIRST}(,\d{{3}}){{2,}}"),
-    }
+}
 _SURE_COMMA = re.compile(rf"{_FIRST}(\.\d{{3}})+,\d*|{_FIRST}(\.\d{{3}}){{2,}}")
 _EITHER = re.compile(rf"{_FIRST}[.,]\d{{3}}")
 _THREE_DIGITS = re.compile(r"[1-9]\d\d")
@@ -46,7 +46,9 @@ _THREE_DIGITS = re.compile(r"[1-9]\d\d")
 _SPACE = "[ \u00a0\u2007\u2009\u202f'\u2019]"
 _SPACED = re.compile(rf"([+-]?\d{{1,3}})((?:{_SPACE}\d{{3}})+)(?!\d)(.*)", re.DOTALL)
 _MINUS = "[\u2010\u2011\u2012\u2013\u2212\uff0d]"
-_WITH_UNIT = re.compile(r"(.*?\d[.,]?(?:[eE][+-]?\d+)?)\s*[(\[]?([^\W\d_][^\d±]*?|%)[)\]]?", re.DOTALL)
+_WITH_UNIT = re.compile(
+    r"(.*?\d[.,]?(?:[eE][+-]?\d+)?)\s*[(\[]?([^\W\d_][^\d±]*?|%)[)\]]?", re.DOTALL
+)
 _WITH_DEVIATION = re.compile(r"\d\s*[.,]?\s*(±|\+/-|\+-)\s*[\d.,]")
 
 # Texts by which a column's marks are told, and rows from which they are taken.
@@ -289,7 +291,10 @@ class _Evidence:
             return found
         if isinstance(series.dtype, pd.ArrowDtype):
             commas = pc.match_substring(pa.array(series.array), ",").fill_null(False)
-            texts = [*series.iloc[:_EVIDENCE], *series[commas.to_numpy(zero_copy_only=False)].iloc[:_EVIDENCE]]
+            texts = [
+                *series.iloc[:_EVIDENCE],
+                *series[commas.to_numpy(zero_copy_only=False)].iloc[:_EVIDENCE],
+            ]
         else:
             texts = list(series)
         for text in dict.fromkeys(text.strip() for text in texts if isinstance(text, str)):

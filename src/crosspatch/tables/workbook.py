@@ -25,7 +25,9 @@ _BLOCK = 2**20
 
 # Of a sheet of xlsx: where a row or a cell is, if it says so.
 _PLACE = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{0,3})(\d{1,9})["']""")
-_ERROR = re.compile(rb"""\st\s*=\s*["']e["']|(?:</f>|<f\b[^>]*/>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>""")
+_ERROR = re.compile(
+    rb"""\st\s*=\s*["']e["']|(?:</f>|<f\b[^>]*/>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>"""
+)
 # Of ods: rows and cells, how often they are repeated, and whether a cell is empty.
 _OF_ODS = re.compile(rb"<table:(table-row|table-cell|covered-table-cell|table(?=[\s>]))([^>]*)>")
 _REPEATED = re.compile(rb"""number-(?:rows|columns)-repeated\s*=\s*["'](\d{1,12})["']""")
@@ -77,7 +79,9 @@ class Workbook:
         heads = [self._head(name) for name in self.names]
         best = max(heads, key=lambda head: head.understood)
         if len(heads) > 1:
-            others = [f"'{head.name}'" for head in heads if head is not best and head.understood > 1]
+            others = [
+                f"'{head.name}'" for head in heads if head is not best and head.understood > 1
+            ]
             also = f"; {' and '.join(others[:3])} may hold cells too" if others else ""
             say(
                 f"{self.path.name}: of {len(heads)} sheets '{best.name}' is read"
