@@ -24,7 +24,7 @@ _OF_UNITS = re.compile(r"units?|einheit(en)?|unit[ée]s?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Row:
+class HeadRow:
     """A row that holds anything."""
 
     number: int  # of its line or row in the file, from 1
@@ -44,7 +44,7 @@ class Header:
         """The place of the first row that may be a cell."""
         return self.names + 1 + self.below
 
-    def columns(self, rows: Sequence[Row]) -> list[str]:
+    def columns(self, rows: Sequence[HeadRow]) -> list[str]:
         """The names of the columns, with units that stand in rows of their own."""
         if not rows:
             return []
@@ -58,7 +58,7 @@ class Header:
                 found = [_with_unit(n, u) for n, u in zip(found, units, strict=True)]
         return found
 
-    def said(self, rows: Sequence[Row], what: str) -> list[str]:
+    def said(self, rows: Sequence[HeadRow], what: str) -> list[str]:
         """What was taken for what, where it is not simply the first row; `what` is a row."""
         lines = []
         above = [row for row in rows[: self.names - self.grouped] if not _is_plain(row)]
@@ -85,12 +85,12 @@ class Header:
         return lines
 
 
-def _is_plain(row: Row) -> bool:
+def _is_plain(row: HeadRow) -> bool:
     """Whether it is a comment, or names the delimiter."""
     return row.fields[0].startswith(("#", "sep="))
 
 
-def find_header(rows: Sequence[Row], known: Collection[str] = ()) -> Header:
+def find_header(rows: Sequence[HeadRow], known: Collection[str] = ()) -> Header:
     """The header among the first rows: that with the most names that mean something.
 
     `known` are further names that do, such as those of a mapping file. Where none does it is the
@@ -165,7 +165,7 @@ def _are_names(fields: Sequence[str], known: Collection[str]) -> bool:
     return found >= 2 and found * 2 >= len(filled)
 
 
-def _first_wide(rows: Sequence[Row]) -> int:
+def _first_wide(rows: Sequence[HeadRow]) -> int:
     """The first row with half as many filled fields as most, or more."""
     counts = [len(_filled(row.fields)) for row in rows]
     if not counts:

@@ -77,9 +77,9 @@ def read_mapping(file: str | Path) -> Overrides:
 
     An entry is ``"Rin": input_resistance``, ``"Rin": {feature: input_resistance, unit: GOhm}``,
     ``"Notes": ignore``, ``"Cell": cell_id`` or ``"Organism": species``; ``operation`` may be
-    ``plain``, ``negated``, ``reciprocal``, ``one_minus`` or ``one_minus_reciprocal`` (of a sag, what
-    it is if the column has the peak over the steady state). A CohortError if the file is missing or
-    not YAML, or names an unknown feature or unit, or a feature twice.
+    ``plain``, ``negated``, ``reciprocal``, ``one_minus`` or ``one_minus_reciprocal`` (the sag where
+    the column has the peak over the steady state). A CohortError if the file is missing or not
+    YAML, or names an unknown feature or unit, or a feature twice.
     """
     file = Path(file)
     try:

@@ -21,7 +21,7 @@ from pyarrow import csv as pa_csv
 
 from crosspatch.errors import CohortError, CrosspatchError, in_words
 from crosspatch.tables.endings import CHUNK, OF_WORKBOOKS, suffix_of
-from crosspatch.tables.header import HEAD_ROWS, Header, Row, find_header, understood_of
+from crosspatch.tables.header import HEAD_ROWS, Header, HeadRow, find_header, understood_of
 from crosspatch.tables.workbook import Workbook
 from crosspatch.telling import Say
 
@@ -120,7 +120,7 @@ class _TextRows:
     def _tables(self) -> Iterator[pa.Table]:
         reader = csv.reader(self._lines(), delimiter=self.delimiter)
         above = itertools.islice(filter(_filled, reader), self._place.end)
-        self.header = self._place.columns([Row(reader.line_num, fields) for fields in above])
+        self.header = self._place.columns([HeadRow(reader.line_num, fields) for fields in above])
         self.line = reader.line_num
         while text := self.stream.read(_BLOCK):
             yield from self._parsed(text + next(self._lines(), ""))
@@ -243,16 +243,16 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
-def _first_rows(text: str, delimiter: str) -> list[Row]:
+def _first_rows(text: str, delimiter: str) -> list[HeadRow]:
     """The first rows that hold anything, as far as they can be cut into fields."""
-    rows: list[Row] = []
+    rows: list[HeadRow] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     with suppress(csv.Error):  # a long line is one field by a delimiter that is not its own
         for fields in reader:
             if len(rows) == HEAD_ROWS:
                 break
             if _filled(fields):
-                rows.append(Row(reader.line_num, fields))
+                rows.append(HeadRow(reader.line_num, fields))
     return rows
 
 

@@ -231,8 +231,8 @@ def require_cells(path: object, first: pd.DataFrame, ignored: Sequence[str] = ()
         if several:
             stands = f"cell {cell} has {rows} rows" if cell else f"its {rows} rows count one by one"
             raise CohortError(
-                f"{path}: it seems to have one row per sweep, not per cell: {stands} that differ in "
-                f"column '{header}'",
+                f"{path}: it seems to have one row per sweep, not per cell: {stands} that differ "
+                f"in column '{header}'",
                 "give one row per cell, or say in {columns} mapping.yaml to ignore that column",
             )
 

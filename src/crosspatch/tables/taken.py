@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from crosspatch.tables.marks import Marks
 from crosspatch.tables.names import Numbers, range_of
 from crosspatch.tables.units import UNITS, canonical, dimension_of, factor_to
-from crosspatch.tables.values import Marks
 
 # Rows of which a small median says little.
 _FEW = 10
@@ -42,8 +42,8 @@ class Taken:
     no_zero: tuple[bool, ...]  # of each column, whether an exact 0 stands for a missing value
     #: Least and greatest possible value, in our unit; others are taken as missing.
     limits: tuple[float, float]
-    #: Columns of the same sweep that cannot be 0, and their marks: in rows in which one is 0, a 0 of
-    #: this column stands for a missing value too.
+    #: Columns of the same sweep that cannot be 0, and their marks: in rows in which one is 0, a 0
+    #: of this column stands for a missing value too.
     beside: tuple[tuple[str, Marks], ...] = ()
     bare: bool = True  # whether a cell without a unit is in that of the column
     parts: tuple[Taken, ...] = ()  # the two potentials of a difference

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from crosspatch.tables.units import DIMENSION, UNITS, data_rows, parse_unit
+from crosspatch.tables.marks import (
+    COMMA_NUMBER,
+    MINUS,
+    PLAIN_NUMBER,
+    WITH_DEVIATION,
+    Evidence,
+    Marks,
+    number_and_unit,
+    number_of,
+)
+from crosspatch.tables.units import DIMENSION, UNITS, data_rows
 
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
@@ -24,35 +34,6 @@ _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _NOT_A_NUMBER = "not a number"
 _DEVIATION = "a mean with its deviation, so not of one cell"
 _UNSAID = "without a unit beside values in several"
-
-#: How a column writes its numbers: with decimal points, so that commas are of thousands; the other
-#: way; or ``plain``, with points as far as is known.
-Marks = Literal["plain", "point", "comma"]
-
-_EXPONENT = r"([eE][+-]?\d+)?"
-_PLAIN = re.compile(rf"[+-]?(\d+\.?\d*|\.\d+){_EXPONENT}")
-_COMMA = re.compile(rf"[+-]?(\d+(,\d+)?|,\d+){_EXPONENT}")
-_FIRST = r"[+-]?[1-9]\d{0,2}"
-# With thousands, and so that they can be nothing else.
-_THOUSANDS = {
-    "point": re.compile(rf"{_FIRST}(,\d{{3}})+(\.\d*)?"),
-    "comma": re.compile(rf"{_FIRST}(\.\d{{3}})+(,\d*)?"),
-    "plain": re.compile(rf"{_FIRST}(,\d{{3}})+\.\d*|{_FIRST}(,\d{{3}}){{2,}}"),
-}
-_SURE_COMMA = re.compile(rf"{_FIRST}(\.\d{{3}})+,\d*|{_FIRST}(\.\d{{3}}){{2,}}")
-_EITHER = re.compile(rf"{_FIRST}[.,]\d{{3}}")
-_THREE_DIGITS = re.compile(r"[1-9]\d\d")
-# A space of any width, or an apostrophe, between thousands; another minus than that of ASCII.
-_SPACE = "[ \u00a0\u2007\u2009\u202f'\u2019]"
-_SPACED = re.compile(rf"([+-]?\d{{1,3}})((?:{_SPACE}\d{{3}})+)(?!\d)(.*)", re.DOTALL)
-_MINUS = "[\u2010\u2011\u2012\u2013\u2212\uff0d]"
-_WITH_UNIT = re.compile(
-    r"(.*?\d[.,]?(?:[eE][+-]?\d+)?)\s*[(\[]?([^\W\d_][^\d±]*?|%)[)\]]?", re.DOTALL
-)
-_WITH_DEVIATION = re.compile(r"\d\s*[.,]?\s*(±|\+/-|\+-)\s*[\d.,]")
-
-# Texts by which a column's marks are told, and rows from which they are taken.
-_EVIDENCE = 500
 
 
 @dataclass(frozen=True)
@@ -211,8 +192,8 @@ def _of_arrow(column: pa.ChunkedArray, marks: Marks) -> NDArray[np.float64]:
             return _as_numbers(column)
     except pa.ArrowInvalid:
         pass  # not all of it is plain numbers
-    column = pc.utf8_trim_whitespace(pc.replace_substring_regex(column, _MINUS, "-"))
-    pattern = _COMMA if marks == "comma" else _PLAIN
+    column = pc.utf8_trim_whitespace(pc.replace_substring_regex(column, MINUS, "-"))
+    pattern = COMMA_NUMBER if marks == "comma" else PLAIN_NUMBER
     fits = pc.match_substring_regex(column, f"^({pattern.pattern})$")
     return _as_numbers(pc.replace_substring(pc.if_else(fits, column, None), ",", "."))
 
@@ -233,111 +214,19 @@ class _Read(NamedTuple):
     def of(cls, text: str, marks: Marks) -> _Read:
         if text.lower().rstrip(".") in _MISSING:
             return cls(holds=False)
-        text = re.sub(_MINUS, "-", text)
-        number = _number(text, marks)
+        text = re.sub(MINUS, "-", text)
+        number = number_of(text, marks)
         if number is not None:
             return cls(number)
         if _INFINITE.fullmatch(text):
             return cls(np.inf)
-        if _WITH_DEVIATION.search(text):
+        if WITH_DEVIATION.search(text):
             return cls(why=_DEVIATION)
-        parts = _with_unit(text)
-        number = None if parts is None else _number(parts[0], marks)
+        parts = number_and_unit(text)
+        number = None if parts is None else number_of(parts[0], marks)
         if parts is None or number is None:
             return cls(why=_NOT_A_NUMBER)
         return cls(number, unit=parts[1])
-
-
-def _with_unit(text: str) -> tuple[str, str] | None:
-    """The number and the unit of a text, if it ends with one."""
-    parts = _WITH_UNIT.fullmatch(text)
-    unit = parse_unit(parts[2]) if parts else None
-    return (parts[1], unit) if parts and unit else None
-
-
-def _number(text: str, marks: Marks) -> float | None:
-    """The number that a text is, if it is one by the marks of its column."""
-    text = _without_spaces(text)
-    plain = _COMMA if marks == "comma" else _PLAIN
-    if plain.fullmatch(text):
-        return float(text.replace(",", "."))
-    if _THOUSANDS[marks].fullmatch(text):
-        point = text.replace(".", "").replace(",", ".") if marks == "comma" else text
-        return float(point.replace(",", ""))
-    return None
-
-
-def _without_spaces(text: str) -> str:
-    """A number without the spaces or apostrophes between its thousands."""
-    spaced = _SPACED.fullmatch(text)
-    return text if spaced is None else spaced[1] + re.sub(r"\D", "", spaced[2]) + spaced[3]
-
-
-@dataclass
-class _Evidence:
-    """What texts say of the marks of their column: how many are numbers by which."""
-
-    point: int = 0
-    comma: int = 0
-    either: list[str] = field(default_factory=list)  # texts that may be decimals or thousands
-    three_digits: int = 0  # whole numbers just below a thousand
-    spaced: bool = False  # whether any has spaces or apostrophes between its thousands
-    grouped: bool = False  # whether any has the other mark between them, for sure
-
-    @classmethod
-    def of(cls, series: pd.Series) -> _Evidence:
-        found = cls()
-        if pd.api.types.is_numeric_dtype(series.dtype):
-            return found
-        if isinstance(series.dtype, pd.ArrowDtype):
-            commas = pc.match_substring(pa.array(series.array), ",").fill_null(False)
-            texts = [
-                *series.iloc[:_EVIDENCE],
-                *series[commas.to_numpy(zero_copy_only=False)].iloc[:_EVIDENCE],
-            ]
-        else:
-            texts = list(series)
-        for text in dict.fromkeys(text.strip() for text in texts if isinstance(text, str)):
-            if not _PLAIN.fullmatch(text):
-                number = re.sub(_MINUS, "-", (_with_unit(text) or (text,))[0])
-                text = _without_spaces(number)
-                found.spaced |= text != number
-            found._add(text)
-        return found
-
-    def _add(self, text: str) -> None:
-        if _EITHER.fullmatch(text):
-            self.either.append(text)
-        elif _THOUSANDS["plain"].fullmatch(text):
-            self.point, self.grouped = self.point + 1, True
-        elif _SURE_COMMA.fullmatch(text):
-            self.comma, self.grouped = self.comma + 1, True
-        elif _PLAIN.fullmatch(text) and "." in text:
-            self.point += 1
-        elif _COMMA.fullmatch(text) and "," in text:
-            self.comma += 1
-        elif _THREE_DIGITS.fullmatch(text):
-            self.three_digits += 1
-
-    @property
-    def sure(self) -> Marks | None:
-        """Its marks, where it has numbers by one of them only."""
-        if bool(self.point) == bool(self.comma):
-            return None
-        return "point" if self.point else "comma"
-
-    def marks(self, of_table: Marks | None) -> Marks | None:
-        """Its marks, in a table in which others have some of their own; None if it cannot be told."""
-        if self.sure is not None:
-            return self.sure
-        if self.point and self.comma:
-            self.either.clear()
-            return "plain" if self.point >= self.comma else None
-        if of_table is not None or not self.either:
-            return of_table or "plain"
-        # Points are decimal points unless thousands would explain the whole numbers beside them.
-        commas = any("," in text for text in self.either)
-        return None if commas or self.three_digits else "plain"
 
 
 def zero_rows(columns: Iterable[Column]) -> NDArray[np.bool_]:
@@ -355,7 +244,7 @@ class FirstRows:
         self._frame = frame
         self._place = {name: place for place, name in enumerate(self.headers)}
         self._read: dict[tuple[str, Marks], Column] = {}
-        self._evidence: dict[str, _Evidence] = {}
+        self._evidence: dict[str, Evidence] = {}
         self._of_table: Marks | None = None
 
     def series(self, column: str) -> pd.Series:
@@ -392,9 +281,9 @@ class FirstRows:
             self._read[column, marks] = read_column(self.series(column), marks=marks)
         return self._read[column, marks]
 
-    def _evidence_of(self, column: str) -> _Evidence:
+    def _evidence_of(self, column: str) -> Evidence:
         if column not in self._evidence:
-            self._evidence[column] = _Evidence.of(self.series(column))
+            self._evidence[column] = Evidence.of(self.series(column))
         return self._evidence[column]
 
     def never_zero(self, column: str, family: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from crosspatch.errors import CohortError, in_words
-from crosspatch.tables.header import HEAD_ROWS, Header, Row, find_header, understood_of
+from crosspatch.tables.header import HEAD_ROWS, Header, HeadRow, find_header, understood_of
 from crosspatch.telling import Say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SheetHead(NamedTuple):
     """A sheet of a workbook and its first rows."""
 
     name: str
-    rows: list[Row]
+    rows: list[HeadRow]
     header: Header
     understood: int  # names of columns that mean something
 
@@ -103,7 +103,9 @@ class Workbook:
         )
 
     def _head(self, name: str) -> SheetHead:
-        rows = [Row(k, list(map(_text, each))) for k, each in islice(self.rows(name), HEAD_ROWS)]
+        rows = [
+            HeadRow(k, list(map(_text, each))) for k, each in islice(self.rows(name), HEAD_ROWS)
+        ]
         header = find_header(rows, self.known)
         return SheetHead(name, rows, header, understood_of(header.columns(rows), self.known))
 
