@@ -74,10 +74,13 @@ class Plain:
     def __init__(self, model: Artifact):
         self.model = model
         self.counts: dict[str, int] = {}
+        self.units = {feature.name: feature.unit for feature in SHARED.features}
 
     def number(self, feature: str, text: str) -> float:
         """The value of a field, NaN where it is none, or cannot be the feature's."""
         text = text.strip().replace("\u2212", "-")
+        if self.units[feature] == "mV":
+            text = text.removesuffix(" mV")
         if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
             return np.nan
         allowed, value = range_of(feature), float(text)
@@ -236,7 +239,7 @@ def test_text_is_cut_into_fields_as_by_the_csv_module(tmp_path_factory, text, bl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "_BLOCK", block)
         patch.setattr(reading, "_ONE_BY_ONE", few)
-        patch.setattr(reading, "_delimiter", lambda path, text: ",")
+        patch.setattr(reading, "_delimiter", lambda *_: ",")
         chunks = list(reading.read_chunks(file, lambda line: None))
     found = [
         ["" if pd.isna(field) else field for field in row]
@@ -256,24 +259,40 @@ def test_text_is_cut_into_fields_as_by_the_csv_module(tmp_path_factory, text, bl
         st.one_of(
             st.floats(allow_nan=False).map(str),
             st.integers(-9999, 9999).map(str),
-            st.sampled_from([*MISSING, *JUNK, "1,5", "-2,25", "1,234", "+3", "0", "1.", "\u22122"]),
+            st.sampled_from(
+                [
+                    *MISSING,
+                    *JUNK,
+                    "1,5",
+                    "-2,25",
+                    "1,234",
+                    "1.234,5",
+                    "0,3 nA",
+                    "5 %",
+                    "+3",
+                    "0",
+                    "1.",
+                    "\u22122",
+                ]
+            ),
             st.text(st.sampled_from("0123456789.,eE+- "), max_size=6),
         ),
         min_size=1,
         max_size=12,
     ),
-    commas=st.sampled_from([None, "none", "decimal"]),
+    marks=st.sampled_from(["plain", "point", "comma"]),
     no_zero=st.booleans(),
 )
-def test_columns_of_text_are_read_as_field_by_field(texts, commas, no_zero):
+def test_columns_of_text_are_read_as_field_by_field(texts, marks, no_zero):
     """The numbers of Arrow's text, and of Python's, which pandas and the patterns read."""
     of_arrow = pd.Series(texts, dtype=pd.ArrowDtype(pa.string()))
-    found = values.read_column(of_arrow, commas=commas, no_zero=no_zero)
-    plain = values.read_column(pd.Series(texts, dtype=object), commas=commas, no_zero=no_zero)
+    found = values.read_column(of_arrow, marks=marks, no_zero=no_zero)
+    plain = values.read_column(pd.Series(texts, dtype=object), marks=marks, no_zero=no_zero)
     # Of more than seventeen digits pandas drops some; Arrow gives the nearest number.
     np.testing.assert_allclose(found.numbers, plain.numbers, rtol=1e-12)
     assert found.counted == plain.counted
-    assert (found.filled, found.commas) == (plain.filled, plain.commas)
+    assert (found.filled, found.units) == (plain.filled, plain.units)
+    np.testing.assert_array_equal(found.unit_of, plain.unit_of)
     np.testing.assert_array_equal(found.zeros, plain.zeros)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -425,7 +426,8 @@ def test_impossible_values_are_missing_and_counted_but_do_not_stop_the_column():
     assert np.flatnonzero(np.isfinite(column)).tolist() == [0, 2]
     reasons = {why: (count, example) for why, count, example in counted["Rin (MOhm)"].reasons}
     assert reasons == {
-        "not a number": (2, "12 mV"),
+        "not a number": (1, "=A1*2"),
+        "in no unit of resistance": (1, "12 mV"),
         "infinite": (1, "inf"),
         "outside 1 to 20000 MOhm": (1, "-62"),
     }
@@ -439,7 +441,7 @@ def test_marks_of_missing_values_are_not_counted(mark: str):
     assert counted == {}
 
 
-@pytest.mark.parametrize("text", ["#DIV/0!", "12 mV", "=A1*2", "1_000", "0x10", "True", "1.2.3"])
+@pytest.mark.parametrize("text", ["#DIV/0!", "12 h", "=A1*2", "1_000", "0x10", "True", "1.2.3"])
 def test_text_is_no_number(text: str):
     frame = pd.DataFrame({"tau": ["14", text, "15"]})
     _, counted = map_columns(frame, SHARED).values(frame)
@@ -458,10 +460,68 @@ def test_decimal_commas_are_read_where_all_values_have_them():
     assert map_columns(mixed, SHARED).values(mixed)[1]["half width (ms)"].total == 1
 
 
-def test_commas_that_may_be_thousands_are_refused():
-    mapped = one("Rin (MOhm)", ["1,234", "1,100"])
+def values_of(mapped: ColumnMap, frame: pd.DataFrame, feature: str) -> np.ndarray:
+    X, _ = mapped.values(frame)
+    return X[:, SHARED.feature_names.index(feature)]
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "feature", "expected"),
+    [
+        # Each tells what it can be by itself,
+        ("Rin (MOhm)", ["380,0", "1.060,9", "1.450,0"], "input_resistance", [380, 1060.9, 1450]),
+        ("Rin (MOhm)", ["380.0", "1,060.9", "1,450.0"], "input_resistance", [380, 1060.9, 1450]),
+        (
+            "Rin (MOhm)",
+            ["380,5", "1 060,9", "1\u202f450"],
+            "input_resistance",
+            [380.5, 1060.9, 1450],
+        ),
+        (
+            "Rin (MOhm)",
+            ["380.5", "1'060.9", "1\u2019450"],
+            "input_resistance",
+            [380.5, 1060.9, 1450],
+        ),
+        # or by the values that are plausible.
+        ("Rin (MOhm)", ["1,234", "1,100"], "input_resistance", [1234, 1100]),
+        ("Rin (MOhm)", ["380", "1.061", "1.158"], "input_resistance", [380, 1061, 1158]),
+        ("tau (ms)", ["12,345", "8,900"], "tau", [12.345, 8.9]),
+        ("width_rheo (ms)", ["1,125", "1,250"], "width_rheo", [1.125, 1.25]),
+        # Points are decimal points where nothing speaks against it.
+        ("tau (ms)", ["12.345", "8.900"], "tau", [12.345, 8.9]),
+    ],
+)
+def test_marks_of_thousands(header: str, values: list[str], feature: str, expected: list[float]):
+    frame = pd.DataFrame({header: values})
+    for as_arrow in (False, True):
+        given = frame.astype(pd.ArrowDtype(pa.string())) if as_arrow else frame
+        found = values_of(map_columns(given, SHARED), given, feature)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_marks_are_told_by_other_columns():
+    for other, expected in (("-70,5", 1234), ("-70.5", 1.234)):
+        frame = pd.DataFrame({"Rin": ["1.234", "1.100"], "RMP (mV)": [other] * 2})
+        taken = taken_of(map_columns(frame, SHARED), "input_resistance")
+        assert taken.unit == ("MOhm" if expected > 2 else "GOhm")
+        assert values_of(map_columns(frame, SHARED), frame, "input_resistance")[0] == 1234
+    mapped = one("Rin (MOhm)", ["1.234", "380"], **{"RMP (mV)": ["-70,5", "-71"]})
+    assert "decimal commas; points between thousands" in taken_of(mapped, "input_resistance").how
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "says"),
+    [
+        ("Rin", ["1,234", "1,100"], "commas may be decimal commas or thousands"),
+        ("Rin (MOhm)", ["9.500", "380"], "points may be decimal points or thousands"),
+        ("Rin (MOhm)", ["120.5", "130,5", "110,5"], "some of its numbers have decimal points"),
+    ],
+)
+def test_marks_that_cannot_be_told_are_refused(header: str, values: list[str], says: str):
+    mapped = one(header, values)
     assert mapped.taken == ()
-    assert "thousands" in reason(mapped.refused, "Rin (MOhm)")
+    assert says in reason(mapped.refused, header)
 
 
 def test_columns_without_values_or_numbers_are_refused():

@@ -104,6 +104,10 @@ SetsKind = Annotated[
 CellSpecies = Annotated[
     str | None, typer.Option(help=f"{KNOWN_SPECIES}, for cells whose file does not say.")
 ]
+Sheet = Annotated[
+    str | None,
+    typer.Option(help="Sheet of workbooks, its name or number. (default: that with most features)"),
+]
 Subclasses = Annotated[
     list[str] | None, typer.Option("--subclass", help="Only cells of these subclasses.")
 ]

@@ -68,7 +68,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, parquet, h5ad)."
+            help="Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, ods, parquet, h5ad)."
         ),
     ],
     model: options.ModelFolders = None,
@@ -77,6 +77,7 @@ def predict(
         Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
     ] = None,
     columns: options.ColumnsFile = None,
+    sheet: options.Sheet = None,
     sets: options.SetsKind = "all-cells",
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Align each batch to the reference before it is judged.")
@@ -107,6 +108,7 @@ def predict(
         model or (),
         columns,
         species=species,
+        sheet=sheet,
         sets=sets,
         adapt=adapt,
         reading=reading,

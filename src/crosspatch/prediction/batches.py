@@ -112,6 +112,7 @@ class ReadSettings:
     species: str | None = None  # of cells whose file does not say
     columns: Overrides | None = None  # from `crosspatch.tables.mapping.read_mapping`
     reading: Reading = field(default_factory=Reading)  # how recordings are read
+    sheet: str | int | None = None  # of a workbook, by name or number; see `Workbook.chosen`
     jobs: int | None = 1  # recordings at a time; None is one per core
     limit: float = 300.0  # seconds after which a recording is given up
 

@@ -62,6 +62,7 @@ def explain(
     model: str | Path | Sequence[str | Path] = (),
     species: str | None = None,
     columns: str | Path | Overrides | None = None,
+    sheet: str | int | None = None,
     reading: Reading | None = None,
     data_dir: str | Path | None = None,
     jobs: int = 1,
@@ -71,7 +72,7 @@ def explain(
 
     Parameters
     ----------
-    inputs, model, species, columns, reading, data_dir, jobs, say
+    inputs, model, species, columns, sheet, reading, data_dir, jobs, say
         As for `crosspatch.predict`.
     cells : sequence of str
         Ids of the cells to be explained; without them the first `MOST` are.
@@ -98,6 +99,7 @@ def explain(
         model,
         columns,
         species=species,
+        sheet=sheet,
         reading=reading or Reading(),
         data_dir=data_dir,
         jobs=jobs,

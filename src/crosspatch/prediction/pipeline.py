@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 from crosspatch.archive.dandi import is_dandi
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError
 from crosspatch.features.finding import Source, find_recordings
+from crosspatch.features.layouts import load_layout
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
@@ -48,6 +49,7 @@ class Request:
     sets: str = "all-cells"  # see `crosspatch.prediction.predictor.Predictor`
     adapt: bool = False
     reading: Reading = field(default_factory=Reading)  # how recordings are read
+    sheet: str | int | None = None  # of workbooks, by name or number
     data_dir: str | Path | None = None  # for training the default models
     #: Recordings at a time, and processes that train the default models; None is one per core.
     jobs: int | None = 1
@@ -170,6 +172,23 @@ def _sorted(each: str | Path, found: Inputs) -> tuple[list[Source] | list[Table]
     return found.recordings, find_recordings([path])
 
 
+def _require_tables(inputs: Inputs, request: Request, listener: Listener) -> None:
+    """Take from inputs the tables that cannot be read, before a model is loaded for them."""
+    from crosspatch.prediction.table_cells import require_table
+
+    layout = load_layout("shared")  # it has a name; which features the models have is not known yet
+    how = ReadSettings(layout, request.species, request.columns, sheet=request.sheet)
+    readable = []
+    for table in inputs.tables:
+        try:
+            require_table(table, how)
+        except CrosspatchError as error:
+            inputs.fail(str(table) if isinstance(table, Path) else "table", error, listener)
+        else:
+            readable.append(table)
+    inputs.tables = readable
+
+
 def read_inputs(
     inputs: Inputs, settings: ReadSettings, listener: Listener, progress: Measured | None = None
 ) -> Iterator[Batch]:
@@ -208,6 +227,8 @@ class Pipeline:
     def __init__(self, request: Request, listener: Listener):
         self.listener = listener
         self.inputs = find_inputs(request.inputs, listener)
+        if self.inputs.tables:
+            _require_tables(self.inputs, request, listener)
         if not (self.inputs.recordings or self.inputs.tables):
             raise nothing_read(request)
         self.request = request
@@ -226,6 +247,7 @@ class Pipeline:
             request.species,
             request.columns,
             request.reading,
+            request.sheet,
             request.jobs,
             request.limit,
         )
@@ -244,12 +266,13 @@ def nothing_read(request: Request, done: str = "predicted") -> CohortError:
     return CohortError(f"no cell could be read from {', '.join(request.names)}; nothing was {done}")
 
 
-def predict(
+def predict(  # noqa: PLR0913 - what the command line has as options
     inputs: Given | Sequence[Given],
     *,
     model: str | Path | Sequence[str | Path] = (),
     species: str | None = None,
     columns: str | Path | Overrides | None = None,
+    sheet: str | int | None = None,
     sets: str = "all-cells",
     adapt: bool = False,
     reading: Reading | None = None,
@@ -262,14 +285,16 @@ def predict(
     Parameters
     ----------
     inputs : path, DataFrame, AnnData, or sequence of them
-        Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, parquet, h5ad), ``dandi:``
-        addresses; tables in memory.
+        Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, ods, parquet, h5ad), or
+        ``dandi:`` addresses; tables in memory.
     model : path or sequence of path
         Model folders, one per species; by default models trained once from the data directory.
     species : str, optional
         Of cells whose file does not say; without it such cells are judged by both.
     columns : path or Overrides, optional
         Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
+    sheet : str or int, optional
+        Of workbooks, its name or number from 1; by default that with the most features.
     sets, adapt
         See `crosspatch.prediction.predictor.Predictor`.
     reading : Reading, optional
@@ -300,6 +325,7 @@ def predict(
         model,
         columns,
         species=species,
+        sheet=sheet,
         sets=sets,
         adapt=adapt,
         reading=reading or Reading(),

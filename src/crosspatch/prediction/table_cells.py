@@ -6,12 +6,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from crosspatch.errors import CohortError
 from crosspatch.prediction.batches import Batch, ReadSettings, species_said
@@ -19,7 +17,9 @@ from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.columns import map_columns
 from crosspatch.tables.endings import CHUNK, suffix_of
 from crosspatch.tables.mapping import Override, Overrides
+from crosspatch.tables.meanings import is_feature
 from crosspatch.tables.reading import PROBLEMS, read_chunks, reading_h5ad
+from crosspatch.tables.rows import CellRows, require_cells, said_of, statistic_of, texts_of
 from crosspatch.tables.values import Counted
 from crosspatch.telling import Ask, Say
 
@@ -31,6 +31,9 @@ Table: TypeAlias = "Path | pd.DataFrame | anndata.AnnData"
 
 #: What a table in memory is called.
 _IN_MEMORY = Path("table")
+
+# Rows without a name, of a chunk, that are compared with those above.
+_FEW_NAMELESS = 20
 
 
 def read_table(
@@ -61,6 +64,17 @@ def read_table(
                 waiting.clear()
 
 
+def require_table(table: Table, settings: ReadSettings) -> None:
+    """A CohortError if a table cannot be read, or none of its columns can be a feature."""
+    reader = _TableReader(table, settings, lambda line: None)
+    first = reader.first_rows()
+    given = settings.columns.columns if settings.columns else {}
+    if first is not None and not any(
+        name in given or is_feature(name) for name in map(str, first.columns)
+    ):
+        raise reader.no_feature(first)
+
+
 def first_rows(table: Table, settings: ReadSettings, say: Say) -> pd.DataFrame | None:
     """The first rows of a table, by which its columns are mapped.
 
@@ -78,6 +92,7 @@ class _TableReader:
         self.settings = settings
         self.say = say
         self.mapping = "the mapping" if settings.columns is None else settings.columns.name
+        self.given = {} if settings.columns is None else settings.columns.columns
         self.table = self._opened(table)
 
     def _opened(self, table: Table) -> anndata.AnnData | Iterator[pd.DataFrame]:
@@ -89,7 +104,7 @@ class _TableReader:
         if not table.is_file():
             raise CohortError(f"{table} does not exist")
         if suffix_of(table) != ".h5ad":
-            return read_chunks(table, self.say)
+            return read_chunks(table, self.say, sheet=self.settings.sheet, known=self.given)
         import anndata
         import h5py
 
@@ -111,7 +126,7 @@ class _TableReader:
         """Any AnnData as a table: its variables, and its observations' own columns."""
         with reading_h5ad(self.path):
             for part in _parts(cells):
-                frame = part.to_df()
+                frame = self._values(part)
                 for name in part.obs:
                     if name not in frame:
                         frame[name] = part.obs[name].astype(object)
@@ -119,16 +134,54 @@ class _TableReader:
                     frame.insert(0, "cell_id", part.obs_names.astype(str))
                 yield frame.reset_index(drop=True)
 
+    def _values(self, part: anndata.AnnData) -> pd.DataFrame:
+        """The variables of some cells: their matrix, else the only layer; and named embeddings."""
+        layers = list(part.layers)
+        if part.X is None and len(layers) > 1:
+            several = ", ".join(map(repr, layers[:12]))
+            raise CohortError(
+                f"{self.path}: it has no X, and several layers: {several}; make one of them X"
+            )
+        if part.X is not None or layers:
+            frame = part.to_df(layer=None if part.X is not None else layers[0])
+        else:
+            frame = pd.DataFrame(index=part.obs_names)
+        for each in part.obsm.values():
+            for name in each.columns if isinstance(each, pd.DataFrame) else ():
+                if name not in frame:
+                    frame[str(name)] = each[name].to_numpy()
+        return frame
+
     def first_rows(self) -> pd.DataFrame | None:
         """See the function of this name."""
         chunks = self._chunks()
-        return None if chunks is None else self._first(chunks)
+        if chunks is None:
+            return None
+        first, cells = self._first(chunks)
+        left_out = cells.left_out(first)
+        self._say_left_out(_by_what(first, cells, left_out))
+        return _without(first, left_out)
 
-    def _first(self, chunks: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    def _first(self, chunks: Iterator[pd.DataFrame]) -> tuple[pd.DataFrame, CellRows]:
         first = next(chunks, None)
         if first is None or first.empty:
             raise CohortError(f"{self.path}: the table has no rows")
-        return first
+        ignored = [name for name, each in self.given.items() if each.target == "ignore"]
+        require_cells(self.path, first, ignored)
+        return first, CellRows(first)
+
+    def no_feature(self, first: pd.DataFrame) -> CohortError:
+        """The error where no column is a feature."""
+        rows = [str(value) for value in first.iloc[:, 0].dropna().head(40)]
+        turned = sum(map(is_feature, rows)) > 2
+        hint = "it has features in rows; give one row per cell" if turned else ""
+        return CohortError(
+            f"{self.path}: no column is a feature", hint or "name them with {columns} mapping.yaml"
+        )
+
+    def _say_left_out(self, left_out: dict[str, list[str]]) -> None:
+        if left_out:
+            self.say(f"{self.path.name}: {said_of(left_out)}")
 
     def batches(self, ask: Ask | None) -> Iterator[Batch]:
         """See `read_table`."""
@@ -137,16 +190,22 @@ class _TableReader:
             with reading_h5ad(self.path):
                 yield from self._cohort(self.table)
             return
-        first = self._first(chunks)
-        columns = self._mapped(first, ask)
+        first, cells = self._first(chunks)
+        columns = self._mapped(_without(first, cells.left_out(first)), ask)
         counted: dict[str, Counted] = {}
+        left_out: dict[str, list[str]] = {}
         number = 0
         for chunk in itertools.chain([first], chunks):
-            batch, odd = self._batch(chunk, columns, number)
+            others = cells.left_out(chunk)
+            others |= self._statistics(chunk, columns, others)
+            for what, called in _by_what(chunk, cells, others).items():
+                left_out.setdefault(what, []).extend(called)
+            batch, odd = self._batch(_without(chunk, others), columns, number)
             for name, count in odd.items():
                 counted[name] = counted.get(name, Counted()) + count
             yield batch
             number += len(chunk)
+        self._say_left_out(left_out)
         for name, count in counted.items():
             self.say(f"{self.path.name}: column '{name}', taken as missing: {count}")
 
@@ -164,29 +223,38 @@ class _TableReader:
                 )
                 for each in columns.ambiguous
             }
-            given = {} if overrides is None else overrides.columns
-            overrides = Overrides(self.mapping, given | answers)
+            overrides = Overrides(self.mapping, self.given | answers)
             columns = map_columns(first, layout, overrides, absent_ok=True)
         for line in columns.lines():
             self.say(f"{self.path.name}: {line}")
         if not columns.taken:
-            raise CohortError(
-                f"{self.path}: no column is a feature of layout '{layout.name}'",
-                "name them with {columns} mapping.yaml",
-            )
+            raise self.no_feature(first)
         return columns
+
+    def _statistics(
+        self, chunk: pd.DataFrame, columns: ColumnMap, left_out: Mapping[int, str]
+    ) -> dict[int, str]:
+        """Rows without a name that are the mean, or the like, of those above them."""
+        named = [] if columns.cell_id is None else texts_of(chunk[columns.cell_id])
+        nameless = [k for k, name in enumerate(named) if not name and k not in left_out]
+        if not 0 < len(nameless) <= _FEW_NAMELESS:
+            return {}
+        values, _ = columns.values(chunk)
+        cells = np.array([bool(name) and k not in left_out for k, name in enumerate(named)])
+        found = {k: statistic_of(values[k], values[:k][cells[:k]]) for k in nameless}
+        return {k: f"{what} of the rows above" for k, what in found.items() if what}
 
     def _batch(
         self, chunk: pd.DataFrame, columns: ColumnMap, before: int
     ) -> tuple[Batch, Mapping[str, Counted]]:
         """The cells of a chunk, and what was taken as missing."""
         values, odd = columns.values(chunk)
-        named = [""] * len(chunk) if columns.cell_id is None else _names(chunk[columns.cell_id])
-        ids = [name or f"row {before + k}" for k, name in enumerate(named, 1)]
-        notes: list[tuple[str, ...]] = [()] * len(chunk)
-        for row, problem in chunk.attrs.get(PROBLEMS, {}).items():
-            notes[row] = (problem,)
-            values[row] = np.nan
+        named = [""] * len(chunk) if columns.cell_id is None else texts_of(chunk[columns.cell_id])
+        places = chunk.index.tolist()
+        ids = [name or f"row {before + k + 1}" for k, name in zip(places, named, strict=True)]
+        problems = chunk.attrs.get(PROBLEMS, {})
+        notes: list[tuple[str, ...]] = [(problems[k],) if k in problems else () for k in places]
+        values[[bool(note) for note in notes]] = np.nan
         species = self._species(None if columns.species is None else chunk[columns.species], ids)
         return Batch(self.path.name, ids, species, values, notes=notes), odd
 
@@ -255,17 +323,16 @@ def _chunks(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield frame.iloc[start : start + CHUNK].reset_index(drop=True)
 
 
-def _names(column: pd.Series) -> list[str]:
-    """Cell ids as text, empty where there is none."""
-    if isinstance(column.dtype, pd.ArrowDtype):
-        return pc.utf8_trim_whitespace(pa.array(column.array)).fill_null("").to_pylist()
-    return [_name(value) for value in column]
+def _without(chunk: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:
+    """A chunk without some rows; its index has the places of the others."""
+    return chunk.drop(index=list(left_out)) if left_out else chunk
 
 
-def _name(value: Any) -> str:
-    """A cell id as text; a whole number that was stored as a float has no point."""
-    if pd.isna(value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+def _by_what(
+    chunk: pd.DataFrame, cells: CellRows, left_out: Mapping[int, str]
+) -> dict[str, list[str]]:
+    """The names of rows that are left out, by what they are."""
+    found: dict[str, list[str]] = {}
+    for row, what in sorted(left_out.items()):
+        found.setdefault(what, []).append(cells.name(chunk, row))
+    return found

@@ -150,7 +150,7 @@ async def upload_file(
             min_length=1,
             max_length=1000,
             description="What the file is called; its ending says what it is: .nwb, .abf, .atf, "
-            ".csv, .tsv, .txt, .csv.gz, .tsv.gz, .xlsx, .xlsm, .parquet, .h5ad.",
+            ".csv, .tsv, .txt, .csv.gz, .tsv.gz, .xlsx, .xlsm, .xls, .ods, .parquet, .h5ad.",
         ),
     ],
     columns: Annotated[

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import CohortError, RecordingError
+from crosspatch.tables.endings import OF_WORKBOOKS
 
 if TYPE_CHECKING:
     import h5py
@@ -17,8 +18,8 @@ _UNFOLDED = 2 * 2**30  #: bytes into which an Excel file or another archive may 
 
 
 def refuse_bomb(path: Path) -> None:
-    """Refuse an archive (Excel is one) that unfolds into gigabytes."""
-    if path.suffix not in (".xlsx", ".xlsm"):
+    """Refuse a workbook that is an archive and unfolds into gigabytes."""
+    if path.suffix not in OF_WORKBOOKS:
         return
     try:
         with zipfile.ZipFile(path) as archive:

@@ -152,7 +152,7 @@ class FeatureChoice:
             operation="difference",
             our_unit=features()[feature].unit,
             second_factor=b.factor,
-            comma=a.comma + b.comma,
+            marks=a.marks + b.marks,
             no_zero=a.no_zero + b.no_zero,
             limits=(allowed.least, allowed.most),
             parts=(a, b),

@@ -13,8 +13,8 @@ from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Layout
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.taken import Reason, Taken
-from crosspatch.tables.units import span
-from crosspatch.tables.values import Column, Commas, Counted, count_cells, read_column, zero_rows
+from crosspatch.tables.units import canonical, span
+from crosspatch.tables.values import Column, Counted, count_cells, read_column, zero_rows
 
 _ZERO_BESIDE = "exactly 0 beside another 0 of the same sweep, which stand for missing values"
 
@@ -61,15 +61,17 @@ class ColumnMap:
         read: dict[str, Column] = {}
         counted: dict[str, Counted] = {}
         for taken in self.taken:
-            for name, comma, no_zero in zip(taken.columns, taken.comma, taken.no_zero, strict=True):
+            for part in taken.parts or (taken,):
+                name = part.columns[0]
                 if name not in series:
                     raise CohortError(
                         f"column '{name}' is missing from some rows of the table; every part "
                         "of a table must have the same columns"
                     )
                 if name not in read:
-                    commas: Commas = "decimal" if comma else "none"
-                    read[name] = read_column(series[name], commas=commas, no_zero=no_zero)
+                    column = read_column(series[name], marks=part.marks[0], no_zero=part.no_zero[0])
+                    unit = canonical(part.unit)
+                    read[name] = column.in_unit(unit, series[name], bare=part.bare)
                     counted[name] = read[name].counted
             values, odd = _computed(taken, read, series)
             counted[taken.columns[0]] += odd
@@ -122,9 +124,7 @@ def _computed(
     zeros = read[first].zeros
     if taken.beside and zeros.any():
         others = (
-            read_column(series[name], commas="decimal" if comma else "none")
-            for name, comma in taken.beside
-            if name in series
+            read_column(series[name], marks=marks) for name, marks in taken.beside if name in series
         )
         zeros = zeros & zero_rows(others)
         counted += count_cells(_ZERO_BESIDE, zeros, series[first], alike=True)

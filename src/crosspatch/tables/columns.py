@@ -13,7 +13,7 @@ from crosspatch.errors import CohortError
 from crosspatch.features.layouts import SCALAR_LAYOUTS, Layout
 from crosspatch.tables.choices import FeatureChoice
 from crosspatch.tables.column_map import Ambiguity, ColumnMap
-from crosspatch.tables.fitting import Candidate, EmptyError, Fitted, RefusedColumnError, fit
+from crosspatch.tables.fitting import Fitted, fit
 from crosspatch.tables.mapping import Override, Overrides, entry, line, require_known, require_once
 from crosspatch.tables.meanings import Exactness, Meaning, meaning_of, unit_in, vocabularies_of
 from crosspatch.tables.names import (
@@ -26,6 +26,7 @@ from crosspatch.tables.names import (
     split_stimulus,
     words,
 )
+from crosspatch.tables.settling import Candidate, EmptyError, RefusedColumnError
 from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import DIMENSION, dimension_of
 from crosspatch.tables.values import NUMERIC_SHARE, FirstRows
@@ -230,6 +231,7 @@ class _Mapper:
 
     def _fitted(self) -> dict[str, list[Fitted]]:
         """By feature, the columns that give it, those that say so most exactly first."""
+        self.table.settle(candidate.column for candidate in self.candidates)
         fitted: dict[str, list[Fitted]] = {}
         order = {candidate.column: place for place, candidate in enumerate(self.candidates)}
         # Which zeros are missing is told by the columns that cannot be 0.

@@ -7,10 +7,10 @@ from pathlib import Path
 #: Rows of a table that are in memory at a time.
 CHUNK = 20_000
 
-#: Endings of tables as text, of Excel's, and of all that can be read.
+#: Endings of tables as text, of workbooks, and of all that can be read.
 OF_TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
-OF_EXCEL = (".xlsx", ".xlsm")
-TABLE_SUFFIXES = (*OF_TEXT, *OF_EXCEL, ".parquet", ".h5ad")
+OF_WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
+TABLE_SUFFIXES = (*OF_TEXT, *OF_WORKBOOKS, ".parquet", ".h5ad")
 
 
 def suffix_of(path: Path) -> str:

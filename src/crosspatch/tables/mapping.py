@@ -16,7 +16,7 @@ from crosspatch.tables.units import DIMENSION, UNITS, dimension_of, parse_unit
 SPECIAL = ("ignore", "cell_id", "species")
 
 #: How a mapping file may say that a feature is computed.
-OPERATIONS = ("plain", "negated", "reciprocal", "one_minus")
+OPERATIONS = ("plain", "negated", "reciprocal", "one_minus", "one_minus_reciprocal")
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
@@ -77,8 +77,9 @@ def read_mapping(file: str | Path) -> Overrides:
 
     An entry is ``"Rin": input_resistance``, ``"Rin": {feature: input_resistance, unit: GOhm}``,
     ``"Notes": ignore``, ``"Cell": cell_id`` or ``"Organism": species``; ``operation`` may be
-    ``plain``, ``negated``, ``reciprocal`` or ``one_minus``. A CohortError if the file is missing or
-    not YAML, or names an unknown feature or unit, or a feature twice.
+    ``plain``, ``negated``, ``reciprocal``, ``one_minus`` or ``one_minus_reciprocal`` (the sag where
+    the column has the peak over the steady state). A CohortError if the file is missing or not
+    YAML, or names an unknown feature or unit, or a feature twice.
     """
     file = Path(file)
     try:

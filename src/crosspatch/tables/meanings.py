@@ -61,6 +61,12 @@ def meaning_of(header: str, vocabularies: set[str]) -> Meaning | None:
     return next((meaning for meaning in found if meaning is not None), None)
 
 
+def is_feature(header: str) -> bool:
+    """Whether a name may be that of a feature."""
+    meaning = meaning_of(header, set())
+    return meaning is not None and meaning.kind != "unlike"
+
+
 def unit_in(header: str) -> str | None:
     """The unit that a header names, whatever else it says."""
     return next((reading.unit for reading in _readings(header) if reading.unit), None)

@@ -41,6 +41,10 @@ class Range:
         """Whether values may be those of the feature."""
         return bool(self.low <= np.nanmedian(values) <= self.high)
 
+    def within(self, values: Numbers) -> float:
+        """Share of single values that lie where a median may."""
+        return float(np.mean((self.low <= values) & (values <= self.high)))
+
     def possible(self, values: Numbers) -> bool:
         """Whether the median may be that of a single unusual cell."""
         return bool(self.least <= np.nanmedian(values) <= self.most)

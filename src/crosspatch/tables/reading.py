@@ -1,4 +1,4 @@
-"""Other people's tables: csv, Excel, Parquet and h5ad, some thousand rows at a time."""
+"""Other people's tables: text, workbooks, Parquet and h5ad, some thousand rows at a time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,14 +20,10 @@ import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 
 from crosspatch.errors import CohortError, CrosspatchError, in_words
-from crosspatch.tables.endings import CHUNK, OF_EXCEL, suffix_of
-from crosspatch.tables.units import parse_unit
+from crosspatch.tables.endings import CHUNK, OF_WORKBOOKS, suffix_of
+from crosspatch.tables.header import HEAD_ROWS, Header, HeadRow, find_header, understood_of
+from crosspatch.tables.workbook import Workbook
 from crosspatch.telling import Say
-
-if TYPE_CHECKING:
-    from openpyxl.worksheet.worksheet import Worksheet
-
-_Field = TypeVar("_Field")
 
 #: What of a chunk's ``attrs`` has, by place, why a row was not read in full.
 PROBLEMS = "problems"
@@ -41,29 +36,40 @@ _BLOCK = 2**23
 _ONE_BY_ONE = 2**16
 
 
-def read_chunks(path: Path, say: Say) -> Iterator[pd.DataFrame]:
-    """The rows of a csv, Excel or Parquet file, some thousand at a time; not those of a h5ad.
+def read_chunks(
+    path: Path, say: Say, *, sheet: str | int | None = None, known: Collection[str] = ()
+) -> Iterator[pd.DataFrame]:
+    """The rows of a text file, workbook or Parquet file, some thousand at a time; not of a h5ad.
 
-    They are text, or what the file says they are; see `PROBLEMS`. `say` is told what was decided
-    about the file's form. A CohortError if the file cannot be read.
+    They are text, or what the file says they are; see `PROBLEMS`. `sheet` is one of a workbook, by
+    name or number from 1; `known` are names of columns that are no feature's, such as those of a
+    mapping file. `say` is told what was decided about the file's form. A CohortError if the file
+    cannot be read.
     """
     kind = suffix_of(path)
-    if kind in OF_EXCEL:
-        return _excel(path, say)
-    return _parquet(path) if kind == ".parquet" else _text(path, say)
+    if kind in OF_WORKBOOKS:
+        return _workbook(path, say, sheet, known)
+    if sheet is not None:
+        raise CohortError(f"{path} has no sheets", "leave out {sheet}")
+    return _parquet(path) if kind == ".parquet" else _text(path, say, known)
 
 
-def _text(path: Path, say: Say) -> Iterator[pd.DataFrame]:
+def _text(path: Path, say: Say, known: Collection[str]) -> Iterator[pd.DataFrame]:
     """A csv or tsv file, chunk by chunk as text."""
     try:
         opener = gzip.open if path.suffix.lower() == ".gz" else open
         with opener(path, "rb") as start:
             head = start.read(2**20)
         encoding = _encoding(head)
+        text = head.decode(encoding, "replace")
+        delimiter = _delimiter(path, text, known)
+        rows = _first_rows(text, delimiter)
+        header = find_header(rows, known)
+        for line in header.said(rows, "line"):
+            say(f"{path.name}: {line}")
         with opener(path, "rb") as raw:
             stream = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")
-            delimiter = _delimiter(path, head.decode(encoding, "replace"))
-            yield from _TextRows(path, stream, delimiter, say).chunks()
+            yield from _TextRows(path, stream, delimiter, header, say).chunks()
     except (OSError, EOFError, csv.Error, zlib.error) as error:
         raise CohortError(f"{path} cannot be read as a table: {in_words(error)}") from error
 
@@ -75,8 +81,9 @@ class _TextRows:
     header, and every line to end outside of quotes.
     """
 
-    def __init__(self, path: Path, stream: io.TextIOBase, delimiter: str, say: Say):
+    def __init__(self, path: Path, stream: io.TextIOBase, delimiter: str, place: Header, say: Say):
         self.path, self.stream, self.delimiter, self.say = path, stream, delimiter, say
+        self._place = place
         quoted = r'"[^"]*(?:""[^"]*)*"'
         edge = rf"[^{re.escape(delimiter)}\r\n]"
         self._quoted = re.compile(rf"(?<!{edge}){quoted}(?!{edge})")
@@ -112,12 +119,8 @@ class _TextRows:
 
     def _tables(self) -> Iterator[pa.Table]:
         reader = csv.reader(self._lines(), delimiter=self.delimiter)
-        rows = filter(_filled, reader)
-        header, first = _csv_header(rows)
-        below = itertools.chain(first, rows)
-        self.header, row = _below_header(self.path, header, below, self.say)
-        if row is not None:
-            yield self._table([self._whole(row, reader.line_num)])
+        above = itertools.islice(filter(_filled, reader), self._place.end)
+        self.header = self._place.columns([HeadRow(reader.line_num, fields) for fields in above])
         self.line = reader.line_num
         while text := self.stream.read(_BLOCK):
             yield from self._parsed(text + next(self._lines(), ""))
@@ -228,6 +231,9 @@ def _filled(row: Iterable[str]) -> bool:
 def _encoding(head: bytes) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
+    for encoding, zeros in (("utf-16-le", head[1:1000:2]), ("utf-16-be", head[:1000:2])):
+        if head.strip(b"\0") and zeros.count(0) * 2 > len(zeros) > 0:
+            return encoding
     try:
         head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -237,108 +243,55 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
-def _delimiter(path: Path, text: str) -> str:
-    """The delimiter that cuts the first lines into the same number of fields, the most."""
+def _first_rows(text: str, delimiter: str) -> list[HeadRow]:
+    """The first rows that hold anything, as far as they can be cut into fields."""
+    rows: list[HeadRow] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    with suppress(csv.Error):  # a long line is one field by a delimiter that is not its own
+        for fields in reader:
+            if len(rows) == HEAD_ROWS:
+                break
+            if _filled(fields):
+                rows.append(HeadRow(reader.line_num, fields))
+    return rows
+
+
+def _delimiter(path: Path, text: str, known: Collection[str]) -> str:
+    """The delimiter by which most names of columns mean something.
+
+    Where none does, that which cuts most rows into the same number of fields, the most.
+    """
     if ".tsv" in path.suffixes:
         return "\t"
-    lines = [line for line in text.splitlines()[:20] if line.strip()]
+    said = re.match('"?sep=([,;\t|])"?[\r\n]', text)
+    if said:
+        return said[1]
 
-    def quality(delimiter: str) -> tuple[int, int]:
-        try:
-            counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter))
-        except csv.Error:  # a long line is one field by a delimiter that is not its own
-            return 0, 1
+    def quality(delimiter: str) -> tuple[int, int, int]:
+        rows = _first_rows(text, delimiter)
+        counts = Counter(len(row.fields) for row in rows[:20])
         width, alike = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
-        return (alike if width > 1 else 0), width
+        names = find_header(rows, known).columns(rows) if width > 1 else []
+        return understood_of(names, known), (alike if width > 1 else 0), width
 
     return max(",;\t|", key=quality)
 
 
-def _csv_header(rows: Iterator[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """The header, and the row that was read to find it, if one was."""
-    comment: list[str] = []
-    for row in rows:
-        # A "#" may begin a comment, or be the name of the first column.
-        if len(comment) == len(row) > 1:
-            return comment, [row]
-        if not row[0].startswith("#"):
-            return row, []
-        comment = row
-    return [], []
-
-
-def _below_header(
-    path: Path, header: list[str], rows: Iterator[list[_Field]], say: Say
-) -> tuple[list[str], list[_Field] | None]:
-    """The names of the columns, with units that stand in rows of their own, and the next row."""
-    header = [name.strip() for name in header]
-    for row in rows:
-        if not _are_units(row):
-            return header, row
-        header = [_with_unit(n, u) for n, u in zip(header, row, strict=False)]
-        say(f"{path.name}: the row under the header is taken for the columns' units")
-    return header, None
-
-
-def _are_units(row: Sequence[object]) -> bool:
-    """Whether a row has units in place of values: no number, and three units or more."""
-    texts = [str(field).strip() for field in row if field is not None and str(field).strip()]
-    if any(re.search(r"\d", text) for text in texts):
-        return False
-    return sum(parse_unit(text.strip("()[]")) is not None for text in texts) >= 3
-
-
-def _with_unit(name: str, said: object) -> str:
-    """A header with its unit, if it is one and the header has none yet."""
-    unit = "" if said is None else str(said).strip().strip("()[]")
-    if parse_unit(unit) is None or "(" in name or "[" in name:
-        return name
-    return f"{name} ({unit})"
-
-
-def _excel(path: Path, say: Say) -> Iterator[pd.DataFrame]:
-    """The first sheet of a workbook; formulas by the values that were saved with them."""
-    import openpyxl
-
-    try:
-        books = [openpyxl.load_workbook(path, read_only=True, data_only=v) for v in (True, False)]
-    except Exception as error:  # openpyxl raises many kinds for files that are not its own
-        raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
-    try:
-        if not books[0].worksheets:
-            raise CohortError(f"{path}: the workbook has no sheet")
-        sheets = [book.worksheets[0] for book in books]
-        if len(books[0].worksheets) > 1:
-            say(
-                f"{path.name}: the first of {len(books[0].worksheets)} sheets is read, "
-                f"'{sheets[0].title}'"
-            )
-        yield from _sheet_frames(path, _sheet_rows(*sheets), say)
-    except (KeyError, ValueError, OSError, SyntaxError) as error:
-        raise CohortError(f"{path} cannot be read as Excel: {in_words(error)}") from error
-    finally:
-        for book in books:
-            book.close()
-
-
-def _sheet_frames(path: Path, rows: Iterator[list[object]], say: Say) -> Iterator[pd.DataFrame]:
-    names = ["" if name is None else str(name) for name in next(rows, [])]
-    header, row = _below_header(path, names, rows, say)
-    rows = itertools.chain(() if row is None else [row], rows)
-    width = len(header)
+def _workbook(
+    path: Path, say: Say, sheet: str | int | None, known: Collection[str]
+) -> Iterator[pd.DataFrame]:
+    """A sheet of a workbook; formulas by the values that were saved with them."""
+    book = Workbook(path, known)
+    head = book.chosen(sheet, say)
+    for line in head.header.said(head.rows, "row"):
+        say(f"{path.name}: {line}")
+    book.say_missing(say)
+    names = head.header.columns(head.rows)
+    width = len(names)
+    rows = (row for _, row in itertools.islice(book.rows(head.name), head.header.end, None))
     while part := list(itertools.islice(rows, CHUNK)):
         whole = [[*row[:width], *[None] * (width - len(row))] for row in part]
-        yield pd.DataFrame(whole, columns=header, dtype=object)
-
-
-def _sheet_rows(values: Worksheet, written: Worksheet) -> Iterator[list[object]]:
-    """The rows of a sheet that hold anything."""
-    both = (sheet.iter_rows(values_only=True) for sheet in (values, written))
-    for saved, formulas in zip(*both, strict=True):
-        # A formula without a saved value stays as it is written, to be counted as no number.
-        row = [w if v is None else v for v, w in zip(saved, formulas, strict=True)]
-        if any(value is not None for value in row):
-            yield row
+        yield pd.DataFrame(whole, columns=names, dtype=object)
 
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:
@@ -348,9 +301,7 @@ def _parquet(path: Path) -> Iterator[pd.DataFrame]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=CHUNK):
                 frame = batch.to_pandas()
-                if frame.index.name is not None:
-                    frame = frame.reset_index()
-                yield frame
+                yield frame.reset_index(drop=frame.index.name is None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CohortError(f"{path} cannot be read as parquet: {in_words(error)}") from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from crosspatch.tables.marks import Marks
 from crosspatch.tables.names import Numbers, range_of
 from crosspatch.tables.units import UNITS, canonical, dimension_of, factor_to
 
@@ -34,16 +35,17 @@ class Taken:
     unit: str  # unit in the source; that of the first column for a difference
     factor: float = 1.0  # by which the column is multiplied; a reciprocal is taken after
     signs: tuple[str, ...] = ()  # by what column and unit were recognised
-    operation: str  # ``plain``, ``difference``, ``negated``, ``reciprocal`` or ``one_minus``
+    operation: str  # one of `OPERATIONS`, or ``difference``
     our_unit: str  # unit of the layout
     second_factor: float = 1.0  # factor of the second column of a difference
-    comma: tuple[bool, ...]  # of each column, whether it is written with decimal commas
+    marks: tuple[Marks, ...]  # of each column, how its numbers are written
     no_zero: tuple[bool, ...]  # of each column, whether an exact 0 stands for a missing value
     #: Least and greatest possible value, in our unit; others are taken as missing.
     limits: tuple[float, float]
-    #: Columns of the same sweep that cannot be 0, and whether they have decimal commas: in rows in
-    #: which one is 0, a 0 of this column stands for a missing value too.
-    beside: tuple[tuple[str, bool], ...] = ()
+    #: Columns of the same sweep that cannot be 0, and their marks: in rows in which one is 0, a 0
+    #: of this column stands for a missing value too.
+    beside: tuple[tuple[str, Marks], ...] = ()
+    bare: bool = True  # whether a cell without a unit is in that of the column
     parts: tuple[Taken, ...] = ()  # the two potentials of a difference
     settled: bool = True  # whether the first rows fit the unit, so that later ones must
 
@@ -61,6 +63,7 @@ class Taken:
             "negated": f"minus {names[0]}",
             "reciprocal": f"1 / {names[0]}",
             "one_minus": f"1 less {names[0]}",
+            "one_minus_reciprocal": f"1 less 1 / {names[0]}",
         }.get(self.operation, names[0])
 
     def combine(self, columns: list[Numbers]) -> Numbers:
@@ -72,8 +75,9 @@ class Taken:
             return -values
         if self.operation == "one_minus":
             return 1 - values
-        if self.operation == "reciprocal":
-            return 1 / np.where(values == 0, np.nan, values)
+        if self.operation in ("reciprocal", "one_minus_reciprocal"):
+            inverse = 1 / np.where(values == 0, np.nan, values)
+            return inverse if self.operation == "reciprocal" else 1 - inverse
         return values
 
     def in_units(self, numbers: Numbers) -> dict[str, Numbers]:

@@ -1,11 +1,12 @@
-"""Numbers from a column of text: decimal commas, marks of missing values, and what was refused."""
+"""Numbers from a column of text: decimal marks, thousands, units, and what was refused."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,20 +14,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from crosspatch.tables.units import data_rows
+from crosspatch.tables.marks import (
+    COMMA_NUMBER,
+    MINUS,
+    PLAIN_NUMBER,
+    WITH_DEVIATION,
+    Evidence,
+    Marks,
+    number_and_unit,
+    number_of,
+)
+from crosspatch.tables.units import DIMENSION, UNITS, data_rows
 
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
 
 _MISSING = {row["text"] for row in data_rows("missing_values.csv")}
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
-_COMMA = re.compile(r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?")
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _NOT_A_NUMBER = "not a number"
-
-#: How a column uses commas; an unclear one may be of thousands.
-Commas = Literal["none", "decimal", "unclear"]
+_DEVIATION = "a mean with its deviation, so not of one cell"
+_UNSAID = "without a unit beside values in several"
 
 
 @dataclass(frozen=True)
@@ -79,42 +86,70 @@ class Column:
     counted: Counted  # what was taken as missing
     filled: int  # cells that hold anything
     zeros: NDArray[np.bool_]  # the cells that are exactly 0
-    commas: Commas = "none"  # how it uses commas
+    units: tuple[str, ...] = ()  # those that its cells name, the most frequent first
+    #: Of each cell the place of its unit, -1 where it names none; None where none does.
+    unit_of: NDArray[np.intp] | None = None
 
     @property
     def share(self) -> float:
         """Share of the filled cells that are numbers."""
-        bad = sum(count for why, count, _ in self.counted.reasons if why == _NOT_A_NUMBER)
+        no_numbers = (_NOT_A_NUMBER, _DEVIATION)
+        bad = sum(count for why, count, _ in self.counted.reasons if why in no_numbers)
         return (self.filled - bad) / self.filled if self.filled else 0.0
 
+    @property
+    def of_deviations(self) -> bool:
+        """Whether what is no number is a mean with its deviation."""
+        return any(why == _DEVIATION for why, _, _ in self.counted.reasons)
 
-def read_column(
-    series: pd.Series, *, commas: Commas | None = None, no_zero: bool = False
-) -> Column:
+    def in_unit(self, unit: str, series: pd.Series, *, bare: bool = True) -> Column:
+        """With the cells that name a unit converted to this one; missing where they cannot be.
+
+        Cells that name none are in it already; without `bare` they are missing.
+        """
+        if self.unit_of is None:
+            return self
+        factors = [
+            UNITS[DIMENSION[each]][each] / UNITS[DIMENSION[unit]][unit]
+            if DIMENSION[each] == DIMENSION[unit]
+            else np.nan
+            for each in self.units
+        ]
+        factor = np.array([*factors, 1.0 if bare else np.nan])[self.unit_of]
+        there = np.isfinite(self.numbers) & np.isnan(factor)
+        other = there & (self.unit_of >= 0)
+        counted = self.counted + count_cells(f"in no unit of {DIMENSION[unit]}", other, series)
+        counted += count_cells(_UNSAID, there & ~other, series)
+        return replace(self, numbers=self.numbers * factor, counted=counted)
+
+
+def read_column(series: pd.Series, *, marks: Marks = "plain", no_zero: bool = False) -> Column:
     """The numbers of a column of text or numbers.
 
-    How it uses commas is found out from the values if not given; `no_zero` says that an exact 0
-    stands for a missing value.
+    `no_zero` says that an exact 0 stands for a missing value.
     """
     counted = Counted()
+    units: tuple[str, ...] = ()
+    unit_of = None
     if pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_bool_dtype(series.dtype):
         numbers = series.to_numpy(dtype=float, na_value=np.nan).copy()
         filled = int(np.sum(~np.isnan(numbers)))
-        commas = "none"
     else:
-        numbers, left, texts, which = _plain(series, commas == "decimal")
-        if commas is None:
-            commaed = any("," in text for text in texts)
-            commas = _comma_style(_texts(series)) if commaed else "none"
-            if commas == "decimal":
-                numbers, left, texts, which = _plain(series, decimal=True)
+        numbers, left, texts, which = _plain(series, marks)
         filled = len(series) - int(np.isnan(numbers).sum())
-        of_texts, holds, bad = _from_text(texts, commas)
-        numbers[left] = of_texts[which]
-        filled += int(holds[which].sum())
-        refused = np.zeros(len(series), dtype=bool)
-        refused[left] = bad[which]
-        counted += count_cells(_NOT_A_NUMBER, refused, series)
+        read = [_Read.of(text, marks) for text in texts]
+        numbers[left] = np.array([each.number for each in read], dtype=float)[which]
+        filled += int(np.array([each.holds for each in read], dtype=bool)[which].sum())
+        for why in (_NOT_A_NUMBER, _DEVIATION):
+            refused = np.zeros(len(series), dtype=bool)
+            refused[left] = np.array([each.why == why for each in read], dtype=bool)[which]
+            counted += count_cells(why, refused, series)
+        said = Counter(read[k].unit for k in which if read[k].unit)
+        if said:
+            units = tuple(unit for unit, _ in said.most_common())
+            unit_of = np.full(len(series), -1)
+            places = [units.index(each.unit) if each.unit else -1 for each in read]
+            unit_of[left] = np.array(places)[which]
     infinite = np.isinf(numbers)
     counted += count_cells("infinite", infinite, series)
     numbers[infinite] = np.nan
@@ -123,11 +158,11 @@ def read_column(
         why = "exactly 0, which stands for a missing value"
         counted += count_cells(why, zeros, series, alike=True)
         numbers[zeros] = np.nan
-    return Column(numbers, counted, filled, zeros, commas)
+    return Column(numbers, counted, filled, zeros, units, unit_of)
 
 
 def _plain(
-    series: pd.Series, decimal: bool
+    series: pd.Series, marks: Marks
 ) -> tuple[NDArray[np.float64], NDArray[np.intp], list[str], NDArray[np.intp]]:
     """What a column's plain numbers are, and what is left to be read one by one.
 
@@ -135,9 +170,11 @@ def _plain(
     and which of these each row has. Nearly all of a column is plain numbers.
     """
     if isinstance(series.dtype, pd.ArrowDtype):
-        numbers = _of_arrow(pa.array(series.array), decimal)
-    elif decimal:
-        numbers = np.full(len(series), np.nan)
+        numbers = _of_arrow(pa.array(series.array), marks)
+    elif marks == "comma":
+        texts = np.array([isinstance(value, str) for value in series], dtype=bool)
+        plain = pd.to_numeric(series.mask(texts), errors="coerce")
+        numbers = np.array(plain, dtype=float)
     else:
         numbers = np.array(pd.to_numeric(series, errors="coerce"), dtype=float)
     left = np.flatnonzero(np.isnan(numbers) & series.notna().to_numpy())
@@ -148,15 +185,15 @@ def _plain(
     return numbers, left, [text.strip() for text in distinct], which
 
 
-def _of_arrow(column: pa.ChunkedArray, decimal: bool) -> NDArray[np.float64]:
+def _of_arrow(column: pa.ChunkedArray, marks: Marks) -> NDArray[np.float64]:
     """The plain numbers of a column of text, NaN for all that may be something else."""
     try:
-        if not decimal:
+        if marks != "comma":
             return _as_numbers(column)
     except pa.ArrowInvalid:
         pass  # not all of it is plain numbers
-    column = pc.utf8_trim_whitespace(pc.replace_substring(column, "\u2212", "-"))
-    pattern = _COMMA if decimal else _NUMBER
+    column = pc.utf8_trim_whitespace(pc.replace_substring_regex(column, MINUS, "-"))
+    pattern = COMMA_NUMBER if marks == "comma" else PLAIN_NUMBER
     fits = pc.match_substring_regex(column, f"^({pattern.pattern})$")
     return _as_numbers(pc.replace_substring(pc.if_else(fits, column, None), ",", "."))
 
@@ -165,45 +202,36 @@ def _as_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.array(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), dtype=float)
 
 
-def _texts(series: pd.Series) -> list[str]:
-    return ["" if gone else str(v).strip() for v, gone in zip(series, series.isna(), strict=True)]
+class _Read(NamedTuple):
+    """What a text says."""
+
+    number: float = np.nan
+    holds: bool = True  # whether it says anything
+    why: str = ""  # why it is no number
+    unit: str = ""  # the unit that it names
+
+    @classmethod
+    def of(cls, text: str, marks: Marks) -> _Read:
+        if text.lower().rstrip(".") in _MISSING:
+            return cls(holds=False)
+        text = re.sub(MINUS, "-", text)
+        number = number_of(text, marks)
+        if number is not None:
+            return cls(number)
+        if _INFINITE.fullmatch(text):
+            return cls(np.inf)
+        if WITH_DEVIATION.search(text):
+            return cls(why=_DEVIATION)
+        parts = number_and_unit(text)
+        number = None if parts is None else number_of(parts[0], marks)
+        if parts is None or number is None:
+            return cls(why=_NOT_A_NUMBER)
+        return cls(number, unit=parts[1])
 
 
 def zero_rows(columns: Iterable[Column]) -> NDArray[np.bool_]:
     """The rows in which any of some columns is exactly 0; a single False without columns."""
     return np.any([column.zeros for column in columns], axis=0)
-
-
-def _from_text(
-    texts: list[str], commas: Commas
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Numbers, which texts hold anything, and which of these are not numbers."""
-    numbers = np.full(len(texts), np.nan)
-    holds, bad = np.zeros((2, len(texts)), dtype=bool)
-    pattern = _COMMA if commas == "decimal" else _NUMBER
-    for index, text in enumerate(texts):
-        if text.lower().rstrip(".") in _MISSING:
-            continue
-        holds[index] = True
-        text = text.replace("\u2212", "-")
-        if pattern.fullmatch(text):
-            numbers[index] = float(text.replace(",", "."))
-        elif _INFINITE.fullmatch(text):
-            numbers[index] = np.inf
-        else:
-            bad[index] = True
-    return numbers, holds, bad
-
-
-def _comma_style(texts: list[str]) -> Commas:
-    texts = [text.replace("\u2212", "-") for text in texts]
-    with_comma = [text for text in texts if "," in text]
-    if not with_comma:
-        return "none"
-    if all(_THOUSANDS.fullmatch(text) for text in with_comma):
-        return "unclear"
-    decimal = all(_COMMA.fullmatch(text) for text in texts if text.lower() not in _MISSING)
-    return "decimal" if decimal else "none"
 
 
 class FirstRows:
@@ -215,23 +243,54 @@ class FirstRows:
         self._never_zero: dict[str, list[str]] = {}
         self._frame = frame
         self._place = {name: place for place, name in enumerate(self.headers)}
-        self._read: dict[str, Column] = {}
+        self._read: dict[tuple[str, Marks], Column] = {}
+        self._evidence: dict[str, Evidence] = {}
+        self._of_table: Marks | None = None
 
     def series(self, column: str) -> pd.Series:
         """A column as it stands."""
         return self._frame.iloc[:, self._place[column]]
 
-    def read(self, column: str) -> Column:
-        """A column as numbers."""
-        if column not in self._read:
-            self._read[column] = read_column(self.series(column))
-        return self._read[column]
+    def settle(self, columns: Iterable[str]) -> None:
+        """Find out by some columns which marks the table's numbers have."""
+        found = {self._evidence_of(column).sure for column in columns} - {None}
+        self._of_table = found.pop() if len(found) == 1 else None
+
+    def marks(self, column: str) -> Marks | None:
+        """How a column writes its numbers; None if it cannot be told."""
+        return self._evidence_of(column).marks(self._of_table)
+
+    def either(self, column: str) -> list[str]:
+        """Texts of a column that may be decimals or thousands."""
+        return self._evidence_of(column).either
+
+    def spelled(self, column: str, marks: Marks) -> list[str]:
+        """How a column writes its numbers, in words, where that is not as usual."""
+        found = self._evidence_of(column)
+        how = ["decimal commas"] if marks == "comma" else []
+        other = "points" if marks == "comma" else "commas"
+        mark = "." if marks == "comma" else ","
+        if marks != "plain" and (found.grouped or any(mark in text for text in found.either)):
+            how.append(f"{other} between thousands")
+        return [*how, "spaces between thousands"] if found.spaced else how
+
+    def read(self, column: str, marks: Marks | None = None) -> Column:
+        """A column as numbers, by its marks or by others."""
+        marks = marks or self.marks(column) or "point"
+        if (column, marks) not in self._read:
+            self._read[column, marks] = read_column(self.series(column), marks=marks)
+        return self._read[column, marks]
+
+    def _evidence_of(self, column: str) -> Evidence:
+        if column not in self._evidence:
+            self._evidence[column] = Evidence.of(self.series(column))
+        return self._evidence[column]
 
     def never_zero(self, column: str, family: str) -> None:
         """Note that a column cannot be 0: where it is, zeros of its family are missing too."""
         self._never_zero.setdefault(family, []).append(column)
 
-    def beside(self, family: str) -> tuple[tuple[str, bool], ...]:
-        """The columns of a family that cannot be 0, and whether each has decimal commas."""
-        columns = self._never_zero.get(family, [])
-        return tuple((name, self.read(name).commas == "decimal") for name in columns)
+    def beside(self, family: str) -> tuple[tuple[str, Marks], ...]:
+        """The columns of a family that cannot be 0, and their marks."""
+        found = self._never_zero.get(family, [])
+        return tuple((name, self.marks(name) or "point") for name in found)
