@@ -38,7 +38,8 @@ OF_THESE = {
 }
 #: Of the process that reads and measures.
 FORMATS = {"pyabf", "h5py"}
-READER = {"crosspatch", "numpy", "threadpoolctl", "numba", "llvmlite", *FORMATS}
+INFLATING = {"isal"}
+READER = {"crosspatch", "numpy", "threadpoolctl", "numba", "llvmlite", *FORMATS, *INFLATING}
 #: What numba imports in turn.
 OF_NUMBA = {"scipy", "yaml", "colorama", "cffi", "_cffi_backend", "pycparser"}
 

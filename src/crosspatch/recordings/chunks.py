@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from crosspatch.recordings.model import Samples
@@ -20,26 +21,38 @@ _FEW = 512
 _MOST_KEPT = 256
 
 
-@dataclass(frozen=True)
-class StoredChunk:
-    """Where a chunk of samples lies in the file."""
-
-    first: int  # number of its first sample
-    offset: int  # in the file, bytes
-    size: int
-    skipped: int  # filters that were not applied to it, as bits
-
-
-def stored_chunks(data: h5py.Dataset) -> list[StoredChunk]:
-    """The chunks of a chunked dataset."""
-    found: list[StoredChunk] = []
-
-    def add(chunk: h5py.h5d.StoreInfo) -> None:
-        place = (chunk.chunk_offset[0], chunk.byte_offset, chunk.size, chunk.filter_mask)
-        found.append(StoredChunk(*place))
-
-    data.id.chunk_iter(add)
+def stored_chunks(data: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
+    """Where the chunks of a chunked dataset lie in the file."""
+    found: list[h5py.h5d.StoreInfo] = []
+    data.id.chunk_iter(found.append)
     return found
+
+
+class Scale(NamedTuple):
+    """What makes stored values physical ones: (value * conversion + offset) * factor."""
+
+    conversion: float
+    offset: float
+    factor: float
+
+    def of(self, values: Samples, out: Samples | None = None) -> Samples:
+        """Physical values, in single precision where the stored ones are, else in double."""
+        out = np.multiply(values, self.conversion, out=out)
+        if self.offset:
+            np.add(out, self.offset, out=out)
+        return np.multiply(out, self.factor, out=out)
+
+
+AS_STORED = Scale(1.0, 0.0, 1.0)
+
+
+class _Stored(NamedTuple):
+    """How the chunks of a dataset are stored."""
+
+    width: int  # samples
+    dtype: np.dtype
+    shuffled: bool  # whether bytes were shuffled before they were deflated
+    scale: Scale
 
 
 @dataclass
@@ -47,51 +60,64 @@ class Unpacker:
     """Unpacks chunks; those that say the same in few bytes once."""
 
     read: Callable[[int, int], bytes]  # gives bytes of the file at an offset
-    _kept: dict[tuple[bytes, np.dtype, bool], Samples] = field(default_factory=dict)
+    _kept: dict[tuple[bytes, _Stored], Samples] = field(default_factory=dict)
 
     def samples(
-        self, data: h5py.Dataset, chunks: Sequence[StoredChunk], first: int, points: int
+        self,
+        data: h5py.Dataset,
+        chunks: Sequence[h5py.h5d.StoreInfo],
+        first: int,
+        points: int,
+        scale: Scale,
     ) -> Samples | None:
         """So many samples; None where they are not stored in the usual way, for HDF5 to read.
 
         These are the chunks that they lie in. The usual way is deflate, after a shuffle of bytes or
-        not, of all chunks there can be. A ValueError or zlib.error if a chunk is damaged.
+        not, of all chunks there can be. A ValueError or IsalError if a chunk is damaged.
         """
         shuffled = _shuffled(data)
         width = data.chunks[0] if data.chunks else 0
         from_first = first - first % (width or 1)
         needed = set(range(from_first, first + points, width or points))
-        whole = {chunk.first for chunk in chunks} == needed
-        if shuffled is None or not whole or any(chunk.skipped for chunk in chunks):
+        whole = {chunk.chunk_offset[0] for chunk in chunks} == needed
+        if shuffled is None or not whole or any(chunk.filter_mask for chunk in chunks):
             return None
-        dtype = data.dtype
-        result = np.empty(points, dtype)
+        way = _Stored(width, data.dtype, shuffled, scale)
+        result = np.empty(points, np.result_type(way.dtype, 0.0))
         for chunk in chunks:
-            packed = self.read(chunk.offset, chunk.size)
-            part = self._unpacked(packed, width, dtype, shuffled)
-            place = chunk.first - first
-            result[max(place, 0) : place + width] = part[max(-place, 0) : points - place]
+            place = chunk.chunk_offset[0] - first
+            into = result[max(place, 0) : place + width]
+            taken = slice(max(-place, 0), points - place)
+            self._fill(into, taken, self.read(chunk.byte_offset, chunk.size), way)
         return result
 
-    def _unpacked(self, packed: bytes, width: int, dtype: np.dtype, shuffled: bool) -> Samples:
-        kept = self._kept.get((packed, dtype, shuffled)) if len(packed) <= _FEW else None
-        if kept is not None and len(kept) == width:
-            return kept
-        size = width * dtype.itemsize
-        unpacker = zlib.decompressobj()
-        content = unpacker.decompress(packed, size + 1)  # no more than shows that it is too much
-        if len(content) != size or not unpacker.eof:
-            raise ValueError(f"a chunk does not hold {size:,} bytes")
-        part = np.frombuffer(content, dtype=dtype)
-        if shuffled:
-            planes = np.frombuffer(content, dtype=np.uint8).reshape(dtype.itemsize, width)
-            mixed: NDArray[np.uint8] = np.empty((width, dtype.itemsize), dtype=np.uint8)
-            for place, plane in enumerate(planes):
-                mixed[:, place] = plane
-            part = mixed.view(dtype)[:, 0]
-        if len(packed) <= _FEW and len(self._kept) < _MOST_KEPT:
-            self._kept[packed, dtype, shuffled] = part
-        return part
+    def _fill(self, into: Samples, taken: slice, packed: bytes, way: _Stored) -> None:
+        """Put a part of a chunk where it belongs."""
+        few = len(packed) <= _FEW
+        kept = self._kept.get((packed, way)) if few else None
+        if kept is not None:
+            into[:] = kept[taken]
+            return
+        way.scale.of(_unpacked(packed, way)[taken], out=into)
+        if few and len(into) == way.width and len(self._kept) < _MOST_KEPT:
+            self._kept[packed, way] = into.copy()
+
+
+def _unpacked(packed: bytes, way: _Stored) -> Samples:
+    """The samples of a chunk as they are stored."""
+    width, dtype, shuffled, _ = way
+    size = width * dtype.itemsize
+    unpacker = isal_zlib.decompressobj()
+    content = unpacker.decompress(packed, size + 1)  # no more than shows that it is too much
+    if len(content) != size or not unpacker.eof:
+        raise ValueError(f"a chunk does not hold {size:,} bytes")
+    if not shuffled:
+        return np.frombuffer(content, dtype)
+    planes = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, width)
+    mixed: NDArray[np.uint8] = np.empty((width, dtype.itemsize), np.uint8)
+    for place, plane in enumerate(planes):
+        mixed[:, place] = plane
+    return mixed.view(dtype)[:, 0]
 
 
 def _shuffled(data: h5py.Dataset) -> bool | None:

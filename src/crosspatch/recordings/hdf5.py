@@ -123,33 +123,35 @@ class GuardedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to an offset; a damaged address may be beyond the end of the file."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = min(base + offset, self._size)
+        if whence != os.SEEK_SET:
+            offset += self._at if whence == os.SEEK_CUR else self._size
+        self._at = min(offset, self._size)
         return self._at
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer; past the end of the file there are zeros."""
         view = memoryview(buffer).cast("B")
-        at = self._at
+        at, wanted = self._at, len(view)
         # A signature may begin in what was read before.
         lead = min(at, len(_HEAP) - 1)
-        content = self._read(at - lead, lead + len(view))
+        content = self._read(at - lead, lead + wanted)
         self._require_bytes()
         count = max(len(content) - lead, 0)
         view[:count] = content[lead:]
-        view[count:] = bytes(len(view) - count)
+        if count < wanted:
+            view[count:] = bytes(wanted - count)
         self._at = at + count
         found = content.find(_HEAP)
         if found >= 0 and any(
-            first <= at and at + len(view) <= first + n for first, n in self._samples
+            first <= at and at + wanted <= first + n for first, n in self._samples
         ):
-            return len(view)
+            return wanted
         while found >= 0:
             if not self._is_sound(at - lead + found):
                 first, last = max(found - lead, 0), found - lead + len(_HEAP)
                 view[first:last] = bytes(last - first)
             found = content.find(_HEAP, found + 1)
-        return len(view)
+        return wanted
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Say that samples will be read from these (offset, count), until it is said anew."""
@@ -176,14 +178,12 @@ class GuardedFile(io.RawIOBase):
 
     def _read(self, at: int, count: int) -> bytes:
         """As many bytes as there are; a system may give fewer at a time."""
-        pieces, missing = [], min(count, self._size - at)
-        while missing > 0:
-            piece = self.content.read_at(at, missing)
-            if not piece:
-                break
-            pieces.append(piece)
-            at, missing = at + len(piece), missing - len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        count = min(count, self._size - at)
+        content = piece = self.content.read_at(at, count) if count > 0 else b""
+        while piece and len(content) < count:
+            piece = self.content.read_at(at + len(content), count - len(content))
+            content += piece
+        return content
 
     def _is_sound(self, at: int) -> bool:
         """Whether the objects of the heap that begins here lead to its end."""

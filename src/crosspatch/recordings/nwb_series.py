@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.chunks import StoredChunk, Unpacker, stored_chunks
+from crosspatch.recordings.chunks import AS_STORED, Scale, Unpacker, stored_chunks
 from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, GuardedFile
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
@@ -89,7 +89,7 @@ class Opened:
         return Unpacker(self.source.read_samples)
 
     @cached_property
-    def chunks(self) -> Callable[[h5py.Dataset], list[StoredChunk]]:
+    def chunks(self) -> Callable[[h5py.Dataset], list[h5py.h5d.StoreInfo]]:
         """The chunks of samples; of a series that holds many sweeps they are looked up once."""
         return lru_cache(maxsize=4)(stored_chunks)
 
@@ -381,21 +381,18 @@ def _uneven(stamps: NDArray[np.float64]) -> str:
 def reader(nwb: Opened, span: Span, number: int) -> Callable[..., Samples]:
     """Reads the samples of a sweep in mV or pA: all, or the first so many."""
     path, file, source, series = nwb.path, nwb.file, nwb.source, span.series
+    scale = Scale(series.conversion, series.offset, series.factor)
 
     def read(points: int = span.points) -> Samples:
         try:
-            raw = _values(nwb, series.data, span.first, points)
+            with np.errstate(all="ignore"):  # what a damaged conversion makes is judged later
+                return _values(nwb, series.data, span.first, points, scale)
         except Exception as error:  # damaged chunks and compression raise many kinds
             require_bytes(source.content)
             if source.content.doubtful():
                 raise DoubtfulBytesError(f"{path}, sweep {number}: came damaged") from error
             what = "the file was closed" if not file.id.valid else in_words(error)
             raise RecordingError(f"{path}, sweep {number}: cannot be read: {what}") from error
-        with np.errstate(all="ignore"):  # what a damaged conversion makes is judged later
-            values = raw * series.conversion
-            if series.offset:
-                values = values + series.offset
-            return values * series.factor
 
     return read
 
@@ -406,22 +403,24 @@ def require_bytes(content: Bytes) -> None:
         raise content.failure
 
 
-def _values(nwb: Opened, data: h5py.Dataset, first: int, points: int) -> NDArray[Any]:
+def _values(
+    nwb: Opened, data: h5py.Dataset, first: int, points: int, scale: Scale = AS_STORED
+) -> NDArray[Any]:
     """Some numbers of a dataset, of which no more chunks are read than they lie in."""
-    chunks: list[StoredChunk] = []
+    chunks: list[h5py.h5d.StoreInfo] = []
     if data.chunks and not data.is_virtual:
         width, last = data.chunks[0], first + points
-        chunks = [each for each in nwb.chunks(data) if first - width < each.first < last]
+        chunks = [each for each in nwb.chunks(data) if first - width < each.chunk_offset[0] < last]
     nwb.source.expect(_stored_at(data, first, points, chunks))
     try:
-        found = nwb.unpacker.samples(data, chunks, first, points)
-        return np.ravel(data[first : first + points]) if found is None else found
+        found = nwb.unpacker.samples(data, chunks, first, points, scale)
+        return scale.of(np.ravel(data[first : first + points])) if found is None else found
     finally:
         nwb.source.expect([])
 
 
 def _stored_at(
-    data: h5py.Dataset, first: int, points: int, chunks: Sequence[StoredChunk]
+    data: h5py.Dataset, first: int, points: int, chunks: Sequence[h5py.h5d.StoreInfo]
 ) -> list[tuple[int, int]]:
     """Where some samples lie in the file, in these chunks if in any: (offset, bytes)."""
     needed = points * data.dtype.itemsize
@@ -433,7 +432,7 @@ def _stored_at(
         found = [] if offset is None else [(offset + before, min(needed, whole - before))]
         stored = whole
     else:
-        found = [(chunk.offset, chunk.size) for chunk in chunks]
+        found = [(chunk.byte_offset, chunk.size) for chunk in chunks]
         stored = sum(count for _, count in found)
     if not stored or needed > max(_LARGE, _MAX_COMPRESSION * stored):
         raise ValueError(
@@ -492,6 +491,8 @@ def content_of(dataset: h5py.Dataset) -> Any:
 #: What a single value is read as, by the class of its type.
 _SINGLE = {h5py.h5t.INTEGER: np.dtype("i8"), h5py.h5t.FLOAT: np.dtype("f8")}
 _TEXT = h5py.string_dtype()
+#: These as HDF5 knows them.
+_IN_MEMORY = {each: h5py.h5t.py_create(each) for each in (*_SINGLE.values(), _TEXT)}
 
 
 def attribute(item: h5py.Group | h5py.Dataset, name: str, default: Any = None) -> Any:
@@ -506,7 +507,7 @@ def attribute(item: h5py.Group | h5py.Dataset, name: str, default: Any = None) -
     if dtype is None or found.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
         return item.attrs[name]
     value = np.empty((), dtype)
-    found.read(value)
+    found.read(value, _IN_MEMORY[dtype])
     return value[()]
 
 
