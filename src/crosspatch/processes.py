@@ -22,6 +22,9 @@ _LOOK = 0.1
 # Of Linux' <sys/prctl.h>; the parent is the thread that started the process.
 _PR_SET_PDEATHSIG = 1
 
+#: How many threads libraries take.
+_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
 #: Tells the parent how far a request is.
 Tell = Callable[[Any], None]
 
@@ -31,6 +34,14 @@ def cores() -> int:
     from joblib import cpu_count
 
     return int(cpu_count())
+
+
+def use_one_thread() -> None:
+    """Have numpy, if it is imported after this, take one thread where the user says nothing.
+
+    Others would wait for work on arrays that are too small to share, and spin meanwhile.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @contextmanager
@@ -75,7 +86,7 @@ class Child:
     """A process of this package that answers requests; it ends when this process does.
 
     Requests and answers are pickled: the child is ours. Its module calls `answer_requests`; beyond
-    so many bytes of memory it is refused more.
+    so many bytes of memory it is refused more. There is one for each core, so each has one thread.
     """
 
     def __init__(self, module: str, *, memory: int | None = None) -> None:
@@ -86,8 +97,12 @@ class Child:
                 [sys.executable, "-m", module, str(its_end.fileno()), str(memory or 0)],
                 pass_fds=(its_end.fileno(),),
                 stdin=subprocess.DEVNULL,
-                # Arrow's own pool takes a GiB of what a process may have before it is used.
-                env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+                env={
+                    **os.environ,
+                    **dict.fromkeys(_THREADS, "1"),
+                    # Arrow's own pool takes a GiB of what a process may have before it is used.
+                    "ARROW_DEFAULT_MEMORY_POOL": "system",
+                },
                 # Ctrl-C is for us: it ends when we close its pipe.
                 start_new_session=True,
             )

@@ -39,7 +39,7 @@ OF_THESE = {
 #: Of the process that reads and measures.
 FORMATS = {"pyabf", "h5py"}
 INFLATING = {"isal"}
-READER = {"crosspatch", "numpy", "threadpoolctl", "numba", "llvmlite", *FORMATS, *INFLATING}
+READER = {"crosspatch", "numpy", "numba", "llvmlite", *FORMATS, *INFLATING}
 #: What numba imports in turn.
 OF_NUMBA = {"scipy", "yaml", "colorama", "cffi", "_cffi_backend", "pycparser"}
 

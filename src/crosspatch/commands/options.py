@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from crosspatch.processes import cores
+from crosspatch.processes import cores, use_one_thread
 from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
@@ -174,7 +174,10 @@ def _reading(
 
 
 def with_reading(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `reading` is made from options, which stand where it stood."""
+    """A command whose parameter `reading` is made from options, which stand where it stood.
+
+    Commands that read recordings calculate little themselves, so numpy takes one thread.
+    """
     chosen = _typed_parameters(_reading)
     parameters: list[inspect.Parameter] = []
     for each in _typed_parameters(command):
@@ -182,6 +185,7 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**given: Any) -> None:
+        use_one_thread()
         how = {each.name: given.pop(each.name) for each in chosen}
         command(reading=_reading(**how), **given)
 

@@ -279,9 +279,6 @@ def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> Outcomes:
 
 
 if __name__ == "__main__":
-    from threadpoolctl import threadpool_limits
-
     with libraries_hidden("scipy.linalg"):  # numba would import it, and none of it is used
         load_kernels()  # now, not within the first file's time limit
-    with threadpool_limits(1):  # as many files at a time as there are cores
-        answer_requests(_answer, sys.argv[1:])
+    answer_requests(_answer, sys.argv[1:])

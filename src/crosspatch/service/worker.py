@@ -400,13 +400,11 @@ def _write_json(file: Path, content: object) -> None:
 def main() -> None:
     """Answer the server's requests until it ends."""
     import pyarrow
-    from threadpoolctl import threadpool_limits
 
     worker = Worker()
     pyarrow.set_cpu_count(1)
     np.seterr(all="ignore")
-    with threadpool_limits(1):  # as many files at a time as there are workers
-        answer_requests(worker.answer, sys.argv[1:])
+    answer_requests(worker.answer, sys.argv[1:])
 
 
 if __name__ == "__main__":
