@@ -9,6 +9,7 @@ from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation.benchmark import benchmark
 from crosspatch.models import artifact
 from crosspatch.models.registry import MODEL_NAMES
+from crosspatch.models.transfer import FinetuneClassifier
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.training import BEST_MODEL, LeftOut, left_out, train
@@ -81,6 +82,30 @@ def test_a_transfer_model_needs_a_source_and_uses_it(human, tmp_path):
     with pytest.raises(ModelError, match="a model for each species"):
         train(both, model="logistic", out=tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_mouse_is_learned_once_for_all_fits(human, few_epochs, monkeypatch, tmp_path):
+    """And with the seed that it has in an evaluation of a fold that is left out."""
+    trained = []
+    pretrain, fit = FinetuneClassifier.pretrain, FinetuneClassifier.fit
+
+    def counted(model, *source, **more):
+        trained.append(model.random_state)
+        return pretrain(model, *source, **more)
+
+    def started(model, *cells, **more):
+        assert more["pretrained"] is not None
+        return fit(model, *cells, **more)
+
+    monkeypatch.setattr(FinetuneClassifier, "pretrain", counted)
+    monkeypatch.setattr(FinetuneClassifier, "fit", started)
+    mouse = made.cohort("mouse", counts=dict.fromkeys(("Lamp5", "Pvalb", "Sst", "Vip"), 40))
+    cohorts = {"human": human, "mouse": mouse}
+    benchmark(cohorts, tasks=["transfer"], models=["finetune"], protocol="quick")
+    of_runs = trained.copy()
+    trained.clear()
+    train(human, mouse, model="finetune", leave_out=LeftOut(1, 3, "quick"), out=tmp_path / "m")
+    assert trained == [of_runs[1]]
 
 
 def test_the_default_models_exist():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import anndata
 import pandas as pd
+from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells
@@ -225,13 +226,14 @@ def _sharing(jobs: Sequence[_Job], run: RunSettings) -> list[_Job]:
 
 
 def _pretrained(job: _Job) -> dict[str, Network]:
-    """What is learned of the second species alone, as `fit` takes it; on one core."""
-    model = job.entry.build(job.target.layout, job.fold.run_seed, job.device)
-    source = (
-        {} if job.source is None else runner.source_arguments(job.source, job.protocol.by_donor)
-    )
-    with runner.one_core():
-        return {"pretrained": model.pretrain(**source).cpu()}
+    layout, seed = job.target.layout, job.fold.run_seed
+    return runner.pretrained(job.entry, layout, seed, job.device, _source_of(job))
+
+
+def _source_of(job: _Job) -> dict[str, NDArray]:
+    """The cells of the second species, as `fit` takes them."""
+    found = job.source
+    return {} if found is None else runner.source_arguments(found, job.protocol.by_donor)
 
 
 def _evaluate(job: _Job) -> FoldOutcome:
@@ -244,7 +246,7 @@ def _evaluate(job: _Job) -> FoldOutcome:
         model = runner.build_model(job.entry, target.layout, job.protocol, fold.seed, job.device)
     with runner.one_core():
         donors = target.donors[fold.train] if by_donor else None
-        source = {} if job.source is None else runner.source_arguments(job.source, by_donor)
+        source = _source_of(job)
         X, y = target.X[fold.train], target.y[fold.train]
         model = fit_copy(model, X, y, donors, **source, **job.pretrained)
         tested = target.X[fold.test]

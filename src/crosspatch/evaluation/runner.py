@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 from typing import Protocol as TypeProtocol
-from typing import TypedDict, TypeVar
 
 import anndata
 from joblib import Parallel, delayed, parallel_config
@@ -33,6 +33,9 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.registry import ModelEntry
 from crosspatch.telling import Progress
 from crosspatch.versions import code_digest, library_versions
+
+if TYPE_CHECKING:
+    from crosspatch.models.sequence_classifier import Network
 
 
 class Unit(TypeProtocol):
@@ -191,6 +194,17 @@ def source_arguments(source: Cells, by_donor: bool = True) -> dict[str, NDArray]
     """Cells of a second species, as models that learn from it take them in ``fit``."""
     donors = {"groups_source": source.donors} if by_donor else {}
     return {"X_source": source.X, "y_source": source.y, **donors}
+
+
+def pretrained(
+    entry: ModelEntry, layout: Layout, seed: int | None, device: str, source: Mapping[str, NDArray]
+) -> dict[str, Network]:
+    """What a model learns of a second species alone, as all its fits take it; on one core."""
+    if not entry.pretrains:
+        return {}
+    model = entry.build(layout, seed, device)
+    with one_core():
+        return {"pretrained": model.pretrain(**source).cpu()}
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import ModelError
 from crosspatch.evaluation import metrics, uncertainty
 from crosspatch.evaluation.protocols import TASKS, protocol_named
-from crosspatch.evaluation.runner import require_device, source_arguments
-from crosspatch.evaluation.splits import make_folds
+from crosspatch.evaluation.runner import pretrained, require_device, source_arguments
+from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.features.layouts import Layout
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
@@ -116,15 +116,18 @@ def train(
     if alignment is None and (SPECIES[species].aligned or entry.needs_source):
         alignment = DEFAULT_ALIGNMENT
     learnt = {"target": _Learnt.of(target, alignment)}
+    shared_seed = seed
     if leave_out is not None:
-        learnt["target"], seed = _without(learnt["target"], species, alignment, leave_out, seed)
-    more = {}
+        learnt["target"], fold = _without(learnt["target"], species, alignment, leave_out, seed)
+        seed, shared_seed = fold.seed, fold.run_seed
+    more: dict[str, Any] = {}
     if entry.needs_source and source is not None:
         learnt["source"] = _Learnt.of(source, alignment)
         more = source_arguments(learnt["source"].cells)
     if len({part.cells.layout.features for part in learnt.values()}) > 1:
         raise ModelError("source and target have different features", "use {features} shared")
     cells, rows = learnt["target"].cells, learnt["target"].rows
+    more |= pretrained(entry, cells.layout, shared_seed, device, more)
     classifier = build_calibrated(entry, cells.layout, seed, device, jobs)
     classifier.fit(
         cells.X[rows], cells.y[rows], groups=cells.donors[rows], progress=progress, **more
@@ -182,8 +185,8 @@ class _Learnt:
 
 def _without(
     ours: _Learnt, species: str, alignment: str | None, leave_out: LeftOut, seed: int
-) -> tuple[_Learnt, int]:
-    """The training cells of a fold, and its seed."""
+) -> tuple[_Learnt, Fold]:
+    """The training cells of a fold, and the fold."""
     if alignment is not None and not SPECIES[species].aligned:
         raise ModelError(
             f"a fold of task {species}, which has no alignment, cannot be left out of a model "
@@ -197,7 +200,7 @@ def _without(
     if leave_out.fold >= len(folds):
         raise ModelError(f"a run of protocol '{protocol.name}' has folds 0 to {len(folds) - 1}")
     fold = folds[leave_out.fold]
-    return replace(ours, rows=fold.train), fold.seed
+    return replace(ours, rows=fold.train), fold
 
 
 def _fitted(classifier: CalibratedClassifier, layout: Layout) -> dict[str, Any]:
