@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from crosspatch.cohorts.extracted import LABELS_FILE, match, read_labels
 from crosspatch.cohorts.sources import SourceFile
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, in_words
+from crosspatch.texts import data_rows
 from crosspatch.writing import replacing
 
 
@@ -119,7 +118,6 @@ class Dandiset:
 @cache
 def dandisets() -> Mapping[str, Dandiset]:
     """The sets of recordings that are known here, by number."""
-    text = (files("crosspatch.cohorts") / "data" / "dandisets.csv").read_text(encoding="utf-8")
     return {
         row["dandiset"]: Dandiset(
             files=int(row.pop("files")),
@@ -127,7 +125,7 @@ def dandisets() -> Mapping[str, Dandiset]:
             cite=tuple(row.pop("cite").split()),
             **row,
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in data_rows("cohorts", "dandisets")
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
 import os
@@ -10,7 +9,6 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import platformdirs
 
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Layout
+from crosspatch.texts import data_rows, is_number
 
 #: Environment variable that names the data directory.
 DATA_VARIABLE = "CROSSPATCH_DATA"
@@ -49,9 +48,8 @@ class SourceFile:
 
 def listed(folder: str) -> tuple[SourceFile, ...]:
     """The files of a folder of the data directory that ``data/sources.csv`` lists."""
-    text = (files("crosspatch.cohorts") / "data" / "sources.csv").read_text(encoding="utf-8")
     found = []
-    for row in csv.DictReader(text.splitlines()):
+    for row in data_rows("cohorts", "sources"):
         place, name = row["path"].rsplit("/", 1)
         if place == folder:
             inside = "/".join(part for part in (row["folder"], name) if part)
@@ -158,7 +156,7 @@ class FeatureColumn:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns it needs."""
-        other = self.operation == "subtract" and not _is_number(self.operand)
+        other = self.operation == "subtract" and not is_number(self.operand)
         return (self.column, self.operand) if other else (self.column,)
 
     def compute(self, source: pd.DataFrame, file: Path) -> pd.Series:
@@ -168,26 +166,17 @@ class FeatureColumn:
             return values * float(self.operand)
         if self.operation == "reciprocal":
             return 1 / values.where(values != 0)
-        if self.operation == "subtract" and _is_number(self.operand):
+        if self.operation == "subtract" and is_number(self.operand):
             return values - float(self.operand)
         if self.operation == "subtract":
             return values - numeric(source, self.operand, file)
         return values
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 @cache
 def feature_columns(dataset: str) -> tuple[FeatureColumn, ...]:
     """The columns that give a dataset's features, from ``data/feature_columns.csv``."""
-    text = (files("crosspatch.cohorts") / "data" / "feature_columns.csv").read_text("utf-8")
-    rows = csv.DictReader(text.splitlines())
+    rows = data_rows("cohorts", "feature_columns")
     return tuple(FeatureColumn(**row) for row in rows if row.pop("dataset") == dataset)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import LayoutError
+from crosspatch.texts import data_rows
 
 #: Layouts of single numbers: the features both species share, and the human table's own.
 SCALAR_LAYOUTS = ("shared", "full")
@@ -196,6 +195,5 @@ def load_layout(name: str) -> Layout:
             for position in range(length)
         )
         return Layout(name, tuple(features))
-    text = (files("crosspatch.features") / "data" / f"{name}.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
+    rows = data_rows("features", name)
     return Layout(name, tuple(Feature(r["feature"], r["family"], r["unit"]) for r in rows))

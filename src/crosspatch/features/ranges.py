@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from functools import cache
-from importlib.resources import files
+
+from crosspatch.texts import data_rows
 
 #: What stands before the feature in the names of families of spikes.
 _OF_SPIKES = "spiking_"
@@ -17,8 +17,7 @@ def ranges() -> dict[str, dict[str, str]]:
     Medians of a table of cells are from ``low`` to ``high`` in our units, no value is beyond
     ``least`` and ``most``; the rest is for reading tables.
     """
-    text = (files("crosspatch.features") / "data" / "ranges.csv").read_text(encoding="utf-8")
-    return {row["feature"]: row for row in csv.DictReader(text.splitlines())}
+    return {row["feature"]: row for row in data_rows("features", "ranges")}
 
 
 def range_row(feature: str) -> dict[str, str] | None:

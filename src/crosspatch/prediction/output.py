@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from crosspatch.errors import CohortError
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.prediction import SHOWN, Prediction, joined
+from crosspatch.texts import is_number
 from crosspatch.writing import replacing
 
 #: Endings of what is written, and what it is called.
@@ -193,13 +194,5 @@ def _rounded(numbers: pa.Array) -> pa.Array:
 def _harmless(text: pa.Array) -> pa.Array:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
     odd = pc.match_substring_regex(text, r"^[=+\-@\t\r]")
-    safe = [each if _is_number(each) else f"'{each}" for each in text.filter(odd).to_pylist()]
+    safe = [each if is_number(each) else f"'{each}" for each in text.filter(odd).to_pylist()]
     return pc.replace_with_mask(text, odd, pa.array(safe, pa.string()))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from crosspatch.recordings.pulses import (
     is_measured,
     pulses_of,
 )
+from crosspatch.texts import data_rows
 
 LONG_SQUARE = "long square"
 SHORT_SQUARE = "short square"
@@ -246,8 +245,7 @@ def unmeasured(stimuli: Mapping[int, Stimulus]) -> dict[str, list[int]]:
 @cache
 def _kinds_by_name() -> dict[str, str]:
     """The names and codes of the Allen Institute's stimuli to their kinds."""
-    text = (files("crosspatch.recordings") / "data" / "stimulus_names.csv").read_text("utf-8")
-    return {row["name"]: row["kind"] for row in csv.DictReader(text.splitlines())}
+    return {row["name"]: row["kind"] for row in data_rows("recordings", "stimulus_names")}
 
 
 def ontology_kind(description: str) -> str | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ import numpy as np
 from crosspatch.errors import RecordingError
 from crosspatch.simulation.point_neuron import PointNeuron, SpikeShape, simulate_neuron
 from crosspatch.species import SPECIES
+from crosspatch.texts import data_rows
 
 SUBCLASSES = ("Lamp5", "Pvalb", "Sst", "Vip")
 _DONOR_SHARE = 0.15  #: part of the variance of a parameter that cells of one donor share
@@ -70,13 +69,11 @@ class _Parameter(NamedTuple):
 
 @cache
 def _parameters() -> dict[tuple[str, str], list[_Parameter]]:
-    text = files("crosspatch.simulation").joinpath("data/simulated_cells.csv")
     found: dict[tuple[str, str], list[_Parameter]] = defaultdict(list)
-    with text.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            mean, spread = float(row["mean"]), float(row["spread"])
-            parameter = _Parameter(row["parameter"], mean, spread, row["distribution"])
-            found[row["species"], row["subclass"]].append(parameter)
+    for row in data_rows("simulation", "simulated_cells"):
+        mean, spread = float(row["mean"]), float(row["spread"])
+        parameter = _Parameter(row["parameter"], mean, spread, row["distribution"])
+        found[row["species"], row["subclass"]].append(parameter)
     return found
 
 

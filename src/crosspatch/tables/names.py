@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from crosspatch.features.layouts import SCALAR_LAYOUTS, Feature, load_layout
 from crosspatch.features.ranges import range_row
-from crosspatch.tables.units import UNITS, amount, data_rows, span
+from crosspatch.tables.units import UNITS, amount, span
+from crosspatch.texts import data_rows
 
 #: Of a column.
 Numbers = NDArray[np.float64]
@@ -131,7 +132,7 @@ class Names:
 def names() -> Names:
     """The table of names."""
     result = Names()
-    for row in data_rows("column_names.csv"):
+    for row in data_rows("tables", "column_names"):
         kind, name = row["kind"], row["name"]
         spoken = words(name)
         by_key = key(spoken)

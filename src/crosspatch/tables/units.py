@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from importlib.resources import files
 
+from crosspatch.texts import data_rows
 
-def data_rows(name: str) -> list[dict[str, str]]:
-    """The rows of a csv file in ``data/``."""
-    text = (files("crosspatch.tables") / "data" / name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
-
-
-_ROWS = data_rows("units.csv")
+_ROWS = data_rows("tables", "units")
 
 #: Dimension to its units, each with its size in the dimension's first unit.
 UNITS: dict[str, dict[str, float]] = {}

@@ -24,12 +24,13 @@ from crosspatch.tables.marks import (
     number_and_unit,
     number_of,
 )
-from crosspatch.tables.units import DIMENSION, UNITS, data_rows
+from crosspatch.tables.units import DIMENSION, UNITS
+from crosspatch.texts import data_rows
 
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
 
-_MISSING = {row["text"] for row in data_rows("missing_values.csv")}
+_MISSING = {row["text"] for row in data_rows("tables", "missing_values")}
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _NOT_A_NUMBER = "not a number"
 _DEVIATION = "a mean with its deviation, so not of one cell"
