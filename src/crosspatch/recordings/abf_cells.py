@@ -111,12 +111,11 @@ def _potentials(
     if channel is not None:
         chosen = _named(channel, inputs)
         if chosen is None or not chosen.is_voltage:
-            what = (
-                "no input" if chosen is None else f"{chosen.label} in {chosen.unit}, no potential"
-            )
+            what = f"no input {channel!r}"
+            if chosen is not None:
+                what = f"{chosen.label} in {chosen.unit}, which is no potential"
             raise RecordingError(
-                f"{name} has {what}, where {channel!r} is asked for; its inputs are "
-                f"{_list(inputs)}",
+                f"{name} has {what}; its inputs are {_list(inputs)}",
                 hint="choose one in mV or V with {channel}",
             )
         potentials, _ = _potentials(name, inputs, None, injecting)
