@@ -139,6 +139,8 @@ def test_the_list_of_another_output_is_none_of_ours(write, tmp_path: Path):
     ]
     path = write(tmp_path / "cell.abf", [flat(3)], outputs)
     assert [current[HOLD + 3000] for current in currents(path)] == [-100, -60, -20]
+    with open_recording(path) as recording:
+        assert recording.notes == ("output 0 'Cmd 0' has no user list, output 1 has",)
     outputs[1].user_list = (8, "1,2,3", False)
     path = write(tmp_path / "cell.abf", [flat(3)], outputs)
     with pytest.raises(RecordingError, match="its holding level follows the user list of output 1"):

@@ -279,6 +279,7 @@ def two_cells(tmp_path: Path, write: Callable[..., Path], **more: Any) -> Path:
 def test_two_cells(write, tmp_path: Path):
     path = two_cells(tmp_path, write)
     one, other = read_abf(path)
+    assert (one.cell_id, other.cell_id) == ("cells_Cmd_0", "cells_Cmd_1")
     assert_steps(one)
     assert_steps(other, [each + 15 for each in STEPS])
     np.testing.assert_array_equal(one.sweep(9).voltage[:50] == other.sweep(9).voltage[:50], False)
@@ -413,6 +414,15 @@ def test_a_potential_that_is_shifted_is_still_the_one(tmp_path: Path):
     ) as recording:
         assert abs(float(np.median(recording.sweep(0).voltage)) - REST - 55) < 1
         assert "input 0 'IN 5' is left out: it reaches 320 mV" in said(recording)
+
+
+def test_cells_whose_outputs_are_named_alike(tmp_path: Path):
+    path = two_cells(tmp_path, write_abf2_of)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"Cmd 1", b"Cmd 0"))
+    assert [each.electrode for each in read_abf(path)] == ["IN 0", "IN 1"]
+    path.write_bytes(content.replace(b"Cmd 1", b"Cmd 0").replace(b"IN 1", b"IN 0"))
+    assert [each.electrode for each in read_abf(path)] == ["0", "1"]
 
 
 def test_two_cells_that_do_the_same_are_two(tmp_path: Path):

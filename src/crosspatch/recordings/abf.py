@@ -120,17 +120,16 @@ def _recording(
         )
         for number, (_, points) in enumerate(bounds)
     ]
-    others = [other.name for other in cells if other is not cell]
-    also = [f"electrode {cell.name}; this file holds also {', '.join(others)}"] if others else []
-    electrode = cell.name if others else None
+    others = ", ".join(str(other.electrode) for other in cells if other is not cell)
+    also = f"electrode {cell.electrode}; this file holds also {others}" if others else None
     return Recording(
         name=str(path),
-        cell_id=named_cell(path.stem, electrode),
+        cell_id=named_cell(path.stem, cell.electrode),
         format=f"ABF {header.abfVersion['major']}.{header.abfVersion.get('minor', 0)}",
         sweeps=tuple(sweeps),
         recorded=Recorded(session=str(getattr(header, "abfDateTimeString", "")) or None),
-        notes=(*cell.notes, *also, *filter(None, [varied]), *current.notes),
-        electrode=electrode,
+        notes=(*cell.notes, *filter(None, [also, varied]), *current.notes),
+        electrode=cell.electrode,
     )
 
 

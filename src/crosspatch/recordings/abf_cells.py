@@ -36,11 +36,7 @@ class ClampedCell:
     output: AnalogOutput | None
     measured: AnalogInput | None
     notes: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Of its electrode."""
-        return (self.output.name if self.output else "") or self.voltage.name
+    electrode: str | None = None  # its name, where the file has several cells
 
 
 def cells_in_abf(
@@ -81,7 +77,20 @@ def cells_in_abf(
         raise _voltage_clamp(name, inputs[0].sweeps, "; ".join(clamped), hint)
     if any(cell.output or cell.measured for cell in cells):
         cells = [cell for cell in cells if cell.output or cell.measured]
-    return [replace(cell, notes=(*notes, *cell.notes)) for cell in cells]
+    return [
+        replace(cell, notes=(*notes, *cell.notes), electrode=electrode)
+        for cell, electrode in zip(cells, _electrodes(cells), strict=True)
+    ]
+
+
+def _electrodes(cells: Sequence[ClampedCell]) -> Sequence[str | None]:
+    """Names of several cells: those of their outputs or else of their inputs, if they differ."""
+    if len(cells) == 1:
+        return [None]
+    names = [[cell.output.name if cell.output else "" for cell in cells]]
+    names.append([cell.voltage.name for cell in cells])
+    numbers = [str(cell.voltage.number) for cell in cells]
+    return next((each for each in names if all(each) and len(set(each)) == len(each)), numbers)
 
 
 def _voltage_clamp(name: str, sweeps: int, why: str, hint: str = "") -> RecordingError:
@@ -111,12 +120,11 @@ def _potentials(
     if channel is not None:
         chosen = _named(channel, inputs)
         if chosen is None or not chosen.is_voltage:
-            what = (
-                "no input" if chosen is None else f"{chosen.label} in {chosen.unit}, no potential"
-            )
+            what = f"no input {channel!r}"
+            if chosen is not None:
+                what = f"{chosen.label} in {chosen.unit}, which is no potential"
             raise RecordingError(
-                f"{name} has {what}, where {channel!r} is asked for; its inputs are "
-                f"{_list(inputs)}",
+                f"{name} has {what}; its inputs are {_list(inputs)}",
                 hint="choose one in mV or V with {channel}",
             )
         potentials, _ = _potentials(name, inputs, None, injecting)

@@ -116,9 +116,10 @@ class AnalogOutput:
 
     def note(self, sweeps: int) -> str | None:
         """What is said about a user list."""
+        others = [number for number in self.lists if number != self.number]
         varied = self.lists.get(self.number)
         if self.source != _FROM_EPOCHS or varied is None or not self._varies(varied):
-            return None
+            return f"{self.label} has no user list, output {others[0]} has" if others else None
         says = f"the command of {self.label} follows its user list of {len(varied.values)} values"
         if len(varied.values) < sweeps:
             says += f" for {sweeps} sweeps: "
