@@ -143,19 +143,17 @@ class _Rows:
             number = counts[response[0].electrode]
             counts[response[0].electrode] += 1
             whole = response[1:] == (0, response[0].points)
-            key = response[0].path + ("" if whole else f", row {row}")
+            which = "" if whole else f", row {row}"
             clamp = response[0].clamp
             description = response[0].description or named(names[row])
             if unwanted is not None and unwanted(clamp, description):
                 nwb.left_out[response[0].electrode] += clamp == CURRENT_CLAMP
                 continue
-            with noting(key, nwb.unreadable):
+            with noting(response[0].path + which, nwb.unreadable):
                 span = span_of(nwb, *response)
                 paired = None
                 if stimulus is not None and _fits(stimulus[0], response[0]):
-                    with _noting_stimulus(
-                        nwb, stimulus[0].path + ("" if whole else f", row {row}")
-                    ):
+                    with _noting_stimulus(nwb, stimulus[0].path + which):
                         paired = span_of(nwb, *stimulus)
                     description = description or stimulus[0].description
                 self.pairs.append(Pair(number, span, paired, description))
