@@ -94,6 +94,29 @@ def test_a_stimulus_with_a_bad_clock_is_the_reason(tmp_path):
         analyse(recording)
 
 
+def test_two_protocols_with_one_electrode(tmp_path):
+    halves = [steps_of(amplitudes=STEPS[:6]), steps_of(amplitudes=STEPS[6:])]
+    runs = [Run("e", halves[0], gap=1.0), Run("e", halves[1], name="more", start=90.0)]
+    path = write_converted(tmp_path / "cell.nwb", runs)
+    with open_recording(path) as recording:
+        assert [sweep.number for sweep in recording.sweeps] == list(range(10))
+        assert recording.sweep(9).description == "more"
+        require_right(recording)
+
+
+def test_samples_that_stand_in_a_column(tmp_path):
+    made = steps_of()
+    path = written(tmp_path / "cell.nwb", made, "response-{:02d}-ch-0", "stimulus-{:02d}-ch-0")
+    with h5py.File(path, "a") as file:
+        for name, group in file["acquisition"].items():
+            values, unit = group["data"][()], group["data"].attrs["unit"]
+            del group["data"]
+            how = {"compression": "gzip", "chunks": (5_000, 1)} if "1" in name else {}
+            group.create_dataset("data", data=values[:, None], **how).attrs["unit"] = unit
+    with open_recording(path) as recording:
+        require_alike(recording, made)
+
+
 def test_stimuli_put_end_to_end_by_other_lengths(tmp_path):
     made = steps_of()
     path = write_converted(tmp_path / "cell.nwb", [Run("electrode_0", made, short=500)])

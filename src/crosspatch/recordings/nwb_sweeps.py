@@ -13,7 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -283,13 +282,14 @@ def _add_keyed(nwb: Opened, cell: Electrode, series: list[Series], numbers: dict
     for key in _keyed([each for each in series if not each.is_response], numbers):
         stimuli[key.number].append(key.series)
     sweeps: list[tuple[_Keyed, Pair]] = []
+    known: dict[str, list[Span]] = {}
     for key in responses:
         response = key.series
         with noting(response.path, nwb.unreadable):
             fitting = [each for each in stimuli[key.number] if _fits(each, response)]
             spans = spans_of(nwb, response)
             for span in spans:
-                stimulus = _best(nwb, span, fitting)
+                stimulus = _best(nwb, span, fitting, known)
                 words = response.description or (stimulus.series.description if stimulus else "")
                 sweeps.append((key, Pair(key.number, span, stimulus, words)))
             if len(spans) > 1:
@@ -365,24 +365,34 @@ def _counts(rows: list[tuple[int, ...]], place: int) -> tuple[bool, int, int, in
     return small, int((steps == 1).sum()), len(steps), alone
 
 
-def _best(nwb: Opened, response: Span, stimuli: list[Series]) -> Span | None:
-    """The stimulus of a response among those of its number: of its time, else its name."""
+def _best(
+    nwb: Opened, response: Span, stimuli: list[Series], known: dict[str, list[Span]]
+) -> Span | None:
+    """The stimulus of a response among those of its number: of its time, else its name.
+
+    Clocks that are `known` are not read again.
+    """
     spans: list[Span] = []
     for each in stimuli:
-        with _noting_stimulus(nwb, each.path):
-            spans += spans_of(nwb, each)
+        if each.path not in known:
+            known[each.path] = []
+            with _noting_stimulus(nwb, each.path):
+                known[each.path] = spans_of(nwb, each)
+        spans += known[each.path]
     if len(spans) > 1:
         mine = response.series.electrode
         spans = [each for each in spans if each.series.electrode == mine] or spans
         at_once = [s for s in spans if abs(s.start - response.start) * response.rate < 1]
         spans = at_once or spans
+    if len(spans) < 2:
+        return next(iter(spans), None)
+    from difflib import SequenceMatcher  # hardly ever needed
+
     name = response.series.name[:_LONGEST]
 
     def alike(span: Span) -> float:
         return SequenceMatcher(None, span.series.name[:_LONGEST], name).ratio()
 
-    if len(spans) < 2:
-        return next(iter(spans), None)
     return max(spans[:_MOST_ALIKE], key=alike)
 
 
