@@ -295,7 +295,7 @@ def test_real_files_without_a_species_ask_for_it(real_data, tmp_path):
     files = find_recordings([folder])
     unsaid = without_species(files)
     assert list(unsaid) == files
-    assert all("give 'species' mouse or human" in reason for reason in unsaid.values())
+    assert all("give 'species' mouse or human" in str(reason) for reason in unsaid.values())
     assert not without_species(files, species="mouse")
     assert cohort_of(files, store, SHARED).cohort is None
     result = cohort_of(files, store, SHARED, species="mouse")

@@ -113,7 +113,7 @@ def test_files_that_do_not_say_the_species_are_named_first(tmp_path):
     (tmp_path / "damaged.nwb").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
     labels = pd.DataFrame({"species": ["human"]}, index=["labelled"])
     files = find_recordings([tmp_path])
-    found = {file.stem: why for file, why in without_species(files, labels=labels).items()}
+    found = {file.stem: str(why) for file, why in without_species(files, labels=labels).items()}
     assert set(found) == {"rat", "nothing"}
     assert "its species is rat (Rattus norvegicus), not one that crosspatch knows" in found["rat"]
     assert "does not say the species of the cell; give 'species'" in found["nothing"]

@@ -70,6 +70,53 @@ def test_a_row_reads_only_its_chunks(tmp_path, monkeypatch):
     assert read == [5]  # of 10,000 samples each; 38,000 that begin at 114,000
 
 
+def test_a_series_that_jumps_between_sweeps_needs_no_table(tmp_path):
+    made = steps_of()
+    path = write_converted(tmp_path / "cell.nwb", [Run("electrode_0", made, gap=2.2)])
+    with h5py.File(path, "a") as file:
+        for name in list(file["general/intracellular_ephys"]):
+            if "recordings" in name:
+                del file[f"general/intracellular_ephys/{name}"]
+    with open_recording(path) as recording:
+        require_alike(recording, made)
+        require_right(recording)
+        assert any("read as 10 sweeps, between which" in note for note in recording.notes)
+
+
+def test_a_stimulus_with_a_bad_clock_is_the_reason(tmp_path):
+    stamps = np.cumsum(np.random.default_rng(0).uniform(2e-5, 8e-5, 38_000))
+    path = written(tmp_path / "cell.nwb", steps_of(), of_stimulus=lambda k: {"stamps": stamps})
+    with (
+        open_recording(path) as recording,
+        pytest.raises(RecordingError, match="DA0: its time stamps are not evenly spaced"),
+    ):
+        assert len(recording.sweeps) == 10
+        analyse(recording)
+
+
+def test_two_protocols_with_one_electrode(tmp_path):
+    halves = [steps_of(amplitudes=STEPS[:6]), steps_of(amplitudes=STEPS[6:])]
+    runs = [Run("e", halves[0], gap=1.0), Run("e", halves[1], name="more", start=90.0)]
+    path = write_converted(tmp_path / "cell.nwb", runs)
+    with open_recording(path) as recording:
+        assert [sweep.number for sweep in recording.sweeps] == list(range(10))
+        assert recording.sweep(9).description == "more"
+        require_right(recording)
+
+
+def test_samples_that_stand_in_a_column(tmp_path):
+    made = steps_of()
+    path = written(tmp_path / "cell.nwb", made, "response-{:02d}-ch-0", "stimulus-{:02d}-ch-0")
+    with h5py.File(path, "a") as file:
+        for name, group in file["acquisition"].items():
+            values, unit = group["data"][()], group["data"].attrs["unit"]
+            del group["data"]
+            how = {"compression": "gzip", "chunks": (5_000, 1)} if "1" in name else {}
+            group.create_dataset("data", data=values[:, None], **how).attrs["unit"] = unit
+    with open_recording(path) as recording:
+        require_alike(recording, made)
+
+
 def test_stimuli_put_end_to_end_by_other_lengths(tmp_path):
     made = steps_of()
     path = write_converted(tmp_path / "cell.nwb", [Run("electrode_0", made, short=500)])

@@ -44,7 +44,7 @@ def cohort_of(
     labels: pd.DataFrame | None = None,
     species: str | None = None,
     drop_failed: bool = False,
-    unsaid: Mapping[Source, str] | None = None,
+    unsaid: Mapping[Source, CohortError] | None = None,
 ) -> Extracted:
     """Put cells that `crosspatch.features.many.extract_many` stored into a cohort table.
 
@@ -55,7 +55,7 @@ def cohort_of(
     """
     layout = load_layout(settings.layout)
     values, rows, ids, hashes = [], [], [], {}
-    failures = [{"file": str(file), "reason": why} for file, why in (unsaid or {}).items()]
+    failures = [{"file": str(file), "reason": str(why)} for file, why in (unsaid or {}).items()]
     tools, labels_near = settings.tools, cache(_labels_near)
     with CellStore(store_file) as store:
         for path, outcome in store.cells(files, settings.key):
@@ -69,7 +69,7 @@ def cohort_of(
                 continue
             row = _row(path, outcome, _labels_of(path, labels, labels_near), species)
             if row["species"] not in SPECIES:
-                failures.append({"file": str(path), "reason": _unsaid(row["species"])})
+                failures.append({"file": str(path), "reason": str(_unsaid(row["species"]))})
                 continue
             rows.append(row | {"extracted_with": tools})
             values.append(outcome.values)
@@ -90,12 +90,12 @@ def cohort_of(
 
 def without_species(
     files: Sequence[Source], *, labels: pd.DataFrame | None = None, species: str | None = None
-) -> dict[Source, str]:
+) -> dict[Source, CohortError]:
     """Files whose cells are of no known species, and why; little of them is read.
 
     Files of the archive, and damaged ones, are not among them: they are measured first.
     """
-    found: dict[Source, str] = {}
+    found: dict[Source, CohortError] = {}
     labels_near = cache(_labels_near)
     for file in files if species is None else ():
         if isinstance(file, Path):
@@ -108,11 +108,12 @@ def without_species(
     return found
 
 
-def _unsaid(said: object) -> str:
-    hint = f"give {{species}} {' or '.join(SPECIES)}"
+def _unsaid(said: object) -> CohortError:
+    known = " or ".join(SPECIES)
     if said is None:
-        return str(CohortError("it does not say the species of the cell", hint))
-    return f"its species is {said}, not one that crosspatch knows ({', '.join(SPECIES)})"
+        hint = f"give {{species}} {known}"
+        return CohortError("it does not say the species of the cell", hint)
+    return CohortError(f"its species is {said}, not one that crosspatch knows ({known})")
 
 
 def _labels_of(

@@ -178,7 +178,7 @@ def extract(
     files, known = _find_extracted(paths, choice, labels, data_dir)
     unsaid = extracted.without_species(files, labels=known, species=species)
     for file, reason in unsaid.items():
-        say_on_stderr(f"{file}: {reason}")
+        say_on_stderr(f"{file}: {reason.in_words(as_flag)}")
     files = [file for file in files if file not in unsaid]
     if not files:
         raise CohortError("no file says a species that is known; nothing was measured")

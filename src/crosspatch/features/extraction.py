@@ -93,9 +93,10 @@ def features_of(
         single = values.astype(np.float32)
     single[~np.isfinite(single)] = np.nan
     if np.isnan(single).all():
+        reasons = [note for note in notes if note not in recording.notes]
         raise RecordingError(
             f"{recording.name}: no feature of layout '{layout.name}' can be measured: "
-            f"{'; '.join(notes) or 'nothing was recorded'}"
+            f"{'; '.join(reasons) or 'nothing was recorded'}"
         )
     present = layout.present(single[None])[0]
     recorded, cell = recording.recorded, analysis.cell

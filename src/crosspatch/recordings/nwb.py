@@ -48,6 +48,8 @@ _CONVERT = (
     "pynwb.NWBHDF5IO, or export the recording again from its source as NWB 2"
 )
 _SPECIES = "general/subject/species"
+#: No rig has more electrodes.
+_MOST_CELLS = 64
 #: So many sweeps are named in a note.
 _NAMED = 5
 
@@ -141,6 +143,8 @@ def _recordings(nwb: Opened, unwanted: Unwanted | None) -> list[Recording]:
     if not series:
         raise _nothing(nwb)
     cells = _of_one_cell(nwb, sweeps_by_electrode(nwb, _of_channel(nwb, series), unwanted))
+    if len(cells) > _MOST_CELLS:
+        raise RecordingError(f"{path} is damaged: it has sweeps of {len(cells):,} electrodes")
     chosen, notes = _chosen(nwb, cells)
     several = len(chosen) > 1 or (nwb.reading.electrode is not None and len(cells) > 1)
     found = [_recording(nwb, cell, version, notes, several=several) for cell in chosen]

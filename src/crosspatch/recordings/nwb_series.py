@@ -56,6 +56,8 @@ _MAX_COMPRESSION = 5000
 _MAX_CONTENT = 1 << 26
 #: Types that are read; HDF5 (2.0.0) brings the process down over damaged ones of other classes.
 _PLAIN = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
+#: Sweeps of a file; more rows than that of a table are damage.
+_MOST_ROWS = 100_000
 #: Integers that reach no further than this (mV) are no membrane potential, whatever their unit is.
 _LEAST_REACH = 1.0
 
@@ -345,6 +347,26 @@ def span_of(nwb: Opened, series: Series, first: int = 0, points: int | None = No
     return Span(series, first, points, *_even(stamps))
 
 
+def spans_of(nwb: Opened, series: Series) -> list[Span]:
+    """A series as one sweep; as several of one length where its time stamps jump between them.
+
+    An `UnreadableError` if its samples are not even.
+    """
+    try:
+        return [span_of(nwb, series)]
+    except UnreadableError:
+        if series.start is not None:
+            raise
+        stamps = np.asarray(_values(nwb, series.group["timestamps"], 0, series.points), dtype=float)
+        steps = np.diff(stamps)
+        edges = [0, *(np.flatnonzero(steps > 1.5 * np.median(steps)) + 1), series.points]
+        lengths = np.diff(edges)
+        if not 1 < len(lengths) <= _MOST_ROWS or np.ptp(lengths) > 1 or lengths.min() < 2:
+            raise
+        places = zip(edges[:-1], lengths, strict=True)
+        return [Span(series, int(k), int(n), *_even(stamps[k : k + n])) for k, n in places]
+
+
 def _even(stamps: NDArray[np.float64]) -> tuple[float, float]:
     """Start and rate of time stamps that are even but for less than half a sample.
 
@@ -493,6 +515,14 @@ _SINGLE = {h5py.h5t.INTEGER: np.dtype("i8"), h5py.h5t.FLOAT: np.dtype("f8")}
 _TEXT = h5py.string_dtype()
 #: These as HDF5 knows them.
 _IN_MEMORY = {each: h5py.h5t.py_create(each) for each in (*_SINGLE.values(), _TEXT)}
+
+
+def rows_of(dataset: h5py.Dataset) -> Any:
+    """All of a column of a table."""
+    rows = content_of(dataset)
+    if len(rows) > _MOST_ROWS:
+        raise ValueError(f"{dataset.name} has {len(rows):,} rows")
+    return rows
 
 
 def attribute(item: h5py.Group | h5py.Dataset, name: str, default: Any = None) -> Any:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import h5py
@@ -32,7 +33,9 @@ from crosspatch.recordings.nwb_series import (
     noted,
     noting,
     reader,
+    rows_of,
     span_of,
+    spans_of,
     text_of,
 )
 
@@ -43,6 +46,10 @@ _ROUNDING = 1e-3
 _LEAST_COVERED = 0.25
 #: A number in a name that is larger than this is a date or a time of day.
 _MOST_SWEEPS = 99_999
+#: So many stimuli are compared by their names, of which so much.
+_MOST_ALIKE, _LONGEST = 50, 100
+#: So many numbers of a name are looked at.
+_MOST_NUMBERS = 12
 #: What names an input in the name of a series.
 _INPUT = re.compile(
     r"(?:AD|DA|ADC|ch|chan|channel|in|input|hs|headstage)[_ -]?(\d+)", re.IGNORECASE
@@ -91,7 +98,7 @@ def sweeps_by_electrode(
         _number_rows(cell)
     rest = [each for each in series if each.path not in rows.used]
     numbers = _from_sweep_table(nwb.file, {each.address: each for each in rest})
-    electrodes = list(dict.fromkeys(each.electrode for each in rest if each.is_response))
+    electrodes = dict.fromkeys(each.electrode for each in rest if each.is_response)
     for name in electrodes:
         mine = [each for each in rest if each.electrode == name]
         # Stimuli of electrodes with which nothing was recorded belong to whom they can belong.
@@ -135,20 +142,30 @@ class _Rows:
             number = counts[response[0].electrode]
             counts[response[0].electrode] += 1
             whole = response[1:] == (0, response[0].points)
-            key = response[0].path + ("" if whole else f", row {row}")
+            which = "" if whole else f", row {row}"
             clamp = response[0].clamp
             description = response[0].description or named(names[row])
             if unwanted is not None and unwanted(clamp, description):
                 nwb.left_out[response[0].electrode] += clamp == CURRENT_CLAMP
                 continue
-            with noting(key, nwb.unreadable):
+            with noting(response[0].path + which, nwb.unreadable):
                 span = span_of(nwb, *response)
                 paired = None
                 if stimulus is not None and _fits(stimulus[0], response[0]):
-                    paired = span_of(nwb, *stimulus)
+                    with _noting_stimulus(nwb, stimulus[0].path + which):
+                        paired = span_of(nwb, *stimulus)
                     description = description or stimulus[0].description
                 self.pairs.append(Pair(number, span, paired, description))
         _require_one_clock(self.pairs)
+
+
+@contextmanager
+def _noting_stimulus(nwb: Opened, path: str) -> Iterator[None]:
+    """Keep why a stimulus cannot be used; its response is read without."""
+    with noting(path, nwb.unreadable):
+        yield
+    if path in nwb.unreadable and path not in nwb.bad_stimuli:
+        nwb.bad_stimuli.append(path)
 
 
 def _fits(stimulus: Series, response: Series) -> bool:
@@ -166,7 +183,7 @@ def _references(
     if not isinstance(column, h5py.Dataset):
         return []
     found: list[_Reference | None] = []
-    for row in content_of(column):
+    for row in rows_of(column):
         series = _target(file, row["timeseries"] if column.dtype.names else row, by_address)
         if series is None:
             found.append(None)
@@ -265,26 +282,33 @@ def _add_keyed(nwb: Opened, cell: Electrode, series: list[Series], numbers: dict
     for key in _keyed([each for each in series if not each.is_response], numbers):
         stimuli[key.number].append(key.series)
     sweeps: list[tuple[_Keyed, Pair]] = []
+    known: dict[str, list[Span]] = {}
     for key in responses:
         response = key.series
         with noting(response.path, nwb.unreadable):
             fitting = [each for each in stimuli[key.number] if _fits(each, response)]
-            span = span_of(nwb, response)
-            stimulus = _best(nwb, span, fitting)
-            words = response.description or (stimulus.series.description if stimulus else "")
-            sweeps.append((key, Pair(key.number, span, stimulus, words)))
+            spans = spans_of(nwb, response)
+            for span in spans:
+                stimulus = _best(nwb, span, fitting, known)
+                words = response.description or (stimulus.series.description if stimulus else "")
+                sweeps.append((key, Pair(key.number, span, stimulus, words)))
+            if len(spans) > 1:
+                cell.notes.append(
+                    f"{response.name} is read as {len(spans)} sweeps, between which its time "
+                    "stamps jump"
+                )
     sweeps = _without_second_inputs(nwb, sweeps)
     taken = [pair.number for pair in cell.pairs] + [key.number for key, _ in sweeps]
     if len(set(taken)) < len(taken):
         twice = Counter(taken).most_common(1)[0][0]
-        runs = list(dict.fromkeys(key.run for key, _ in sweeps))
-        sweeps.sort(key=lambda each: (runs.index(each[0].run), each[0].number))
+        runs: dict[object, tuple[int, str]] = {}
+        for key, _ in sweeps:
+            runs.setdefault(key.run, (len(runs), key.series.name))
+        sweeps.sort(key=lambda each: (runs[each[0].run][0], each[0].number))
         first = 1 + max((pair.number for pair in cell.pairs), default=-1)
         for number, (_, pair) in enumerate(sweeps, first):
             pair.number = number
-        names = ", ".join(
-            next(key.series.name for key, _ in sweeps if key.run == run) for run in runs[:3]
-        )
+        names = ", ".join(name for _, name in islice(runs.values(), 3))
         cell.notes.append(
             f"sweep {twice} stands more than once (runs that begin with {names}): all are kept, "
             f"numbered in their order from {first}"
@@ -315,7 +339,7 @@ def numbers_in_names(names: Iterable[str]) -> dict[str, tuple[object, int | None
     """
     shapes: dict[tuple[str, ...], list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
     for name in names:
-        parts = re.split(r"(\d+)", name)
+        parts = re.split(r"(\d{1,15})", name, maxsplit=_MOST_NUMBERS)
         shapes[tuple(parts[::2])].append((name, tuple(map(int, parts[1::2]))))
     found: dict[str, tuple[object, int | None]] = {}
     for shape, members in shapes.items():
@@ -341,17 +365,35 @@ def _counts(rows: list[tuple[int, ...]], place: int) -> tuple[bool, int, int, in
     return small, int((steps == 1).sum()), len(steps), alone
 
 
-def _best(nwb: Opened, response: Span, stimuli: list[Series]) -> Span | None:
-    """The stimulus of a response among those of its number: of its time, else its name."""
-    spans = [span_of(nwb, each) for each in stimuli]
+def _best(
+    nwb: Opened, response: Span, stimuli: list[Series], known: dict[str, list[Span]]
+) -> Span | None:
+    """The stimulus of a response among those of its number: of its time, else its name.
 
-    def alike(span: Span) -> tuple[bool, bool, float]:
-        same = span.series.electrode == response.series.electrode
-        at_once = abs(span.start - response.start) * response.rate < 1
-        names = SequenceMatcher(None, span.series.name, response.series.name)
-        return same, at_once, names.ratio()
+    Clocks that are `known` are not read again.
+    """
+    spans: list[Span] = []
+    for each in stimuli:
+        if each.path not in known:
+            known[each.path] = []
+            with _noting_stimulus(nwb, each.path):
+                known[each.path] = spans_of(nwb, each)
+        spans += known[each.path]
+    if len(spans) > 1:
+        mine = response.series.electrode
+        spans = [each for each in spans if each.series.electrode == mine] or spans
+        at_once = [s for s in spans if abs(s.start - response.start) * response.rate < 1]
+        spans = at_once or spans
+    if len(spans) < 2:
+        return next(iter(spans), None)
+    from difflib import SequenceMatcher  # hardly ever needed
 
-    return max(spans, key=alike, default=None) if len(spans) > 1 else next(iter(spans), None)
+    name = response.series.name[:_LONGEST]
+
+    def alike(span: Span) -> float:
+        return SequenceMatcher(None, span.series.name[:_LONGEST], name).ratio()
+
+    return max(spans[:_MOST_ALIKE], key=alike)
 
 
 def _without_second_inputs(

@@ -151,9 +151,15 @@ def _is_other_hdf5(path: Path) -> bool:
 
 def species_of_file(path: Path) -> str | None:
     """What a file says the species is, read and nothing else; any exception if it is damaged."""
+    if path.is_dir():
+        return None
     content = _bytes_of(path)
     try:
-        if content.read_at(0, len(HDF5_SIGNATURE)) != HDF5_SIGNATURE or _is_other_hdf5(path):
+        start = content.read_at(0, FIRST_BYTES)
+        if not start.startswith(HDF5_SIGNATURE) or _is_other_hdf5(path):
+            found = format_of(path, start)
+            if found is None or not found.is_read:
+                raise refused(path, start, found)
             return None  # it has no place for it
         from crosspatch.recordings.nwb import species_in_nwb
 
