@@ -12,8 +12,8 @@ from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS
 from crosspatch.features.ranges import limits
 from crosspatch.features.scalars import scalar_features
+from crosspatch.recordings.cell_quality import rest_rate as rest_rate_of
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.quality import rest_rate as rest_rate_of
 from tests.features.made_cell import MadeCell, changed, joined, made_recording, made_sweep
 
 #: Of the hero sweep and at rheobase, without those of the action potential.
@@ -118,6 +118,7 @@ def test_a_rejected_step_that_spikes_gives_the_rheobase():
         "rheobase_i is of sweep 5 (100 pA), which spikes but is not measured (slow noise" in notes
     )
     assert not {"threshold_v_rheo", "latency_rheo", "avg_rate_rheo"} & set(found)
+    assert analysis.long_square is not None
     assert found["avg_rate_hero"] == analysis.long_square.rates[4]  # 60 pA above, as 40 would do
     families, _ = vector_families(analysis, VECTOR_LAYOUTS["gouwens"])
     assert "first_ap_v" not in families

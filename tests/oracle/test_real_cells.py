@@ -81,7 +81,9 @@ def test_steps(real_data: Path, file: str, offset: float, rheobase: float, step)
         assert analysis.long_square is not None
         sweeps = plain_sweeps(shifted, analysis.long_square.numbers, *step)
         pulses = {
-            s.number: PlainSweep(s.voltage, s.rate, *(round(t * s.rate) for t in test[:2]), test[2])
+            s.number: PlainSweep(
+                s.voltage, s.rate, round(test[0] * s.rate), round(test[1] * s.rate), test[2]
+            )
             for s in shifted.current_clamp
             if (test := analysis.stimuli[s.number].test_pulse)
         }
