@@ -103,6 +103,14 @@ def recorded_points(voltage: Samples, rate: float) -> int:
     return int(used[pauses[0] if len(pauses) else -1]) + 1
 
 
+def unrecorded(voltage: Samples, rate: float) -> Iterator[slice]:
+    """Stretches of zeros that stand for what was not recorded; a single zero is a potential."""
+    edges = np.flatnonzero(np.diff(np.r_[False, voltage == 0, False]))
+    for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if last - first >= max(_STOPPED * rate, 10) or last == len(voltage):
+            yield slice(first, last)
+
+
 def _is_whole(voltage: Samples) -> bool:
     """Whether no sample is missing, told fast; what cannot be told so may be whole as well."""
     if not len(voltage):
