@@ -12,8 +12,9 @@ from crosspatch.features.families import vector_families
 from crosspatch.features.layouts import VECTOR_LAYOUTS
 from crosspatch.features.ranges import limits
 from crosspatch.features.scalars import scalar_features
+from crosspatch.recordings.cell_quality import rest_rate as rest_rate_of
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.quality import rest_rate as rest_rate_of
+from crosspatch.recordings.reading_options import Reading
 from tests.features.made_cell import MadeCell, changed, joined, made_recording, made_sweep
 
 #: Of the hero sweep and at rheobase, without those of the action potential.
@@ -118,6 +119,7 @@ def test_a_rejected_step_that_spikes_gives_the_rheobase():
         "rheobase_i is of sweep 5 (100 pA), which spikes but is not measured (slow noise" in notes
     )
     assert not {"threshold_v_rheo", "latency_rheo", "avg_rate_rheo"} & set(found)
+    assert analysis.long_square is not None
     assert found["avg_rate_hero"] == analysis.long_square.rates[4]  # 60 pA above, as 40 would do
     families, _ = vector_families(analysis, VECTOR_LAYOUTS["gouwens"])
     assert "first_ap_v" not in families
@@ -279,3 +281,19 @@ def test_nothing_to_measure_is_told():
     analysis = analyse(replace(made_recording(), sweeps=tuple(flat)))
     (reason,) = analysis.cell.reasons
     assert reason.startswith("no sweep has a stimulus that is measured: ")
+
+
+def test_a_potential_of_zero_is_shifted_and_what_was_not_recorded_is_not():
+    def offset(time, voltage):
+        voltage = np.rint((voltage + 55) * 2) / 2
+        voltage[time > 1.9] = 0
+        return voltage
+
+    recording = made_recording(MadeCell(rheobase=60, noise=0.3), test_pulse=False)
+    recording = changed(recording, range(13), offset)
+    found, _, analysis = measured(Reading(offset_mv=55).applied(recording))
+    assert analysis.cell.passed
+    assert found["rheobase_i"] == 60
+    assert found["v_baseline"] == pytest.approx(-70, abs=0.1)
+    assert analysis.long_square is not None
+    assert all(len(cut.voltage) <= 87_500 for cut in analysis.long_square.cuts)

@@ -5,7 +5,7 @@ Potentials in mV, currents in pA, times in s. Nothing of `crosspatch.features` i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.signal import find_peaks
 
-Trace = NDArray[np.float64]
+Trace = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def first_spike(voltage: Trace, rate: float, peak: int, upstrokes: float) -> tup
     return float(voltage[threshold]), (down - up) / rate
 
 
-def upstroke(voltage: Trace, rate: float, peaks: Sequence[int]) -> float:
+def upstroke(voltage: Trace, rate: float, peaks: Iterable[int]) -> float:
     """Mean of the steepest rises before peaks, mV/ms."""
     speed = np.diff(voltage) * rate * 1e-3
     return float(np.mean([speed[max(p - round(0.005 * rate), 0) : p].max() for p in peaks]))

@@ -7,9 +7,9 @@ import pytest
 from scipy import signal
 
 from crosspatch.features.measuring.spikes import slope, taps
+from crosspatch.recordings.cell_quality import _clamp_test
 from crosspatch.recordings.model import VOLTAGE_CLAMP, Recording
 from crosspatch.recordings.opening import open_recording
-from crosspatch.recordings.quality import _clamp_test
 from crosspatch.recordings.stimuli import _kinds_by_name
 from crosspatch.recordings.thresholds import ANY
 from crosspatch.simulation.cells import PLAIN, PlannedCell, write_cell
@@ -45,7 +45,7 @@ def test_sampling_rates(rate):
 )
 def test_real_recordings(real_data, name):
     with open_recording(real_data / "recordings" / f"{name}.abf") as recording:
-        require_equal(recording, 10)
+        require_equal(recording, 9)
 
 
 def test_dvdt_is_that_of_scipys_filter():

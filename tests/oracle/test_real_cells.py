@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from crosspatch.features.analysis import Analysis, analyse
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.reading_options import Reading
 from tests.features.made_cell import made_sweep
 from tests.oracle import plain_cell
 from tests.oracle.plain_cell import PlainSweep, step_sweep
@@ -67,21 +67,15 @@ def require_spikes_alike(analysis: Analysis, sweeps: dict[int, PlainSweep]) -> N
     ],
 )
 def test_steps(real_data: Path, file: str, offset: float, rheobase: float, step):
-    with open_recording(real_data / file) as recording:
-        shifted = replace(
-            recording,
-            sweeps=tuple(
-                made_sweep(
-                    s.number, s.rate, s.voltage - offset, s.current if s.read_current else None
-                )
-                for s in recording.current_clamp
-            ),
-        )
+    with open_recording(real_data / file, reading=Reading(offset_mv=offset)) as recording:
+        shifted = recording.remembered(10**9)
         analysis = analyse(shifted)
         assert analysis.long_square is not None
         sweeps = plain_sweeps(shifted, analysis.long_square.numbers, *step)
         pulses = {
-            s.number: PlainSweep(s.voltage, s.rate, *(round(t * s.rate) for t in test[:2]), test[2])
+            s.number: PlainSweep(
+                s.voltage, s.rate, round(test[0] * s.rate), round(test[1] * s.rate), test[2]
+            )
             for s in shifted.current_clamp
             if (test := analysis.stimuli[s.number].test_pulse)
         }

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.cell_quality import assess_cell
 from crosspatch.recordings.opening import close_all, open_recording, open_recordings
-from crosspatch.recordings.quality import assess_cell
 
 RATE = 20_000.0
 POINTS = 30_000

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from crosspatch.features.analysis import analyse
+from crosspatch.recordings.cell_quality import assess_cell
 from crosspatch.recordings.model import Recorded
-from crosspatch.recordings.quality import assess_cell, assess_sweep
+from crosspatch.recordings.quality import assess_sweep
 from crosspatch.recordings.stimuli import recognise
 from crosspatch.recordings.thresholds import ALLEN, ANY, QualityThresholds
 from tests.features.made_cell import MadeCell, made_recording

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import whole_set
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings import nwb_writer, quality
+from crosspatch.recordings import cell_quality, nwb_writer
 from crosspatch.recordings.model import VOLTAGE_CLAMP
 from crosspatch.recordings.opening import open_recording
 from crosspatch.simulation import cells as simulated
@@ -308,7 +308,7 @@ def test_the_whole_set_has_tests_and_what_is_not_measured(whole):
         assert points[whole_set.NOISE] == 1_200_000
         noted = recording.recorded
         seal, access, resistance = (
-            quality._clamp_test(recording, test) for test in ("seal", "access", "input")
+            cell_quality._clamp_test(recording, test) for test in ("seal", "access", "input")
         )
         assert seal == pytest.approx(noted.seal, rel=0.05)
         assert access == pytest.approx(noted.access_resistance, rel=0.05)

@@ -15,12 +15,12 @@ from crosspatch.archive.dandi import Asset
 from crosspatch.archive.looking_ahead import announce_members, announce_samples
 from crosspatch.archive.web import ChangedError, NoRangesError, RangePart, Web
 from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
+from crosspatch.recordings.cell_quality import is_unmeasured
 from crosspatch.recordings.formats import HDF5_SIGNATURE
 from crosspatch.recordings.hdf5 import DoubtfulBytesError, LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.nwb import read_nwb
 from crosspatch.recordings.opening import as_read, only
-from crosspatch.recordings.quality import is_unmeasured
 from crosspatch.recordings.reading_options import Reading
 
 #: What HDF5 looks up lies all over the file in tables of some hundred bytes: kept in blocks of …

@@ -290,11 +290,11 @@ def _print_recording(recording: Recording, analysis: Analysis) -> None:
 
 
 def _sweep_row(sweep: Sweep, analysis: Analysis, spikes: dict[int, int]) -> tuple[str, ...]:
-    from crosspatch.recordings.quality import Fault, SweepQuality
+    from crosspatch.recordings.quality import SweepFault, SweepQuality
     from crosspatch.recordings.stimuli import Stimulus
 
     stimulus = analysis.stimuli.get(sweep.number, Stimulus("unknown"))
-    quality = analysis.qualities.get(sweep.number, SweepQuality((Fault("", "not measured"),)))
+    quality = analysis.qualities.get(sweep.number, SweepQuality((SweepFault("", "not measured"),)))
     there = stimulus.kind not in ("none", "unknown")
     return (
         str(sweep.number),

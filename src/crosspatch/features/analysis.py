@@ -17,16 +17,14 @@ from crosspatch.features.excitability import Unmeasured, fires_on_its_own
 from crosspatch.features.long_squares import LongSquares, measure_long_squares
 from crosspatch.features.measuring.cuts import Cut
 from crosspatch.features.responses import Ramps, Responses, measure_ramps, measure_short_squares
+from crosspatch.recordings.cell_quality import CellQuality, assess_cell, rest_rate
 from crosspatch.recordings.model import Recording, Samples, Sweep
 from crosspatch.recordings.quality import (
     SATURATED,
-    CellQuality,
-    Fault,
+    SweepFault,
     SweepQuality,
-    assess_cell,
     assess_sweep,
     recorded_around,
-    rest_rate,
 )
 from crosspatch.recordings.stimuli import (
     LONG_SQUARE,
@@ -116,7 +114,7 @@ def judged(
         voltage = sweep.voltage_until(points)
         return voltage, assess_sweep(sweep, voltage, stimulus, thresholds)
     except RecordingError as error:
-        return np.zeros(0), SweepQuality((Fault("sweeps that cannot be read", str(error)),))
+        return np.zeros(0), SweepQuality((SweepFault("sweeps that cannot be read", str(error)),))
 
 
 class _Usable:
@@ -140,7 +138,7 @@ class _Usable:
             stimulus = found.get(sweep.number)
             if stimulus is None:
                 reason = "its command cannot be read"
-                self.qualities[sweep.number] = SweepQuality((Fault(reason, reason),))
+                self.qualities[sweep.number] = SweepQuality((SweepFault(reason, reason),))
                 self.notes.append(f"sweep {sweep.number}: {reason}")
                 continue
             if stimulus.disagrees:

@@ -104,47 +104,71 @@ def excitability(
     amplitudes = np.array([cut.amplitude for cut in cuts])
     rates = np.array([train.rate for train in trains])
     spiking = np.flatnonzero(rates > 0)
-    ranked = spiking[np.argsort(amplitudes[spiking], kind="stable")]
-    slope = _NAN
-    if len(spiking) and differ(amplitudes[spiking]):
-        slope = straight_slope(amplitudes[spiking], rates[spiking])
-    elif len(spiking):
-        notes.append("fi_fit_slope: it spiked at one current only")
+    slope = _rate_slope(amplitudes[spiking], rates[spiking], notes)
     if alone:
         return Excitability(fi_fit_slope=slope)
+    ranked = spiking[np.argsort(amplitudes[spiking], kind="stable")]
     depolarised = ranked[amplitudes[ranked] > 0]
-    place = int(depolarised[0]) if len(depolarised) else None
-    least = np.inf if place is None else float(amplitudes[place])
-    hidden = {each.number for each in unmeasured}
-    silent = [
-        cut.amplitude
-        for cut, train in zip(cuts, trains, strict=True)
-        if not train.rate and cut.number not in hidden and 0 < cut.amplitude < least
-    ]
-    between = [
-        each
-        for each in sorted(unmeasured, key=lambda each: each.amplitude)
-        if each.amplitude > _TOLERANCE * max(silent, default=0.0)
-        and each.amplitude * _TOLERANCE < least
-    ]
-    if place is not None and not silent and not between:
-        notes.append(f"every depolarising step spikes: the rheobase may be below {least:g} pA")
-    found = _smallest(between, judge, least, notes)
-    if found == np.inf and any(cut.amplitude > 0 for cut in cuts):
-        notes.append("no long square made it spike")
-    if found is None or found == np.inf:
+    measured = float(amplitudes[depolarised[0]]) if len(depolarised) else np.inf
+    hidden = np.isin([cut.number for cut in cuts], [each.number for each in unmeasured])
+    silent = (rates == 0) & (amplitudes > 0) & (amplitudes < measured) & ~hidden
+    found = _rheobase(amplitudes[silent], measured, unmeasured, judge, notes)
+    if np.isnan(found):
         return Excitability(fi_fit_slope=slope)
-    if found < least:
-        place = None
+    place = int(depolarised[0]) if found == measured else None
+    if _is_bound(found, amplitudes):
+        notes.append(f"every depolarising step spikes: the rheobase may be below {found:g} pA")
     above = amplitudes[ranked] - found
     hero = int(ranked[_nearest_hero(above)]) if len(ranked) else None
-    others = [each.amplitude - found for each in unmeasured if each.amplitude >= found]
     if place is None and hero is not None:
-        best = _nearest_hero(np.array([*above, *others]))
-        if best >= len(above):
+        others = [each.amplitude - found for each in unmeasured if each.amplitude >= found]
+        if _nearest_hero(np.array([*above, *others])) >= len(above):
             notes.append("what is measured in the hero sweep is missing: that sweep is rejected")
             hero = None
     return Excitability(place, hero, found, slope)
+
+
+def _is_bound(found: float, amplitudes: NDArray[np.float64]) -> bool:
+    """Whether the smallest of all steps spikes, and there was room for smaller ones."""
+    steps = np.unique(amplitudes[amplitudes > 0])
+    if not len(steps) or found > steps[0]:
+        return False
+    return len(steps) == 1 or bool(found > 1.5 * (steps[1] - steps[0]))
+
+
+def _rate_slope(
+    amplitudes: NDArray[np.float64], rates: NDArray[np.float64], notes: list[str]
+) -> float:
+    """Slope of the rates over the steps that spike, spikes/s/pA."""
+    if len(rates) and differ(amplitudes):
+        return straight_slope(amplitudes, rates)
+    if len(rates):
+        notes.append("fi_fit_slope: it spiked at one current only")
+    return _NAN
+
+
+def _rheobase(
+    silent: NDArray[np.float64],
+    measured: float,
+    unmeasured: Sequence[Unmeasured],
+    judge: Judge,
+    notes: list[str],
+) -> float:
+    """The smallest step that spikes, pA; NaN if none does, or that is not known.
+
+    Given the smaller steps without a spike, and the smallest measured one with a spike, infinite if
+    there is none.
+    """
+    largest = float(silent.max(initial=0.0))
+    between = [
+        each
+        for each in sorted(unmeasured, key=lambda each: each.amplitude)
+        if each.amplitude > _TOLERANCE * largest and each.amplitude * _TOLERANCE < measured
+    ]
+    found = _smallest(between, judge, measured, notes)
+    if found == np.inf and (len(silent) or between):
+        notes.append("no long square made it spike")
+    return found if found < np.inf else _NAN
 
 
 def differ(amplitudes: NDArray[np.float64]) -> bool:
@@ -158,10 +182,8 @@ def _nearest_hero(above: NDArray[np.float64]) -> int:
     return int(inside[0] if len(inside) else np.abs(above - _HERO[0]).argmin())
 
 
-def _smallest(
-    between: Sequence[Unmeasured], judge: Judge, least: float, notes: list[str]
-) -> float | None:
-    """The smallest step that spikes, pA, given the smallest measured one; None if not known.
+def _smallest(between: Sequence[Unmeasured], judge: Judge, least: float, notes: list[str]) -> float:
+    """The smallest step that spikes, pA, given the smallest measured one; NaN if not known.
 
     The others, in ascending order, are between that and the largest without a spike.
     """
@@ -186,4 +208,4 @@ def _smallest(
         f"rheobase_i and what is measured at rheobase and in the hero sweep are missing: {bound}"
         f"whether a smaller step spikes cannot be seen: {told}"
     )
-    return None
+    return _NAN

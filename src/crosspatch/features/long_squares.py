@@ -25,7 +25,7 @@ from crosspatch.features.measuring.membrane import (
     step_response,
     time_constant,
 )
-from crosspatch.features.measuring.spikes import SpikeRules, find_spikes
+from crosspatch.features.measuring.spikes import SpikeRules, Spikes, find_spikes
 from crosspatch.features.measuring.trains import Train
 from crosspatch.features.responses import Responses, found_spikes
 
@@ -119,16 +119,17 @@ def measure_long_squares(
         for cut, end, before in zip(chosen, ends, befores, strict=True)
     ]
     v_baseline = float(np.mean([step.baseline for step in steps]))
-    slow = [chosen[k] for k in found.missed]
     hidden = [*unmeasured, *left]
-    hidden += [Unmeasured(cut.number, cut.amplitude, "slow spikes") for cut in slow]
+    hidden += [
+        Unmeasured(chosen[k].number, chosen[k].amplitude, "slow spikes") for k in found.missed
+    ]
     judge = judge_of(found, firing.end - start, v_baseline)
     shown = excitability(chosen, found.trains, hidden, judge, notes, alone=alone)
-    first = [] if shown.rheobase is None else [shown.rheobase]
-    first_spikes = [(chosen[k], found.spikes[k]) for k in first]
+    first_spikes = []
     if alone:
-        at_rest = [(cut, find_spikes(cut, cut.time(0), start, found.rules)) for cut in chosen]
-        first_spikes = [each for each in at_rest if len(each[1]) and not each[1]["clipped"][0]]
+        first_spikes = _at_rest(chosen, start, found.rules)
+    elif shown.rheobase is not None:
+        first_spikes = [(chosen[shown.rheobase], found.spikes[shown.rheobase])]
     return LongSquares(
         cuts=tuple(chosen),
         spikes=tuple(found.spikes),
@@ -142,9 +143,15 @@ def measure_long_squares(
         steps=tuple(steps),
         v_baseline=v_baseline,
         alone=alone,
-        membrane=_membrane(chosen, steps, found.trains, (start, below.end), notes, alone=alone),
+        membrane=_below_rest(chosen, steps, found.trains, (start, below.end), notes, alone=alone),
         excitability=shown,
     )
+
+
+def _at_rest(cuts: Sequence[Cut], start: float, rules: SpikeRules) -> list[tuple[Cut, Spikes]]:
+    """Sweeps with the spikes before a step, of those that have a whole one."""
+    found = [(cut, find_spikes(cut, cut.time(0), start, rules)) for cut in cuts]
+    return [(cut, spikes) for cut, spikes in found if len(spikes) and not spikes["clipped"][0]]
 
 
 def _alike(cuts: Sequence[Cut], notes: list[str]) -> tuple[list[Cut], list[Unmeasured]]:
@@ -153,16 +160,12 @@ def _alike(cuts: Sequence[Cut], notes: list[str]) -> tuple[list[Cut], list[Unmea
     Long enough is the commonest duration, or the window where that is longer; hyperpolarising and
     other steps may differ in it.
     """
-
-    def duration(cut: Cut) -> float:
-        return min(round(cut.duration, 3), STEP_WINDOW)
-
     rate = Counter(round(cut.rate) for cut in cuts).most_common(1)[0][0]
     alike = [cut for cut in cuts if round(cut.rate) == rate]
-    common = {}
-    for below in (False, True):
-        counts = Counter(duration(cut) for cut in alike if (cut.amplitude < 0) == below)
-        common[below] = max(counts, key=lambda each: (counts[each], each), default=0.0)
+    common = {
+        below: _commonest([cut for cut in alike if (cut.amplitude < 0) == below])
+        for below in (False, True)
+    }
     chosen, left = [], []
     for cut in cuts:
         least = common[cut.amplitude < 0]
@@ -179,6 +182,12 @@ def _alike(cuts: Sequence[Cut], notes: list[str]) -> tuple[list[Cut], list[Unmea
             rest = float(before.mean()) if len(before) else _NAN
             left.append(Unmeasured(cut.number, cut.amplitude, told, rest, cut))
     return chosen, left
+
+
+def _commonest(cuts: Sequence[Cut]) -> float:
+    """The commonest duration of steps, s, of equals the longest; no more than the window."""
+    counts = Counter(min(round(cut.duration, 3), STEP_WINDOW) for cut in cuts)
+    return max(counts, key=lambda each: (counts[each], each), default=0.0)
 
 
 def _windows(cuts: Sequence[Cut], start: float, notes: list[str]) -> tuple[Window, Window]:
@@ -208,7 +217,7 @@ def _window(durations: Sequence[float], start: float, rate: float, notes: list[s
     return Window(whole if window == shortest else start + round(window * rate) / rate, duration)
 
 
-def _membrane(
+def _below_rest(
     cuts: Sequence[Cut],
     steps: Sequence[StepResponse],
     trains: Sequence[Train],
@@ -217,31 +226,44 @@ def _membrane(
     *,
     alone: bool,
 ) -> Membrane:
-    """What hyperpolarising steps between two times, s, show, those without a spike.
+    """What hyperpolarising steps between two times, s, show.
 
-    In a cell that fires on its own they show what they do once they have silenced it.
+    In a cell that fires on its own they show what they do once they have silenced it; that is below
+    its potential at rest, so that larger steps will do.
     """
-    without = [k for k, train in enumerate(trains) if not train.rate]
-    negative = [cut.amplitude for cut in cuts if cut.amplitude < 0]
+    negative = [k for k, cut in enumerate(cuts) if cut.amplitude < 0]
     if not negative:
         notes.append("no hyperpolarising long square")
-    smallest = _SMALL
-    if negative and max(negative) <= smallest:
-        smallest = max(negative) * 1.001
-        notes.append(f"resistance and time constant are of steps of {max(negative):g} pA")
-    if not negative or not without:
-        return Membrane()
-    if alone:  # where it is silent is below its potential at rest: larger steps will do
-        silent = [cuts[k] for k in without if cuts[k].amplitude < 0]
+    without = [k for k in negative if not trains[k].rate]
+    silent = [cuts[k] for k in without]
+    if alone:
         resistance, tau = silenced_resistance(silent, *during), silenced_tau(silent, *during)
         return Membrane(input_resistance=resistance, tau=tau)
-    deepest = steps[min(without, key=lambda k: abs(steps[k].deflection - _SAG_AT))]
+    smallest = max((cuts[k].amplitude for k in negative), default=0.0)
+    return _membrane(silent, [steps[k] for k in without], smallest, during[0], notes)
+
+
+def _membrane(
+    cuts: Sequence[Cut],
+    steps: Sequence[StepResponse],
+    smallest: float,
+    start: float,
+    notes: list[str],
+) -> Membrane:
+    """What hyperpolarising steps without a spike show, given the smallest of all, pA."""
+    least = _SMALL
+    if smallest <= least:
+        least = smallest * 1.001
+        notes.append(f"resistance and time constant are of steps of {smallest:g} pA")
+    if not cuts:
+        return Membrane()
+    deepest = min(steps, key=lambda step: abs(step.deflection - _SAG_AT))
     membrane = Membrane(deepest.sag, deepest.deflection)
-    places = [k for k in without if smallest < cuts[k].amplitude < 0]
+    places = [k for k, cut in enumerate(cuts) if cut.amplitude > least]
     if not places:
         return membrane
     small = [cuts[k] for k in places], [steps[k] for k in places]
-    resistance, tau = input_resistance(*small), time_constant(*small, during[0])
+    resistance, tau = input_resistance(*small), time_constant(*small, start)
     if np.isnan(tau):
         notes.append(
             "tau: no exponential fits the response to small steps, or it is not above noise"

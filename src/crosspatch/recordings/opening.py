@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.cell_quality import is_unmeasured
 from crosspatch.recordings.formats import (
     FIRST_BYTES,
     HDF5_SIGNATURE,
@@ -19,7 +20,6 @@ from crosspatch.recordings.formats import (
 from crosspatch.recordings.gapfree import cut_into_steps
 from crosspatch.recordings.hdf5 import LocalBytes
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.quality import is_unmeasured
 from crosspatch.recordings.reading_options import Reading
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ _BEGINS, _OVER = 5.0, 0.0002
 
 
 @kept
-def steep_peaks(voltage: Samples, rate: float, height: float) -> NDArray[np.int64]:
+def peaks_of_height(voltage: Samples, rate: float, height: float) -> NDArray[np.int64]:
     """Where spikes begin and peak, at whatever level and slope, one per row: steep and high peaks.
 
     Turning points are those from which the potential moves away by the height, mV.

@@ -10,6 +10,7 @@ import numpy as np
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording, Samples, Sweep
+from crosspatch.recordings.quality import unrecorded
 from crosspatch.recordings.thresholds import QualityThresholds, thresholds_named
 
 
@@ -127,12 +128,14 @@ def _shifted(sweep: Sweep, shift: float) -> Sweep:
     if not sweep.in_current_clamp:
         return sweep
 
-    def voltage() -> Samples:
-        found = sweep.read_voltage()
-        return np.where(found == 0, found, found + shift)
+    def moved(found: Samples) -> Samples:
+        result = found + found.dtype.type(shift)
+        for part in unrecorded(found, sweep.rate):
+            result[part] = 0
+        return result
 
-    def until(points: int) -> Samples:
-        found = sweep.voltage_until(points)
-        return np.where(found == 0, found, found + shift)
-
-    return replace(sweep, read_voltage=voltage, read_voltage_until=until)
+    return replace(
+        sweep,
+        read_voltage=lambda: moved(sweep.read_voltage()),
+        read_voltage_until=lambda points: moved(sweep.voltage_until(points)),
+    )

@@ -22,8 +22,8 @@ from crosspatch.models.reference import Reference
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
 from crosspatch.prediction.prediction import IN_NOTES, PredictedCell
+from crosspatch.recordings.cell_quality import CellQuality
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.quality import CellQuality
 from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.recording_figures import FirstSpike, first_spikes, rates
 

@@ -18,7 +18,7 @@ from crosspatch.telling import Say
 _KEPT = {
     Path(__file__).with_name("kernels.py"): ("filtered_slope", "upstrokes", "spikes", "decay"),
     Path(quality.__file__).with_name("passes.py"): (
-        *("recorded", "close_rises", "spreads", "steep_peaks"),
+        *("recorded", "close_rises", "spreads", "peaks_of_height"),
     ),
 }
 
@@ -67,4 +67,4 @@ def load_kernels() -> None:
         passes.recorded(samples, 0, 1.0)
         passes.close_rises(samples, 0.0, 0.0, 1.0)
         passes.spreads(samples, 10)
-        passes.steep_peaks(samples, rate, 1.0)
+        passes.peaks_of_height(samples, rate, 1.0)
