@@ -32,7 +32,7 @@ from crosspatch.recordings.pulses import (
     Pulse,
 )
 
-_Floats = NDArray[np.float64]
+_Floats = NDArray[np.floating]
 
 #: Medians are of so long, s; levels beside an edge of so long: a period of the mains.
 _BLOCK, _WINDOW = 0.001, 0.02
