@@ -6,6 +6,7 @@ rate and timing will do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -35,7 +36,7 @@ from crosspatch.recordings.stimuli import (
     Stimulus,
     command_during,
     recognise,
-    unmeasured,
+    remarks,
 )
 from crosspatch.recordings.thresholds import QualityThresholds
 
@@ -83,8 +84,7 @@ def analyse(
     others = usable.read_measured(found)
     notes = usable.notes
     usable.watch_at_rest(found)
-    why = unmeasured(found)
-    notes += [f"{_named(numbers)}: {reason}" for reason, numbers in why.items()]
+    notes += [f"{_named(numbers)}: {remark}" for remark, numbers in remarks(found).items()]
     long = _attempt(usable.measure_long_squares, usable.cuts[LONG_SQUARE], "long squares", notes)
     short = _attempt(measure_short_squares, usable.cuts[SHORT_SQUARE], "short squares", notes)
     ramp = _attempt(usable.measure_ramps, usable.cuts[RAMP], "ramps", notes)
@@ -98,8 +98,9 @@ def analyse(
         for number, result in usable.qualities.items()
         if number in found and found[number].kind not in (NONE, OTHER)
     }
-    reason = max(why, key=lambda each: len(why[each]), default="")
-    cell = assess_cell(recording, stimulated, resistance, quality, nothing=reason)
+    reasons = Counter(stimulus.reason for stimulus in found.values() if stimulus.reason)
+    commonest = max(reasons, key=lambda reason: reasons[reason], default="")
+    cell = assess_cell(recording, stimulated, resistance, quality, nothing=commonest)
     return Analysis(long, short, ramp, found, usable.qualities, cell, notes)
 
 

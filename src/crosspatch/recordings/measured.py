@@ -32,7 +32,7 @@ from crosspatch.recordings.pulses import (
     Pulse,
 )
 
-_Floats = NDArray[np.float64]
+_Floats = NDArray[np.floating]
 
 #: Medians are of so long, s; levels beside an edge of so long: a period of the mains.
 _BLOCK, _WINDOW = 0.001, 0.02
@@ -313,7 +313,27 @@ def _own(trace: _Trace) -> tuple[_Piece, ...] | None:
         else:
             pieces.append(_Piece(start, end, float(level)))
         height = max(height, level, key=abs)
-    return tuple(replace(each, open=each.end >= times[-1]) for each in pieces)
+    pieces = [replace(each, open=each.end >= times[-1]) for each in pieces]
+    return tuple(_relocated(trace, each) if each.short else each for each in pieces)
+
+
+def _relocated(trace: _Trace, piece: _Piece) -> _Piece:
+    """A pulse that is shorter than a window, between the blocks of half its height."""
+    sign = np.sign(piece.height)
+    near = trace.inside(piece.start - 2 * _WINDOW, piece.end + 2 * _WINDOW)
+    beside = near & ~trace.inside(piece.start - 0.6 * _WINDOW, piece.end + 0.6 * _WINDOW)
+    if not beside.any() or piece.open:
+        return piece
+    base = float(np.median(trace.blocks[beside]))
+    above = np.where(near, sign * (trace.blocks - base), -np.inf)
+    peak = int(np.argmax(above))
+    low = np.flatnonzero(above <= 0.5 * above[peak])
+    first, last = (
+        int(low[low < peak].max(initial=-1)) + 1,
+        int(low[low > peak].min(initial=len(above))),
+    )
+    level = float(np.median(trace.blocks[first:last])) - base
+    return _short(trace, base, (first * trace.step, last * trace.step), level)
 
 
 def _levels(trace: _Trace, times: Sequence[float]) -> _Floats:
@@ -365,6 +385,8 @@ def _best(
     if own is not None:
         mine = [next((slot for slot in slots if slot.near(each)), each) for each in own]
         mine = [replace(slot, open=each.open) for slot, each in zip(mine, own, strict=True)]
+        least = _SEEN * max((abs(slot.height) for slot in slots), default=0.0)
+        mine = [each for each in mine if each.seen > 1 or each.open or abs(each.height) > least]
         tried.append(_explain(trace, _with_others(mine, slots, trace), allowed))
     if not (tried and tried[0].explained):
         tried.append(_explain(trace, _with_others([], slots, trace), allowed))
@@ -389,23 +411,24 @@ def _explain(
     pieces = list(pieces)
     while True:
         fitted, base, left = _fitted(trace, pieces)
-        kept = [each for each in fitted if _stands_out(trace, each, base)]
+        noise = max(trace.slow_noise, _deviation(_medians(left, trace.wide)))
+        kept = [each for each in fitted if _stands_out(trace, each, base, noise)]
         if len(kept) == len(pieces):
             break
         pieces = kept
     return _judged(trace, fitted, base, left, allowed, sure=sure)
 
 
-def _stands_out(trace: _Trace, piece: _Piece, base: _Floats) -> bool:
+def _stands_out(trace: _Trace, piece: _Piece, base: _Floats, noise: float) -> bool:
     """Whether a pulse is higher than noise can be, at its edges as well."""
     if piece.short:
         return abs(piece.height) > max(_PULSE * piece.error, SMALLEST)
-    if abs(piece.height) <= max(_PULSE * piece.error, 4 * trace.slow_noise, SMALLEST):
+    if abs(piece.height) <= max(_PULSE * piece.error, 4 * noise, SMALLEST):
         return False
     if piece.rising:
         return True
     above = trace.blocks - base
-    allowed = 0.35 * abs(piece.height) + 4 * trace.slow_noise
+    allowed = 0.35 * abs(piece.height) + 4 * noise
     for edge, sign in ((piece.start, 1), (piece.end, -1)):
         before = above[trace.inside(edge - _WINDOW, edge - trace.step)]
         after = above[trace.inside(edge + trace.step, edge + _WINDOW)]
@@ -607,7 +630,10 @@ def _with_shorts(found: list[_Found]) -> list[_Found]:
     heights = [abs(piece.height) for each in found if each.explained for piece in each.pieces]
     least = _SEEN * max(heights, default=0.0)
     own = [_shorts(each, least) for each in found]
-    slots = [slot for slot in _slots(own, _ONE_SHORT) if slot.seen > 1 or len(found) == 1]
+    slots = []
+    for slot in _slots(own, _ONE_SHORT):  # a transient comes right after a pulse
+        if (slot.seen > 1 or len(found) == 1) and not any(map(slot.overlaps, slots)):
+            slots.append(slot)
     tests = [slot for slot in slots if slot.seen >= 0.4 * len(found)]
     result = []
     for each, mine in zip(found, own, strict=True):
@@ -662,14 +688,14 @@ def _shorts(found: _Found, least: float) -> tuple[_Piece, ...]:
         level = float(np.median(part))
         length = (last - first) * step
         if 0.0006 <= length < _SHORT and _deviation(part) <= 0.15 * abs(level):
-            pieces.append(_short(found, first * step, last * step, level))
+            base = float(np.interp(first * step, found.trace.time, found.base))
+            pieces.append(_short(found.trace, base, (first * step, last * step), level))
     return tuple(pieces)
 
 
-def _short(found: _Found, start: float, end: float, level: float) -> _Piece:
-    """A short pulse, whose edges are located among the samples."""
-    trace = found.trace
-    base = float(np.interp(start, trace.time, found.base))
+def _short(trace: _Trace, base: float, times: tuple[float, float], level: float) -> _Piece:
+    """A short pulse of about these times, s, whose edges are located among the samples."""
+    start, end = times
     span = min(0.4 * (end - start), 0.003) / _WINDOW
     first = _located(trace, round(start * trace.rate), base, level, span)
     last = _located(trace, round(end * trace.rate), base + level, -level, span)

@@ -162,7 +162,8 @@ class Recording:
                     f"not lie inside the sweep of {sweep.duration:g} s",
                     hint="give both in seconds",
                 )
-            described.append(replace(sweep, read_current=_step(sweep, start, end, amplitude)))
+            current = _step(sweep, start, end, amplitude)
+            described.append(replace(sweep, read_current=current, read_monitor=None))
         return replace(self, sweeps=tuple(described))
 
     def remembered(self, most: int) -> Recording:

@@ -29,7 +29,7 @@ _EDGES = 8
 #: at such a share of its changes, at so many of its samples or by no more than this, pA …
 _FEW, _FLICKERS, _GRAIN = 50, 0.2, 5.0
 #: … or it is not constant in its first part, s, and turns there so often.
-_BEGINNING, _TURNS = 0.02, 10
+_BEGINNING, _TURNS = 0.04, 2
 #: An edge that a filter made smooth lasts less than this, s.
 _SMOOTH = 0.005
 
@@ -74,7 +74,7 @@ def is_measured(current: Samples, changes: NDArray[np.intp], rate: float) -> boo
     if turns >= _FLICKERS * (len(steps) if coarse else len(current)):
         return True
     beginning = steps[: np.searchsorted(changes, _BEGINNING * rate)]
-    return len(beginning) > 0.5 * _BEGINNING * rate and _turns(beginning) >= _TURNS
+    return len(beginning) > 0.25 * _BEGINNING * rate and _turns(beginning) >= _TURNS
 
 
 def _turns(steps: Samples) -> int:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,18 @@ class Stimulus:
     #: The kind that the file's name for the stimulus stands for, in the Allen stimulus ontology.
     named: str | None = None
     reason: str = ""  # why it is not measured, if it is ``other``
+    note: str = ""  # what was decided about the command, and why
     #: Of a ramp, which no other numbers describe: the command until its end, pA.
     command: Samples | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def height(self) -> float:
+        """The amplitude of a stimulus that is measured, pA; 0 without one."""
+        return self.amplitude if self.kind in MEASURED else 0.0
+
+    def refused(self, reason: str) -> Stimulus:
+        """The same as one that is not measured."""
+        return replace(self, kind=OTHER, reason=reason)
 
     @property
     def duration(self) -> float:
@@ -87,8 +97,8 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
         Sweep number to stimulus. A sweep whose command cannot be read is not in it; a
         `RecordingError` if none can.
     """
-    found: dict[int, _Read] = {}
     stimuli: dict[int, Stimulus] = {}
+    read: dict[int, _Read] = {}
     reasons: list[str] = []
     for sweep in recording.current_clamp:
         named = ontology_kind(sweep.description)
@@ -96,21 +106,67 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
             stimuli[sweep.number] = Stimulus(OTHER, named=OTHER)
             continue
         try:
-            found[sweep.number] = _read(sweep, named)
+            read[sweep.number] = _read(sweep, named)
         except RecordingError as error:
             reasons.append(error.message)
-    if not found and stimuli:
-        return stimuli
-    if not found:
+    if not read and not stimuli:
         reason = next(iter(reasons), None)
         raise RecordingError(
             f"{recording.name} has no command waveform ({reason})", hint=DESCRIBE_STEP
         )
-    _fit_measured([each for each in found.values() if each.measured is not None])
-    levels = [round(each.empty.holding, 1) for each in found.values() if each.measured is None]
+    found = _told_together(read)
+    measured = {number for number, each in read.items() if each.measured is not None}
+    monitors = _read_monitors(recording, set(read) - measured)
+    if measured or monitors:
+        from crosspatch.recordings.monitors import counting, upright  # most files have commands
+
+        found |= upright(recording, {number: found[number] for number in measured})
+        if monitors:
+            found = counting(recording, found, _told_together(monitors))
+    if found and all(each.kind == NONE for each in found.values()):
+        found |= _too_small(recording, found)
+    return stimuli | found
+
+
+def _too_small(recording: Recording, found: Mapping[int, Stimulus]) -> dict[int, Stimulus]:
+    """Sweeps whose current would be a stimulus if it were a thousand times what it is."""
+    sweeps = [recording.sweep(number) for number in found]
+    larger = [replace(each, read_current=partial(_thousandfold, each)) for each in sweeps]
+    told = _told_together({each.number: _read(each, None) for each in larger})
+    return {
+        number: found[number].refused(
+            f"its current changes by {abs(each.amplitude) / 1e3:.2g} pA, which moves no cell: its "
+            "unit or gain is wrong"
+        )
+        for number, each in told.items()
+        if each.height
+    }
+
+
+def _thousandfold(sweep: Sweep) -> Samples:
+    return 1e3 * sweep.current
+
+
+def _told_together(read: Mapping[int, _Read]) -> dict[int, Stimulus]:
+    """The stimuli of commands, which bear witness for each other."""
+    _fit_measured([each for each in read.values() if each.measured is not None])
+    levels = [round(each.empty.holding, 1) for each in read.values() if each.measured is None]
     holding = Counter(levels).most_common(1)[0][0] if levels else None
-    tests = _test_pulses([each.pulses for each in found.values()])
-    return stimuli | {number: _stimulus(each, holding, tests) for number, each in found.items()}
+    tests = _test_pulses([each.pulses for each in read.values()])
+    return {number: _stimulus(each, holding, tests) for number, each in read.items()}
+
+
+def _read_monitors(recording: Recording, commanded: set[int]) -> dict[int, _Read]:
+    """The measured currents of sweeps that have a command as well."""
+    found: dict[int, _Read] = {}
+    for sweep in recording.current_clamp:
+        if sweep.number in commanded and sweep.read_monitor is not None:
+            try:
+                measured = replace(sweep, read_current=sweep.read_monitor)
+                found[sweep.number] = _read(measured, ontology_kind(sweep.description))
+            except RecordingError:  # then there is the command
+                continue
+    return found
 
 
 @dataclass
@@ -233,12 +289,12 @@ def _kind(pulse: Pulse) -> tuple[str, str]:
     return (LONG_SQUARE if duration >= _LONG else SHORT_SQUARE), ""
 
 
-def unmeasured(stimuli: Mapping[int, Stimulus]) -> dict[str, list[int]]:
-    """Why sweeps are not measured though a current is injected, with their numbers."""
+def remarks(stimuli: Mapping[int, Stimulus]) -> dict[str, list[int]]:
+    """What was decided about commands, and why sweeps are not measured, with their numbers."""
     found: dict[str, list[int]] = {}
     for number, stimulus in stimuli.items():
-        if stimulus.reason:
-            found.setdefault(stimulus.reason, []).append(number)
+        for remark in filter(None, (stimulus.reason, stimulus.note)):
+            found.setdefault(remark, []).append(number)
     return found
 
 
