@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from crosspatch.errors import RecordingError
+from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import find_recordings
+from crosspatch.features.many import extract_many
 from crosspatch.recordings import hdf5_formats
 from crosspatch.recordings.formats import RECORDING_FORMATS, RECORDING_SUFFIXES
 from crosspatch.recordings.model import Recording
@@ -249,6 +251,17 @@ def test_cells_that_share_a_folder_are_told_apart(tmp_path: Path):
         require_same(recording, steps())
     with pytest.raises(RecordingError, match="waves of 2 cells: a, b; give one wave of a cell"):
         open_recording(tmp_path)
+
+
+def test_a_wave_that_comes_later_is_measured(tmp_path: Path):
+    inputs = made.inputs_of(steps())
+    files = made.write_ibw(tmp_path, inputs, 20_000)
+    files[-1].unlink()
+    settings, store = ExtractionSettings("shared"), tmp_path / "c.cells.sqlite"
+    assert extract_many(files[:-1], store, settings).kept == 0
+    assert extract_many(files[:-1], store, settings).kept == 1
+    made.write_ibw(tmp_path, inputs, 20_000)
+    assert extract_many(files, store, settings).kept == 0
 
 
 def test_a_damaged_wave_does_not_hide_the_others(tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.formats import RECORDING_FORMATS, RECORDING_SUFFIXES
+from crosspatch.recordings.formats import RECORDING_FORMATS, RECORDING_SUFFIXES, files_of
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.reading_options import Reading
@@ -80,16 +80,12 @@ def _below(each: str | Path) -> Iterator[Path]:
 
 
 def _first_of_cell(file: Path, seen: set[Path]) -> list[Path]:
-    """The file that stands for its cell: of Igor waves the first, unless they were seen before."""
-    if file.suffix.lower() != ".ibw" or not file.is_file():
-        return [file]
+    """The file that stands for its cell: the first of those that hold it, unless it was seen."""
     if file in seen:
         return []
-    from crosspatch.recordings.igor import siblings
-
-    waves = siblings(file)
-    seen.update(waves)
-    return waves[:1]
+    files = files_of(file)
+    seen.update(files)
+    return files[:1]
 
 
 def _is_recording(file: Path) -> bool:

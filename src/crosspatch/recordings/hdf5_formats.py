@@ -16,7 +16,7 @@ import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.hdf5 import GuardedFile, LocalBytes
-from crosspatch.recordings.model import Recorded, Recording, Samples
+from crosspatch.recordings.model import Recorded, Recording, Samples, to_seconds
 from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 #: Bytes of a table or text.
 _MOST_ABOUT = 1 << 20
 _MAX_POINTS = 200_000_000
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def is_other_hdf5(path: Path) -> bool:
@@ -137,8 +136,8 @@ def _stimfit(path: Path, file: h5py.File) -> Opened:
     for name in names:
         for number, section in _sections(_member(file, name)):
             about = _small(_member(section, "description")).ravel()[0]
-            unit_of_time = _text(about["xunits"]) or "ms"
-            interval = float(about["dt"]) * _SECONDS[unit_of_time]
+            of_time = _text(about["xunits"]) or "ms"
+            interval = float(about["dt"]) * (to_seconds(of_time) or float("nan"))
             data = _samples_of(_member(section, "data"), 1)
             rate = 1 / interval if interval > 0 else float("nan")
             read = partial(_all, data)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import content_of
-from crosspatch.recordings.model import MIN_RATE, Recorded, Recording
+from crosspatch.recordings.model import MIN_RATE, Recorded, Recording, to_seconds
 from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _wave(stored: Mapping[str, Any]) -> _Wave:
         of_time = of_time or _text(stored.get("dimension_units", b""))
     else:
         interval, of_time = float(header["hsA"]), _text(header["xUnits"])
-    factor, note = _SECONDS.get(of_time.lower().strip()), None
+    factor, note = to_seconds(of_time), None
     if factor is None and of_time:
         raise ValueError(f"the unit of its time is '{of_time}'")
     if factor is None:
@@ -273,9 +273,6 @@ def _wave(stored: Mapping[str, Any]) -> _Wave:
     name = _text(header["bname"])
     started = created if seconds > 0 else None
     return _Wave(name, unit, rate, samples.size, lambda: samples, started, note)
-
-
-_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6}
 
 
 def _text(value: Any) -> str:

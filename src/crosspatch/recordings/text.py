@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import content_of
-from crosspatch.recordings.model import Recorded, Recording
+from crosspatch.recordings.model import Recorded, Recording, to_seconds
 from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
 
-_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 #: Lines of a header and columns that a file has at most.
 _MOST = 50_000
 
@@ -57,7 +56,8 @@ def _opened(path: Path, content: bytes) -> Opened:
         raise ValueError(f"it has {len(titles)} titles for {columns} columns")
     separator = "," if b"," in lines.getvalue()[lines.tell() : lines.tell() + 2000] else "\t"
     values = np.loadtxt(lines, delimiter=separator, ndmin=2, usecols=range(columns), comments=None)
-    interval = _interval(values[:, 0]) * _SECONDS[_unit(titles[0])[1] or "s"]
+    of_time = _unit(titles[0])[1]
+    interval = _interval(values[:, 0]) * (to_seconds(of_time or "s") or float("nan"))
     count = columns - 1
     named = [each.strip(' "') for each in header.get("Signals", "").split("\t") if each.strip(' "')]
     if len(named) != count:
