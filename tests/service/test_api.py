@@ -76,7 +76,10 @@ def test_recordings_that_cannot_be_sent_alone_are_named(service, client, name, w
 
 def test_a_recording_of_another_program_is_predicted(service, client, tmp_path):
     with open_recording(write_small(tmp_path / "cell.nwb")) as recording:
-        sweeps = [MadeSweep(np.asarray(each.current, float), np.asarray(each.voltage, float)) for each in recording.sweeps]
+        sweeps = [
+            MadeSweep(np.asarray(each.current, float), np.asarray(each.voltage, float))
+            for each in recording.sweeps
+        ]
         rate = recording.sweeps[0].rate
     content = write_pxp(tmp_path / "c.pxp", {"c": (inputs_of(sweeps), rate)}, "{input}_{sweep}")
     batch = service.batch(client)

@@ -167,9 +167,8 @@ def read_with(found: Format, path: Path, reading: Reading) -> list[Recording]:
             "reads it",
             "pip install 'crosspatch[formats]'",
         ) from error
-    read: Callable[[Path, Reading], list[Recording] | Recording] = getattr(room, function)
-    cells = read(path, reading)
-    return cells if isinstance(cells, list) else [cells]
+    read: Callable[[Path, Reading], list[Recording]] = getattr(room, function)
+    return read(path, reading)
 
 
 def content_of(path: Path) -> bytes:

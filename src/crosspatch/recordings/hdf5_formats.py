@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.hdf5 import GuardedFile, LocalBytes
+from crosspatch.recordings.hdf5 import Closing, GuardedFile, LocalBytes
 from crosspatch.recordings.model import Recorded, Recording, Samples, to_seconds
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.signals import Episode, InputSignal, Opened, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -36,7 +36,7 @@ def is_other_hdf5(path: Path) -> bool:
         return False
 
 
-def read_hdf5(path: Path, reading: Reading) -> Recording:
+def read_hdf5(path: Path, reading: Reading) -> list[Recording]:
     """Open a file of WaveSurfer or Stimfit; a `RecordingError` if it is damaged."""
     with ExitStack() as opened:
         try:
@@ -45,12 +45,13 @@ def read_hdf5(path: Path, reading: Reading) -> Recording:
             program = _program(file)
             if program is None:
                 raise ValueError("neither WaveSurfer nor Stimfit wrote it")
-            recording = recording_of(program(path, file), reading)
+            recordings = recordings_of(program(path, file), reading)
         except RecordingError:
             raise
         except Exception as error:  # h5py raises many kinds for damaged groups
             raise RecordingError(f"{path} is a damaged HDF5 file: {in_words(error)}") from error
-        return replace(recording, close_file=opened.pop_all().close)
+        close = Closing(opened.pop_all().close, len(recordings))
+        return [replace(each, close_file=close.once()) for each in recordings]
 
 
 def _program(file: h5py.File) -> Callable[[Path, h5py.File], Opened] | None:
@@ -81,8 +82,10 @@ def _wavesurfer(path: Path, file: h5py.File) -> Opened:
     episodes = []
     for name in sorted(file):
         number = re.fullmatch(r"sweep_(\d+)", name)
-        sweep = _member(file, name) if number else None
-        if number is None or "analogScans" not in sweep:
+        if number is None:
+            continue
+        sweep = _member(file, name)
+        if "analogScans" not in sweep:
             continue
         scans = _samples_of(_member(sweep, "analogScans"), 2, len(names))
         signals = [

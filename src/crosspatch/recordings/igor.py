@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import content_of
 from crosspatch.recordings.model import MIN_RATE, Recorded, Recording, to_seconds
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.signals import Episode, InputSignal, Opened, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -111,7 +111,7 @@ def waves_in(folder: Path) -> list[Path]:
     )
 
 
-def read_ibw(path: Path, reading: Reading) -> Recording:
+def read_ibw(path: Path, reading: Reading) -> list[Recording]:
     """Open the cell that a binary wave belongs to: it, its partner, and the cell's other sweeps.
 
     The files are those beside it whose names begin alike. Of a folder, all waves, which must be of
@@ -140,10 +140,10 @@ def read_ibw(path: Path, reading: Reading) -> Recording:
     cell = cells[0] or folder.resolve().name
     notes = (f"{len(files)} files {cells[0]}*.ibw were taken for the waves of one cell",)
     opened = _opened(path, cell, "Igor binary waves", waves, notes, unreadable)
-    return recording_of(opened, reading)
+    return recordings_of(opened, reading)
 
 
-def read_pxp(path: Path, reading: Reading) -> Recording:
+def read_pxp(path: Path, reading: Reading) -> list[Recording]:
     """Open a packed experiment; its waves of potential and current must lie in one data folder.
 
     Where several have some, `Reading.electrode` names the one. A `RecordingError` if it is damaged
@@ -175,7 +175,7 @@ def read_pxp(path: Path, reading: Reading) -> Recording:
     ((place, signals),) = recorded.items()
     notes = (f"{len(signals)} waves of {place}",)
     opened = _opened(path, path.stem, "Igor packed experiment", signals, notes, {})
-    return recording_of(opened, reading)
+    return recordings_of(opened, reading)
 
 
 def _is_signal(wave: _Wave) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import content_of
 from crosspatch.recordings.model import Recorded, Recording
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.signals import Episode, InputSignal, Opened, recordings_of
 
 if TYPE_CHECKING:
     from neo.rawio.baserawio import BaseRawIO
@@ -35,21 +35,21 @@ _MOST_SWEEPS, _MOST_INPUTS = 50_000, 1000
 _RECORD_HEAD = struct.Struct("<8s4sfff8f")
 
 
-def read_axograph(path: Path, reading: Reading) -> Recording:
+def read_axograph(path: Path, reading: Reading) -> list[Recording]:
     """Open an AxoGraph file; a `RecordingError` if it is damaged."""
     return _read(path, "AxoGraph", reading, _axograph)
 
 
-def read_winwcp(path: Path, reading: Reading) -> Recording:
+def read_winwcp(path: Path, reading: Reading) -> list[Recording]:
     """Open a WinWCP file; a `RecordingError` if it is damaged."""
     return _read(path, "WinWCP", reading, _winwcp)
 
 
-def _read(path: Path, name: str, reading: Reading, of: Callable[[Path], Opened]) -> Recording:
+def _read(path: Path, name: str, reading: Reading, of: Callable[[Path], Opened]) -> list[Recording]:
     logging.getLogger("neo").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(action="ignore"):
-            return recording_of(of(path), reading)
+            return recordings_of(of(path), reading)
     except RecordingError:
         raise
     except Exception as error:  # neo raises whatever it meets

@@ -26,6 +26,7 @@ from crosspatch.recordings.model import (
     Recording,
     Samples,
     Sweep,
+    named_cell,
     refusing,
     to_millivolts,
     to_picoamperes,
@@ -107,46 +108,62 @@ class _Input:
         return [each for each in found if each.size and np.isfinite(each).all()]
 
 
-def recording_of(opened: Opened, reading: Reading) -> Recording:
-    """The recording that signals make; a `RecordingError` if none can be a membrane potential."""
+#: Inputs of the potential, of the command, and of its measurement beside it.
+_Cell = tuple[_Input, _Input | None, _Input | None]
+
+
+def recordings_of(opened: Opened, reading: Reading) -> list[Recording]:
+    """The cells that signals make; a `RecordingError` if none can be a membrane potential."""
     unreadable = dict(opened.unreadable)
     inputs = _inputs(opened, unreadable)
-    potential = _potential(opened, inputs, reading)
-    command, monitor = _command(opened, inputs, potential, reading)
+    cells = _cells(opened, inputs, reading)
+    used = [each for cell in cells for each in cell]
+    others = [each.called for each in inputs if each not in used]
+    notes = [f"inputs that were not read: {', '.join(others)}"] if others else []
+    several = len(cells) > 1
+    return [_recording(opened, cell, reading, notes, unreadable, several) for cell in cells]
+
+
+def _recording(
+    opened: Opened,
+    cell: _Cell,
+    reading: Reading,
+    others: list[str],
+    unreadable: dict[str, str],
+    several: bool,
+) -> Recording:
+    potential, command, _ = cell
     notes = [*opened.notes, f"potential: input {potential.called}"]
     if command is None:
         notes.append("command: none recorded")
     else:
         notes.append(f"command: input {command.called}, as it was recorded")
-    others = [each.called for each in inputs if each not in (potential, command, monitor)]
-    notes += [f"inputs that were not read: {', '.join(others)}"] if others else []
     clamp = CURRENT_CLAMP
     if reading.clamp == "current":
         notes.append("taken for current clamp, as asked")
     elif command is not None:
         clamp = _clamp(opened, potential, command)
-    sweeps = []
-    for episode in opened.episodes:
-        if episode.number in potential.signals:
-            sweeps.append(_sweep(opened, episode, (potential, command, monitor), clamp, unreadable))
+    sweeps = [
+        _sweep(opened, episode, cell, clamp, unreadable)
+        for episode in opened.episodes
+        if episode.number in potential.signals
+    ]
+    electrode = potential.name if several else None
     return Recording(
         name=str(opened.path),
-        cell_id=opened.cell_id,
+        cell_id=named_cell(opened.cell_id, electrode),
         format=opened.format,
         sweeps=tuple(sweeps),
         unreadable=unreadable,
         recorded=opened.recorded,
-        notes=tuple(notes),
+        notes=(*notes, *others),
         close_file=opened.close_file,
+        electrode=electrode,
     )
 
 
 def _sweep(
-    opened: Opened,
-    episode: Episode,
-    inputs: tuple[_Input, _Input | None, _Input | None],
-    clamp: str,
-    unreadable: dict[str, str],
+    opened: Opened, episode: Episode, inputs: _Cell, clamp: str, unreadable: dict[str, str]
 ) -> Sweep:
     number, name = episode.number, f"{opened.path}, sweep {episode.number}"
 
@@ -242,25 +259,68 @@ def _named(inputs: Sequence[_Input], wanted: str) -> _Input | None:
     return inputs[number] if number < len(inputs) else None
 
 
-def _potential(opened: Opened, inputs: Sequence[_Input], reading: Reading) -> _Input:
-    """The input of the membrane potential."""
-    known = ", ".join(each.called for each in inputs)
+def _cells(opened: Opened, inputs: Sequence[_Input], reading: Reading) -> list[_Cell]:
+    """Every cell: several where several potentials rest like one and each has its own current."""
+    currents = [each for each in inputs if not each.is_potential and np.isfinite(each.factor)]
     if reading.channel is not None:
-        found = _named(inputs, reading.channel)
-        if found is None:
-            problem = f"has no input {reading.channel}; its inputs are {known}"
-            raise RecordingError(f"{opened.path} {problem}", hint="choose one with {channel}")
-        if not found.is_potential:
-            raise RecordingError(f"{opened.path}: input {found.called} is not in volts")
-        return found
+        potentials = [_chosen(opened, inputs, reading.channel)]
+    else:
+        potentials = _potentials(opened, inputs)
+    if reading.electrode is None:
+        own = [(each, _own(each, currents)) for each in potentials]
+        if len(potentials) > 1 and all(found for _, found in own):
+            return [(each, *_command(found)) for each, found in own]
+        return [(potentials[0], *_command(own[0][1] or currents))]
+    named = _named(potentials, reading.electrode) if len(potentials) > 1 else None
+    if named is not None:
+        return [(named, *_command(_own(named, currents) or currents))]
+    current = _named(currents, reading.electrode)
+    if current is None:
+        known = ", ".join(each.called for each in (*currents, *potentials)) or "none"
+        problem = f"has no electrode {reading.electrode}; there are: {known}"
+        raise RecordingError(f"{opened.path} {problem}", hint="choose one with {electrode}")
+    of_it = [each for each in potentials if current in _own(each, currents)]
+    return [((of_it or potentials)[0], current, None)]
+
+
+def _own(potential: _Input, currents: Sequence[_Input]) -> list[_Input]:
+    """The currents whose names end with the same number as that of a potential."""
+    number = _digits(potential.name)
+    return [each for each in currents if number and _digits(each.name) == number]
+
+
+def _command(currents: Sequence[_Input]) -> tuple[_Input | None, _Input | None]:
+    """The input of the injected current, and the one that measured it where both are there."""
+    commands = [each for each in currents if _COMMAND_NAME.search(each.name)]
+    measured = [each for each in currents if each not in commands]
+    if not commands:
+        return next(iter(measured), None), None
+    return commands[0], next(iter(measured), None)
+
+
+def _chosen(opened: Opened, inputs: Sequence[_Input], wanted: str) -> _Input:
+    """The input of a potential that the user names."""
+    found = _named(inputs, wanted)
+    if found is None:
+        problem = f"has no input {wanted}; its inputs are "
+        problem += ", ".join(each.called for each in inputs)
+        raise RecordingError(f"{opened.path} {problem}", hint="choose one with {channel}")
+    if not found.is_potential:
+        raise RecordingError(f"{opened.path}: input {found.called} is not in volts")
+    return found
+
+
+def _potentials(opened: Opened, inputs: Sequence[_Input]) -> list[_Input]:
+    """The inputs of a membrane: all that rest like one, else the likeliest."""
     candidates = [each for each in inputs if each.is_potential]
     if not candidates:
+        known = ", ".join(each.called for each in inputs)
         raise RecordingError(
             f"{opened.path} holds no potential, only {known}: it was recorded in voltage clamp, "
             "or its units are wrong",
             hint="give a current-clamp recording, with the units of its inputs set",
         )
-    looks: dict[str, int] = {}
+    looks: list[tuple[bool, bool, _Input]] = []
     reaches = []
     for each in candidates:
         seen = each.seen()
@@ -270,40 +330,15 @@ def _potential(opened: Opened, inputs: Sequence[_Input], reading: Reading) -> _I
             continue
         middle = float(np.median([np.median(part) for part in seen])) if seen else 0.0
         rests = _REST[0] <= middle <= _REST[1]
-        looks[each.name] = 2 * rests + bool(_POTENTIAL_NAME.search(each.name))
+        looks.append((rests, bool(_POTENTIAL_NAME.search(each.name)), each))
     if not looks:
         raise RecordingError(
             f"{opened.path} holds no membrane potential: {'; '.join(reaches)}",
             hint="set the unit and the scale of the amplifier's input, or choose one with "
             "{channel}",
         )
-    best = max(looks, key=lambda name: looks[name])
-    return next(each for each in candidates if each.name == best)
-
-
-def _command(
-    opened: Opened, inputs: Sequence[_Input], potential: _Input, reading: Reading
-) -> tuple[_Input | None, _Input | None]:
-    """The input of the injected current, and the one that measured it where both are there."""
-    currents = [
-        each
-        for each in inputs
-        if not each.is_potential and np.isfinite(each.factor) and each is not potential
-    ]
-    if reading.electrode is not None:
-        chosen = _named(currents, reading.electrode)
-        if chosen is None:
-            known = ", ".join(each.called for each in currents) or "none"
-            problem = f"has no input of current {reading.electrode}; there are: {known}"
-            raise RecordingError(f"{opened.path} {problem}", hint="choose one with {electrode}")
-        return chosen, None
-    own = _digits(potential.name)
-    same = [each for each in currents if own and _digits(each.name) == own] or currents
-    commands = [each for each in same if _COMMAND_NAME.search(each.name)]
-    measured = [each for each in same if each not in commands]
-    if not commands:
-        return next(iter(measured), None), None
-    return commands[0], next(iter(measured), None)
+    best = sorted(looks, key=lambda look: look[:2], reverse=True)  # equal ones in the file's order
+    return [each for rests, _, each in best if rests] or [best[0][2]]
 
 
 def _digits(name: str) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import content_of
 from crosspatch.recordings.model import Recorded, Recording, to_seconds
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.signals import Episode, InputSignal, Opened, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _MOST = 50_000
 
 
-def read_atf(path: Path, reading: Reading) -> Recording:
+def read_atf(path: Path, reading: Reading) -> list[Recording]:
     """Open an Axon text file, whose samples are read at once; a `RecordingError` if it is damaged.
 
     Its columns are the time and, one after another, the inputs of every sweep.
     """
     content = content_of(path)
     try:
-        return recording_of(_opened(path, content), reading)
+        return recordings_of(_opened(path, content), reading)
     except RecordingError:
         raise
     except Exception as error:  # anything may stand in a text
