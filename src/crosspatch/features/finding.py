@@ -54,10 +54,12 @@ def _nothing_in(paths: Sequence[str | Source]) -> RecordingError:
     """Says that nothing is found, and which recordings there are that cannot be read."""
     names = ", ".join(str(each) for each in paths)
     problem = f"no recording in {names}"
-    folders = [Path(each) for each in paths if isinstance(each, str | Path) and Path(each).is_dir()]
-    endings = Counter(file.suffix.lower() for each in folders for file in each.rglob("*"))
+    searched = (Path(each) for each in paths if not isinstance(each, Asset))
+    endings = Counter(
+        file.suffix.lower() for each in searched if each.is_dir() for file in each.rglob("*")
+    )
     for each in RECORDING_FORMATS:
-        count = sum(endings[ending] for ending in each.endings)
+        count = sum(map(endings.__getitem__, each.endings))
         if count and not each.is_read:
             return RecordingError(
                 f"{problem}, but {count} files of {each.name}, which is not read", each.export

@@ -17,7 +17,7 @@ import numpy as np
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording, Samples, Sweep
 from crosspatch.recordings.nwb_writer import (
-    Electrode,
+    ElectrodeNotes,
     SessionNotes,
     Storage,
     WrittenSweep,
@@ -149,7 +149,7 @@ def _notes(
         sex=donor.sex,
         age=donor.age,
         electrodes=tuple(
-            Electrode(
+            ElectrodeNotes(
                 each.cell_id,
                 f"whole-cell electrode of cell {each.cell_id}",
                 each.recorded.seal,

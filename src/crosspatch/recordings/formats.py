@@ -171,7 +171,7 @@ def read_with(found: Format, path: Path, reading: Reading) -> list[Recording]:
     return read(path, reading)
 
 
-def content_of(path: Path) -> bytes:
+def whole_content(path: Path) -> bytes:
     """All bytes of a file that is read whole."""
     try:
         size = path.stat().st_size

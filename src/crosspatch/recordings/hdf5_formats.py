@@ -17,7 +17,7 @@ import numpy as np
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.hdf5 import Closing, GuardedFile, LocalBytes
 from crosspatch.recordings.model import Recorded, Recording, Samples, to_seconds
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recordings_of
+from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -54,7 +54,7 @@ def read_hdf5(path: Path, reading: Reading) -> list[Recording]:
         return [replace(each, close_file=close.once()) for each in recordings]
 
 
-def _program(file: h5py.File) -> Callable[[Path, h5py.File], Opened] | None:
+def _program(file: h5py.File) -> Callable[[Path, h5py.File], OpenedSignals] | None:
     if "nwb_version" in file.attrs:
         return None
     if "header" in file and any(name.startswith("sweep_") for name in file):
@@ -64,7 +64,7 @@ def _program(file: h5py.File) -> Callable[[Path, h5py.File], Opened] | None:
     return None
 
 
-def _wavesurfer(path: Path, file: h5py.File) -> Opened:
+def _wavesurfer(path: Path, file: h5py.File) -> OpenedSignals:
     header = _member(file, "header")
     if "AIChannelNames" not in header:  # before version 0.9x its parts lay deeper
         header = _member(header, "Acquisition")
@@ -102,7 +102,7 @@ def _wavesurfer(path: Path, file: h5py.File) -> Opened:
     about = _member(file, "header")
     version = "".join(_texts(of("VersionString"))) if "VersionString" in about else ""
     clock = _clock(of("ClockAtRunStart")) if "ClockAtRunStart" in header else None
-    return Opened(
+    return OpenedSignals(
         path, path.stem, f"WaveSurfer {version}".strip(), episodes, Recorded(session=clock)
     )
 
@@ -132,7 +132,7 @@ def _clock(parts: Any) -> str | None:
         return None
 
 
-def _stimfit(path: Path, file: h5py.File) -> Opened:
+def _stimfit(path: Path, file: h5py.File) -> OpenedSignals:
     channels = _member(file, "channels")
     names = ["".join(_texts(_small(_member(channels, f"ch{k}")))) for k in range(len(channels))]
     sweeps: dict[int, list[InputSignal]] = {}
@@ -149,7 +149,7 @@ def _stimfit(path: Path, file: h5py.File) -> Opened:
     when = _small(_member(file, "description")).ravel()[0]
     session = "T".join(filter(None, (_text(when["date"]), _text(when["time"]))))
     episodes = [Episode(number, tuple(signals)) for number, signals in sorted(sweeps.items())]
-    return Opened(path, path.stem, "Stimfit", episodes, Recorded(session=session or None))
+    return OpenedSignals(path, path.stem, "Stimfit", episodes, Recorded(session=session or None))
 
 
 def _sections(channel: h5py.Group) -> Iterator[tuple[int, h5py.Group]]:

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.formats import content_of
+from crosspatch.recordings.formats import whole_content
 from crosspatch.recordings.model import MIN_RATE, Recorded, Recording, to_seconds
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recordings_of
+from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -149,7 +149,7 @@ def read_pxp(path: Path, reading: Reading) -> list[Recording]:
     Where several have some, `Reading.electrode` names the one. A `RecordingError` if it is damaged
     or nothing in it is a potential.
     """
-    content = content_of(path)
+    content = whole_content(path)
     try:
         folders = _folders(content)
     except Exception as error:  # igor2 raises whatever it meets
@@ -212,7 +212,7 @@ def _folders(content: bytes) -> dict[str, list[_Wave]]:
 
 
 def _load(file: Path) -> _Wave:
-    content = content_of(file)
+    content = whole_content(file)
     try:
         return _parsed(content)
     except Exception as error:  # igor2 raises whatever it meets
@@ -290,7 +290,7 @@ def _opened(
     waves: Mapping[str, _Wave],
     notes: tuple[str, ...],
     unreadable: dict[str, str],
-) -> Opened:
+) -> OpenedSignals:
     """Waves put together to sweeps by their names."""
     sweeps: dict[tuple[str, int | None], dict[str, _Wave]] = {}
     for text, wave in waves.items():
@@ -314,6 +314,6 @@ def _opened(
         episodes.append(Episode(shown, tuple(signals), run.strip("_-. ")))
     assumed = dict.fromkeys(each.note for each in waves.values() if each.note)
     created = min((each.created for each in waves.values() if each.created), default=None)
-    return Opened(
+    return OpenedSignals(
         path, cell, version, episodes, Recorded(session=created), (*notes, *assumed), unreadable
     )

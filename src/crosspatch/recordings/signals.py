@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.clamp_seen import clamp_seen
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
     MAX_RATE,
@@ -66,7 +66,7 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedSignals:
     """A file in another format than NWB and ABF, whose headers were read."""
 
     path: Path
@@ -112,7 +112,7 @@ class _Input:
 _Cell = tuple[_Input, _Input | None, _Input | None]
 
 
-def recordings_of(opened: Opened, reading: Reading) -> list[Recording]:
+def recordings_of(opened: OpenedSignals, reading: Reading) -> list[Recording]:
     """The cells that signals make; a `RecordingError` if none can be a membrane potential."""
     unreadable = dict(opened.unreadable)
     inputs = _inputs(opened, unreadable)
@@ -125,7 +125,7 @@ def recordings_of(opened: Opened, reading: Reading) -> list[Recording]:
 
 
 def _recording(
-    opened: Opened,
+    opened: OpenedSignals,
     cell: _Cell,
     reading: Reading,
     others: list[str],
@@ -163,7 +163,7 @@ def _recording(
 
 
 def _sweep(
-    opened: Opened, episode: Episode, inputs: _Cell, clamp: str, unreadable: dict[str, str]
+    opened: OpenedSignals, episode: Episode, inputs: _Cell, clamp: str, unreadable: dict[str, str]
 ) -> Sweep:
     number, name = episode.number, f"{opened.path}, sweep {episode.number}"
 
@@ -203,7 +203,7 @@ def _read(name: str, each: _Input, number: int) -> Samples:
         raise RecordingError(f"{name}: {each.name} cannot be read: {error}") from error
 
 
-def _inputs(opened: Opened, unreadable: dict[str, str]) -> list[_Input]:
+def _inputs(opened: OpenedSignals, unreadable: dict[str, str]) -> list[_Input]:
     """Every input whose signals can be used, in the file's order."""
     units: dict[str, str] = {}
     signals: dict[str, dict[int, InputSignal]] = {}
@@ -259,7 +259,7 @@ def _named(inputs: Sequence[_Input], wanted: str) -> _Input | None:
     return inputs[number] if number < len(inputs) else None
 
 
-def _cells(opened: Opened, inputs: Sequence[_Input], reading: Reading) -> list[_Cell]:
+def _cells(opened: OpenedSignals, inputs: Sequence[_Input], reading: Reading) -> list[_Cell]:
     """Every cell: several where several potentials rest like one and each has its own current."""
     currents = [each for each in inputs if not each.is_potential and np.isfinite(each.factor)]
     if reading.channel is not None:
@@ -298,7 +298,7 @@ def _command(currents: Sequence[_Input]) -> tuple[_Input | None, _Input | None]:
     return commands[0], next(iter(measured), None)
 
 
-def _chosen(opened: Opened, inputs: Sequence[_Input], wanted: str) -> _Input:
+def _chosen(opened: OpenedSignals, inputs: Sequence[_Input], wanted: str) -> _Input:
     """The input of a potential that the user names."""
     found = _named(inputs, wanted)
     if found is None:
@@ -310,7 +310,7 @@ def _chosen(opened: Opened, inputs: Sequence[_Input], wanted: str) -> _Input:
     return found
 
 
-def _potentials(opened: Opened, inputs: Sequence[_Input]) -> list[_Input]:
+def _potentials(opened: OpenedSignals, inputs: Sequence[_Input]) -> list[_Input]:
     """The inputs of a membrane: all that rest like one, else the likeliest."""
     candidates = [each for each in inputs if each.is_potential]
     if not candidates:
@@ -347,7 +347,7 @@ def _digits(name: str) -> str:
     return found.group(1) if found else ""
 
 
-def _clamp(opened: Opened, potential: _Input, current: _Input) -> str:
+def _clamp(opened: OpenedSignals, potential: _Input, current: _Input) -> str:
     """Which of the two was commanded: the one made of levels and straight lines.
 
     A `RecordingError` if both are.
@@ -361,7 +361,7 @@ def _clamp(opened: Opened, potential: _Input, current: _Input) -> str:
             continue
         if voltage.size and np.isfinite(voltage).all() and np.isfinite(injected).all():
             rate = potential.signals[number].rate
-            votes[_vote(voltage, injected, rate)] += 1
+            votes[clamp_seen(voltage, injected, rate)] += 1
     if votes[VOLTAGE_CLAMP] > votes[CURRENT_CLAMP]:
         return VOLTAGE_CLAMP
     if votes["both"] > votes[CURRENT_CLAMP]:
@@ -371,54 +371,3 @@ def _clamp(opened: Opened, potential: _Input, current: _Input) -> str:
             hint="give {clamp} current if it was the current",
         )
     return CURRENT_CLAMP
-
-
-def _vote(voltage: NDArray[np.float64], current: NDArray[np.float64], rate: float) -> str:
-    """What one sweep says: the clamp, ``both`` are steps, or nothing."""
-    if _has_spikes(_means(voltage, rate)):
-        return CURRENT_CLAMP
-    of_voltage, of_current = (_unexplained(_means(each, rate)) for each in (voltage, current))
-    v_steps, i_steps = of_voltage < _STEPS, of_current < _STEPS
-    if v_steps and i_steps:
-        near = max(of_voltage, of_current) < 2 * min(of_voltage, of_current) + 0.01
-        return "both" if near else VOLTAGE_CLAMP if of_voltage < of_current else CURRENT_CLAMP
-    return VOLTAGE_CLAMP if v_steps else CURRENT_CLAMP if i_steps else ""
-
-
-#: What is left of a command when its pieces are taken for lines, as a share of its span; an edge is
-#: at least this share of it within 1 ms.
-_STEPS, _EDGE = 0.06, 0.25
-
-
-def _means(samples: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
-    """Means over half a millisecond."""
-    width = max(1, round(rate * 5e-4))
-    count = len(samples) // width
-    return samples[: count * width].reshape(count, width).mean(axis=1)
-
-
-def _has_spikes(voltage: NDArray[np.float64]) -> bool:
-    """Whether a potential rises by 25 mV or more and is back within 6 ms, but not at once."""
-    middle = voltage[12:-12]
-    around = np.maximum(voltage[:-24], voltage[24:])
-    return bool(len(middle) and np.any((middle - around > 25) & (voltage[11:-13] < middle)))
-
-
-def _unexplained(means: NDArray[np.float64]) -> float:
-    """How far a signal is from lines between edges, as a share of its span; NaN without an edge."""
-    if len(means) < 40:
-        return float("nan")
-    low, high = np.percentile(means, (0.5, 99.5))
-    span = float(high - low)
-    edges = np.flatnonzero(np.abs(means[2:] - means[:-2]) > _EDGE * span) + 1
-    if span == 0 or not len(edges):
-        return float("nan")
-    bounds = [-1, *edges, len(means)]
-    left, used = 0.0, 0
-    for first, last in pairwise(bounds):
-        piece = means[first + 2 : last - 1]  # without the edges themselves
-        if len(piece) > 2:
-            line = np.polynomial.Polynomial.fit(np.arange(len(piece)), piece, 1)
-            left += float(np.sum((piece - line(np.arange(len(piece)))) ** 2))
-            used += len(piece)
-    return float(np.sqrt(left / used)) / span if used > len(means) / 2 else float("nan")

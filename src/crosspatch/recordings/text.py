@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.formats import content_of
+from crosspatch.recordings.formats import whole_content
 from crosspatch.recordings.model import Recorded, Recording, to_seconds
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recordings_of
+from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -28,7 +28,7 @@ def read_atf(path: Path, reading: Reading) -> list[Recording]:
 
     Its columns are the time and, one after another, the inputs of every sweep.
     """
-    content = content_of(path)
+    content = whole_content(path)
     try:
         return recordings_of(_opened(path, content), reading)
     except RecordingError:
@@ -37,7 +37,7 @@ def read_atf(path: Path, reading: Reading) -> list[Recording]:
         raise RecordingError(f"{path} is a damaged ATF file: {in_words(error)}") from error
 
 
-def _opened(path: Path, content: bytes) -> Opened:
+def _opened(path: Path, content: bytes) -> OpenedSignals:
     lines = io.BytesIO(content)
 
     def line() -> str:
@@ -73,7 +73,7 @@ def _opened(path: Path, content: bytes) -> Opened:
         sweeps[-1].append(InputSignal(named[k], unit, 1 / interval, len(column), read))
     episodes = [Episode(number, tuple(signals)) for number, signals in enumerate(sweeps)]
     start = header.get("SweepStartDateTime") or header.get("AcquisitionDate")
-    return Opened(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
+    return OpenedSignals(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
 
 
 def _same(column: NDArray[np.float64]) -> NDArray[np.float64]:
