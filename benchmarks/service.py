@@ -55,7 +55,7 @@ from tests.features.made_files import write_small
 
 from benchmarks.whole_set import ARCHIVE, Extras
 from crosspatch.prediction.predictor import load_predictor
-from crosspatch.recordings.nwb_writer import Electrode, SessionNotes, write_nwb
+from crosspatch.recordings.nwb_writer import ElectrodeNotes, SessionNotes, write_nwb
 from crosspatch.recordings.opening import open_recording
 from crosspatch.service.examples import write_table
 from crosspatch.simulation.cells import simulate_cells
@@ -202,7 +202,7 @@ def make_long(folder: Path, name: str, protocol: StimulusSet, number: int) -> Pa
         donor="simulated",
         sex="U",
         age="P60D",
-        electrodes=(Electrode(file.stem, "a simulated electrode", 3.0, 12.0),),
+        electrodes=(ElectrodeNotes(file.stem, "a simulated electrode", 3.0, 12.0),),
         device="a simulated amplifier",
         origin="none: simulated",
     )

@@ -21,6 +21,20 @@ def test_inspect_prints_and_draws(tmp_path):
     assert (tmp_path / "cell.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_convert_writes_nwb_once(tmp_path):
+    write_small(tmp_path / "cell.nwb")
+    done = crosspatch("convert", tmp_path / "cell.nwb", tmp_path / "out.nwb", "--sex", "F")
+    assert done.returncode == 0, done.stderr
+    assert "sweeps, 1 electrodes" in done.stdout
+    assert "also ask for what no file says: --" in done.stdout
+    again = crosspatch("convert", tmp_path / "cell.nwb", tmp_path / "out.nwb")
+    assert again.returncode == 2
+    assert len(again.stderr.splitlines()) == 1
+    assert "out.nwb exists; give another name" in again.stderr
+    alone = crosspatch("convert", tmp_path / "cell.nwb")
+    assert "last, the NWB file to write" in alone.stderr
+
+
 def test_inspect_refuses_voltage_clamp_in_one_line(real_data):
     file = real_data / "recordings" / "171116sh_0013_voltage_clamp.abf"
     done = crosspatch("inspect", file, "--no-png")

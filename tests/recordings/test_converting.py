@@ -13,7 +13,7 @@ from pynwb import NWBHDF5IO, validate
 from crosspatch.errors import CohortError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file
 from crosspatch.recordings.converting import Donor, convert_recordings
-from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.opening import open_recording, open_recordings
 from crosspatch.recordings.reading_options import Reading
 from tests.recordings import made_files, made_formats
 
@@ -82,6 +82,27 @@ def test_cells_become_electrodes_and_runs_sequences(tmp_path: Path):
         runs = file.icephys_sequential_recordings.to_dataframe()
         assert list(runs["stimulus_type"]) == ["not said", "FI", "IV"]
         assert [len(each) for each in runs["simultaneous_recordings"]] == [6, 3, 3]
+
+
+def test_cells_of_one_file_are_simultaneous(tmp_path: Path):
+    sweeps, rate = made_files.cell()[:4], made_files.RATE
+    inputs = [
+        *made_formats.inputs_of(sweeps, ("Vm1", "mV"), ("Im1", "pA")),
+        *made_formats.inputs_of(sweeps, ("Vm2", "mV"), ("Im2", "pA")),
+    ]
+    source = made_formats.write_atf(tmp_path / "pair.atf", inputs, rate)
+    out = tmp_path / "pair.nwb"
+    found = convert_recordings([source], out, DONOR)
+    assert (found.sweeps, found.electrodes) == (8, 2)
+    assert criticals(out) == []
+    with NWBHDF5IO(str(out), "r") as io:
+        pairs = io.read().icephys_simultaneous_recordings.to_dataframe()["recordings"]
+        assert [len(each) for each in pairs] == [2, 2, 2, 2]
+    both = open_recordings(out)
+    assert [len(each.sweeps) for each in both] == [4, 4]
+    for each in both:
+        np.testing.assert_allclose(each.sweeps[3].voltage, sweeps[3].voltage, atol=0.01)
+        each.close()
 
 
 def test_what_files_say_is_kept_and_the_user_wins(tmp_path: Path):

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from crosspatch.errors import RecordingError
+from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import find_recordings
+from crosspatch.features.many import extract_many
 from crosspatch.recordings import hdf5_formats
 from crosspatch.recordings.formats import RECORDING_FORMATS, RECORDING_SUFFIXES
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.opening import open_recording, open_recordings
 from crosspatch.recordings.reading_options import Reading
 from tests.recordings import made_formats as made
 from tests.recordings.made_files import MadeSweep, membrane_test, respond, step
@@ -164,11 +166,34 @@ def test_the_membrane_is_told_from_other_inputs(tmp_path: Path):
         open_recording(path, Reading(channel="Vm_3"))
     with pytest.raises(RecordingError, match=r"Im_1 .pA. is not in volts"):
         open_recording(path, Reading(channel="Im_1"))
-    with pytest.raises(RecordingError, match="no input of current X; there are: Im_1"):
+    with pytest.raises(RecordingError, match="no electrode X; there are: Im_1"):
         open_recording(path, Reading(electrode="X"))
     path = made.write_atf(tmp_path / "daq.atf", [("AI0", "V", trigger)], rate)
     with pytest.raises(RecordingError, match=r"no membrane potential: AI0 \(V\) reaches 5e\+03 mV"):
         open_recording(path)
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_two_cells_in_a_file_are_two_recordings(ending: str, tmp_path: Path):
+    first, second = steps(), steps(noise=2.0)
+    for each in second:
+        each.voltage = each.voltage - 4
+    inputs = [
+        *made.inputs_of(first, ("ch1", "mV"), ("ad1", "pA")),
+        *made.inputs_of(second, ("ch2", "mV"), ("ad2", "pA")),
+    ]
+    path = WRITERS[ending](tmp_path / f"cell{ending}", inputs, 20_000)
+    both = open_recordings(path)
+    for recording, sweeps, name in zip(both, (first, second), ("ch1", "ch2"), strict=True):
+        assert recording.electrode == name
+        assert recording.cell_id.endswith(f"_{name}")
+        require_same(recording, sweeps)
+        recording.close()
+    with pytest.raises(RecordingError, match=r"2 cells \(electrodes ch1, ch2\)"):
+        open_recording(path)
+    for electrode in ("ch2", "ad2", "1"):
+        with open_recording(path, Reading(electrode=electrode)) as recording:
+            require_same(recording, second)
 
 
 def test_without_units_a_cell_at_rest_tells_itself(tmp_path: Path):
@@ -249,6 +274,17 @@ def test_cells_that_share_a_folder_are_told_apart(tmp_path: Path):
         require_same(recording, steps())
     with pytest.raises(RecordingError, match="waves of 2 cells: a, b; give one wave of a cell"):
         open_recording(tmp_path)
+
+
+def test_a_wave_that_comes_later_is_measured(tmp_path: Path):
+    inputs = made.inputs_of(steps())
+    files = made.write_ibw(tmp_path, inputs, 20_000)
+    files[-1].unlink()
+    settings, store = ExtractionSettings("shared"), tmp_path / "c.cells.sqlite"
+    assert extract_many(files[:-1], store, settings).kept == 0
+    assert extract_many(files[:-1], store, settings).kept == 1
+    made.write_ibw(tmp_path, inputs, 20_000)
+    assert extract_many(files, store, settings).kept == 0
 
 
 def test_a_damaged_wave_does_not_hide_the_others(tmp_path: Path):

@@ -19,7 +19,8 @@ from crosspatch import open_recording
 from crosspatch.service import traces
 from tests.command import crosspatch
 from tests.features.made_files import write_small
-from tests.recordings.made_files import cell, write_nwb
+from tests.recordings.made_files import MadeSweep, cell, write_nwb
+from tests.recordings.made_formats import inputs_of, write_pxp
 from tests.recordings.made_nwb import Run, steps_of, write_converted
 from tests.service import hostile
 from tests.service.conftest import PATIENCE, Service, unpacked
@@ -57,6 +58,36 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
 
 
 # From an upload to an answer
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "hint"),
+    [
+        ("c_Vm_1.ibw", "a recording of Igor binary wave, which cannot be read alone", ".pxp"),
+        ("c.dat", "a recording of HEKA, which cannot be read alone", "PatchMaster"),
+    ],
+)
+def test_recordings_that_cannot_be_sent_alone_are_named(service, client, name, words, hint):
+    answer = service.give(client, service.batch(client), name, b"\x05\0")
+    assert answer.status_code == 415
+    assert words in answer.json()["error"]
+    assert hint in str(answer.json())
+
+
+def test_a_recording_of_another_program_is_predicted(service, client, tmp_path):
+    with open_recording(write_small(tmp_path / "cell.nwb")) as recording:
+        sweeps = [
+            MadeSweep(np.asarray(each.current, float), np.asarray(each.voltage, float))
+            for each in recording.sweeps
+        ]
+        rate = recording.sweeps[0].rate
+    content = write_pxp(tmp_path / "c.pxp", {"c": (inputs_of(sweeps), rate)}, "{input}_{sweep}")
+    batch = service.batch(client)
+    service.give(client, batch, "cell.pxp", content.read_bytes())
+    (file,) = service.finished(client, batch)["files"]
+    # No Igor file says the species: a row of each.
+    assert (file["kind"], file["state"], file["rows"]) == ("recording", "done", 2)
+    assert {each["cell_id"] for each in cells_of(client, batch)} == {"cell"}
 
 
 def test_upload_state_result_and_the_end(service, client, tmp_path):

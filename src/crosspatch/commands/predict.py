@@ -68,7 +68,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, ods, parquet, h5ad)."
+            help="Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, parquet, h5ad …)."
         ),
     ],
     model: options.ModelFolders = None,

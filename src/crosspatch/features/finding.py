@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crosspatch.archive.dandi import Archive, Asset, DandiPlace, is_dandi
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.formats import RECORDING_FORMATS, RECORDING_SUFFIXES
+from crosspatch.recordings.formats import RECORDING_FORMATS, RECORDING_SUFFIXES, files_of
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.opening import open_recording
 from crosspatch.recordings.reading_options import Reading
@@ -54,10 +54,12 @@ def _nothing_in(paths: Sequence[str | Source]) -> RecordingError:
     """Says that nothing is found, and which recordings there are that cannot be read."""
     names = ", ".join(str(each) for each in paths)
     problem = f"no recording in {names}"
-    folders = [Path(each) for each in paths if isinstance(each, str | Path) and Path(each).is_dir()]
-    endings = Counter(file.suffix.lower() for each in folders for file in each.rglob("*"))
+    searched = (Path(each) for each in paths if not isinstance(each, Asset))
+    endings = Counter(
+        file.suffix.lower() for each in searched if each.is_dir() for file in each.rglob("*")
+    )
     for each in RECORDING_FORMATS:
-        count = sum(endings[ending] for ending in each.endings)
+        count = sum(map(endings.__getitem__, each.endings))
         if count and not each.is_read:
             return RecordingError(
                 f"{problem}, but {count} files of {each.name}, which is not read", each.export
@@ -80,16 +82,12 @@ def _below(each: str | Path) -> Iterator[Path]:
 
 
 def _first_of_cell(file: Path, seen: set[Path]) -> list[Path]:
-    """The file that stands for its cell: of Igor waves the first, unless they were seen before."""
-    if file.suffix.lower() != ".ibw" or not file.is_file():
-        return [file]
+    """The file that stands for its cell: the first of those that hold it, unless it was seen."""
     if file in seen:
         return []
-    from crosspatch.recordings.igor import siblings
-
-    waves = siblings(file)
-    seen.update(waves)
-    return waves[:1]
+    files = files_of(file)
+    seen.update(files)
+    return files[:1]
 
 
 def _is_recording(file: Path) -> bool:

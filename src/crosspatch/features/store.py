@@ -13,6 +13,7 @@ import numpy as np
 from crosspatch.archive.dandi import Asset
 from crosspatch.errors import RecordingError
 from crosspatch.features.outcome import CellFeatures, Failure, Outcomes
+from crosspatch.recordings.formats import files_of
 
 _Source = TypeVar("_Source", bound="Path | Asset")
 
@@ -40,10 +41,11 @@ def _content_of(source: Path | Asset) -> str | None:
     if isinstance(source, Asset):
         return source.digest
     try:
-        status = source.stat()
+        found = [file.stat() for file in files_of(source)]
     except OSError:
         return None
-    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+    size, last = sum(each.st_size for each in found), max(each.st_mtime_ns for each in found)
+    return f"{size} bytes, {last} ns"
 
 
 def _row(cell: CellFeatures | Failure) -> tuple[object, ...]:

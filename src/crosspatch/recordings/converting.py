@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ import numpy as np
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording, Samples, Sweep
 from crosspatch.recordings.nwb_writer import (
-    Electrode,
+    ElectrodeNotes,
     SessionNotes,
     Storage,
     WrittenSweep,
     as_floats,
     write_nwb,
 )
-from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.opening import open_recordings
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
 
@@ -82,7 +83,11 @@ def convert_recordings(
     if out.exists():
         raise RecordingError(f"{out} exists", "give another name, or remove it")
     with ExitStack() as opened:
-        recordings = [opened.enter_context(open_recording(each, reading)) for each in sources]
+        recordings = [
+            opened.enter_context(cell)
+            for each in sources
+            for cell in open_recordings(each, reading)
+        ]
         starts = [_when(each.recorded.session or "") for each in recordings]
         notes = _notes(recordings, starts, donor)
         left_out = [
@@ -144,7 +149,7 @@ def _notes(
         sex=donor.sex,
         age=donor.age,
         electrodes=tuple(
-            Electrode(
+            ElectrodeNotes(
                 each.cell_id,
                 f"whole-cell electrode of cell {each.cell_id}",
                 each.recorded.seal,
@@ -161,22 +166,36 @@ def _notes(
 def _sweeps(
     recordings: Sequence[Recording], starts: Sequence[datetime | None], left_out: list[str]
 ) -> Iterator[WrittenSweep]:
-    """All sweeps; where a file does not say when each began, one after another."""
-    clock = 0.0
+    """All sweeps; where a file does not say when each began, one after another.
+
+    Of the cells of one file, sweeps of the same number were recorded at the same time.
+    """
+    clock, last = 0.0, 0.0
     known = [each for each in starts if each is not None]
-    for number, (recording, begun) in enumerate(zip(recordings, starts, strict=True)):
+    numbers = [sweep.number for sweep in recordings[0].sweeps]
+    kept = len(recordings) == 1 and len(set(numbers)) == len(numbers)
+    for _, cells in groupby(enumerate(recordings), key=lambda each: each[1].name):
+        of_file = list(cells)
+        begun = starts[of_file[0][0]]
         if begun is not None:
             clock = max(clock, (begun - min(known)).total_seconds())
-        numbers = {sweep.number for sweep in recording.sweeps}
-        kept = len(recordings) == 1 and len(numbers) == len(recording.sweeps)
-        for sweep in recording.sweeps:
-            own = sweep.number if kept else None
+        before: int | None = None
+        for sweep, electrode in sorted(
+            ((sweep, place) for place, cell in of_file for sweep in cell.sweeps),
+            key=lambda each: (each[0].number, each[1]) if len(of_file) > 1 else (0, 0),
+        ):
+            together = len(of_file) > 1 and sweep.number == before
             try:
-                yield replace(_written(sweep, clock), electrode=number, number=own)
+                written = _written(sweep, last if together else clock)
             except RecordingError as error:
-                left_out.append(f"{recording.cell_id}, sweep {sweep.number}: {error.message}")
+                cell_id = recordings[electrode].cell_id
+                left_out.append(f"{cell_id}, sweep {sweep.number}: {error.message}")
                 continue
-            clock += sweep.duration
+            own = sweep.number if kept else None
+            yield replace(written, electrode=electrode, simultaneous=together, number=own)
+            if not together:
+                before, last = sweep.number, clock
+                clock += sweep.duration
 
 
 def _written(sweep: Sweep, start: float) -> WrittenSweep:

@@ -124,6 +124,15 @@ def format_named(name: str) -> Format | None:
     return next((each for each in RECORDING_FORMATS if ending in each.endings), None)
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that hold the cell of a file: itself alone, or all its Igor waves, by name."""
+    if path.suffix.lower() != ".ibw" or not path.is_file():
+        return [path]
+    from crosspatch.recordings.igor import siblings
+
+    return siblings(path)
+
+
 def refused(path: Path, first_bytes: bytes, found: Format | None) -> RecordingError:
     """Why a file is not opened: its format is not read, or not known."""
     if found is not None:
@@ -158,12 +167,11 @@ def read_with(found: Format, path: Path, reading: Reading) -> list[Recording]:
             "reads it",
             "pip install 'crosspatch[formats]'",
         ) from error
-    read: Callable[[Path, Reading], list[Recording] | Recording] = getattr(room, function)
-    cells = read(path, reading)
-    return cells if isinstance(cells, list) else [cells]
+    read: Callable[[Path, Reading], list[Recording]] = getattr(room, function)
+    return read(path, reading)
 
 
-def content_of(path: Path) -> bytes:
+def whole_content(path: Path) -> bytes:
     """All bytes of a file that is read whole."""
     try:
         size = path.stat().st_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -204,6 +204,26 @@ class GuardedFile(io.RawIOBase):
             else:
                 return False
         return place <= size
+
+
+class Closing:
+    """Closes a file with the last of the recordings that are in it."""
+
+    def __init__(self, close: Callable[[], None], count: int):
+        self._close = close
+        self._open = set(range(count))
+        self._given = iter(range(count))
+
+    def once(self) -> Callable[[], None]:
+        """For one of the recordings, which may be closed more than once."""
+        mine = next(self._given)
+
+        def close() -> None:
+            self._open.discard(mine)
+            if not self._open:
+                self._close()
+
+        return close
 
 
 class DoubtfulBytesError(NetworkError):

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.hdf5 import GuardedFile, LocalBytes
-from crosspatch.recordings.model import Recorded, Recording, Samples
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.hdf5 import Closing, GuardedFile, LocalBytes
+from crosspatch.recordings.model import Recorded, Recording, Samples, to_seconds
+from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 #: Bytes of a table or text.
 _MOST_ABOUT = 1 << 20
 _MAX_POINTS = 200_000_000
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def is_other_hdf5(path: Path) -> bool:
@@ -37,7 +36,7 @@ def is_other_hdf5(path: Path) -> bool:
         return False
 
 
-def read_hdf5(path: Path, reading: Reading) -> Recording:
+def read_hdf5(path: Path, reading: Reading) -> list[Recording]:
     """Open a file of WaveSurfer or Stimfit; a `RecordingError` if it is damaged."""
     with ExitStack() as opened:
         try:
@@ -46,15 +45,16 @@ def read_hdf5(path: Path, reading: Reading) -> Recording:
             program = _program(file)
             if program is None:
                 raise ValueError("neither WaveSurfer nor Stimfit wrote it")
-            recording = recording_of(program(path, file), reading)
+            recordings = recordings_of(program(path, file), reading)
         except RecordingError:
             raise
         except Exception as error:  # h5py raises many kinds for damaged groups
             raise RecordingError(f"{path} is a damaged HDF5 file: {in_words(error)}") from error
-        return replace(recording, close_file=opened.pop_all().close)
+        close = Closing(opened.pop_all().close, len(recordings))
+        return [replace(each, close_file=close.once()) for each in recordings]
 
 
-def _program(file: h5py.File) -> Callable[[Path, h5py.File], Opened] | None:
+def _program(file: h5py.File) -> Callable[[Path, h5py.File], OpenedSignals] | None:
     if "nwb_version" in file.attrs:
         return None
     if "header" in file and any(name.startswith("sweep_") for name in file):
@@ -64,7 +64,7 @@ def _program(file: h5py.File) -> Callable[[Path, h5py.File], Opened] | None:
     return None
 
 
-def _wavesurfer(path: Path, file: h5py.File) -> Opened:
+def _wavesurfer(path: Path, file: h5py.File) -> OpenedSignals:
     header = _member(file, "header")
     if "AIChannelNames" not in header:  # before version 0.9x its parts lay deeper
         header = _member(header, "Acquisition")
@@ -82,8 +82,10 @@ def _wavesurfer(path: Path, file: h5py.File) -> Opened:
     episodes = []
     for name in sorted(file):
         number = re.fullmatch(r"sweep_(\d+)", name)
-        sweep = _member(file, name) if number else None
-        if number is None or "analogScans" not in sweep:
+        if number is None:
+            continue
+        sweep = _member(file, name)
+        if "analogScans" not in sweep:
             continue
         scans = _samples_of(_member(sweep, "analogScans"), 2, len(names))
         signals = [
@@ -100,7 +102,7 @@ def _wavesurfer(path: Path, file: h5py.File) -> Opened:
     about = _member(file, "header")
     version = "".join(_texts(of("VersionString"))) if "VersionString" in about else ""
     clock = _clock(of("ClockAtRunStart")) if "ClockAtRunStart" in header else None
-    return Opened(
+    return OpenedSignals(
         path, path.stem, f"WaveSurfer {version}".strip(), episodes, Recorded(session=clock)
     )
 
@@ -130,15 +132,15 @@ def _clock(parts: Any) -> str | None:
         return None
 
 
-def _stimfit(path: Path, file: h5py.File) -> Opened:
+def _stimfit(path: Path, file: h5py.File) -> OpenedSignals:
     channels = _member(file, "channels")
     names = ["".join(_texts(_small(_member(channels, f"ch{k}")))) for k in range(len(channels))]
     sweeps: dict[int, list[InputSignal]] = {}
     for name in names:
         for number, section in _sections(_member(file, name)):
             about = _small(_member(section, "description")).ravel()[0]
-            unit_of_time = _text(about["xunits"]) or "ms"
-            interval = float(about["dt"]) * _SECONDS[unit_of_time]
+            of_time = _text(about["xunits"]) or "ms"
+            interval = float(about["dt"]) * (to_seconds(of_time) or float("nan"))
             data = _samples_of(_member(section, "data"), 1)
             rate = 1 / interval if interval > 0 else float("nan")
             read = partial(_all, data)
@@ -147,7 +149,7 @@ def _stimfit(path: Path, file: h5py.File) -> Opened:
     when = _small(_member(file, "description")).ravel()[0]
     session = "T".join(filter(None, (_text(when["date"]), _text(when["time"]))))
     episodes = [Episode(number, tuple(signals)) for number, signals in sorted(sweeps.items())]
-    return Opened(path, path.stem, "Stimfit", episodes, Recorded(session=session or None))
+    return OpenedSignals(path, path.stem, "Stimfit", episodes, Recorded(session=session or None))
 
 
 def _sections(channel: h5py.Group) -> Iterator[tuple[int, h5py.Group]]:

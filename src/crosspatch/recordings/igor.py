@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.formats import content_of
-from crosspatch.recordings.model import MIN_RATE, Recorded, Recording
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.formats import whole_content
+from crosspatch.recordings.model import MIN_RATE, Recorded, Recording, to_seconds
+from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
@@ -111,7 +111,7 @@ def waves_in(folder: Path) -> list[Path]:
     )
 
 
-def read_ibw(path: Path, reading: Reading) -> Recording:
+def read_ibw(path: Path, reading: Reading) -> list[Recording]:
     """Open the cell that a binary wave belongs to: it, its partner, and the cell's other sweeps.
 
     The files are those beside it whose names begin alike. Of a folder, all waves, which must be of
@@ -140,16 +140,16 @@ def read_ibw(path: Path, reading: Reading) -> Recording:
     cell = cells[0] or folder.resolve().name
     notes = (f"{len(files)} files {cells[0]}*.ibw were taken for the waves of one cell",)
     opened = _opened(path, cell, "Igor binary waves", waves, notes, unreadable)
-    return recording_of(opened, reading)
+    return recordings_of(opened, reading)
 
 
-def read_pxp(path: Path, reading: Reading) -> Recording:
+def read_pxp(path: Path, reading: Reading) -> list[Recording]:
     """Open a packed experiment; its waves of potential and current must lie in one data folder.
 
     Where several have some, `Reading.electrode` names the one. A `RecordingError` if it is damaged
     or nothing in it is a potential.
     """
-    content = content_of(path)
+    content = whole_content(path)
     try:
         folders = _folders(content)
     except Exception as error:  # igor2 raises whatever it meets
@@ -175,7 +175,7 @@ def read_pxp(path: Path, reading: Reading) -> Recording:
     ((place, signals),) = recorded.items()
     notes = (f"{len(signals)} waves of {place}",)
     opened = _opened(path, path.stem, "Igor packed experiment", signals, notes, {})
-    return recording_of(opened, reading)
+    return recordings_of(opened, reading)
 
 
 def _is_signal(wave: _Wave) -> bool:
@@ -212,7 +212,7 @@ def _folders(content: bytes) -> dict[str, list[_Wave]]:
 
 
 def _load(file: Path) -> _Wave:
-    content = content_of(file)
+    content = whole_content(file)
     try:
         return _parsed(content)
     except Exception as error:  # igor2 raises whatever it meets
@@ -259,7 +259,7 @@ def _wave(stored: Mapping[str, Any]) -> _Wave:
         of_time = of_time or _text(stored.get("dimension_units", b""))
     else:
         interval, of_time = float(header["hsA"]), _text(header["xUnits"])
-    factor, note = _SECONDS.get(of_time.lower().strip()), None
+    factor, note = to_seconds(of_time), None
     if factor is None and of_time:
         raise ValueError(f"the unit of its time is '{of_time}'")
     if factor is None:
@@ -273,9 +273,6 @@ def _wave(stored: Mapping[str, Any]) -> _Wave:
     name = _text(header["bname"])
     started = created if seconds > 0 else None
     return _Wave(name, unit, rate, samples.size, lambda: samples, started, note)
-
-
-_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6}
 
 
 def _text(value: Any) -> str:
@@ -293,7 +290,7 @@ def _opened(
     waves: Mapping[str, _Wave],
     notes: tuple[str, ...],
     unreadable: dict[str, str],
-) -> Opened:
+) -> OpenedSignals:
     """Waves put together to sweeps by their names."""
     sweeps: dict[tuple[str, int | None], dict[str, _Wave]] = {}
     for text, wave in waves.items():
@@ -317,6 +314,6 @@ def _opened(
         episodes.append(Episode(shown, tuple(signals), run.strip("_-. ")))
     assumed = dict.fromkeys(each.note for each in waves.values() if each.note)
     created = min((each.created for each in waves.values() if each.created), default=None)
-    return Opened(
+    return OpenedSignals(
         path, cell, version, episodes, Recorded(session=created), (*notes, *assumed), unreadable
     )

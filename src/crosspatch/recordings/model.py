@@ -222,6 +222,7 @@ def _step(sweep: Sweep, start: float, end: float, amplitude: float) -> Callable[
 _MILLIVOLTS = {"volts": 1e3, "volt": 1e3, "v": 1e3, "mv": 1.0, "millivolts": 1.0, "uv": 1e-3}
 _PICOAMPERES = {"ma": 1e9, "ua": 1e6, "na": 1e3, "pa": 1.0, "picoamperes": 1.0}
 _PICOAMPERES |= dict.fromkeys(("amperes", "ampere", "amps", "amp", "a"), 1e12)
+_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6}
 
 
 def to_millivolts(unit: str) -> float | None:
@@ -232,6 +233,11 @@ def to_millivolts(unit: str) -> float | None:
 def to_picoamperes(unit: str) -> float | None:
     """Factor from a unit of current to pA, None if it is not one."""
     return _PICOAMPERES.get(_plain(unit))
+
+
+def to_seconds(unit: str) -> float | None:
+    """Factor from a unit of time to s, None if it is not one."""
+    return _SECONDS.get(_plain(unit))
 
 
 def _plain(unit: str) -> str:

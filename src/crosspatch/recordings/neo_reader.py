@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.formats import content_of
+from crosspatch.recordings.formats import whole_content
 from crosspatch.recordings.model import Recorded, Recording
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from neo.rawio.baserawio import BaseRawIO
@@ -35,31 +35,33 @@ _MOST_SWEEPS, _MOST_INPUTS = 50_000, 1000
 _RECORD_HEAD = struct.Struct("<8s4sfff8f")
 
 
-def read_axograph(path: Path, reading: Reading) -> Recording:
+def read_axograph(path: Path, reading: Reading) -> list[Recording]:
     """Open an AxoGraph file; a `RecordingError` if it is damaged."""
     return _read(path, "AxoGraph", reading, _axograph)
 
 
-def read_winwcp(path: Path, reading: Reading) -> Recording:
+def read_winwcp(path: Path, reading: Reading) -> list[Recording]:
     """Open a WinWCP file; a `RecordingError` if it is damaged."""
     return _read(path, "WinWCP", reading, _winwcp)
 
 
-def _read(path: Path, name: str, reading: Reading, of: Callable[[Path], Opened]) -> Recording:
+def _read(
+    path: Path, name: str, reading: Reading, of: Callable[[Path], OpenedSignals]
+) -> list[Recording]:
     logging.getLogger("neo").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(action="ignore"):
-            return recording_of(of(path), reading)
+            return recordings_of(of(path), reading)
     except RecordingError:
         raise
     except Exception as error:  # neo raises whatever it meets
         raise RecordingError(f"{path} is a damaged {name} file: {in_words(error)}") from error
 
 
-def _axograph(path: Path) -> Opened:
+def _axograph(path: Path) -> OpenedSignals:
     from neo.rawio import AxographRawIO
 
-    content = content_of(path)
+    content = whole_content(path)
     _require_columns(content)
     # neo's own way to sweeps takes the columns to be in turn.
     raw = AxographRawIO(filename=str(path), force_single_segment=True)
@@ -70,7 +72,7 @@ def _axograph(path: Path) -> Opened:
     when = raw.raw_annotations["blocks"][0].get("rec_datetime")
     version = f"AxoGraph {raw.info['format_ver']}"
     session = when.isoformat() if when else None
-    return Opened(path, path.stem, version, episodes, Recorded(session=session))
+    return OpenedSignals(path, path.stem, version, episodes, Recorded(session=session))
 
 
 def _require_columns(content: bytes) -> None:
@@ -111,10 +113,10 @@ def _sweeps(
     return [[each[k] for each in alike.values() if k < len(each)] for k in range(most)]
 
 
-def _winwcp(path: Path) -> Opened:
+def _winwcp(path: Path) -> OpenedSignals:
     from neo.rawio import WinWcpRawIO
 
-    content = content_of(path)
+    content = whole_content(path)
     about = dict(
         line.split("=", 1)
         for line in content[:1024].decode("latin-1").split("\r\n")
@@ -149,7 +151,7 @@ def _winwcp(path: Path) -> Opened:
     session = None
     with suppress(KeyError, ValueError):
         session = datetime.strptime(about["RTIME"].strip(), "%d/%m/%Y %H:%M:%S").isoformat()
-    return Opened(
+    return OpenedSignals(
         path,
         path.stem,
         f"WinWCP {about.get('VER', '')}".strip(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from crosspatch.errors import NetworkError, RecordingError, in_words
-from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, GuardedFile
+from crosspatch.recordings.hdf5 import Bytes, Closing, DoubtfulBytesError, GuardedFile
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
     VOLTAGE_CLAMP,
@@ -107,28 +107,8 @@ def _open(
             require_bytes(content)
             raise RecordingError(f"{path} is a damaged NWB file: {in_words(error)}") from error
         require_bytes(content)
-        close = _Closing(opened.pop_all().close, len(recordings))
+        close = Closing(opened.pop_all().close, len(recordings))
         return [replace(each, close_file=close.once()) for each in recordings]
-
-
-class _Closing:
-    """Closes a file with the last of the recordings that are in it."""
-
-    def __init__(self, close: Callable[[], None], count: int):
-        self._close = close
-        self._open = set(range(count))
-        self._given = iter(range(count))
-
-    def once(self) -> Callable[[], None]:
-        """For one of the recordings, which may be closed more than once."""
-        mine = next(self._given)
-
-        def close() -> None:
-            self._open.discard(mine)
-            if not self._open:
-                self._close()
-
-        return close
 
 
 def _recordings(nwb: Opened, unwanted: Unwanted | None) -> list[Recording]:

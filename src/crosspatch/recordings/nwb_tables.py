@@ -11,8 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-#: Where electrodes and tables stand in a file.
-ICEPHYS = "general/intracellular_ephys"
+from crosspatch.recordings.nwb_series import ICEPHYS
 
 
 class WrittenRow(NamedTuple):

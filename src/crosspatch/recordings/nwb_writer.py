@@ -25,8 +25,8 @@ from pynwb.file import Subject
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP
+from crosspatch.recordings.nwb_series import ICEPHYS
 from crosspatch.recordings.nwb_tables import (
-    ICEPHYS,
     WrittenRow,
     add_icephys_tables,
     add_sweep_table,
@@ -107,7 +107,7 @@ INTEGERS = Storage()
 
 
 @dataclass(frozen=True)
-class Electrode:
+class ElectrodeNotes:
     """What is known of an electrode and its cell."""
 
     cell_id: str
@@ -123,7 +123,7 @@ class SessionNotes:
     identifier: str  #: of the session
     description: str
     start: datetime  #: with time zone
-    electrodes: tuple[Electrode, ...]
+    electrodes: tuple[ElectrodeNotes, ...]
     device: str  #: what the amplifier is
     experiment: str | None = None
     keywords: tuple[str, ...] = ()

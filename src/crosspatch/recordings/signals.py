@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.clamp_seen import clamp_seen
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
     MAX_RATE,
@@ -26,6 +26,7 @@ from crosspatch.recordings.model import (
     Recording,
     Samples,
     Sweep,
+    named_cell,
     refusing,
     to_millivolts,
     to_picoamperes,
@@ -65,7 +66,7 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedSignals:
     """A file in another format than NWB and ABF, whose headers were read."""
 
     path: Path
@@ -107,46 +108,62 @@ class _Input:
         return [each for each in found if each.size and np.isfinite(each).all()]
 
 
-def recording_of(opened: Opened, reading: Reading) -> Recording:
-    """The recording that signals make; a `RecordingError` if none can be a membrane potential."""
+#: Inputs of the potential, of the command, and of its measurement beside it.
+_Cell = tuple[_Input, _Input | None, _Input | None]
+
+
+def recordings_of(opened: OpenedSignals, reading: Reading) -> list[Recording]:
+    """The cells that signals make; a `RecordingError` if none can be a membrane potential."""
     unreadable = dict(opened.unreadable)
     inputs = _inputs(opened, unreadable)
-    potential = _potential(opened, inputs, reading)
-    command, monitor = _command(opened, inputs, potential, reading)
+    cells = _cells(opened, inputs, reading)
+    used = [each for cell in cells for each in cell]
+    others = [each.called for each in inputs if each not in used]
+    notes = [f"inputs that were not read: {', '.join(others)}"] if others else []
+    several = len(cells) > 1
+    return [_recording(opened, cell, reading, notes, unreadable, several) for cell in cells]
+
+
+def _recording(
+    opened: OpenedSignals,
+    cell: _Cell,
+    reading: Reading,
+    others: list[str],
+    unreadable: dict[str, str],
+    several: bool,
+) -> Recording:
+    potential, command, _ = cell
     notes = [*opened.notes, f"potential: input {potential.called}"]
     if command is None:
         notes.append("command: none recorded")
     else:
         notes.append(f"command: input {command.called}, as it was recorded")
-    others = [each.called for each in inputs if each not in (potential, command, monitor)]
-    notes += [f"inputs that were not read: {', '.join(others)}"] if others else []
     clamp = CURRENT_CLAMP
     if reading.clamp == "current":
         notes.append("taken for current clamp, as asked")
     elif command is not None:
         clamp = _clamp(opened, potential, command)
-    sweeps = []
-    for episode in opened.episodes:
-        if episode.number in potential.signals:
-            sweeps.append(_sweep(opened, episode, (potential, command, monitor), clamp, unreadable))
+    sweeps = [
+        _sweep(opened, episode, cell, clamp, unreadable)
+        for episode in opened.episodes
+        if episode.number in potential.signals
+    ]
+    electrode = potential.name if several else None
     return Recording(
         name=str(opened.path),
-        cell_id=opened.cell_id,
+        cell_id=named_cell(opened.cell_id, electrode),
         format=opened.format,
         sweeps=tuple(sweeps),
         unreadable=unreadable,
         recorded=opened.recorded,
-        notes=tuple(notes),
+        notes=(*notes, *others),
         close_file=opened.close_file,
+        electrode=electrode,
     )
 
 
 def _sweep(
-    opened: Opened,
-    episode: Episode,
-    inputs: tuple[_Input, _Input | None, _Input | None],
-    clamp: str,
-    unreadable: dict[str, str],
+    opened: OpenedSignals, episode: Episode, inputs: _Cell, clamp: str, unreadable: dict[str, str]
 ) -> Sweep:
     number, name = episode.number, f"{opened.path}, sweep {episode.number}"
 
@@ -186,7 +203,7 @@ def _read(name: str, each: _Input, number: int) -> Samples:
         raise RecordingError(f"{name}: {each.name} cannot be read: {error}") from error
 
 
-def _inputs(opened: Opened, unreadable: dict[str, str]) -> list[_Input]:
+def _inputs(opened: OpenedSignals, unreadable: dict[str, str]) -> list[_Input]:
     """Every input whose signals can be used, in the file's order."""
     units: dict[str, str] = {}
     signals: dict[str, dict[int, InputSignal]] = {}
@@ -242,25 +259,68 @@ def _named(inputs: Sequence[_Input], wanted: str) -> _Input | None:
     return inputs[number] if number < len(inputs) else None
 
 
-def _potential(opened: Opened, inputs: Sequence[_Input], reading: Reading) -> _Input:
-    """The input of the membrane potential."""
-    known = ", ".join(each.called for each in inputs)
+def _cells(opened: OpenedSignals, inputs: Sequence[_Input], reading: Reading) -> list[_Cell]:
+    """Every cell: several where several potentials rest like one and each has its own current."""
+    currents = [each for each in inputs if not each.is_potential and np.isfinite(each.factor)]
     if reading.channel is not None:
-        found = _named(inputs, reading.channel)
-        if found is None:
-            problem = f"has no input {reading.channel}; its inputs are {known}"
-            raise RecordingError(f"{opened.path} {problem}", hint="choose one with {channel}")
-        if not found.is_potential:
-            raise RecordingError(f"{opened.path}: input {found.called} is not in volts")
-        return found
+        potentials = [_chosen(opened, inputs, reading.channel)]
+    else:
+        potentials = _potentials(opened, inputs)
+    if reading.electrode is None:
+        own = [(each, _own(each, currents)) for each in potentials]
+        if len(potentials) > 1 and all(found for _, found in own):
+            return [(each, *_command(found)) for each, found in own]
+        return [(potentials[0], *_command(own[0][1] or currents))]
+    named = _named(potentials, reading.electrode) if len(potentials) > 1 else None
+    if named is not None:
+        return [(named, *_command(_own(named, currents) or currents))]
+    current = _named(currents, reading.electrode)
+    if current is None:
+        known = ", ".join(each.called for each in (*currents, *potentials)) or "none"
+        problem = f"has no electrode {reading.electrode}; there are: {known}"
+        raise RecordingError(f"{opened.path} {problem}", hint="choose one with {electrode}")
+    of_it = [each for each in potentials if current in _own(each, currents)]
+    return [((of_it or potentials)[0], current, None)]
+
+
+def _own(potential: _Input, currents: Sequence[_Input]) -> list[_Input]:
+    """The currents whose names end with the same number as that of a potential."""
+    number = _digits(potential.name)
+    return [each for each in currents if number and _digits(each.name) == number]
+
+
+def _command(currents: Sequence[_Input]) -> tuple[_Input | None, _Input | None]:
+    """The input of the injected current, and the one that measured it where both are there."""
+    commands = [each for each in currents if _COMMAND_NAME.search(each.name)]
+    measured = [each for each in currents if each not in commands]
+    if not commands:
+        return next(iter(measured), None), None
+    return commands[0], next(iter(measured), None)
+
+
+def _chosen(opened: OpenedSignals, inputs: Sequence[_Input], wanted: str) -> _Input:
+    """The input of a potential that the user names."""
+    found = _named(inputs, wanted)
+    if found is None:
+        problem = f"has no input {wanted}; its inputs are "
+        problem += ", ".join(each.called for each in inputs)
+        raise RecordingError(f"{opened.path} {problem}", hint="choose one with {channel}")
+    if not found.is_potential:
+        raise RecordingError(f"{opened.path}: input {found.called} is not in volts")
+    return found
+
+
+def _potentials(opened: OpenedSignals, inputs: Sequence[_Input]) -> list[_Input]:
+    """The inputs of a membrane: all that rest like one, else the likeliest."""
     candidates = [each for each in inputs if each.is_potential]
     if not candidates:
+        known = ", ".join(each.called for each in inputs)
         raise RecordingError(
             f"{opened.path} holds no potential, only {known}: it was recorded in voltage clamp, "
             "or its units are wrong",
             hint="give a current-clamp recording, with the units of its inputs set",
         )
-    looks: dict[str, int] = {}
+    looks: list[tuple[bool, bool, _Input]] = []
     reaches = []
     for each in candidates:
         seen = each.seen()
@@ -270,40 +330,15 @@ def _potential(opened: Opened, inputs: Sequence[_Input], reading: Reading) -> _I
             continue
         middle = float(np.median([np.median(part) for part in seen])) if seen else 0.0
         rests = _REST[0] <= middle <= _REST[1]
-        looks[each.name] = 2 * rests + bool(_POTENTIAL_NAME.search(each.name))
+        looks.append((rests, bool(_POTENTIAL_NAME.search(each.name)), each))
     if not looks:
         raise RecordingError(
             f"{opened.path} holds no membrane potential: {'; '.join(reaches)}",
             hint="set the unit and the scale of the amplifier's input, or choose one with "
             "{channel}",
         )
-    best = max(looks, key=lambda name: looks[name])
-    return next(each for each in candidates if each.name == best)
-
-
-def _command(
-    opened: Opened, inputs: Sequence[_Input], potential: _Input, reading: Reading
-) -> tuple[_Input | None, _Input | None]:
-    """The input of the injected current, and the one that measured it where both are there."""
-    currents = [
-        each
-        for each in inputs
-        if not each.is_potential and np.isfinite(each.factor) and each is not potential
-    ]
-    if reading.electrode is not None:
-        chosen = _named(currents, reading.electrode)
-        if chosen is None:
-            known = ", ".join(each.called for each in currents) or "none"
-            problem = f"has no input of current {reading.electrode}; there are: {known}"
-            raise RecordingError(f"{opened.path} {problem}", hint="choose one with {electrode}")
-        return chosen, None
-    own = _digits(potential.name)
-    same = [each for each in currents if own and _digits(each.name) == own] or currents
-    commands = [each for each in same if _COMMAND_NAME.search(each.name)]
-    measured = [each for each in same if each not in commands]
-    if not commands:
-        return next(iter(measured), None), None
-    return commands[0], next(iter(measured), None)
+    best = sorted(looks, key=lambda look: look[:2], reverse=True)  # equal ones in the file's order
+    return [each for rests, _, each in best if rests] or [best[0][2]]
 
 
 def _digits(name: str) -> str:
@@ -312,7 +347,7 @@ def _digits(name: str) -> str:
     return found.group(1) if found else ""
 
 
-def _clamp(opened: Opened, potential: _Input, current: _Input) -> str:
+def _clamp(opened: OpenedSignals, potential: _Input, current: _Input) -> str:
     """Which of the two was commanded: the one made of levels and straight lines.
 
     A `RecordingError` if both are.
@@ -326,7 +361,7 @@ def _clamp(opened: Opened, potential: _Input, current: _Input) -> str:
             continue
         if voltage.size and np.isfinite(voltage).all() and np.isfinite(injected).all():
             rate = potential.signals[number].rate
-            votes[_vote(voltage, injected, rate)] += 1
+            votes[clamp_seen(voltage, injected, rate)] += 1
     if votes[VOLTAGE_CLAMP] > votes[CURRENT_CLAMP]:
         return VOLTAGE_CLAMP
     if votes["both"] > votes[CURRENT_CLAMP]:
@@ -336,54 +371,3 @@ def _clamp(opened: Opened, potential: _Input, current: _Input) -> str:
             hint="give {clamp} current if it was the current",
         )
     return CURRENT_CLAMP
-
-
-def _vote(voltage: NDArray[np.float64], current: NDArray[np.float64], rate: float) -> str:
-    """What one sweep says: the clamp, ``both`` are steps, or nothing."""
-    if _has_spikes(_means(voltage, rate)):
-        return CURRENT_CLAMP
-    of_voltage, of_current = (_unexplained(_means(each, rate)) for each in (voltage, current))
-    v_steps, i_steps = of_voltage < _STEPS, of_current < _STEPS
-    if v_steps and i_steps:
-        near = max(of_voltage, of_current) < 2 * min(of_voltage, of_current) + 0.01
-        return "both" if near else VOLTAGE_CLAMP if of_voltage < of_current else CURRENT_CLAMP
-    return VOLTAGE_CLAMP if v_steps else CURRENT_CLAMP if i_steps else ""
-
-
-#: What is left of a command when its pieces are taken for lines, as a share of its span; an edge is
-#: at least this share of it within 1 ms.
-_STEPS, _EDGE = 0.06, 0.25
-
-
-def _means(samples: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
-    """Means over half a millisecond."""
-    width = max(1, round(rate * 5e-4))
-    count = len(samples) // width
-    return samples[: count * width].reshape(count, width).mean(axis=1)
-
-
-def _has_spikes(voltage: NDArray[np.float64]) -> bool:
-    """Whether a potential rises by 25 mV or more and is back within 6 ms, but not at once."""
-    middle = voltage[12:-12]
-    around = np.maximum(voltage[:-24], voltage[24:])
-    return bool(len(middle) and np.any((middle - around > 25) & (voltage[11:-13] < middle)))
-
-
-def _unexplained(means: NDArray[np.float64]) -> float:
-    """How far a signal is from lines between edges, as a share of its span; NaN without an edge."""
-    if len(means) < 40:
-        return float("nan")
-    low, high = np.percentile(means, (0.5, 99.5))
-    span = float(high - low)
-    edges = np.flatnonzero(np.abs(means[2:] - means[:-2]) > _EDGE * span) + 1
-    if span == 0 or not len(edges):
-        return float("nan")
-    bounds = [-1, *edges, len(means)]
-    left, used = 0.0, 0
-    for first, last in pairwise(bounds):
-        piece = means[first + 2 : last - 1]  # without the edges themselves
-        if len(piece) > 2:
-            line = np.polynomial.Polynomial.fit(np.arange(len(piece)), piece, 1)
-            left += float(np.sum((piece - line(np.arange(len(piece)))) ** 2))
-            used += len(piece)
-    return float(np.sqrt(left / used)) / span if used > len(means) / 2 else float("nan")

@@ -12,33 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.formats import content_of
-from crosspatch.recordings.model import Recorded, Recording
-from crosspatch.recordings.signals import Episode, InputSignal, Opened, recording_of
+from crosspatch.recordings.formats import whole_content
+from crosspatch.recordings.model import Recorded, Recording, to_seconds
+from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
 
-_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 #: Lines of a header and columns that a file has at most.
 _MOST = 50_000
 
 
-def read_atf(path: Path, reading: Reading) -> Recording:
+def read_atf(path: Path, reading: Reading) -> list[Recording]:
     """Open an Axon text file, whose samples are read at once; a `RecordingError` if it is damaged.
 
     Its columns are the time and, one after another, the inputs of every sweep.
     """
-    content = content_of(path)
+    content = whole_content(path)
     try:
-        return recording_of(_opened(path, content), reading)
+        return recordings_of(_opened(path, content), reading)
     except RecordingError:
         raise
     except Exception as error:  # anything may stand in a text
         raise RecordingError(f"{path} is a damaged ATF file: {in_words(error)}") from error
 
 
-def _opened(path: Path, content: bytes) -> Opened:
+def _opened(path: Path, content: bytes) -> OpenedSignals:
     lines = io.BytesIO(content)
 
     def line() -> str:
@@ -57,7 +56,8 @@ def _opened(path: Path, content: bytes) -> Opened:
         raise ValueError(f"it has {len(titles)} titles for {columns} columns")
     separator = "," if b"," in lines.getvalue()[lines.tell() : lines.tell() + 2000] else "\t"
     values = np.loadtxt(lines, delimiter=separator, ndmin=2, usecols=range(columns), comments=None)
-    interval = _interval(values[:, 0]) * _SECONDS[_unit(titles[0])[1] or "s"]
+    of_time = _unit(titles[0])[1]
+    interval = _interval(values[:, 0]) * (to_seconds(of_time or "s") or float("nan"))
     count = columns - 1
     named = [each.strip(' "') for each in header.get("Signals", "").split("\t") if each.strip(' "')]
     if len(named) != count:
@@ -73,7 +73,7 @@ def _opened(path: Path, content: bytes) -> Opened:
         sweeps[-1].append(InputSignal(named[k], unit, 1 / interval, len(column), read))
     episodes = [Episode(number, tuple(signals)) for number, signals in enumerate(sweeps)]
     start = header.get("SweepStartDateTime") or header.get("AcquisitionDate")
-    return Opened(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
+    return OpenedSignals(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
 
 
 def _same(column: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,13 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
 
 from crosspatch.errors import RecordingError
-from crosspatch.recordings.nwb_writer import INTEGERS, Electrode, SessionNotes, Storage, write_nwb
+from crosspatch.recordings.nwb_writer import (
+    INTEGERS,
+    ElectrodeNotes,
+    SessionNotes,
+    Storage,
+    write_nwb,
+)
 from crosspatch.simulation.point_neuron import PointNeuron, simulate_neuron
 from crosspatch.simulation.rig import USUAL_TROUBLE, Extra, Trouble, no_extra, record
 from crosspatch.simulation.subclasses import require_simulated, simulated_neuron
@@ -220,7 +226,9 @@ def write_cell(
         sex=str(donor.choice(["M", "F"])),
         age=age,
         about_donor="Simulated donor, no animal or person",
-        electrodes=(Electrode(cell.identifier, "a simulated whole-cell electrode", seal, access),),
+        electrodes=(
+            ElectrodeNotes(cell.identifier, "a simulated whole-cell electrode", seal, access),
+        ),
         device="a simulated patch-clamp amplifier",
         origin="none: simulated",
     )
