@@ -318,7 +318,7 @@ def test_another_sheet_of_a_workbook_is_chosen(service, client):
     page = httpx.get(f"{service.address}{file}/columns").text
     assert "<option>KO</option>" in page
     answer = client.put(f"{file}/columns", json={"sheet": "KO", "predict": True})
-    assert answer.json()["sheets"] == ["KO", "WT", "Notes"]
+    assert answer.json()["sheets"] == ["KO", "Notes", "WT"]
     service.finished(client, batch)
     assert client.get(file).json()["rows"] == 1
     assert client.put(f"{file}/columns", json={"sheet": "no"}).status_code == 422
