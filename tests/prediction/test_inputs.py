@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from crosspatch.cohorts import table
+from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.prediction.batches import Batch, ReadSettings
-from crosspatch.prediction.pipeline import Listener, find_inputs, read_inputs
+from crosspatch.prediction.pipeline import Listener, Pipeline, find_inputs, read_inputs, request
 from crosspatch.tables.mapping import read_mapping
 from tests import made
 
@@ -307,3 +308,27 @@ def test_recordings_that_were_measured_are_not_measured_again(real_data: Path, m
     monkeypatch.setattr(Readers, "extract", None)
     (again,), _ = read(*files)
     np.testing.assert_array_equal(first.X, again.X)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("words.csv", b"Notes,Colour\nx,y\n", "no column is a feature"),
+        ("empty.csv", b"", "no rows"),
+        ("torn.xlsx", b"PK\x03\x04 no workbook", "workbook"),
+        ("sweeps.csv", b"Cell,Sweep,tau\n" + b"".join(b"a,%d,12\n" % k for k in range(9)), "sweep"),
+    ],
+)
+def test_a_table_is_checked_before_a_model_is_loaded(name, content, says, tmp_path, monkeypatch):
+    def load(*settings, **more):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("crosspatch.prediction.pipeline.load_predictor", load)
+    (tmp_path / name).write_bytes(content)
+    said: list[str] = []
+    with pytest.raises(CohortError, match="no cell could be read"):
+        Pipeline(request(tmp_path / name), Listener(said.append))
+    assert any(name in line and says in line for line in said)
+    # One that can be read is not given up for another.
+    with pytest.raises(AssertionError):
+        Pipeline(request([tmp_path / name, write(tmp_path, ".csv")]), Listener(said.append))

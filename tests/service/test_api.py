@@ -25,6 +25,7 @@ from tests.recordings.made_nwb import Run, steps_of, write_converted
 from tests.service import hostile
 from tests.service.conftest import PATIENCE, Service, unpacked
 from tests.service.made_tables import VALUES, table, values_of
+from tests.tables import made_books
 
 
 def by_command_line(service: Service, folder: Path, *more: object) -> bytes:
@@ -333,6 +334,25 @@ def test_columns_are_shown_and_chosen(service, client):
     assert values["width_rheo"] == pytest.approx([0.6, 0.55, 0.58])
     assert values["tau"] == pytest.approx([12, 20, 15])
     assert values["v_baseline"] == pytest.approx([-70, -68, -71])
+
+
+def test_another_sheet_of_a_workbook_is_chosen(service, client):
+    rows = [line.split(",") for line in FOREIGN.decode().splitlines()]
+    sheets = {"Notes": [["of whom"]], "WT": rows[:3], "KO": [rows[0], rows[3]]}
+    batch = service.batch(client, species="mouse")
+    service.give(client, batch, "x.xlsx", made_books.xlsx(sheets), columns="ask")
+    service.finished(client, batch)
+    file = f"/batches/{batch}/files/1"
+    columns = client.get(f"{file}/columns").json()
+    assert columns["sheets"] == ["WT", "Notes", "KO"]
+    assert columns["rows"] == 2
+    page = httpx.get(f"{service.address}{file}/columns").text
+    assert "<option>KO</option>" in page
+    answer = client.put(f"{file}/columns", json={"sheet": "KO", "predict": True})
+    assert answer.json()["sheets"] == ["KO", "Notes", "WT"]
+    service.finished(client, batch)
+    assert client.get(file).json()["rows"] == 1
+    assert client.put(f"{file}/columns", json={"sheet": "no"}).status_code == 422
 
 
 def values_in(client: httpx.Client, batch: str) -> dict[str, list[float]]:

@@ -1120,3 +1120,13 @@ def test_several_columns_without_a_name_are_labels():
     mapped = map_columns(frame, SHARED)
     assert (mapped.labels, mapped.refused) == (("",), ())
     assert [taken.feature for taken in mapped.taken] == ["tau"]
+
+
+def test_what_is_printed_of_many_columns_is_bounded():
+    frame = pd.DataFrame({f"x{k}": [1.0, 2.0] for k in range(500)})
+    frame["tau"] = [14.0, 15.0]
+    frame = frame.assign(**{f"donor {k}": ["a", "b"] for k in range(300)})
+    lines = map_columns(frame, SHARED).lines()
+    assert len(lines) < 20
+    assert "not understood: 488 more columns" in lines
+    assert any("and 288 more" in line for line in lines)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -111,7 +111,9 @@ class _TableReader:
         if not h5py.is_hdf5(table):
             raise CohortError(f"{table} is not an h5ad file")
         with reading_h5ad(table):
-            return anndata.read_h5ad(table, backed="r")
+            with h5py.File(table) as file:
+                backed: Literal["r"] | None = "r" if "X" in file else None
+            return anndata.read_h5ad(table, backed=backed)
 
     def _chunks(self) -> Iterator[pd.DataFrame] | None:
         """The chunks of a table to be mapped; None for a cohort table in our own features."""
@@ -310,7 +312,8 @@ class _TableReader:
 
 def _parts(cells: anndata.AnnData) -> Iterator[anndata.AnnData]:
     for start in range(0, cells.n_obs, CHUNK):
-        yield cells[start : start + CHUNK].to_memory()
+        part = cells[start : start + CHUNK]
+        yield part.to_memory() if cells.isbacked else part
 
 
 def _chunks(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -205,7 +205,7 @@ def get_columns(file: TheFile) -> Columns:
 def put_columns(jobs: TheJobs, file: TheFile, choices: Choices) -> Columns:
     """Say what columns are; the answer is what becomes of all of them then."""
     chosen = {name: Override(each.feature, each.unit) for name, each in choices.columns.items()}
-    return jobs.choose_columns(file, chosen, go=choices.predict)
+    return jobs.choose_columns(file, chosen, choices.sheet, go=choices.predict)
 
 
 @router.put(_FILE + "/reading", status_code=204, responses=_problems(404, 409, 422))

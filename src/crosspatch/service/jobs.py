@@ -166,9 +166,9 @@ class Jobs:
         return file
 
     def choose_columns(
-        self, file: UploadedFile, choices: Mapping[str, Override], *, go: bool
+        self, file: UploadedFile, choices: Mapping[str, Override], sheet: str | None, *, go: bool
     ) -> Columns:
-        """Say what columns of a table are, and have it predicted if that is wanted.
+        """Say what sheet and columns of a table are, and have it predicted if that is wanted.
 
         It is refused if the file is not a table that waits for this, or the choices cannot be.
         """
@@ -176,14 +176,15 @@ class Jobs:
             raise file.refused("there are no columns to be chosen", 409)
         if file.state in WORKED_ON:
             raise file.refused(_BUSY, 409)
-        given = replace(file.given, choices=dict(choices))
+        given = replace(file.given, choices=dict(choices), sheet=sheet)
         found = self._wait(file.upload, messages.FindColumns(given), 422)
         if not isinstance(found, messages.Found) or found.columns is None:
             raise file.refused("there are no columns to be chosen", 409)
         with file.upload.lock:
             if file.state in WORKED_ON or file.upload.uploads.get(file.number) is not file:
                 raise file.refused("meanwhile it was predicted or deleted", 409)
-            file.choices, file.columns = dict(choices), found.columns
+            file.choices, file.sheet, file.columns = dict(choices), sheet, found.columns
+            file.messages = found.messages
             if go and not found.columns.given:
                 hint = "say what at least some of them are"
                 raise file.refused("no column is a feature", 422, hint)

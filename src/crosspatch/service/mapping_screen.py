@@ -14,6 +14,7 @@ from crosspatch.reporting.labels import readable
 from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.mapping import SPECIAL, Override, Overrides
 from crosspatch.tables.names import ABSOLUTE, features, split_stimulus
+from crosspatch.tables.reading import SHEETS
 from crosspatch.tables.units import UNITS, dimension_of
 
 _SAMPLES = 3
@@ -43,6 +44,7 @@ class Columns:
     columns: list[TableColumn]
     missing: Annotated[list[str], Field(description="Features that no column gives.")]
     rows: Annotated[int, Field(description="How many rows were looked at.")]
+    sheets: Annotated[list[str], Field(description="Those of a workbook; the first one is read.")]
 
     @property
     def given(self) -> int:
@@ -92,7 +94,8 @@ def described(frame: pd.DataFrame, columns: ColumnMap) -> Columns:
         rows.append(
             TableColumn(header, values[:_SAMPLES], *found, candidates=candidates.get(header, []))
         )
-    return Columns(rows, list(columns.missing), len(frame))
+    sheets = frame.attrs.get(SHEETS, [])
+    return Columns(rows, list(columns.missing), len(frame), sheets)
 
 
 def _became(columns: ColumnMap) -> dict[str, _Became]:

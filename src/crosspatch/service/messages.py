@@ -49,6 +49,7 @@ class GivenFile:
     reading: Reading  #: how recordings are read
     #: What the user chose of the columns of a table.
     choices: Mapping[str, Override] = field(default_factory=dict)
+    sheet: str | None = None  #: what the user chose of the sheets of a workbook
 
     @property
     def parts(self) -> Path:

@@ -119,6 +119,9 @@ class Choices(_Wanted):
     """What columns of a table are; those that are not named stay as they were recognised."""
 
     columns: dict[str, ColumnChoice] = Field(default_factory=dict, max_length=20_000)
+    sheet: _Name | None = Field(
+        None, description="Of a workbook, name or number; null: that with the most features."
+    )
     predict: bool = Field(False, description="Whether to predict with them at once.")
 
 

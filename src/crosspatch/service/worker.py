@@ -344,7 +344,7 @@ class Worker:
 
     def _read_settings(self, file: GivenFile) -> ReadSettings:
         columns = overrides_of(file.choices)
-        return ReadSettings(self.predictor.layout, file.species, columns, file.reading)
+        return ReadSettings(self.predictor.layout, file.species, columns, file.reading, file.sheet)
 
     def _results(self, folder: Path) -> Results:
         return Results(folder, self.predictor.columns)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,9 @@ from crosspatch.tables.mapping import entry
 from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import canonical, span
 from crosspatch.tables.values import Column, Counted, count_cells, read_column, zero_rows
+
+# Columns that give nothing and are named, for each reason.
+_SHOWN = 12
 
 _ZERO_BESIDE = "exactly 0 beside another 0 of the same sweep, which stand for missing values"
 
@@ -94,9 +99,9 @@ class ColumnMap:
         together: dict[str, list[str]] = {}  # the same reason is said once
         for column, why in self.unused:
             together.setdefault(str(why), []).append(column)
-        rows += [("unused", ", ".join(names), why) for why, names in together.items()]
+        rows += [("unused", _some(names), why) for why, names in together.items()]
         if self.labels:
-            rows.append(("never features", ", ".join(self.labels), ""))
+            rows.append(("never features", _some(self.labels), ""))
         rows += [
             ("not understood", column, f"if it is a feature, write {entry(column, 'FEATURE')}")
             for column in self.unknown
@@ -106,12 +111,24 @@ class ColumnMap:
         return rows
 
     def lines(self) -> list[str]:
-        """`report` as lines of text."""
-        # A header may be of several lines, as spreadsheets have them.
-        return [
-            re.sub(r"[\r\n]+", " ", f"{status}: {name}" + (f": {details}" if details else ""))
-            for status, name, details in self.report()
-        ]
+        """`report` as lines of text; of many columns that give nothing the first ones."""
+        lines, seen = [], Counter[str]()
+        for status, name, details in self.report():
+            seen[status] += 1
+            if status == "taken" or seen[status] <= _SHOWN:
+                line = f"{status}: {name}" + (f": {details}" if details else "")
+                # A header may be of several lines, as spreadsheets have them.
+                lines.append(re.sub(r"[\r\n]+", " ", line))
+        more = {
+            status: n - _SHOWN for status, n in seen.items() if n > _SHOWN and status != "taken"
+        }
+        return lines + [f"{status}: {n} more columns" for status, n in more.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def _computed(

@@ -28,6 +28,9 @@ from crosspatch.telling import Say
 #: What of a chunk's ``attrs`` has, by place, why a row was not read in full.
 PROBLEMS = "problems"
 
+#: What of a chunk's ``attrs`` has the sheets of its workbook, the one that is read first.
+SHEETS = "sheets"
+
 # Characters; a table of a million columns has fewer.
 _LONGEST_LINE = 50_000_000
 
@@ -286,12 +289,15 @@ def _workbook(
     for line in head.header.said(head.rows, "row"):
         say(f"{path.name}: {line}")
     book.say_missing(say)
+    sheets = [head.name, *(name for name in book.names if name != head.name)]
     names = head.header.columns(head.rows)
     width = len(names)
     rows = (row for _, row in itertools.islice(book.rows(head.name), head.header.end, None))
     while part := list(itertools.islice(rows, CHUNK)):
         whole = [[*row[:width], *[None] * (width - len(row))] for row in part]
-        yield pd.DataFrame(whole, columns=names, dtype=object)
+        frame = pd.DataFrame(whole, columns=names, dtype=object)
+        frame.attrs[SHEETS] = sheets
+        yield frame
 
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:

@@ -30,7 +30,7 @@ _STATISTIC = (
     r"m[eé]dia|desvio padr[aã]o|erro padr[aã]o|deviazione standard|errore standard|dev\. ?st\."
 )
 _SHORT = r"n|p|se|sd|cv|max|min|sum|total|count|range|ave|ci|q1|q3"
-_ONE = rf"({_STATISTIC}|{_SHORT})"
+_ONE = rf"({_STATISTIC}|{_SHORT})\.?"
 _BEFORE = r"((grand|overall|group|population|arithmetic|geometric|total|sample) )?"
 _AFTER = r"( of the mean)?(\s*\(.*\))?"
 #: Names that are nothing but statistics, such as "Mean ± SEM (n = 12)" or "N = 12".

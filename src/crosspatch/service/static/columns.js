@@ -30,6 +30,10 @@
   };
   const mark = (row) => row.toggleAttribute("data-changed", changed(row));
 
+  const sheet = document.getElementById("sheet");
+  // Of another sheet the columns are others.
+  sheet?.addEventListener("change", () => { rows.length = 0; form.requestSubmit(form.querySelector("[value=no]")); });
+
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const predict = event.submitter ? event.submitter.value === "yes" : true;
@@ -46,7 +50,7 @@
       const answer = await fetch(form.dataset.api, {
         method: "PUT",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ columns, predict }),
+        body: JSON.stringify({ columns, predict, sheet: sheet ? sheet.value : null }),
       });
       if (!answer.ok) throw new Error((await answer.json()).error);
       if (predict) location.assign(form.dataset.done); else location.reload();
