@@ -35,7 +35,9 @@ class ClampedCell:
     voltage: AnalogInput
     output: AnalogOutput | None
     measured: AnalogInput | None
-    notes: tuple[str, ...]
+    clamp: str
+    why: str | None  # it is in this clamp, None if nothing spoke against it
+    notes: tuple[str, ...] = ()
     electrode: str | None = None  # its name, where the file has several cells
 
 
@@ -43,44 +45,80 @@ def cells_in_abf(
     name: str, inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput], reading: Reading
 ) -> list[ClampedCell]:
     """The cells in current clamp, as the evidence has it or the user says; none is an error."""
-    injecting = [output for output in outputs if output.injects]
-    potentials, notes = _potentials(name, inputs, reading.channel, len(injecting))
+    potentials, pairs, notes = _chosen(name, inputs, outputs, reading)
+    driven = [each for each in potentials if each in pairs or not pairs]
+    for each in potentials:
+        if each not in driven:
+            notes.append(f"{each.label} follows no output, it is left out")
     currents = [each for each in inputs if each.is_current]
-    _require_potential(name, inputs, potentials, currents, outputs)
-    named = [
-        each for each in potentials if reading.channel and each is _named(reading.channel, inputs)
-    ]
-    # Where several outputs may be that of the input that is named, the other cells have theirs.
-    pairs = _pairs(potentials if len(injecting) > 1 else named or potentials, injecting)
-    potentials = named or potentials
-    if reading.electrode is not None:
-        potentials, pairs = _of_electrode(name, reading.electrode, potentials, pairs, outputs)
-    cells, clamped = [], []
-    for voltage in potentials:
-        output = pairs.get(voltage)
-        if output is None and pairs:
-            notes.append(f"{voltage.label} follows no output, it is left out")
-            continue
-        measured = _measured(voltage, output, currents, potentials)
-        found, why = _clamp(voltage, measured, output, outputs)
-        said = [] if why is None else [f"{found}: {why}"]
-        if found == VOLTAGE_CLAMP:
-            if reading.clamp != "current":
-                clamped.append(str(why))
-                continue
-            said = [f"taken for {CURRENT_CLAMP} as told, although {why}"]
-        if output is not None and (len(injecting) > 1 or output.number != 0):
-            said.append(_why_paired(voltage, output, len(injecting)))
-        cells.append(ClampedCell(voltage, output, measured, tuple(said)))
-    if not cells:
+    cells = [_cell(each, pairs.get(each), currents, driven, outputs) for each in driven]
+    if reading.clamp == "current":
+        told = f"taken for {CURRENT_CLAMP} as told"
+        cells = [
+            replace(each, clamp=CURRENT_CLAMP, notes=(*each.notes, told))
+            if each.clamp == VOLTAGE_CLAMP
+            else each
+            for each in cells
+        ]
+    kept = [each for each in cells if each.clamp == CURRENT_CLAMP]
+    if not kept:
+        why = "; ".join(str(each.why) for each in cells)
         hint = "where that is wrong, give {clamp} current"
-        raise _voltage_clamp(name, inputs[0].sweeps, "; ".join(clamped), hint)
-    if any(cell.output or cell.measured for cell in cells):
-        cells = [cell for cell in cells if cell.output or cell.measured]
+        raise _voltage_clamp(name, inputs[0].sweeps, why, hint)
+    kept = [each for each in kept if each.output or each.measured] or kept
     return [
         replace(cell, notes=(*notes, *cell.notes), electrode=electrode)
-        for cell, electrode in zip(cells, _electrodes(cells), strict=True)
+        for cell, electrode in zip(kept, _electrodes(kept), strict=True)
     ]
+
+
+def _cell(
+    voltage: AnalogInput,
+    output: AnalogOutput | None,
+    currents: Sequence[AnalogInput],
+    cells: Sequence[AnalogInput],
+    outputs: Sequence[AnalogOutput],
+) -> ClampedCell:
+    measured = _measured(voltage, output, currents, cells)
+    clamp, why = _clamp(voltage, measured, output, outputs)
+    notes = [] if why is None else [f"{clamp}: {why}"]
+    choices = sum(each.injects for each in outputs)
+    if output is not None and (choices > 1 or output.number != 0):
+        notes.append(_why_paired(voltage, output, choices))
+    return ClampedCell(voltage, output, measured, clamp, why, tuple(notes))
+
+
+def _chosen(
+    name: str, inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput], reading: Reading
+) -> tuple[list[AnalogInput], dict[AnalogInput, AnalogOutput], list[str]]:
+    """The potentials, which output drives which, and what is said."""
+    injecting = [output for output in outputs if output.injects]
+    potentials, notes = _potentials(inputs, len(injecting))
+    chosen = None if reading.channel is None else _channel(name, reading.channel, inputs)
+    if chosen is not None:
+        # Where several outputs may be its own, the other cells have theirs.
+        others = [each for each in potentials if each is not chosen and len(injecting) > 1]
+        potentials, notes = [chosen, *others], []
+    if not potentials:
+        raise _no_potential(name, inputs, outputs)
+    pairs = _pairs(potentials, injecting)
+    potentials = potentials[:1] if chosen is not None else potentials
+    if reading.electrode is not None:
+        return *_of_electrode(name, reading.electrode, potentials, pairs, outputs), notes
+    return potentials, {each: pairs[each] for each in potentials if each in pairs}, notes
+
+
+def _channel(name: str, channel: str, inputs: Sequence[AnalogInput]) -> AnalogInput:
+    chosen = _named(channel, inputs)
+    if chosen is not None and chosen.is_voltage:
+        return chosen
+    what = f"no input {channel!r}"
+    if chosen is not None:
+        what = f"{chosen.label} in {chosen.unit}, which is no potential"
+    raise RecordingError(
+        f"{name} has {what}; its inputs are {_list(inputs)}",
+        hint="choose one in mV or V with {channel}",
+    )
 
 
 def _electrodes(cells: Sequence[ClampedCell]) -> Sequence[str | None]:
@@ -114,51 +152,29 @@ def _named(wanted: str, things: Sequence[_Named]) -> _Named | None:
 
 
 def _potentials(
-    name: str, inputs: Sequence[AnalogInput], channel: str | None, injecting: int
+    inputs: Sequence[AnalogInput], injecting: int
 ) -> tuple[list[AnalogInput], list[str]]:
     """The inputs that hold potentials of different cells, and what is said about the others."""
-    if channel is not None:
-        chosen = _named(channel, inputs)
-        if chosen is None or not chosen.is_voltage:
-            what = f"no input {channel!r}"
-            if chosen is not None:
-                what = f"{chosen.label} in {chosen.unit}, which is no potential"
-            raise RecordingError(
-                f"{name} has {what}; its inputs are {_list(inputs)}",
-                hint="choose one in mV or V with {channel}",
-            )
-        potentials, _ = _potentials(name, inputs, None, injecting)
-        return list({each.number: each for each in [chosen, *potentials]}.values()), []
     volts = [each for each in inputs if each.is_voltage]
     if len(inputs) == 1 or not volts:
         return volts, []
-    notes = [
-        f"{each.label} is left out: {each.why_no_membrane}"
-        for each in volts
-        if each.why_no_membrane
-    ]
     fit = [each for each in volts if not each.why_no_membrane]
     if not fit and len(volts) == len(inputs):
         return volts[:1], []  # nothing better is there; its sweeps are judged one by one
-    resting = [each for each in fit if each.rests_like_a_cell]
     by_name = sorted(fit, key=lambda each: not each.is_named_membrane)
-    potentials = resting or by_name[:1]
+    potentials = [each for each in fit if each.rests_like_a_cell] or by_name[:1]
     if len(potentials) > max(injecting, 1):  # else there is an output for each of them
         potentials = _different(potentials)
-    notes += [
-        f"{each.label} is left out: "
-        + (
-            "it records the same cell"
-            if each.rests_like_a_cell
-            else f"it rests at {each.rest:.3g} mV"
-        )
-        for each in fit
-        if each not in potentials
-    ]
-    if potentials and len(volts) > 1:
-        which = " and ".join(each.label for each in potentials)
-        notes.insert(0, f"the potential is that of {which}")
-    return potentials, notes
+    if not potentials or len(volts) == 1:
+        return potentials, []
+    notes = [f"the potential is that of {' and '.join(each.label for each in potentials)}"]
+    left = [each for each in volts if each not in potentials]
+    return potentials, notes + [f"{each.label} is left out: {_why_left(each)}" for each in left]
+
+
+def _why_left(voltage: AnalogInput) -> str:
+    resting = "it records the same cell" if voltage.rests_like_a_cell else None
+    return voltage.why_no_membrane or resting or f"it rests at {voltage.rest:.3g} mV"
 
 
 def _different(inputs: Sequence[AnalogInput]) -> list[AnalogInput]:
@@ -199,25 +215,20 @@ def _of_electrode(
     )
 
 
-def _require_potential(
-    name: str,
-    inputs: Sequence[AnalogInput],
-    potentials: Sequence[AnalogInput],
-    currents: Sequence[AnalogInput],
-    outputs: Sequence[AnalogOutput],
-) -> None:
-    if potentials:
-        return
+def _no_potential(
+    name: str, inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput]
+) -> RecordingError:
     against = [f"{each.label}: {each.why_no_membrane}" for each in inputs if each.is_voltage]
-    if not currents:
+    current = next((each for each in inputs if each.is_current), None)
+    if current is None:
         why = "; ".join(against) or "no channel has a unit of voltage or current"
-        raise RecordingError(
+        return RecordingError(
             f"{name} holds no membrane potential ({why}); its inputs are {_list(inputs)}",
             hint="choose one in mV or V with {channel}",
         )
     put_out = [f"{each.label} in {each.unit}" for each in outputs if each.enabled]
-    why = ", ".join([f"{currents[0].label} is in {currents[0].unit}", *put_out, *against])
-    raise _voltage_clamp(name, inputs[0].sweeps, f"{why}, and no input holds a potential")
+    why = ", ".join([f"{current.label} is in {current.unit}", *put_out, *against])
+    return _voltage_clamp(name, inputs[0].sweeps, f"{why}, and no input holds a potential")
 
 
 def _pair_score(voltage: AnalogInput, output: AnalogOutput) -> float:
@@ -294,8 +305,12 @@ def _clamp(
     mode = voltage.mode if voltage.mode is not None else measured.mode
     if mode is not None:
         return (CURRENT_CLAMP if mode else VOLTAGE_CLAMP), "the amplifier's telegraph says so"
-    if output is not None:
-        return CURRENT_CLAMP, None
+    return (CURRENT_CLAMP, None) if output is not None else _by_stillness(voltage, measured, unlike)
+
+
+def _by_stillness(
+    voltage: AnalogInput, measured: AnalogInput, unlike: Sequence[AnalogOutput]
+) -> tuple[str, str | None]:
     if not stays_still(voltage, STILL_MV):
         return CURRENT_CLAMP, f"the potential of {voltage.label} moves on its own"
     if unlike or not stays_still(measured, STILL_PA):
