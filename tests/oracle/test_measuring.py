@@ -18,8 +18,10 @@ from tests.features.made_cell import made_recording
 from tests.oracle import ipfx_way
 
 
-def require_equal(recording: Recording, least: int, quality=ANY) -> None:
+def require_equal(recording: Recording, least: int, quality=ANY, without=()) -> None:
     found = ipfx_way.compare(recording, quality)
+    for name in without:
+        assert found.pop(name) == np.inf  # missing on purpose
     assert len(found) >= least
     assert {name: off for name, off in found.items() if not off <= 1e-6} == {}
 
@@ -45,7 +47,9 @@ def test_sampling_rates(rate):
 )
 def test_real_recordings(real_data, name):
     with open_recording(real_data / "recordings" / f"{name}.abf") as recording:
-        require_equal(recording, 9)
+        # A cell that fires on its own has no current at which it begins to.
+        without = ["scalars threshold_i_ramp"] if name.startswith("17o05027") else []
+        require_equal(recording, 9, without=without)
 
 
 def test_dvdt_is_that_of_scipys_filter():
