@@ -210,31 +210,36 @@ def require_cells(path: object, first: pd.DataFrame, ignored: Sequence[str] = ()
         and not _is_text(first.iloc[:200, place])
     ):
         place = None
+    ids = None if place is None else pd.Series(texts_of(first.iloc[:, place]))
     for k, header in enumerate(headers):
         if not _counts_sweeps(header) or k == place or header in ignored:
             continue
         which = first.iloc[:, k].reset_index(drop=True)
-        if place is None:
-            counting = pd.to_numeric(which, errors="coerce")
-            several = len(first) >= _SWEEPS and bool((counting.diff().iloc[1:] == 1).all())
-            cell, rows = "", len(first)
-        else:
-            ids = pd.Series(texts_of(first.iloc[:, place]))
-            ids = ids.where(ids != "").ffill()  # of merged fields only the first is filled
-            per_cell = which.groupby(ids.to_numpy()).agg(["size", "nunique"])
-            several = len(per_cell) > 0 and bool(
-                per_cell["size"].mean() >= _SWEEPS
-                and (per_cell["nunique"] >= 0.9 * per_cell["size"]).mean() > 0.5
-            )
-            cell = f"'{per_cell['size'].idxmax()}'" if several else ""
-            rows = int(per_cell["size"].max()) if several else 0
-        if several:
-            stands = f"cell {cell} has {rows} rows" if cell else f"its {rows} rows count one by one"
+        stands = _counted(which) if ids is None else _repeated(which, ids)
+        if stands:
             raise CohortError(
                 f"{path}: it seems to have one row per sweep, not per cell: {stands} that differ "
                 f"in column '{header}'",
                 "give one row per cell, or say in {columns} mapping.yaml to ignore that column",
             )
+
+
+def _counted(which: pd.Series) -> str:
+    """What is said of rows that a column counts one by one; empty if it does not."""
+    counting = pd.to_numeric(which, errors="coerce")
+    several = len(which) >= _SWEEPS and bool((counting.diff().iloc[1:] == 1).all())
+    return f"its {len(which)} rows count one by one" if several else ""
+
+
+def _repeated(which: pd.Series, ids: pd.Series) -> str:
+    """What is said of cells that have several rows, of which a column tells each; else empty."""
+    ids = ids.where(ids != "").ffill()  # of merged fields only the first is filled
+    per_cell = which.groupby(ids.to_numpy()).agg(["size", "nunique"])
+    if per_cell.empty or per_cell["size"].mean() < _SWEEPS:
+        return ""
+    if (per_cell["nunique"] >= 0.9 * per_cell["size"]).mean() <= 0.5:
+        return ""
+    return f"cell '{per_cell['size'].idxmax()}' has {per_cell['size'].max()} rows"
 
 
 def _counts_sweeps(header: str) -> bool:
