@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def cell(
         voltage = made_files.respond(resting if deaf else current, int(rate), seed=k)
         measured = Dirt(noise=noise).on(gain * current, rate, slice(0, 1), rng)
         sweep = made_sweep(k, rate, voltage, measured if only_measured else command)
-        sweeps.append(replace(sweep, read_monitor=lambda measured=measured: measured))
+        sweeps.append(replace(sweep, read_monitor=partial(np.asarray, measured)))
     return Recording("made", "made", "made", tuple(sweeps))
 
 

@@ -189,12 +189,15 @@ class _Hum:
     """Of the mains, with two harmonics, where it stands out."""
 
     def __init__(self, blocks: _Floats, time: _Floats, wide: int) -> None:
-        self.frequency, self.weights = 0.0, np.zeros(6)
+        self.frequency = 0.0
+        self.weights: _Floats = np.zeros(6)
         if len(blocks) < 4 * wide:
             return
         quick, good = self._quick(blocks, wide)
         line = 0.3 / (time[-1] - time[0])  # of the spectrum, Hz
-        tried = np.add.outer(_MAINS, np.arange(-_MAINS_OFF, _MAINS_OFF + line, line)).ravel()
+        tried: _Floats = np.add.outer(
+            _MAINS, np.arange(-_MAINS_OFF, _MAINS_OFF + line, line)
+        ).ravel()
         for finer in (1.0, 0.2, 0.04, 0.008):
             power = [abs(np.exp(2j * np.pi * each * time[good]) @ quick) for each in tried]
             self.frequency = float(tried[int(np.argmax(power))])
@@ -630,7 +633,7 @@ def _with_shorts(found: list[_Found]) -> list[_Found]:
     heights = [abs(piece.height) for each in found if each.explained for piece in each.pieces]
     least = _SEEN * max(heights, default=0.0)
     own = [_shorts(each, least) for each in found]
-    slots = []
+    slots: list[_Piece] = []
     for slot in _slots(own, _ONE_SHORT):  # a transient comes right after a pulse
         if (slot.seen > 1 or len(found) == 1) and not any(map(slot.overlaps, slots)):
             slots.append(slot)
