@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 import h5py
 import numpy as np
@@ -37,7 +38,9 @@ def pair(tmp_path_factory):
 
 
 def test_a_row_for_each(pair):
-    cells = extract_cells(pair, SHARED)
+    found = extract_cells(pair, SHARED)
+    cells = [each for each in found if isinstance(each, CellFeatures)]
+    assert len(cells) == len(found) == 2
     assert [cell.cell_id for cell in cells] == ["pair_e_1", "pair_e_2"]
     assert [cell.head["electrode"] for cell in cells] == ["e 1", "e 2"]
     assert [feature(cell, "rheobase_i") for cell in cells] == [180, 140]
@@ -53,10 +56,11 @@ def test_a_row_for_each(pair):
 def test_one_of_two_cells_may_have_no_feature(tmp_path):
     made = steps_of()
     quiet = steps_of(amplitudes=[0] * 10)
-    responses, stimuli = {}, {}
+    responses: dict[str, Written] = {}
+    stimuli: dict[str, Written] = {}
     for end, recording in (("0", quiet), ("1", made)):
         for k, sweep in enumerate(recording.sweeps):
-            how = {"start": 3.0 * k, "electrode": f"electrode_{end}", "number": k}
+            how: dict[str, Any] = {"start": 3.0 * k, "electrode": f"electrode_{end}", "number": k}
             responses[f"data_{k:05d}_AD{end}"] = Written(sweep.voltage, **how)
             stimuli[f"data_{k:05d}_DA{end}"] = Written(sweep.current, **how)
     path = write_series(tmp_path / "pair.nwb", responses, stimuli)
@@ -81,6 +85,7 @@ def test_a_cohort_of_them(pair, tmp_path):
     rows = {"pair": "Sst", "pair_e_2": "Pvalb", "single": "Vip"}
     pd.DataFrame({"file": list(rows), "subclass": list(rows.values())}).to_csv(labels, index=False)
     result = cohort_of(find_recordings([folder]), store, SHARED, labels=read_labels(labels))
+    assert result.cohort is not None
     obs = result.cohort.obs
     assert list(obs.index) == ["pair_e_1", "pair_e_2", "single"]
     # What is said of the file is not said of either cell.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import h5py
 import numpy as np
 import pytest
@@ -60,9 +62,9 @@ def test_a_row_reads_only_its_chunks(tmp_path, monkeypatch):
     read = []
     samples = Unpacker.samples
 
-    def counted(self, data, chunks, first, points):
+    def counted(self, data, chunks, *rest):
         read.append(len(chunks))
-        return samples(self, data, chunks, first, points)
+        return samples(self, data, chunks, *rest)
 
     monkeypatch.setattr(Unpacker, "samples", counted)
     with open_recording(path) as recording:
@@ -193,8 +195,9 @@ def test_protocols_of_one_cell_with_an_electrode_each(tmp_path):
 def written(path, made, response="data_{:05d}_AD0", stimulus="data_{:05d}_DA0", **how):
     """Sweeps of a recording as series; what is to be changed comes from functions of the number."""
     makes = {name: how.pop(name) for name in ("of_response", "of_stimulus") if name in how}
-    nothing = {"of_response": lambda k: {}, "of_stimulus": lambda k: {}} | makes
-    responses, stimuli = {}, {}
+    nothing: dict[str, Any] = {"of_response": lambda k: {}, "of_stimulus": lambda k: {}} | makes
+    responses: dict[str, Written] = {}
+    stimuli: dict[str, Written] = {}
     for k, sweep in enumerate(made.sweeps):
         start = 3.0 * k
         for place, name, values, of in (
