@@ -217,7 +217,8 @@ def _named(numbers: list[int]) -> str:
 def _with_test_pulses(long: LongSquares, tests: list[Cut], notes: list[str]) -> LongSquares:
     """Take resistance and time constant from test pulses."""
     if long.alone:
-        notes.append("input_resistance is missing: no three steps silence it, and it has no rest")
+        where = "it has no rest, and no two steps show where it goes after them"
+        notes.append(f"input_resistance is missing: {where}")
         return long
     of_tests = _attempt(measure_long_squares, tests, "test pulses", notes) if tests else None
     if of_tests is None or np.isnan(of_tests.membrane.input_resistance):

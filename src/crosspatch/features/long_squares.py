@@ -237,8 +237,8 @@ def _below_rest(
     without = [k for k in negative if not trains[k].rate]
     silent = [cuts[k] for k in without]
     if alone:
-        resistance, tau = silenced_resistance(silent, *during), silenced_tau(silent, *during)
-        return Membrane(input_resistance=resistance, tau=tau)
+        tau = silenced_tau(silent, *during)
+        return Membrane(input_resistance=silenced_resistance(silent, tau), tau=tau)
     smallest = max((cuts[k].amplitude for k in negative), default=0.0)
     return _membrane(silent, [steps[k] for k in without], smallest, during[0], notes)
 

@@ -24,6 +24,9 @@ _LEAST_SPREAD, _LARGEST_SLOPE_ERROR = 0.1, 0.25
 #: Of steps that silence a cell: the mean at their end is of so long, s, and the exponential of so
 #: long from their start, if for so long before it, s, the potential changes no more than this, mV.
 _SILENCED_STEADY, _SILENCED_WITHIN, _NO_SPIKE, _FLAT = 0.1, 0.2, 0.005, 10.0
+#: After the step the potential counts for so many time constants, until so many ms before it rises
+#: by more than so much in one, mV: a spike.
+_RELEASED_WITHIN, _BEFORE_SPIKE, _RISING = 3.0, 2, 8.0
 
 
 @dataclass(frozen=True)
@@ -133,20 +136,34 @@ def _spread_slope(currents: np.ndarray, potentials: np.ndarray, noise: float) ->
     return slope if error <= _LARGEST_SLOPE_ERROR * abs(slope) else _NAN
 
 
-def silenced_resistance(cuts: Sequence[Cut], start: float, end: float) -> float:
-    """Slope of the potential at the end of steps that silence a cell, over current, MOhm.
+def silenced_resistance(cuts: Sequence[Cut], tau: float) -> float:
+    """Deflection over current of steps that silence a cell with a time constant in s, MOhm.
 
-    Before the steps it spikes, so that there is no baseline, and three steps are needed; NaN where
-    they hardly differ.
+    It has no rest before a step, so that the potential counts that it goes back to after the step.
+    NaN where not two steps show that, or they differ.
     """
-    if len(cuts) < 3:
+    found = np.array([_released(cut, tau) for cut in cuts]) if tau > 0 else np.zeros(0)
+    found = found[np.isfinite(found)]
+    if len(found) < 2 or np.ptp(found) > _LARGEST_SLOPE_ERROR * abs(float(np.median(found))):
         return _NAN
-    amplitudes = np.array([cut.amplitude for cut in cuts])
-    steady = np.array([cut.mean(max(start, end - _SILENCED_STEADY), end) for cut in cuts])
-    off = amplitudes - amplitudes.mean()
-    residual = steady - steady.mean() - straight_slope(amplitudes, steady) * off
-    noise = float(np.sqrt(residual @ residual / (len(cuts) - 2)))
-    return _spread_slope(amplitudes, steady, noise) * 1e3
+    return float(np.median(found)) * 1e3
+
+
+def _released(cut: Cut, tau: float) -> float:
+    """Deflection over current from where an exponential leads after a step, GOhm; NaN if unseen."""
+    block = max(round(0.001 * cut.rate), 1)
+    end = cut.onset + round(cut.duration * cut.rate)
+    after = cut.voltage[end : end + round(_RELEASED_WITHIN * tau * cut.rate)]
+    means = after[: len(after) // block * block].reshape(-1, block).mean(axis=1)
+    spikes = np.flatnonzero(np.diff(means) > _RISING)
+    means = means[: spikes[0] - _BEFORE_SPIKE] if len(spikes) else means
+    if len(means) * block < tau * cut.rate or len(means) < 3:
+        return _NAN
+    times = (np.arange(len(means)) + 0.5) * block / cut.rate
+    shape = np.column_stack([np.ones(len(times)), np.exp(-times / tau)])
+    rest = np.linalg.lstsq(shape, means, rcond=None)[0][0]
+    steady = cut.voltage[max(end - round(_SILENCED_STEADY * cut.rate), cut.onset) : end].mean()
+    return float(steady - rest) / cut.amplitude
 
 
 def silenced_tau(cuts: Sequence[Cut], start: float, end: float) -> float:
