@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -89,11 +90,16 @@ def test_a_cell_that_fires_on_its_own(rest_rate, rate):
     assert not {"psth", "step_subthresh", "subthresh_norm"} & set(families)
 
 
+def shifted(by, _, voltage):
+    """A potential that is higher throughout."""
+    return voltage + by
+
+
 def test_a_rest_that_wanders_from_sweep_to_sweep_does_not_bend_the_resistance():
     cell = MadeCell(rest=-60.0, rest_rate=8.0, rheobase=20, noise=0.05)
     recording = made_recording(cell, amplitudes=(-100, -50, -25, 25, 50), rate=20_000)
     for number, shift in ((0, 3.0), (1, -1.0), (2, -2.5)):
-        recording = changed(recording, [number], lambda _, voltage, by=shift: voltage + by)
+        recording = changed(recording, [number], partial(shifted, shift))
     found, _, _ = measured(recording)
     assert found["input_resistance"] == pytest.approx(200, rel=0.05)
 
