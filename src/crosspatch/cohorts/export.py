@@ -62,6 +62,7 @@ def origin(cohort: anndata.AnnData) -> dict[str, object]:
     return {
         "crosspatch": version("crosspatch"),
         "layout": table.layout_of(cohort).name,
+        "taxonomy": head.taxonomy,
         "verified": head.verified,
         "extraction": None if extraction is None else json.loads(str(extraction)),
         "joined": head.joined,

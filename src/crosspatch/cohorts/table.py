@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.species import SPECIES
@@ -33,6 +33,7 @@ class Head:
     #: Subclass to the labelled cells before those without features were left out.
     joined: Mapping[str, int]
     dropped: Mapping[str, int]  #: reason to the cells left out
+    taxonomy: str = ""  #: whose labels the subclasses are of
 
 
 def build(
@@ -58,6 +59,9 @@ def build(
         index=pd.Index(layout.feature_names, name="feature"),
         columns=["family", "unit"],
     )
+    terms = _terms(cells)
+    if terms.notna().any():
+        cells = cells.assign(**{ONTOLOGY: terms})
     # Text as categories: a column that is missing throughout could not be written otherwise.
     text = cells.select_dtypes("object").columns
     cells = cells.astype(dict.fromkeys(text, "category"))
@@ -71,11 +75,20 @@ def build(
         "verified": head.verified,
         "joined": {name: int(count) for name, count in head.joined.items()},
         "dropped": {reason: int(count) for reason, count in head.dropped.items()},
+        "taxonomy": head.taxonomy,
     }
     if extraction is not None:
         table.uns["crosspatch"]["extraction"] = extraction
     require_valid(table, "the table just built")
     return table
+
+
+def _terms(cells: pd.DataFrame) -> pd.Series:
+    """The Cell Ontology's term for the subclass of every cell, or else for its class."""
+    known = cells["subclass"].astype(object)
+    if "class" in cells:
+        known = known.where(known.notna(), cells["class"])
+    return known.map(load_taxonomy().ontology)
 
 
 def validate(table: anndata.AnnData) -> list[str]:
@@ -164,7 +177,8 @@ def head_of(table: anndata.AnnData) -> Head:
         for name in ("joined", "dropped")
     )
     verified = bool(head.get("verified", False))
-    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped)
+    taxonomy = str(head.get("taxonomy", ""))
+    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped, taxonomy)
 
 
 def layout_of(table: anndata.AnnData) -> Layout:
