@@ -177,7 +177,7 @@ def test_the_list_says_what_how_large_and_under_which_licence(run):
     listed = " ".join(run("fetch", "--list").stdout.split())
     for number in ("000020", "000636", "000008", "000035"):
         assert number in listed
-    for word in ("141.9", "CC-BY-4.0", "8.9 MB", "commercial", "efeature.csv"):
+    for word in ("141.9", "CC-BY-4.0", "15.2 MB", "commercial", "efeature.csv"):
         assert word in listed
 
 

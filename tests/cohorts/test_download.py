@@ -318,6 +318,8 @@ def test_labels_of_a_dandiset_are_those_of_its_tables(tmp_path, monkeypatch):
 def test_the_institutes_labels_are_found_by_session(dandiset, session, tmp_path, monkeypatch):
     directory = made.data_directory(tmp_path)
     for name, known in datasets().items():
+        if name not in ("allen-mouse", "allen-human"):
+            continue
         files = tuple(
             replace(file, sha256=hashlib.sha256((directory / file.path).read_bytes()).hexdigest())
             for file in known.files

@@ -57,7 +57,7 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
             species = ", ".join(sorted(set(cohort.obs["species"].astype(str))))
             hint = "give labels to `crosspatch extract` with {labels}"
             if "class" in cohort.obs:  # excitatory, or of a type that is not labelled
-                hint = "leave out datasets of excitatory cells, and build tables without {every_cell}"
+                hint = "leave out excitatory datasets, and build tables without {every_cell}"
             raise EvaluationError(
                 f"{missing} of {cohort.n_obs} {species} cells have no {name}, so models cannot be "
                 "evaluated on them",

@@ -145,7 +145,7 @@ class Dataset:
             if name == chosen:
                 cells["subclass"] = subclass
                 classes = meant.where(meant.isin(known.classes))
-        given = cells["class"] if "class" in cells else None
+        given = cells.get("class")
         classes = classes.where(classes.notna(), given)
         cells["class"] = classes.mask(cells["subclass"].notna(), "GABAergic")
         return cells[self.labellings[chosen].column]

@@ -61,6 +61,7 @@ def origin(cohort: anndata.AnnData) -> dict[str, object]:
     extraction = cohort.uns["crosspatch"].get("extraction")
     return {
         "crosspatch": version("crosspatch"),
+        "datasets": sorted(set(cohort.obs["dataset"].dropna().astype(str))),
         "layout": table.layout_of(cohort).name,
         "taxonomy": head.taxonomy,
         "verified": head.verified,

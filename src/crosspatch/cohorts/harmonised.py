@@ -27,9 +27,9 @@ def human_donors(written: pd.Series) -> pd.Series:
 def lobes(written: pd.Series) -> pd.Series:
     """Lobes as the Allen Institute abbreviates them, from words or codes such as ``TCx_L1``."""
     starts = {"T": "TemL", "F": "FroL", "P": "ParL", "O": "OccL"}
-    return written.str.extract(r"^([TFPO])(?:Cx|emporal|rontal|arietal|ccipital)", expand=False).map(
-        starts
-    )
+    return written.str.extract(
+        r"^([TFPO])(?:Cx|emporal|rontal|arietal|ccipital)", expand=False
+    ).map(starts)
 
 
 def diseases(written: pd.Series) -> pd.Series:

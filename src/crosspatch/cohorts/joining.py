@@ -16,8 +16,9 @@ from crosspatch.errors import CohortError
 def join(cohorts: Sequence[anndata.AnnData]) -> anndata.AnnData:
     """One table of several with the same features; that of a single one is itself.
 
-    A cell that stands in several is taken from the first that gives it a subclass, or else from the
-    first. A `CohortError` if the features differ, or two tables name different donors of a cell.
+    A cell that stands in several is taken from the first that gives it a subclass, else from the
+    first that gives it a class, else from the first. A `CohortError` if the features differ, or two
+    tables name different donors of a cell.
     """
     if len(cohorts) == 1:
         return cohorts[0]
@@ -31,7 +32,10 @@ def join(cohorts: Sequence[anndata.AnnData]) -> anndata.AnnData:
         dict(sum((Counter(getattr(head, name)) for head in heads), Counter()))
         for name in ("joined", "dropped")
     )
-    order = np.argsort(cells["subclass"].isna().to_numpy(), kind="stable")
+    # Where a subclass is known, so is the class.
+    known = cells["subclass"].notna().astype(int)
+    known += cells.get("class", cells["subclass"]).notna()
+    order = np.argsort(-known.to_numpy(), kind="stable")
     twice = np.zeros(len(cells), dtype=bool)
     twice[order] = cells.index[order].duplicated()
     for name, count in cells.loc[twice, "subclass"].value_counts().items():
@@ -60,7 +64,7 @@ def _require_one_donor(cells: pd.DataFrame) -> None:
         )
 
 
-def without(cohort: anndata.AnnData, dataset: str) -> anndata.AnnData:
+def without_dataset(cohort: anndata.AnnData, dataset: str) -> anndata.AnnData:
     """A cohort without the cells of a dataset and without any cell of their donors.
 
     What is left may be learnt from where the dataset is held out. A `CohortError` if the cohort has

@@ -12,7 +12,7 @@ from crosspatch.cohorts.dataset import Labelling
 from crosspatch.cohorts.sources import SourceReader, listed, numeric, unique_cells
 
 FILES = listed("human_patchseq_labels")
-NAME = "sea-ad"
+SEA_AD = "sea-ad"
 _COLUMN = "sea_ad_type"
 _DOUBTFUL = "excitatory by SEA-AD, GABAergic by those who published it"
 #: Pax6 counts as Lamp5, as in Lee, Dalley et al. 2023, and Sncg as Vip, as in Hodge et al. 2019.

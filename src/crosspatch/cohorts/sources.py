@@ -223,11 +223,7 @@ class SourceReader:
     found: dict[str, str] = field(default_factory=dict)  #: path to checksum of what was read
 
     def read(
-        self,
-        path: str,
-        columns: Iterable[str],
-        encoding: str = "utf-8-sig",
-        separator: str = ",",
+        self, path: str, columns: Iterable[str], encoding: str = "utf-8-sig", separator: str = ","
     ) -> tuple[pd.DataFrame, Path]:
         """Columns of a file as text, see `read_source`."""
         file, self.found[path] = locate(self.directory, self.files[path], verify=self.verify)

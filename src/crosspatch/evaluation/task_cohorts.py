@@ -56,6 +56,14 @@ def load_cohorts(
             )
             for species, of_species in _possible(chosen, needed, features).items()
         }
+    odd = [name for name in names if Path(name).suffix != ".h5ad"]
+    if odd:
+        unknown = min(odd, key=datasets().__contains__)
+        known = ", ".join((DEFAULT, SIMULATED, AUTO))
+        raise CohortError(
+            f"no cohort '{unknown}'; give {known} alone, names of datasets "
+            f"({', '.join(datasets())}), or names of .h5ad files"
+        )
     if data_dir is not None or not verify or taxonomy is not None:
         what = "{data_dir}, {unverified} and {taxonomy}"
         raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
@@ -91,13 +99,6 @@ def _possible(
 def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:
     cohorts: dict[str, anndata.AnnData] = {}
     for name in names:
-        if Path(name).suffix != ".h5ad":
-            known = ", ".join((DEFAULT, SIMULATED, AUTO))
-            names = ", ".join(datasets())
-            raise CohortError(
-                f"no cohort '{name}'; give {known} alone, names of datasets ({names}), or names "
-                "of .h5ad files"
-            )
         cohort = table.read(name)
         if features is not None:
             cohort = table.in_layout(cohort, features)

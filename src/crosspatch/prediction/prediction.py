@@ -227,7 +227,8 @@ class Prediction:
         -------
         DataFrame
             In words: ``cell_id``; ``species`` it was judged by, and ``species_known``;
-            ``subclass``, its ``cell_ontology_id`` and ``probability``, and ``probability_`` of every class;
+            ``subclass``, its ``cell_ontology_id`` and ``probability``, and ``probability_`` of
+            every class;
             ``prediction_set``, classes joined by ``|``; ``verdict``; ``p_reference``;
             ``completeness`` of the layout from 0 to 1; ``families`` present, joined by ``|``;
             ``quality``; ``notes``; ``source``.

@@ -113,5 +113,5 @@ for _name, _files, _read in (
         key: tuple(value) if isinstance(value, list) else value
         for key, value in _ABOUT["datasets"][_name].items()
     }
-    _others = {sea_ad.NAME: sea_ad.LABELLING} if _name == "allen-human" else {}
+    _others = {sea_ad.SEA_AD: sea_ad.LABELLING} if _name == "allen-human" else {}
     register(Dataset(name=_name, files=_files, read=_read, others=_others, **_described))

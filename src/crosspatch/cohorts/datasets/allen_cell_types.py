@@ -27,6 +27,7 @@ from crosspatch.cohorts.sources import (
     unique_cells,
 )
 from crosspatch.features.layouts import Layout
+from crosspatch.species import SpeciesName
 
 _FOLDER = "allen_cell_types"
 _FEATURES = f"{_FOLDER}/ephys_features.csv"
@@ -37,7 +38,7 @@ _LINES = {
     "Vip-IRES-Cre": "Vip",
     "Ndnf-IRES2-dgCre": "Lamp5",
 }
-_LABELS = {
+_LABELS: dict[SpeciesName, dict[str, str]] = {
     "mouse": {**_LINES, "spiny": "Glutamatergic"},
     "human": {"spiny": "Glutamatergic", "aspiny": "GABAergic", "sparsely spiny": "GABAergic"},
 }
@@ -92,6 +93,7 @@ def _read(reader: SourceReader, layout: Layout, species: str) -> SourceCells:
     return SourceCells(cells, values, f"{file}, column '{where}'")
 
 
+_name: SpeciesName
 for _name, _labels in _LABELS.items():
     register(
         Dataset(

@@ -95,6 +95,6 @@ register(
         "of layer 1.",
         collection="allen",
         taxonomy="lee2023",
-        others={sea_ad.NAME: sea_ad.LABELLING},
+        others={sea_ad.SEA_AD: sea_ad.LABELLING},
     )
 )

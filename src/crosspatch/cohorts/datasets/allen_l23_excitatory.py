@@ -23,6 +23,7 @@ from crosspatch.cohorts.sources import (
 )
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Layout
+from crosspatch.species import SpeciesName
 
 _FOLDER = "allen_l23_excitatory"
 _FEATURES = f"{_FOLDER}/human_mouse_ephys_all_0127.csv"
@@ -104,6 +105,7 @@ def _read_mouse(reader: SourceReader, layout: Layout) -> SourceCells:
     return SourceCells(cells, mouse_features(reader, layout, cells[session]), labels_from)
 
 
+_species: SpeciesName
 for _species, _layouts, _files, _read, _taxonomy in (
     ("mouse", ("shared",), MOUSE_FILES, _read_mouse, "tasic2018"),
     ("human", ("shared", "full"), (), _read_human, "hodge2019"),

@@ -2,14 +2,14 @@
 
 Its features are of its own code, on steps of 0.6 s that go up by 20 pA. A feature is taken where it
 is the same quantity and tells the subclasses apart as in the Allen mouse cells: the probabilities
-that a cell of one subclass exceeds one of another, over the ten pairs, correlate by 0.8 or more, and
-no pair that differs clearly (by 0.15 from a half) is the other way round. docs/choices.md has the
-numbers. Values are as published: most are shifted in all subclasses alike, as cold does to widths,
+that a cell of one subclass exceeds one of another, over the ten pairs, correlate by 0.8 or more,
+and no pair that differs clearly (by 0.15 from a half) is the other way round. docs/choices.md has
+the numbers. Values are as published: most are shifted in all subclasses alike, as cold does to widths,
 heights and resistances, so that another laboratory is what they stand for.
 
 Not taken: ``sag`` (1 - 1 / ratio of peak to steady state; two of five pairs turn round),
-``threshold_v_rheo`` (one of six does), adaptation, regularity and rate of the interval trains, which
-are of the strongest step.
+``threshold_v_rheo`` (one of six does), adaptation, regularity and rate of the interval trains,
+which are of the strongest step.
 
 Cells that the authors exclude (firing of one class and RNA of another, or outside the area) have no
 label, like those of which the RNA is of low quality.
@@ -87,7 +87,7 @@ register(
         },
         outside={"low quality": "RNA of low quality"},
         read=_read,
-        licence="CC-BY-4.0 for the recordings (DANDI 000008); the tables of Scala et al. state none",
+        licence="Scala et al.: CC-BY-4.0 for the recordings (DANDI 000008), none stated for tables",
         cite=("scala2021", "dandi000008"),
         authors="Scala et al. 2021",
         citation="Scala, Kobak et al.: Phenotypic variation of transcriptomic cell types in mouse "
