@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,7 @@ def data_directory(folder: Path) -> Path:
     known = pd.read_csv(patchseq)
     known.loc[9:, "T-type Label"] = None
     known.to_csv(patchseq, index=False)
-    mapped = {"SeuratMapping": "Exc L2-3 LINC00507 FREM3", "SeuratMappingScore": 0.8}
+    mapped: dict[str, Any] = {"SeuratMapping": "Exc L2 LAMP5 LTK", "SeuratMappingScore": 0.8}
     mouse = pd.DataFrame({"SpecimenID": known["cell_specimen_id"][9:]}).assign(
         donor_mouse=known["donor_id"][9:],
         genotype_label="wt",

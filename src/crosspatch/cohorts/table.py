@@ -262,7 +262,8 @@ def read(file: str | Path) -> anndata.AnnData:
 def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
     """Summarise a cohort in three tables.
 
-    ``cells``: one row per species and subclass, with cells, donors and cells of a donor;
+    ``cells``: one row per species and subclass, and class of cells that have none, with cells,
+    donors and cells of a donor;
     ``missing``: one row per species and family, with the share of cells in which the family is
     absent, and in which some of its features are missing; ``ranges``: one row per species and
     feature, with its unit, share missing and quantiles.
@@ -274,6 +275,7 @@ def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
         values = np.asarray(part.X)
         donors = part.obs["donor"].astype(str)
         groups = {name: part.obs["subclass"] == name for name in _subclasses_in(part)}
+        groups |= _without_subclass(part.obs)
         groups["all"] = pd.Series(True, index=part.obs_names)
         for name, chosen in groups.items():
             of_donor = donors[chosen].value_counts()
@@ -297,6 +299,14 @@ def _subclasses_in(table: anndata.AnnData) -> list[str]:
     """The subclasses of a table's cells, in the order of the taxonomy."""
     there = set(table.obs["subclass"].dropna().astype(str))
     return [name for name in load_taxonomy().subclasses if name in there]
+
+
+def _without_subclass(obs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Which cells have no subclass, by their class."""
+    known = obs.get("class", pd.Series(index=obs.index, dtype=object)).astype(object)
+    named = "none, " + known.where(known.notna(), "of unknown class")
+    bare = obs["subclass"].isna()
+    return {name: bare & (named == name) for name in sorted(set(named[bare]))}
 
 
 #: Columns of obs that say how tissue was treated and what the donor had, where a source has them.

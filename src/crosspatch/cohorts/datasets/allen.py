@@ -102,7 +102,8 @@ def human_types(reader: SourceReader) -> dict[str, str]:
     rows, _ = reader.read(_METADATA, [label, t_type])
     types = rows[t_type].str.strip().str.replace(r"^Inh L\d(-\d)? ", "", regex=True)
     known = rows[label].groupby(types).agg(["nunique", "first"])
-    return known.loc[known["nunique"] == 1, "first"].to_dict()
+    one = known.loc[known["nunique"] == 1, "first"]
+    return dict(zip(map(str, one.index), map(str, one), strict=True))
 
 
 for _name, _files, _read in (

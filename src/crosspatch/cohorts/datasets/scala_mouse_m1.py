@@ -4,8 +4,8 @@ Its features are of its own code, on steps of 0.6 s that go up by 20 pA. A featu
 is the same quantity and tells the subclasses apart as in the Allen mouse cells: the probabilities
 that a cell of one subclass exceeds one of another, over the ten pairs, correlate by 0.8 or more,
 and no pair that differs clearly (by 0.15 from a half) is the other way round. docs/choices.md has
-the numbers. Values are as published: most are shifted in all subclasses alike, as cold does to widths,
-heights and resistances, so that another laboratory is what they stand for.
+the numbers. Values are as published: most are shifted in all subclasses alike, as cold does to
+widths, heights and resistances, so that another laboratory is what they stand for.
 
 Not taken: ``sag`` (1 - 1 / ratio of peak to steady state; two of five pairs turn round),
 ``threshold_v_rheo`` (one of six does), adaptation, regularity and rate of the interval trains,
