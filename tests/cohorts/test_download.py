@@ -301,7 +301,7 @@ def test_without_labels_all_can_be_taken():
 
 
 def test_labels_of_a_dandiset_are_those_of_its_tables(tmp_path, monkeypatch):
-    assert labels_of("000008") is None
+    assert labels_of("000035") is None
     assert labels_of("999999") is None
     monkeypatch.delenv("CROSSPATCH_DATA", raising=False)
     with pytest.raises(CohortError, match=r"labels of dandi:000020 .* `crosspatch fetch tables`"):

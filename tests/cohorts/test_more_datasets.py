@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -11,11 +13,13 @@ import pandas as pd
 import pytest
 
 import crosspatch
-from crosspatch.cohorts import table
+from crosspatch.cohorts import dataset, table
 from crosspatch.cohorts.cells import cells_of
 from crosspatch.cohorts.citations import cited_by, entries
 from crosspatch.cohorts.dataset import datasets
+from crosspatch.cohorts.download import labels_of
 from crosspatch.cohorts.export import export
+from crosspatch.cohorts.extracted import match
 from crosspatch.cohorts.joining import join, without_dataset
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, EvaluationError
@@ -58,15 +62,15 @@ def feature(cohort: anndata.AnnData, name: str) -> np.ndarray:
 
 
 def test_every_dataset_gives_valid_tables_that_name_donors_layers_and_places(whole: Path):
-    for name, dataset in datasets().items():
-        for layout in dataset.layouts:
+    for name, known in datasets().items():
+        for layout in known.layouts:
             cohort = load(name, whole, layout, every_cell=True)
             assert table.validate(cohort) == []
             assert cohort.obs["donor"].notna().all()
             assert {"layer", "class", "cell_ontology_id"} <= set(cohort.obs)
             assert "structure" in cohort.obs or "lobe" in cohort.obs or "l23" in name
             assert table.head_of(cohort).sources
-            assert set(dataset.cite) <= set(entries())
+            assert set(known.cite) <= set(entries())
 
 
 def test_mouse_cells_of_the_database_are_labelled_by_line_reporter_and_dendrite(whole: Path):
@@ -143,6 +147,21 @@ def test_another_laboratory_gives_the_features_that_agree(whole: Path):
     assert dropped["without a label"] == 1  # the one that its authors exclude
     assert dropped["excitatory"] == 4
     assert set(cohort.obs["temperature"]) == {"room"}
+
+
+def test_recordings_of_the_other_laboratory_are_labelled_by_the_cell_in_their_name(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    known = datasets()["scala-mouse-m1"]
+    files = tuple(
+        replace(each, sha256=hashlib.sha256((directory / each.path).read_bytes()).hexdigest())
+        for each in known.files
+    )
+    monkeypatch.setitem(dataset.REGISTERED, known.name, replace(known, files=files))
+    labels = labels_of("000008", data_dir=directory)
+    assert labels is not None
+    key = match("sub-mouse-B_ses-20180101-sample-1_cell-20180101-sample-1.nwb", labels.index)
+    assert labels.loc[key, "subclass"] == "Sst"
 
 
 def test_excitatory_mouse_cells_have_the_features_of_the_patchseq_table(whole: Path):

@@ -66,6 +66,7 @@ def _read(reader: SourceReader, layout: Layout) -> SourceCells:
     cells = cells_in(rows, file, _OBS, rows[donor])
     cells["label"] = cells["label"].where(cells["excluded"].isna())
     cells["layer"] = harmonised.layers(cells["layer"])
+    cells["cell_name"] = cells.index  # as in the names of its recordings
     cells["structure"] = "MOp"
     cells["temperature"] = "room"
     cells["t_type_confidence"] = numeric(rows, confidence, file).to_numpy()
@@ -92,6 +93,8 @@ register(
         authors="Scala et al. 2021",
         citation="Scala, Kobak et al.: Phenotypic variation of transcriptomic cell types in mouse "
         "motor cortex. Nature 598 (2021): mouse cells of another laboratory.",
+        dandisets=("000008",),
+        session="cell_name",
         taxonomy="yao2021",
     )
 )
