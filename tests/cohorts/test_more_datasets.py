@@ -161,6 +161,7 @@ def test_recordings_of_the_other_laboratory_are_labelled_by_the_cell_in_their_na
     labels = labels_of("000008", data_dir=directory)
     assert labels is not None
     key = match("sub-mouse-B_ses-20180101-sample-1_cell-20180101-sample-1.nwb", labels.index)
+    assert key is not None
     assert labels.loc[key, "subclass"] == "Sst"
 
 

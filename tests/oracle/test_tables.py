@@ -29,8 +29,11 @@ from tests import made
 
 SHARED = load_layout("shared")
 TERMS = {
-    **{"Lamp5": "CL:4023011", "Pvalb": "CL:4023018", "Sst": "CL:4023017"},
-    **{"Vip": "CL:4023016", "Sncg": "CL:4023015"},
+    "Lamp5": "CL:4023011",
+    "Pvalb": "CL:4023018",
+    "Sst": "CL:4023017",
+    "Vip": "CL:4023016",
+    "Sncg": "CL:4023015",
 }
 MISSING = ("", "NA", "n/a", "nan", "-", ".", "None", " ")
 JUNK = ("bad", "5 mV", "=1+2", "0x1A", "1_0", "#DIV/0!", "1 2", "inf", "-Infinity", "--1")

@@ -23,34 +23,34 @@ def join(cohorts: Sequence[anndata.AnnData]) -> anndata.AnnData:
     if len(cohorts) == 1:
         return cohorts[0]
     layouts = [table.layout_of(each) for each in cohorts]
-    if len({layout.features for layout in layouts}) > 1:
+    if any(layout.features != layouts[0].features for layout in layouts):
         raise CohortError("cohorts with different features cannot be joined", "give one {layout}")
     cells = pd.concat([each.obs.astype(object) for each in cohorts])
     _require_one_donor(cells)
-    heads = [table.head_of(each) for each in cohorts]
-    joined, dropped = (
-        dict(sum((Counter(getattr(head, name)) for head in heads), Counter()))
-        for name in ("joined", "dropped")
-    )
-    # Where a subclass is known, so is the class.
     known = cells["subclass"].notna().astype(int)
     known += cells.get("class", cells["subclass"]).notna()
     order = np.argsort(-known.to_numpy(), kind="stable")
     twice = np.zeros(len(cells), dtype=bool)
     twice[order] = cells.index[order].duplicated()
-    for name, count in cells.loc[twice, "subclass"].value_counts().items():
-        joined[str(name)] -= int(count)
-    head = table.Head(
-        {file: digest for each in heads for file, digest in each.sources.items()},
-        all(each.verified for each in heads),
-        joined,
-        dropped | {"in another dataset too": int(twice.sum())},
-        " ".join(dict.fromkeys(each.taxonomy for each in heads if each.taxonomy)),
-    )
     values = np.vstack([np.asarray(each.X, dtype=np.float32) for each in cohorts])
     # Columns of numbers were made objects to be put below each other.
-    cells = cells.loc[~twice].infer_objects()
-    return table.build(values[~twice], cells, layouts[0], head)
+    kept = cells.loc[~twice].infer_objects()
+    head = _head([table.head_of(each) for each in cohorts], cells.loc[twice, "subclass"])
+    return table.build(values[~twice], kept, layouts[0], head)
+
+
+def _head(heads: Sequence[table.Head], twice: pd.Series) -> table.Head:
+    """The origin of all together; `twice` has the subclasses of cells that others gave already."""
+    counts = [
+        sum((Counter(each) for each in of_all), Counter[str]())
+        for of_all in zip(*((head.joined, head.dropped) for head in heads), strict=True)
+    ]
+    joined, dropped = counts
+    joined.subtract(Counter(twice.dropna().astype(str)))
+    dropped["in another dataset too"] = len(twice)
+    sources = {file: digest for head in heads for file, digest in head.sources.items()}
+    taxonomies = " ".join(dict.fromkeys(head.taxonomy for head in heads if head.taxonomy))
+    return table.Head(sources, all(head.verified for head in heads), joined, dropped, taxonomies)
 
 
 def _require_one_donor(cells: pd.DataFrame) -> None:

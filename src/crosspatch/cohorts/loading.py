@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import anndata
@@ -35,8 +37,8 @@ def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> 
         if named:
             raise  # a directory that was named must be there
         return [SIMULATED]
-    default = [each for of_species in collections()[DEFAULT].values() for each in of_species]
-    files = [file for each in default for file in each.files]
+    default = chain.from_iterable(collections()[DEFAULT].values())
+    files = chain.from_iterable(each.files for each in default)
     there = [(directory / file.path).is_file() for file in files]
     return [DEFAULT if all(there) or (named and any(there)) else SIMULATED]
 
@@ -76,26 +78,22 @@ def load_joined(
     species = sorted({each.species for each in chosen})
     if len(species) > 1:
         raise CohortError(f"{' and '.join(species)} cells cannot be joined; load each species")
-    knows = [taxonomy in each.labellings for each in chosen]
-    if taxonomy is not None and not any(knows):
-        known = sorted({name for each in chosen for name in each.labellings if name})
+    # Datasets of excitatory cells have no labels but their own.
+    known = set[str]().union(*(each.labellings for each in chosen))
+    if taxonomy is not None and taxonomy not in known:
         raise CohortError(
             f"there are no {species[0]} labels of taxonomy '{taxonomy}'; "
-            f"choose from: {', '.join(known)}"
+            f"choose from: {', '.join(sorted(known - {''}))}"
         )
-    layout = layout or chosen[0].layouts[0]
-    return join(
-        [
-            each.load(
-                layout,
-                data_dir,
-                verify=verify,
-                taxonomy=taxonomy if has else None,
-                every_cell=every_cell,
-            )
-            for each, has in zip(chosen, knows, strict=True)
-        ]
+    how = partial(
+        Dataset.load,
+        layout=layout or chosen[0].layouts[0],
+        data_dir=data_dir,
+        verify=verify,
+        every_cell=every_cell,
     )
+    asked = [taxonomy if taxonomy in each.labellings else None for each in chosen]
+    return join([how(each, taxonomy=by) for each, by in zip(chosen, asked, strict=True)])
 
 
 def load_cohort(

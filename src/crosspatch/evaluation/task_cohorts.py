@@ -46,24 +46,13 @@ def load_cohorts(
         return {each: simulated(each, features or "gouwens", simulate_in) for each in needed}
     chosen = _named(names)
     if chosen is not None:
+        taxonomies = {"human": taxonomy}
+        load = partial(load_joined, layout=features, data_dir=data_dir, verify=verify)
         return {
-            species: load_joined(
-                of_species,
-                features,
-                data_dir,
-                verify=verify,
-                taxonomy=taxonomy if species == "human" else None,
-            )
+            species: load(of_species, taxonomy=taxonomies.get(species))
             for species, of_species in _possible(chosen, needed, features).items()
         }
-    odd = [name for name in names if Path(name).suffix != ".h5ad"]
-    if odd:
-        unknown = min(odd, key=datasets().__contains__)
-        known = ", ".join((DEFAULT, SIMULATED, AUTO))
-        raise CohortError(
-            f"no cohort '{unknown}'; give {known} alone, names of datasets "
-            f"({', '.join(datasets())}), or names of .h5ad files"
-        )
+    _require_files(names)
     if data_dir is not None or not verify or taxonomy is not None:
         what = "{data_dir}, {unverified} and {taxonomy}"
         raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
@@ -83,6 +72,17 @@ def _named(names: Sequence[str]) -> Mapping[str, list[Dataset]] | None:
     for each in datasets_named("+".join(names)) or ():
         found.setdefault(each.species, []).append(each)
     return found or None
+
+
+def _require_files(names: Sequence[str]) -> None:
+    odd = [name for name in names if Path(name).suffix != ".h5ad"]
+    if odd:
+        unknown = min(odd, key=datasets().__contains__)
+        known = ", ".join((DEFAULT, SIMULATED, AUTO))
+        raise CohortError(
+            f"no cohort '{unknown}'; give {known} alone, names of datasets "
+            f"({', '.join(datasets())}), or names of .h5ad files"
+        )
 
 
 def _possible(
