@@ -91,6 +91,11 @@ class PredictedCell(NamedTuple):
     source: str  # the file it is from, or ``recordings``
 
     @property
+    def cell_ontology_id(self) -> str:
+        """The Cell Ontology's term for its subclass; empty where none is given."""
+        return load_taxonomy().ontology.get(self.subclass, "")
+
+    @property
     def unlike(self) -> str:
         """In what it is unlike the reference, in words; empty where it is not."""
         if self.unusual is None:
