@@ -240,6 +240,8 @@ def test_an_unknown_taxonomy_names_the_known_ones(whole: Path):
         load("human", whole, taxonomy="mine")
     with pytest.raises(CohortError, match="no mouse labels of taxonomy 'sea-ad'"):
         load("mouse", whole, taxonomy="sea-ad")
+    with pytest.raises(CohortError, match="simulated cells are of no taxonomy"):
+        load_cohorts(["simulated"], taxonomy="sea-ad")
     with pytest.raises(CohortError, match=r"no meaning for \.h5ad"):
         crosspatch.load_cohort("x.h5ad", taxonomy="sea-ad")
 

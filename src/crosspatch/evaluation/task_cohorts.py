@@ -42,6 +42,8 @@ def load_cohorts(
     """
     needed = _species_of(tasks)
     if list(names) == [SIMULATED]:
+        if taxonomy is not None:
+            raise CohortError("simulated cells are of no taxonomy", hint="omit {taxonomy}")
         simulated = partial(load_simulated, seed=seed, jobs=jobs, progress=progress)
         return {each: simulated(each, features or "gouwens", simulate_in) for each in needed}
     chosen = _named(names)
