@@ -74,6 +74,10 @@ def cohort(
 
 MOUSE_TYPES = ["Lamp5 Lsp1", "Pvalb Reln", "Sst Chodl", "Vip Gpc3", "Sncg Gpr50"]
 HUMAN_LABELS = ["LAMP5/PAX6/Other", "PVALB", "SST", "VIP"]
+HUMAN_TYPES = ["LAMP5 LCP2", "PVALB MEPE", "SST TH", "VIP TYR"]
+#: Of layer 1; the last is in no other table.
+LAYER_1_TYPES = ["LAMP5 LCP2", "VIP TYR", "LAMP5 NMBR"]
+SEA_AD_TYPES = ["Lamp5_Lhx6", "Chandelier", "Sst Chodl", "Sncg"]
 
 
 def data_directory(folder: Path, cells: int = 12) -> Path:
@@ -115,7 +119,7 @@ def data_directory(folder: Path, cells: int = 12) -> Path:
                 "specimen_id_x": 3000 + ids,
                 "Donor": ["h17.03.001" if k == 0 else f"H17.03.00{1 + k % 3}" for k in ids],
                 "Revised_subclass_label": [HUMAN_LABELS[k % 4] for k in ids],
-                "Transcriptomic_type ": "Inh L1",
+                "Transcriptomic_type ": [f"Inh L1-2 {HUMAN_TYPES[k % 4]}" for k in ids],
                 "M_H_Hodge_cross_species_types": "",
                 "Cortical_layer": "2",
                 "structure": "MTG",
@@ -132,13 +136,58 @@ def data_directory(folder: Path, cells: int = 12) -> Path:
             {"Donor": [f"H17.03.00{k}" for k in (1, 2, 3)], "Sex": ["M", "F", "F"], "Age": "40 yrs"}
         ),
         "allen_human_gaba/LeeDalley_byCell.csv": pd.DataFrame(
-            {"specimen_id_x": 3000 + ids, "bootstrap_probability": 0.8}
+            {
+                "specimen_id_x": 3000 + ids,
+                "bootstrap_probability": 0.8,
+                "postPatch": ["Partial-Nucleus" if k == 0 else "nucleus_present" for k in ids],
+            }
+        ),
+        "human_patchseq_labels/patchseq_all_features.csv": pd.DataFrame(
+            {
+                "specimen_id": np.concatenate([3000 + ids, 5000 + ids]),
+                "subclass_scANVI": [
+                    *(SEA_AD_TYPES[k % 4] for k in ids),
+                    *["Pax6"] * (cells - 1),
+                    "L4 IT",
+                ],
+                "subclass_conf_scANVI": 0.99,
+                "supertype_scANVI": "Pax6_2",
+            }
+        ),
+        "allen_human_l1/human_l1_dataset_2023_02_06.csv": pd.DataFrame(
+            {
+                # The first two cells, and the donors, are also those of the table above.
+                "spec_id": np.where(ids < 2, 3000, 5000) + ids,
+                "donor_name": [
+                    *("H17.03.001", "H17.03.002"),
+                    *["H18.06.001"] * (cells - 3),
+                    "h17.03.003",
+                ],
+                "t-type": [LAYER_1_TYPES[k % 3] for k in ids],
+                "structure": "MTG",
+                "roi": "TCx_L1",
+                "medical_conditions": "Tumor status - primary",
+                "donor_sex": "F",
+                "donor_age": "40 yrs",
+                "postPatch": "nucleus_absent",
+                "layer_lims": ["" if k == 0 else "1" for k in ids],
+                "target_layer": "1.0",
+            }
+        ),
+        "allen_human_l1/aibs_features_E.csv": pd.DataFrame(
+            {"cell_name": np.where(ids < 2, 3000, 5000) + ids}
         ),
     }
     for dataset in ("allen-mouse", "allen-human"):
         for feature in feature_columns(dataset):
             for column in feature.columns:
                 frames[feature.file][column] = rng.uniform(1, 2, size=cells).round(6)
+    of_layer_1 = frames["allen_human_l1/aibs_features_E.csv"]
+    for column in frames["allen_human_gaba/LeeDalley_ephys_fx.csv"].columns[1:]:
+        # There troughs are potentials, their depths are not.
+        name = column.removeprefix("trough_deltav_")
+        name = column if name == column else f"trough_v_{name}"
+        of_layer_1[name] = rng.uniform(1, 2, size=cells).round(6)
     for path, frame in frames.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         text = frame.to_csv(index=False)

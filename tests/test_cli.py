@@ -80,8 +80,8 @@ def test_errors_of_the_user_are_one_line_and_exit_code_2(directory: Path, tmp_pa
     )
     assert_one_line(unknown, "no protocol 'loo'", "donor")
     few = crosspatch(
-        *("run", "--data-dir", directory, "--unverified", "--task", "human"),
-        *("--models", "forest", "--out", tmp_path / "out"),
+        *("run", "--cohort", "allen-human", "--data-dir", directory, "--unverified"),
+        *("--task", "human", "--models", "forest", "--out", tmp_path / "out"),
     )
     assert_one_line(few, "class 'Lamp5' has 3 cells", "5 folds")
     no_table = crosspatch("cohort", "describe", tmp_path / "no.h5ad")

@@ -123,7 +123,10 @@ def test_some_fail_and_the_same_command_gets_the_rest(run, cells, tmp_path, serv
     [
         (["fetch", "recordings", "--dandiset", "20"], "is no dandiset; write dandi:000636"),
         (["fetch", "recordings", "--dandiset", "999999", "--unlabelled"], "404 Not Found"),
-        (["fetch", "recordings", "--dandiset", "000008"], "no labels of dandi:000008 are known"),
+        (
+            ["fetch", "recordings", "--dandiset", "000008"],
+            "the labels of dandi:000008 cannot be read",
+        ),
         (["fetch", "recordings", "--dandiset", "000020"], "`crosspatch fetch tables`"),
         (
             ["fetch", "recordings", "--dandiset", "000008", "--unlabelled", "--cells", "none"],
@@ -175,9 +178,9 @@ def test_tables_are_fetched_and_the_cohorts_built_from_them(run, real_data, tmp_
 
 def test_the_list_says_what_how_large_and_under_which_licence(run):
     listed = " ".join(run("fetch", "--list").stdout.split())
-    for number in ("000020", "000636", "000008", "000035"):
+    for number in ("000020", "000636", "000570", "000008", "000035"):
         assert number in listed
-    for word in ("141.9", "CC-BY-4.0", "8.9 MB", "commercial", "efeature.csv"):
+    for word in ("141.9", "CC-BY-4.0", "15.2 MB", "commercial", "efeature.csv"):
         assert word in listed
 
 

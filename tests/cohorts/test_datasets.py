@@ -136,7 +136,9 @@ def test_its_changed_table_is_refused(toy: Toy):
 
 def test_its_tables_are_listed_with_the_others(toy: Toy):
     assert source_files()["toy/cells.csv"].address.endswith("0123abc/cells.csv")
-    assert list(datasets()) == ["allen-mouse", "toy", "allen-human"]
+    species = [each.species for each in datasets().values()]
+    assert species == sorted(species, reverse=True)  # the mouse's first
+    assert "toy" in datasets()
 
 
 @pytest.mark.parametrize("ending", [".h5ad", ".csv"])
@@ -162,13 +164,14 @@ def test_models_are_compared_on_it(toy: Toy):
     assert result.summary["macro_f1_mean"].iloc[0] > 0.5
 
 
-def test_types_outside_the_task_and_missing_labels_have_no_subclass():
-    labels = pd.Series(["Serpinf1", None, "Sst"])
-    found = dataset_named("allen-mouse").subclass_of(labels, "here")
-    assert found.isna().tolist() == [True, True, False]
+def test_types_outside_the_task_and_missing_labels_mean_nothing():
+    labels = pd.Series(["Serpinf1", None, "Sst", "L2/3"])
+    found = dataset_named("allen-mouse").meaning_of(labels, "here")
+    assert found.isna().tolist() == [True, True, False, False]
+    assert found.tolist()[2:] == ["Sst", "Glutamatergic"]
 
 
 def test_unknown_label_is_refused_with_its_place():
     labels = pd.Series(["VIP", "Chandelier", "Chandelier"])
     with pytest.raises(TaxonomyError, match=r"file\.csv.*'Chandelier' \(2 cells"):
-        dataset_named("allen-human").subclass_of(labels, "file.csv")
+        dataset_named("allen-human").meaning_of(labels, "file.csv")

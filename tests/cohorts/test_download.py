@@ -301,7 +301,7 @@ def test_without_labels_all_can_be_taken():
 
 
 def test_labels_of_a_dandiset_are_those_of_its_tables(tmp_path, monkeypatch):
-    assert labels_of("000008") is None
+    assert labels_of("000035") is None
     assert labels_of("999999") is None
     monkeypatch.delenv("CROSSPATCH_DATA", raising=False)
     with pytest.raises(CohortError, match=r"labels of dandi:000020 .* `crosspatch fetch tables`"):
@@ -318,6 +318,8 @@ def test_labels_of_a_dandiset_are_those_of_its_tables(tmp_path, monkeypatch):
 def test_the_institutes_labels_are_found_by_session(dandiset, session, tmp_path, monkeypatch):
     directory = made.data_directory(tmp_path)
     for name, known in datasets().items():
+        if name not in ("allen-mouse", "allen-human"):
+            continue
         files = tuple(
             replace(file, sha256=hashlib.sha256((directory / file.path).read_bytes()).hexdigest())
             for file in known.files

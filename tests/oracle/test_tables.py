@@ -28,6 +28,13 @@ from crosspatch.tables.names import range_of
 from tests import made
 
 SHARED = load_layout("shared")
+TERMS = {
+    "Lamp5": "CL:4023011",
+    "Pvalb": "CL:4023018",
+    "Sst": "CL:4023017",
+    "Vip": "CL:4023016",
+    "Sncg": "CL:4023015",
+}
 MISSING = ("", "NA", "n/a", "nan", "-", ".", "None", " ")
 JUNK = ("bad", "5 mV", "=1+2", "0x1A", "1_0", "#DIV/0!", "1 2", "inf", "-Infinity", "--1")
 
@@ -116,6 +123,7 @@ class Plain:
             judged, unlike = self.judged(x)
             notes += unlike
         judged = [self.rounded(each) for each in judged]
+        judged.insert(1, TERMS.get(str(judged[0]), ""))
         measured = [self.rounded(completeness), "|".join(families)]
         return [*head, *judged, *measured, "", self.safe("; ".join(notes)), "cells.csv"]
 
@@ -187,7 +195,8 @@ def test_a_dirty_table_is_predicted_as_row_by_row(model, tmp_path):
     writer = csv.writer(wanted, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(
         [
-            *("cell_id", "species", "species_known", "subclass", "probability", *classes),
+            *("cell_id", "species", "species_known", "subclass", "cell_ontology_id"),
+            *("probability", *classes),
             *("prediction_set", "verdict", "p_reference", "completeness", "families", "quality"),
             *("notes", "source"),
         ]

@@ -13,11 +13,12 @@ import pytest
 
 import crosspatch
 from crosspatch.cohorts import table
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.verdicts import Verdict, verdicts
 from crosspatch.prediction.batches import Batch
-from crosspatch.prediction.output import Output, open_output
+from crosspatch.prediction.output import Output, header_lines, open_output
 from crosspatch.prediction.predictor import Predictor, predict_batches
 from tests import made
 from tests.prediction.conftest import COUNTS
@@ -222,6 +223,11 @@ def test_h5ad_keeps_features_and_predictions(models, cohort, tmp_path):
     assert found.obs_names.tolist()[:3] == ["human-0 (human)", "human-0 (mouse)", "human-1"]
     assert found.obs["verdict"].astype(str).tolist() == prediction.to_table()["verdict"].tolist()
     np.testing.assert_array_equal(found.X, prediction.X)
+    known = {**load_taxonomy().ontology, "": ""}  # nothing where there is no subclass
+    terms = found.obs["subclass"].astype(str).map(known)
+    assert found.obs["cell_ontology_id"].astype(str).tolist() == terms.tolist()
+    lines = header_lines(prediction.header)
+    assert any("Lamp5 CL:4023011, Pvalb CL:4023018" in line for line in lines)
 
 
 def test_the_python_call_gives_all_of_it(model_folders, cohort, tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from crosspatch import open_recording
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.service import traces
 from tests.command import crosspatch
 from tests.features.made_files import write_small
@@ -110,11 +111,14 @@ def test_upload_state_result_and_the_end(service, client, tmp_path):
     (found,) = cells_of(client, batch)
     assert found["cell_id"] == "cell"
     assert found["subclass"] in ("Lamp5", "Pvalb", "Sst", "Vip")
+    assert found["cell_ontology_id"] == load_taxonomy().ontology[found["subclass"]]
     assert 0 < found["probability"] <= 1
     assert found["species"] == "mouse"
     assert found["species_known"] is True
     details = client.get(f"/batches/{batch}/cells/1/0").json()
     assert details["details"]["cell"]["subclass"] == found["subclass"]
+    assert details["details"]["cell"]["cell_ontology_id"] == found["cell_ontology_id"]
+    assert found["cell_ontology_id"] in client.get(f"/batches/{batch}/cells/1/0").text
     assert details["recording"]["sweeps"] == 7
     assert client.delete(f"/batches/{batch}").status_code == 204
     assert client.get(f"/batches/{batch}").status_code == 404

@@ -55,10 +55,13 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
         missing = int(cohort.obs[name].isna().sum())
         if missing:
             species = ", ".join(sorted(set(cohort.obs["species"].astype(str))))
+            hint = "give labels to `crosspatch extract` with {labels}"
+            if "class" in cohort.obs:  # excitatory, or of a type that is not labelled
+                hint = "leave out excitatory datasets, and build tables without {every_cell}"
             raise EvaluationError(
                 f"{missing} of {cohort.n_obs} {species} cells have no {name}, so models cannot be "
                 "evaluated on them",
-                hint="give labels to `crosspatch extract` with {labels}",
+                hint=hint,
             )
     y = cohort.obs["subclass"].to_numpy().astype(str)
     return Cells(
@@ -82,5 +85,6 @@ def provenance(cohort: anndata.AnnData) -> dict[str, object]:
         "subclasses": {k: int(v) for k, v in cohort.obs["subclass"].value_counts().items()},
         "dropped": dict(head.dropped),
         "verified": head.verified,
+        "taxonomy": head.taxonomy,
         "sha256": dict(head.sources),
     }

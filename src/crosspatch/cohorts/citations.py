@@ -75,7 +75,8 @@ def _names(result: Path) -> Iterator[str]:
             head = file.read(_HEAD)
         if head.startswith("# crosspatch"):
             lines = [line for line in head.splitlines() if line.startswith("#")]
-            known = "|".join(map(re.escape, datasets()))
+            # The longest first: a name may begin with another.
+            known = "|".join(map(re.escape, sorted(datasets(), key=len, reverse=True)))
             yield from re.findall(rf"{known}|dandi:\d{{6}}", "\n".join(lines))
             return
     raise CohortError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ import pandas as pd
 
 from crosspatch.cohorts import sources, table
 from crosspatch.cohorts.sources import SourceFile, SourceReader
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, TaxonomyError
 from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.species import SPECIES, SpeciesName
@@ -24,11 +25,21 @@ from crosspatch.species import SPECIES, SpeciesName
 class SourceCells:
     """The cells of a dataset and their features, as they stand in its tables."""
 
-    #: Index: cell; columns ``label`` (missing where a cell has none), ``donor``, ``t_type`` and
-    #: whatever else there is.
+    #: Index: cell; columns ``label`` (missing where a cell has none), ``donor``, ``t_type``, where
+    #: it is known without a label ``class``, and whatever else there is.
     cells: pd.DataFrame
     features: pd.DataFrame  #: index: cell; columns: the features of a layout
     labels_from: str  #: file and column of the labels, for messages
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What the labels of a dataset mean, by one taxonomy."""
+
+    column: str  #: column of `SourceCells.cells` with the labels
+    #: Label to subclass, or to the class of cells that are of none.
+    labels: Mapping[str, str]
+    outside: Mapping[str, str]  #: label to the reason why it is not part of the task
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,9 @@ class Dataset:
     species: SpeciesName
     layouts: tuple[str, ...]  #: those it can give, the one that is given by default first
     files: tuple[SourceFile, ...]  #: the tables that it is built from
-    labels: Mapping[str, str]  #: label of the tables to subclass
-    outside: Mapping[str, str]  # label of the tables to the reason why it is not part of the task
+    #: Label of the tables to subclass, or to the class of cells that are of none.
+    labels: Mapping[str, str]
+    outside: Mapping[str, str]  #: label of the tables to the reason why it is not part of the task
     read: Callable[[SourceReader, Layout], SourceCells]
     licence: str  #: of the tables
     #: Keys of ``data/references.bib``; author and year; and the work in a line, with what it gives.
@@ -53,11 +65,23 @@ class Dataset:
     #: session or cell of a recording there.
     dandisets: tuple[str, ...] = ()
     session: str = ""
+    #: Whose labels those are, and those of others, by taxonomy.
+    taxonomy: str = ""
+    others: Mapping[str, Labelling] = field(default_factory=dict)
 
     def load(
-        self, layout: str | None = None, data_dir: str | Path | None = None, *, verify: bool = True
+        self,
+        layout: str | None = None,
+        data_dir: str | Path | None = None,
+        *,
+        verify: bool = True,
+        taxonomy: str | None = None,
+        every_cell: bool = False,
     ) -> anndata.AnnData:
-        """Build the cohort table; see `crosspatch.cohorts.loading.load_cohort`."""
+        """Build the cohort table; see `crosspatch.cohorts.loading.load_cohort`.
+
+        A dataset none of whose labels is a subclass always gives every cell.
+        """
         layout = layout or self.layouts[0]
         columns = load_layout(layout)
         if layout not in self.layouts:
@@ -69,17 +93,22 @@ class Dataset:
         found = self.read(reader, columns)
         cells, values = found.cells, found.features
         cells["species"], cells["dataset"] = self.species, self.name
-        cells["subclass"] = self.subclass_of(cells["label"], found.labels_from)
-        labelled = cells["label"].notna()
+        label = self._label(cells, found.labels_from, taxonomy)
         inside = cells["subclass"].notna()
-        joined = inside & cells.index.isin(values.index)
+        every_cell = every_cell or not set(self.labels.values()) & set(load_taxonomy().subclasses)
+        wanted = inside | every_cell
+        joined = cells.index.isin(values.index)
         values = values.reindex(cells.index)
-        keep = joined & values.notna().any(axis=1)
+        measured = joined & values.notna().any(axis=1)
+        keep = wanted & measured
+        outside = label.notna() & ~wanted
+        excitatory = cells["class"].eq("Glutamatergic")
         dropped = {
-            "without a label": int((~labelled).sum()),
-            "of a type outside the task": int((labelled & ~inside).sum()),
-            "not in a feature file": int((inside & ~joined).sum()),
-            "without a single feature": int((joined & ~keep).sum()),
+            "without a label": int((label.isna() & ~wanted).sum()),
+            "of a type outside the task": int((outside & ~excitatory).sum()),
+            "excitatory": int((outside & excitatory).sum()),
+            "not in a feature file": int((wanted & ~joined).sum()),
+            "without a single feature": int((wanted & joined & ~measured).sum()),
         }
         if not keep.any():
             raise CohortError(
@@ -88,20 +117,46 @@ class Dataset:
         counts = cells.loc[joined, "subclass"].value_counts()
         by_subclass = {str(name): count for name, count in counts.items()}
         cells = cells.loc[keep].drop(columns="label")
-        first = list(table.REQUIRED_OBS)
+        first = [*table.REQUIRED_OBS, "class"]
         return table.build(
             values.loc[keep].to_numpy(dtype=np.float32),
             cells[first + [name for name in cells.columns if name not in first]],
             columns,
-            table.Head(reader.found, verify, by_subclass, dropped),
+            table.Head(reader.found, verify, by_subclass, dropped, taxonomy or self.taxonomy),
         )
 
-    def subclass_of(self, labels: pd.Series, where: str) -> pd.Series:
-        """Labels of the tables as subclasses, missing for types outside the task.
+    @property
+    def labellings(self) -> dict[str, Labelling]:
+        """Taxonomy to the labels by it, its own first."""
+        return {self.taxonomy: Labelling("label", self.labels, self.outside), **self.others}
 
-        `TaxonomyError` if a label is in neither list; `where` says the file and column it is from.
+    def _label(self, cells: pd.DataFrame, where: str, taxonomy: str | None) -> pd.Series:
+        """Give cells their subclass and class; returned is the label that they are from."""
+        known = load_taxonomy()
+        chosen = self.taxonomy if taxonomy is None else taxonomy
+        if chosen not in self.labellings:
+            has = ", ".join(filter(None, self.labellings)) or "those of its tables"
+            raise CohortError(f"{self.name} has no labels of taxonomy '{chosen}', only {has}")
+        for name, labelling in self.labellings.items():
+            meant = self.meaning_of(cells[labelling.column], where, name)
+            subclass = meant.where(meant.isin(known.subclasses))
+            if self.others:
+                cells[f"subclass_{name.replace('-', '_')}"] = subclass
+            if name == chosen:
+                cells["subclass"] = subclass
+                classes = meant.where(meant.isin(known.classes))
+        given = cells.get("class")
+        classes = classes.where(classes.notna(), given)
+        cells["class"] = classes.mask(cells["subclass"].notna(), "GABAergic")
+        return cells[self.labellings[chosen].column]
+
+    def meaning_of(self, labels: pd.Series, where: str, taxonomy: str | None = None) -> pd.Series:
+        """Labels as subclasses or classes, missing for types outside the task.
+
+        `TaxonomyError` if the taxonomy does not know a label; `where` says the file and column.
         """
-        known = set(self.labels) | set(self.outside)
+        labelling = self.labellings[self.taxonomy if taxonomy is None else taxonomy]
+        known = set(labelling.labels) | set(labelling.outside)
         unknown = labels[labels.notna() & ~labels.isin(known)]
         if len(unknown):
             raise TaxonomyError(
@@ -109,7 +164,7 @@ class Dataset:
                 f"is not in the {self.species} taxonomy; known: {', '.join(sorted(known))}. "
                 f"Correct the label or add it to dataset {self.name}"
             )
-        return labels.map(self.labels)
+        return labels.map(labelling.labels)
 
     def labels_of_recordings(self, data_dir: str | Path | None = None) -> pd.DataFrame:
         """Labels of its cells by the recording's session, with ``specimen``, the cell itself."""
@@ -152,11 +207,12 @@ def dataset_named(name: str) -> Dataset:
     return known[name]
 
 
-def collections() -> dict[str, dict[str, Dataset]]:
-    """Name under which datasets are loaded together to (species to dataset)."""
-    found: dict[str, dict[str, Dataset]] = {}
+def collections() -> dict[str, dict[str, list[Dataset]]]:
+    """Name under which datasets are loaded together to (species to datasets)."""
+    found: dict[str, dict[str, list[Dataset]]] = {}
     for each in datasets().values():
-        found.setdefault(each.collection or each.name, {})[each.species] = each
+        of_species = found.setdefault(each.collection or each.name, {})
+        of_species.setdefault(each.species, []).append(each)
     return found
 
 

@@ -61,7 +61,9 @@ def origin(cohort: anndata.AnnData) -> dict[str, object]:
     extraction = cohort.uns["crosspatch"].get("extraction")
     return {
         "crosspatch": version("crosspatch"),
+        "datasets": sorted(set(cohort.obs["dataset"].dropna().astype(str))),
         "layout": table.layout_of(cohort).name,
+        "taxonomy": head.taxonomy,
         "verified": head.verified,
         "extraction": None if extraction is None else json.loads(str(extraction)),
         "joined": head.joined,

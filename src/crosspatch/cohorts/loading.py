@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import anndata
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.dataset import collections, datasets
+from crosspatch.cohorts.dataset import Dataset, collections, datasets
+from crosspatch.cohorts.joining import join
 from crosspatch.cohorts.sources import DATA_VARIABLE, data_directory
 from crosspatch.errors import CohortError
 
@@ -34,7 +37,8 @@ def choose_cohorts(names: Sequence[str], data_dir: str | Path | None = None) -> 
         if named:
             raise  # a directory that was named must be there
         return [SIMULATED]
-    files = [file for each in collections()[DEFAULT].values() for file in each.files]
+    default = chain.from_iterable(collections()[DEFAULT].values())
+    files = chain.from_iterable(each.files for each in default)
     there = [(directory / file.path).is_file() for file in files]
     return [DEFAULT if all(there) or (named and any(there)) else SIMULATED]
 
@@ -47,25 +51,74 @@ def warning_about(cohorts: Mapping[str, anndata.AnnData]) -> str:
     return f"{' and '.join(made_up)}: SIMULATED recordings; results say nothing about real neurons"
 
 
+def datasets_named(name: str) -> list[Dataset] | None:
+    """The datasets of a name: its own; several, joined by ``+``; or a species, for its default.
+
+    None if one of them is unknown.
+    """
+    known, default = datasets(), collections()[DEFAULT]
+    found: list[Dataset] = []
+    for part in name.split("+"):
+        if part not in known and part not in default:
+            return None
+        found += [known[part]] if part in known else default[part]
+    return list({each.name: each for each in found}.values())
+
+
+def load_joined(
+    chosen: Sequence[Dataset],
+    layout: str | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    verify: bool = True,
+    taxonomy: str | None = None,
+    every_cell: bool = False,
+) -> anndata.AnnData:
+    """The cohort table of some datasets of one species together; see `load_cohort`."""
+    species = sorted({each.species for each in chosen})
+    if len(species) > 1:
+        raise CohortError(f"{' and '.join(species)} cells cannot be joined; load each species")
+    # Datasets of excitatory cells have no labels but their own.
+    known = set[str]().union(*(each.labellings for each in chosen))
+    if taxonomy is not None and taxonomy not in known:
+        raise CohortError(
+            f"there are no {species[0]} labels of taxonomy '{taxonomy}'; "
+            f"choose from: {', '.join(sorted(known - {''}))}"
+        )
+    how = partial(
+        Dataset.load,
+        layout=layout or chosen[0].layouts[0],
+        data_dir=data_dir,
+        verify=verify,
+        every_cell=every_cell,
+    )
+    asked = [taxonomy if taxonomy in each.labellings else None for each in chosen]
+    return join([how(each, taxonomy=by) for each, by in zip(chosen, asked, strict=True)])
+
+
 def load_cohort(
     name: str | Path,
     layout: str | None = None,
     data_dir: str | Path | None = None,
     *,
     verify: bool = True,
+    taxonomy: str | None = None,
+    every_cell: bool = False,
 ) -> anndata.AnnData:
-    """One cohort: that of a dataset by its name, or a cohort table.
+    """One cohort: that of a dataset by its name, of several together, or a cohort table.
 
     Of a dataset's cells those without a label, of a type outside the task, without a row in a
     feature file, or with a row that holds no value are left out and counted in
     ``uns["crosspatch"]["dropped"]``; ``uns["crosspatch"]["joined"]`` counts, by subclass, the
-    labelled cells that have a row in a feature file.
+    labelled cells that have a row in a feature file. A cell that stands in several datasets counts
+    once.
 
     Parameters
     ----------
     name : str or path
-        ``allen-mouse`` (Gouwens et al. 2020), ``allen-human`` (Lee, Dalley et al. 2023), another
-        registered dataset, or an ``.h5ad`` file.
+        ``mouse`` or ``human``, the cells that models are trained on by default; a registered
+        dataset, such as ``allen-mouse`` (Gouwens et al. 2020) or ``allen-human`` (Lee, Dalley et
+        al. 2023); several of one species, joined by ``+``; or an ``.h5ad`` file.
     layout : str, optional
         ``shared``: the 32 features both species have; ``full``: the 93 of the human table. By
         default ``shared`` for datasets by name, and whatever a cohort table has.
@@ -73,6 +126,12 @@ def load_cohort(
         Data directory of a dataset; see `crosspatch.cohorts.sources.data_directory`.
     verify : bool
         Whether source files of a dataset other than the pinned ones are refused.
+    taxonomy : str, optional
+        Whose labels of human cells are used: ``lee2023`` (default) or ``sea-ad``.
+    every_cell : bool
+        Whether measured cells of no subclass are kept too, which have none in ``obs``: excitatory
+        ones (``class`` Glutamatergic) and those without a label. A dataset that has no other
+        always gives them.
 
     Returns
     -------
@@ -90,10 +149,16 @@ def load_cohort(
     >>> crosspatch.load_cohort("human.h5ad").shape
     (360, 32)
     """
-    known = datasets()
-    if str(name) in known:
-        return known[str(name)].load(layout, data_dir, verify=verify)
-    if Path(name).suffix != ".h5ad":
+    if Path(name).suffix == ".h5ad":
+        if taxonomy is not None or every_cell:
+            what = "{taxonomy} and {every_cell}"
+            raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
+        cohort = table.read(name)
+        return cohort if layout is None else table.in_layout(cohort, layout)
+    chosen = datasets_named(str(name))
+    if chosen is None:
+        known = (*datasets(), *collections()[DEFAULT])
         raise CohortError(f"no cohort '{name}'; give {', '.join(known)}, or a .h5ad file")
-    cohort = table.read(name)
-    return cohort if layout is None else table.in_layout(cohort, layout)
+    return load_joined(
+        chosen, layout, data_dir, verify=verify, taxonomy=taxonomy, every_cell=every_cell
+    )

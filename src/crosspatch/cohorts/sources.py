@@ -73,7 +73,7 @@ def data_directory(explicit: str | Path | None = None) -> Path:
     if not directory.is_dir():
         raise CohortError(
             f"data directory {directory} (from {origin}) does not exist",
-            hint="get the tables with `crosspatch fetch tables` (9 MB), or name the directory "
+            hint="get the tables with `crosspatch fetch tables` (15 MB), or name the directory "
             f"that has them with {{data_dir}} or {DATA_VARIABLE}",
         )
     return directory
@@ -103,7 +103,12 @@ def locate(directory: Path, source: SourceFile, *, verify: bool = True) -> tuple
 
 
 def read_source(
-    file: Path, columns: Sequence[str], *, optional: Sequence[str] = (), encoding: str = "utf-8-sig"
+    file: Path,
+    columns: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    encoding: str = "utf-8-sig",
+    separator: str = ",",
 ) -> pd.DataFrame:
     """Columns of a csv file that must be there, and some that may be, as text, and `LINE`.
 
@@ -111,7 +116,9 @@ def read_source(
     no rows, or lacks a column.
     """
     try:
-        table = pd.read_csv(file, dtype=str, encoding=encoding, skip_blank_lines=False)
+        table = pd.read_csv(
+            file, dtype=str, encoding=encoding, sep=separator, skip_blank_lines=False
+        )
     except _UNREADABLE as error:
         raise CohortError(f"{file}: cannot be read as csv ({error})") from error
     missing = [column for column in columns if column not in table.columns]
@@ -216,16 +223,20 @@ class SourceReader:
     found: dict[str, str] = field(default_factory=dict)  #: path to checksum of what was read
 
     def read(
-        self, path: str, columns: Iterable[str], encoding: str = "utf-8-sig"
+        self, path: str, columns: Iterable[str], encoding: str = "utf-8-sig", separator: str = ","
     ) -> tuple[pd.DataFrame, Path]:
         """Columns of a file as text, see `read_source`."""
         file, self.found[path] = locate(self.directory, self.files[path], verify=self.verify)
-        return read_source(file, list(columns), encoding=encoding), file
+        source = read_source(file, list(columns), encoding=encoding, separator=separator)
+        return source, file
 
     def features(
         self, columns: Iterable[FeatureColumn], layout: Layout, keys: Mapping[str, Key]
     ) -> pd.DataFrame:
-        """The layout's features, indexed by cell; `keys` has the key of every file."""
+        """The layout's features, indexed by cell; `keys` has the key of every file.
+
+        A feature without a column is missing.
+        """
         wanted = [column for column in columns if column.feature in layout.feature_names]
         parts: dict[str, pd.Series] = {}
         for path in dict.fromkeys(column.file for column in wanted):
@@ -237,7 +248,7 @@ class SourceReader:
             for column in here:
                 values = column.compute(source, file).to_numpy()
                 parts[column.feature] = pd.Series(values, index=index)
-        return pd.DataFrame({name: parts[name] for name in layout.feature_names})
+        return pd.DataFrame(parts).reindex(columns=list(layout.feature_names))
 
 
 def unique_cells(rows: pd.DataFrame, file: Path, column: str) -> pd.DataFrame:

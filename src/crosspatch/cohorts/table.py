@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.species import SPECIES
@@ -33,6 +33,7 @@ class Head:
     #: Subclass to the labelled cells before those without features were left out.
     joined: Mapping[str, int]
     dropped: Mapping[str, int]  #: reason to the cells left out
+    taxonomy: str = ""  #: whose labels the subclasses are of
 
 
 def build(
@@ -58,6 +59,9 @@ def build(
         index=pd.Index(layout.feature_names, name="feature"),
         columns=["family", "unit"],
     )
+    terms = _terms(cells)
+    if terms.notna().any():
+        cells = cells.assign(**{ONTOLOGY: terms})
     # Text as categories: a column that is missing throughout could not be written otherwise.
     text = cells.select_dtypes("object").columns
     cells = cells.astype(dict.fromkeys(text, "category"))
@@ -71,11 +75,20 @@ def build(
         "verified": head.verified,
         "joined": {name: int(count) for name, count in head.joined.items()},
         "dropped": {reason: int(count) for reason, count in head.dropped.items()},
+        "taxonomy": head.taxonomy,
     }
     if extraction is not None:
         table.uns["crosspatch"]["extraction"] = extraction
     require_valid(table, "the table just built")
     return table
+
+
+def _terms(cells: pd.DataFrame) -> pd.Series:
+    """The Cell Ontology's term for the subclass of every cell, or else for its class."""
+    known = cells["subclass"].astype(object)
+    if "class" in cells:
+        known = known.where(known.notna(), cells["class"])
+    return known.map(load_taxonomy().ontology)
 
 
 def validate(table: anndata.AnnData) -> list[str]:
@@ -164,7 +177,8 @@ def head_of(table: anndata.AnnData) -> Head:
         for name in ("joined", "dropped")
     )
     verified = bool(head.get("verified", False))
-    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped)
+    taxonomy = str(head.get("taxonomy", ""))
+    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped, taxonomy)
 
 
 def layout_of(table: anndata.AnnData) -> Layout:
@@ -248,7 +262,8 @@ def read(file: str | Path) -> anndata.AnnData:
 def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
     """Summarise a cohort in three tables.
 
-    ``cells``: one row per species and subclass, with cells, donors and cells of a donor;
+    ``cells``: one row per species and subclass, and class of cells that have none, with cells,
+    donors and cells of a donor;
     ``missing``: one row per species and family, with the share of cells in which the family is
     absent, and in which some of its features are missing; ``ranges``: one row per species and
     feature, with its unit, share missing and quantiles.
@@ -260,6 +275,7 @@ def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
         values = np.asarray(part.X)
         donors = part.obs["donor"].astype(str)
         groups = {name: part.obs["subclass"] == name for name in _subclasses_in(part)}
+        groups |= _without_subclass(part.obs)
         groups["all"] = pd.Series(True, index=part.obs_names)
         for name, chosen in groups.items():
             of_donor = donors[chosen].value_counts()
@@ -283,6 +299,14 @@ def _subclasses_in(table: anndata.AnnData) -> list[str]:
     """The subclasses of a table's cells, in the order of the taxonomy."""
     there = set(table.obs["subclass"].dropna().astype(str))
     return [name for name in load_taxonomy().subclasses if name in there]
+
+
+def _without_subclass(obs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Which cells have no subclass, by their class."""
+    known = obs.get("class", pd.Series(index=obs.index, dtype=object)).astype(object)
+    named = "none, " + known.where(known.notna(), "of unknown class")
+    bare = obs["subclass"].isna()
+    return {name: bare & (named == name) for name in sorted(set(named[bare]))}
 
 
 #: Columns of obs that say how tissue was treated and what the donor had, where a source has them.

@@ -14,6 +14,8 @@ from crosspatch.errors import TaxonomyError
 
 #: Sncg counts as Vip (Hodge et al. 2019; text of arXiv 2603.11000).
 DEFAULT_ALIGNMENT = "hodge2019"
+#: Column with the Cell Ontology's term for a cell's subclass, or for its class where it has none.
+ONTOLOGY = "cell_ontology_id"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Taxonomy:
     #: Name of a reading to (subclass to the subclass it counts as across species).
     alignments: dict[str, dict[str, str]]
     colours: dict[str, str]  #: subclass to its colour in every figure
+    classes: tuple[str, ...]  #: what a cell of no subclass may be
+    ontology: dict[str, str]  #: subclass or class to its term of the Cell Ontology
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
         """Map subclasses to those both species share; `TaxonomyError` for an unknown alignment."""
@@ -41,5 +45,9 @@ def load_taxonomy() -> Taxonomy:
     text = (files("crosspatch.cohorts") / "data" / "taxonomy.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text)
     return Taxonomy(
-        subclasses=tuple(data["subclasses"]), alignments=data["alignments"], colours=data["colours"]
+        subclasses=tuple(data["subclasses"]),
+        alignments=data["alignments"],
+        colours=data["colours"],
+        classes=tuple(data["classes"]),
+        ontology=data["ontology"],
     )

@@ -16,17 +16,38 @@ _TableArgument = Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")]
 
 @cohort_app.command("build")
 def cohort_build(
-    dataset: Annotated[str, typer.Option(help="allen-mouse or allen-human.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="human or mouse, what models are trained on by default; a dataset by name "
+            "(`crosspatch fetch --list`); or several of a species, joined by +."
+        ),
+    ],
     out: options.TableOut,
     layout: Annotated[str, typer.Option(help="shared or full (human only).")] = "shared",
+    taxonomy: options.HumanLabels = None,
+    every_cell: Annotated[
+        bool,
+        typer.Option(
+            "--every-cell", help="Also cells of no subclass: excitatory, or without a label."
+        ),
+    ] = False,
     data_dir: options.DataDir = None,
     unverified: options.Unverified = False,
 ) -> None:
-    """Build the cohort table of a dataset."""
+    """Build the cohort table of a dataset, or of several as one."""
     from crosspatch.cohorts import table
     from crosspatch.cohorts.dataset import dataset_named
+    from crosspatch.cohorts.loading import datasets_named, load_joined
 
-    cohort = dataset_named(dataset).load(layout, data_dir, verify=not unverified)
+    cohort = load_joined(
+        datasets_named(dataset) or [dataset_named(dataset)],
+        layout,
+        data_dir,
+        verify=not unverified,
+        taxonomy=taxonomy,
+        every_cell=every_cell,
+    )
     table.write(cohort, out)
     print_joined(cohort)
     print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")

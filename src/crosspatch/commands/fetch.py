@@ -50,8 +50,22 @@ def _print_data() -> None:
         [(table.path, table.address, f"{table.size / 1e6:.2f}") for table in tables],
     )
     known = datasets().values()
-    print(f"licence of the tables: {', '.join(dict.fromkeys(each.licence for each in known))}")
-    print(f"cite with the tables: {', '.join(each.authors for each in known)}\n")
+    print(f"licence of the tables: {', '.join(dict.fromkeys(each.licence for each in known))}\n")
+    print_rows(
+        "Datasets: crosspatch cohort build --dataset NAME",
+        ("name", "species", "layouts", "labels by", "cite"),
+        [
+            (
+                each.name,
+                each.species,
+                " ".join(each.layouts),
+                " ".join(filter(None, each.labellings)) or "line or shape",
+                each.authors,
+            )
+            for each in known
+        ],
+        n_text=5,
+    )
     sets = pd.DataFrame([vars(each) for each in dandisets().values()])
     labels = [each.labels or "none: --labels or --unlabelled" for each in dandisets().values()]
     size = (("files", "{files:,}"), ("GB", "{gigabytes:.1f}"))
@@ -75,7 +89,7 @@ def fetch_tables_command(
         float | None, typer.Option(min=1, help="Seconds after which nothing is tried again.")
     ] = None,
 ) -> None:
-    """Get the public tables of both species (9 MB) into the data directory.
+    """Get the public tables of both species (15 MB) into the data directory.
 
     Stopped or cut off, the same command goes on where it was.
     """

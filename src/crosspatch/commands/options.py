@@ -53,8 +53,9 @@ CellNames = Annotated[
 CohortNames = Annotated[
     list[str] | None,
     typer.Option(
-        help="allen, simulated, auto (allen if the data directory has it, else simulated), or "
-        "cohort tables (.h5ad), one per species. (default: auto)"
+        help="allen, simulated, auto (allen if the data directory has it, else simulated), "
+        "datasets by name (those of a species together), or cohort tables (.h5ad), one per "
+        "species. (default: auto)"
     ),
 ]
 ColumnsFile = Annotated[
@@ -68,7 +69,7 @@ Device = Annotated[str, typer.Option(help="cpu or cuda, for the sequence models.
 Features = Annotated[
     str | None,
     typer.Option(
-        help="shared, or full (allen-human only); gouwens or paper for simulated cohorts. "
+        help="shared, or full (human only); gouwens or paper for simulated cohorts. "
         "(default: shared; gouwens for simulated)"
     ),
 ]
@@ -81,6 +82,10 @@ Processes = Annotated[
 #: For a command that may need but one process: None is the number of cores.
 SomeProcesses = Annotated[
     int | None, typer.Option(min=1, show_default="the number of cores", help="Processes.")
+]
+HumanLabels = Annotated[
+    str | None,
+    typer.Option("--taxonomy", help="Human labels: lee2023 or sea-ad. (default: lee2023)"),
 ]
 TableOut = Annotated[Path, typer.Option("-o", "--out", help="File to write, .h5ad.")]
 Limit = Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")]

@@ -41,6 +41,7 @@ def run(
         typer.Option(help="mouse, human, transfer. (default: all that the features allow)"),
     ] = None,
     features: options.Features = None,
+    taxonomy: options.HumanLabels = None,
     models: options.ModelNames = None,
     protocol: options.ProtocolName = "donor",
     alignment: options.AlignmentName = "hodge2019",
@@ -70,7 +71,15 @@ def run(
             "`crosspatch learning-curve`"
         )
     cohorts = load_and_print_cohorts(
-        cohort, task, features, data_dir, verify=not unverified, out=out, seed=seed, jobs=jobs
+        cohort,
+        task,
+        features,
+        data_dir,
+        verify=not unverified,
+        taxonomy=taxonomy,
+        out=out,
+        seed=seed,
+        jobs=jobs,
     )
     with progress_bar() as tell:
         result = benchmark(
@@ -98,6 +107,7 @@ def learning_curve(
     cohort: options.CohortNames = None,
     data_dir: options.DataDir = None,
     features: options.Features = None,
+    taxonomy: options.HumanLabels = None,
     models: options.ModelNames = None,
     protocol: options.ProtocolName = "donor",
     alignment: options.AlignmentName = "hodge2019",
@@ -115,7 +125,15 @@ def learning_curve(
 
     task, verify = ["transfer"], not unverified
     cohorts = load_and_print_cohorts(
-        cohort, task, features, data_dir, verify=verify, out=out, seed=seed, jobs=jobs
+        cohort,
+        task,
+        features,
+        data_dir,
+        verify=verify,
+        taxonomy=taxonomy,
+        out=out,
+        seed=seed,
+        jobs=jobs,
     )
     with progress_bar() as tell:
         found = score(
@@ -140,6 +158,7 @@ def load_and_print_cohorts(
     data_dir: Path | None,
     *,
     verify: bool,
+    taxonomy: str | None = None,
     out: Path,
     seed: int,
     jobs: int,
@@ -153,7 +172,7 @@ def load_and_print_cohorts(
     if chosen != names and chosen == ["simulated"]:
         print(
             "The Allen tables are not in the data directory: `crosspatch fetch tables` gets them "
-            "(9 MB); --data-dir or CROSSPATCH_DATA names another directory."
+            "(15 MB); --data-dir or CROSSPATCH_DATA names another directory."
         )
         print_warning("Running on SIMULATED recordings instead")
     # Recordings that were simulated for a run in the folder above are used again.
@@ -166,6 +185,7 @@ def load_and_print_cohorts(
             tasks,
             data_dir,
             verify=verify,
+            taxonomy=taxonomy,
             simulate_in=above if shared else out / "simulated",
             seed=seed,
             jobs=jobs,

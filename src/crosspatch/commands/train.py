@@ -17,19 +17,23 @@ from crosspatch.commands.root import app, model_app
 def train(
     *,
     target: Annotated[
-        str, typer.Option(help="allen-human, allen-mouse, or a cohort table (.h5ad).")
+        str,
+        typer.Option(
+            help="human, mouse, datasets by name, joined by +, or a cohort table (.h5ad)."
+        ),
     ],
     out: options.OutFolder,
     source: Annotated[
         str | None,
-        typer.Option(help="Second species, for models that learn from it: allen-mouse, or .h5ad."),
+        typer.Option(help="Second species, for models that learn from it: mouse, or .h5ad."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Name (`crosspatch models`). (default: what measured best)")
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="shared, or full (allen-human). (default: shared)")
+        str | None, typer.Option(help="shared, or full (human). (default: shared)")
     ] = None,
+    taxonomy: options.HumanLabels = None,
     alignment: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +64,7 @@ def train(
     load = partial(load_cohort, data_dir=data_dir, verify=not unverified)
     with progress_bar(goes_on=False) as tell:
         trained = train_model(
-            load(target, features),
+            load(target, features, taxonomy=taxonomy),
             None if source is None else load(source, features),
             model=model,
             alignment=alignment,

@@ -10,8 +10,8 @@ import anndata
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.cohorts.dataset import Dataset, collections
-from crosspatch.cohorts.loading import AUTO, SIMULATED
+from crosspatch.cohorts.dataset import Dataset, collections, datasets
+from crosspatch.cohorts.loading import AUTO, DEFAULT, SIMULATED, datasets_named, load_joined
 from crosspatch.cohorts.made_up import load_simulated
 from crosspatch.errors import CohortError, EvaluationError
 from crosspatch.evaluation.protocols import TASKS, Task, task_named
@@ -25,6 +25,7 @@ def load_cohorts(
     data_dir: str | Path | None = None,
     *,
     verify: bool = True,
+    taxonomy: str | None = None,
     simulate_in: str | Path = "simulated",
     seed: int = 0,
     jobs: int = 1,
@@ -32,21 +33,30 @@ def load_cohorts(
 ) -> dict[str, anndata.AnnData]:
     """Load the cohorts that some tasks need, by default all, by their species.
 
-    The names are a collection of datasets, such as ``allen``; ``simulated``; or files of cohort
-    tables, one per species. The layout is by default ``shared``, ``gouwens`` for simulated cohorts,
+    The names are a collection of datasets, such as ``allen``; datasets, of which those of a species
+    are joined; ``simulated``; or files of cohort tables, one per species. The taxonomy is that of
+    human labels. The layout is by default ``shared``, ``gouwens`` for simulated cohorts,
     and whatever a cohort table has; a species whose dataset cannot give it is left out. Source
     files other than the pinned ones are refused if asked to `verify`; folder, seed, jobs and
     progress are those of the simulation.
     """
     needed = _species_of(tasks)
     if list(names) == [SIMULATED]:
+        if taxonomy is not None:
+            raise CohortError("simulated cells are of no taxonomy", hint="omit {taxonomy}")
         simulated = partial(load_simulated, seed=seed, jobs=jobs, progress=progress)
         return {each: simulated(each, features or "gouwens", simulate_in) for each in needed}
-    if len(names) == 1 and names[0] in collections():
-        chosen = _possible(collections()[names[0]], needed, features).items()
-        return {name: each.load(features, data_dir, verify=verify) for name, each in chosen}
-    if data_dir is not None or not verify:
-        what = "{data_dir} and {unverified}"
+    chosen = _named(names)
+    if chosen is not None:
+        taxonomies = {"human": taxonomy}
+        load = partial(load_joined, layout=features, data_dir=data_dir, verify=verify)
+        return {
+            species: load(of_species, taxonomy=taxonomies.get(species))
+            for species, of_species in _possible(chosen, needed, features).items()
+        }
+    _require_files(names)
+    if data_dir is not None or not verify or taxonomy is not None:
+        what = "{data_dir}, {unverified} and {taxonomy}"
         raise CohortError("", hint=f"{what} have no meaning for .h5ad files; omit them")
     return _load_files(names, features)
 
@@ -56,23 +66,41 @@ def _species_of(tasks: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(species for task in chosen for species in task.needs))
 
 
+def _named(names: Sequence[str]) -> Mapping[str, list[Dataset]] | None:
+    """The datasets of some names by species; None if there is another name among them."""
+    if len(names) == 1 and names[0] in collections():
+        return collections()[names[0]]
+    found: dict[str, list[Dataset]] = {}
+    for each in datasets_named("+".join(names)) or ():
+        found.setdefault(each.species, []).append(each)
+    return found or None
+
+
+def _require_files(names: Sequence[str]) -> None:
+    odd = [name for name in names if Path(name).suffix != ".h5ad"]
+    if odd:
+        unknown = min(odd, key=datasets().__contains__)
+        known = ", ".join((DEFAULT, SIMULATED, AUTO))
+        raise CohortError(
+            f"no cohort '{unknown}'; give {known} alone, names of datasets "
+            f"({', '.join(datasets())}), or names of .h5ad files"
+        )
+
+
 def _possible(
-    datasets: Mapping[str, Dataset], needed: Sequence[str], features: str | None
-) -> Mapping[str, Dataset]:
+    named: Mapping[str, list[Dataset]], needed: Sequence[str], features: str | None
+) -> Mapping[str, list[Dataset]]:
     able = {
-        species: dataset
-        for species, dataset in datasets.items()
-        if species in needed and features in (None, *dataset.layouts)
+        species: chosen
+        for species, chosen in named.items()
+        if species in needed and all(features in (None, *each.layouts) for each in chosen)
     }
-    return able or datasets  # whose loader then says which layouts there are
+    return able or named  # whose loader then says which layouts there are
 
 
 def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata.AnnData]:
     cohorts: dict[str, anndata.AnnData] = {}
     for name in names:
-        if Path(name).suffix != ".h5ad":
-            known = ", ".join((*collections(), SIMULATED, AUTO))
-            raise CohortError(f"no cohort '{name}'; give {known} alone, or names of .h5ad files")
         cohort = table.read(name)
         if features is not None:
             cohort = table.in_layout(cohort, features)

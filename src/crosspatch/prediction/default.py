@@ -46,11 +46,11 @@ def default_model(
         except ModelError as error:
             say(f"{error}; training it again")
     # A model that is kept needs none of this.
-    from crosspatch.cohorts.dataset import collections
-    from crosspatch.cohorts.loading import DEFAULT
+    from crosspatch.cohorts.loading import load_cohort
     from crosspatch.prediction.training import train
 
-    cohort = collections()[DEFAULT][species].load(LAYOUT, data_dir)
+    # A species stands for its default datasets.
+    cohort = load_cohort(species, LAYOUT, data_dir)
     say(
         f"no {species} model was given: training '{best}' on {cohort.n_obs:,} Allen "
         f"cells, once; it is kept in {folder}"

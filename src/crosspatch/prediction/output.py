@@ -142,7 +142,9 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
             f"# model: {model['model']} of {model['species']} cells, layout {model['layout']}, "
             f"sha256 {model['digest']}"
         )
-        lines.append(f"# classes: {', '.join(model['classes'])} (taxonomy {model['taxonomy']})")
+        terms = model.get("ontology", {})
+        classes = ", ".join(f"{name} {terms.get(name, '')}".strip() for name in model["classes"])
+        lines.append(f"# classes: {classes} (taxonomy {model['taxonomy']})")
         lines.append(f"# trained on: {', '.join(model['trained_on'])}")
         if model["simulated"]:
             lines.append("# TRAINED ON SIMULATED RECORDINGS: says nothing about real neurons")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import Layout
 from crosspatch.models.verdicts import Verdict
@@ -88,6 +89,11 @@ class PredictedCell(NamedTuple):
     #: Species that there are models of, where there is none of the cell's; else empty.
     references: tuple[str, ...]
     source: str  # the file it is from, or ``recordings``
+
+    @property
+    def cell_ontology_id(self) -> str:
+        """The Cell Ontology's term for its subclass; empty where none is given."""
+        return load_taxonomy().ontology.get(self.subclass, "")
 
     @property
     def unlike(self) -> str:
@@ -226,7 +232,8 @@ class Prediction:
         -------
         DataFrame
             In words: ``cell_id``; ``species`` it was judged by, and ``species_known``;
-            ``subclass``, its ``probability``, and ``probability_`` of every class;
+            ``subclass``, its ``cell_ontology_id`` and ``probability``, and ``probability_`` of
+            every class;
             ``prediction_set``, classes joined by ``|``; ``verdict``; ``p_reference``;
             ``completeness`` of the layout from 0 to 1; ``families`` present, joined by ``|``;
             ``quality``; ``notes``; ``source``.
@@ -239,7 +246,8 @@ class Prediction:
         for name in ("prediction_set", "families", "notes"):
             text = self._notes() if name == "notes" else pc.binary_join(found[name], "|")
             found = found.set_column(found.column_names.index(name), name, text)
-        return found
+        after = found.column_names.index("subclass") + 1
+        return found.add_column(after, ONTOLOGY, _terms(found["subclass"]))
 
     def _notes(self) -> pa.ChunkedArray:
         """`PredictedCell.text` of every row."""
@@ -294,6 +302,13 @@ class Prediction:
         from crosspatch.prediction.picture import prediction_figure
 
         return prediction_figure(self.first(most), len(self))
+
+
+def _terms(subclasses: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Terms of the Cell Ontology, empty where there is no subclass."""
+    terms = load_taxonomy().ontology
+    number = pc.index_in(subclasses, pa.array(list(terms)))
+    return pc.fill_null(pc.take(pa.array(list(terms.values())), number), "")
 
 
 def _together(lists: pa.ChunkedArray, mark: str, nothing: str | None) -> pa.ChunkedArray:

@@ -263,6 +263,7 @@ def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:
 
 def _said_of(model: Artifact) -> dict[str, Any]:
     """What the header says of a model."""
+    terms = load_taxonomy().ontology
     cohorts = model.about["cohorts"]
     learnt = [cohort for cohort in (cohorts["target"], cohorts["source"]) if cohort]
     datasets = [name for cohort in learnt for name in cohort.get("dataset", ())]
@@ -271,6 +272,7 @@ def _said_of(model: Artifact) -> dict[str, Any]:
         "model": model.about["model"],
         "layout": model.layout.name,
         "classes": list(model.classes),
+        "ontology": {name: terms[name] for name in model.classes if name in terms},
         "taxonomy": model.about["alignment"] or "as the source has it",
         "simulated": bool(model.about["simulated"]),
         "trained_on": list(dict.fromkeys(datasets)),

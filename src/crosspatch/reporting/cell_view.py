@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from crosspatch.cohorts.taxonomy import ONTOLOGY
 from crosspatch.errors import EvaluationError
 from crosspatch.features.analysis import Analysis
 from crosspatch.models.artifact import Artifact
@@ -395,6 +396,7 @@ def _remarks(explanation: CellExplanation) -> Remarks:
 def _row(cell: PredictedCell) -> dict[str, object]:
     """The cell as a row of the table has it."""
     row = {k: _json(v) for k, v in cell._asdict().items() if k not in IN_NOTES}
+    row[ONTOLOGY] = cell.cell_ontology_id
     del row["probabilities"]
     row |= {f"probability_{name}": _json(p) for name, p in cell.probabilities.items()}
     return row | {

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
 from crosspatch.prediction.prediction import IN_NOTES, LISTS
 
 if TYPE_CHECKING:
@@ -198,11 +199,12 @@ class Results:
 
 
 def _told(row: sqlite3.Row) -> Row:
-    """A row with its notes in words."""
+    """A row with its notes in words, and the term for its subclass."""
     found = dict(row)
     for name in ("prediction_set", "families"):
         found[name] = json.loads(found[name])
-    return found | {"notes": found["words"]}
+    term = load_taxonomy().ontology.get(found["subclass"], "")
+    return found | {"notes": found["words"], ONTOLOGY: term}
 
 
 def _read(kept: pd.Series) -> pd.Series:
