@@ -13,7 +13,7 @@ import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.abf_cells import ClampedCell, cells_in_abf
-from crosspatch.recordings.abf_current import current_of
+from crosspatch.recordings.abf_current import Current, current_of
 from crosspatch.recordings.abf_header import BLOCK, check_header, damaged
 from crosspatch.recordings.abf_inputs import AnalogInput
 from crosspatch.recordings.abf_protocol import (
@@ -96,17 +96,35 @@ def _recording(
     bounds: _Bounds,
     missing: str,
 ) -> Recording:
-    if cell.output is not None and cell.output.leak_subtracted:
-        raise RecordingError(
-            f"{path}: {cell.output.label} has leak subtraction (P/N) switched on, so that what is "
-            "stored is not the membrane potential; record it without"
-        )
+    _refuse_leak_subtraction(path, cell.output)
     run = header._headerV1 if header.abfVersion["major"] == 1 else header._protocolSection
     current = current_of(path, cell, [n for _, n in bounds], int(run.lEpisodesPerRun), missing)
     varied = cell.output.note(len(bounds)) if cell.output is not None else None
+    others = ", ".join(str(other.electrode) for other in cells if other is not cell)
+    also = f"electrode {cell.electrode}; this file holds also {others}" if others else None
+    return Recording(
+        name=str(path),
+        cell_id=named_cell(path.stem, cell.electrode),
+        format=f"ABF {header.abfVersion['major']}.{header.abfVersion.get('minor', 0)}",
+        sweeps=tuple(_sweeps(cell, current, bounds)),
+        recorded=Recorded(session=str(getattr(header, "abfDateTimeString", "")) or None),
+        notes=(*cell.notes, *filter(None, [also, varied]), *current.notes),
+        electrode=cell.electrode,
+    )
+
+
+def _refuse_leak_subtraction(path: Path, output: AnalogOutput | None) -> None:
+    if output is not None and output.leak_subtracted:
+        raise RecordingError(
+            f"{path}: {output.label} has leak subtraction (P/N) switched on, so that what is "
+            "stored is not the membrane potential; record it without"
+        )
+
+
+def _sweeps(cell: ClampedCell, current: Current, bounds: _Bounds) -> list[Sweep]:
     # Where the measured current is all there is, it is the current.
     monitor = cell.measured if cell.measured and cell.measured.read != current.read else None
-    sweeps = [
+    return [
         Sweep(
             number,
             cell.voltage.rate,
@@ -120,28 +138,19 @@ def _recording(
         )
         for number, (_, points) in enumerate(bounds)
     ]
-    others = ", ".join(str(other.electrode) for other in cells if other is not cell)
-    also = f"electrode {cell.electrode}; this file holds also {others}" if others else None
-    return Recording(
-        name=str(path),
-        cell_id=named_cell(path.stem, cell.electrode),
-        format=f"ABF {header.abfVersion['major']}.{header.abfVersion.get('minor', 0)}",
-        sweeps=tuple(sweeps),
-        recorded=Recorded(session=str(getattr(header, "abfDateTimeString", "")) or None),
-        notes=(*cell.notes, *filter(None, [also, varied]), *current.notes),
-        electrode=cell.electrode,
-    )
 
 
 def _why_no_command(inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput]) -> str:
     """Why no output says what current was injected, where none does."""
     on = [each for each in outputs if each.enabled and not each.injects]
-    why = "no output has its waveform switched on"
-    if on:
-        what = " and ".join(f"{each.label} in {each.unit or 'no unit'}" for each in on)
-        why = f"its waveform is that of {what}, not of a current"
+    what = " and ".join(f"{each.label} in {each.unit or 'no unit'}" for each in on)
+    why = f"its waveform is that of {what}, not of a current"
+    return (why if on else "no output has its waveform switched on") + _odd_currents(inputs)
+
+
+def _odd_currents(inputs: Sequence[AnalogInput]) -> str:
     odd = [each for each in inputs if not each.is_current and each.is_named_current]
-    return why + "".join(f"; {each.label} is in {each.unit}, not in pA or nA" for each in odd)
+    return "".join(f"; {each.label} is in {each.unit}, not in pA or nA" for each in odd)
 
 
 def _rate(path: Path, header: ABF) -> float:

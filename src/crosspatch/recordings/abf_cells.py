@@ -26,6 +26,8 @@ from crosspatch.recordings.model import CURRENT_CLAMP, VOLTAGE_CLAMP, Samples, t
 from crosspatch.recordings.reading_options import Reading
 
 _Named = TypeVar("_Named", "AnalogInput", AnalogOutput)
+#: The clamp, and what counted.
+_Clamp = tuple[str, str | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,36 +42,43 @@ class ClampedCell:
     notes: tuple[str, ...] = ()
     electrode: str | None = None  # its name, where the file has several cells
 
+    def as_told(self) -> ClampedCell:
+        """In current clamp, whatever speaks against it."""
+        if self.clamp == CURRENT_CLAMP:
+            return self
+        notes = (*self.notes, f"taken for {CURRENT_CLAMP} as told")
+        return replace(self, clamp=CURRENT_CLAMP, notes=notes)
+
 
 def cells_in_abf(
     name: str, inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput], reading: Reading
 ) -> list[ClampedCell]:
     """The cells in current clamp, as the evidence has it or the user says; none is an error."""
     potentials, pairs, notes = _chosen(name, inputs, outputs, reading)
-    driven = [each for each in potentials if each in pairs or not pairs]
-    for each in potentials:
-        if each not in driven:
-            notes.append(f"{each.label} follows no output, it is left out")
+    driven = list(pairs) or potentials
+    notes += [
+        f"{each.label} follows no output, it is left out"
+        for each in potentials
+        if each not in driven
+    ]
     currents = [each for each in inputs if each.is_current]
     cells = [_cell(each, pairs.get(each), currents, driven, outputs) for each in driven]
     if reading.clamp == "current":
-        told = f"taken for {CURRENT_CLAMP} as told"
-        cells = [
-            replace(each, clamp=CURRENT_CLAMP, notes=(*each.notes, told))
-            if each.clamp == VOLTAGE_CLAMP
-            else each
-            for each in cells
-        ]
-    kept = [each for each in cells if each.clamp == CURRENT_CLAMP]
-    if not kept:
-        why = "; ".join(str(each.why) for each in cells)
-        hint = "where that is wrong, give {clamp} current"
-        raise _voltage_clamp(name, inputs[0].sweeps, why, hint)
-    kept = [each for each in kept if each.output or each.measured] or kept
+        cells = [each.as_told() for each in cells]
+    kept = _in_current_clamp(name, inputs[0].sweeps, cells)
     return [
         replace(cell, notes=(*notes, *cell.notes), electrode=electrode)
         for cell, electrode in zip(kept, _electrodes(kept), strict=True)
     ]
+
+
+def _in_current_clamp(name: str, sweeps: int, cells: Sequence[ClampedCell]) -> list[ClampedCell]:
+    """Those with a current, if any has one."""
+    kept = [each for each in cells if each.clamp == CURRENT_CLAMP]
+    if not kept:
+        why = "; ".join(str(each.why) for each in cells)
+        raise _voltage_clamp(name, sweeps, why, "where that is wrong, give {clamp} current")
+    return [each for each in kept if each.output or each.measured] or kept
 
 
 def _cell(
@@ -82,27 +91,37 @@ def _cell(
     measured = _measured(voltage, output, currents, cells)
     clamp, why = _clamp(voltage, measured, output, outputs)
     notes = [] if why is None else [f"{clamp}: {why}"]
-    choices = sum(each.injects for each in outputs)
+    choices = len(_injecting(outputs))
     if output is not None and (choices > 1 or output.number != 0):
         notes.append(_why_paired(voltage, output, choices))
     return ClampedCell(voltage, output, measured, clamp, why, tuple(notes))
+
+
+def _injecting(outputs: Sequence[AnalogOutput]) -> list[AnalogOutput]:
+    return [output for output in outputs if output.injects]
+
+
+def _holding(outputs: Sequence[AnalogOutput]) -> list[AnalogOutput]:
+    """Those that play a potential."""
+    return [each for each in outputs if each.enabled and to_millivolts(each.unit)]
 
 
 def _chosen(
     name: str, inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput], reading: Reading
 ) -> tuple[list[AnalogInput], dict[AnalogInput, AnalogOutput], list[str]]:
     """The potentials, which output drives which, and what is said."""
-    injecting = [output for output in outputs if output.injects]
+    injecting = _injecting(outputs)
     potentials, notes = _potentials(inputs, len(injecting))
-    chosen = None if reading.channel is None else _channel(name, reading.channel, inputs)
-    if chosen is not None:
+    if reading.channel is not None:
+        chosen = _channel(name, reading.channel, inputs)
         # Where several outputs may be its own, the other cells have theirs.
         others = [each for each in potentials if each is not chosen and len(injecting) > 1]
         potentials, notes = [chosen, *others], []
     if not potentials:
         raise _no_potential(name, inputs, outputs)
     pairs = _pairs(potentials, injecting)
-    potentials = potentials[:1] if chosen is not None else potentials
+    if reading.channel is not None:
+        potentials = potentials[:1]
     if reading.electrode is not None:
         return *_of_electrode(name, reading.electrode, potentials, pairs, outputs), notes
     return potentials, {each: pairs[each] for each in potentials if each in pairs}, notes
@@ -161,15 +180,24 @@ def _potentials(
     fit = [each for each in volts if not each.why_no_membrane]
     if not fit and len(volts) == len(inputs):
         return volts[:1], []  # nothing better is there; its sweeps are judged one by one
-    by_name = sorted(fit, key=lambda each: not each.is_named_membrane)
-    potentials = [each for each in fit if each.rests_like_a_cell] or by_name[:1]
+    potentials = _resting(fit)
     if len(potentials) > max(injecting, 1):  # else there is an output for each of them
         potentials = _different(potentials)
+    return potentials, _why_these(potentials, volts)
+
+
+def _resting(fit: Sequence[AnalogInput]) -> list[AnalogInput]:
+    """Those that rest like cells, or else the one most like a potential by name."""
+    by_name = sorted(fit, key=lambda each: not each.is_named_membrane)
+    return [each for each in fit if each.rests_like_a_cell] or by_name[:1]
+
+
+def _why_these(potentials: Sequence[AnalogInput], volts: Sequence[AnalogInput]) -> list[str]:
     if not potentials or len(volts) == 1:
-        return potentials, []
+        return []
     notes = [f"the potential is that of {' and '.join(each.label for each in potentials)}"]
     left = [each for each in volts if each not in potentials]
-    return potentials, notes + [f"{each.label} is left out: {_why_left(each)}" for each in left]
+    return notes + [f"{each.label} is left out: {_why_left(each)}" for each in left]
 
 
 def _why_left(voltage: AnalogInput) -> str:
@@ -198,7 +226,7 @@ def _of_electrode(
     outputs: Sequence[AnalogOutput],
 ) -> tuple[list[AnalogInput], dict[AnalogInput, AnalogOutput]]:
     """What is left of the pairs when an output, or the input of a cell, is named."""
-    injecting = [output for output in outputs if output.injects]
+    injecting = _injecting(outputs)
     output = _named(electrode, injecting)
     if output is not None:
         own = [each for each in potentials if pairs.get(each) is output]
@@ -290,27 +318,38 @@ def _clamp(
     measured: AnalogInput | None,
     output: AnalogOutput | None,
     outputs: Sequence[AnalogOutput],
-) -> tuple[str, str | None]:
+) -> _Clamp:
     """The clamp, and what counted; None if nothing speaks against current clamp."""
-    unlike = [each for each in outputs if each.enabled and to_millivolts(each.unit)]
+    unlike = _holding(outputs)
     if measured is None:
         if voltage.mode == 0 and output is None and unlike:
             return VOLTAGE_CLAMP, f"the amplifier's telegraph and {unlike[0].label} say so"
         return CURRENT_CLAMP, None
+    found = _by_jumps(voltage, measured) or _by_telegraph(voltage, measured)
+    if found is not None or output is not None:
+        return found or (CURRENT_CLAMP, None)
+    return _by_stillness(voltage, measured, unlike)
+
+
+def _by_jumps(voltage: AnalogInput, measured: AnalogInput) -> _Clamp | None:
     jumps = jumps_with(voltage, measured)
-    if jumps is not None:
-        how = "jumps with" if jumps else "changes slowly where"
-        why = f"the potential of {voltage.label} {how} the current of {measured.label}"
-        return (VOLTAGE_CLAMP, why) if jumps else (CURRENT_CLAMP, why + " jumps")
+    if jumps is None:
+        return None
+    how = "jumps with" if jumps else "changes slowly where"
+    why = f"the potential of {voltage.label} {how} the current of {measured.label}"
+    return (VOLTAGE_CLAMP, why) if jumps else (CURRENT_CLAMP, why + " jumps")
+
+
+def _by_telegraph(voltage: AnalogInput, measured: AnalogInput) -> _Clamp | None:
     mode = voltage.mode if voltage.mode is not None else measured.mode
-    if mode is not None:
-        return (CURRENT_CLAMP if mode else VOLTAGE_CLAMP), "the amplifier's telegraph says so"
-    return (CURRENT_CLAMP, None) if output is not None else _by_stillness(voltage, measured, unlike)
+    if mode is None:
+        return None
+    return (CURRENT_CLAMP if mode else VOLTAGE_CLAMP), "the amplifier's telegraph says so"
 
 
 def _by_stillness(
     voltage: AnalogInput, measured: AnalogInput, unlike: Sequence[AnalogOutput]
-) -> tuple[str, str | None]:
+) -> _Clamp:
     if not stays_still(voltage, STILL_MV):
         return CURRENT_CLAMP, f"the potential of {voltage.label} moves on its own"
     if unlike or not stays_still(measured, STILL_PA):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,71 @@ class _Compared:
     delay: float  # s, NaN where there is no step
     noise: float  # pA
 
+    def is_apart(self, ratio: float) -> bool:
+        """Whether the measurement is not the command in this scale, or late."""
+        if self.delay > _DELAY:
+            return True
+        if self.command == 0:
+            return self.measured > 8 * self.noise + 2 * _SMALL
+        allowed = max(_HEIGHT * abs(self.command), _HEIGHT_PA, 2 * self.noise)
+        return abs(self.measured - ratio * self.command) > allowed * max(abs(ratio), 1.0)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The command of a cell and its measured current, sweep by sweep."""
+
+    voltage: AnalogInput
+    measured: AnalogInput
+    played: _Played
+    sweeps: Sequence[_Compared]
+
+    @property
+    def names(self) -> str:
+        """For messages."""
+        return f"the current of {self.measured.label} and the command of {self.played.output.label}"
+
+    @cached_property
+    def large(self) -> list[_Compared]:
+        """Where the command is large enough."""
+        return [each for each in self.sweeps if abs(each.command) >= _SMALL]
+
+    @cached_property
+    def ratio(self) -> float:
+        """Of the measurement to the command."""
+        sizes = np.array([each.command for each in self.large])
+        measured = [each.measured for each in self.large]
+        return float(np.dot(sizes, measured) / np.dot(sizes, sizes))
+
+    @cached_property
+    def apart(self) -> list[int]:
+        """Sweeps in which they differ."""
+        return [sweep for sweep, each in enumerate(self.sweeps) if each.is_apart(self.ratio)]
+
+    def for_command(self) -> str | None:
+        """What is said where the command is used, None where it is not."""
+        ratio = self.ratio
+        if not self.apart and abs(ratio - 1) <= _SCALE:
+            return f"{self.names} agree"
+        moves = any(abs(each.measured) > 8 * each.noise for each in self.large)
+        if not self.apart and (moves or abs(ratio) > _NOTHING):
+            scale = f"it measures {ratio:.2g} of it; the command is used"
+            return f"{self.names} agree in all but scale: {scale}"
+        if abs(ratio) <= _NOTHING and follows(self.voltage, self.played) >= FOLLOWS:
+            return (
+                f"{self.measured.label} does not measure the command of {self.played.output.label}"
+            )
+        return None
+
+    def against_command(self) -> str:
+        """What is said where it is not."""
+        apart, count = self.apart, len(self.sweeps)
+        where = f"sweep {apart[0]}" if len(apart) == 1 else f"{len(apart)} of {count} sweeps"
+        first = self.sweeps[apart[0] if apart else 0]
+        late = f", {first.delay * 1000:.1f} ms late" if first.delay > _DELAY else ""
+        sizes = f"{first.measured:.3g} against {first.command:.3g} pA"
+        return f"{self.names} disagree in {where} ({sizes}{late})"
+
 
 def current_of(
     path: Path, cell: ClampedCell, points: Sequence[int], in_run: int, missing: str
@@ -83,7 +149,7 @@ def current_of(
     except Exception as error:  # pyabf raises whatever it meets
         why = f"the command of {output.label} cannot be known ({in_words(error)})"
         return Current(measured.read, (f"the current is that of {measured.label}: {why}",))
-    return _judged(path, cell.voltage, output, measured, played, compared)
+    return _judged(path, _Comparison(cell.voltage, measured, played, compared))
 
 
 def _refusing(path: Path, reason: str) -> _ReadSweep:
@@ -113,10 +179,7 @@ def _compare(command: Samples, measured: Samples, rate: float) -> _Compared:
     noise = 1.4826 * float(np.median(np.abs(np.diff(measured)))) / np.sqrt(2)
     height = float(off[np.argmax(np.abs(off))])
     if abs(height) < _HEIGHT_PA:
-        width = max(round(_BEFORE[0] * rate), 1)
-        whole = len(measured) // width * width
-        moves = np.ptp(np.median(measured[:whole].reshape(-1, width), axis=1)) if whole else 0.0
-        return _Compared(0.0, float(moves), float("nan"), noise)
+        return _Compared(0.0, _moves(measured, rate), float("nan"), noise)
     there = np.abs(off - height) <= 0.02 * abs(height)
     first = int(np.argmax(there))
     last = first + int(np.argmin(there[first:])) if not there[first:].all() else len(there)
@@ -135,6 +198,13 @@ def _compare(command: Samples, measured: Samples, rate: float) -> _Compared:
     return _Compared(height, rise, delay, noise)
 
 
+def _moves(measured: Samples, rate: float) -> float:
+    """How far it moves, but for noise."""
+    width = max(round(_BEFORE[0] * rate), 1)
+    whole = len(measured) // width * width
+    return float(np.ptp(np.median(measured[:whole].reshape(-1, width), axis=1))) if whole else 0.0
+
+
 def _delay(measured: Samples, rise: float, first: int, rate: float) -> float:
     """When the measurement passes half its height, from the beginning of the step, s."""
     width = round(_BEFORE[0] * rate)
@@ -144,62 +214,24 @@ def _delay(measured: Samples, rise: float, first: int, rate: float) -> float:
     return float(np.min(np.abs(crossings))) / rate if len(crossings) else width / rate
 
 
-def _judged(
-    path: Path,
-    voltage: AnalogInput,
-    output: AnalogOutput,
-    measured: AnalogInput,
-    played: _Played,
-    compared: Sequence[_Compared],
-) -> Current:
+def _judged(path: Path, both: _Comparison) -> Current:
     """The command if the measurement does not speak against it."""
-    command = _reading(path, played)
-    names = f"the current of {measured.label} and the command of {output.label}"
-    large = [each for each in compared if abs(each.command) >= _SMALL]
-    if not large:
-        most = max(each.measured - 8 * each.noise for each in compared)
-        if most < 2 * _SMALL:
+    command = _reading(path, both.played)
+    if not both.large:
+        if max(each.measured - 8 * each.noise for each in both.sweeps) < 2 * _SMALL:
             return Current(command)
-        return _measured_instead(
-            path, voltage, measured, played, f"the command of {output.label} is flat"
-        )
-    sizes = np.array([each.command for each in large])
-    ratio = float(np.dot(sizes, [each.measured for each in large]) / np.dot(sizes, sizes))
-    apart = [
-        sweep
-        for sweep, each in enumerate(compared)
-        if _is_apart(each, ratio) or each.delay > _DELAY
-    ]
-    if not apart and abs(ratio - 1) <= _SCALE:
-        return Current(command, (f"{names} agree",))
-    moves = any(abs(each.measured) > 8 * each.noise for each in large)
-    if not apart and (moves or abs(ratio) > _NOTHING):
-        said = f"{names} agree in all but scale: it measures {ratio:.2g} of it; the command is used"
+        return _measured_instead(path, both, f"the command of {both.played.output.label} is flat")
+    said = both.for_command()
+    if said is not None:
         return Current(command, (said,))
-    if abs(ratio) <= _NOTHING and follows(voltage, played) >= FOLLOWS:
-        return Current(
-            command, (f"{measured.label} does not measure the command of {output.label}",)
-        )
-    where = f"sweep {apart[0]}" if len(apart) == 1 else f"{len(apart)} of {len(compared)} sweeps"
-    first = compared[apart[0] if apart else 0]
-    why = f"{names} disagree in {where} ({first.measured:.3g} against {first.command:.3g} pA"
-    why += f", {first.delay * 1000:.1f} ms late)" if first.delay > _DELAY else ")"
-    return _measured_instead(path, voltage, measured, played, why)
+    return _measured_instead(path, both, both.against_command())
 
 
-def _is_apart(compared: _Compared, ratio: float) -> bool:
-    allowed = max(_HEIGHT * abs(compared.command), _HEIGHT_PA, 2 * compared.noise)
-    if compared.command == 0:
-        return compared.measured > 8 * compared.noise + 2 * _SMALL
-    return abs(compared.measured - ratio * compared.command) > allowed * max(abs(ratio), 1.0)
-
-
-def _measured_instead(
-    path: Path, voltage: AnalogInput, measured: AnalogInput, played: _Played, why: str
-) -> Current:
+def _measured_instead(path: Path, both: _Comparison, why: str) -> Current:
     """The measured current, if the potential follows it no worse than the command."""
-    by_measured, by_command = follows(voltage, measured.read), follows(voltage, played)
+    by_measured = follows(both.voltage, both.measured.read)
+    by_command = follows(both.voltage, both.played)
     if by_measured >= max(FOLLOWS, by_command - 0.1):
-        return Current(measured.read, (f"{why}; the measured current is used",))
+        return Current(both.measured.read, (f"{why}; the measured current is used",))
     reason = f"{why}, and the potential does not follow the measured current"
     return Current(_refusing(path, reason), (reason,))

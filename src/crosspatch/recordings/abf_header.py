@@ -17,7 +17,8 @@ BLOCK = 512
 _ENTRY = {0: 208, 1: 82, 2: 132, 3: 4, 5: 30, 6: 12, 9: 1, 10: 2, 11: 64, 15: 8}
 _STRINGS, _SAMPLES = 9, 10
 _TAG_ENTRY, _SYNCH_ENTRY = 64, 8
-#: More than a recording has; pyabf handles entries one by one.
+#: Sections whose entries pyabf handles one by one, and more entries than a recording has.
+_ONE_BY_ONE = _ENTRY.keys() - {_SAMPLES}
 _MAX_ENTRIES = 50_000
 _MAX_TEXT = 1 << 20
 
@@ -51,17 +52,21 @@ def _problem_of_2(head: bytes, size: int) -> str | None:
     sweeps = struct.unpack_from("<I", head, 12)[0]
     if sweeps > _MAX_ENTRIES:
         return f"its header names {sweeps:,} sweeps"
-    for section in range(_SECTIONS):
-        block, width, count = struct.unpack_from("<IIq", head, _SECTIONS_AT + 16 * section)
-        end = block * BLOCK + width * count
-        if not 0 <= count <= size or width > size or end > size:
-            return f"section {section} of its header lies outside the file; it was cut short"
-        if count and width < _ENTRY.get(section, 0):
-            return f"section {section} of its header has entries of {width} bytes"
-        if section in _ENTRY and section != _SAMPLES and count > _MAX_ENTRIES:
-            return f"section {section} of its header has {count:,} entries"
-        if section == _STRINGS and width * count > _MAX_TEXT:
-            return f"its header has {width * count:,} bytes of text"
+    problems = (_problem_of_section(section, head, size) for section in range(_SECTIONS))
+    return next(filter(None, problems), None)
+
+
+def _problem_of_section(section: int, head: bytes, size: int) -> str | None:
+    block, width, count = struct.unpack_from("<IIq", head, _SECTIONS_AT + 16 * section)
+    end = block * BLOCK + width * count
+    if not 0 <= count <= size or width > size or end > size:
+        return f"section {section} of its header lies outside the file; it was cut short"
+    if count and width < _ENTRY.get(section, 0):
+        return f"section {section} of its header has entries of {width} bytes"
+    if section in _ONE_BY_ONE and count > _MAX_ENTRIES:
+        return f"section {section} of its header has {count:,} entries"
+    if section == _STRINGS and width * count > _MAX_TEXT:
+        return f"its header has {width * count:,} bytes of text"
     return None
 
 

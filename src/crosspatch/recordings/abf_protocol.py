@@ -78,9 +78,17 @@ class UserList:
     repeats: bool  # from its beginning; else the last value stays
 
     def value(self, sweep: int) -> float:
-        """In this sweep; a ValueError where it is no number."""
+        """In this sweep; a ValueError where there is none."""
+        if not self.values:
+            raise ValueError("its user list has no values")
         at = sweep % len(self.values) if self.repeats else min(sweep, len(self.values) - 1)
-        return float(self.values[at])
+        try:
+            value = float(self.values[at])
+        except ValueError as error:
+            raise ValueError(f"its user list has no number for this sweep: {error}") from error
+        if not math.isfinite(value):
+            raise ValueError(f"its user list has {value} for this sweep")
+        return value
 
 
 @dataclass(frozen=True)
@@ -153,22 +161,18 @@ class AnalogOutput:
     def _with_list(self, varied: UserList, sweep: int) -> AnalogOutput:
         if not self._varies(varied):
             return self
-        unknown = f"its user list varies parameter {varied.parameter}, which is not understood"
-        if not varied.values:
-            raise ValueError("its user list has no values")
-        try:
-            value = varied.value(sweep)
-        except ValueError as error:
-            raise ValueError(f"its user list has no number for this sweep: {error}") from error
-        if not math.isfinite(value):
-            raise ValueError(f"its user list has {value} for this sweep")
+        value = varied.value(sweep)
         if varied.parameter < _GENERAL:
             period, level = self.after_train or (0.0, 0.0)
             after = (value, level) if varied.parameter == _TRAIN_DURATION else (period, value)
             return replace(self, after_train=after)
-        what, number = divmod(varied.parameter - _GENERAL, self.epochs_named)
+        return self._with_epoch(varied.parameter, value)
+
+    def _with_epoch(self, parameter: int, value: float) -> AnalogOutput:
+        """With this value of a parameter that varies an epoch."""
+        what, number = divmod(parameter - _GENERAL, self.epochs_named)
         if what > 4 or number not in [epoch.number for epoch in self.epochs]:
-            raise ValueError(unknown)
+            raise ValueError(f"its user list varies parameter {parameter}, which is not understood")
         if what > 1 and not self.is_active:
             raise ValueError("its user list varies times, but it is not the active output")
         changed = [
@@ -242,25 +246,17 @@ def outputs_of(header: ABF, path: Path) -> list[AnalogOutput]:
 
 def _outputs_of_1(header: ABF, head: bytes, folder: Path) -> list[AnalogOutput]:
     v1 = header._headerV1
-    names, units = (
-        list(map(fixed_text, each)) for each in (v1.sDACChannelName, v1.sDACChannelUnit)
-    )
+    names = list(map(fixed_text, v1.sDACChannelName))
+    units = list(map(fixed_text, v1.sDACChannelUnit))
     if header.dataByteStart < LONG_HEADER:
         return [AnalogOutput(k, names[k], units[k], False) for k in range(len(names))]
 
-    def numbers(kind: str, at: int) -> tuple[float, ...]:
-        return struct.unpack_from(f"<{kind}", head, at)
-
     columns = (v1.nEpochType, v1.fEpochInitLevel, v1.fEpochLevelInc, v1.lEpochInitDuration)
-    trains = (numbers("20i", 2136), numbers("20i", 2216))  # periods and widths
+    trains = (_numbers(head, "20i", 2136), _numbers(head, "20i", 2216))  # periods and widths
     rows = list(zip(*columns, v1.lEpochDurationInc, *trains, strict=True))
-    enabled, parameters, repeats = numbers("4h", 3360), numbers("4h", 3368), numbers("4h", 4400)
-    lists = {
-        k: UserList(int(parameters[k]), _values(head[3376 + 256 * k :][:256]), bool(repeats[k]))
-        for k in range(4)
-        if enabled[k]
-    }
-    after, conditioned = (numbers("2f", 3304), numbers("2f", 3312)), numbers("2h", 3260)
+    lists = _lists_of_1(head)
+    after = list(zip(_numbers(head, "2f", 3304), _numbers(head, "2f", 3312), strict=True))
+    conditioned = _numbers(head, "2h", 3260)
     outputs = [AnalogOutput(k, names[k], units[k], False, lists=lists) for k in range(len(names))]
     for k in range(2):  # only these have waveforms
         epochs = (
@@ -277,17 +273,30 @@ def _outputs_of_1(header: ABF, head: bytes, folder: Path) -> list[AnalogOutput]:
             outputs[k],
             enabled=bool(v1.nWaveformEnable[k] and v1.nWaveformSource[k]),
             source=v1.nWaveformSource[k],
-            holding=numbers("4f", 1394)[k],
+            holding=_numbers(head, "4f", 1394)[k],
             keeps_last=bool(v1.nInterEpisodeLevel[k]),
             epochs=tuple(epochs),
-            after_train=(after[0][k], after[1][k]) if conditioned[k] else None,
+            after_train=after[k] if conditioned[k] else None,
             is_active=v1.nActiveDACChannel == k,
-            alternates=bool(numbers("h", 5876)[0]),
+            alternates=bool(_numbers(head, "h", 5876)[0]),
             file=file,
-            leak_subtracted=bool(numbers("2h", 4456)[k]),
+            leak_subtracted=bool(_numbers(head, "2h", 4456)[k]),
             epochs_named=_EPOCHS[1],
         )
     return outputs
+
+
+def _lists_of_1(head: bytes) -> dict[int, UserList]:
+    enabled, parameters, repeats = (_numbers(head, "4h", at) for at in (3360, 3368, 4400))
+    return {
+        k: UserList(int(parameters[k]), _values(head[3376 + 256 * k :][:256]), bool(repeats[k]))
+        for k in range(4)
+        if enabled[k]
+    }
+
+
+def _numbers(head: bytes, kind: str, at: int) -> tuple[float, ...]:
+    return struct.unpack_from(f"<{kind}", head, at)
 
 
 def _outputs_of_2(header: ABF, lists: dict[int, UserList], folder: Path) -> list[AnalogOutput]:
