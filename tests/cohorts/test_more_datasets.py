@@ -26,6 +26,7 @@ from crosspatch.errors import CohortError, EvaluationError
 from crosspatch.evaluation.task_cohorts import load_cohorts
 from tests.cohorts import made_tables
 
+BOTH = "allen-human+allen-human-l1"
 HUMAN = "allen-human+allen-human-l1+allen-cell-types-human+allen-l23-human"
 MOUSE = "allen-mouse+allen-cell-types-mouse+allen-l23-mouse+scala-mouse-m1"
 
@@ -223,9 +224,7 @@ def test_labels_are_those_of_the_taxonomy_that_is_asked_for(whole: Path):
     for each in (ours, theirs):  # both stand in every table
         assert each.obs["subclass_lee2023"].tolist() == ours.obs["subclass"].tolist()
         assert each.obs["subclass_sea_ad"].tolist() == theirs.obs["subclass"].tolist()
-    assert set(load("human", whole, taxonomy="lee2023").obs_names) == set(
-        load("human", whole).obs_names
-    )
+    assert set(load(BOTH, whole, taxonomy="lee2023").obs_names) == set(load(BOTH, whole).obs_names)
 
 
 def test_cells_that_are_excitatory_by_the_other_taxonomy_are_doubtful(whole: Path):
@@ -237,7 +236,7 @@ def test_cells_that_are_excitatory_by_the_other_taxonomy_are_doubtful(whole: Pat
 
 def test_an_unknown_taxonomy_names_the_known_ones(whole: Path):
     with pytest.raises(CohortError, match=r"no human labels of taxonomy 'mine'.*lee2023, sea-ad"):
-        load("human", whole, taxonomy="mine")
+        load(BOTH, whole, taxonomy="mine")
     with pytest.raises(CohortError, match="no mouse labels of taxonomy 'sea-ad'"):
         load("mouse", whole, taxonomy="sea-ad")
     with pytest.raises(CohortError, match="simulated cells are of no taxonomy"):
@@ -249,8 +248,8 @@ def test_an_unknown_taxonomy_names_the_known_ones(whole: Path):
 # Several as one.
 
 
-def test_the_human_default_is_both_cohorts_and_each_cell_stands_once(whole: Path):
-    human = load("human", whole)
+def test_each_cell_of_two_human_cohorts_stands_once(whole: Path):
+    human = load(BOTH, whole)
     assert set(human.obs["dataset"]) == {"allen-human", "allen-human-l1"}
     assert human.obs_names.is_unique
     old = load("allen-human", whole)
@@ -260,9 +259,8 @@ def test_the_human_default_is_both_cohorts_and_each_cell_stands_once(whole: Path
     assert sum(head.joined.values()) == human.n_obs
     assert head.dropped["in another dataset too"] == 2
     assert set(table.head_of(old).sources) < set(head.sources)
-    assert set(
-        load_cohorts(["allen"], None, ["human"], whole, verify=False)["human"].obs_names
-    ) == (set(human.obs_names))
+    joined = load_cohorts(BOTH.split("+"), None, ["human"], whole, verify=False)["human"]
+    assert set(joined.obs_names) == set(human.obs_names)
 
 
 def test_a_donor_of_two_datasets_is_one_donor(whole: Path):
@@ -299,7 +297,7 @@ def test_no_donor_of_a_dataset_that_is_held_out_is_left(whole: Path, held_out: s
 
 def test_what_cannot_be_held_out_is_said(whole: Path):
     with pytest.raises(CohortError, match="no cell of dataset 'allen-mouse'; it has: allen-human"):
-        without_dataset(load("human", whole), "allen-mouse")
+        without_dataset(load(BOTH, whole), "allen-mouse")
     with pytest.raises(CohortError, match="no donor is left"):
         without_dataset(load("allen-human", whole), "allen-human")
 
@@ -359,7 +357,7 @@ def test_every_subclass_and_class_has_its_term():
 @pytest.mark.parametrize("ending", [".csv", ".h5ad", ".parquet"])
 def test_terms_are_written_and_their_datasets_cited(whole: Path, tmp_path: Path, ending: str):
     file = tmp_path / f"cells{ending}"
-    cohort = load("human", whole)
+    cohort = load(BOTH, whole)
     export(cohort, file)
     if ending == ".csv":
         terms = pd.read_csv(file, comment="#")["cell_ontology_id"]
@@ -413,13 +411,13 @@ def test_real_cells(
     assert counts(cohort, "class").get("Glutamatergic", 0) == excitatory
 
 
-def test_real_human_default(real_data: Path):
-    human = crosspatch.load_cohort("human", "full", real_data)
+def test_real_human_cohorts_together(real_data: Path):
+    human = crosspatch.load_cohort(BOTH, "full", real_data)
     assert counts(human, "dataset") == {"allen-human": 702, "allen-human-l1": 138}
     assert counts(human) == {"Pvalb": 369, "Vip": 181, "Sst": 155, "Lamp5": 135}
     assert human.obs["donor"].nunique() == 118
     assert counts(human[human.obs["dataset"] == "allen-human-l1"]) == {"Vip": 70, "Lamp5": 68}
-    every = crosspatch.load_cohort("human", "full", real_data, every_cell=True)
+    every = crosspatch.load_cohort(BOTH, "full", real_data, every_cell=True)
     unlabelled = every[every.obs["subclass"].isna()]
     assert counts(unlabelled, "t_type") == {"LAMP5 NMBR": 75, "SST CHRNA4": 11}
     both = human.obs[["subclass_lee2023", "subclass_sea_ad"]].dropna()

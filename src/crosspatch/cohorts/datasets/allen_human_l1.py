@@ -93,7 +93,6 @@ register(
         citation="Chartrand et al.: Morphoelectric and transcriptomic divergence of the layer 1 "
         "interneuron repertoire in human versus mouse neocortex. Science 382 (2023): human cells "
         "of layer 1.",
-        collection="allen",
         taxonomy="lee2023",
         others={sea_ad.SEA_AD: sea_ad.LABELLING},
     )
