@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -78,10 +78,7 @@ def convert_recordings(
     recorded, or the file cannot be written or is there already.
     """
     out, donor = Path(out), donor or Donor()
-    if out.suffix.lower() != ".nwb":
-        raise RecordingError(f"{out} is not a name for NWB", "end it with .nwb")
-    if out.exists():
-        raise RecordingError(f"{out} exists", "give another name, or remove it")
+    _require_free(out)
     with ExitStack() as opened:
         recordings = [
             opened.enter_context(cell)
@@ -90,11 +87,7 @@ def convert_recordings(
         ]
         starts = [_when(each.recorded.session or "") for each in recordings]
         notes = _notes(recordings, starts, donor)
-        left_out = [
-            f"{each.cell_id}, {name}: {reason}"
-            for each in recordings
-            for name, reason in each.unreadable.items()
-        ]
+        left_out = _unreadable(recordings)
         written = []
 
         def sweeps() -> Iterator[WrittenSweep]:
@@ -108,6 +101,21 @@ def convert_recordings(
     return Converted(len(written), len(set(written)), missing, tuple(left_out))
 
 
+def _require_free(out: Path) -> None:
+    if out.suffix.lower() != ".nwb":
+        raise RecordingError(f"{out} is not a name for NWB", "end it with .nwb")
+    if out.exists():
+        raise RecordingError(f"{out} exists", "give another name, or remove it")
+
+
+def _unreadable(recordings: Sequence[Recording]) -> list[str]:
+    return [
+        f"{each.cell_id}, {name}: {reason}"
+        for each in recordings
+        for name, reason in each.unreadable.items()
+    ]
+
+
 def _when(text: str) -> datetime | None:
     """A date and time, in local time where it has no zone."""
     try:
@@ -116,29 +124,47 @@ def _when(text: str) -> datetime | None:
         return None
 
 
-def _one(what: str, said: set[str], parameter: str) -> str | None:
-    """What all recordings say; a `RecordingError` if they do not agree."""
-    if len(said) > 1:
+def _one(what: str, said: Iterable[str | None], parameter: str) -> str | None:
+    """What all recordings say that say it; a `RecordingError` if they do not agree."""
+    known = {each for each in said if each}
+    if len(known) > 1:
         raise RecordingError(
-            f"the recordings are of several {what}: {', '.join(sorted(said))}",
+            f"the recordings are of several {what}: {', '.join(sorted(known))}",
             f"write a file for each, or say which with {{{parameter}}}",
         )
-    return next(iter(said), None)
+    return next(iter(known), None)
 
 
-def _notes(
+def _start(
     recordings: Sequence[Recording], starts: Sequence[datetime | None], donor: Donor
-) -> SessionNotes:
-    species = {str(each.recorded.species) for each in recordings if each.recorded.species}
-    donors = {each.recorded.donor for each in recordings if each.recorded.donor}
+) -> datetime:
+    """When the session began: as the user says, else the first recording."""
     known = [each for each in starts if each is not None]
     start = _when(donor.session_start) if donor.session_start else min(known, default=None)
     if start is None:
         first = recordings[0].name
         raise RecordingError(f"{first} does not say when it was recorded", "give {session_start}")
+    return start
+
+
+def _electrode(cell: Recording) -> ElectrodeNotes:
+    about, recorded = f"whole-cell electrode of cell {cell.cell_id}", cell.recorded
+    return ElectrodeNotes(cell.cell_id, about, recorded.seal, recorded.access_resistance)
+
+
+def _decided(recordings: Sequence[Recording]) -> str:
+    decided = [f"{each.cell_id}: {note}" for each in recordings for note in each.notes]
+    return "\n".join([*decided, "The sweeps follow one another: when each began was not kept."])
+
+
+def _notes(
+    recordings: Sequence[Recording], starts: Sequence[datetime | None], donor: Donor
+) -> SessionNotes:
+    start = _start(recordings, starts, donor)
+    species = (each.recorded.species for each in recordings)
+    donors = (each.recorded.donor for each in recordings)
     files = ", ".join(f"{Path(each.name).name} ({each.format})" for each in recordings)
     simulated = all(each.recorded.simulated for each in recordings)
-    decided = [f"{each.cell_id}: {note}" for each in recordings for note in each.notes]
     return SessionNotes(
         identifier=str(uuid.uuid4()),
         description=f"{'Simulated' if simulated else 'Patch-clamp'} recording, converted by "
@@ -148,18 +174,10 @@ def _notes(
         donor=donor.subject or _one("donors", donors, "subject"),
         sex=donor.sex,
         age=donor.age,
-        electrodes=tuple(
-            ElectrodeNotes(
-                each.cell_id,
-                f"whole-cell electrode of cell {each.cell_id}",
-                each.recorded.seal,
-                each.recorded.access_resistance,
-            )
-            for each in recordings
-        ),
+        electrodes=tuple(map(_electrode, recordings)),
         device="patch-clamp amplifier; the file that was converted does not say which",
         keywords=("patch-clamp", *(("simulated",) if simulated else ())),
-        notes="\n".join([*decided, "The sweeps follow one another: when each began was not kept."]),
+        notes=_decided(recordings),
     )
 
 
@@ -171,19 +189,12 @@ def _sweeps(
     Of the cells of one file, sweeps of the same number were recorded at the same time.
     """
     clock, last = 0.0, 0.0
-    known = [each for each in starts if each is not None]
-    numbers = [sweep.number for sweep in recordings[0].sweeps]
-    kept = len(recordings) == 1 and len(set(numbers)) == len(numbers)
+    begun, kept = _begun(starts), _numbers_are_kept(recordings)
     for _, cells in groupby(enumerate(recordings), key=lambda each: each[1].name):
         of_file = list(cells)
-        begun = starts[of_file[0][0]]
-        if begun is not None:
-            clock = max(clock, (begun - min(known)).total_seconds())
+        clock = max(clock, begun[of_file[0][0]])
         before: int | None = None
-        for sweep, electrode in sorted(
-            ((sweep, place) for place, cell in of_file for sweep in cell.sweeps),
-            key=lambda each: (each[0].number, each[1]) if len(of_file) > 1 else (0, 0),
-        ):
+        for sweep, electrode in _in_order(of_file):
             together = len(of_file) > 1 and sweep.number == before
             try:
                 written = _written(sweep, last if together else clock)
@@ -196,6 +207,25 @@ def _sweeps(
             if not together:
                 before, last = sweep.number, clock
                 clock += sweep.duration
+
+
+def _begun(starts: Sequence[datetime | None]) -> list[float]:
+    """By how many s recordings began after the first; 0 where that is not known."""
+    known = [each for each in starts if each is not None]
+    return [0.0 if each is None else (each - min(known)).total_seconds() for each in starts]
+
+
+def _numbers_are_kept(recordings: Sequence[Recording]) -> bool:
+    numbers = [sweep.number for sweep in recordings[0].sweeps]
+    return len(recordings) == 1 and len(set(numbers)) == len(numbers)
+
+
+def _in_order(cells: Sequence[tuple[int, Recording]]) -> list[tuple[Sweep, int]]:
+    """The sweeps of the cells of one file, and their electrodes; of several cells by number."""
+    sweeps = [(sweep, place) for place, cell in cells for sweep in cell.sweeps]
+    if len(cells) > 1:
+        sweeps.sort(key=lambda each: (each[0].number, each[1]))
+    return sweeps
 
 
 def _written(sweep: Sweep, start: float) -> WrittenSweep:

@@ -112,27 +112,32 @@ def _open(
 
 
 def _recordings(nwb: Opened, unwanted: Unwanted | None) -> list[Recording]:
-    path, unreadable = nwb.path, nwb.unreadable
-    version = _version(path, nwb.file)
-    series = list(all_series(nwb, unwanted))
-    if nwb.source.content.doubtful():
-        _require_alike(path, series)
-    if not series and unreadable:
-        first, reason = next(iter(unreadable.items()))
-        raise RecordingError(f"{path} has no readable patch-clamp series; {first}: {reason}")
-    if not series:
-        raise _nothing(nwb)
-    cells = _of_one_cell(nwb, sweeps_by_electrode(nwb, _of_channel(nwb, series), unwanted))
+    version = _version(nwb.path, nwb.file)
+    series = _of_channel(nwb, _usable(nwb, unwanted))
+    cells = _of_one_cell(nwb, sweeps_by_electrode(nwb, series, unwanted))
     if len(cells) > _MOST_CELLS:
-        raise RecordingError(f"{path} is damaged: it has sweeps of {len(cells):,} electrodes")
+        raise RecordingError(f"{nwb.path} is damaged: it has sweeps of {len(cells):,} electrodes")
     chosen, notes = _chosen(nwb, cells)
     several = len(chosen) > 1 or (nwb.reading.electrode is not None and len(cells) > 1)
     found = [_recording(nwb, cell, version, notes, several=several) for cell in chosen]
     found = [each for each in found if each.sweeps]
     if not found:
-        first, reason = next(iter(unreadable.items()), ("acquisition", "no response series"))
-        raise RecordingError(f"{path} has no readable sweep; {first}: {reason}")
+        first, reason = next(iter(nwb.unreadable.items()), ("acquisition", "no response series"))
+        raise RecordingError(f"{nwb.path} has no readable sweep; {first}: {reason}")
     return found
+
+
+def _usable(nwb: Opened, unwanted: Unwanted | None) -> list[Series]:
+    """The series that can be used; a `RecordingError` if there are none."""
+    series = list(all_series(nwb, unwanted))
+    if nwb.source.content.doubtful():
+        _require_alike(nwb.path, series)
+    if not series and nwb.unreadable:
+        first, reason = next(iter(nwb.unreadable.items()))
+        raise RecordingError(f"{nwb.path} has no readable patch-clamp series; {first}: {reason}")
+    if not series:
+        raise _nothing(nwb)
+    return series
 
 
 def _nothing(nwb: Opened) -> RecordingError:
@@ -204,32 +209,40 @@ def _of_channel(nwb: Opened, series: list[Series]) -> list[Series]:
 
 def _chosen(nwb: Opened, cells: list[Electrode]) -> tuple[list[Electrode], list[str]]:
     """The cells that are read, and what is to be said of that."""
-    names = [cell.name or "no electrode" for cell in cells]
-    wanted = nwb.reading.electrode
-    if wanted is not None:
-        chosen = [_called(nwb, cells, part.strip()) for part in wanted.split(",")]
-        rest = [name for name in names if name not in [cell.name for cell in chosen]]
-        notes = [f"electrode {wanted} was chosen; not read: {', '.join(rest)}"] if rest else []
-        return [_joined(chosen)], notes
+    if nwb.reading.electrode is not None:
+        return _asked_for(nwb, cells, nwb.reading.electrode)
     if len(cells) < 2:
         return cells, []
     stimulated = [cell for cell in cells if cell.stimulated] or cells
-    without = [name for name, cell in zip(names, cells, strict=True) if cell not in stimulated]
+    without = [cell.label for cell in cells if cell not in stimulated]
     notes = []
     if without:
         notes.append(f"left out, without a stimulus in current clamp: {', '.join(without)}")
     if len(stimulated) > 1:
-        kept = ", ".join(str(cell.name) for cell in stimulated)
-        notes.append(
-            f"{len(stimulated)} electrodes ({kept}) are taken for {len(stimulated)} cells"
-            + (
-                ""
-                if _at_once(stimulated)
-                else "; they were never recorded at the same time: where "
-                "they are one cell, give their names, separated by commas, as 'electrode'"
-            )
-        )
+        notes.append(_taken_for_cells(stimulated))
     return stimulated, notes
+
+
+def _asked_for(
+    nwb: Opened, cells: list[Electrode], wanted: str
+) -> tuple[list[Electrode], list[str]]:
+    """The one cell of the electrodes that the user names, and what is not read."""
+    chosen = [_called(nwb, cells, part.strip()) for part in wanted.split(",")]
+    names = [cell.name for cell in chosen]
+    rest = [cell.label for cell in cells if cell.label not in names]
+    notes = [f"electrode {wanted} was chosen; not read: {', '.join(rest)}"] if rest else []
+    return [_joined(chosen)], notes
+
+
+def _taken_for_cells(cells: list[Electrode]) -> str:
+    names = ", ".join(str(cell.name) for cell in cells)
+    words = f"{len(cells)} electrodes ({names}) are taken for {len(cells)} cells"
+    if _at_once(cells):
+        return words
+    return (
+        f"{words}; they were never recorded at the same time: where they are one cell, give "
+        "their names, separated by commas, as 'electrode'"
+    )
 
 
 def _of_one_cell(nwb: Opened, cells: list[Electrode]) -> list[Electrode]:

@@ -167,9 +167,7 @@ class Span:
 
 def all_series(nwb: Opened, unwanted: Unwanted | None) -> Iterator[Series]:
     """The series that can be used; why others cannot is noted in `Opened.unreadable`."""
-    content = nwb.source.content
-    parents = {place: nwb.file.get(place) for place in ("acquisition", "stimulus/presentation")}
-    parents = {name: each for name, each in parents.items() if isinstance(each, h5py.Group)}
+    content, parents = nwb.source.content, _parents(nwb.file)
     content.look_ahead(parents.values())
     wanted = [each for place in parents for each in _wanted(nwb, place, parents[place], unwanted)]
     content.look_for_samples([each.group for each in wanted])
@@ -182,6 +180,12 @@ def all_series(nwb: Opened, unwanted: Unwanted | None) -> Iterator[Series]:
             nwb.bad_stimuli.append(each.path)
 
 
+def _parents(file: h5py.File) -> dict[str, h5py.Group]:
+    """The groups that hold series, by their places."""
+    places = {place: file.get(place) for place in ("acquisition", "stimulus/presentation")}
+    return {place: each for place, each in places.items() if isinstance(each, h5py.Group)}
+
+
 def _wanted(
     nwb: Opened, place: str, parent: h5py.Group, unwanted: Unwanted | None
 ) -> Iterator[_Found]:
@@ -189,24 +193,42 @@ def _wanted(
     for name in parent:
         path = f"/{place}/{name}"
         with noting(path, nwb.unreadable):
-            if parent.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL:
-                raise UnreadableError("it lies in another file, which is not followed")
-            item = h5py.h5o.open(parent.id, name.encode())
-            group = h5py.Group(item) if isinstance(item, h5py.h5g.GroupID) else parent[name]
-            kind = text_of(attribute(group, "neurodata_type"))
-            if kind not in _TYPES:
+            found = _found(nwb, path, _group(parent, name))
+            if found is None:
                 continue
-            clamp, is_response = _TYPES[kind]
-            overruled = clamp == VOLTAGE_CLAMP and nwb.reading.clamp == "current"
-            clamp = CURRENT_CLAMP if overruled else clamp
-            description = named(text_of(attribute(group, "stimulus_description")))
-            if unwanted is not None and unwanted(clamp, description):
-                nwb.left_out_clamped += clamp == VOLTAGE_CLAMP and is_response
-                if clamp == CURRENT_CLAMP and is_response:
-                    several = len(nwb.electrodes) > 1  # else there is nothing to be looked up
-                    nwb.left_out[_electrode(nwb, group) if several else None] += 1
+            if unwanted is not None and unwanted(found.clamp, found.description):
+                _leave_out(nwb, found)
                 continue
-            yield _Found(path, group, clamp, is_response, description, overruled)
+            yield found
+
+
+def _group(parent: h5py.Group, name: str) -> h5py.Group:
+    if parent.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL:
+        raise UnreadableError("it lies in another file, which is not followed")
+    item = h5py.h5o.open(parent.id, name.encode())
+    return h5py.Group(item) if isinstance(item, h5py.h5g.GroupID) else parent[name]
+
+
+def _found(nwb: Opened, path: str, group: h5py.Group) -> _Found | None:
+    """What a group is; None if it is no patch-clamp series."""
+    kind = text_of(attribute(group, "neurodata_type"))
+    if kind not in _TYPES:
+        return None
+    clamp, is_response = _TYPES[kind]
+    overruled = clamp == VOLTAGE_CLAMP and nwb.reading.clamp == "current"
+    clamp = CURRENT_CLAMP if overruled else clamp
+    description = named(text_of(attribute(group, "stimulus_description")))
+    return _Found(path, group, clamp, is_response, description, overruled)
+
+
+def _leave_out(nwb: Opened, found: _Found) -> None:
+    """Count a response that nobody wants."""
+    if not found.is_response:
+        return
+    nwb.left_out_clamped += found.clamp == VOLTAGE_CLAMP
+    if found.clamp == CURRENT_CLAMP:
+        several = len(nwb.electrodes) > 1  # else there is nothing to be looked up
+        nwb.left_out[_electrode(nwb, found.group) if several else None] += 1
 
 
 def named(text: str | None) -> str:

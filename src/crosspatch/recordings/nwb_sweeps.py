@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -77,6 +77,11 @@ class Electrode:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.name or "no electrode"
+
+    @property
     def stimulated(self) -> bool:
         """Whether it has a sweep in current clamp with a stimulus."""
         return any(
@@ -89,74 +94,85 @@ def sweeps_by_electrode(
     nwb: Opened, series: Sequence[Series], unwanted: Unwanted | None
 ) -> list[Electrode]:
     """What was recorded of every electrode, with its sweeps in order of their numbers."""
-    rows = _Rows(nwb, {each.address: each for each in series}, unwanted)
+    pairs, used = _rows(nwb, {each.address: each for each in series}, unwanted)
     cells: dict[str | None, Electrode] = {}
-    for pair in rows.pairs:
+    for pair in pairs:
         name = pair.response.series.electrode
         cells.setdefault(name, Electrode(name)).pairs.append(pair)
     for cell in cells.values():
         _number_rows(cell)
-    rest = [each for each in series if each.path not in rows.used]
-    numbers = _from_sweep_table(nwb.file, {each.address: each for each in rest})
-    electrodes = dict.fromkeys(each.electrode for each in rest if each.is_response)
-    for name in electrodes:
-        mine = [each for each in rest if each.electrode == name]
-        # Stimuli of electrodes with which nothing was recorded belong to whom they can belong.
-        mine += [
-            each
-            for each in rest
-            if not each.is_response
-            and each.electrode not in electrodes
-            and (each.electrode is None or name is None or len(electrodes) == 1)
-        ]
-        cell = cells.setdefault(name, Electrode(name))
-        _add_keyed(nwb, cell, mine, numbers)
+    _add_rest(nwb, cells, [each for each in series if each.path not in used])
     for cell in cells.values():
         cell.pairs.sort(key=lambda pair: pair.number)
     return [cell for cell in cells.values() if cell.pairs]
 
 
+def _add_rest(nwb: Opened, cells: dict[str | None, Electrode], rest: list[Series]) -> None:
+    """Add the sweeps of series that have no rows."""
+    numbers = _from_sweep_table(nwb.file, {each.address: each for each in rest})
+    electrodes = dict.fromkeys(each.electrode for each in rest if each.is_response)
+    for name in electrodes:
+        mine = [each for each in rest if _belongs(each, name, electrodes)]
+        mine.sort(key=lambda each: each.electrode != name)  # stimuli of others stand last
+        _add_keyed(nwb, cells.setdefault(name, Electrode(name)), mine, numbers)
+
+
+def _belongs(series: Series, electrode: str | None, electrodes: Collection[str | None]) -> bool:
+    """Whether a series is of an electrode, one of those with which something was recorded."""
+    if series.is_response or series.electrode in electrodes:
+        return series.electrode == electrode
+    # Stimuli of electrodes with which nothing was recorded belong to whom they can belong.
+    return series.electrode is None or electrode is None or len(electrodes) == 1
+
+
 # The newer tables
 
 
-class _Rows:
-    """Sweeps that the table ``intracellular_recordings`` names."""
+def _rows(
+    nwb: Opened, by_address: dict[int, Series], unwanted: Unwanted | None
+) -> tuple[list[Pair], set[str]]:
+    """Sweeps that the table ``intracellular_recordings`` names, and the series that have rows."""
+    table = nwb.file.get(f"{ICEPHYS}/intracellular_recordings")
+    if not isinstance(table, h5py.Group):
+        return [], set()
+    responses = _references(nwb.file, table, "responses/response", by_address)
+    stimuli = _references(nwb.file, table, "stimuli/stimulus", by_address)
+    stimuli += [None] * (len(responses) - len(stimuli))
+    names = _row_names(nwb.file, table, len(responses))
+    pairs: list[Pair] = []
+    counts: Counter[str | None] = Counter()
+    for response, row in _first_rows(responses).items():
+        series = response[0]
+        number = counts[series.electrode]
+        counts[series.electrode] += 1
+        description = series.description or named(names[row])
+        if unwanted is not None and unwanted(series.clamp, description):
+            nwb.left_out[series.electrode] += series.clamp == CURRENT_CLAMP
+            continue
+        which = "" if response[1:] == (0, series.points) else f", row {row}"
+        with noting(series.path + which, nwb.unreadable):
+            pair = Pair(number, span_of(nwb, *response), None, description)
+            _add_stimulus(nwb, pair, stimuli[row], which)
+            pairs.append(pair)
+    _require_one_clock(pairs)
+    return pairs, {each[0].path for each in [*responses, *stimuli] if each is not None}
 
-    def __init__(self, nwb: Opened, by_address: dict[int, Series], unwanted: Unwanted | None):
-        self.pairs: list[Pair] = []
-        self.used: set[str] = set()  # series that have rows
-        table = nwb.file.get(f"{ICEPHYS}/intracellular_recordings")
-        if not isinstance(table, h5py.Group):
-            return
-        responses = _references(nwb.file, table, "responses/response", by_address)
-        stimuli = _references(nwb.file, table, "stimuli/stimulus", by_address)
-        stimuli += [None] * (len(responses) - len(stimuli))
-        names = _row_names(nwb.file, table, len(responses))
-        self.used = {each[0].path for each in [*responses, *stimuli] if each is not None}
-        seen: set[_Reference] = set()
-        counts: Counter[str | None] = Counter()
-        for row, (response, stimulus) in enumerate(zip(responses, stimuli, strict=False)):
-            if response is None or not response[0].is_response or response in seen:
-                continue
-            seen.add(response)
-            number = counts[response[0].electrode]
-            counts[response[0].electrode] += 1
-            whole = response[1:] == (0, response[0].points)
-            which = "" if whole else f", row {row}"
-            clamp = response[0].clamp
-            description = response[0].description or named(names[row])
-            if unwanted is not None and unwanted(clamp, description):
-                nwb.left_out[response[0].electrode] += clamp == CURRENT_CLAMP
-                continue
-            with noting(response[0].path + which, nwb.unreadable):
-                span = span_of(nwb, *response)
-                paired = None
-                if stimulus is not None and _fits(stimulus[0], response[0]):
-                    with _noting_stimulus(nwb, stimulus[0].path + which):
-                        paired = span_of(nwb, *stimulus)
-                    description = description or stimulus[0].description
-                self.pairs.append(Pair(number, span, paired, description))
-        _require_one_clock(self.pairs)
+
+def _first_rows(responses: Sequence[_Reference | None]) -> dict[_Reference, int]:
+    """Responses, and the first row in which each stands."""
+    rows: dict[_Reference, int] = {}
+    for row, response in enumerate(responses):
+        if response is not None and response[0].is_response:
+            rows.setdefault(response, row)
+    return rows
+
+
+def _add_stimulus(nwb: Opened, pair: Pair, stimulus: _Reference | None, which: str) -> None:
+    """Add the stimulus that is named beside a response, if it fits it and can be used."""
+    if stimulus is not None and _fits(stimulus[0], pair.response.series):
+        with _noting_stimulus(nwb, stimulus[0].path + which):
+            pair.stimulus = span_of(nwb, *stimulus)
+        pair.description = pair.description or stimulus[0].description
 
 
 @contextmanager
@@ -211,21 +227,23 @@ def _row_names(file: h5py.File, table: h5py.Group, count: int) -> list[str | Non
     try:
         if isinstance(table.get("stimulus_type"), h5py.Dataset):
             return [text_of(each) for each in content_of(table["stimulus_type"])]
-        names: list[str | None] = [None] * count
-        sequences, together = (
-            file.get(f"{ICEPHYS}/{each}_recordings") for each in ("sequential", "simultaneous")
-        )
-        if isinstance(sequences, h5py.Group) and isinstance(together, h5py.Group):
-            rows = _listed(together, "recordings")
-            for name, members in zip(
-                content_of(sequences["stimulus_type"]),
-                _listed(sequences, "simultaneous_recordings"),
-                strict=False,
-            ):
-                for row in (row for member in members for row in rows[member]):
-                    names[row] = text_of(name)
+        return _sequence_names(file, count)
     except Exception:  # damaged tables: sweeps have no names
         return [None] * count
+
+
+def _sequence_names(file: h5py.File, count: int) -> list[str | None]:
+    names: list[str | None] = [None] * count
+    sequences = file.get(f"{ICEPHYS}/sequential_recordings")
+    together = file.get(f"{ICEPHYS}/simultaneous_recordings")
+    if not isinstance(sequences, h5py.Group) or not isinstance(together, h5py.Group):
+        return names
+    rows = _listed(together, "recordings")
+    kinds = content_of(sequences["stimulus_type"])
+    members = _listed(sequences, "simultaneous_recordings")
+    for kind, sequence in zip(kinds, members, strict=False):
+        for row in (row for member in sequence for row in rows[member]):
+            names[row] = text_of(kind)
     return names
 
 
@@ -277,13 +295,12 @@ class _Keyed:
 
 def _add_keyed(nwb: Opened, cell: Electrode, series: list[Series], numbers: dict[str, int]) -> None:
     """Pair responses with stimuli of the same number."""
-    responses = _keyed([each for each in series if each.is_response], numbers)
     stimuli: dict[int, list[Series]] = defaultdict(list)
-    for key in _keyed([each for each in series if not each.is_response], numbers):
+    for key in _keyed(series, numbers, responses=False):
         stimuli[key.number].append(key.series)
     sweeps: list[tuple[_Keyed, Pair]] = []
     known: dict[str, list[Span]] = {}
-    for key in responses:
+    for key in _keyed(series, numbers, responses=True):
         response = key.series
         with noting(response.path, nwb.unreadable):
             fitting = [each for each in stimuli[key.number] if _fits(each, response)]
@@ -298,26 +315,33 @@ def _add_keyed(nwb: Opened, cell: Electrode, series: list[Series], numbers: dict
                     "stamps jump"
                 )
     sweeps = _without_second_inputs(nwb, sweeps)
-    taken = [pair.number for pair in cell.pairs] + [key.number for key, _ in sweeps]
-    if len(set(taken)) < len(taken):
-        twice = Counter(taken).most_common(1)[0][0]
-        runs: dict[object, tuple[int, str]] = {}
-        for key, _ in sweeps:
-            runs.setdefault(key.run, (len(runs), key.series.name))
-        sweeps.sort(key=lambda each: (runs[each[0].run][0], each[0].number))
-        first = 1 + max((pair.number for pair in cell.pairs), default=-1)
-        for number, (_, pair) in enumerate(sweeps, first):
-            pair.number = number
-        names = ", ".join(name for _, name in islice(runs.values(), 3))
-        cell.notes.append(
-            f"sweep {twice} stands more than once (runs that begin with {names}): all are kept, "
-            f"numbered in their order from {first}"
-        )
+    _number_repeated(cell, sweeps)
     cell.pairs += [pair for _, pair in sweeps]
 
 
-def _keyed(series: list[Series], numbers: dict[str, int]) -> list[_Keyed]:
-    """The sweep number of each of some series of one kind."""
+def _number_repeated(cell: Electrode, sweeps: list[tuple[_Keyed, Pair]]) -> None:
+    """Number sweeps in the order of their runs where a number stands more than once."""
+    taken = [pair.number for pair in cell.pairs] + [key.number for key, _ in sweeps]
+    if len(set(taken)) == len(taken):
+        return
+    twice = Counter(taken).most_common(1)[0][0]
+    runs: dict[object, tuple[int, str]] = {}
+    for key, _ in sweeps:
+        runs.setdefault(key.run, (len(runs), key.series.name))
+    sweeps.sort(key=lambda each: (runs[each[0].run][0], each[0].number))
+    first = 1 + max((pair.number for pair in cell.pairs), default=-1)
+    for number, (_, pair) in enumerate(sweeps, first):
+        pair.number = number
+    names = ", ".join(name for _, name in islice(runs.values(), 3))
+    cell.notes.append(
+        f"sweep {twice} stands more than once (runs that begin with {names}): all are kept, "
+        f"numbered in their order from {first}"
+    )
+
+
+def _keyed(series: list[Series], numbers: dict[str, int], *, responses: bool) -> list[_Keyed]:
+    """The sweep number of each response, or each stimulus."""
+    series = [each for each in series if each.is_response == responses]
     in_names = numbers_in_names([each.name for each in series])
     found = []
     for position, each in enumerate(series):
@@ -372,18 +396,7 @@ def _best(
 
     Clocks that are `known` are not read again.
     """
-    spans: list[Span] = []
-    for each in stimuli:
-        if each.path not in known:
-            known[each.path] = []
-            with _noting_stimulus(nwb, each.path):
-                known[each.path] = spans_of(nwb, each)
-        spans += known[each.path]
-    if len(spans) > 1:
-        mine = response.series.electrode
-        spans = [each for each in spans if each.series.electrode == mine] or spans
-        at_once = [s for s in spans if abs(s.start - response.start) * response.rate < 1]
-        spans = at_once or spans
+    spans = _nearest(response, [s for each in stimuli for s in _known_spans(nwb, each, known)])
     if len(spans) < 2:
         return next(iter(spans), None)
     from difflib import SequenceMatcher  # hardly ever needed
@@ -394,6 +407,22 @@ def _best(
         return SequenceMatcher(None, span.series.name[:_LONGEST], name).ratio()
 
     return max(spans[:_MOST_ALIKE], key=alike)
+
+
+def _known_spans(nwb: Opened, stimulus: Series, known: dict[str, list[Span]]) -> list[Span]:
+    if stimulus.path not in known:
+        known[stimulus.path] = []
+        with _noting_stimulus(nwb, stimulus.path):
+            known[stimulus.path] = spans_of(nwb, stimulus)
+    return known[stimulus.path]
+
+
+def _nearest(response: Span, stimuli: list[Span]) -> list[Span]:
+    """Of stimuli those of the electrode of a response that begin with it, where there are any."""
+    mine = response.series.electrode
+    stimuli = [each for each in stimuli if each.series.electrode == mine] or stimuli
+    at_once = [s for s in stimuli if abs(s.start - response.start) * response.rate < 1]
+    return at_once or stimuli
 
 
 def _without_second_inputs(
@@ -518,16 +547,18 @@ def _placed(pair: Pair, response: Span, stimulus: Span) -> _Placed:
     same_clock = abs(stimulus.rate - response.rate) * response.duration < 0.5
     if not same_clock:
         notes.append(f"at {stimulus.rate:g} Hz, put on the {response.rate:g} Hz of the responses")
-    if late > half or early > half:
-        missing = [
-            f"{1e3 * gap:.3g} ms {where}"
-            for gap, where in ((late, "late"), (early, "short"))
-            if gap > half
-        ]
-        notes.append(f"{' and '.join(missing)} ({words}), {_outside(max(late, early))}")
+    missing = _gaps(late, early, half)
+    if missing:
+        notes.append(f"{missing} ({words}), {_outside(max(late, early))}")
     elif abs(late) > half or words.startswith("taken"):
         notes.append(words)
     return _Placed(shift, "stimuli are " + ", ".join(notes) if notes else "")
+
+
+def _gaps(late: float, early: float, least: float) -> str:
+    """In words where a stimulus begins late or ends early, by more than the least (all in s)."""
+    gaps = [(late, "late"), (early, "short")]
+    return " and ".join(f"{1e3 * gap:.3g} ms {where}" for gap, where in gaps if gap > least)
 
 
 def _outside(gap: float) -> str:

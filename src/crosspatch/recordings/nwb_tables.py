@@ -43,9 +43,26 @@ def add_sweep_table(file: h5py.File, rows: Sequence[WrittenRow]) -> None:
 
 def add_icephys_tables(file: h5py.File, rows: Sequence[WrittenRow]) -> None:
     """Add the tables of recordings, of those made at the same time, and of those in a row."""
-    parent, count = file[ICEPHYS], len(rows)
+    recordings = _add_recordings(file, rows)
+    together: list[list[int]] = []
+    for number, row in enumerate(rows):
+        if row.simultaneous and together:
+            together[-1].append(number)
+        else:
+            together.append([number])
+    simultaneous = _table(
+        file[ICEPHYS], "simultaneous_recordings", "SimultaneousRecordingsTable", ("recordings",),
+        len(together),
+    )  # fmt: skip
+    _ragged(simultaneous, "recordings", together, np.int64, recordings)
+    _add_sequences(simultaneous, [rows[numbers[0]].description for numbers in together])
+
+
+def _add_recordings(file: h5py.File, rows: Sequence[WrittenRow]) -> h5py.Group:
+    """Add the table with a row for every sweep."""
+    count = len(rows)
     recordings = _table(
-        parent, "intracellular_recordings", "IntracellularRecordingsTable", (), count
+        file[ICEPHYS], "intracellular_recordings", "IntracellularRecordingsTable", (), count
     )
     recordings.attrs["categories"] = np.array(_CATEGORIES, dtype=h5py.string_dtype())
     about = ("electrode", "stimulus", "response")
@@ -67,28 +84,20 @@ def add_icephys_tables(file: h5py.File, rows: Sequence[WrittenRow]) -> None:
         ]
         values = np.array(cells, dtype=kind)
         _column(table, name, values, f"{name.capitalize()} of the sweep", kind, _SERIES_COLUMN)
-    together: list[list[int]] = []
-    for number, row in enumerate(rows):
-        if row.simultaneous and together:
-            together[-1].append(number)
-        else:
-            together.append([number])
-    simultaneous = _table(
-        parent, "simultaneous_recordings", "SimultaneousRecordingsTable", ("recordings",),
-        len(together),
-    )  # fmt: skip
-    _ragged(simultaneous, "recordings", together, np.int64, recordings)
+    return recordings
+
+
+def _add_sequences(simultaneous: h5py.Group, descriptions: Sequence[str]) -> None:
+    """Add the table of runs of one stimulus; of recordings made at once there is a description."""
     runs = [
         (kind, [number for number, _ in run])
-        for kind, run in groupby(
-            enumerate(rows[numbers[0]].description for numbers in together),
-            key=lambda each: each[1],
-        )
+        for kind, run in groupby(enumerate(descriptions), key=lambda each: each[1])
     ]
     columns = ("simultaneous_recordings", "stimulus_type")
     sequential = _table(
-        parent, "sequential_recordings", "SequentialRecordingsTable", columns, len(runs)
-    )
+        simultaneous.parent, "sequential_recordings", "SequentialRecordingsTable", columns,
+        len(runs),
+    )  # fmt: skip
     _ragged(sequential, columns[0], [run for _, run in runs], np.int64, simultaneous)
     kinds = [kind for kind, _ in runs]
     _column(sequential, columns[1], kinds, "What the stimulus is called", h5py.string_dtype())
