@@ -93,14 +93,7 @@ def analyse(
             usable.read(sweep, stimulus)
         long = _with_test_pulses(long, usable.tests, notes)
     resistance = long.membrane.input_resistance if long else float("nan")
-    stimulated = {
-        number: result
-        for number, result in usable.qualities.items()
-        if number in found and found[number].kind not in (NONE, OTHER)
-    }
-    reasons = Counter(stimulus.reason for stimulus in found.values() if stimulus.reason)
-    commonest = max(reasons, key=lambda reason: reasons[reason], default="")
-    cell = assess_cell(recording, stimulated, resistance, quality, nothing=commonest)
+    cell = usable.assessed(found, resistance)
     return Analysis(long, short, ramp, found, usable.qualities, cell, notes)
 
 
@@ -187,6 +180,19 @@ class _Usable:
         self.rest_rate = rest_rate(self.qualities)
         if self.rest_rate > 0:
             self.notes.append(f"fires without current ({self.rest_rate:.2g} Hz)")
+
+    def assessed(self, found: dict[int, Stimulus], resistance: float) -> CellQuality:
+        """The quality of the cell by its stimulated sweeps, and by its resistance in MOhm."""
+        stimulated = {
+            number: result
+            for number, result in self.qualities.items()
+            if number in found and found[number].kind not in (NONE, OTHER)
+        }
+        reasons = Counter(stimulus.reason for stimulus in found.values() if stimulus.reason)
+        commonest = max(reasons, key=lambda reason: reasons[reason], default="")
+        return assess_cell(
+            self.recording, stimulated, resistance, self.thresholds, nothing=commonest
+        )
 
     def measure_long_squares(self, cuts: list[Cut], notes: list[str]) -> LongSquares:
         """As `crosspatch.features.long_squares.measure_long_squares`."""

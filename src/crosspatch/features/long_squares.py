@@ -27,7 +27,7 @@ from crosspatch.features.measuring.membrane import (
 )
 from crosspatch.features.measuring.spikes import SpikeRules, Spikes, find_spikes
 from crosspatch.features.measuring.trains import Train
-from crosspatch.features.responses import Responses, found_spikes
+from crosspatch.features.responses import FoundSpikes, Responses, found_spikes
 
 #: The part of a long square that is measured, s: the reference tables have steps of 1 s.
 STEP_WINDOW = 1.0
@@ -125,11 +125,7 @@ def measure_long_squares(
     ]
     judge = judge_of(found, firing.end - start, v_baseline)
     shown = excitability(chosen, found.trains, hidden, judge, notes, alone=alone)
-    first_spikes = []
-    if alone:
-        first_spikes = _at_rest(chosen, start, found.rules)
-    elif shown.rheobase is not None:
-        first_spikes = [(chosen[shown.rheobase], found.spikes[shown.rheobase])]
+    first_spikes = _first_spikes(chosen, start, found, shown.rheobase, alone=alone)
     return LongSquares(
         cuts=tuple(chosen),
         spikes=tuple(found.spikes),
@@ -148,6 +144,15 @@ def measure_long_squares(
     )
 
 
+def _first_spikes(
+    cuts: Sequence[Cut], start: float, found: FoundSpikes, rheobase: int | None, *, alone: bool
+) -> list[tuple[Cut, Spikes]]:
+    """The sweep at the rheobase with its spikes; of a cell that fires on its own, those at rest."""
+    if alone:
+        return _at_rest(cuts, start, found.rules)
+    return [] if rheobase is None else [(cuts[rheobase], found.spikes[rheobase])]
+
+
 def _at_rest(cuts: Sequence[Cut], start: float, rules: SpikeRules) -> list[tuple[Cut, Spikes]]:
     """Sweeps with the spikes before a step, of those that have a whole one."""
     found = [(cut, find_spikes(cut, cut.time(0), start, rules)) for cut in cuts]
@@ -162,10 +167,7 @@ def _alike(cuts: Sequence[Cut], notes: list[str]) -> tuple[list[Cut], list[Unmea
     """
     rate = Counter(round(cut.rate) for cut in cuts).most_common(1)[0][0]
     alike = [cut for cut in cuts if round(cut.rate) == rate]
-    common = {
-        below: _commonest([cut for cut in alike if (cut.amplitude < 0) == below])
-        for below in (False, True)
-    }
+    common = {below: _commonest(alike, below=below) for below in (False, True)}
     chosen, left = [], []
     for cut in cuts:
         least = common[cut.amplitude < 0]
@@ -184,9 +186,14 @@ def _alike(cuts: Sequence[Cut], notes: list[str]) -> tuple[list[Cut], list[Unmea
     return chosen, left
 
 
-def _commonest(cuts: Sequence[Cut]) -> float:
-    """The commonest duration of steps, s, of equals the longest; no more than the window."""
-    counts = Counter(min(round(cut.duration, 3), STEP_WINDOW) for cut in cuts)
+def _commonest(cuts: Sequence[Cut], *, below: bool) -> float:
+    """The commonest duration of hyperpolarising or other steps, s, no more than the window.
+
+    Of equals it is the longest.
+    """
+    counts = Counter(
+        min(round(cut.duration, 3), STEP_WINDOW) for cut in cuts if (cut.amplitude < 0) == below
+    )
     return max(counts, key=lambda each: (counts[each], each), default=0.0)
 
 

@@ -83,15 +83,13 @@ def found_spikes(
     Where steps show spikes that rise more slowly or peak lower than the rules have it, these are
     relaxed for all sweeps, and that is noted.
     """
-    spikes = [find_spikes(cut, start, end, rules) for cut, end in zip(cuts, ends, strict=True)]
+    spikes = _spikes_of(cuts, start, ends, rules)
     seen = _seen(cuts, start, ends)
     missed = _missed(cuts, spikes, seen)
     if missed:
         smooth = [_smoothed(cut) for cut in cuts]
         relaxed = _relaxed([smooth[k] for k in missed], [seen[k] for k in missed], rules)
-        again = [
-            find_spikes(cut, start, end, relaxed) for cut, end in zip(smooth, ends, strict=True)
-        ]
+        again = _spikes_of(smooth, start, ends, relaxed)
         usual = f"{rules.cutoff:g} mV/ms and a peak of {rules.lowest_peak:g} mV"
         if not _missed(cuts, again, seen):
             notes.append(
@@ -108,6 +106,12 @@ def found_spikes(
     ]
     trains = [measure_train(each, start, last) for each, last in zip(spikes, lasts, strict=True)]
     return FoundSpikes(spikes, trains, rules, tuple(missed))
+
+
+def _spikes_of(
+    cuts: Sequence[Cut], start: float, ends: Sequence[float | None], rules: SpikeRules
+) -> list[Spikes]:
+    return [find_spikes(cut, start, end, rules) for cut, end in zip(cuts, ends, strict=True)]
 
 
 def _seen(
@@ -132,8 +136,9 @@ def _missed(
     """
     short = [k for k, each in enumerate(spikes) if len(each) < len(seen[k])]
     few = sum(map(len, spikes)) < _MOST * sum(map(len, seen))
-    spiking = [cut.amplitude for cut, each in zip(cuts, spikes, strict=True) if len(each)]
-    least = min((amplitude for amplitude in spiking if amplitude > 0), default=np.inf)
+    pairs = zip(cuts, spikes, strict=True)
+    spiking = (cut.amplitude for cut, each in pairs if len(each) and cut.amplitude > 0)
+    least = min(spiking, default=np.inf)
     smaller = any(not len(spikes[k]) and cuts[k].amplitude < least for k in short)
     return short if few or smaller else []
 
@@ -179,10 +184,6 @@ def measure_short_squares(cuts: Sequence[Cut], notes: list[str]) -> Responses | 
         untold = "their spikes cannot be told from the pulse: none is measured"
         notes.append(f"short squares: {untold}" if any(seen) else "no short square made it spike")
         return None
-    counts = Counter(max(chosen[k].amplitude, 0.0) for k in spiking)
-    most = max(counts.values())
-    common = min(amplitude for amplitude, count in counts.items() if count == most)
-    places = [k for k in spiking if max(chosen[k].amplitude, 0.0) == common]
     return Responses(
         cuts=tuple(chosen),
         spikes=tuple(spikes),
@@ -191,16 +192,23 @@ def measure_short_squares(cuts: Sequence[Cut], notes: list[str]) -> Responses | 
         end=end,
         duration=end - start,
         numbers=tuple(cut.number for cut in chosen),
-        first_spikes=_not_clipped(places, chosen, spikes),
+        first_spikes=_not_clipped(_commonest(spiking, chosen), chosen, spikes),
     )
+
+
+def _commonest(places: Sequence[int], cuts: Sequence[Cut]) -> list[int]:
+    """Those of sweeps that have the commonest amplitude, the smallest of several."""
+    counts = Counter(max(cuts[k].amplitude, 0.0) for k in places)
+    most = max(counts.values())
+    common = min(amplitude for amplitude, count in counts.items() if count == most)
+    return [k for k in places if max(cuts[k].amplitude, 0.0) == common]
 
 
 def measure_ramps(
     cuts: Sequence[Cut], current_at: Callable[[int, int], float], notes: list[str]
 ) -> Ramps:
     """Measure sweeps of ramps; `current_at` gives a sweep's command at a sample of its cut, pA."""
-    rate = Counter(cut.rate for cut in cuts).most_common(1)[0][0]
-    chosen, start, end = on_one_axis([cut for cut in cuts if cut.rate == rate])
+    chosen, start, end = on_one_axis(_of_one_rate(cuts))
     found = found_spikes(chosen, start, [None] * len(chosen), SpikeRules(), notes)
     spikes, trains = found.spikes, found.trains
     spiking = [k for k, train in enumerate(trains) if train.rate]
@@ -220,6 +228,12 @@ def measure_ramps(
             for cut, each in zip(chosen, spikes, strict=True)
         ),
     )
+
+
+def _of_one_rate(cuts: Sequence[Cut]) -> list[Cut]:
+    """The sweeps of the commonest rate."""
+    rate = Counter(cut.rate for cut in cuts).most_common(1)[0][0]
+    return [cut for cut in cuts if cut.rate == rate]
 
 
 def _not_clipped(

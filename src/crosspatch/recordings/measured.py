@@ -79,14 +79,18 @@ def fit_pulses(currents: Sequence[tuple[Samples, float]]) -> list[Fit]:
     own = [_own(trace) for trace in traces]
     slots = _slots(own)
     first = [_best(trace, each, slots, 0.0) for trace, each in zip(traces, own, strict=True)]
-    # What rides on the well explained ones may ride on the others.
-    riding = [each.departs for each in first if each.explained and each.pieces]
-    allowed = 1.5 * float(np.median(riding)) if riding else 0.0
+    allowed = _riding(first)
     found = [
         each if each.explained else _best(trace, mine, slots, allowed)
         for trace, mine, each in zip(traces, own, first, strict=True)
     ]
     return [_as_fit(each) for each in _tests_alike(_with_shorts(_ramps_together(found, allowed)))]
+
+
+def _riding(found: Sequence[_Found]) -> float:
+    """What rides on the well explained traces, and may ride on the others, pA."""
+    riding = [each.departs for each in found if each.explained and each.pieces]
+    return 1.5 * float(np.median(riding)) if riding else 0.0
 
 
 def steps_within(current: _Floats, rate: float) -> list[tuple[float, float]]:
@@ -139,6 +143,10 @@ class _Found:
     @property
     def explained(self) -> bool:
         return not self.reason
+
+    @property
+    def ramp(self) -> _Piece | None:
+        return next((piece for piece in self.pieces if piece.rising), None)
 
 
 class _Trace:
@@ -297,11 +305,22 @@ def _own(trace: _Trace) -> tuple[_Piece, ...] | None:
     edges = _edges(trace)
     if len(edges) > _MOST_EDGES:
         return None
+    times = _cuts(trace, edges)
+    pieces = [replace(each, open=each.end >= times[-1]) for each in _runs(trace, times)]
+    return tuple(_relocated(trace, each) if each.short else each for each in pieces)
+
+
+def _cuts(trace: _Trace, edges: Sequence[_Edge]) -> list[float]:
+    """Times between which a trace has one level, s."""
     cuts = sorted({0, *(edge.sample for edge in edges), len(trace.samples)})
     cuts = [0] + [b for a, b in pairwise(cuts) if b - a > 0.001 * trace.rate]
     if cuts[-1] != len(trace.samples):
         cuts[-1] = len(trace.samples)
-    times = [cut / trace.rate for cut in cuts]
+    return [cut / trace.rate for cut in cuts]
+
+
+def _runs(trace: _Trace, times: Sequence[float]) -> list[_Piece]:
+    """What lies between times, s, and is not at the base; neighbours of one level are one pulse."""
     levels = _levels(trace, times)
     pieces: list[_Piece] = []
     height = 0.0  # of the run of pulses that is not yet back at the base
@@ -316,8 +335,7 @@ def _own(trace: _Trace) -> tuple[_Piece, ...] | None:
         else:
             pieces.append(_Piece(start, end, float(level)))
         height = max(height, level, key=abs)
-    pieces = [replace(each, open=each.end >= times[-1]) for each in pieces]
-    return tuple(_relocated(trace, each) if each.short else each for each in pieces)
+    return pieces
 
 
 def _relocated(trace: _Trace, piece: _Piece) -> _Piece:
@@ -365,19 +383,22 @@ def _robust(bases: _Floats, values: _Floats) -> tuple[_Floats, _Floats]:
 
 def _slots(own: Sequence[tuple[_Piece, ...] | None], within: float = _ONE) -> list[_Piece]:
     """When pulses start and end, in s: by the tall among those that do so together."""
-    pieces = sorted(
-        (each for found in own if found for each in found if not each.open),
-        key=lambda each: -abs(each.height),
-    )
+    pieces = [each for found in filter(None, own) for each in found if not each.open]
+    pieces.sort(key=lambda each: -abs(each.height))
     slots: list[_Piece] = []
     while pieces:
         together = [each for each in pieces if each.near(pieces[0], within)]
-        tall = [each for each in together if abs(each.height) >= 0.5 * abs(pieces[0].height)]
-        start = float(np.median([each.start for each in tall]))
-        end = float(np.median([each.end for each in tall]))
-        slots.append(replace(pieces[0], start=start, end=end, seen=len(together)))
+        slots.append(_slot(together))
         pieces = [each for each in pieces if each not in together]
     return sorted(slots, key=lambda slot: (-slot.seen, -abs(slot.height)))
+
+
+def _slot(together: Sequence[_Piece]) -> _Piece:
+    """When pulses that come together, the tallest first, start and end."""
+    tall = [each for each in together if abs(each.height) >= 0.5 * abs(together[0].height)]
+    start = float(np.median([each.start for each in tall]))
+    end = float(np.median([each.end for each in tall]))
+    return replace(together[0], start=start, end=end, seen=len(together))
 
 
 def _best(
@@ -386,16 +407,21 @@ def _best(
     """What explains a trace: its own pulses, those of other sweeps, or a ramp."""
     tried: list[_Found] = []
     if own is not None:
-        mine = [next((slot for slot in slots if slot.near(each)), each) for each in own]
-        mine = [replace(slot, open=each.open) for slot, each in zip(mine, own, strict=True)]
-        least = _SEEN * max((abs(slot.height) for slot in slots), default=0.0)
-        mine = [each for each in mine if each.seen > 1 or each.open or abs(each.height) > least]
+        mine = _in_slots(own, slots)
         tried.append(_explain(trace, _with_others(mine, slots, trace), allowed))
     if not (tried and tried[0].explained):
         tried.append(_explain(trace, _with_others([], slots, trace), allowed))
     if not tried[-1].explained and own is not None:
         tried += filter(None, [_ramp(trace, slots, allowed)])
     return next((each for each in tried if each.explained), tried[min(1, len(tried) - 1)])
+
+
+def _in_slots(own: Sequence[_Piece], slots: Sequence[_Piece]) -> list[_Piece]:
+    """A trace's own pulses, at the times of all sweeps; small ones only if others have them."""
+    mine = [next((slot for slot in slots if slot.near(each)), each) for each in own]
+    mine = [replace(slot, open=each.open) for slot, each in zip(mine, own, strict=True)]
+    least = _SEEN * max((abs(slot.height) for slot in slots), default=0.0)
+    return [each for each in mine if each.seen > 1 or each.open or abs(each.height) > least]
 
 
 def _with_others(mine: list[_Piece], slots: list[_Piece], trace: _Trace) -> list[_Piece]:
@@ -490,30 +516,41 @@ def _judged(
     sure: bool,
 ) -> _Found:
     """Whether what is left only rides on the pulses."""
-    slow = np.abs(_medians(left, trace.wide))
-    departs = float(slow.max())
+    departs = float(np.abs(_medians(left, trace.wide)).max())
     height = max((abs(piece.height) for piece in pieces), default=0.0)
-    rising = any(piece.rising for piece in pieces)
-    share = STRAIGHT if rising else _DEPARTS
-    most = max(share * height, _EDGE * trace.slow_noise, allowed, SMALLEST if pieces else _QUIET)
-    reason = ""
+    shape, share, least = _demands(pieces)
+    most = max(share * height, _EDGE * trace.slow_noise, allowed, least)
     if departs > most:
-        shape = "ramp" if rising else "step" if pieces else "constant current"
         reason = f"the measured current departs by {departs:.3g} pA from a {shape}"
-    elif rising and most > 2 * share * height and not sure:
+    elif shape == RISING and most > 2 * share * height and not sure:
         reason = f"a ramp of {height:.3g} pA is too close to the noise to be told"
-    elif any(piece.open for piece in pieces):
-        reason = "the step does not end within the sweep"
-    elif rising and _is_drift(trace, pieces, base):
-        reason = "the current changes before the ramp as well, and the ramp does not end"
+    elif pieces:
+        reason = _unending(trace, pieces, base) or _rougher(trace, pieces, left, height)
     else:
-        reason = _rougher(trace, pieces, left, height) if pieces else _louder(left)
+        reason = _louder(left)
     return _Found(trace, tuple(pieces), base, departs, reason)
 
 
-def _is_drift(trace: _Trace, pieces: Sequence[_Piece], base: _Floats) -> bool:
+def _demands(pieces: Sequence[_Piece]) -> tuple[str, float, float]:
+    """What pulses are, and the departures that are allowed: as a share of the height, and in pA."""
+    if not pieces:
+        return "constant current", _DEPARTS, _QUIET
+    if any(piece.rising for piece in pieces):
+        return RISING, STRAIGHT, SMALLEST
+    return "step", _DEPARTS, SMALLEST
+
+
+def _unending(trace: _Trace, pieces: Sequence[_Piece], base: _Floats) -> str:
+    """Why pulses are none: they go on to the end of the sweep. Empty if they do not."""
+    if any(piece.open for piece in pieces):
+        return "the step does not end within the sweep"
+    if any(piece.rising and _is_drift(trace, piece, base) for piece in pieces):
+        return "the current changes before the ramp as well, and the ramp does not end"
+    return ""
+
+
+def _is_drift(trace: _Trace, ramp: _Piece, base: _Floats) -> bool:
     """Whether a ramp to the end of the sweep is hardly steeper than the drift."""
-    ramp = next(piece for piece in pieces if piece.rising)
     drift = abs(float(base[-1] - base[0])) / trace.duration
     steep = abs(ramp.height) / (ramp.end - ramp.start)
     return ramp.end > trace.duration - _ONE and drift > 0.25 * steep
@@ -549,12 +586,26 @@ def _rougher(trace: _Trace, pieces: Sequence[_Piece], left: _Floats, height: flo
 
 
 def _ramp(trace: _Trace, slots: Sequence[_Piece], allowed: float) -> _Found | None:
-    """The ramp that explains most of a trace, which ends with a drop or with the sweep."""
+    """What explains a trace with a ramp, if one may."""
+    early = [slot for slot in slots if slot.end <= TEST_PULSE_BEFORE]
+    start, end = _likeliest_ramp(trace, early)
+    if end - start < RAMP_LENGTH:
+        return None
+    ramp = _Piece(start, end, rising=True)
+    found = _explain(trace, _with_others([ramp], early, trace), allowed)
+    most = 1.2 * float(np.ptp(trace.blocks))  # a drift looks like a small part of a tall ramp
+    return found if any(p.rising and abs(p.height) <= most for p in found.pieces) else None
+
+
+def _likeliest_ramp(trace: _Trace, early: Sequence[_Piece]) -> tuple[float, float]:
+    """When the ramp that explains most of a trace beside early pulses starts and ends, s.
+
+    It ends with a drop or with the sweep.
+    """
     every = -(-len(trace.time) // 1500)
     count = len(trace.time) // every * every
     time = trace.time[:count].reshape(-1, every).mean(axis=1)
     values = trace.blocks[:count].reshape(-1, every).mean(axis=1)
-    early = [slot for slot in slots if slot.end <= TEST_PULSE_BEFORE]
     fixed = [(time / trace.duration - 0.5) ** power for power in range(3)]
     fixed += [((time > slot.start) & (time < slot.end)).astype(float) for slot in early]
     basis = np.linalg.qr(np.stack(fixed, axis=1))[0]
@@ -574,44 +625,33 @@ def _ramp(trace: _Trace, slots: Sequence[_Piece], allowed: float) -> _Found | No
             best = max(best, (float(gains.max()), near, end))
             span = (last - first) / 30
             first, last = max(near - span, 0.0), min(near + span, end - RAMP_LENGTH)
-    _, start, end = best
-    if end - start < RAMP_LENGTH:
-        return None
-    ramp = _Piece(start, end, rising=True)
-    found = _explain(trace, _with_others([ramp], early, trace), allowed)
-    most = 1.2 * float(np.ptp(trace.blocks))  # a drift looks like a small part of a tall ramp
-    return found if any(p.rising and abs(p.height) <= most for p in found.pieces) else None
+    return best[1:]
 
 
 def _ramps_together(found: list[_Found], allowed: float) -> list[_Found]:
     """Ramps that end together start together, where the tall ones do; others may be near noise."""
-    ramps = [piece for each in found if each.explained for piece in each.pieces if piece.rising]
-    starts = [_start_of(ramp, ramps) for ramp in ramps]
-    together = list(
-        {(start, end): _Piece(start, end, rising=True) for start, end in starts}.values()
-    )
-    if not together:
-        return found
-    early = _slots([each.pieces for each in found if each.explained])
-    early = [piece for piece in early if not piece.rising]
-    result = []
-    for each in found:
-        own = next((piece for piece in each.pieces if piece.rising), None)
-        tried = []
-        if own is not None or not each.explained:
-            tried = [
-                _explain(each.trace, _with_others([ramp], early, each.trace), allowed, sure=True)
-                for ramp in together
-                if own is None
-                or not each.explained
-                or _start_of(own, ramps) == (ramp.start, ramp.end)
-            ]
-        good = (again for again in tried if again.explained and any(p.rising for p in again.pieces))
-        result.append(next(good, each))
-    return result
+    ramps = [each.ramp for each in found if each.explained and each.ramp]
+    slots = _slots([each.pieces for each in found if each.explained])
+    early = [slot for slot in slots if not slot.rising]
+    return [_with_ramp(each, ramps, early, allowed) for each in found]
 
 
-def _start_of(ramp: _Piece, ramps: Sequence[_Piece]) -> tuple[float, float]:
+def _with_ramp(found: _Found, ramps: list[_Piece], early: list[_Piece], allowed: float) -> _Found:
+    """A trace with the first ramp that explains it at the times of all; as it is if none does.
+
+    One that is explained has its own or none.
+    """
+    own = [found.ramp] if found.ramp else []
+    may_be = own if found.explained else ramps
+    for start, end in dict.fromkeys(_times_of(ramp, ramps) for ramp in may_be):
+        pieces = _with_others([_Piece(start, end, rising=True)], early, found.trace)
+        again = _explain(found.trace, pieces, allowed, sure=True)
+        if again.explained and again.ramp:
+            return again
+    return found
+
+
+def _times_of(ramp: _Piece, ramps: Sequence[_Piece]) -> tuple[float, float]:
     """When a ramp starts and ends by all those like it, s."""
     alike = [
         other
@@ -633,30 +673,42 @@ def _with_shorts(found: list[_Found]) -> list[_Found]:
     heights = [abs(piece.height) for each in found if each.explained for piece in each.pieces]
     least = _SEEN * max(heights, default=0.0)
     own = [_shorts(each, least) for each in found]
+    slots = _shared_shorts(own)
+    tests = [slot for slot in slots if slot.seen >= 0.4 * len(found)]
+    return [
+        _with_own_shorts(each, mine, tests if each.pieces else slots)
+        for each, mine in zip(found, own, strict=True)
+    ]
+
+
+def _shared_shorts(own: Sequence[tuple[_Piece, ...]]) -> list[_Piece]:
+    """When short pulses come, of those that count, by those that every sweep shows."""
     slots: list[_Piece] = []
     for slot in _slots(own, _ONE_SHORT):  # a transient comes right after a pulse
-        if (slot.seen > 1 or len(found) == 1) and not any(map(slot.overlaps, slots)):
+        if (slot.seen > 1 or len(own) == 1) and not any(map(slot.overlaps, slots)):
             slots.append(slot)
-    tests = [slot for slot in slots if slot.seen >= 0.4 * len(found)]
-    result = []
-    for each, mine in zip(found, own, strict=True):
-        free = [
-            slot
-            for slot in (tests if each.pieces else slots)
-            if not any(map(slot.overlaps, each.pieces))
-        ]
-        shorts = [_measured_short(each, slot) for slot in free]
-        shorts = [short for short in shorts if abs(short.height) > max(short.error, SMALLEST)]
-        height = max((abs(short.height) for short in shorts), default=0.0)
-        if each.explained or each.departs <= _DEPARTS * height:
-            reason = ""
-            if mine and not shorts and not each.pieces:
-                length = 1e3 * (mine[0].end - mine[0].start)
-                reason = f"it has a pulse of {length:.2g} ms that no other sweep has"
-            pieces = sorted([*shorts, *each.pieces], key=lambda piece: piece.start)
-            each = replace(each, pieces=tuple(pieces), reason=reason)
-        result.append(each)
-    return result
+    return slots
+
+
+def _with_own_shorts(found: _Found, mine: Sequence[_Piece], slots: Sequence[_Piece]) -> _Found:
+    """A trace with the short pulses that it has at these times, if those explain it."""
+    free = [slot for slot in slots if not any(map(slot.overlaps, found.pieces))]
+    shorts = _measured_shorts(found, free)
+    height = max((abs(short.height) for short in shorts), default=0.0)
+    if not (found.explained or found.departs <= _DEPARTS * height):
+        return found
+    reason = ""
+    if mine and not shorts and not found.pieces:
+        length = 1e3 * (mine[0].end - mine[0].start)
+        reason = f"it has a pulse of {length:.2g} ms that no other sweep has"
+    pieces = sorted([*shorts, *found.pieces], key=lambda piece: piece.start)
+    return replace(found, pieces=tuple(pieces), reason=reason)
+
+
+def _measured_shorts(found: _Found, slots: Sequence[_Piece]) -> list[_Piece]:
+    """Short pulses with their heights, of those that stand out."""
+    shorts = [_measured_short(found, slot) for slot in slots]
+    return [short for short in shorts if abs(short.height) > max(short.error, SMALLEST)]
 
 
 def _fine(found: _Found) -> tuple[_Floats, float]:
@@ -722,16 +774,19 @@ def _measured_short(found: _Found, slot: _Piece) -> _Piece:
 def _tests_alike(found: list[_Found]) -> list[_Found]:
     """Pulses that are followed by another and differ by noise only are of one height."""
     firsts = [each.pieces[0] for each in found if each.explained and len(each.pieces) > 1]
-    result = []
-    for each in found:
-        if each.explained and each.pieces and firsts:
-            first, *others = each.pieces
-            alike = [other.height for other in firsts if first.near(other)]
-            level = float(np.median(alike)) if alike else first.height
-            if abs(first.height - level) <= max(_ONE_TEST * abs(level), 4 * first.error, SMALLEST):
-                each = replace(each, pieces=(replace(first, height=level), *others))
-        result.append(each)
-    return result
+    return [
+        _with_first_like(firsts, each) if each.explained and each.pieces else each for each in found
+    ]
+
+
+def _with_first_like(firsts: Sequence[_Piece], found: _Found) -> _Found:
+    """A trace whose first pulse has the height of those like it, if it is one of them."""
+    first, *others = found.pieces
+    alike = [other.height for other in firsts if first.near(other)]
+    level = float(np.median(alike)) if alike else first.height
+    if abs(first.height - level) > max(_ONE_TEST * abs(level), 4 * first.error, SMALLEST):
+        return found
+    return replace(found, pieces=(replace(first, height=level), *others))
 
 
 def _as_fit(found: _Found) -> Fit:
@@ -747,8 +802,13 @@ def _as_fit(found: _Found) -> Fit:
     begin = found.pieces[0].start if found.pieces else 0.0
     holding = float(np.interp(begin, trace.time, found.base))
     if found.reason:
-        first = pulses[0].first if pulses else 0
-        last = pulses[-1].last if pulses else len(trace.samples)
-        level = max((pulse.level for pulse in pulses), key=abs, default=0.0)
-        pulses = [Pulse(first, last, rate, level, SHAPELESS)]
+        pulses = [_shapeless(trace, pulses)]
     return Fit(tuple(pulses), holding, found.reason)
+
+
+def _shapeless(trace: _Trace, pulses: Sequence[Pulse]) -> Pulse:
+    """One pulse in place of those that do not explain a trace."""
+    first = pulses[0].first if pulses else 0
+    last = pulses[-1].last if pulses else len(trace.samples)
+    level = max((pulse.level for pulse in pulses), key=abs, default=0.0)
+    return Pulse(first, last, trace.rate, level, SHAPELESS)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crosspatch.recordings.stimuli import Stimulus
 
     _Stimuli = dict[int, Stimulus]
+    _Pairs = dict[int, tuple[Stimulus, Stimulus]]  # command and measurement, by sweep
 
 #: Heights agree to this share or so many pA, times to so many s; a gain is right to this share.
 _SHARE, _CURRENT, _TIME, _GAIN = 0.1, 5.0, 0.0015, 0.05
@@ -35,26 +36,12 @@ def counting(recording: Recording, commanded: _Stimuli, measured: _Stimuli) -> _
         for number in measured
         if number in commanded and not commanded[number].reason
     }
-    apart = [number for number, pair in both.items() if not _agree(*pair, 1.0)]
-    if not apart:
+    if not _apart(both, 1.0):
         return commanded
-    heights = np.array([(one.height, other.height) for one, other in both.values()])
-    gain = _gain(heights)
-    scaled = [number for number, pair in both.items() if not _agree(*pair, gain)]
     by_command, by_measured = _follows(recording, commanded), _follows(recording, measured)
-    if not scaled and abs(gain) > _SHARE:
-        what = f"the measured current is {gain:.3g} times the command"
-        if gain > 0 or by_command > 0:
-            return _noted(commanded, both, f"{what} in all sweeps; the command counts")
-    elif not heights[:, 1].any() and by_command >= _FOLLOWS:
-        what = "the measured current shows no stimulus, but the potential follows the command"
-        return _noted(commanded, both, f"{what}, which counts")
-    else:
-        first, (one, other) = apart[0], both[apart[0]]
-        what = (
-            f"command and measured current disagree in {len(apart)} of {len(both)} sweeps, in "
-            f"sweep {first} {_words(one)} against {_words(other)}"
-        )
+    what, known = _difference(both, by_command)
+    if known:
+        return _noted(commanded, both, what)
     if by_measured >= max(_FOLLOWS, by_command - _NEARLY):
         counts = commanded | {number: measured[number] for number in both}
         return _noted(
@@ -62,6 +49,32 @@ def counting(recording: Recording, commanded: _Stimuli, measured: _Stimuli) -> _
         )
     reason = f"{what}, and the potential does not tell which is true"
     return commanded | {number: commanded[number].refused(reason) for number in both}
+
+
+def _difference(both: _Pairs, by_command: float) -> tuple[str, bool]:
+    """How a measurement differs from the command, and whether the command counts nevertheless.
+
+    The potential follows the command with this correlation.
+    """
+    heights = np.array([(one.height, other.height) for one, other in both.values()])
+    gain = _gain(heights)
+    if abs(gain) > _SHARE and not _apart(both, gain):
+        what = f"the measured current is {gain:.3g} times the command"
+        if gain > 0 or by_command > 0:
+            return f"{what} in all sweeps; the command counts", True
+        return what, False
+    if not heights[:, 1].any() and by_command >= _FOLLOWS:
+        what = "the measured current shows no stimulus, but the potential follows the command"
+        return f"{what}, which counts", True
+    apart = _apart(both, 1.0)
+    one, other = both[apart[0]]
+    what = f"command and measured current disagree in {len(apart)} of {len(both)} sweeps, in sweep"
+    return f"{what} {apart[0]} {_words(one)} against {_words(other)}", False
+
+
+def _apart(both: _Pairs, gain: float) -> list[int]:
+    """The sweeps whose measurement, of this gain, does not say what the command says."""
+    return [number for number, pair in both.items() if not _agree(*pair, gain)]
 
 
 def upright(recording: Recording, measured: _Stimuli) -> _Stimuli:
@@ -122,22 +135,32 @@ def _follows(recording: Recording, stimuli: _Stimuli) -> float:
     if not times:
         return 0.0
     usual = times.most_common(1)[0][0]
-    seen: list[tuple[float, float]] = []
     ranked = sorted(stimuli, key=lambda number: stimuli[number].height)
-    for number in ranked[:: -(-len(ranked) // _READ)]:
-        each = stimuli[number]
-        start, end = (each.start, each.end) if each.height else usual
-        try:
-            sweep = recording.sweep(number)
-            voltage = sweep.voltage_until(min(round(end * sweep.rate), sweep.points))
-        except RecordingError:
-            continue
-        first = round(start * sweep.rate)
-        before = voltage[max(first - round(_BEFORE * sweep.rate), 0) : first]
-        during = voltage[(first + len(voltage)) // 2 :]
-        if len(before) and len(during):
-            seen.append((each.height, float(np.median(during) - np.median(before))))
+    few = ranked[:: -(-len(ranked) // _READ)]
+    found = (_deflection(recording, number, stimuli[number], usual) for number in few)
+    seen = list(filter(None, found))
     heights, moves = np.array(seen).T if len(seen) > 1 else np.zeros((2, 2))
     if not np.isfinite(moves).all() or not np.ptp(moves) or not np.ptp(heights):
         return 0.0
     return float(np.corrcoef(heights, moves)[0, 1])
+
+
+def _deflection(
+    recording: Recording, number: int, stimulus: Stimulus, usual: tuple[float, float]
+) -> tuple[float, float] | None:
+    """The height of a stimulus, pA, and how far the potential moves, mV, if that was recorded.
+
+    Where there is no stimulus, that between the usual times, s.
+    """
+    start, end = (stimulus.start, stimulus.end) if stimulus.height else usual
+    try:
+        sweep = recording.sweep(number)
+        voltage = sweep.voltage_until(min(round(end * sweep.rate), sweep.points))
+    except RecordingError:
+        return None
+    first = round(start * sweep.rate)
+    before = voltage[max(first - round(_BEFORE * sweep.rate), 0) : first]
+    during = voltage[(first + len(voltage)) // 2 :]
+    if not len(before) or not len(during):
+        return None
+    return stimulus.height, float(np.median(during) - np.median(before))

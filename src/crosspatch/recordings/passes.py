@@ -127,6 +127,12 @@ def _beginning(voltage: Samples, top: int, fallen: int, rate: float, height: flo
     least = _BEGINS * apart / rate * 1e3
     while begin >= apart and voltage[begin] - voltage[begin - apart] > least:
         begin -= 1
+    return begin if _width(voltage, begin, top) >= _WIDE * rate else -1
+
+
+@compiled
+def _width(voltage: Samples, begin: int, top: int) -> int:
+    """How many samples of a spike are above half its height."""
     level = (voltage[begin] + voltage[top]) / 2
     wide = 0
     for k in range(begin, len(voltage)):
@@ -134,4 +140,4 @@ def _beginning(voltage: Samples, top: int, fallen: int, rate: float, height: flo
             wide += 1
         elif k > top:
             break
-    return begin if wide >= _WIDE * rate else -1
+    return wide

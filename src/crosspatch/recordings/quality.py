@@ -149,10 +149,7 @@ def assess_sweep(
         text = "nothing was recorded before the stimulus"
         return SweepQuality((*stopped, SweepFault(text, text)))
     quality = _at_rest(before, rate)
-    drift = float("nan")
-    after = _after(used, stimulus, rate)
-    if stimulus.kind != RAMP and len(after):  # after a ramp there is no time to recover
-        drift = abs(float(np.median(after)) - quality.baseline)
+    drift = _drift(used, stimulus, rate, quality.baseline)
     quality = replace(quality, drift=drift, bridge=_bridge(used, stimulus, rate))
     if not settings.baseline_low <= quality.baseline <= settings.baseline_high or (
         extremes[1] > NEVER_ABOVE
@@ -160,6 +157,17 @@ def assess_sweep(
         quality = replace(quality, spike_levels=_spike_levels(seen, rate))
     faults = (*stopped, *_beyond(quality, settings), *_saturated(seen, rate, settings, extremes))
     return replace(quality, faults=faults)
+
+
+def _drift(used: Samples, stimulus: Stimulus, rate: float, baseline: float) -> float:
+    """How far the potential is from the baseline after the stimulus, mV; NaN if it cannot be told.
+
+    After a ramp there is no time to recover.
+    """
+    after = _after(used, stimulus, rate)
+    if stimulus.kind == RAMP or not len(after):
+        return math.nan
+    return abs(float(np.median(after)) - baseline)
 
 
 def steep_peaks(voltage: Samples, rate: float) -> NDArray[np.int64]:

@@ -76,15 +76,7 @@ class Reading:
         if self.step_start is None or self.step_end is None or self.amplitudes is None:
             hint = "{step_start}, {step_end} and {amplitudes} go together; give all three"
             raise RecordingError("", hint)
-        try:
-            values = _amplitudes(self.amplitudes)
-            if not np.isfinite([self.step_start, self.step_end, *values]).all():
-                raise ValueError
-        except (ValueError, TypeError, ZeroDivisionError) as error:
-            raise RecordingError(
-                f"amplitudes {self.amplitudes}: not understood",
-                hint="write -100,-50,0,50 or -100:300:20",
-            ) from error
+        values = _checked(self.amplitudes, self.step_start, self.step_end)
         object.__setattr__(self, "amplitudes", values)
 
     @property
@@ -109,6 +101,19 @@ class Reading:
         if self.step_start is None or self.step_end is None or not self.amplitudes:
             return recording
         return recording.with_steps(self.step_start, self.step_end, _amplitudes(self.amplitudes))
+
+
+def _checked(given: str | Sequence[float], step_start: float, step_end: float) -> tuple[float, ...]:
+    """The amplitudes of a step, pA, that is somewhere."""
+    try:
+        values = _amplitudes(given)
+        if not np.isfinite([step_start, step_end, *values]).all():
+            raise ValueError
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise RecordingError(
+            f"amplitudes {given}: not understood", hint="write -100,-50,0,50 or -100:300:20"
+        ) from error
+    return values
 
 
 def _amplitudes(given: str | Sequence[float]) -> tuple[float, ...]:

@@ -97,6 +97,23 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
         Sweep number to stimulus. A sweep whose command cannot be read is not in it; a
         `RecordingError` if none can.
     """
+    stimuli, read = _read_commands(recording)
+    found = _told_together(read)
+    measured = {number for number, each in read.items() if each.measured is not None}
+    monitors = _read_monitors(recording, set(read) - measured)
+    if measured or monitors:
+        from crosspatch.recordings.monitors import counting, upright  # most files have commands
+
+        found |= upright(recording, {number: found[number] for number in measured})
+        if monitors:
+            found = counting(recording, found, _told_together(monitors))
+    if found and all(each.kind == NONE for each in found.values()):
+        found |= _too_small(recording, found)
+    return stimuli | found
+
+
+def _read_commands(recording: Recording) -> tuple[dict[int, Stimulus], dict[int, _Read]]:
+    """The stimuli that are known by name not to be measured, and the commands of other sweeps."""
     stimuli: dict[int, Stimulus] = {}
     read: dict[int, _Read] = {}
     reasons: list[str] = []
@@ -114,18 +131,7 @@ def recognise(recording: Recording) -> dict[int, Stimulus]:
         raise RecordingError(
             f"{recording.name} has no command waveform ({reason})", hint=DESCRIBE_STEP
         )
-    found = _told_together(read)
-    measured = {number for number, each in read.items() if each.measured is not None}
-    monitors = _read_monitors(recording, set(read) - measured)
-    if measured or monitors:
-        from crosspatch.recordings.monitors import counting, upright  # most files have commands
-
-        found |= upright(recording, {number: found[number] for number in measured})
-        if monitors:
-            found = counting(recording, found, _told_together(monitors))
-    if found and all(each.kind == NONE for each in found.values()):
-        found |= _too_small(recording, found)
-    return stimuli | found
+    return stimuli, read
 
 
 def _too_small(recording: Recording, found: Mapping[int, Stimulus]) -> dict[int, Stimulus]:
@@ -215,8 +221,10 @@ def _command_of(sweep: Sweep) -> tuple[Samples, NDArray[np.intp]]:
     """The command of a sweep in pA, and where it changes; an error where it cannot be one."""
     current = np.asarray(sweep.current)
     changes = changes_of(current)
-    levels = np.append(current[changes], current[:1])  # all that there are
-    if not np.isfinite(levels).all():
+    levels = current  # or all that there are, where these are few
+    if len(changes) < 0.1 * len(current):
+        levels = np.append(current[changes], current[:1])
+    if not np.isfinite([levels.min(), levels.max()]).all():
         finite = np.isfinite(current)
         valid = np.flatnonzero(finite)
         if not len(valid) or not finite[: valid[-1] + 1].all():
@@ -246,10 +254,7 @@ def _test_pulses(trains: list[list[Pulse]]) -> list[Pulse]:
 
 def _stimulus(read: _Read, holding: float | None, tests: list[Pulse]) -> Stimulus:
     """What these pulses are, in a recording with this holding current and these test pulses."""
-    empty, pulses = read.empty, read.pulses
-    if pulses and any(map(pulses[0].same, tests)):
-        empty = replace(empty, test_pulse=(*pulses[0].times, pulses[0].level))
-        pulses = pulses[1:]
+    empty, pulses = _without_test(read, tests)
     if not pulses:
         return empty
     chosen = next((pulse for pulse in pulses if pulse.alone), pulses[0])
@@ -270,6 +275,14 @@ def _stimulus(read: _Read, holding: float | None, tests: list[Pulse]) -> Stimulu
         next_start=min(later, default=np.inf),
         reason=empty.reason or reason,
     )
+
+
+def _without_test(read: _Read, tests: list[Pulse]) -> tuple[Stimulus, list[Pulse]]:
+    """No stimulus but the test pulse, if there is one; and the other pulses."""
+    first, others = read.pulses[:1], read.pulses[1:]
+    if not any(pulse.same(test) for pulse in first for test in tests):
+        return read.empty, read.pulses
+    return replace(read.empty, test_pulse=(*first[0].times, first[0].level)), others
 
 
 def _kind(pulse: Pulse) -> tuple[str, str]:
