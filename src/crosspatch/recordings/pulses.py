@@ -28,6 +28,7 @@ _EDGES = 8
 #: A digital command has no more changes than this, or seldom turns; one that was measured turns
 #: at such a share of its changes, at so many of its samples or by no more than this, pA …
 _FEW, _FLICKERS, _GRAIN = 50, 0.2, 5.0
+_LOOKED_AT = 20_000  # changes, from the first on
 #: … or it is not constant in its first part, s, and turns there so often.
 _BEGINNING, _TURNS = 0.04, 2
 #: An edge that a filter made smooth lasts less than this, s.
@@ -68,10 +69,11 @@ def is_measured(current: Samples, changes: NDArray[np.intp], rate: float) -> boo
     """Whether a command was measured: it flickers, or is never constant."""
     if len(changes) <= _FEW:
         return False
+    changes = changes[:_LOOKED_AT]
     steps = np.diff(current[changes])
     turns = _turns(steps)
     coarse = float(np.median(np.abs(steps))) < _GRAIN
-    if turns >= _FLICKERS * (len(steps) if coarse else len(current)):
+    if turns >= _FLICKERS * (len(steps) if coarse else changes[-1] - changes[0]):
         return True
     beginning = steps[: np.searchsorted(changes, _BEGINNING * rate)]
     return len(beginning) > 0.25 * _BEGINNING * rate and _turns(beginning) >= _TURNS

@@ -215,8 +215,10 @@ def _command_of(sweep: Sweep) -> tuple[Samples, NDArray[np.intp]]:
     """The command of a sweep in pA, and where it changes; an error where it cannot be one."""
     current = np.asarray(sweep.current)
     changes = changes_of(current)
-    levels = np.append(current[changes], current[:1])  # all that there are
-    if not np.isfinite(levels).all():
+    levels = current  # or all that there are, where these are few
+    if len(changes) < 0.1 * len(current):
+        levels = np.append(current[changes], current[:1])
+    if not np.isfinite([levels.min(), levels.max()]).all():
         finite = np.isfinite(current)
         valid = np.flatnonzero(finite)
         if not len(valid) or not finite[: valid[-1] + 1].all():
