@@ -110,22 +110,37 @@ def excitability(
     ranked = spiking[np.argsort(amplitudes[spiking], kind="stable")]
     depolarised = ranked[amplitudes[ranked] > 0]
     measured = float(amplitudes[depolarised[0]]) if len(depolarised) else np.inf
-    hidden = np.isin([cut.number for cut in cuts], [each.number for each in unmeasured])
-    silent = (rates == 0) & (amplitudes > 0) & (amplitudes < measured) & ~hidden
+    silent = (rates == 0) & (amplitudes > 0) & (amplitudes < measured) & ~_among(cuts, unmeasured)
     found = _rheobase(amplitudes[silent], measured, unmeasured, judge, notes)
     if np.isnan(found):
         return Excitability(fi_fit_slope=slope)
     place = int(depolarised[0]) if found == measured else None
     if _is_bound(found, amplitudes):
         notes.append(f"every depolarising step spikes: the rheobase may be below {found:g} pA")
-    above = amplitudes[ranked] - found
-    hero = int(ranked[_nearest_hero(above)]) if len(ranked) else None
-    if place is None and hero is not None:
-        others = [each.amplitude - found for each in unmeasured if each.amplitude >= found]
-        if _nearest_hero(np.array([*above, *others])) >= len(above):
-            notes.append("what is measured in the hero sweep is missing: that sweep is rejected")
-            hero = None
-    return Excitability(place, hero, found, slope)
+    hero = _hero(amplitudes[ranked], found, unmeasured if place is None else (), notes)
+    return Excitability(place, None if hero is None else int(ranked[hero]), found, slope)
+
+
+def _among(cuts: Sequence[Cut], unmeasured: Sequence[Unmeasured]) -> NDArray[np.bool_]:
+    """Which sweeps are not measured."""
+    return np.isin([cut.number for cut in cuts], [each.number for each in unmeasured])
+
+
+def _hero(
+    amplitudes: NDArray[np.float64],
+    found: float,
+    unmeasured: Sequence[Unmeasured],
+    notes: list[str],
+) -> int | None:
+    """Which measured step, pA, is that of the hero sweep; None without any, or if another is."""
+    if not len(amplitudes):
+        return None
+    others = [each.amplitude for each in unmeasured if each.amplitude >= found]
+    hero = _nearest_hero(np.array([*amplitudes, *others]) - found)
+    if hero < len(amplitudes):
+        return hero
+    notes.append("what is measured in the hero sweep is missing: that sweep is rejected")
+    return None
 
 
 def _is_bound(found: float, amplitudes: NDArray[np.float64]) -> bool:

@@ -105,17 +105,11 @@ def format_of(path: Path, first_bytes: bytes) -> Format | None:
     Two bytes tell an Igor wave only from a file with the ending of one.
     """
     ending = path.suffix.lower()
-    begun = [
-        each
-        for each in RECORDING_FORMATS
-        if any(first_bytes.startswith(start) for start in each.begins)
-    ]
-    for each in begun:
-        if ending in each.endings:
-            return each
+    begun = [each for each in RECORDING_FORMATS if first_bytes.startswith(each.begins)]
+    sure = [each for each in begun if ending in each.endings]
     telling = [each for each in begun if len(max(each.begins, key=len)) > 2]
     alike = [each for each in RECORDING_FORMATS if ending in each.endings and not each.begins]
-    return next(iter(telling + alike), None)
+    return next(iter(sure + telling + alike), None)
 
 
 def format_named(name: str) -> Format | None:

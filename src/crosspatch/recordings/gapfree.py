@@ -31,25 +31,19 @@ def cut_into_steps(recording: Recording) -> Recording:
     sweeps = recording.current_clamp
     if len(sweeps) > _FEW or not sweeps or sweeps[0].duration < _LONG:
         return recording
-    try:
-        current = np.asarray(sweeps[0].current)
-    except RecordingError:
-        return recording  # what cannot be read is said where stimuli are recognised
-    rate = sweeps[0].rate
-    spans = _steps(current, rate)
-    longest = max((end - start for start, end in spans), default=0.0)
-    family = [span for span in spans if _alike(span[1] - span[0], longest)]
+    spans = _steps(sweeps[0])
+    family = _family(spans)
     if len(family) < 2:
         return recording
-    period = _period([start for start, _ in family])
-    if len(family) < _LEAST or period is None or period < longest:
+    longest = max(end - start for start, end in family)
+    period = _period(family)
+    if period is None or period < longest:
         note = (
             f"its only sweep has {len(family)} long steps that do not come with one period and "
             "length: only the first is measured; save every step as a sweep to have all"
         )
         return replace(recording, notes=(*recording.notes, note))
-    cuts = _cuts(spans, family, period, sweeps[0].duration)
-    parts = _parts(sweeps[0], [round(cut * rate) for cut in cuts])
+    parts = _parts(sweeps[0], _cuts(spans, family, period, sweeps[0].duration))
     note = (
         f"its only sweep of {sweeps[0].duration:.4g} s has a step of {longest:.3g} s every "
         f"{period:.4g} s: it is cut into {len(parts)} sweeps"
@@ -58,8 +52,12 @@ def cut_into_steps(recording: Recording) -> Recording:
     return replace(recording, sweeps=(*parts, *others), notes=(*recording.notes, note))
 
 
-def _steps(current: Samples, rate: float) -> list[_Span]:
+def _steps(sweep: Sweep) -> list[_Span]:
     """When current steps away and comes back, s."""
+    try:
+        current, rate = np.asarray(sweep.current), sweep.rate
+    except RecordingError:
+        return []  # what cannot be read is said where stimuli are recognised
     if not np.isfinite(current).all():
         return []
     changes = changes_of(current)
@@ -71,13 +69,21 @@ def _steps(current: Samples, rate: float) -> list[_Span]:
     return [pulse.times for pulse in pulses if pulse.shape == FLAT and pulse.alone]
 
 
+def _family(spans: list[_Span]) -> list[_Span]:
+    """The long steps: those that are as long as the longest."""
+    longest = max((end - start for start, end in spans), default=0.0)
+    return [span for span in spans if _alike(span[1] - span[0], longest)]
+
+
 def _alike(one: float, other: float) -> bool:
     return abs(one - other) <= max(_EQUAL, _EQUAL_SHARE * other)
 
 
-def _period(starts: list[float]) -> float | None:
+def _period(family: list[_Span]) -> float | None:
     """What all times between starts are a multiple of: steps of 0 pA leave gaps."""
-    apart = np.diff(starts)
+    if len(family) < _LEAST:
+        return None
+    apart = np.diff([start for start, _ in family])
     times = np.round(apart / apart.min())
     period = float(apart.sum() / times.sum())
     even = all(_alike(float(each), float(k) * period) for each, k in zip(apart, times, strict=True))
@@ -102,8 +108,8 @@ def _cuts(spans: list[_Span], family: list[_Span], period: float, end: float) ->
     return [*cuts[:-1], min(cuts[-1], end)]
 
 
-def _parts(sweep: Sweep, cuts: list[int]) -> tuple[Sweep, ...]:
-    """The sweep between cuts, numbered from 0; its samples are read once."""
+def _parts(sweep: Sweep, cuts: list[float]) -> tuple[Sweep, ...]:
+    """The sweep between cuts, s, numbered from 0; its samples are read once."""
 
     def part(read: Callable[[], Samples], first: int, last: int) -> Callable[[], Samples]:
         return lambda: read()[first:last]
@@ -121,5 +127,5 @@ def _parts(sweep: Sweep, cuts: list[int]) -> tuple[Sweep, ...]:
             read_monitor=monitor and part(monitor, first, last),
             read_voltage_until=None,
         )
-        for number, (first, last) in enumerate(pairwise(cuts))
+        for number, (first, last) in enumerate(pairwise(round(cut * sweep.rate) for cut in cuts))
     )

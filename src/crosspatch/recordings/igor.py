@@ -11,7 +11,7 @@ import io
 import logging
 import re
 import struct
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -96,6 +96,10 @@ class _Wave:
     note: str | None  # what was assumed
 
 
+#: The inputs of every sweep, by its run and number.
+_Sweeps = dict[tuple[str, int | None], dict[str, _Wave]]
+
+
 def siblings(path: Path) -> list[Path]:
     """The .ibw files beside one that belong to the same cell by their names, itself among them."""
     cell = _name(path.stem).cell
@@ -124,6 +128,16 @@ def read_ibw(path: Path, reading: Reading) -> list[Recording]:
             f"{path} holds waves of {len(cells)} cells: {', '.join(cells)[:200]}",
             hint="give one wave of a cell, or a folder a cell",
         )
+    waves, unreadable = _loaded(path, files)
+    folder = path if path.is_dir() else path.parent
+    cell = cells[0] or folder.resolve().name
+    notes = (f"{len(files)} files {cells[0]}*.ibw were taken for the waves of one cell",)
+    opened = _opened(path, cell, "Igor binary waves", waves, notes, unreadable)
+    return recordings_of(opened, reading)
+
+
+def _loaded(path: Path, files: list[Path]) -> tuple[dict[str, _Wave], dict[str, str]]:
+    """The waves of files, and why others cannot be read; an error if all, or the one asked for."""
     unreadable: dict[str, str] = {}
     waves: dict[str, _Wave] = {}
     for file in files:
@@ -136,11 +150,7 @@ def read_ibw(path: Path, reading: Reading) -> list[Recording]:
     if not waves:
         first, reason = next(iter(unreadable.items()))
         raise RecordingError(f"{path} has no readable wave; {first}: {reason}")
-    folder = path if path.is_dir() else path.parent
-    cell = cells[0] or folder.resolve().name
-    notes = (f"{len(files)} files {cells[0]}*.ibw were taken for the waves of one cell",)
-    opened = _opened(path, cell, "Igor binary waves", waves, notes, unreadable)
-    return recordings_of(opened, reading)
+    return waves, unreadable
 
 
 def read_pxp(path: Path, reading: Reading) -> list[Recording]:
@@ -251,9 +261,25 @@ def _wave(stored: Mapping[str, Any]) -> _Wave:
     header, samples = stored["wave_header"], np.asarray(stored["wData"])
     if samples.ndim != 1 or samples.dtype.kind not in "iuf" or not samples.size:
         raise ValueError(f"it is no list of numbers (shape {samples.shape}, {samples.dtype})")
-    unit = _text(stored.get("data_units", b"")) or _text(header["dataUnits"])
+    rate, note = _rate(stored)
+    seconds = int(header.get("creationDate", 0))
+    created = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    name = _text(header["bname"])
+    started = created if seconds > 0 else None
+    return _Wave(name, _unit(stored), rate, samples.size, lambda: samples, started, note)
+
+
+def _unit(stored: Mapping[str, Any]) -> str:
+    """The unit of a wave's samples, if need be by the label in its note."""
+    unit = _text(stored.get("data_units", b"")) or _text(stored["wave_header"]["dataUnits"])
     if not unit and (label := _LABEL.search(_text(stored.get("note", b"")))):
         unit = (re.findall(r"\(([^()]*)\)", label.group(1)) or [label.group(1)])[-1].strip()
+    return unit
+
+
+def _rate(stored: Mapping[str, Any]) -> tuple[float, str | None]:
+    """Samples of a wave in a second, NaN if unknown, and what was assumed; or a ValueError."""
+    header = stored["wave_header"]
     if "sfA" in header:
         interval, of_time = float(header["sfA"][0]), _text(np.asarray(header["dimUnits"])[0])
         of_time = of_time or _text(stored.get("dimension_units", b""))
@@ -267,12 +293,7 @@ def _wave(stored: Mapping[str, Any]) -> _Wave:
         factor = 1.0
         if interval > 0 and 1 / interval < MIN_RATE <= 1e3 / interval:
             factor, note = 1e-3, f"time scale without unit, {interval:g}: taken for ms"
-    rate = 1 / (interval * factor) if interval > 0 else float("nan")
-    seconds = int(header.get("creationDate", 0))
-    created = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    name = _text(header["bname"])
-    started = created if seconds > 0 else None
-    return _Wave(name, unit, rate, samples.size, lambda: samples, started, note)
+    return 1 / (interval * factor) if interval > 0 else float("nan"), note
 
 
 def _text(value: Any) -> str:
@@ -292,7 +313,7 @@ def _opened(
     unreadable: dict[str, str],
 ) -> OpenedSignals:
     """Waves put together to sweeps by their names."""
-    sweeps: dict[tuple[str, int | None], dict[str, _Wave]] = {}
+    sweeps: _Sweeps = {}
     for text, wave in waves.items():
         name = _name(text)
         sweep = sweeps.setdefault((name.run, name.number), {})
@@ -300,20 +321,24 @@ def _opened(
             unreadable[text] = f"sweep {name.number} has its input {name.input} already"
         else:
             sweep[name.input] = wave
-    runs = list(dict.fromkeys(run for run, _ in sweeps))
-    order = sorted(sweeps, key=lambda key: (runs.index(key[0]), key[1] or 0))
-    counts = Counter(number for _, number in order)
-    unique = max(counts.values()) == 1 and None not in counts
-    episodes = []
-    for place, (run, number) in enumerate(order):
-        signals = [
-            InputSignal(called or "wave", wave.unit, wave.rate, wave.points, wave.read)
-            for called, wave in sweeps[run, number].items()
-        ]
-        shown = number if unique and number is not None else place
-        episodes.append(Episode(shown, tuple(signals), run.strip("_-. ")))
     assumed = dict.fromkeys(each.note for each in waves.values() if each.note)
     created = min((each.created for each in waves.values() if each.created), default=None)
-    return OpenedSignals(
-        path, cell, version, episodes, Recorded(session=created), (*notes, *assumed), unreadable
-    )
+    recorded, episodes = Recorded(session=created), _episodes(sweeps)
+    return OpenedSignals(path, cell, version, episodes, recorded, (*notes, *assumed), unreadable)
+
+
+def _episodes(sweeps: _Sweeps) -> list[Episode]:
+    """Sweeps run by run; counted anew where not every one has a number of its own."""
+    runs = list(dict.fromkeys(run for run, _ in sweeps))
+    order = sorted(sweeps, key=lambda key: (runs.index(key[0]), key[1] or 0))
+    numbers = [number for _, number in order if number is not None]
+    if len(set(numbers)) < len(order):
+        numbers = list(range(len(order)))
+    episodes = []
+    for number, key in zip(numbers, order, strict=True):
+        signals = [
+            InputSignal(called or "wave", wave.unit, wave.rate, wave.points, wave.read)
+            for called, wave in sweeps[key].items()
+        ]
+        episodes.append(Episode(number, tuple(signals), key[0].strip("_-. ")))
+    return episodes

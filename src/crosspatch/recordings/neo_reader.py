@@ -6,11 +6,12 @@ import logging
 import struct
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,31 +99,33 @@ def _sweeps(
 ) -> list[list[InputSignal]]:
     """The sweeps that columns make: the first of every input, the second, and so on.
 
-    Without groups, inputs are told by the columns' titles; of one input only the first has one.
+    Without groups, inputs are told by the columns' titles.
     """
-    if groups is None:
-        groups = [(each.name, each.unit) for each in columns]
-        if len({name for name, _ in groups} - {""}) == 1:
-            groups = [groups[0]] * len(columns)
-        elif len(columns) > 1 and any(not name for name, _ in groups):
-            raise ValueError("it does not say which columns are of which input")
     alike: dict[tuple[str, str], list[InputSignal]] = defaultdict(list)
-    for (name, unit), each in zip(groups, columns, strict=True):
+    for (name, unit), each in zip(groups or _titles(columns), columns, strict=True):
         alike[name, unit].append(replace(each, name=name or "input", unit=unit))
     most = max(map(len, alike.values()))
     return [[each[k] for each in alike.values() if k < len(each)] for k in range(most)]
+
+
+def _titles(columns: list[InputSignal]) -> list[tuple[str, str]]:
+    """Name and unit of every column's input by its title; of one input only the first has one."""
+    titles = [(each.name, each.unit) for each in columns]
+    named = {name for name, _ in titles}
+    if len(named - {""}) == 1:
+        return [titles[0]] * len(columns)
+    if len(columns) > 1 and "" in named:
+        raise ValueError("it does not say which columns are of which input")
+    return titles
 
 
 def _winwcp(path: Path) -> OpenedSignals:
     from neo.rawio import WinWcpRawIO
 
     content = whole_content(path)
-    about = dict(
-        line.split("=", 1)
-        for line in content[:1024].decode("latin-1").split("\r\n")
-        if line.count("=") == 1
-    )
-    count, inputs, blocks = (int(about[key]) for key in ("NR", "NC", "NBD"))
+    lines = content[:1024].decode("latin-1").split("\r\n")
+    about = dict(line.split("=", 1) for line in lines if line.count("=") == 1)
+    count, inputs, blocks = map(int, itemgetter("NR", "NC", "NBD")(about))
     size = 512 * blocks + 1024
     if not (0 < count <= _MOST_SWEEPS and 0 < inputs <= 8 and blocks > 0):
         raise ValueError(f"its header names {count:,} records of {inputs} inputs")
@@ -136,17 +139,7 @@ def _winwcp(path: Path) -> OpenedSignals:
         if b"REJ" in head[0].upper():
             unreadable[f"record {number}"] = "it is marked as rejected in WinWCP"
             continue
-        # The interval has but seven digits.
-        rate = float(f"{1 / head[4]:.6g}") if head[4] > 0 else float("nan")
-        # neo scales every record as it does the last one.
-        factors = [head[5 + k] / heads[-1][5 + k] for k in range(len(found))]
-        signals = [
-            replace(
-                each, rate=rate, points=points, read=partial(_scaled, each.read, points, factor)
-            )
-            for each, factor in zip(found, factors, strict=True)
-            if (points := min(each.points, int(about.get("NP", each.points))))
-        ]
+        signals = _record(found, head, heads[-1], about.get("NP"))
         episodes.append(Episode(number, tuple(signals), about.get("ID", "").strip()))
     session = None
     with suppress(KeyError, ValueError):
@@ -159,6 +152,22 @@ def _winwcp(path: Path) -> OpenedSignals:
         Recorded(session=session),
         unreadable=unreadable,
     )
+
+
+def _record(
+    found: list[InputSignal], head: Sequence[float], last: Sequence[float], most: str | None
+) -> list[InputSignal]:
+    """The signals of a record by its own head, of no more points; neo goes by the last head."""
+    # The interval has but seven digits.
+    rate = float(f"{1 / head[4]:.6g}") if head[4] > 0 else float("nan")
+    signals = []
+    for k, each in enumerate(found, start=5):
+        factor = head[k] / last[k]
+        points = each.points if most is None else min(each.points, int(most))
+        if points:
+            read = partial(_scaled, each.read, points, factor)
+            signals.append(replace(each, rate=rate, points=points, read=read))
+    return signals
 
 
 def _scaled(

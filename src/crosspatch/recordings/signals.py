@@ -96,6 +96,11 @@ class _Input:
         told = ", told by its values" if self.guessed else ""
         return f"{self.name} ({self.unit or 'no unit'}{told})"
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it is known to be in amperes."""
+        return not self.is_potential and bool(np.isfinite(self.factor))
+
     def read(self, number: int) -> NDArray[np.float64]:
         """Its samples of a sweep, mV or pA."""
         with np.errstate(all="ignore"):  # what damage makes is judged later
@@ -238,16 +243,23 @@ def _input(name: str, unit: str, signals: dict[int, InputSignal]) -> _Input:
         return unknown
     # Without a unit: a cell at rest is some -70 mV; currents tell themselves only in amperes.
     raw = _Input(name, unit, signals, 1.0, is_potential=False).seen()
-    if not raw:
-        return unknown
-    middle = float(np.median([np.median(each) for each in raw]))
-    reach = max(float(np.abs(each).max()) for each in raw)
+    middle, reach = _middle(raw), _reach(raw)
     for told, factor in (("mV", 1.0), ("V", 1e3)):
         if _REST[0] <= middle * factor <= _REST[1] and reach * factor <= _MEMBRANE:
             return _Input(name, told, signals, factor, is_potential=True, guessed=True)
     if 0 < reach < 1e-7:
         return _Input(name, "A", signals, 1e12, is_potential=False, guessed=True)
     return unknown
+
+
+def _middle(seen: Sequence[NDArray[np.float64]]) -> float:
+    """The middle of samples of sweeps; 0 of none."""
+    return float(np.median([np.median(part) for part in seen])) if seen else 0.0
+
+
+def _reach(seen: Sequence[NDArray[np.float64]]) -> float:
+    """How far samples of sweeps go from zero; 0 of none."""
+    return max((float(np.abs(part).max()) for part in seen), default=0.0)
 
 
 def _named(inputs: Sequence[_Input], wanted: str) -> _Input | None:
@@ -261,26 +273,41 @@ def _named(inputs: Sequence[_Input], wanted: str) -> _Input | None:
 
 def _cells(opened: OpenedSignals, inputs: Sequence[_Input], reading: Reading) -> list[_Cell]:
     """Every cell: several where several potentials rest like one and each has its own current."""
-    currents = [each for each in inputs if not each.is_potential and np.isfinite(each.factor)]
+    currents = [each for each in inputs if each.is_current]
     if reading.channel is not None:
         potentials = [_chosen(opened, inputs, reading.channel)]
     else:
         potentials = _potentials(opened, inputs)
-    if reading.electrode is None:
-        own = [(each, _own(each, currents)) for each in potentials]
-        if len(potentials) > 1 and all(found for _, found in own):
-            return [(each, *_command(found)) for each, found in own]
-        return [(potentials[0], *_command(own[0][1] or currents))]
-    named = _named(potentials, reading.electrode) if len(potentials) > 1 else None
+    if reading.electrode is not None:
+        return [_cell_named(opened, potentials, currents, reading.electrode)]
+    if not all(_own(each, currents) for each in potentials):
+        potentials = potentials[:1]
+    return [_cell(each, currents) for each in potentials]
+
+
+def _cell(potential: _Input, currents: Sequence[_Input]) -> _Cell:
+    """A potential with its own current, or with any where none is its own."""
+    return (potential, *_command(_own(potential, currents) or currents))
+
+
+def _cell_named(
+    opened: OpenedSignals, potentials: Sequence[_Input], currents: Sequence[_Input], wanted: str
+) -> _Cell:
+    """The cell of the electrode that the user names by its potential or current."""
+    named = _named(potentials, wanted) if len(potentials) > 1 else None
     if named is not None:
-        return [(named, *_command(_own(named, currents) or currents))]
-    current = _named(currents, reading.electrode)
+        return _cell(named, currents)
+    current = _named(currents, wanted)
     if current is None:
-        known = ", ".join(each.called for each in (*currents, *potentials)) or "none"
-        problem = f"has no electrode {reading.electrode}; there are: {known}"
+        known = _listed((*currents, *potentials)) or "none"
+        problem = f"has no electrode {wanted}; there are: {known}"
         raise RecordingError(f"{opened.path} {problem}", hint="choose one with {electrode}")
     of_it = [each for each in potentials if current in _own(each, currents)]
-    return [((of_it or potentials)[0], current, None)]
+    return (of_it or potentials)[0], current, None
+
+
+def _listed(inputs: Sequence[_Input]) -> str:
+    return ", ".join(each.called for each in inputs)
 
 
 def _own(potential: _Input, currents: Sequence[_Input]) -> list[_Input]:
@@ -302,8 +329,7 @@ def _chosen(opened: OpenedSignals, inputs: Sequence[_Input], wanted: str) -> _In
     """The input of a potential that the user names."""
     found = _named(inputs, wanted)
     if found is None:
-        problem = f"has no input {wanted}; its inputs are "
-        problem += ", ".join(each.called for each in inputs)
+        problem = f"has no input {wanted}; its inputs are {_listed(inputs)}"
         raise RecordingError(f"{opened.path} {problem}", hint="choose one with {channel}")
     if not found.is_potential:
         raise RecordingError(f"{opened.path}: input {found.called} is not in volts")
@@ -314,22 +340,20 @@ def _potentials(opened: OpenedSignals, inputs: Sequence[_Input]) -> list[_Input]
     """The inputs of a membrane: all that rest like one, else the likeliest."""
     candidates = [each for each in inputs if each.is_potential]
     if not candidates:
-        known = ", ".join(each.called for each in inputs)
         raise RecordingError(
-            f"{opened.path} holds no potential, only {known}: it was recorded in voltage clamp, "
-            "or its units are wrong",
+            f"{opened.path} holds no potential, only {_listed(inputs)}: it was recorded in voltage "
+            "clamp, or its units are wrong",
             hint="give a current-clamp recording, with the units of its inputs set",
         )
     looks: list[tuple[bool, bool, _Input]] = []
     reaches = []
     for each in candidates:
         seen = each.seen()
-        reach = max((float(np.abs(part).max()) for part in seen), default=0.0)
+        reach = _reach(seen)
         if reach > _MEMBRANE:
             reaches.append(f"{each.called} reaches {reach:.3g} mV")
             continue
-        middle = float(np.median([np.median(part) for part in seen])) if seen else 0.0
-        rests = _REST[0] <= middle <= _REST[1]
+        rests = _REST[0] <= _middle(seen) <= _REST[1]
         looks.append((rests, bool(_POTENTIAL_NAME.search(each.name)), each))
     if not looks:
         raise RecordingError(

@@ -39,6 +39,26 @@ def read_atf(path: Path, reading: Reading) -> list[Recording]:
 
 def _opened(path: Path, content: bytes) -> OpenedSignals:
     lines = io.BytesIO(content)
+    version, header, titles = _head(lines)
+    values = _values(lines, len(titles))
+    of_time = _unit(titles[0])[1]
+    interval = _interval(values[:, 0]) * (to_seconds(of_time or "s") or float("nan"))
+    named = _named(header.get("Signals", ""), titles[1:])
+    sweeps: list[list[InputSignal]] = []
+    for k, (name, title) in enumerate(zip(named, titles[1:], strict=True), start=1):
+        # A sweep begins where an input comes again.
+        if not sweeps or any(each.name == name for each in sweeps[-1]):
+            sweeps.append([])
+        column = np.ascontiguousarray(values[:, k])
+        read = partial(_same, column)
+        sweeps[-1].append(InputSignal(name, _unit(title)[1], 1 / interval, len(column), read))
+    episodes = [Episode(number, tuple(signals)) for number, signals in enumerate(sweeps)]
+    start = header.get("SweepStartDateTime") or header.get("AcquisitionDate")
+    return OpenedSignals(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
+
+
+def _head(lines: io.BytesIO) -> tuple[str, dict[str, str], list[str]]:
+    """The version of a file, what its header says, and the titles of its columns."""
 
     def line() -> str:
         return lines.readline(1 << 20).decode("latin-1").strip("\r\n")
@@ -54,26 +74,12 @@ def _opened(path: Path, content: bytes) -> OpenedSignals:
     titles = [title.strip(' "') for title in re.split("[\t,]", line())]
     if len(titles) < columns:
         raise ValueError(f"it has {len(titles)} titles for {columns} columns")
+    return version, header, titles[:columns]
+
+
+def _values(lines: io.BytesIO, columns: int) -> NDArray[np.float64]:
     separator = "," if b"," in lines.getvalue()[lines.tell() : lines.tell() + 2000] else "\t"
-    values = np.loadtxt(lines, delimiter=separator, ndmin=2, usecols=range(columns), comments=None)
-    of_time = _unit(titles[0])[1]
-    interval = _interval(values[:, 0]) * (to_seconds(of_time or "s") or float("nan"))
-    count = columns - 1
-    named = [each.strip(' "') for each in header.get("Signals", "").split("\t") if each.strip(' "')]
-    if len(named) != count:
-        named = _named(titles[1:columns])
-    sweeps: list[list[InputSignal]] = []
-    for k in range(count):
-        unit = _unit(titles[k + 1])[1]
-        # A sweep begins where an input comes again.
-        if not sweeps or any(each.name == named[k] for each in sweeps[-1]):
-            sweeps.append([])
-        column = np.ascontiguousarray(values[:, k + 1])
-        read = partial(_same, column)
-        sweeps[-1].append(InputSignal(named[k], unit, 1 / interval, len(column), read))
-    episodes = [Episode(number, tuple(signals)) for number, signals in enumerate(sweeps)]
-    start = header.get("SweepStartDateTime") or header.get("AcquisitionDate")
-    return OpenedSignals(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
+    return np.loadtxt(lines, delimiter=separator, ndmin=2, usecols=range(columns), comments=None)
 
 
 def _same(column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,8 +92,14 @@ def _unit(title: str) -> tuple[str, str]:
     return (found.group(1), found.group(2).strip()) if found else (title, "")
 
 
-def _named(titles: list[str]) -> list[str]:
-    """Inputs by the titles of their columns: without the number of the sweep, and by unit."""
+def _named(signals: str, titles: list[str]) -> list[str]:
+    """Inputs by the header's list of signals if it is one of all columns, else by their titles.
+
+    These are taken without the number of the sweep, and by unit.
+    """
+    listed = [name for each in signals.split("\t") if (name := each.strip(' "'))]
+    if len(listed) == len(titles):
+        return listed
     bare = []
     for title in titles:
         name, unit = _unit(title)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 
 from crosspatch.tables.meanings import meaning_of
 from crosspatch.tables.names import key, names, words
@@ -53,8 +53,7 @@ class Header:
             found = _joined(rows[self.names - 1].fields, found)
         for row in rows[self.names + 1 : self.end]:
             if are_units(row.fields):
-                width = len(found)
-                units = [*row.fields[:width], *[""] * (width - len(row.fields))]
+                units = _padded(row.fields, len(found))
                 found = [_with_unit(n, u) for n, u in zip(found, units, strict=True)]
         return found
 
@@ -107,12 +106,12 @@ def find_header(rows: Sequence[HeadRow], known: Collection[str] = ()) -> Header:
             place, grouped, best = k, joined != row.fields, found
     if not best:
         place = _first_wide(rows)
-    below = 0
-    for row in rows[place + 1 : place + 4]:
-        if not (are_units(row.fields) or (best and _are_names(row.fields, known))):
-            break
-        below += 1
-    return Header(place, grouped, below)
+
+    def is_below(row: HeadRow) -> bool:
+        return are_units(row.fields) or (best > 0 and _are_names(row.fields, known))
+
+    below = takewhile(is_below, rows[place + 1 : place + 4])
+    return Header(place, grouped, len(list(below)))
 
 
 def understood_of(fields: Sequence[str], known: Collection[str] = ()) -> int:
@@ -177,8 +176,7 @@ def _first_wide(rows: Sequence[HeadRow]) -> int:
 def _joined(groups: Sequence[str], fields: Sequence[str]) -> list[str]:
     """Names with those of their groups, where that says more; a group goes on to the right."""
     width = max(len(groups), len(fields))
-    above = [*(field.strip() for field in groups), *[""] * (width - len(groups))]
-    own = [*(field.strip() for field in fields), *[""] * (width - len(fields))]
+    above, own = _padded(groups, width), _padded(fields, width)
     several = {name for name, count in Counter(own).items() if count > 1}
     result, group = [], ""
     for upper, name in zip(above, own, strict=True):
@@ -189,11 +187,19 @@ def _joined(groups: Sequence[str], fields: Sequence[str]) -> list[str]:
         elif not group or group == name:
             result.append(name)
         else:
-            more = _understood(both[:_LONGEST_NAME])
-            alone = _understood(name[:_LONGEST_NAME])
-            says_more = bool(more) and more not in ((both,), alone)
-            result.append(both if name in several or says_more else name)
+            result.append(both if name in several or _says_more(both, name) else name)
     return result
+
+
+def _padded(fields: Sequence[str], width: int) -> list[str]:
+    """So many fields, the missing ones empty."""
+    return [*(field.strip() for field in fields[:width]), *[""] * (width - len(fields))]
+
+
+def _says_more(both: str, name: str) -> bool:
+    """Whether a name with that of its group means something, and other than alone."""
+    more = _understood(both[:_LONGEST_NAME])
+    return bool(more) and more not in ((both,), _understood(name[:_LONGEST_NAME]))
 
 
 def are_units(fields: Sequence[object]) -> bool:
@@ -202,11 +208,17 @@ def are_units(fields: Sequence[object]) -> bool:
     if any(map(_is_number, texts)):
         return False
     bare = [text.strip("()[]") for text in texts]
-    units = sum(
-        bool(re.search("[^\\W\\d_]|%", text)) and parse_unit(text) is not None for text in bare
-    )
-    others = [text for text in bare if parse_unit(text) is None and not _OF_UNITS.fullmatch(text)]
-    return units >= 3 or (not others and 0 < units >= (len(fields) - 1) / 2)
+    units = sum(map(_is_unit, bare))
+    return units >= 3 or (0 < units >= (len(fields) - 1) / 2 and all(map(_may_be_unit, bare)))
+
+
+def _is_unit(text: str) -> bool:
+    return bool(re.search("[^\\W\\d_]|%", text)) and parse_unit(text) is not None
+
+
+def _may_be_unit(text: str) -> bool:
+    """Whether a text is a unit, if only of counts, or calls the row one of units."""
+    return parse_unit(text) is not None or _OF_UNITS.fullmatch(text) is not None
 
 
 def _with_unit(name: str, said: str) -> str:

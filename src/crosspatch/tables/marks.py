@@ -128,8 +128,10 @@ class Evidence:
         if self.point and self.comma:
             self.either.clear()
             return "plain" if self.point >= self.comma else None
-        if of_table is not None or not self.either:
-            return of_table or "plain"
+        if of_table is not None:
+            return of_table
+        if not self.either:
+            return "plain"
         # Points are decimal points unless thousands would explain the whole numbers beside them.
         commas = any("," in text for text in self.either)
         return None if commas or self.three_digits else "plain"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -67,7 +67,7 @@ class CellRows:
             if place == self.id_place or _is_text(first.iloc[:, place])
         ]
         whole = first.notna().sum(axis=1).to_numpy() > 1
-        named = [text for text in itertools.compress(self._ids(first), whole) if text]
+        named = list(filter(None, itertools.compress(self._ids(first), whole)))
         self._hashes = sum(text.startswith("#") for text in named) * 2 > len(named)
         others = [text for text in named if not _SUMMARY.fullmatch(text.lower())]
         self._shapes = set(map(_shape, others))
@@ -84,28 +84,30 @@ class CellRows:
     def _summaries(self, chunk: pd.DataFrame) -> dict[int, str]:
         """Rows that are called by a statistic, where the cells' names or a label would stand."""
         found: dict[int, str] = {}
-        groups: dict[str, dict[int, tuple[str, str]]] = {}
+        groups: dict[str, dict[int, str]] = defaultdict(dict)
         for place in self._labels:
-            here = _lower(chunk, place)
-            likely = pc.match_substring_regex(here, rf"(^|[^a-z])({_STATISTIC}|{_SHORT})($|[^a-z])")
-            rows = np.flatnonzero(likely.fill_null(False).to_numpy(zero_copy_only=False))
-            said = {int(row): here[int(row)].as_py() for row in rows}
-            counts = Counter(said.values())
-            ids = self._ids(chunk) if said and place != self.id_place else [""] * len(chunk)
-            for row, text in said.items():
-                if ids[row]:
-                    continue  # a cell with such a label, as a strain "SD"
+            for row, text, count in self._statistics(chunk, place):
                 if _SUMMARY.fullmatch(text):
-                    often = counts[text] > max(2, len(chunk) / 4)
-                    if not often and not self._may_be_cell(chunk, row, text, place):
+                    often = count > max(2, len(chunk) / 4)
+                    if not (often or self._may_be_cell(chunk, row, text, place)):
                         found[row] = "summaries"
-                elif (part := _OF_GROUP.fullmatch(text)) is not None:
-                    rest = part["b"] or part["c"]
-                    groups.setdefault(rest, {})[row] = part["a"] or part["d"], text
+                elif (part := _statistic_and_group(text)) is not None:
+                    groups[part[1]][row] = part[0]
         for members in groups.values():
-            if len({statistic for statistic, _ in members.values()}) > 1:
+            if len(set(members.values())) > 1:
                 found |= dict.fromkeys(members, "summaries")
         return found
+
+    def _statistics(self, chunk: pd.DataFrame, place: int) -> Iterator[tuple[int, str, int]]:
+        """Rows whose text in a column has a statistic in it, and how many have that text."""
+        here = _lower(chunk, place)
+        likely = pc.match_substring_regex(here, rf"(^|[^a-z])({_STATISTIC}|{_SHORT})($|[^a-z])")
+        said = {row: here[row].as_py() for row in _rows(likely)}
+        counts = Counter(said.values())
+        ids = self._ids(chunk) if said and place != self.id_place else [""] * len(chunk)
+        for row, text in said.items():
+            if not ids[row]:  # else a cell with such a label, as a strain "SD"
+                yield row, text, counts[text]
 
     def _may_be_cell(self, chunk: pd.DataFrame, row: int, text: str, place: int) -> bool:
         """Whether a short name may be that of a cell, as its values are not all one count."""
@@ -123,18 +125,18 @@ class CellRows:
         found: dict[int, str] = {}
         place = next((k for k, name in enumerate(self._headers) if name), 0)
         again = pc.equal(_lower(chunk, place), self._headers[place].lower())
-        for row in np.flatnonzero(again.fill_null(False).to_numpy(zero_copy_only=False)):
-            fields = _fields(chunk, int(row))
-            filled = [
-                (name, text) for name, text in zip(self._headers, fields, strict=True) if text
-            ]
-            same = sum(name.startswith(text) for name, text in filled)
-            if same >= 2 and same * 2 >= len(filled):
-                found[int(row)] = "the header again"
-                below = int(row) + 1
+        for row in _rows(again):
+            if self._is_header(_fields(chunk, row)):
+                found[row] = "the header again"
+                below = row + 1
                 if below < len(chunk) and are_units(_fields(chunk, below)):
                     found[below] = "the header again"
         return found
+
+    def _is_header(self, fields: list[str]) -> bool:
+        filled = [(name, text) for name, text in zip(self._headers, fields, strict=True) if text]
+        same = sum(name.startswith(text) for name, text in filled)
+        return same >= 2 and same * 2 >= len(filled)
 
     def _almost_empty(self, chunk: pd.DataFrame) -> dict[int, str]:
         """Rows that hold a single text that is not called as the cells are: headings, notes."""
@@ -154,9 +156,7 @@ class CellRows:
     def _comments(self, chunk: pd.DataFrame) -> dict[int, str]:
         if self._hashes:
             return {}
-        begins = pc.starts_with(_lower(chunk, 0), "#").fill_null(False)
-        rows = np.flatnonzero(begins.to_numpy(zero_copy_only=False))
-        return dict.fromkeys(map(int, rows), "comments")
+        return dict.fromkeys(_rows(pc.starts_with(_lower(chunk, 0), "#")), "comments")
 
     def _ids(self, chunk: pd.DataFrame) -> list[str]:
         place = self.id_place
@@ -166,6 +166,11 @@ class CellRows:
         """What a row is called, for a message."""
         own = [*self._ids(chunk.iloc[row : row + 1]), *_fields(chunk, row)]
         return next(filter(None, own), "")[:40]
+
+
+def _statistic_and_group(text: str) -> tuple[str, str] | None:
+    part = _OF_GROUP.fullmatch(text)
+    return None if part is None else (part["a"] or part["d"], part["b"] or part["c"])
 
 
 def said_of(left_out: dict[str, list[str]]) -> str:
@@ -203,13 +208,7 @@ def statistic_of(values: NDArray[np.float32], others: NDArray[np.float32]) -> st
 def require_cells(path: object, first: pd.DataFrame, ignored: Sequence[str] = ()) -> None:
     """Refuse a table of one row per sweep; columns that are ignored say nothing of that."""
     headers = [str(name) for name in first.columns]
-    place = _id_place(headers)
-    if (
-        place is not None
-        and not _is_named(headers[place])
-        and not _is_text(first.iloc[:200, place])
-    ):
-        place = None
+    place = _sure_id_place(headers, first)
     ids = None if place is None else pd.Series(texts_of(first.iloc[:, place]))
     for k, header in enumerate(headers):
         if not _counts_sweeps(header) or k == place or header in ignored:
@@ -249,8 +248,12 @@ def _counts_sweeps(header: str) -> bool:
     return not _SWEEP_WORDS.isdisjoint(found) or bare in _SWEEP_KEYS
 
 
-def _is_named(header: str) -> bool:
-    return key(words(header)) in names().cell_id
+def _sure_id_place(headers: Sequence[str], first: pd.DataFrame) -> int | None:
+    """The column of cell ids, if its name or its values tell."""
+    place = _id_place(headers)
+    if place is None or key(words(headers[place])) in names().cell_id:
+        return place
+    return place if _is_text(first.iloc[:200, place]) else None
 
 
 def _id_place(headers: Sequence[str]) -> int | None:
@@ -273,6 +276,12 @@ def _is_text(series: pd.Series) -> bool:
 def _shape(text: str) -> str:
     """A name with its letters and digits made alike."""
     return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", text.strip()))
+
+
+def _rows(there: pa.BooleanArray) -> list[int]:
+    """Places of what is true."""
+    mask = there.fill_null(False).to_numpy(zero_copy_only=False)
+    return [int(row) for row in np.flatnonzero(mask)]
 
 
 def _fields(chunk: pd.DataFrame, row: int) -> list[str]:

@@ -129,37 +129,43 @@ def read_column(series: pd.Series, *, marks: Marks = "plain", no_zero: bool = Fa
 
     `no_zero` says that an exact 0 stands for a missing value.
     """
-    counted = Counted()
-    units: tuple[str, ...] = ()
-    unit_of = None
     if pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_bool_dtype(series.dtype):
         numbers = series.to_numpy(dtype=float, na_value=np.nan).copy()
         filled = int(np.sum(~np.isnan(numbers)))
+        column = Column(numbers, Counted(), filled, zeros=numbers == 0)
     else:
-        numbers, left, texts, which = _plain(series, marks)
-        filled = len(series) - int(np.isnan(numbers).sum())
-        read = [_Read.of(text, marks) for text in texts]
-        numbers[left] = np.array([each.number for each in read], dtype=float)[which]
-        filled += int(np.array([each.holds for each in read], dtype=bool)[which].sum())
-        for why in (_NOT_A_NUMBER, _DEVIATION):
-            refused = np.zeros(len(series), dtype=bool)
-            refused[left] = np.array([each.why == why for each in read], dtype=bool)[which]
-            counted += count_cells(why, refused, series)
-        said = Counter(read[k].unit for k in which if read[k].unit)
-        if said:
-            units = tuple(unit for unit, _ in said.most_common())
-            unit_of = np.full(len(series), -1)
-            places = [units.index(each.unit) if each.unit else -1 for each in read]
-            unit_of[left] = np.array(places)[which]
+        column = _read_texts(series, marks)
+        numbers = column.numbers
     infinite = np.isinf(numbers)
-    counted += count_cells("infinite", infinite, series)
+    counted = column.counted + count_cells("infinite", infinite, series)
     numbers[infinite] = np.nan
-    zeros = numbers == 0
     if no_zero:
         why = "exactly 0, which stands for a missing value"
-        counted += count_cells(why, zeros, series, alike=True)
-        numbers[zeros] = np.nan
-    return Column(numbers, counted, filled, zeros, units, unit_of)
+        counted += count_cells(why, column.zeros, series, alike=True)
+        numbers[column.zeros] = np.nan
+    return replace(column, counted=counted)
+
+
+def _read_texts(series: pd.Series, marks: Marks) -> Column:
+    """A column of text, with its infinite numbers."""
+    numbers, left, texts, which = _plain(series, marks)
+    filled = len(series) - int(np.isnan(numbers).sum())
+    read = [_Read.of(text, marks) for text in texts]
+    numbers[left] = np.array([each.number for each in read], dtype=float)[which]
+    filled += int(np.array([each.holds for each in read], dtype=bool)[which].sum())
+    counted = Counted()
+    for why in (_NOT_A_NUMBER, _DEVIATION):
+        refused = np.zeros(len(series), dtype=bool)
+        refused[left] = np.array([each.why == why for each in read], dtype=bool)[which]
+        counted += count_cells(why, refused, series)
+    column = Column(numbers, counted, filled, zeros=numbers == 0)
+    said = Counter(filter(None, (read[k].unit for k in which)))
+    if not said:
+        return column
+    places = {unit: place for place, (unit, _) in enumerate(said.most_common())}
+    unit_of = np.full(len(series), -1)
+    unit_of[left] = np.array([places.get(each.unit, -1) for each in read])[which]
+    return replace(column, units=tuple(places), unit_of=unit_of)
 
 
 def _plain(
