@@ -120,7 +120,7 @@ def test_a_report_holds_the_cells_their_pictures_and_what_went_wrong(folder: Pat
         (["predict", "x.csv", "--model", "M", "--sets", "none"], "choose from"),
         (["predict", "x.csv", "--model", "M", "--columns", "no.yaml"], "cannot be read"),
         (["predict", "x.csv", "--species", "rat"], "no species 'rat'"),
-        (["predict", "x.csv", "--data-dir", "nowhere"], "data directory nowhere"),
+        (["predict", "ok.csv", "--data-dir", "nowhere"], "data directory nowhere"),
         (["train", "--target", "allen-rat", "--out", "m2"], "no cohort 'allen-rat'"),
         (["train", "--target", "T", "--model", "magic", "--out", "m2"], "no model 'magic'"),
         (["train", "--target", "T", "--leave-out", "x", "--out", "m2"], "--leave-out"),
@@ -132,6 +132,7 @@ def test_mistakes_are_one_line(
 ):
     places = {"M": folder / "m", "T": folder / "train.h5ad"}
     (tmp_path / "x.csv").write_text("a\n1\n")
+    (tmp_path / "ok.csv").write_text("input_resistance,tau,rheobase_i\n200,20,100\n")
     (tmp_path / "a.tif").write_bytes(b"\x05\x00")
     given = [str(places.get(each, each)) for each in arguments]
     monkeypatch.setattr(sys, "argv", ["crosspatch", *given])

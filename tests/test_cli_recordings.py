@@ -23,9 +23,13 @@ def test_inspect_prints_and_draws(tmp_path):
 
 def test_convert_writes_nwb_once(tmp_path):
     write_small(tmp_path / "cell.nwb")
-    done = crosspatch("convert", tmp_path / "cell.nwb", tmp_path / "out.nwb", "--sex", "F")
+    command = ("convert", tmp_path / "cell.nwb", tmp_path / "out.nwb", "--sex", "F")
+    unknown = crosspatch(*command)
+    assert unknown.returncode == 2
+    assert "does not say when it was recorded; give --session-start" in unknown.stderr
+    done = crosspatch(*command, "--session-start", "2024-01-15T12:00:00+01:00")
     assert done.returncode == 0, done.stderr
-    assert "sweeps, 1 electrodes" in done.stdout
+    assert "7 sweeps, 1 electrode\n" in done.stdout
     assert "also ask for what no file says: --" in done.stdout
     again = crosspatch("convert", tmp_path / "cell.nwb", tmp_path / "out.nwb")
     assert again.returncode == 2

@@ -332,3 +332,13 @@ def test_a_table_is_checked_before_a_model_is_loaded(name, content, says, tmp_pa
     # One that can be read is not given up for another.
     with pytest.raises(AssertionError):
         Pipeline(request([tmp_path / name, write(tmp_path, ".csv")]), Listener(said.append))
+
+
+def test_a_table_for_a_model_of_ones_own_may_have_any_names(tmp_path, monkeypatch):
+    def load(*settings, **more):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("crosspatch.prediction.pipeline.load_predictor", load)
+    (tmp_path / "own.csv").write_text("Cell,psth[0],our depth\na,1,2\n")
+    with pytest.raises(AssertionError, match="a model is loaded"):
+        Pipeline(request(tmp_path / "own.csv", "own-model"), Listener(print))

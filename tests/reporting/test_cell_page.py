@@ -21,6 +21,7 @@ from crosspatch.prediction.explained import CellExplanation, explain, explain_ce
 from crosspatch.prediction.pipeline import Listener, Pipeline, request
 from crosspatch.prediction.training import train
 from crosspatch.recordings.model import Recording
+from crosspatch.recordings.reading_options import Reading
 from crosspatch.reporting import cell_page as page_module
 from crosspatch.reporting.cell_page import cell_page, write_pages
 from crosspatch.reporting.style import NARROW
@@ -145,7 +146,7 @@ def test_a_cell_of_another_species_has_a_page_without_panels(found):
 def test_a_recording_is_shown(found, monkeypatch):
     recording = made_recording(MadeCell(), amplitudes=(-90, -50, 40, 60, 80, 120), rate=25_000)
 
-    def opened(path: Path) -> Recording:
+    def opened(path: Path, reading: Reading) -> Recording:
         return recording
 
     monkeypatch.setattr(page_module, "open_source", opened)

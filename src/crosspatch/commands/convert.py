@@ -52,7 +52,8 @@ def convert(
     found = convert_recordings(sources, out, donor, reading)
     for each in found.left_out:
         say_on_stderr(f"left out: {each}")
-    print(f"wrote {out}: {found.sweeps} sweeps, {found.electrodes} electrodes")
+    electrodes = f"{found.electrodes} electrode{'s' * (found.electrodes > 1)}"
+    print(f"wrote {out}: {found.sweeps} sweeps, {electrodes}")
     if found.missing:
         flags = ", ".join(as_flag(each) for each in found.missing)
         print(f"archives such as DANDI also ask for what no file says: {flags}")

@@ -181,7 +181,7 @@ def _require_tables(inputs: Inputs, request: Request, listener: Listener) -> Non
     readable = []
     for table in inputs.tables:
         try:
-            require_table(table, how)
+            require_table(table, how, any_feature=bool(request.models))
         except CrosspatchError as error:
             inputs.fail(str(table) if isinstance(table, Path) else "table", error, listener)
         else:

@@ -64,14 +64,17 @@ def read_table(
                 waiting.clear()
 
 
-def require_table(table: Table, settings: ReadSettings) -> None:
-    """A CohortError if a table cannot be read, or none of its columns can be a feature."""
+def require_table(table: Table, settings: ReadSettings, *, any_feature: bool) -> None:
+    """A CohortError if a table cannot be read, or none of its columns can be a feature.
+
+    A model of the user's own may have features of any name.
+    """
     reader = _TableReader(table, settings, lambda line: None)
     first = reader.first_rows()
     given = settings.columns.columns if settings.columns else {}
-    if first is not None and not any(
-        name in given or is_feature(name) for name in map(str, first.columns)
-    ):
+    if first is None or any_feature:
+        return
+    if not any(name in given or is_feature(name) for name in map(str, first.columns)):
         raise reader.no_feature(first)
 
 
