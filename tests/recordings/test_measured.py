@@ -273,3 +273,30 @@ def test_what_is_measured_is_never_silent():
     assert isinstance(found[0], Stimulus)
     empty: Recording = recording_of([np.full(20_000, 3.0)], 20e3)
     assert recognise(empty)[0].kind == "none"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dirt", "seed"),
+    [
+        (  # the last sweep's pulse is too short for a window, those of the others are not
+            Protocol("short square", 25e3, 0.386, 0.0086, 0.132,
+                     tuple(np.linspace(0.5, 1, 8) * 1356.4), (-83.4, 0.0, 76.1, 95.2, -32.9, -21.1),
+                     (0.0187, 0.01, -339.1)),
+            Dirt(noise=1.9, hum=58.1, mains=50.1, drift=58.1, crosstalk=292.2, firing=117.2,
+                 fading=0.00086),
+            135,
+        ),
+        (  # what is left of the hum is no pulse before the test pulse
+            Protocol("ramp", 40e3, 1 / 3, 0.2, 0.24, tuple(np.linspace(1 / 6, 1, 6) * 535.4),
+                     (26.9, 43.6, 26.9), (0.03, 0.01, -143.0)),
+            Dirt(noise=0.05, hum=22.84, mains=50.0, drift=-13.6, crosstalk=100.0, firing=39.0,
+                 fading=0.0023),
+            19453,
+        ),
+    ],
+    ids=["a pulse among fitted ones", "hum"],
+)  # fmt: skip
+def test_draws_that_were_told_wrong(protocol, dirt, seed):
+    found = Made(protocol, dirt, seed).verdicts()
+    assert not [each for each in found if each.startswith("wrong")], found
+    assert found["right"] >= len(protocol.heights) - 1

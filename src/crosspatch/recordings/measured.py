@@ -58,6 +58,8 @@ _ONE, _ONE_SHORT, _ONE_START = 0.002, 0.0005, 0.2
 _SHORT, _FINE = 0.025, 0.00025
 #: … if they are at least this share of the longer ones.
 _SEEN = 0.03
+#: … and this share of the hum, which is not taken off to the last.
+_OF_HUM = 0.5
 #: A transient at an edge has gone after this, s.
 _TRANSIENT = 0.005
 #: The mains, Hz, and how far they may be off.
@@ -294,6 +296,8 @@ def _jumps(blocks: _Floats, wide: int) -> tuple[_Floats, _Floats]:
 
 def _located(trace: _Trace, near: int, low: float, jump: float, span: float = 0.75) -> int:
     """The first sample after an edge, where two levels explain the samples around it best."""
+    if jump == 0.0:
+        return near
     reach = max(round(span * _WINDOW * trace.rate), 3)
     first, last = max(near - reach, 0), min(near + reach, len(trace.samples))
     sides = np.clip(2 * (trace.clean(first, last) - low) / jump - 1, -1, 1)
@@ -670,15 +674,30 @@ def _with_shorts(found: list[_Found]) -> list[_Found]:
     The crosstalk of a spike looks like one, but no two come at one time: a short pulse counts
     that several sweeps have, or the only one.
     """
+    found = [_without_hum(each) for each in found]
     heights = [abs(piece.height) for each in found if each.explained for piece in each.pieces]
     least = _SEEN * max(heights, default=0.0)
     own = [_shorts(each, least) for each in found]
-    slots = _shared_shorts(own)
+    # Some sweeps' short pulses were fitted already, as pieces.
+    fitted = [tuple(p for p in each.pieces if p.end - p.start <= _SHORT) for each in found]
+    slots = _shared_shorts([mine + their for mine, their in zip(own, fitted, strict=True)])
     tests = [slot for slot in slots if slot.seen >= 0.4 * len(found)]
     return [
         _with_own_shorts(each, mine, tests if each.pieces else slots)
         for each, mine in zip(found, own, strict=True)
     ]
+
+
+def _least_beside_hum(found: _Found) -> float:
+    """A pulse shorter than a period of the hum is no lower, pA."""
+    return _OF_HUM * 0.5 * float(np.ptp(found.trace.hum.at(found.trace.time)))
+
+
+def _without_hum(found: _Found) -> _Found:
+    """The same without what may be left of the hum."""
+    least = _least_beside_hum(found)
+    kept = [p for p in found.pieces if abs(p.height) >= least or p.end - p.start >= _SHORT]
+    return replace(found, pieces=tuple(kept))
 
 
 def _shared_shorts(own: Sequence[tuple[_Piece, ...]]) -> list[_Piece]:
@@ -728,7 +747,7 @@ def _fine(found: _Found) -> tuple[_Floats, float]:
 def _shorts(found: _Found, least: float) -> tuple[_Piece, ...]:
     """Flat pulses that are shorter than a window."""
     left, step = _fine(found)
-    least = max(8 * _deviation(left), 2 * SMALLEST, least)
+    least = max(8 * _deviation(left), 2 * SMALLEST, least, _least_beside_hum(found))
     pieces: list[_Piece] = []
     for _ in range(12):
         peak = int(np.argmax(np.abs(left)))
