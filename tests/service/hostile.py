@@ -103,12 +103,12 @@ def xlsx_lies() -> bytes:
 
 
 @cache
-def xlsx_texts() -> bytes:
-    """Some hundred MiB of texts that no cell uses; they keep a process busy for long."""
+def xlsx_texts(length: int = 2**29) -> bytes:
+    """Texts of so many bytes that no cell uses; they keep a process busy for long."""
     text = b"<si><t>a text of some length</t></si>"
     texts = (
         b'<?xml version="1.0"?><sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/'
-        b'main">' + text * (2**29 // len(text)) + b"</sst>"
+        b'main">' + text * (length // len(text)) + b"</sst>"
     )
     return xlsx(texts=texts)
 

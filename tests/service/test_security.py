@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -357,7 +358,8 @@ TABLES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "gzip of a million columns": ("x.csv.gz", hostile.gzip_wide),
     "xlsx that declares gigabytes": ("x.xlsx", hostile.xlsx_declares_gigabytes),
     "xlsx that lies": ("x.xlsx", hostile.xlsx_lies),
-    "xlsx of texts": ("x.xlsm", hostile.xlsx_texts),
+    # Half of it is read within the limits on a fast machine.
+    "xlsx of texts": ("x.xlsm", partial(hostile.xlsx_texts, 2**30)),
     "xlsx with a cell in the last corner": ("x.xlsx", hostile.xlsx_corners),
     "xlsx of entities": ("x.xlsx", hostile.xlsx_laughs),
     "parquet of a text": ("x.parquet", hostile.parquet_text),
