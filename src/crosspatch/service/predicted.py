@@ -37,8 +37,6 @@ Row = dict[str, object]
 _FILE = "cells.sqlite"
 _REAL = ("probability", "p_reference", "completeness")
 _FLAGS = ("species_known", "simulated", "aligned")
-#: Columns that hold several words, kept as JSON.
-_LISTS = ("prediction_set", "families", "notes", "unusual", "references")
 #: Columns that are of use here only; ``words`` is what is to be said of a cell, in one line.
 INNER = ("words", "source", *IN_NOTES)
 
