@@ -17,7 +17,7 @@ from crosspatch.features.layouts import load_layout
 from crosspatch.models import artifact, stored
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.kernel import build_logistic
-from crosspatch.models.plain import Vote, plain_model
+from crosspatch.models.plain import plain_model
 from crosspatch.models.registry import build_calibrated, model_entry
 from tests import made
 
@@ -39,10 +39,12 @@ def fitted(name: str):
     entry = model_entry(name)
     more = {"X_source": X, "y_source": y, "groups_source": donors} if entry.needs_source else {}
     model = build_calibrated(entry, SHARED, 0)
-    setting, dropout = model.candidates[0]
+    setting, inner = model.candidates[0]
     if name == "spca-forest":
-        dropout.set_params(model__forest__n_estimators=50)
-    model.set_params(candidates=[(setting, dropout.set_params(copies=1))], n_folds=2)
+        inner.set_params(model__forest__n_estimators=50)
+    if name != "lda":
+        inner.set_params(copies=1)
+    model.set_params(candidates=[(setting, inner)], n_folds=2)
     return model.fit(X, y, groups=donors, **more)
 
 
@@ -60,9 +62,9 @@ def about(model) -> dict:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> dict[str, Path]:
-    """A model that is all arrays, and one that has a library's weights."""
+    """Models that are all arrays, and one that has a library's weights."""
     found = {}
-    for name in ("logistic", "svm"):
+    for name in ("logistic", "svm", "vote"):
         found[name] = tmp_path_factory.mktemp("models") / "model"
         model = fitted(name)
         artifact.save(found[name], model, about(model), "a card")
@@ -92,6 +94,12 @@ def plain(both: dict[str, Path], tmp_path: Path) -> Path:
     return shutil.copytree(both["logistic"], tmp_path / "model")
 
 
+@pytest.fixture
+def vote(both: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of a discriminant and trees, all arrays."""
+    return shutil.copytree(both["vote"], tmp_path / "model")
+
+
 def rewrite(folder: Path, **changes) -> None:
     """Change model.json as somebody would who also mends its checksums."""
     content = json.loads((folder / "model.json").read_text())
@@ -101,7 +109,7 @@ def rewrite(folder: Path, **changes) -> None:
     (folder / "model.json").write_text(json.dumps(content))
 
 
-PLAIN = ("boosting", "logistic", "vote", "boosting-pooled", "logistic-pooled")
+PLAIN = ("boosting", "logistic", "lda", "vote", "boosting-pooled", "logistic-pooled")
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "svm", "spca-forest", "arcface", "finetune"])
@@ -140,15 +148,14 @@ def test_traces_come_back_as_components(tmp_path: Path):
     ).fit(X, y)
     artifact.save(tmp_path / "m", model, about(model), "card")
     found = artifact.load(tmp_path / "m").classifier
-    assert len(found.reference_.traces_) == len(layout.traces)
+    assert len(found.reference_.coordinates_.traces) == len(layout.traces)
     for before, after in zip(model.judge(X), found.judge(X), strict=True):
         np.testing.assert_allclose(before.astype(float), after.astype(float), rtol=0, atol=1e-12)
 
 
 def test_what_would_predict_otherwise_is_not_stored(tmp_path: Path, monkeypatch):
     model = fitted("logistic")
-    members = plain_model(model.model_), plain_model(fitted("boosting").model_)
-    other = Vote(tuple(member for member in members if member is not None))
+    other = plain_model(fitted("boosting").model_)
     monkeypatch.setattr(stored, "plain_model", lambda _: other)
     with pytest.raises(ModelError, match="predicts otherwise"):
         artifact.save(tmp_path / "m", model, about(model), "card")
@@ -296,15 +303,28 @@ def test_arrays_that_are_no_model_are_refused(plain: Path, name: str, wrong: np.
         artifact.load(plain)
 
 
-def test_votes_in_votes_are_refused(plain: Path):
-    with np.load(plain / "arrays.npz") as found:
-        model = {name: array for name, array in found.items() if name.startswith("model.")}
-    inner = {name.replace("model.", "model.0.0."): array for name, array in model.items()}
-    votes = {f"model.{place}kind": np.array("vote") for place in ("", "0.")}
-    members = {f"model.{place}members": np.array(1) for place in ("", "0.")}
-    change(plain, **inner, **votes, **members)
-    with pytest.raises(ModelError, match="not known here"):
-        artifact.load(plain)
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("discriminant.means", np.zeros((4, 3))),
+        ("discriminant.covariance", np.full((62, 62), np.nan)),
+        ("discriminant.log_priors", np.zeros(3)),
+        ("discriminant.inputs.quantiles", np.zeros((3, 200))),
+        ("cells.means", np.zeros((4, 62))),
+        ("trees.n_features", np.array(32)),
+        ("trees.n_scores", np.array(5)),
+    ],
+)
+def test_arrays_that_are_no_vote_are_refused(vote: Path, name: str, wrong: np.ndarray):
+    change(vote, **{f"model.{name}": wrong})
+    with pytest.raises(ModelError, match=r"arrays.npz is damaged"):
+        artifact.load(vote)
+
+
+def test_a_covariance_that_is_none_is_refused(vote: Path):
+    change(vote, **{"model.discriminant.covariance": -np.eye(62)})
+    with pytest.raises(ModelError, match="cannot predict"):
+        artifact.load(vote)
 
 
 def test_weights_with_anything_but_a_model_are_not_loaded(weights: Path, tmp_path: Path):

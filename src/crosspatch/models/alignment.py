@@ -94,7 +94,7 @@ def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alig
         why = "no feature differs from the reference"
         return X, Alignment(still, found, shares, cells, why)
     known = np.isfinite(reference.scale_)
-    still[reference.columns] = np.where(known, shift * reference.scale_, 0.0)
+    still[reference.coordinates_.columns] = np.where(known, shift * reference.scale_, 0.0)
     return X - still, Alignment(still, found, shares, cells, "")
 
 
@@ -112,7 +112,7 @@ def differs(X: ArrayLike, reference: Reference) -> list[Difference]:
 
 def _coordinates(X: NDArray[np.float64], reference: Reference) -> NDArray[np.float64]:
     layout = reference.layout
-    if reference.traces_ or len(reference.scale_) != len(layout.features):
+    if reference.coordinates_.traces or len(reference.scale_) != len(layout.features):
         raise ModelError(
             f"layout '{layout.name}' has traces, and only layouts of single numbers can be aligned",
             hint="use the features of {layout} shared or full, or do not align",
@@ -182,7 +182,7 @@ def _differences(
     measured = np.isfinite(Z).any(axis=0)
     score = np.abs(shift / spread) / np.hypot(error / spread, _USUAL)
     p = np.minimum(2 * ndtr(-score) * measured.sum(), 1.0)
-    features = [reference.layout.features[column] for column in reference.columns]
+    features = [reference.layout.features[column] for column in reference.coordinates_.columns]
     found = [
         Difference(
             feature=features[k].name,

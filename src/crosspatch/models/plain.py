@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,14 +21,14 @@ from crosspatch.models.arrays import (
     part_of,
     require_array,
     score_count,
+    softmax,
     under,
 )
+from crosspatch.models.gaussian import Gaussians
 from crosspatch.models.judging import Probabilistic
+from crosspatch.models.physics import PhysicsInputs
 from crosspatch.models.sequence_inputs import SequenceInputs
 from crosspatch.models.trees import Trees
-
-#: Members of a vote: more are not a model of ours.
-_MOST_MEMBERS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,36 +84,75 @@ class Standardised:
 
 
 @dataclass(frozen=True, eq=False)
-class Vote:
-    """The mean of several models."""
+class Discriminant:
+    """Linear discriminant analysis, whatever was measured."""
 
-    members: tuple[PlainModel, ...]
+    inputs: PhysicsInputs
+    gaussians: Gaussians
+    log_priors: NDArray[np.float64]  # shape (classes,)
 
-    def predict_proba(self, X: NDArray) -> NDArray[np.float64]:
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""
-        return np.mean([member.predict_proba(X) for member in self.members], axis=0)
+        return self.of_inputs(self.inputs.transform(X))
+
+    def of_inputs(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same of the inputs' scores; the priors where a cell has none."""
+        squared = np.nan_to_num(self.gaussians.squared_distances(Z))
+        return softmax(self.log_priors - squared / 2)
 
     def arrays(self) -> dict[str, NDArray]:
         """All of it, to be stored."""
-        found = {"members": np.asarray(len(self.members))}
-        for number, member in enumerate(self.members):
-            found |= under(str(number), arrays_of(member))
-        return found
+        inputs = under("inputs", self.inputs.arrays())
+        return {"log_priors": self.log_priors, **inputs, **self.gaussians.arrays()}
 
     @classmethod
-    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Vote:
+    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Discriminant:
         """What `arrays` gave, checked; a ModelError if it does not fit."""
-        if not 0 < (members := int(arrays["members"])) <= _MOST_MEMBERS:
-            raise ModelError(f"its vote has {members} members")
-        parts = (part_of(str(number), arrays) for number in range(members))
-        return cls(tuple(read_model(layout, classes, part, _SINGLE) for part in parts))
+        require_array("priors", arrays["log_priors"], (classes,))
+        inputs = PhysicsInputs.of_arrays(layout, part_of("inputs", arrays))
+        gaussians = Gaussians.of_arrays(classes, len(inputs.quantiles), arrays)
+        return cls(inputs, gaussians, arrays["log_priors"])
 
 
-PlainModel: TypeAlias = Trees | Logistic | Standardised | Vote
+@dataclass(frozen=True, eq=False)
+class DiscriminantVote:
+    """The mean of a discriminant and of trees that see missing values as expected."""
+
+    discriminant: Discriminant
+    cells: Gaussians  # all cells as one class: what is expected of a missing value
+    trees: Trees  # of the discriminant's inputs
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities, shape (cells, classes)."""
+        Z = self.discriminant.inputs.transform(X)
+        by_trees = self.trees.predict_proba(self.cells.filled(Z))
+        return (self.discriminant.of_inputs(Z) + by_trees) / 2
+
+    def arrays(self) -> dict[str, NDArray]:
+        """All of it, to be stored."""
+        found = under("discriminant", self.discriminant.arrays())
+        return found | under("cells", self.cells.arrays()) | under("trees", self.trees.arrays())
+
+    @classmethod
+    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> DiscriminantVote:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
+        discriminant = Discriminant.of_arrays(layout, classes, part_of("discriminant", arrays))
+        inputs = len(discriminant.inputs.quantiles)
+        cells = Gaussians.of_arrays(1, inputs, part_of("cells", arrays))
+        trees = Trees.checked(inputs, classes, part_of("trees", arrays))
+        return cls(discriminant, cells, trees)
+
+
+PlainModel: TypeAlias = Trees | Logistic | Standardised | Discriminant | DiscriminantVote
 
 #: By the name that they are stored under: those that stand in others, and all.
 _SINGLE: Mapping[str, type[PlainModel]] = {"trees": Trees, "logistic": Logistic}
-_KINDS = {**_SINGLE, "standardised": Standardised, "vote": Vote}
+_KINDS = {
+    **_SINGLE,
+    "standardised": Standardised,
+    "discriminant": Discriminant,
+    "discriminantvote": DiscriminantVote,
+}
 
 
 def plain_model(model: Probabilistic) -> PlainModel | None:
@@ -121,11 +160,11 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
     if isinstance(model, PlainModel):
         return model
     from lightgbm import LGBMClassifier
-    from sklearn.ensemble import VotingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
 
     from crosspatch.models.absence import FamilyDropout
+    from crosspatch.models.discriminant import LinearDiscriminant, VoteClassifier
     from crosspatch.models.kernel import StandardInputs
     from crosspatch.models.pooled import PooledClassifier
 
@@ -139,9 +178,8 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
         case PooledClassifier():
             inner = plain_model(model.model_)
             return inner and Standardised(model.inputs_, inner)
-        case VotingClassifier():
-            members = tuple(map(plain_model, model.estimators_))
-            return None if None in members else Vote(cast("tuple[PlainModel, ...]", members))
+        case LinearDiscriminant() | VoteClassifier():
+            return model.model_
     return None
 
 

@@ -29,6 +29,8 @@ class ModelEntry:
     build: Builder
     needs_source: bool = False  # whether `fit` takes the cells of a second species
     uses_device: bool = False  # whether it trains on the device that is chosen
+    #: Whether it learns by itself to do without features (`crosspatch.models.absence`).
+    takes_gaps: bool = False
     #: Whether what it learns of the second species alone can be shared (`pretrain`).
     pretrains: bool = False
     #: Builders with other settings, from which inner folds choose when a model is trained to be
@@ -56,6 +58,8 @@ _SEEDED = ("layout", "random_state")
 _spca_forest = _made_by("forest.build_spca_forest", *_SEEDED)
 _forest = _made_by("forest.build_forest", "random_state")
 _boosting = partial(_made_by, "boosting.build_boosting", "random_state")
+_lda = _made_by("discriminant.LinearDiscriminant", "layout")
+_vote = _made_by("discriminant.VoteClassifier", *_SEEDED)
 _logistic = _made_by("kernel.build_logistic", *_SEEDED)
 _svm = _made_by("kernel.CalibratedSVC", *_SEEDED)
 _sequence = partial(_made_by, "sequence_classifier.build_sequence", *_SEEDED, "device")
@@ -75,17 +79,6 @@ _BOOSTING_SETTINGS: dict[str, dict[str, float]] = {
         "min_child_samples": 40,
     },
 }
-
-
-def _vote(**settings: float) -> Builder:
-    def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-        from sklearn.ensemble import VotingClassifier
-
-        members = {"boosting": _boosting(**settings), "logistic": _logistic}
-        built = [(name, member(layout, seed, device)) for name, member in members.items()]
-        return VotingClassifier(built, voting="soft")
-
-    return build
 
 
 def _ensemble(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
@@ -126,7 +119,8 @@ _MODELS = {
         _pooled(
             "logistic-pooled", "logistic regression on mouse and human together", _pooled_logistic
         ),
-        _with_settings("vote", "equal vote of boosting and logistic regression", _vote),
+        ModelEntry("lda", "shrunk linear discriminant on physics inputs", _lda, takes_gaps=True),
+        ModelEntry("vote", "equal vote of lda and small boosted trees", _vote, takes_gaps=True),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )
 }
@@ -156,5 +150,7 @@ def build_calibrated(
     copies = 2 if entry.uses_device or layout.traces else 6
     taught = partial(FamilyDropout, layout=layout, copies=copies, random_state=seed)
     builders = entry.settings or (("default", entry.build),)
-    candidates = [(name, taught(build(layout, seed, device))) for name, build in builders]
+    candidates = [(name, build(layout, seed, device)) for name, build in builders]
+    if not entry.takes_gaps:
+        candidates = [(name, taught(model)) for name, model in candidates]
     return CalibratedClassifier(candidates, layout, random_state=seed, jobs=jobs)

@@ -116,9 +116,14 @@ class Trees:
     @classmethod
     def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Trees:
         """What `arrays` gave, checked; a ModelError if it does not fit."""
+        return cls.checked(len(layout.features), classes, arrays)
+
+    @classmethod
+    def checked(cls, n_features: int, classes: int, arrays: Arrays) -> Trees:
+        """The same of trees of so many features."""
         parts: dict[str, Any] = {each.name: arrays[each.name] for each in fields(cls)}
         sizes = {name: int(parts[name]) for name in ("n_features", "n_scores")}
-        if sizes != {"n_features": len(layout.features), "n_scores": score_count(classes)}:
+        if sizes != {"n_features": n_features, "n_scores": score_count(classes)}:
             raise ModelError("its trees are of other features or classes")
         return cls(**parts | sizes)
 

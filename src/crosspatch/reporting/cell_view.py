@@ -304,7 +304,7 @@ def _contributions(explanation: CellExplanation, model: Artifact) -> Contributio
 
 
 def _values(explanation: CellExplanation, reference: Reference) -> tuple[FeatureValue, ...]:
-    if reference.traces_:
+    if reference.coordinates_.traces:
         return ()
     columns = np.concatenate(list(reference.layout.columns.values()))
     z = reference.coordinates(explanation.values[None])[0]

@@ -68,7 +68,7 @@ def write_table(predictor: Predictor, file: Path) -> None:
     rng = np.random.default_rng(0)
     model = next(iter(predictor.models.values()))
     reference = model.classifier.reference_
-    if reference.traces_:
+    if reference.coordinates_.traces:
         raise RecordingError("the model takes recordings only; there is no table to try")
     codes = np.arange(_TABLE_CELLS) % len(reference.classes_)
     spread = np.sqrt(np.diag(reference.covariance_))

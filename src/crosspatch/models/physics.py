@@ -1,0 +1,153 @@
+"""Features with what follows from them, as normal scores: what the discriminant and the vote see.
+
+Differences and ratios with a reading (a capacitance is a time constant over a resistance, a drive
+the way from rest to threshold) let a model of few parameters see what it would have to learn.
+``data/physics.csv`` names them. Ranks stand for values, so that a skewed feature needs no logarithm
+and a failed measurement weighs no more than the next cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crosspatch.features.layouts import Layout
+from crosspatch.models.arrays import Arrays, part_of, require_array, under
+from crosspatch.models.coordinates import Coordinates
+from crosspatch.texts import data_rows, is_number
+
+#: Quantiles of a training set that are kept of every coordinate, and the scores that they have.
+_QUANTILES = 200
+_SHARES = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+_SCORES = np.array([NormalDist().inv_cdf(share) for share in _SHARES])
+
+#: Scores beyond this are set to it: about what a training set of a few hundred cells determines.
+_CLIP = 2.8
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A number that follows from others."""
+
+    name: str
+    #: A sum, else a product: terms are added or multiplied.
+    is_sum: bool
+    factor: float
+    #: Names of features and of numbers above, and whether they are subtracted or divided by.
+    terms: tuple[tuple[str, bool], ...]
+
+    def of(self, known: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Its values; NaN where a part is missing or a divisor is not above zero."""
+        found = np.full(len(next(iter(known.values()))), 0.0 if self.is_sum else self.factor)
+        for name, inverse in self.terms:
+            value = known[name]
+            if self.is_sum:
+                found = found - value if inverse else found + value
+            elif inverse:
+                found = found / np.where(value > 0, value, np.nan)
+            else:
+                found = found * value
+        return found
+
+
+@cache
+def _all_derived() -> tuple[Derived, ...]:
+    found = []
+    for row in data_rows("models", "physics"):
+        numbers = [float(term) for term in row["terms"].split() if is_number(term)]
+        terms = (term for term in row["terms"].split() if not is_number(term))
+        signed = tuple((term.removeprefix("-"), term.startswith("-")) for term in terms)
+        factor = float(np.prod(numbers)) if numbers else 1.0
+        found.append(Derived(row["name"], row["form"] == "sum", factor, signed))
+    return tuple(found)
+
+
+def derived_from(layout: Layout) -> tuple[Derived, ...]:
+    """What follows from the features of a layout, in an order in which parts come first."""
+    known, found = set(layout.feature_names), []
+    for each in _all_derived():
+        if known.issuperset(name for name, _ in each.terms):
+            known.add(each.name)
+            found.append(each)
+    return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class PhysicsInputs:
+    """Cells as points of which every coordinate is normal in the cells that it was fitted on."""
+
+    coordinates: Coordinates
+    #: Shape (coordinates, quantiles). NaN where too few cells were measured: no score is given.
+    quantiles: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, layout: Layout, X: ArrayLike) -> PhysicsInputs:
+        """Learn the quantiles of every coordinate; ``X`` is NaN where missing."""
+        X = np.asarray(X, dtype=np.float64)
+        found = cls(Coordinates.fit(layout, X), np.empty((0, _QUANTILES)))
+        raw = found._raw(X)
+        quantiles = np.full((raw.shape[1], _QUANTILES), np.nan)
+        for values, into in zip(raw.T, quantiles, strict=True):
+            known = values[np.isfinite(values)]
+            if len(known) > 2:
+                into[:] = np.quantile(known, _SHARES)
+        return cls(found.coordinates, quantiles)
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Normal scores, shape (cells, coordinates); NaN where a part was not measured."""
+        raw = self._raw(np.asarray(X, dtype=np.float64))
+        scores = np.full(raw.shape, np.nan)
+        for column, (values, scale) in enumerate(zip(raw.T, self._scales, strict=True)):
+            if scale is not None:
+                scores[:, column] = np.interp(values, *scale)
+        scores[~np.isfinite(raw)] = np.nan
+        return scores
+
+    @cached_property
+    def _scales(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
+        """Of every coordinate its distinct quantiles and the mean score of each."""
+        found: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
+        scores = np.clip(_SCORES, -_CLIP, _CLIP)
+        for row in self.quantiles:
+            values, which, count = np.unique(row, return_inverse=True, return_counts=True)
+            known = bool(np.isfinite(row).all())
+            found.append((values, np.bincount(which, scores) / count) if known else None)
+        return found
+
+    @cached_property
+    def _derived(self) -> tuple[Derived, ...]:
+        return derived_from(self.coordinates.layout)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates in a layout without traces."""
+        layout = self.coordinates.layout
+        own = [layout.feature_names[column] for column in self.coordinates.columns]
+        return (*own, *(each.name for each in self._derived))
+
+    def _raw(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        own = self.coordinates.of(X)
+        if not self._derived:
+            return own
+        known = dict(zip(self.coordinates.layout.feature_names, X.T, strict=True))
+        for each in self._derived:
+            known[each.name] = each.of(known)
+        more = np.stack([known[each.name] for each in self._derived], axis=1)
+        return np.hstack([own, more])
+
+    def arrays(self) -> dict[str, NDArray]:
+        """What was learnt, to be stored."""
+        return {"quantiles": self.quantiles, **under("coordinates", self.coordinates.arrays())}
+
+    @classmethod
+    def of_arrays(cls, layout: Layout, arrays: Arrays) -> PhysicsInputs:
+        """What `arrays` gave, checked; a ModelError if it does not fit."""
+        coordinates = Coordinates.of_arrays(layout, part_of("coordinates", arrays))
+        count = coordinates.count + len(derived_from(layout))
+        quantiles = arrays["quantiles"]
+        require_array("quantiles", np.nan_to_num(quantiles), (count, _QUANTILES))
+        return cls(coordinates, quantiles)
