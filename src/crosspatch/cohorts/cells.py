@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anndata
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crosspatch.cohorts import table
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
+from crosspatch.features.cortical_layer import layer_depth
 from crosspatch.features.layouts import Layout
 
 
@@ -28,8 +29,14 @@ class Cells:
 
     @property
     def features(self) -> str:
-        """Name of the layout; it says so where the cells are simulated."""
-        return f"{self.layout.name} (simulated)" if self.simulated else self.layout.name
+        """Name of the layout; it says so where it has the layer, or the cells are simulated."""
+        return f"{self.layout.title} (simulated)" if self.simulated else self.layout.title
+
+    @property
+    def measured(self) -> Cells:
+        """The same without where they lie."""
+        layout = self.layout.measured
+        return replace(self, X=self.X[:, : len(layout.features)], layout=layout)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,11 +52,18 @@ class Cells:
         return hashlib.sha256(b"\1".join(parts)).hexdigest()
 
 
-def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
+def layers_of(cohort: anndata.AnnData) -> NDArray[np.float32]:
+    """The cortical layers that ``obs["layer"]`` says, in order of depth, NaN where it does not."""
+    said = cohort.obs["layer"] if "layer" in cohort.obs else [None] * cohort.n_obs
+    return np.array([layer_depth(each) for each in said], dtype=np.float32)
+
+
+def cells_of(cohort: anndata.AnnData, alignment: str | None, *, layer: bool = False) -> Cells:
     """The arrays of a cohort table; an `EvaluationError` if a cell has no subclass or no donor.
 
     `alignment` is the reading of the taxonomy that maps subclasses across species; None leaves
-    them.
+    them. With `layer` the cortical layer of the cells is a further feature; an `EvaluationError`
+    if none is known.
     """
     for name in ("subclass", "donor"):
         missing = int(cohort.obs[name].isna().sum())
@@ -64,12 +78,21 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None) -> Cells:
                 hint=hint,
             )
     y = cohort.obs["subclass"].to_numpy().astype(str)
+    X, layout = np.asarray(cohort.X, dtype=np.float32), table.layout_of(cohort)
+    if layer:
+        layers = layers_of(cohort)
+        if np.isnan(layers).all():
+            raise EvaluationError(
+                "of no cell of the cohort the cortical layer is known (a column 'layer' in obs)",
+                hint="leave {layer} out",
+            )
+        X, layout = np.column_stack([X, layers]), layout.with_layer()
     return Cells(
-        X=np.asarray(cohort.X, dtype=np.float32),
+        X=X,
         y=y if alignment is None else load_taxonomy().align(y, alignment),
         donors=cohort.obs["donor"].to_numpy().astype(str),
         cell_ids=cohort.obs_names.to_numpy().astype(str),
-        layout=table.layout_of(cohort),
+        layout=layout,
         simulated=table.is_simulated(cohort),
     )
 

@@ -56,6 +56,12 @@ def run(
             "sets, and scores by which families are present.",
         ),
     ] = False,
+    layer: Annotated[
+        bool,
+        typer.Option(
+            "--layer", help="Give models that take it the cortical layer of cells as well."
+        ),
+    ] = False,
     out: options.OutFolder = Path("results"),
     unverified: options.Unverified = False,
 ) -> None:
@@ -92,6 +98,7 @@ def run(
             jobs=jobs,
             device=device,
             calibration=calibration,
+            layer=layer,
             out=out,
             progress=partial(tell, "folds"),
         )

@@ -81,6 +81,7 @@ def benchmark(
     tasks: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     calibration: bool = False,
+    layer: bool = False,
     **settings: Unpack[RunKeywords],
 ) -> BenchmarkResult:
     """Evaluate models on cohorts.
@@ -101,6 +102,9 @@ def benchmark(
         Evaluate models as they are trained to be used: able to do without families, settings
         chosen on inner folds, calibrated, with prediction sets and a test for cells unlike the
         reference.
+    layer : bool
+        Give models that take it the cortical layer of the cells (``obs["layer"]``), where it is
+        known. The results' ``features`` say so, as ``full + layer``.
     protocol, alignment, seed, jobs, device, out, progress
         As in `crosspatch.evaluation.runner.RunSettings`: by default protocol ``donor``, alignment
         ``hodge2019``, seed 0, one job, on the cpu, and nothing is stored or told.
@@ -125,7 +129,13 @@ def benchmark(
     run = RunSettings(**settings)
     protocol = protocol_named(run.protocol)
     able = _entries(_tasks(tasks, cohorts), models, given=tasks is not None)
-    work = list(_jobs(able, cohorts, run, calibration))
+    work = list(_jobs(able, cohorts, run, calibration, layer=layer))
+    if layer and not any(job.entry.uses_layer for job in work):
+        names = ", ".join(dict.fromkeys(job.entry.name for job in work))
+        raise EvaluationError(
+            f"none of the models chosen takes the cortical layer: {names}",
+            hint="choose others of {models}, or leave {layer} out",
+        )
     run.require_device_for(job.entry for job in work)
     told = runner.run_settings(
         BENCHMARK,
@@ -134,7 +144,8 @@ def benchmark(
         models=list(dict.fromkeys(job.entry.name for job in work)),
         protocol=protocol.name,
         protocol_about=protocol.about,
-        features={job.task.name: job.target.features for job in work},
+        features={job.task.name: job.target.measured.features for job in work},
+        layer=layer,
         alignment=run.alignment,
         seed=run.seed,
         jobs=run.jobs,
@@ -200,18 +211,25 @@ def _jobs(
     cohorts: Mapping[str, anndata.AnnData],
     run: RunSettings,
     calibrated: bool,
+    *,
+    layer: bool,
 ) -> Iterator[_Job]:
-    protocol = protocol_named(run.protocol)
+    protocol, device = protocol_named(run.protocol), run.device
     for task, entries in able:
-        cells = cells_for(task, cohorts, run.alignment)
-        target, source = cells[task.species], cells.get(task.source or "")
-        ours, theirs = target.digest, source.digest if source is not None else ""
+        cells = cells_for(task, cohorts, run.alignment, layer=layer)
+        whole, source = cells[task.species], cells.get(task.source or "")
+        both = {True: whole, False: whole.measured}
+        ours = {placed: part.digest for placed, part in both.items()}
+        theirs = source.digest if source is not None else ""
         for number in range(protocol.runs):
-            folds = make_folds(target.y, target.donors, protocol, task, number, run.seed)
+            folds = make_folds(whole.y, whole.donors, protocol, task, number, run.seed)
             for fold, entry in product(folds, entries):
+                target = both[entry.uses_layer]
                 second, digest = (source, theirs) if entry.needs_source else (None, "")
-                key = runner.fold_key(entry, protocol, fold, ours, digest, run.device)
-                yield _Job(task, entry, protocol, fold, target, second, run.device, calibrated, key)
+                key = runner.fold_key(
+                    entry, protocol, fold, ours[entry.uses_layer], digest, device
+                )
+                yield _Job(task, entry, protocol, fold, target, second, device, calibrated, key)
 
 
 def _sharing(jobs: Sequence[_Job], run: RunSettings) -> list[_Job]:

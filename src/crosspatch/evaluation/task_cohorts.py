@@ -125,13 +125,19 @@ def require_cohorts(task: Task, cohorts: Mapping[str, anndata.AnnData]) -> None:
 
 
 def cells_for(
-    task: Task, cohorts: Mapping[str, anndata.AnnData], alignment: str
+    task: Task, cohorts: Mapping[str, anndata.AnnData], alignment: str, *, layer: bool = False
 ) -> dict[str, Cells]:
-    """Cells of the species that a task needs, by species; those that are predicted come first."""
+    """Cells of the species that a task needs, by species; those that are predicted come first.
+
+    Of these the cortical layer too, if that is wanted.
+    """
     reading = alignment if task.aligned else None
-    cells = {species: cells_of(cohorts[species], reading) for species in task.needs}
+    cells = {
+        species: cells_of(cohorts[species], reading, layer=layer and species == task.species)
+        for species in task.needs
+    }
     both = " and ".join(cells)
-    if len({part.layout.features for part in cells.values()}) > 1:
+    if len({part.measured.layout.features for part in cells.values()}) > 1:
         raise EvaluationError(
             f"{both} cohorts have different features", hint="build both with {layout} shared"
         )

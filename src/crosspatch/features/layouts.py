@@ -87,6 +87,10 @@ VECTOR_LAYOUTS = {
 #: A family with more positions than this is a trace: its positions are measured together.
 TRACE = 20
 
+#: The family of where a cell lies, which no recording tells. It comes last, and whether it is there
+#: makes a cell neither more complete nor more usual.
+LOCATION = "location"
+
 #: All layouts shipped with the package.
 LAYOUT_NAMES = (*SCALAR_LAYOUTS, *VECTOR_LAYOUTS)
 
@@ -115,6 +119,11 @@ class Feature:
     unit: str  # unit as text, for example ``mV``; ``ratio`` where it has none
 
 
+#: The cortical layer, in order of depth (`crosspatch.features.cortical_layer.layer_depth`). No
+#: layout that is shipped has it.
+LAYER = Feature("layer", LOCATION, "layer")
+
+
 @dataclass(frozen=True)
 class Layout:
     """An ordered set of features in families: the meaning of the columns of a feature array."""
@@ -129,6 +138,9 @@ class Layout:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise LayoutError(f"layout '{self.name}' names a feature twice: {', '.join(twice)}")
+        where = [feature.family == LOCATION for feature in self.features]
+        if where != sorted(where) or all(where):
+            raise LayoutError(f"layout '{self.name}' has no features before those of {LOCATION}")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -154,6 +166,27 @@ class Layout:
         return tuple(name for name, columns in self.columns.items() if len(columns) > TRACE)
 
     @property
+    def has_layer(self) -> bool:
+        """Whether the cortical layer is one of the features."""
+        return LAYER in self.features
+
+    def with_layer(self) -> Layout:
+        """The layout with the cortical layer."""
+        return self if self.has_layer else Layout(self.name, (*self.features, LAYER))
+
+    @property
+    def measured(self) -> Layout:
+        """The layout without location: its first features, which are measured on recordings."""
+        if LOCATION not in self.families:
+            return self
+        return Layout(self.name, tuple(each for each in self.features if each.family != LOCATION))
+
+    @property
+    def title(self) -> str:
+        """Its name, and what it has besides what is measured: ``full + layer``."""
+        return f"{self.name} + {LAYER.name}" if self.has_layer else self.name
+
+    @property
     def width(self) -> int:
         """Number of features in the largest family."""
         return max(len(columns) for columns in self.columns.values())
@@ -171,7 +204,7 @@ class Layout:
         """How much of the layout a cell has: the share of features present, mean over families.
 
         From 0 to 1, shape (cells,), for feature values of shape (cells, features), NaN where
-        missing. A trace counts as present where any of its positions is.
+        missing. A trace counts as present where any of its positions is; location does not count.
         """
         finite = np.isfinite(X)
         shares = [
@@ -179,6 +212,7 @@ class Layout:
             if family in self.traces
             else finite[:, columns].mean(axis=1)
             for family, columns in self.columns.items()
+            if family != LOCATION
         ]
         return np.mean(np.stack(shares, axis=1), axis=1, dtype=np.float64)
 

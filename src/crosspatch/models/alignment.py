@@ -117,7 +117,8 @@ def _coordinates(X: NDArray[np.float64], reference: Reference) -> NDArray[np.flo
             f"layout '{layout.name}' has traces, and only layouts of single numbers can be aligned",
             hint="use the features of {layout} shared or full, or do not align",
         )
-    if X.ndim != 2 or X.shape[1] != len(layout.features):
+    # Where cells lie comes after what is measured, and is not aligned.
+    if X.ndim != 2 or X.shape[1] < len(layout.features):
         raise ModelError(
             f"cells to align must be an array of {len(layout.features)} features (layout "
             f"'{layout.name}'), not of shape {X.shape}"

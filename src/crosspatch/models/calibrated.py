@@ -109,7 +109,7 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         self.chosen_ = min(self.log_loss_, key=self.log_loss_.__getitem__)
         self.held_ = found[self.chosen_]
         self.calibration_ = Calibration.fit(self.held_, self.coverage)
-        self.reference_ = Reference(self.layout).fit(X, y)
+        self.reference_ = Reference(self.layout.measured).fit(X, y)
         self.feature_center_, self.feature_scale_ = _spread(X)
         self.model_ = fit_copy(dict(self.candidates)[self.chosen_], X, y, groups, **source)
         tell(len(work) + 1, len(work) + 1)
@@ -121,7 +121,7 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         X, y = cells.X[train], cells.y[train]
         inner = None if cells.groups is None else np.asarray(cells.groups)[train]
         fitted = fit_copy(model, X, y, inner, **cells.source)
-        reference = Reference(self.layout).fit(X, y)
+        reference = Reference(self.layout.measured).fit(X, y)
         seed = 0 if self.random_state is None else self.random_state
         rng = np.random.default_rng([seed, number])
         tested, which = with_copies(cells.X[held], self.layout, _COPIES, rng)

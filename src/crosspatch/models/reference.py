@@ -28,7 +28,8 @@ class Reference:
 
     A missing value takes no part: the distribution of the other values is that of the classes
     without it, so that any set of features can be judged. Features enter in robust standard
-    deviations; traces enter by the first principal components of each family.
+    deviations; traces enter by the first principal components of each family. Where a cell lies
+    makes it neither usual nor unusual: location takes no part.
 
     Attributes
     ----------

@@ -28,6 +28,8 @@ class ModelEntry:
     about: str  # what it is, in a line
     build: Builder
     needs_source: bool = False  # whether `fit` takes the cells of a second species
+    #: Whether it takes the cortical layer of cells, where it is known, beside what is measured.
+    uses_layer: bool = False
     uses_device: bool = False  # whether it trains on the device that is chosen
     #: Whether it learns by itself to do without features (`crosspatch.models.absence`).
     takes_gaps: bool = False
@@ -89,10 +91,12 @@ def _ensemble(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
     return SoftVote(built, random_state=seed)
 
 
-def _with_settings(name: str, about: str, of: Callable[..., Builder]) -> ModelEntry:
+def _with_settings(
+    name: str, about: str, of: Callable[..., Builder], *, uses_layer: bool = False
+) -> ModelEntry:
     """A model with the boosting settings to choose from; it has the first unless it chooses."""
     choices = tuple((setting, of(**given)) for setting, given in _BOOSTING_SETTINGS.items())
-    return ModelEntry(name, about, choices[0][1], settings=choices)
+    return ModelEntry(name, about, choices[0][1], uses_layer=uses_layer, settings=choices)
 
 
 _network = partial(ModelEntry, uses_device=True)
@@ -104,7 +108,9 @@ _MODELS = {
     for entry in (
         ModelEntry("spca-forest", "sparse PCA by family, then a random forest", _spca_forest),
         ModelEntry("forest", "random forest on the features", _forest),
-        _with_settings("boosting", "gradient-boosted trees (LightGBM)", _boosting),
+        _with_settings(
+            "boosting", "gradient-boosted trees (LightGBM)", _boosting, uses_layer=True
+        ),
         ModelEntry("logistic", "multinomial logistic regression", _logistic),
         ModelEntry("svm", "support vector machine, radial kernel", _svm),
         _network("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),

@@ -145,7 +145,7 @@ class StoredClassifier(Judging):
             classes,
             read_model(layout, len(classes), model) if weights is None else weights,
             Calibration.of_arrays(len(classes), part_of("calibration", arrays)),
-            Reference.of_arrays(layout, classes, part_of("reference", arrays)),
+            Reference.of_arrays(layout.measured, classes, part_of("reference", arrays)),
             arrays["center"],
             arrays["scale"],
         )

@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.cells import Cells, cells_of, provenance
+from crosspatch.cohorts.cells import Cells, cells_of, layers_of, provenance
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import ModelError
 from crosspatch.evaluation import metrics, uncertainty
@@ -75,7 +75,8 @@ def train(
     Parameters
     ----------
     target : AnnData
-        Cohort table of the species that is to be predicted.
+        Cohort table of the species that is to be predicted. Where ``obs["layer"]`` says the
+        cortical layer of cells, a model that takes it learns it too, and to do without.
     source : AnnData, optional
         Cohort table of a second species, for models that learn from it.
     model : str, optional
@@ -115,7 +116,8 @@ def train(
         require_device(device)
     if alignment is None and (SPECIES[species].aligned or entry.needs_source):
         alignment = DEFAULT_ALIGNMENT
-    learnt = {"target": _Learnt.of(target, alignment)}
+    layer = entry.uses_layer and bool(np.isfinite(layers_of(target)).any())
+    learnt = {"target": _Learnt.of(target, alignment, layer=layer)}
     shared_seed = seed
     if leave_out is not None:
         learnt["target"], fold = _without(learnt["target"], species, alignment, leave_out, seed)
@@ -124,7 +126,7 @@ def train(
     if entry.needs_source and source is not None:
         learnt["source"] = _Learnt.of(source, alignment)
         more = source_arguments(learnt["source"].cells)
-    if len({part.cells.layout.features for part in learnt.values()}) > 1:
+    if len({part.cells.measured.layout.features for part in learnt.values()}) > 1:
         raise ModelError("source and target have different features", "use {features} shared")
     cells, rows = learnt["target"].cells, learnt["target"].rows
     more |= pretrained(entry, cells.layout, shared_seed, device, more)
@@ -168,8 +170,8 @@ class _Learnt:
     rows: NDArray[np.intp]  # numbers of the cells that are used
 
     @staticmethod
-    def of(cohort: anndata.AnnData, alignment: str | None) -> _Learnt:
-        cells = cells_of(cohort, alignment)
+    def of(cohort: anndata.AnnData, alignment: str | None, *, layer: bool = False) -> _Learnt:
+        cells = cells_of(cohort, alignment, layer=layer)
         return _Learnt(cohort, cells, np.arange(len(cells.y)))
 
     def about(self) -> dict[str, object]:

@@ -291,6 +291,7 @@ def _options(source: ResultSource) -> dict[str, Sequence[object]]:
     options |= {name: [settings[name]] for name in _NAMED if name in settings}
     flags = {
         "calibration": bool(settings.get("calibration")),
+        "layer": bool(settings.get("layer")),
         "no-removed": not settings.get("removed", True),
         "unverified": _unverified(source),
     }
