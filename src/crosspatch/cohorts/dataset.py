@@ -169,7 +169,8 @@ class Dataset:
     def labels_of_recordings(self, data_dir: str | Path | None = None) -> pd.DataFrame:
         """Labels of its cells by the recording's session, with ``specimen``, the cell itself."""
         obs = self.load(data_dir=data_dir).obs
-        frame = obs[[*table.REQUIRED_OBS, self.session]].astype(object).assign(specimen=obs.index)
+        frame = obs.reindex(columns=[*table.REQUIRED_OBS, "layer", self.session])
+        frame = frame.astype(object).assign(specimen=obs.index)
         frame = frame[frame[self.session].notna()]
         keys = frame[self.session].astype(str).str.replace(r"\.0$", "", regex=True)
         return frame.drop(columns=self.session).set_index(keys)

@@ -16,6 +16,7 @@ import pandas as pd
 from crosspatch.cohorts import sources, table
 from crosspatch.cohorts.dataset import datasets
 from crosspatch.errors import CohortError
+from crosspatch.features.cortical_layer import layer_in, layer_name
 from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import load_layout
@@ -142,6 +143,7 @@ def _row(
     row["species"] = head.pop("species", None)
     row["donor"] = head.pop("donor", None)
     row["dataset"] = "simulated recordings" if head["simulated"] else "recordings"
+    row["layer"] = layer_name(layer_in(head.get("location") or "")) or None
     several = head.get("electrode") is not None
     _add_labels(row, path.name, labels, cell.cell_id if several else None)
     row["species"] = row["species"] or species
@@ -194,9 +196,9 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
 
     The file has a column ``file`` (file name, with or without ending, or DANDI session; the name of
     the cell where a file has several) and any of ``species``, ``subclass``, ``t_type``, ``donor``,
-    ``dataset``. A dataset, such as ``allen-mouse``, has labels of the recordings of its dandisets,
-    with ``specimen``, the cell's number in its tables. A `CohortError` if the file cannot be read
-    or has no column ``file``.
+    ``dataset``, ``layer``. A dataset, such as ``allen-mouse``, has labels of the recordings of its
+    dandisets, with ``specimen``, the cell's number in its tables. A `CohortError` if the file
+    cannot be read or has no column ``file``.
     """
     labelled = {each.name: each for each in datasets().values() if each.session}
     if str(name) in labelled:
@@ -204,7 +206,7 @@ def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.Data
     path = Path(name)
     if not path.is_file():
         raise CohortError(f"no labels in {name}: give a csv file, or one of {', '.join(labelled)}")
-    frame = sources.read_source(path, ["file"], optional=table.REQUIRED_OBS)
+    frame = sources.read_source(path, ["file"], optional=[*table.REQUIRED_OBS, "layer"])
     frame = frame.drop(columns=sources.LINE)
     twice = frame["file"][frame["file"].duplicated()]
     if len(twice):

@@ -109,6 +109,12 @@ SetsKind = Annotated[
 CellSpecies = Annotated[
     str | None, typer.Option(help=f"{KNOWN_SPECIES}, for cells whose file does not say.")
 ]
+CellLayer = Annotated[
+    str | None,
+    typer.Option(
+        "--layer", help="Cortical layer, such as 2/3, of cells whose file does not say it."
+    ),
+]
 Sheet = Annotated[
     str | None,
     typer.Option(help="Sheet of workbooks, its name or number. (default: that with most features)"),

@@ -73,6 +73,7 @@ def predict(
     ],
     model: options.ModelFolders = None,
     species: options.CellSpecies = None,
+    layer: options.CellLayer = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
     ] = None,
@@ -108,6 +109,7 @@ def predict(
         model or (),
         columns,
         species=species,
+        layer=layer,
         sheet=sheet,
         sets=sets,
         adapt=adapt,
@@ -187,6 +189,10 @@ def _print_predictions(output: Output) -> None:
     _print_remarks(shown)
     if not all(cell.species_known for cell in shown):
         print(f"species unknown: judged by both references; give --species {options.KNOWN_SPECIES}")
+    if any(model["layer"] for model in output.first.header["models"]):
+        known = sum(bool(cell.layer) for cell in shown)
+        hint = "" if known == len(shown) else "; give --layer where it is known"
+        print(f"cortical layer: used for {known} of {len(shown)} rows{hint}")
     if output.rows > len(shown):
         print(f"{output.rows:,} rows in all, the first {len(shown)} are shown; --out keeps all")
     counts = ", ".join(f"{name} {count:,}" for name, count in output.verdicts.most_common())

@@ -226,9 +226,7 @@ def _jobs(
             for fold, entry in product(folds, entries):
                 target = both[entry.uses_layer]
                 second, digest = (source, theirs) if entry.needs_source else (None, "")
-                key = runner.fold_key(
-                    entry, protocol, fold, ours[entry.uses_layer], digest, device
-                )
+                key = runner.fold_key(entry, protocol, fold, ours[entry.uses_layer], digest, device)
                 yield _Job(task, entry, protocol, fold, target, second, device, calibrated, key)
 
 

@@ -11,7 +11,7 @@ _NUMBER = r"(?i:[1-6]|VI|IV|V|I{1,3})"
 # A layer, or two at whose border a cell lies: "5", "VI", "6a", "2/3", "II-III", "L2 to L3", "23".
 _LAYERS = (
     rf"(?P<upper>{_NUMBER})(?i:[a-c]?)"
-    r"(?:(?:(?i:\s*(?:[/\\–&+,_-]|\bto\b|\band\b)\s*(?:L|layer\s*)?)|(?<=2)(?=3)|(?<=5)(?=6))"  # noqa: RUF001
+    r"(?:(?:(?i:\s*(?:[/\\–&+,_-]|\bto\b|\band\b)\s*(?:L|layer\s*)?)|(?<=2)(?=3)|(?<=5)(?=6))"
     rf"(?P<lower>{_NUMBER})(?i:[a-c]?))?"
 )
 _END = r"(?![A-Za-z0-9]|\.\d)"

@@ -105,6 +105,7 @@ def features_of(
         species=recorded.species,
         donor=recorded.donor,
         session=recorded.session,
+        location=recorded.location,
         seal=cell.seal,
         access_resistance=cell.access_resistance,
         simulated=recorded.simulated,

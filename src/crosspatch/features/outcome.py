@@ -18,6 +18,7 @@ class CellHead(TypedDict, total=False):
     species: str | None
     donor: str | None
     session: str | None
+    location: str | None
     simulated: bool
     format: str
     electrode: str | None  # of several in the file

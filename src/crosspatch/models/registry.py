@@ -108,9 +108,7 @@ _MODELS = {
     for entry in (
         ModelEntry("spca-forest", "sparse PCA by family, then a random forest", _spca_forest),
         ModelEntry("forest", "random forest on the features", _forest),
-        _with_settings(
-            "boosting", "gradient-boosted trees (LightGBM)", _boosting, uses_layer=True
-        ),
+        _with_settings("boosting", "gradient-boosted trees (LightGBM)", _boosting, uses_layer=True),
         ModelEntry("logistic", "multinomial logistic regression", _logistic),
         ModelEntry("svm", "support vector machine, radial kernel", _svm),
         _network("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import CrosspatchError, RecordingError
+from crosspatch.features.cortical_layer import layer_in
 from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
@@ -115,6 +116,19 @@ class ReadSettings:
     sheet: str | int | None = None  # of a workbook, by name or number; see `Workbook.chosen`
     jobs: int | None = 1  # recordings at a time; None is one per core
     limit: float = 300.0  # seconds after which a recording is given up
+    layer: float = np.nan  # of cells whose file does not say, in order of depth
+
+    def placed(
+        self, measured: NDArray[np.float32], layers: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """What was measured on cells, in the order of the layout, and where they lie.
+
+        Layers, shape (cells,), are NaN where they are not known.
+        """
+        if not self.layout.has_layer:
+            return measured
+        layers = np.where(np.isnan(layers), self.layer, layers)
+        return np.column_stack([measured, layers]).astype(np.float32)
 
 
 class SeenIds:
@@ -230,7 +244,7 @@ def read_recordings(
 
 def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
     """What is measured on a recording for a model; a RecordingError if it cannot be."""
-    layout = settings.layout
+    layout = settings.layout.measured
     if layout.name not in LAYOUT_NAMES or load_layout(layout.name).features != layout.features:
         raise RecordingError(
             f"the model's layout '{layout.name}' cannot be measured on recordings; give a table, "
@@ -279,7 +293,7 @@ def _of_recording(
         "recordings",
         [outcome.cell_id],
         [species_said(head.get("species") or "") or settings.species],
-        outcome.values[None],
+        settings.placed(outcome.values[None], np.array([layer_in(head.get("location") or "")])),
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],

@@ -55,12 +55,13 @@ class CellExplanation:
     name: str | None = None  # what the recording is called, where that is not the name of its file
 
 
-def explain(
+def explain(  # noqa: PLR0913 - what the command line has as options
     inputs: Given | Sequence[Given],
     *,
     cells: Sequence[str] = (),
     model: str | Path | Sequence[str | Path] = (),
     species: str | None = None,
+    layer: str | float | None = None,
     columns: str | Path | Overrides | None = None,
     sheet: str | int | None = None,
     reading: Reading | None = None,
@@ -72,7 +73,7 @@ def explain(
 
     Parameters
     ----------
-    inputs, model, species, columns, sheet, reading, data_dir, jobs, say
+    inputs, model, species, layer, columns, sheet, reading, data_dir, jobs, say
         As for `crosspatch.predict`.
     cells : sequence of str
         Ids of the cells to be explained; without them the first `MOST` are.
@@ -99,6 +100,7 @@ def explain(
         model,
         columns,
         species=species,
+        layer=layer,
         sheet=sheet,
         reading=reading or Reading(),
         data_dir=data_dir,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 from crosspatch.archive.dandi import is_dandi
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError
+from crosspatch.features.cortical_layer import require_layer
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.layouts import load_layout
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
@@ -45,6 +46,7 @@ class Request:
     models: tuple[str | Path, ...] = ()
     #: Of cells whose file does not say; without it such cells are judged by every model.
     species: str | None = None
+    layer: str | float | None = None  # the cortical layer of cells whose file does not say
     columns: Overrides | None = None  # which column of a table is what
     sets: str = "all-cells"  # see `crosspatch.prediction.predictor.Predictor`
     adapt: bool = False
@@ -62,6 +64,7 @@ class Request:
 
     def __post_init__(self) -> None:
         require_species(self.species)
+        require_layer(self.layer)
         require_sets(self.sets)
 
 
@@ -242,6 +245,8 @@ class Pipeline:
             say=listener.say,
             progress=listener.training,
         )
+        if request.layer is not None and not self.predictor.layout.has_layer:
+            listener.say("the models do not take the cortical layer; it is not used")
         self.settings = ReadSettings(
             self.predictor.layout,
             request.species,
@@ -250,6 +255,7 @@ class Pipeline:
             request.sheet,
             request.jobs,
             request.limit,
+            require_layer(request.layer),
         )
 
     def batches(self, progress: Measured | None = None) -> Iterator[Batch]:
@@ -271,6 +277,7 @@ def predict(  # noqa: PLR0913 - what the command line has as options
     *,
     model: str | Path | Sequence[str | Path] = (),
     species: str | None = None,
+    layer: str | float | None = None,
     columns: str | Path | Overrides | None = None,
     sheet: str | int | None = None,
     sets: str = "all-cells",
@@ -291,6 +298,10 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         Model folders, one per species; by default models trained once from the data directory.
     species : str, optional
         Of cells whose file does not say; without it such cells are judged by both.
+    layer : str or float, optional
+        Cortical layer of cells whose file does not say, such as ``2/3``, for models that take it.
+        A table says it in a column, NWB by the location of its electrode. Without it they are
+        judged by what was measured.
     columns : path or Overrides, optional
         Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
     sheet : str or int, optional
@@ -325,6 +336,7 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         model,
         columns,
         species=species,
+        layer=layer,
         sheet=sheet,
         sets=sets,
         adapt=adapt,

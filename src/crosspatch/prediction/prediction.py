@@ -43,8 +43,8 @@ def records_schema(classes: Sequence[str]) -> pa.Schema:
     names = [
         *("cell_id", "given_id", "species", "species_known", "subclass", "probability"),
         *(f"{_CHANCE}{name}" for name in classes),
-        *("prediction_set", "verdict", "p_reference", "completeness", "families", "quality"),
-        *("notes", "simulated", "unread", "unusual", "aligned", "references", "source"),
+        *("prediction_set", "verdict", "p_reference", "completeness", "families", "layer"),
+        *("quality", "notes", "simulated", "unread", "unusual", "aligned", "references", "source"),
     ]
     kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(LISTS, pa.list_(pa.string()))
     kinds |= dict.fromkeys(("species_known", "simulated", "aligned"), pa.bool_())
@@ -79,6 +79,7 @@ class PredictedCell(NamedTuple):
     p_reference: float
     completeness: float  # share of the layout that was measured
     families: tuple[str, ...]  # families that were measured
+    layer: str  # the cortical layer it was judged with; empty where none was known or is taken
     quality: str  # what quality control found wrong; empty if nothing
     notes: tuple[str, ...]  # what else is to be said
     simulated: bool  # whether its file says that it was simulated
@@ -236,7 +237,7 @@ class Prediction:
             every class;
             ``prediction_set``, classes joined by ``|``; ``verdict``; ``p_reference``;
             ``completeness`` of the layout from 0 to 1; ``families`` present, joined by ``|``;
-            ``quality``; ``notes``; ``source``.
+            the cortical ``layer`` that was used; ``quality``; ``notes``; ``source``.
         """
         return self.written().to_pandas()
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import ModelError
-from crosspatch.features.layouts import Layout
+from crosspatch.features.cortical_layer import layer_name
+from crosspatch.features.layouts import LAYER, Layout
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
@@ -178,7 +179,8 @@ class Predictor:
             "subclass": "",
             "prediction_set": [],
             "completeness": self.layout.completeness(X),
-            "families": _words(self.layout.families, self.layout.present(X)),
+            "families": _words(self.layout.measured.families, self.layout.measured.present(X)),
+            "layer": _layers(self.layout, X),
             "unusual": None,
             "aligned": False,
             "references": [],
@@ -254,6 +256,14 @@ def _column(values: _Values, kind: pa.DataType, n: int) -> pa.Array:
     return pa.repeat(pa.scalar(values, kind), n)
 
 
+def _layers(layout: Layout, X: NDArray[np.float32]) -> _Values:
+    """Names of the cortical layers of cells, empty where not known or not of the layout."""
+    if not layout.has_layer:
+        return ""
+    column = layout.feature_names.index(LAYER.name)
+    return np.array([layer_name(float(depth)) for depth in X[:, column]], dtype=object)
+
+
 def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:
     """Of each row the names of the columns that are True."""
     patterns, which = distinct_rows(inside)
@@ -270,7 +280,8 @@ def _said_of(model: Artifact) -> dict[str, Any]:
     return {
         "species": model.species,
         "model": model.about["model"],
-        "layout": model.layout.name,
+        "layout": model.layout.title,
+        "layer": model.layout.has_layer,
         "classes": list(model.classes),
         "ontology": {name: terms[name] for name in model.classes if name in terms},
         "taxonomy": model.about["alignment"] or "as the source has it",

@@ -260,8 +260,10 @@ class _TableReader:
         problems = chunk.attrs.get(PROBLEMS, {})
         notes: list[tuple[str, ...]] = [(problems[k],) if k in problems else () for k in places]
         values[[bool(note) for note in notes]] = np.nan
+        layers, unread = columns.layers(chunk)
         species = self._species(None if columns.species is None else chunk[columns.species], ids)
-        return Batch(self.path.name, ids, species, values, notes=notes), odd
+        X = self.settings.placed(values, layers)
+        return Batch(self.path.name, ids, species, X, notes=notes), odd | unread
 
     def _species(self, said: pd.Series | None, ids: Sequence[str]) -> list[str | None]:
         if said is None:
@@ -273,26 +275,26 @@ class _TableReader:
 
     def _cohort(self, cells: anndata.AnnData) -> Iterator[Batch]:
         """The cells of a cohort table in our own features."""
+        from crosspatch.cohorts.cells import layers_of
         from crosspatch.cohorts.table import is_simulated
 
-        layout = self.settings.layout
+        layout = self.settings.layout.measured
         self._require_features(cells)
         simulated = is_simulated(cells)
         for part in _parts(cells):
             values = part.to_df().reindex(columns=layout.feature_names).to_numpy(np.float32)
             values[~np.isfinite(values)] = np.nan
+            X = self.settings.placed(values, layers_of(part))
             ids = part.obs_names.astype(str).tolist()
             quality = [""] * len(ids)
             if "qc_reasons" in part.obs:
                 quality = ["" if pd.isna(v) else str(v) for v in part.obs["qc_reasons"]]
             species = self._species(part.obs.get("species"), ids)
-            yield Batch(
-                self.path.name, ids, species, values, quality, simulated=[simulated] * len(ids)
-            )
+            yield Batch(self.path.name, ids, species, X, quality, simulated=[simulated] * len(ids))
 
     def _require_features(self, cells: anndata.AnnData) -> None:
         """Check that a cohort table has features of the model, in its units."""
-        layout, units = self.settings.layout, cells.var["unit"].astype(str)
+        layout, units = self.settings.layout.measured, cells.var["unit"].astype(str)
         there = [feature for feature in layout.features if feature.name in units.index]
         for feature in there:
             if units[feature.name] != feature.unit:

@@ -149,7 +149,9 @@ def _start(
 
 def _electrode(cell: Recording) -> ElectrodeNotes:
     about, recorded = f"whole-cell electrode of cell {cell.cell_id}", cell.recorded
-    return ElectrodeNotes(cell.cell_id, about, recorded.seal, recorded.access_resistance)
+    return ElectrodeNotes(
+        cell.cell_id, about, recorded.seal, recorded.access_resistance, recorded.location
+    )
 
 
 def _decided(recordings: Sequence[Recording]) -> str:

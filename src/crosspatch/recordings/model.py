@@ -103,6 +103,7 @@ class Recorded:
     species: str | None = None  # ``mouse`` or ``human``
     donor: str | None = None
     session: str | None = None  # start of the session, as the file writes it
+    location: str | None = None  # where the cell lies, in the words of the file
     seal: float | None = None  # seal resistance noted for the electrode, GOhm
     #: Initial access resistance noted for the electrode, MOhm.
     access_resistance: float | None = None

@@ -360,10 +360,12 @@ def _recorded(file: h5py.File, electrodes: Sequence[str]) -> Recorded:
         return next((value for value in values if value is not None), None)
 
     said = text(_SPECIES)
+    places = dict.fromkeys(text(f"{ICEPHYS}/{each}/location") for each in electrodes)
     return Recorded(
         species=species_told(said),
         donor=text("general/subject/subject_id"),
         session=text("session_start_time"),
+        location="; ".join(filter(None, places)) or None,
         seal=noted("seal", 1e9),
         access_resistance=noted("initial_access_resistance", 1e6),
         simulated="simulated" in words.lower(),

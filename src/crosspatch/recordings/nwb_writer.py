@@ -114,6 +114,7 @@ class ElectrodeNotes:
     description: str
     seal: float | None = None  #: GOhm
     access_resistance: float | None = None  #: MOhm
+    location: str | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ def _write_header(path: Path, notes: SessionNotes) -> None:
             description=each.description,
             device=device,
             cell_id=each.cell_id,
+            location=each.location,
             seal=None if seal is None else f"{seal:.3f} GOhm",
             initial_access_resistance=None if access is None else f"{access:.2f} MOhm",
         )

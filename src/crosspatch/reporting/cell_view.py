@@ -245,7 +245,7 @@ def cell_view(explanation: CellExplanation, place: ReferenceMap | str = "") -> C
 
 
 def _judging(model: Artifact) -> JudgingModel:
-    return JudgingModel(str(model.about["model"]), model.species, model.layout.name, model.digest)
+    return JudgingModel(str(model.about["model"]), model.species, model.layout.title, model.digest)
 
 
 def _answer(cell: PredictedCell) -> tuple[str, str]:
@@ -379,9 +379,11 @@ def _remarks(explanation: CellExplanation) -> Remarks:
     cell, model = explanation.cell, explanation.model
     measured, unusual = "", []
     if model is not None:
-        absent = [readable(name) for name in model.layout.families if name not in cell.families]
+        families = model.layout.measured.families
+        absent = [readable(name) for name in families if name not in cell.families]
         missing = f"; not measured: {', '.join(absent)}" if absent else ""
-        measured = f"{cell.completeness:.0%} of the layout{missing}."
+        layer = f" Cortical layer: {cell.layer or 'not known'}." if model.layout.has_layer else ""
+        measured = f"{cell.completeness:.0%} of the layout{missing}.{layer}"
     if model is not None and cell.subclass:
         reference = model.classifier.reference_
         said = reference.unusual(explanation.values[None], [cell.subclass], _UNUSUAL)

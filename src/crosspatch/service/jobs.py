@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from crosspatch.errors import CohortError
+from crosspatch.features.cortical_layer import require_layer
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.service import messages
 from crosspatch.service.examples import SIMULATED_EXAMPLES
@@ -67,11 +69,15 @@ class Jobs:
 
     # Uploads
 
-    def new(self, species: str | None, reading: Reading) -> Upload:
-        """An empty upload; refused for an unknown species, or if there are too many."""
+    def new(self, species: str | None, layer: str | None, reading: Reading) -> Upload:
+        """An empty upload; refused for an unknown species or layer, or if there are too many."""
         if species is not None and species not in SPECIES:
             raise RefusedUploadError(f"no species '{species}'; use {' or '.join(SPECIES)}", 422)
-        return self.batches.new(species, reading)
+        try:
+            require_layer(layer)
+        except CohortError as error:
+            raise RefusedUploadError(error.message, 422, error.hint) from error
+        return self.batches.new(species, layer, reading)
 
     def remove(self, upload: Upload) -> None:
         """Stop what is done for an upload, and delete it."""

@@ -28,8 +28,8 @@ class TableColumn:
 
     name: str
     values: list[str]  #: the first ones
-    #: ``taken``, ``part``, ``cell id``, ``species``, ``refused``, ``unused``, ``label``,
-    #: ``unknown``.
+    #: ``taken``, ``part``, ``cell id``, ``species``, ``layer``, ``refused``, ``unused``,
+    #: ``label``, ``unknown``.
     status: str
     feature: str | None
     unit: str | None
@@ -109,7 +109,8 @@ def _became(columns: ColumnMap) -> dict[str, _Became]:
         why = (parts and each.source) or each.how
         became = _Became("part" if parts else "taken", each.feature, each.unit, why)
         found |= dict.fromkeys(each.columns, became)
-    for name, status in ((columns.species, "species"), (columns.cell_id, "cell id")):
+    special = (columns.species, columns.cell_id, columns.layer)
+    for name, status in zip(special, ("species", "cell id", "layer"), strict=True):
         if name is not None:
             found[name] = _Became(status)
     return found

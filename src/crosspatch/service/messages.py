@@ -46,6 +46,7 @@ class GivenFile:
     label: str  #: its name as the user gave it, made harmless
     kind: str  #: ``recording`` or ``table``
     species: str | None  #: of cells whose file does not say
+    layer: str | None  #: the cortical layer of cells whose file does not say
     reading: Reading  #: how recordings are read
     #: What the user chose of the columns of a table.
     choices: Mapping[str, Override] = field(default_factory=dict)
@@ -210,6 +211,11 @@ class Ready:
     measures_recordings: bool
     features: list[Choosable]  #: features a column can be
     map: MapPoints | Fault  #: or why there is none
+
+    @property
+    def takes_layer(self) -> bool:
+        """Whether a model takes the cortical layer."""
+        return any(model["layer"] for model in self.models)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,9 @@ class NewBatch(HowRead):
     species: SpeciesName | None = Field(
         None, description="Of cells whose file does not say; null: judged by both models."
     )
+    layer: _Name | None = Field(
+        None, description="Cortical layer, such as 2/3, of cells whose file does not say."
+    )
 
 
 class File(BaseModel):
@@ -102,6 +105,7 @@ class BatchState(BaseModel):
     batch: str = Field(validation_alias="id")
     url: str = Field(description="The batch's page, for a browser.")
     species: str | None
+    layer: str | None
     reading: HowRead
     expires: datetime
     finished: bool = Field(description="Whether nothing more happens by itself.")
@@ -111,7 +115,9 @@ class BatchState(BaseModel):
 class ColumnChoice(_Wanted):
     """What a column is."""
 
-    feature: str = Field(max_length=200, description="A feature, ignore, cell_id, or species.")
+    feature: str = Field(
+        max_length=200, description="A feature, ignore, cell_id, species, or layer."
+    )
     unit: str | None = Field(None, max_length=40)
 
 

@@ -22,6 +22,7 @@ from crosspatch.errors import CohortError, CrosspatchError, RecordingError, as_f
 from crosspatch.explanation.map import reference_map
 from crosspatch.explanation.reference_map import ReferenceMap
 from crosspatch.features.analysis import analyse, judged
+from crosspatch.features.cortical_layer import require_layer
 from crosspatch.features.extraction import ExtractionSettings, features_of
 from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
 from crosspatch.features.measuring import first_use
@@ -343,8 +344,14 @@ class Worker:
         )
 
     def _read_settings(self, file: GivenFile) -> ReadSettings:
-        columns = overrides_of(file.choices)
-        return ReadSettings(self.predictor.layout, file.species, columns, file.reading, file.sheet)
+        return ReadSettings(
+            self.predictor.layout,
+            file.species,
+            overrides_of(file.choices),
+            file.reading,
+            file.sheet,
+            layer=require_layer(file.layer),
+        )
 
     def _results(self, folder: Path) -> Results:
         return Results(folder, self.predictor.columns)

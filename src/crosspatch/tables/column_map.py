@@ -16,7 +16,14 @@ from crosspatch.features.layouts import Layout
 from crosspatch.tables.mapping import entry
 from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import canonical, span
-from crosspatch.tables.values import Column, Counted, count_cells, read_column, zero_rows
+from crosspatch.tables.values import (
+    Column,
+    Counted,
+    count_cells,
+    read_column,
+    read_layers,
+    zero_rows,
+)
 
 # Columns that give nothing and are named, for each reason.
 _SHOWN = 12
@@ -39,6 +46,7 @@ class ColumnMap:
     layout: Layout
     cell_id: str | None  # columns that name a cell and its species
     species: str | None
+    layer: str | None  # the cortical layer, where the layout has it
     taken: tuple[Taken, ...]  # in the order of the layout
     refused: tuple[tuple[str, Reason], ...] = ()  # Column, and why
     ambiguous: tuple[Ambiguity, ...] = ()  # those of `refused` that may be one of several features
@@ -83,13 +91,21 @@ class ColumnMap:
             result[:, self.layout.feature_names.index(taken.feature)] = values
         return result, {name: found for name, found in counted.items() if found.total}
 
+    def layers(self, frame: pd.DataFrame) -> tuple[NDArray[np.float64], dict[str, Counted]]:
+        """Where cells lie, in order of depth, NaN where missing; what is missing as `values`."""
+        if self.layer is None:
+            return np.full(len(frame), np.nan), {}
+        found, odd = read_layers(frame[self.layer])
+        return found, {self.layer: odd} if odd.total else {}
+
     def report(self) -> list[tuple[str, str, str]]:
         """What became of every column, for a table.
 
         In each row: ``taken``, ``refused``, ``unused``, ``never features``, ``not understood``,
-        ``missing``, ``cell id`` or ``species``; the features or columns; and the details.
+        ``missing``, ``cell id``, ``species`` or ``layer``; the features or columns; and the
+        details.
         """
-        special = (("cell id", self.cell_id), ("species", self.species))
+        special = (("cell id", self.cell_id), ("species", self.species), ("layer", self.layer))
         rows = [(what, column, "") for what, column in special if column is not None]
         for taken in self.taken:
             same = taken.unit == taken.our_unit

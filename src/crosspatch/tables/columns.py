@@ -53,7 +53,7 @@ def map_columns(
     there or stands twice, a feature twice, a unit of another dimension, or what the values cannot
     be.
     """
-    unknown = [name for name in layout.feature_names if name not in features()]
+    unknown = [name for name in layout.measured.feature_names if name not in features()]
     if unknown:
         raise CohortError(
             f"columns cannot be mapped to layout '{layout.name}', it has '{unknown[0]}'; use one "
@@ -68,11 +68,12 @@ class _Mapper:
     """Sorts the columns of one table."""
 
     def __init__(self, table: FirstRows, layout: Layout, mapping: Overrides) -> None:
-        self.table, self.layout, self.mapping = table, layout, mapping
-        self.wanted = set(layout.feature_names)
+        self.table, self.layout, self.mapping = table, layout.measured, mapping
+        self.takes_layer = layout.has_layer
+        self.wanted = set(self.layout.feature_names)
         # What a wanted difference is made of is read too.
         for absolute, delta in ABSOLUTE.items():
-            for stem, stimulus in map(split_stimulus, layout.feature_names):
+            for stem, stimulus in map(split_stimulus, self.layout.feature_names):
                 if stem == delta:
                     self.wanted |= {f"{absolute}_{stimulus}", f"threshold_v_{stimulus}"}
         self.refused: dict[str, Reason] = {}
@@ -87,9 +88,10 @@ class _Mapper:
         once = self._refuse_duplicates()
         cell_id = self._special(once, "cell_id", names().cell_id)
         species = self._special(once, "species", names().species)
+        layer = self._special(once, "layer", names().layer) if self.takes_layer else None
         vocabularies = vocabularies_of(once)
         for column in once:
-            if column not in (cell_id, species):
+            if column not in (cell_id, species, layer):
                 self._sort(column, vocabularies)
         taken = FeatureChoice(self.layout, self._fitted(), self.refused, self.unused).choose()
         self._settle_either(taken)
@@ -103,6 +105,7 @@ class _Mapper:
             layout=self.layout,
             cell_id=cell_id,
             species=species,
+            layer=layer,
             taken=tuple(taken[name] for name in self.layout.feature_names if name in taken),
             refused=in_order(self.refused),
             ambiguous=tuple(Ambiguity(*item) for item in self.either.items()),
@@ -159,7 +162,7 @@ class _Mapper:
         return tuple(absent)
 
     def _special(self, columns: list[str], what: str, keys: list[str]) -> str | None:
-        """The column of cell ids or species: the one mapped, else the first of the known names."""
+        """The column of cell ids, say: the one mapped, else the first of the known names."""
         given = self.mapping.columns
         mapped = [c for c in columns if c in given and given[c].target == what]
         free = {key(words(c)): c for c in reversed(columns) if c not in self.mapping.columns}

@@ -13,7 +13,7 @@ from crosspatch.tables.names import features
 from crosspatch.tables.units import DIMENSION, UNITS, dimension_of, parse_unit
 
 #: What a mapping file may say of a column besides a feature.
-SPECIAL = ("ignore", "cell_id", "species")
+SPECIAL = ("ignore", "cell_id", "species", "layer")
 
 #: How a mapping file may say that a feature is computed.
 OPERATIONS = ("plain", "negated", "reciprocal", "one_minus", "one_minus_reciprocal")
@@ -76,10 +76,11 @@ def read_mapping(file: str | Path) -> Overrides:
     """Read a mapping file: YAML with one entry per column.
 
     An entry is ``"Rin": input_resistance``, ``"Rin": {feature: input_resistance, unit: GOhm}``,
-    ``"Notes": ignore``, ``"Cell": cell_id`` or ``"Organism": species``; ``operation`` may be
-    ``plain``, ``negated``, ``reciprocal``, ``one_minus`` or ``one_minus_reciprocal`` (the sag where
-    the column has the peak over the steady state). A CohortError if the file is missing or not
-    YAML, or names an unknown feature or unit, or a feature twice.
+    ``"Notes": ignore``, ``"Cell": cell_id``, ``"Organism": species`` or ``"Depth": layer``;
+    ``operation`` may be ``plain``, ``negated``, ``reciprocal``, ``one_minus`` or
+    ``one_minus_reciprocal`` (the sag where the column has the peak over the steady state). A
+    CohortError if the file is missing or not YAML, or names an unknown feature or unit, or a
+    feature twice.
     """
     file = Path(file)
     try:
@@ -138,7 +139,7 @@ def _fields(said: object, where: str) -> tuple[str, object, str | None]:
     keys = {"feature", "unit", "operation"}
     if not isinstance(said, dict) or "feature" not in said or not set(said) <= keys:
         raise CohortError(
-            f"{where}: write a feature, 'ignore', 'cell_id', 'species', or "
+            f"{where}: write a feature, 'ignore', 'cell_id', 'species', 'layer', or "
             "'{feature: input_resistance, unit: GOhm}'"
         )
     target, operation = said["feature"], said.get("operation")

@@ -126,6 +126,7 @@ class Names:
     stimuli: dict[tuple[str, ...], str] = field(default_factory=dict)
     cell_id: list[str] = field(default_factory=list)
     species: list[str] = field(default_factory=list)
+    layer: list[str] = field(default_factory=list)
 
 
 @cache
@@ -150,7 +151,7 @@ def names() -> Names:
         elif kind in ("either", "unlike"):
             (result.either if kind == "either" else result.unlike)[by_key] = meant
         else:
-            (result.cell_id if kind == "cell_id" else result.species).append(by_key)
+            getattr(result, kind).append(by_key)
     return result
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from crosspatch.features.cortical_layer import layer_depth
 from crosspatch.tables.marks import (
     COMMA_NUMBER,
     MINUS,
@@ -122,6 +123,14 @@ class Column:
         counted = self.counted + count_cells(f"in no unit of {DIMENSION[unit]}", other, series)
         counted += count_cells(_UNSAID, there & ~other, series)
         return replace(self, numbers=self.numbers * factor, counted=counted)
+
+
+def read_layers(series: pd.Series) -> tuple[NDArray[np.float64], Counted]:
+    """The cortical layers of a column, in order of depth, NaN where none is said or understood."""
+    which, distinct = pd.factorize(series)
+    depths = np.array([*map(layer_depth, distinct), np.nan])[which]  # the last is of -1, missing
+    said = np.array([*(str(each).strip().lower() not in _MISSING for each in distinct), False])
+    return depths, count_cells("not a cortical layer", np.isnan(depths) & said[which], series)
 
 
 def read_column(series: pd.Series, *, marks: Marks = "plain", no_zero: bool = False) -> Column:
