@@ -59,10 +59,11 @@ class Predictor:
             if model.species in self.models:
                 raise ModelError(f"there are two models of {model.species} cells; give one")
             self.models[model.species] = model
-        layouts = {model.layout.features for model in models}
+        layouts = {model.layout.measured.features for model in models}
         if len(layouts) != 1:
             raise ModelError("the models have different features; give models of one layout")
-        self.layout: Layout = models[0].layout
+        # That of a model with the layer, if there is one.
+        self.layout: Layout = max((each.layout for each in models), key=lambda a: len(a.features))
         self.sets = sets
         self.adapt = adapt
         self._warned: set[tuple[str, str]] = set()
@@ -110,7 +111,7 @@ class Predictor:
     def _judged(
         self, batch: Batch, rows: NDArray[np.intp], species: str, model: Artifact, say: Say
     ) -> pa.Table:
-        X = batch.X[rows]
+        X = batch.X[rows, : len(model.layout.features)]
         known = np.array([batch.species[k] is not None for k in rows])
         aligned = False
         if self.adapt:
@@ -141,7 +142,7 @@ class Predictor:
         }
         for name, p in zip(model.classes, found.probabilities.T, strict=True):
             judged[f"probability_{name}"] = p
-        return self._records(batch, rows, X, judged)
+        return self._records(batch, rows, model.layout, X, judged)
 
     def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pa.Table:
         """Cells of a species that no model is of."""
@@ -160,7 +161,7 @@ class Predictor:
             "verdict": np.where(enough, Verdict.OUTSIDE, Verdict.INSUFFICIENT),
             "references": list(self.models),
         }
-        return self._records(batch, rows, X, judged)
+        return self._records(batch, rows, self.layout.measured, X, judged)
 
     @property
     def columns(self) -> list[str]:
@@ -171,6 +172,7 @@ class Predictor:
         self,
         batch: Batch,
         rows: NDArray[np.intp],
+        layout: Layout,
         X: NDArray[np.float32],
         judged: Mapping[str, _Values],
     ) -> pa.Table:
@@ -178,9 +180,9 @@ class Predictor:
         found: dict[str, _Values] = {
             "subclass": "",
             "prediction_set": [],
-            "completeness": self.layout.completeness(X),
-            "families": _words(self.layout.measured.families, self.layout.measured.present(X)),
-            "layer": _layers(self.layout, X),
+            "completeness": layout.completeness(X),
+            "families": _words(layout.measured.families, layout.measured.present(X)),
+            "layer": _layers(layout, X),
             "unusual": None,
             "aligned": False,
             "references": [],
