@@ -52,6 +52,17 @@ def test_every_layout_has_what_its_features_allow():
     assert [each.name for each in derived_from(two)] == ["capacitance"]
 
 
+def test_a_cell_at_a_border_is_in_both_layers():
+    layout = Layout("own", (Feature("tau", "a", "ms"),)).with_layer()
+    cells = np.array([[20.0, 2.5], [20.0, 5.0], [20.0, np.nan]])
+    inputs = PhysicsInputs.fit(layout, cells)
+    assert inputs.names == ("tau", *(f"layer {k}" for k in range(1, 7)))
+    found = inputs._raw(cells)[:, 1:]
+    np.testing.assert_array_equal(found[0], [0, 0.5, 0.5, 0, 0, 0])
+    np.testing.assert_array_equal(found[1], [0, 0, 0, 0, 1, 0])
+    assert np.isnan(found[2]).all()
+
+
 def test_scores_are_normal_and_keep_the_order():
     own = Layout("own", (Feature("x", "a", "mV"),))
     values = np.random.default_rng(0).lognormal(size=(2000, 1))
@@ -137,6 +148,18 @@ def test_models_do_without_features(make):
         p = model.predict_proba(cells[400:])
         np.testing.assert_allclose(p.sum(axis=1), 1)
         assert (model.predict(cells[400:]) == y[400:]).mean() > least
+
+
+@pytest.mark.parametrize("make", [LinearDiscriminant, VoteClassifier])
+def test_layers_are_used_where_they_are_known(make):
+    X, y = labelled(600)
+    X[:, :] = np.random.default_rng(7).normal(size=X.shape)  # that tell nothing
+    layer = np.select([y == "Vip", y == "Sst"], [2.5, 5.0], np.nan)[:, None]
+    model = make(SHARED.with_layer()).fit(np.hstack([X, layer]), y)
+    known = y != "Pvalb"
+    assert (model.predict(np.hstack([X, layer]))[known] == y[known]).mean() > 0.95
+    without = model.predict_proba(np.hstack([X, np.full_like(layer, np.nan)]))
+    np.testing.assert_allclose(without.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("make", [LinearDiscriminant, VoteClassifier])

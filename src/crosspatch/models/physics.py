@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crosspatch.features.layouts import Layout
+from crosspatch.features.layouts import LAYER, Layout
 from crosspatch.models.arrays import Arrays, part_of, require_array, under
 from crosspatch.models.coordinates import Coordinates
 from crosspatch.texts import data_rows, is_number
@@ -24,6 +24,8 @@ from crosspatch.texts import data_rows, is_number
 _QUANTILES = 200
 _SHARES = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
 _SCORES = np.array([NormalDist().inv_cdf(share) for share in _SHARES])
+
+_LAYERS = (1, 2, 3, 4, 5, 6)
 
 #: Scores beyond this are set to it: about what a training set of a few hundred cells determines.
 _CLIP = 2.8
@@ -80,7 +82,8 @@ def derived_from(layout: Layout) -> tuple[Derived, ...]:
 class PhysicsInputs:
     """Cells as points of which every coordinate is normal in the cells that it was fitted on."""
 
-    coordinates: Coordinates
+    layout: Layout
+    coordinates: Coordinates  # of what is measured
     #: Shape (coordinates, quantiles). NaN where too few cells were measured: no score is given.
     quantiles: NDArray[np.float64]
 
@@ -88,14 +91,14 @@ class PhysicsInputs:
     def fit(cls, layout: Layout, X: ArrayLike) -> PhysicsInputs:
         """Learn the quantiles of every coordinate; ``X`` is NaN where missing."""
         X = np.asarray(X, dtype=np.float64)
-        found = cls(Coordinates.fit(layout, X), np.empty((0, _QUANTILES)))
-        raw = found._raw(X)
+        coordinates = Coordinates.fit(layout.measured, X)
+        raw = cls(layout, coordinates, np.empty((0, _QUANTILES)))._raw(X)
         quantiles = np.full((raw.shape[1], _QUANTILES), np.nan)
         for values, into in zip(raw.T, quantiles, strict=True):
             known = values[np.isfinite(values)]
             if len(known) > 2:
                 into[:] = np.quantile(known, _SHARES)
-        return cls(found.coordinates, quantiles)
+        return cls(layout, coordinates, quantiles)
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Normal scores, shape (cells, coordinates); NaN where a part was not measured."""
@@ -120,24 +123,27 @@ class PhysicsInputs:
 
     @cached_property
     def _derived(self) -> tuple[Derived, ...]:
-        return derived_from(self.coordinates.layout)
+        return derived_from(self.layout)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the coordinates in a layout without traces."""
-        layout = self.coordinates.layout
-        own = [layout.feature_names[column] for column in self.coordinates.columns]
-        return (*own, *(each.name for each in self._derived))
+        names = self.layout.feature_names
+        own = [names[column] for column in self.coordinates.columns]
+        layers = [f"layer {layer}" for layer in _LAYERS] if self.layout.has_layer else []
+        return (*own, *layers, *(each.name for each in self._derived))
 
     def _raw(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        own = self.coordinates.of(X)
-        if not self._derived:
-            return own
-        known = dict(zip(self.coordinates.layout.feature_names, X.T, strict=True))
+        parts = [self.coordinates.of(X)]
+        known = dict(zip(self.layout.feature_names, X.T, strict=True))
+        if self.layout.has_layer:
+            # Subclasses have no order in depth. A cell at a border is half in either layer.
+            away = np.abs(known[LAYER.name][:, None] - np.array(_LAYERS))
+            parts.append(np.clip(1 - away, 0, None))
         for each in self._derived:
             known[each.name] = each.of(known)
-        more = np.stack([known[each.name] for each in self._derived], axis=1)
-        return np.hstack([own, more])
+            parts.append(known[each.name][:, None])
+        return np.hstack(parts)
 
     def arrays(self) -> dict[str, NDArray]:
         """What was learnt, to be stored."""
@@ -146,8 +152,9 @@ class PhysicsInputs:
     @classmethod
     def of_arrays(cls, layout: Layout, arrays: Arrays) -> PhysicsInputs:
         """What `arrays` gave, checked; a ModelError if it does not fit."""
-        coordinates = Coordinates.of_arrays(layout, part_of("coordinates", arrays))
+        coordinates = Coordinates.of_arrays(layout.measured, part_of("coordinates", arrays))
         count = coordinates.count + len(derived_from(layout))
+        count += len(_LAYERS) if layout.has_layer else 0
         quantiles = arrays["quantiles"]
         require_array("quantiles", np.nan_to_num(quantiles), (count, _QUANTILES))
-        return cls(coordinates, quantiles)
+        return cls(layout, coordinates, quantiles)

@@ -186,7 +186,9 @@ def explain_prediction(
         here = np.flatnonzero((table["species"] == species) & (table["subclass"] != ""))
         if not len(here):
             continue
-        shares = contributions(model.classifier, X[here, : len(model.layout.features)], model.layout, seed=seed)
+        shares = contributions(
+            model.classifier, X[here, : len(model.layout.features)], model.layout, seed=seed
+        )
         for number, row in enumerate(here):
             part = shares[shares["cell"] == number]
             parts[int(row)] = part.drop(columns="cell").reset_index(drop=True)
