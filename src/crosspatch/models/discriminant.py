@@ -26,16 +26,17 @@ from crosspatch.models.trees import Trees
 #: more than rare ones. Chosen on mouse and human cells in the trial that the method names.
 PRIOR_POWER = 0.25
 
-# Smaller than LightGBM's own: most features are redundant, and cells are few.
+# Smaller trees than LightGBM's own, and of fewer features: most are redundant, and cells are few.
 _small_boosting = partial(
     build_boosting,
-    n_estimators=120,
-    num_leaves=8,
-    learning_rate=0.07,
+    num_leaves=12,
+    learning_rate=0.06,
     colsample_bytree=0.25,
     subsample=0.5,
     subsample_freq=1,
 )
+# Trees of a class for n cells: so many times the root of n.
+_TREES = 5
 
 
 @dataclass(eq=False, repr=False)
@@ -77,7 +78,7 @@ class VoteClassifier(ProbabilisticClassifier):
         cells = Gaussians.fit(Z, np.zeros(len(Z), dtype=np.intp))
         rng = np.random.default_rng(self.random_state)
         copies, rows = with_copies(X, self.layout, self.copies, rng)
-        trees = _small_boosting(self.random_state)
+        trees = _small_boosting(self.random_state, n_estimators=round(_TREES * np.sqrt(len(X))))
         trees.fit(cells.filled(inputs.transform(copies)), y[rows])
         self.classes_ = discriminant.classes_
         self.model_ = DiscriminantVote(discriminant.model_, cells, Trees.of(trees))
