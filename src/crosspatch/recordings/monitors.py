@@ -43,12 +43,13 @@ def counting(recording: Recording, commanded: _Stimuli, measured: _Stimuli) -> _
     if known:
         return _noted(commanded, both, what)
     if by_measured >= max(_FOLLOWS, by_command - _NEARLY):
-        counts = commanded | {number: measured[number] for number in both}
+        counts = commanded | {n: replace(measured[n], by_monitor=True) for n in both}
         return _noted(
             counts, both, f"{what}; the measured current counts: the potential follows it"
         )
     reason = f"{what}, and the potential does not tell which is true"
-    return commanded | {number: commanded[number].refused(reason) for number in both}
+    refused = {n: replace(commanded[n].refused(reason), by_monitor=None) for n in both}
+    return commanded | refused
 
 
 def _difference(both: _Pairs, by_command: float) -> tuple[str, bool]:
