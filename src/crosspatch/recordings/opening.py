@@ -80,9 +80,14 @@ def only(recordings: list[Recording]) -> Recording:
     if len(recordings) == 1:
         return recordings[0]
     close_all(recordings)
-    names = ", ".join(str(each.electrode) for each in recordings)
-    raise RecordingError(
-        f"{recordings[0].name} holds {len(recordings)} cells (electrodes {names})",
+    raise several_cells(recordings[0].name, (each.electrode for each in recordings))
+
+
+def several_cells(name: str, electrodes: Iterable[str | None]) -> RecordingError:
+    """What is raised where one cell is wanted of a file of several, by their electrodes."""
+    names = [str(each) for each in electrodes]
+    return RecordingError(
+        f"{name} holds {len(names)} cells (electrodes {', '.join(names)})",
         hint="give the name of one with {electrode}",
     )
 
