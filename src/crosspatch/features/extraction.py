@@ -183,7 +183,7 @@ def _extracted(recording: Recording, settings: ExtractionSettings) -> CellFeatur
     try:
         return extract_recording(recording, settings)
     except RecordingError as error:
-        return Failure.of_cell(error, recording)
+        return Failure.of(error, recording)
 
 
 def _with_head(cells: Outcomes, head: CellHead) -> Outcomes:

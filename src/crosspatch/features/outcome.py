@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -68,15 +68,15 @@ class Failure:
     species: str | None = None  # as the file says
 
     @classmethod
-    def of(cls, error: CrosspatchError, *, again: bool = False) -> Failure:
-        """What an error says, in one line."""
-        return cls(" ".join(error.message.split()), again, error.hint)
-
-    @classmethod
-    def of_cell(cls, error: CrosspatchError, cell: Recording) -> Failure:
-        """What an error says of a cell whose file was opened."""
-        known = {"cell_id": cell.cell_id, "electrode": cell.electrode}
-        return replace(cls.of(error), species=cell.recorded.species, **known)
+    def of(
+        cls, error: CrosspatchError, cell: Recording | None = None, *, again: bool = False
+    ) -> Failure:
+        """What an error says, in one line, of a file or a cell of it."""
+        message = " ".join(error.message.split())
+        if cell is None:
+            return cls(message, again, error.hint)
+        species = cell.recorded.species
+        return cls(message, again, error.hint, cell.cell_id, cell.electrode, species)
 
     @property
     def error(self) -> CrosspatchError:

@@ -195,7 +195,7 @@ class Worker:
                 cells.append(self._measured(file, part, named, how, tell))
             except RecordingError as error:
                 reasons.append(error)
-                cells.append(Failure.of_cell(error, named))
+                cells.append(Failure.of(error, named))
         if len(reasons) == len(opened) == 1:
             raise reasons[0]
         return cells
