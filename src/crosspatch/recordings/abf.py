@@ -54,23 +54,15 @@ _MULTICLAMP = 24
 def read_abf(path: Path, reading: Reading | None = None) -> list[Recording]:
     """Open an ABF file: one recording for each of its cells in current clamp, none of them closed.
 
-    Samples are read only where evidence is needed. A `RecordingError` if the file is damaged or
-    holds no cell in current clamp.
+    Samples are read only where evidence is needed. A `RecordingError` if the file holds no cell in
+    current clamp.
     """
     import pyabf
 
-    try:
-        check_header(path)
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
-            return _recordings(path, header, reading or Reading())
-    except RecordingError:
-        raise
-    except Exception as error:  # pyabf raises whatever it meets; damaged fields may be anything
-        raise damaged(path, in_words(error)) from error
+    check_header(path)
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
+        return _recordings(path, header, reading or Reading())
 
 
 def _recordings(path: Path, header: ABF, reading: Reading) -> list[Recording]:

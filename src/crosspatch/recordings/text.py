@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import whole_content
 from crosspatch.recordings.model import Recorded, Recording, to_seconds
 from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
@@ -24,21 +23,11 @@ _MOST = 50_000
 
 
 def read_atf(path: Path, reading: Reading) -> list[Recording]:
-    """Open an Axon text file, whose samples are read at once; a `RecordingError` if it is damaged.
+    """Open an Axon text file, whose samples are read at once.
 
     Its columns are the time and, one after another, the inputs of every sweep.
     """
-    content = whole_content(path)
-    try:
-        return recordings_of(_opened(path, content), reading)
-    except RecordingError:
-        raise
-    except Exception as error:  # anything may stand in a text
-        raise RecordingError(f"{path} is a damaged ATF file: {in_words(error)}") from error
-
-
-def _opened(path: Path, content: bytes) -> OpenedSignals:
-    lines = io.BytesIO(content)
+    lines = io.BytesIO(whole_content(path))
     version, header, titles = _head(lines)
     values = _values(lines, len(titles))
     of_time = _unit(titles[0])[1]
@@ -54,7 +43,9 @@ def _opened(path: Path, content: bytes) -> OpenedSignals:
         sweeps[-1].append(InputSignal(name, _unit(title)[1], 1 / interval, len(column), read))
     episodes = [Episode(number, tuple(signals)) for number, signals in enumerate(sweeps)]
     start = header.get("SweepStartDateTime") or header.get("AcquisitionDate")
-    return OpenedSignals(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
+    recorded = Recorded(session=start)
+    opened = OpenedSignals(path, path.stem, f"ATF {version}", episodes, recorded)
+    return recordings_of(opened, reading)
 
 
 def _head(lines: io.BytesIO) -> tuple[str, dict[str, str], list[str]]:
