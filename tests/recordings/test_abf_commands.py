@@ -366,7 +366,7 @@ def pair(
 def test_a_measurement_that_agrees(write, noise, tmp_path: Path):
     with pair(tmp_path, lambda _, current: current, write, noise) as recording:
         assert (
-            "the current is that of output 0 'Cmd 0', and input 1 'Im' measured it"
+            "the command is that of output 0 'Cmd 0', input 1 'Im' measured the current"
             in recording.notes
         )
         assert not remarks(recognise(recording))

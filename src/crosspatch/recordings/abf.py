@@ -141,7 +141,7 @@ def _command(
         except Exception as error:  # pyabf raises whatever it meets
             missing = f"the command of {output.label} cannot be known ({in_words(error)})"
         else:
-            note = f"the current is that of {output.label}, and {measured.label} measured it"
+            note = f"the command is that of {output.label}, {measured.label} measured the current"
             return _Command(played, note, measured_beside=True)
     if measured is not None:
         return _Command(measured.read, f"the current is that of {measured.label}: {missing}")

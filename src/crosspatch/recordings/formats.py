@@ -79,21 +79,15 @@ RECORDING_FORMATS = (
     Format("MATLAB", (".mat",), (b"MATLAB",)),
 )
 
+_READ = [each for each in RECORDING_FORMATS if each.is_read]
 #: Endings of files that are taken for recordings when a folder is searched.
-RECORDING_SUFFIXES = tuple(
-    dict.fromkeys(ending for each in RECORDING_FORMATS if each.is_read for ending in each.endings)
-)
+RECORDING_SUFFIXES = tuple(dict.fromkeys(ending for each in _READ for ending in each.endings))
 #: Endings of files that hold all of a cell, so that they can be sent alone.
 UPLOAD_SUFFIXES = tuple(
-    dict.fromkeys(
-        ending
-        for each in RECORDING_FORMATS
-        if each.is_read and each.whole
-        for ending in each.endings
-    )
+    dict.fromkeys(ending for each in _READ if each.whole for ending in each.endings)
 )
 #: Formats that are read, for messages and help.
-KNOWN_FORMATS = ", ".join(each.name for each in RECORDING_FORMATS if each.is_read)
+KNOWN_FORMATS = ", ".join(each.name for each in _READ)
 
 
 def format_of_folder(path: Path) -> Format | None:
