@@ -64,9 +64,10 @@ def _difference(both: _Pairs, by_command: float) -> tuple[str, bool]:
         if gain > 0 or by_command > 0:
             return f"{what} in all sweeps; the command counts", True
         return what, False
-    if not heights[:, 1].any() and by_command >= _FOLLOWS:
-        what = "the measured current shows no stimulus, but the potential follows the command"
-        return f"{what}, which counts", True
+    shows = heights[:, 1].any()
+    if (abs(gain) <= _SHARE or not shows) and by_command >= _FOLLOWS:
+        what = f"the measured current {'hardly shows the' if shows else 'shows no'} stimulus"
+        return f"{what}, but the potential follows the command, which counts", True
     apart = _apart(both, 1.0)
     one, other = both[apart[0]]
     what = f"command and measured current disagree in {len(apart)} of {len(both)} sweeps, in sweep"

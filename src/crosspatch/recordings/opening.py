@@ -131,12 +131,12 @@ def _nothing_in(recording: Recording) -> RecordingError:
 def _open_file(path: Path, reading: Reading, unwanted: Unwanted | None) -> list[Recording]:
     if path.is_dir() and (found := format_of_folder(path)):
         return read_with(found, path, reading)
-    found = _told(path)
-    if isinstance(found, Format):
-        return read_with(found, path, reading)
+    told = _told(path)
+    if isinstance(told, Format):
+        return read_with(told, path, reading)
     from crosspatch.recordings.nwb import read_nwb
 
-    return read_nwb(found, str(path), unwanted, reading)
+    return read_nwb(told, str(path), unwanted, reading)
 
 
 def species_of_file(path: Path) -> str | None:
