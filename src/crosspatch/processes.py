@@ -44,6 +44,11 @@ def use_one_thread() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def may_die() -> bool:
+    """Whether this process is a child of limited memory, whose parent goes on without it."""
+    return resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+
+
 @contextmanager
 def libraries_hidden(*names: str) -> Iterator[None]:
     """Hide libraries that others import where they find them, and that are not used here.

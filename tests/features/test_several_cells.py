@@ -18,6 +18,7 @@ from crosspatch.features.layouts import load_layout
 from crosspatch.features.many import Readers, extract_many
 from crosspatch.features.outcome import CellFeatures, Failure
 from crosspatch.features.store import CellStore
+from crosspatch.prediction.batches import ReadSettings, recordings_batch
 from crosspatch.recordings.reading_options import Reading
 from tests.features.made_files import write_small
 from tests.recordings.made_nwb import Run, Written, steps_of, write_converted, write_series
@@ -46,7 +47,7 @@ def test_a_row_for_each(pair):
     assert [feature(cell, "rheobase_i") for cell in cells] == [180, 140]
     assert [feature(cell, "input_resistance") for cell in cells] == pytest.approx([200, 150], 0.02)
     assert len({cell.head["sha256"] for cell in cells}) == 1
-    with pytest.raises(RecordingError, match=r"holds 2 cells \(pair_e_1, pair_e_2\)"):
+    with pytest.raises(RecordingError, match=r"holds 2 cells \(electrodes e 1, e 2\)"):
         extract_file(pair, SHARED)
     one = extract_file(pair, ExtractionSettings("shared", Reading(electrode="e 2")))
     assert one.cell_id == "pair_e_2"
@@ -66,7 +67,10 @@ def test_one_of_two_cells_may_have_no_feature(tmp_path):
     path = write_series(tmp_path / "pair.nwb", responses, stimuli)
     first, second = extract_cells(path, SHARED)
     assert isinstance(first, Failure)
-    assert first.cell_id == "pair_electrode_0"
+    assert (first.cell_id, first.species) == ("pair_electrode_0", "mouse")
+    # Its species is known, so that it does not stand once for each of the models.
+    batch = recordings_batch([(path, first)], ReadSettings(load_layout("shared")), print)
+    assert batch.species == ["mouse"]
     assert isinstance(second, CellFeatures)
     assert feature(second, "rheobase_i") == 180
 
@@ -96,7 +100,7 @@ def test_a_cohort_of_them(pair, tmp_path):
 def test_a_store_keeps_every_outcome(pair, tmp_path):
     with CellStore(tmp_path / "c.sqlite") as store, closing(Readers()) as readers:
         cells = list(readers.extract(pair, SHARED, 60))
-        cells[0] = Failure("too quiet", hint="shout", cell_id="pair_e_1", electrode="e 1")
+        cells[0] = Failure("too quiet", False, "shout", "pair_e_1", "e 1", "mouse")
         store.put(pair, SHARED.key, cells)
         kept = [cell for _, cell in store.cells([pair], SHARED.key)]
         assert kept[0] == cells[0]

@@ -285,18 +285,22 @@ def _interleaved(inputs: Sequence[MadeInput]) -> bytes:
     return np.column_stack([_counts(each)[0] for each in inputs]).tobytes()
 
 
+@dataclass(frozen=True)
+class MadeProtocol:
+    """What an ABF file says of all its inputs and outputs."""
+
+    rate: float = RATE
+    mode: int = 5
+    in_run: int = 0  # sweeps of a run
+    active: int = 0  # the output that digital patterns belong to
+    alternates: bool = False
+
+
 def write_abf1_of(
-    path: Path,
-    inputs: Sequence[MadeInput],
-    outputs: Sequence[MadeOutput] = (),
-    *,
-    rate: float = RATE,
-    mode: int = 5,
-    in_run: int = 0,
-    active: int = 0,
-    alternates: bool = False,
+    path: Path, inputs: Sequence[MadeInput], outputs: Sequence[MadeOutput] = (), **how: Any
 ) -> Path:
-    """Write ABF 1.8; of the outputs, the first two have waveforms."""
+    """Write ABF 1.8; of the outputs, the first two have waveforms, as `MadeProtocol` has it."""
+    made_with = MadeProtocol(**how)
     count, channels = len(inputs[0].sweeps), len(inputs)
     lengths = [len(sweep) * channels for sweep in inputs[0].sweeps]
     head = bytearray(6144)
@@ -304,12 +308,12 @@ def write_abf1_of(
     def put(kind: str, at: int, *values: Any) -> None:
         struct.pack_into(f"<{kind}", head, at, *values)
 
-    put("4sfhihi", 0, b"ABF ", 1.8, mode, sum(lengths), 0, count)
+    put("4sfhihi", 0, b"ABF ", 1.8, made_with.mode, sum(lengths), 0, count)
     put("ii", 20, 20200101, 3600)
     put("i", 40, len(head) // 512)
-    put("hf", 120, channels, 1e6 / rate / channels)
+    put("hf", 120, channels, 1e6 / made_with.rate / channels)
     put("i", 138, lengths[0])
-    put("i", 146, in_run)
+    put("i", 146, made_with.in_run)
     put("ffii", 244, 10.0, 10.0, 32768, 32768)
     put("16h", 378, *range(16))
     put("16h", 410, *range(16))
@@ -331,8 +335,8 @@ def write_abf1_of(
             put("h", 4768 + 2 * number, made.mode or 0)
     for k in range(4):
         put("8s", 1346 + 8 * k, b"mV      ")
-    put("h", 1440, active)
-    put("h", 5876, alternates)
+    put("h", 1440, made_with.active)
+    put("h", 5876, made_with.alternates)
     for k, made_output in enumerate(outputs):
         _put_output1(put, k, made_output)
     samples = _interleaved(inputs)
@@ -380,17 +384,10 @@ def _put_output1(put: Any, k: int, made: MadeOutput) -> None:
 
 
 def write_abf2_of(
-    path: Path,
-    inputs: Sequence[MadeInput],
-    outputs: Sequence[MadeOutput] = (),
-    *,
-    rate: float = RATE,
-    mode: int = 5,
-    in_run: int = 0,
-    active: int = 0,
-    alternates: bool = False,
+    path: Path, inputs: Sequence[MadeInput], outputs: Sequence[MadeOutput] = (), **how: Any
 ) -> Path:
-    """Write ABF 2.6."""
+    """Write ABF 2.6, as `MadeProtocol` has it."""
+    made_with = MadeProtocol(**how)
     count, channels = len(inputs[0].sweeps), len(inputs)
     lengths = [len(sweep) * channels for sweep in inputs[0].sweeps]
     texts = ["Clampex", "protocol.pro"]
@@ -438,13 +435,13 @@ def write_abf2_of(
             numbers = (k, 1, parameter, repeats, text(values))
             lists.append(struct.pack("<4hi", *numbers).ljust(64, b"\0"))
     protocol = bytearray(512)
-    struct.pack_into("<hf", protocol, 0, mode, 1e6 / rate)
+    struct.pack_into("<hf", protocol, 0, made_with.mode, 1e6 / made_with.rate)
     struct.pack_into("<i", protocol, 22, lengths[0])
-    struct.pack_into("<i", protocol, 30, in_run)
+    struct.pack_into("<i", protocol, 30, made_with.in_run)
     struct.pack_into("<ffii", protocol, 110, 10.0, 10.0, 32768, 32768)
     struct.pack_into("<i", protocol, 132, text("made up"))
-    struct.pack_into("<h", protocol, 142, active)
-    struct.pack_into("<h", protocol, 182, alternates)
+    struct.pack_into("<h", protocol, 142, made_with.active)
+    struct.pack_into("<h", protocol, 182, made_with.alternates)
     strings = b"SSCH" + bytes(40) + "\0".join(texts).encode() + b"\0"
     digital = b"".join(struct.pack("<hh", number, 0).ljust(32, b"\0") for number in range(10))
     starts = np.cumsum([0, *lengths[:-1]])

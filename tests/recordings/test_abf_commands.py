@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from crosspatch.errors import RecordingError
+from crosspatch.recordings.converting import Donor, convert_recordings
 from crosspatch.recordings.opening import open_recording
+from crosspatch.recordings.stimuli import current_that_counts, recognise, remarks
 from tests.recordings.made_files import (
     MadeEpoch,
     MadeInput,
@@ -364,9 +366,10 @@ def pair(
 def test_a_measurement_that_agrees(write, noise, tmp_path: Path):
     with pair(tmp_path, lambda _, current: current, write, noise) as recording:
         assert (
-            "the current of input 1 'Im' and the command of output 0 'Cmd 0' agree"
+            "the command is that of output 0 'Cmd 0', input 1 'Im' measured the current"
             in recording.notes
         )
+        assert not remarks(recognise(recording))
         assert set(np.unique(recording.sweep(1).current)) == {-60, 0}
         monitor = recording.sweep(1).read_monitor()
         assert abs(np.median(monitor[HOLD + 2000 : HOLD + 4000]) + 60) < 1
@@ -375,16 +378,42 @@ def test_a_measurement_that_agrees(write, noise, tmp_path: Path):
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_measurement_that_disagrees_is_used_and_said(write, tmp_path: Path):
     changes: list[tuple[Any, str]] = [
-        (lambda sweep, current: current * (2 if sweep == 3 else 1), "disagree in sweep 3"),
-        (lambda _, current: np.roll(current, 60), "6.0 ms late"),
-        (lambda sweep, current: np.roll(current, 500) - 5 * sweep * (current != 0), "disagree in"),
+        (lambda sweep, current: current * (2 if sweep == 3 else 1), "in sweep 3 20 pA from"),
+        (lambda _, current: np.roll(current, 60), "disagree in 6 of 6 sweeps"),
+        (lambda sweep, current: np.roll(current - 5 * sweep * (current != 0), 500), "disagree in"),
     ]
     for change, words in changes:
         with pair(tmp_path, change, write) as recording:
-            assert words in "; ".join(recording.notes)
-            assert "the measured current is used" in "; ".join(recording.notes)
-            assert np.std(recording.sweep(1).current[:HOLD]) > 1
-            assert recording.sweep(1).read_monitor is None
+            stimuli = recognise(recording)
+            (remark,) = remarks(stimuli)
+            assert words in remark
+            assert "the measured current counts: the potential follows it" in remark
+            for sweep, stimulus in zip(recording.sweeps, stimuli.values(), strict=True):
+                true = change(
+                    sweep.number,
+                    expected((0, HOLD + 1000), (-100 + 40 * sweep.number, 5000), (0, 0)),
+                )
+                assert stimulus.amplitude == pytest.approx(true[np.argmax(np.abs(true))], abs=2)
+                assert np.std(current_that_counts(sweep, stimulus)[:HOLD]) > 1
+
+
+def test_what_flowed_is_converted(tmp_path: Path):
+    """Not the command, where it is known to be wrong; and none where it is not known which is."""
+    with pair(tmp_path, lambda sweep, current: 2 * current if sweep == 3 else current) as recording:
+        source = recording.name
+    convert_recordings([source], tmp_path / "cell.nwb", Donor(session_start="2024-01-15T14:30"))
+    with open_recording(tmp_path / "cell.nwb") as converted:
+        middle = [np.median(sweep.current[3000:5000]) for sweep in converted.sweeps]
+        np.testing.assert_allclose(middle, [-100, -60, -20, 40, 60, 100], atol=1)
+        assert [each.amplitude for each in recognise(converted).values()][3] > 39
+    inputs = [
+        MadeInput("Vm", "mV", [respond(np.zeros(POINTS), seed=k) for k in range(6)]),
+        MadeInput("Im", "pA", [0.5 * k * expected((0, 1200), (10, 5000)) for k in range(6)]),
+    ]
+    source = write_abf2_of(tmp_path / "dead.abf", inputs, [MadeOutput(epochs=TABLE)])
+    convert_recordings([source], tmp_path / "dead.nwb", Donor(session_start="2024-01-15T14:30"))
+    with pytest.raises(RecordingError, match="no command waveform"):
+        recognise(open_recording(tmp_path / "dead.nwb"))
 
 
 def test_a_list_that_is_not_understood_and_a_measurement(tmp_path: Path):
@@ -398,15 +427,18 @@ def test_a_list_that_is_not_understood_and_a_measurement(tmp_path: Path):
 def test_a_flat_command_and_a_measurement(tmp_path: Path):
     flat_table = [MadeEpoch(points=1000), MadeEpoch(points=5000)]
     with pair(tmp_path, lambda _, current: current, epochs=flat_table) as recording:
-        assert "the command of output 0 'Cmd 0' is flat; the measured current" in "; ".join(
-            recording.notes
-        )
+        (remark,) = remarks(recognise(recording))
+        assert "in sweep 0 no stimulus against -100" in remark
+        assert "the measured current counts" in remark
 
 
 def test_scales_that_differ_are_said(tmp_path: Path):
     table = [MadeEpoch(points=1000), MadeEpoch(-200.0, 80.0, 5000), MadeEpoch(points=1000)]
     with pair(tmp_path, lambda _, current: current, epochs=table) as recording:
-        assert "agree in all but scale: it measures 0.5 of it" in "; ".join(recording.notes)
+        (remark,) = remarks(recognise(recording))
+        assert remark == (
+            "the measured current is 0.5 times the command in all sweeps; the command counts"
+        )
 
 
 def test_a_measurement_of_another_cell_does_not_count(tmp_path: Path):
@@ -419,7 +451,8 @@ def test_a_measurement_of_another_cell_does_not_count(tmp_path: Path):
     with open_recording(
         write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(epochs=TABLE)])
     ) as made:
-        assert made.notes == ("input 1 'Im' does not measure the command of output 0 'Cmd 0'",)
+        (remark,) = remarks(recognise(made))
+        assert "shows no stimulus, but the potential follows the command, which counts" in remark
         assert set(np.unique(made.sweep(1).current)) == {-60, 0}
 
 
@@ -433,4 +466,4 @@ def test_a_hum_and_drift_of_the_measurement_are_no_disagreement(tmp_path: Path):
     with open_recording(
         write_abf2_of(tmp_path / "x.abf", inputs, [MadeOutput(epochs=TABLE)])
     ) as made:
-        assert "agree" in made.notes[-1]
+        assert not remarks(recognise(made))

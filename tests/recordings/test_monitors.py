@@ -93,6 +93,13 @@ def test_a_monitor_that_is_not_connected(gain):
     assert all("shows no stimulus" in each.note for each in recognise(recording).values())
 
 
+@pytest.mark.parametrize("gain", [0.05, -0.08])
+def test_a_measurement_of_a_small_part_does_not_count(gain):
+    recording = cell(gain=gain)
+    assert amplitudes(recording) == list(HEIGHTS)
+    assert all("hardly shows" in each.note for each in recognise(recording).values())
+
+
 def test_what_the_potential_does_not_decide_is_refused():
     recording = cell(said=[0.0] * len(HEIGHTS), deaf=True)
     analysis = analyse(recording)

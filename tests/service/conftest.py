@@ -4,10 +4,11 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,17 +142,26 @@ def settings(
 
 
 @pytest.fixture(scope="session")
-def service(settings: ServiceSettings) -> Iterator[Service]:
-    """A service that all tests share; what they upload are batches of their own."""
-    with serving(settings) as running:
+def service(
+    settings: ServiceSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service that all tests share; what they upload are batches of their own.
+
+    Its files are in a temporary directory of its own: that of the system has those of others, such
+    as the services of tests that run at the same time.
+    """
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            temporary = str(tmp_path_factory.mktemp("temporary"))
+            patch.setattr(tempfile, "tempdir", temporary)
+            patch.setenv("TMPDIR", temporary)
+            running = stack.enter_context(serving(settings))
         yield running
 
 
 @pytest.fixture
 def service_with(settings: ServiceSettings) -> Iterator[Callable[..., Service]]:
     """Starts services with other settings."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
 
         def start(**changed: Any) -> Service:

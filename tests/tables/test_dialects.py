@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from crosspatch.features.layouts import load_layout
 from crosspatch.prediction.batches import Batch, ReadSettings
 from crosspatch.prediction.table_cells import first_rows, read_table
 from crosspatch.tables.mapping import Override, Overrides
+from crosspatch.tables.workbook import Workbook
 from tests.tables import made_books
 
 SHARED = load_layout("shared")
@@ -199,6 +201,18 @@ def sheet_of(cells: np.ndarray, dialect: Dialect | None = None) -> list[list[str
         else:
             written.append([field or None for field in row])
     return written
+
+
+def test_a_workbook_that_ends_its_reader_is_refused(tmp_path: Path):
+    """A cell far away from the others makes the reader ask for more memory than there is."""
+    content = made_books.xls({"A": [["cell id", "rin"], ["a", 7.0]]})
+    far = content.replace(struct.pack("<HHH", 1, 1, 0), struct.pack("<HHH", 65535, 65535, 0))
+    (tmp_path / "far.xls").write_bytes(far)
+    with pytest.raises(CohortError, match="takes its reader too much memory or time"):
+        Workbook(tmp_path / "far.xls")
+    (tmp_path / "near.xls").write_bytes(content)
+    near = Workbook(tmp_path / "near.xls")
+    assert list(near.rows("A")) == [(1, ["cell id", "rin"]), (2, ["a", 7.0])]
 
 
 @pytest.mark.parametrize("ending", BOOKS)

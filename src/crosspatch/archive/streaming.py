@@ -17,7 +17,7 @@ from crosspatch.archive.web import ChangedError, NoRangesError, RangePart, Web
 from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.recordings.cell_quality import is_unmeasured
 from crosspatch.recordings.formats import HDF5_SIGNATURE
-from crosspatch.recordings.hdf5 import DoubtfulBytesError, LocalBytes
+from crosspatch.recordings.hdf5 import Bytes, DoubtfulBytesError, LocalBytes
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.nwb import read_nwb
 from crosspatch.recordings.opening import as_read, only
@@ -37,7 +37,7 @@ _LEAD = 8  #: a signature that begins before a range is looked for, see `Guarded
 _REQUESTS = 8  #: requests at a time for bytes that were announced
 
 
-class RemoteBytes:
+class RemoteBytes(Bytes):
     """The bytes of a file of the archive, with a bounded memory.
 
     What HDF5 looks up is kept in blocks; samples are fetched as exactly the ranges they lie in.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from crosspatch.features.layouts import VECTOR_LAYOUTS, load_layout
 from crosspatch.features.outcome import CellFeatures, CellHead, Failure, Outcomes
 from crosspatch.recordings.hdf5 import DoubtfulBytesError
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.opening import close_all, open_recordings
+from crosspatch.recordings.opening import close_all, open_recordings, several_cells
 from crosspatch.recordings.reading_options import Reading
 
 if TYPE_CHECKING:
@@ -147,20 +147,17 @@ def extract_file(source: str | Source, settings: ExtractionSettings | None = Non
     ('sim-human-0001', (3757,))
     """
     found = extract_cells(source, settings or ExtractionSettings())
-    (cell,) = found if len(found) == 1 else (None,)
-    if not isinstance(cell, CellFeatures):
-        names = ", ".join(each.cell_id for each in found)
-        raise RecordingError(
-            f"{source} holds {len(found)} cells ({names})",
-            hint="give the name of one's electrode with {electrode}",
-        )
-    return cell
+    if len(found) > 1:
+        raise several_cells(str(source), (each.electrode for each in found))
+    if isinstance(found[0], Failure):
+        raise RecordingError(found[0].message, found[0].hint)
+    return found[0]
 
 
 def extract_cells(source: str | Source, settings: ExtractionSettings) -> Outcomes:
-    """Compute the features of every cell of a file; errors as `extract_file`.
+    """Compute the features of every cell of a file; one without features is a `Failure`.
 
-    Where there are several, one without features is a `Failure`.
+    An error, as of `extract_file`, if the file cannot be read.
     """
     if isinstance(source, Asset):
         return _extract_asset(source, settings)
@@ -177,20 +174,17 @@ def extract_cells(source: str | Source, settings: ExtractionSettings) -> Outcome
 def _extract_all(recordings: list[Recording], settings: ExtractionSettings) -> Outcomes:
     """The features of opened recordings, which are closed."""
     try:
-        if len(recordings) == 1:
-            return [extract_recording(recordings[0], settings)]
         return [_extracted(recording, settings) for recording in recordings]
     finally:
         close_all(recordings)
 
 
 def _extracted(recording: Recording, settings: ExtractionSettings) -> CellFeatures | Failure:
-    """The features of one of several cells, or why it has none."""
+    """The features of a cell, or why it has none."""
     try:
         return extract_recording(recording, settings)
     except RecordingError as error:
-        said = Failure.of(error)
-        return replace(said, cell_id=recording.cell_id, electrode=recording.electrode)
+        return Failure.of(error, recording)
 
 
 def _with_head(cells: Outcomes, head: CellHead) -> Outcomes:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError, NetworkError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_cells
@@ -28,10 +26,6 @@ from crosspatch.processes import (
     answer_requests,
     libraries_hidden,
 )
-
-if TYPE_CHECKING:
-    from distributed import Client
-    from distributed import Future as DaskFuture
 
 #: Waiting this long for a Dask worker to appear, s.
 _WORKERS_WITHIN = 60.0
@@ -181,22 +175,44 @@ def _extract_here(
     prepare()  # once, not in every child
     readers = Readers()
     threads = ThreadPoolExecutor(jobs)
-
-    def started(some: Iterable[Source]) -> dict[Future[Outcomes], Source]:
-        return {threads.submit(readers.extract, file, settings, limit): file for file in some}
-
     try:
-        waiting = iter(files)
-        running = started(islice(waiting, 2 * jobs))  # what is waiting costs memory
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                file = running.pop(future)
-                running |= started(islice(waiting, 1))
-                yield file, future.result()
+        for file, future in _finished(threads, readers.extract, files, settings, limit, 2 * jobs):
+            yield file, future.result()
     finally:
         readers.stop()
         threads.shutdown(cancel_futures=True)
         readers.close()
+
+
+def _finished(
+    executor: Executor,
+    extract: Callable[[Source, ExtractionSettings, float], Outcomes],
+    files: Sequence[Source],
+    settings: ExtractionSettings,
+    limit: float,
+    most: int,
+    idle: Callable[[float], None] = lambda seconds: None,
+) -> Iterator[tuple[Source, Future[Outcomes]]]:
+    """Files that were extracted, in the order in which they finish; so many are given at a time.
+
+    `idle` is told, often, for how many seconds none did.
+    """
+    waiting = iter(files)
+
+    def started(count: int) -> dict[Future[Outcomes], Source]:
+        return {
+            executor.submit(extract, file, settings, limit): file for file in islice(waiting, count)
+        }
+
+    running, last = started(most), time.monotonic()  # what is waiting costs memory
+    while running:
+        done = wait(running, 2.0, return_when=FIRST_COMPLETED).done
+        last = time.monotonic() if done else last
+        idle(time.monotonic() - last)
+        for future in done:
+            file = running.pop(future)
+            running |= started(1)
+            yield file, future
 
 
 #: Of a Dask worker: they end with it.
@@ -223,45 +239,28 @@ def _extract_elsewhere(
             f"no Dask scheduler answers at {scheduler}",
             hint="start one with `dask scheduler`, or leave out {scheduler} to use this machine",
         ) from error
+
+    def threads() -> int:
+        return sum(client.nthreads().values())
+
+    def require_worker(idle: float) -> None:
+        if idle > _WORKERS_WITHIN and not threads():
+            raise RecordingError(
+                f"no Dask worker has answered at {scheduler} for {_WORKERS_WITHIN:g} s",
+                hint="start one with `dask worker ADDRESS` and give the same command again: what "
+                "is done is kept",
+            )
+
     with client:
-        finished: queue.Queue[DaskFuture] = queue.Queue()
-        waiting = iter(files)
-        running: dict[object, tuple[DaskFuture, Source]] = {}
-
-        def submit() -> None:
-            if (path := next(waiting, None)) is not None:
-                future = client.submit(
-                    _extract_on_worker, path, settings, limit, pure=False, retries=0
-                )
-                running[future.key] = (future, path)
-                future.add_done_callback(finished.put)
-
-        for _ in range(2 * max(_threads(client), 1)):  # what is waiting costs memory
-            submit()
-        last = time.monotonic()
-        while running:
+        executor, most = client.get_executor(pure=False, retries=0), 2 * max(threads(), 1)
+        for file, future in _finished(
+            executor, _extract_on_worker, files, settings, limit, most, require_worker
+        ):
             try:
-                future = finished.get(timeout=2.0)
-            except queue.Empty:
-                if not _threads(client) and time.monotonic() - last > _WORKERS_WITHIN:
-                    raise RecordingError(
-                        f"no Dask worker has answered at {scheduler} for {_WORKERS_WITHIN:g} s",
-                        hint="start one with `dask worker ADDRESS` and give the same command "
-                        "again: what is done is kept",
-                    ) from None
-                continue
-            last = time.monotonic()
-            _, path = running.pop(future.key)
-            if future.status == "finished":
                 outcome = future.result()
-            else:
-                outcome = [Failure(f"its worker failed: {future.exception()!r}", again=True)]
-            submit()
-            yield path, outcome
-
-
-def _threads(client: Client) -> int:
-    return sum(client.nthreads().values())
+            except Exception as error:  # Dask's, and whatever a worker raises
+                outcome = [Failure(f"its worker failed: {error!r}", again=True)]
+            yield file, outcome
 
 
 def _answer(request: tuple[Source, ExtractionSettings], tell: Tell) -> Outcomes:

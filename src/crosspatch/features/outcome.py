@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import CrosspatchError
+
+if TYPE_CHECKING:
+    from crosspatch.recordings.model import Recording
 
 
 class CellHead(TypedDict, total=False):
@@ -47,6 +50,11 @@ class CellFeatures:
     values: NDArray[np.float32]
     head: CellHead = field(default_factory=CellHead)
 
+    @property
+    def electrode(self) -> str | None:
+        """Of several in the file, the one of this cell."""
+        return self.head.get("electrode")
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -56,13 +64,20 @@ class Failure:
     #: Whether it may succeed when tried again: it took too long, or its process died.
     again: bool = False
     hint: str = ""  # what to do, as `crosspatch.errors.CrosspatchError` has it
-    cell_id: str = ""  # of several cells in the file
+    cell_id: str = ""  # of a file that was opened
     electrode: str | None = None
+    species: str | None = None  # as the file says
 
     @classmethod
-    def of(cls, error: CrosspatchError, *, again: bool = False) -> Failure:
-        """What an error says, in one line."""
-        return cls(" ".join(error.message.split()), again, error.hint)
+    def of(
+        cls, error: CrosspatchError, cell: Recording | None = None, *, again: bool = False
+    ) -> Failure:
+        """What an error says, in one line, of a file or a cell of it."""
+        message = " ".join(error.message.split())
+        if cell is None:
+            return cls(message, again, error.hint)
+        species = cell.recorded.species
+        return cls(message, again, error.hint, cell.cell_id, cell.electrode, species)
 
     @property
     def error(self) -> CrosspatchError:

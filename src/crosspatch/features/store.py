@@ -51,7 +51,8 @@ def _content_of(source: Path | Asset) -> str | None:
 def _row(cell: CellFeatures | Failure) -> tuple[object, ...]:
     """What is kept of a cell."""
     if isinstance(cell, Failure):
-        return (int(cell.again), cell.message, cell.hint, cell.cell_id, cell.electrode, None, None)
+        said = (int(cell.again), cell.message, cell.hint, cell.cell_id, cell.electrode)
+        return (*said, json.dumps({"species": cell.species}), None)
     vector = np.asarray(cell.values, dtype="<f4").tobytes()
     return (0, None, None, cell.cell_id, None, json.dumps(cell.head), vector)
 
@@ -124,11 +125,12 @@ class CellStore:
                 (str(source), settings),
             ):
                 again, reason, hint, cell_id, electrode, head, vector = row
+                about = json.loads(head or "{}")  # older stores have none of what failed
                 if vector is None:
-                    yield source, Failure(reason, bool(again), hint, cell_id, electrode)
+                    yield source, Failure(reason, bool(again), hint, cell_id, electrode, **about)
                 else:
                     values = np.frombuffer(vector, dtype="<f4").astype(np.float32)
-                    yield source, CellFeatures(cell_id, values, json.loads(head))
+                    yield source, CellFeatures(cell_id, values, about)
 
     def _one(self, query: str, values: tuple[str, ...]) -> Any:
         return self._all(query, values)[0]

@@ -280,7 +280,7 @@ def _of_recording(
         return Batch(
             "recordings",
             [outcome.cell_id or file.stem],
-            [settings.species],
+            [species_said(outcome.species or "") or settings.species],
             nothing,
             unread=[reason],
             files=[file],
@@ -298,7 +298,7 @@ def _of_recording(
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],
         files=[file],
-        electrodes=[head["electrode"]],
+        electrodes=[outcome.electrode],
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.abf_cells import ClampedCell, cells_in_abf
-from crosspatch.recordings.abf_current import Current, current_of
 from crosspatch.recordings.abf_header import BLOCK, check_header, damaged
 from crosspatch.recordings.abf_inputs import AnalogInput
 from crosspatch.recordings.abf_protocol import (
@@ -26,6 +26,7 @@ from crosspatch.recordings.abf_protocol import (
 )
 from crosspatch.recordings.model import (
     CURRENT_CLAMP,
+    DESCRIBE_STEP,
     MAX_RATE,
     MIN_RATE,
     Recorded,
@@ -53,23 +54,15 @@ _MULTICLAMP = 24
 def read_abf(path: Path, reading: Reading | None = None) -> list[Recording]:
     """Open an ABF file: one recording for each of its cells in current clamp, none of them closed.
 
-    Samples are read only where evidence is needed. A `RecordingError` if the file is damaged or
-    holds no cell in current clamp.
+    Samples are read only where evidence is needed. A `RecordingError` if the file holds no cell in
+    current clamp.
     """
     import pyabf
 
-    try:
-        check_header(path)
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
-            return _recordings(path, header, reading or Reading())
-    except RecordingError:
-        raise
-    except Exception as error:  # pyabf raises whatever it meets; damaged fields may be anything
-        raise damaged(path, in_words(error)) from error
+    check_header(path)
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        header = pyabf.ABF(path, loadData=False, cacheStimulusFiles=False)
+        return _recordings(path, header, reading or Reading())
 
 
 def _recordings(path: Path, header: ABF, reading: Reading) -> list[Recording]:
@@ -98,7 +91,7 @@ def _recording(
 ) -> Recording:
     _refuse_leak_subtraction(path, cell.output)
     run = header._headerV1 if header.abfVersion["major"] == 1 else header._protocolSection
-    current = current_of(path, cell, [n for _, n in bounds], int(run.lEpisodesPerRun), missing)
+    command = _command(path, cell, [n for _, n in bounds], int(run.lEpisodesPerRun), missing)
     varied = cell.output.note(len(bounds)) if cell.output is not None else None
     others = ", ".join(str(other.electrode) for other in cells if other is not cell)
     also = f"electrode {cell.electrode}; this file holds also {others}" if others else None
@@ -106,9 +99,9 @@ def _recording(
         name=str(path),
         cell_id=named_cell(path.stem, cell.electrode),
         format=f"ABF {header.abfVersion['major']}.{header.abfVersion.get('minor', 0)}",
-        sweeps=tuple(_sweeps(cell, current, bounds)),
+        sweeps=tuple(_sweeps(cell, command, bounds)),
         recorded=Recorded(session=str(getattr(header, "abfDateTimeString", "")) or None),
-        notes=(*cell.notes, *filter(None, [also, varied]), *current.notes),
+        notes=(*cell.notes, *filter(None, [also, varied, command.note])),
         electrode=cell.electrode,
     )
 
@@ -121,9 +114,64 @@ def _refuse_leak_subtraction(path: Path, output: AnalogOutput | None) -> None:
         )
 
 
-def _sweeps(cell: ClampedCell, current: Current, bounds: _Bounds) -> list[Sweep]:
-    # Where the measured current is all there is, it is the current.
-    monitor = cell.measured if cell.measured and cell.measured.read != current.read else None
+@dataclass(frozen=True)
+class _Command:
+    """Where the current of sweeps comes from: what was put out, or else what was measured."""
+
+    read: Callable[[int], Samples]  # of a sweep, pA
+    note: str = ""
+    measured_beside: bool = False
+
+
+def _command(
+    path: Path, cell: ClampedCell, points: Sequence[int], in_run: int, missing: str
+) -> _Command:
+    """The command of a cell; `missing` says why no output gives one, where none does.
+
+    Of sweeps with so many points, and of a protocol of so many sweeps, 0 where that is not known.
+    """
+    output, measured = cell.output, cell.measured
+    if output is not None:
+        played = partial(_played, output, points, in_run)
+        if measured is None:
+            return _Command(partial(_known, path, output, played))
+        try:
+            for sweep in range(len(points)):
+                played(sweep)
+        except Exception as error:  # pyabf raises whatever it meets
+            missing = f"the command of {output.label} cannot be known ({in_words(error)})"
+        else:
+            note = f"the command is that of {output.label}, {measured.label} measured the current"
+            return _Command(played, note, measured_beside=True)
+    if measured is not None:
+        return _Command(measured.read, f"the current is that of {measured.label}: {missing}")
+    return _Command(partial(_unknown, path, missing))
+
+
+def _unknown(path: Path, reason: str, sweep: int) -> Samples:
+    raise RecordingError(f"{path}, sweep {sweep}: {reason}", hint=DESCRIBE_STEP)
+
+
+def _played(output: AnalogOutput, points: Sequence[int], in_run: int, sweep: int) -> Samples:
+    """The waveform of an output in a sweep, pA; a ValueError where it cannot be known."""
+    if 0 < in_run <= sweep:
+        raise ValueError(f"its protocol has {in_run} sweeps, this one was added later")
+    waveform = output.waveform(sweep, points[sweep])
+    return np.asarray(waveform, dtype=np.float64) * (to_picoamperes(output.unit) or 1.0)
+
+
+def _known(
+    path: Path, output: AnalogOutput, played: Callable[[int], Samples], sweep: int
+) -> Samples:
+    try:
+        return played(sweep)
+    except Exception as error:  # pyabf raises whatever it meets
+        reason = f"the command of {output.label} cannot be known: {in_words(error)}"
+        return _unknown(path, reason, sweep)
+
+
+def _sweeps(cell: ClampedCell, command: _Command, bounds: _Bounds) -> list[Sweep]:
+    monitor = cell.measured if command.measured_beside else None
     return [
         Sweep(
             number,
@@ -132,7 +180,7 @@ def _sweeps(cell: ClampedCell, current: Current, bounds: _Bounds) -> list[Sweep]
             CURRENT_CLAMP,
             "",
             partial(cell.voltage.read, number),
-            partial(current.read, number),
+            partial(command.read, number),
             read_voltage_until=partial(cell.voltage.read, number),
             read_monitor=None if monitor is None else partial(monitor.read, number),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
@@ -11,6 +10,7 @@ import numpy as np
 
 from crosspatch.recordings.abf_header import check_header
 from crosspatch.recordings.model import Samples
+from crosspatch.recordings.text import AxonText, name_and_unit
 
 _kept_to_the_file = False
 
@@ -64,15 +64,12 @@ def _read_abf(path: Path, _changed: int) -> tuple[Samples, str]:
 
 @lru_cache(maxsize=1)
 def _read_atf(path: Path, _changed: int) -> tuple[Samples, str]:
-    """Axon text: two lines that count, header lines, names of columns, and the columns."""
-    with path.open(encoding="latin-1") as file:
-        if not file.readline().startswith("ATF"):
-            raise ValueError(f"its stimulus file {path.name} is not Axon text (ATF)")
-        lines = [file.readline() for _ in range(int(file.readline().split()[0]))]
-        names = file.readline().split("\t")[1:]
-        columns = np.loadtxt(file, delimiter="\t", ndmin=2).T[1:]
-    signals = next((line.split("\t")[1:] for line in lines if line.startswith('"Signals=')), [])
-    if len({signal.strip() for signal in signals}) > 1:
+    content = path.read_bytes()
+    if not content.startswith(b"ATF"):
+        raise ValueError(f"its stimulus file {path.name} is not Axon text (ATF)")
+    table = AxonText.of(content)
+    signals = {name.strip('"') for name in table.header.get("Signals", "").split("\t")}
+    if len(signals) > 1:
         raise ValueError(f"its stimulus file {path.name} has several signals")
-    units = [re.search(r"\(([^()]+)\)\W*$", name) for name in names]
-    return columns, next((unit.group(1) for unit in units if unit), "")
+    units = [unit for _, unit in map(name_and_unit, table.titles[1:])]
+    return table.values.T[1:], next(filter(None, units), "")

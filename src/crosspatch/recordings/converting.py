@@ -26,6 +26,7 @@ from crosspatch.recordings.nwb_writer import (
 )
 from crosspatch.recordings.opening import open_recordings
 from crosspatch.recordings.reading_options import Reading
+from crosspatch.recordings.stimuli import Stimulus, recognise, remarks
 from crosspatch.species import require_species
 
 _STORAGE = Storage(level=4, response=as_floats, sweep_table=False)
@@ -81,7 +82,7 @@ def convert_recordings(
     _require_free(out)
     with ExitStack() as opened:
         recordings = [
-            opened.enter_context(cell)
+            _as_it_flowed(opened.enter_context(cell))
             for each in sources
             for cell in open_recordings(each, reading)
         ]
@@ -99,6 +100,24 @@ def convert_recordings(
     known = {"species": notes.species, "subject": notes.donor, "age": notes.age, "sex": notes.sex}
     missing = tuple(name for name, value in known.items() if value is None)
     return Converted(len(written), len(set(written)), missing, tuple(left_out))
+
+
+def _as_it_flowed(cell: Recording) -> Recording:
+    """A cell with the measured currents where they count, and none where it is not known which."""
+    if not any(sweep.read_monitor for sweep in cell.current_clamp):
+        return cell
+    try:
+        stimuli = recognise(cell)
+    except RecordingError:
+        return cell
+    sweeps = tuple(_that_flowed(sweep, stimuli.get(sweep.number)) for sweep in cell.sweeps)
+    return replace(cell, sweeps=sweeps, notes=(*cell.notes, *remarks(stimuli)))
+
+
+def _that_flowed(sweep: Sweep, stimulus: Stimulus | None) -> Sweep:
+    if stimulus is None or stimulus.by_monitor is False or not sweep.in_current_clamp:
+        return sweep
+    return replace(sweep, read_current=sweep.read_monitor if stimulus.by_monitor else None)
 
 
 def _require_free(out: Path) -> None:

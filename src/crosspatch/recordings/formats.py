@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.errors import RecordingError
+from crosspatch.errors import RecordingError, in_words
 
 if TYPE_CHECKING:
     from crosspatch.recordings.model import Recording
@@ -31,6 +31,7 @@ class Format:
     reader: str = ""  # module and function that read it, given path and `Reading`; "" if none does
     package: str = ""  # what must be installed beside crosspatch
     whole: bool = True  # whether a file holds all of a cell
+    damaged: str = ""  # what a damaged one is called, if not by its name
     #: How to have a file that is read, where this one is not, or to have a better one.
     export: str = "export it as NWB, ABF or Axon text (ATF)"
 
@@ -49,7 +50,7 @@ _FROM_CED = "export it from Spike2 or Signal as text, and save that as Axon text
 RECORDING_FORMATS = (
     Format("NWB", (".nwb",), (HDF5_SIGNATURE,), "nwb"),
     Format("ABF", (".abf",), (b"ABF ", b"ABF2"), "abf.read_abf"),
-    Format("Axon text", (".atf",), (b"ATF",), "text.read_atf"),
+    Format("Axon text", (".atf",), (b"ATF",), "text.read_atf", damaged="ATF file"),
     Format(
         "Igor binary wave",
         (".ibw",),
@@ -60,11 +61,13 @@ RECORDING_FORMATS = (
         export="save the cell as one experiment (.pxp), or make NWB of its waves with "
         "`crosspatch convert`",
     ),
-    Format("Igor packed experiment", (".pxp",), (), "igor.read_pxp", "igor2"),
+    Format(
+        "Igor packed experiment", (".pxp",), (), "igor.read_pxp", "igor2", damaged="Igor experiment"
+    ),
     Format("AxoGraph", (".axgx", ".axgd"), (b"axgx", b"AxGr"), "neo_reader.read_axograph", "neo"),
     Format("WinWCP", (".wcp",), (b"VER=",), "neo_reader.read_winwcp", "neo"),
-    Format("WaveSurfer", (".h5",), (HDF5_SIGNATURE,), "hdf5_formats.read_hdf5"),
-    Format("Stimfit", (".h5",), (HDF5_SIGNATURE,), "hdf5_formats.read_hdf5"),
+    Format("WaveSurfer", (".h5",), (HDF5_SIGNATURE,), "nwb"),
+    Format("Stimfit", (".h5",), (HDF5_SIGNATURE,), "nwb"),
     Format("HEKA", (".dat",), (b"DAT1", b"DAT2", b"DATA"), export=_IGOR_FROM_HEKA),
     Format(
         "CED Spike2",
@@ -76,21 +79,15 @@ RECORDING_FORMATS = (
     Format("MATLAB", (".mat",), (b"MATLAB",)),
 )
 
+_READ = [each for each in RECORDING_FORMATS if each.is_read]
 #: Endings of files that are taken for recordings when a folder is searched.
-RECORDING_SUFFIXES = tuple(
-    dict.fromkeys(ending for each in RECORDING_FORMATS if each.is_read for ending in each.endings)
-)
+RECORDING_SUFFIXES = tuple(dict.fromkeys(ending for each in _READ for ending in each.endings))
 #: Endings of files that hold all of a cell, so that they can be sent alone.
 UPLOAD_SUFFIXES = tuple(
-    dict.fromkeys(
-        ending
-        for each in RECORDING_FORMATS
-        if each.is_read and each.whole
-        for ending in each.endings
-    )
+    dict.fromkeys(ending for each in _READ if each.whole for ending in each.endings)
 )
 #: Formats that are read, for messages and help.
-KNOWN_FORMATS = ", ".join(each.name for each in RECORDING_FORMATS if each.is_read)
+KNOWN_FORMATS = ", ".join(each.name for each in _READ)
 
 
 def format_of_folder(path: Path) -> Format | None:
@@ -147,7 +144,10 @@ def refused(path: Path, first_bytes: bytes, found: Format | None) -> RecordingEr
 
 
 def read_with(found: Format, path: Path, reading: Reading) -> list[Recording]:
-    """Cells of a file in a format other than NWB; a `RecordingError` if its reader is missing."""
+    """Cells of a file in a format that is not HDF5.
+
+    A `RecordingError` if the reader is missing or the file is damaged.
+    """
     module, function = found.reader.split(".")
     try:
         room = importlib.import_module(f"crosspatch.recordings.{module}")
@@ -162,7 +162,13 @@ def read_with(found: Format, path: Path, reading: Reading) -> list[Recording]:
             "pip install 'crosspatch[formats]'",
         ) from error
     read: Callable[[Path, Reading], list[Recording]] = getattr(room, function)
-    return read(path, reading)
+    try:
+        return read(path, reading)
+    except RecordingError:
+        raise
+    except Exception as error:  # libraries raise whatever they meet; damage may be anything
+        called = found.damaged or f"{found.name} file"
+        raise RecordingError(f"{path} is a damaged {called}: {in_words(error)}") from error
 
 
 def whole_content(path: Path) -> bytes:

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from crosspatch.errors import CrosspatchError, NetworkError
 
@@ -22,18 +22,22 @@ _OBJECT_HEAD = 8
 _SMALLEST_HEAP = 4096
 
 
-class Bytes(Protocol):
-    """Where the bytes of a file come from: a disk, or a server."""
+class Bytes:
+    """Where the bytes of a file come from: a disk, unless a kind of them says otherwise."""
 
     size: int  # of the whole, bytes
-    failure: CrosspatchError | None  # why bytes could not be had: HDF5 does not hand exceptions on
+    failure: CrosspatchError | None = (
+        None  # why bytes could not be had: HDF5 hands no exceptions on
+    )
 
     @property
     def protected(self) -> bool:
         """Whether nothing can have changed the bytes on their way here."""
+        return True
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""
+        raise NotImplementedError
 
     def look_ahead(self, groups: Iterable[h5py.Group]) -> None:
         """Say that all members of these groups will be looked at."""
@@ -46,40 +50,22 @@ class Bytes(Protocol):
 
     def doubtful(self) -> bool:
         """Whether what looks like damage may be bytes that came wrong."""
+        return False
 
     def close(self) -> None:
         """Let go of the file."""
 
 
-class LocalBytes:
+class LocalBytes(Bytes):
     """The bytes of a file on disk; an `OSError` if it cannot be opened."""
 
     def __init__(self, path: Path):
         self._file = path.open("rb", buffering=0)
-        self.failure: CrosspatchError | None = None
         self.size = os.fstat(self._file.fileno()).st_size
-
-    @property
-    def protected(self) -> bool:
-        """Nothing can happen on the way from a disk."""
-        return True
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Some bytes; fewer where the file ends."""
         return os.pread(self._file.fileno(), count, offset)
-
-    def look_ahead(self, groups: Iterable[h5py.Group]) -> None:
-        """Nothing to prepare: a disk is near."""
-
-    def look_for_samples(self, series: Sequence[h5py.Group]) -> None:
-        """Nothing to prepare: a disk is near."""
-
-    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Nothing to prepare: the system reads ahead."""
-
-    def doubtful(self) -> bool:
-        """A disk gives the same bytes each time."""
-        return False
 
     def close(self) -> None:
         """Close the file."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,48 +14,32 @@ import h5py
 import numpy as np
 
 from crosspatch.errors import RecordingError, in_words
-from crosspatch.recordings.hdf5 import Closing, GuardedFile, LocalBytes
 from crosspatch.recordings.model import Recorded, Recording, Samples, to_seconds
+from crosspatch.recordings.nwb_series import content_of
 from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
 
-#: Bytes of a table or text.
-_MOST_ABOUT = 1 << 20
 _MAX_POINTS = 200_000_000
 
 
-def is_other_hdf5(path: Path) -> bool:
-    """Whether WaveSurfer or Stimfit wrote an HDF5 file; False where it cannot be told."""
+def read_others(path: str, file: h5py.File, reading: Reading) -> list[Recording]:
+    """The cells of an open HDF5 file that WaveSurfer or Stimfit wrote; none if neither did."""
+    program = None
+    with suppress(OSError, RuntimeError, ValueError, KeyError):  # what is wrong is said elsewhere
+        program = _program(file)
+    if program is None:
+        return []
     try:
-        with h5py.File(GuardedFile(LocalBytes(path)), "r") as file:
-            return _program(file) is not None
-    except (OSError, RuntimeError, ValueError, KeyError):
-        return False
-
-
-def read_hdf5(path: Path, reading: Reading) -> list[Recording]:
-    """Open a file of WaveSurfer or Stimfit; a `RecordingError` if it is damaged."""
-    with ExitStack() as opened:
-        try:
-            source = opened.enter_context(GuardedFile(LocalBytes(path)))
-            file = opened.enter_context(h5py.File(source, "r"))
-            program = _program(file)
-            if program is None:
-                raise ValueError("neither WaveSurfer nor Stimfit wrote it")
-            recordings = recordings_of(program(path, file), reading)
-        except RecordingError:
-            raise
-        except Exception as error:  # h5py raises many kinds for damaged groups
-            raise RecordingError(f"{path} is a damaged HDF5 file: {in_words(error)}") from error
-        close = Closing(opened.pop_all().close, len(recordings))
-        return [replace(each, close_file=close.once()) for each in recordings]
+        return recordings_of(program(Path(path), file), reading)
+    except RecordingError:
+        raise
+    except Exception as error:  # h5py raises many kinds for damaged groups
+        raise RecordingError(f"{path} is a damaged HDF5 file: {in_words(error)}") from error
 
 
 def _program(file: h5py.File) -> Callable[[Path, h5py.File], OpenedSignals] | None:
-    if "nwb_version" in file.attrs:
-        return None
     if "header" in file and any(name.startswith("sweep_") for name in file):
         return _wavesurfer
     if "channels" in file and "comment" in file and "description" in file:
@@ -70,7 +53,7 @@ def _wavesurfer(path: Path, file: h5py.File) -> OpenedSignals:
         header = _member(header, "Acquisition")
 
     def of(*names: str) -> Any:
-        return _small(next(_member(header, name) for name in names if name in header))
+        return content_of(next(_member(header, name) for name in names if name in header))
 
     active = np.ravel(of("IsAIChannelActive", "IsAnalogChannelActive")).astype(bool)
     names = np.array(_texts(of("AIChannelNames", "AnalogChannelNames")))[active]
@@ -112,7 +95,7 @@ def _coefficients(header: h5py.Group, count: int) -> np.ndarray:
     for name in ("AIScalingCoefficients", "AnalogScalingCoefficients"):
         if name in header:
             # h5py gives what MATLAB wrote as (terms, inputs) the other way round.
-            return np.reshape(_small(_member(header, name)), (count, -1)).astype(float).T
+            return np.reshape(content_of(_member(header, name)), (count, -1)).astype(float).T
     raise ValueError("it does not say how its numbers are scaled")
 
 
@@ -134,11 +117,11 @@ def _clock(parts: Any) -> str | None:
 
 def _stimfit(path: Path, file: h5py.File) -> OpenedSignals:
     channels = _member(file, "channels")
-    names = ["".join(_texts(_small(_member(channels, f"ch{k}")))) for k in range(len(channels))]
+    names = ["".join(_texts(content_of(_member(channels, f"ch{k}")))) for k in range(len(channels))]
     sweeps: dict[int, list[InputSignal]] = {}
     for name in names:
         for number, section in _sections(_member(file, name)):
-            about = _small(_member(section, "description")).ravel()[0]
+            about = content_of(_member(section, "description")).ravel()[0]
             of_time = _text(about["xunits"]) or "ms"
             interval = float(about["dt"]) * (to_seconds(of_time) or float("nan"))
             data = _samples_of(_member(section, "data"), 1)
@@ -146,7 +129,7 @@ def _stimfit(path: Path, file: h5py.File) -> OpenedSignals:
             read = partial(_all, data)
             signal = InputSignal(name, _text(about["yunits"]), rate, int(data.shape[0]), read)
             sweeps.setdefault(number, []).append(signal)
-    when = _small(_member(file, "description")).ravel()[0]
+    when = content_of(_member(file, "description")).ravel()[0]
     session = "T".join(filter(None, (_text(when["date"]), _text(when["time"]))))
     episodes = [Episode(number, tuple(signals)) for number, signals in sorted(sweeps.items())]
     return OpenedSignals(path, path.stem, "Stimfit", episodes, Recorded(session=session or None))
@@ -180,24 +163,6 @@ def _samples_of(data: h5py.Dataset, dimensions: int, inputs: int = 1) -> h5py.Da
     if data.size > _MAX_POINTS or data.nbytes > 5000 * max(data.id.get_storage_size(), 1):
         raise ValueError(f"{data.name} has {data.size:,} samples, which are not in the file")
     return data
-
-
-_PLAIN = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM)
-
-
-def _small(data: h5py.Dataset) -> Any:
-    """All of a dataset that describes; HDF5 brings the process down over some damaged types."""
-    kind = data.id.get_type()
-    members = (
-        [kind.get_member_type(k) for k in range(kind.get_nmembers())]
-        if kind.get_class() == h5py.h5t.COMPOUND
-        else [kind]
-    )
-    if any(each.get_class() not in _PLAIN for each in members):
-        raise ValueError(f"{data.name} is neither number nor text")
-    if (data.size or 0) * kind.get_size() > _MOST_ABOUT:
-        raise ValueError(f"{data.name} has {data.size:,} entries")
-    return data[()]
 
 
 def _texts(value: Any) -> list[str]:

@@ -156,16 +156,11 @@ def _loaded(path: Path, files: list[Path]) -> tuple[dict[str, _Wave], dict[str, 
 def read_pxp(path: Path, reading: Reading) -> list[Recording]:
     """Open a packed experiment; its waves of potential and current must lie in one data folder.
 
-    Where several have some, `Reading.electrode` names the one. A `RecordingError` if it is damaged
-    or nothing in it is a potential.
+    Where several have some, `Reading.electrode` names the one. A `RecordingError` if nothing in it
+    is a potential.
     """
-    content = whole_content(path)
-    try:
-        folders = _folders(content)
-    except Exception as error:  # igor2 raises whatever it meets
-        raise RecordingError(f"{path} is a damaged Igor experiment: {in_words(error)}") from error
     recorded: dict[str, dict[str, _Wave]] = defaultdict(dict)
-    for folder, waves in folders.items():
+    for folder, waves in _folders(whole_content(path)).items():
         for wave in filter(_is_signal, waves):
             place = ":".join(filter(None, (folder, _name(wave.name).cell)))
             recorded[place or "root"][wave.name] = wave

@@ -43,12 +43,13 @@ def counting(recording: Recording, commanded: _Stimuli, measured: _Stimuli) -> _
     if known:
         return _noted(commanded, both, what)
     if by_measured >= max(_FOLLOWS, by_command - _NEARLY):
-        counts = commanded | {number: measured[number] for number in both}
+        counts = commanded | {n: replace(measured[n], by_monitor=True) for n in both}
         return _noted(
             counts, both, f"{what}; the measured current counts: the potential follows it"
         )
     reason = f"{what}, and the potential does not tell which is true"
-    return commanded | {number: commanded[number].refused(reason) for number in both}
+    refused = {n: replace(commanded[n].refused(reason), by_monitor=None) for n in both}
+    return commanded | refused
 
 
 def _difference(both: _Pairs, by_command: float) -> tuple[str, bool]:
@@ -63,9 +64,10 @@ def _difference(both: _Pairs, by_command: float) -> tuple[str, bool]:
         if gain > 0 or by_command > 0:
             return f"{what} in all sweeps; the command counts", True
         return what, False
-    if not heights[:, 1].any() and by_command >= _FOLLOWS:
-        what = "the measured current shows no stimulus, but the potential follows the command"
-        return f"{what}, which counts", True
+    shows = heights[:, 1].any()
+    if (abs(gain) <= _SHARE or not shows) and by_command >= _FOLLOWS:
+        what = f"the measured current {'hardly shows the' if shows else 'shows no'} stimulus"
+        return f"{what}, but the potential follows the command, which counts", True
     apart = _apart(both, 1.0)
     one, other = both[apart[0]]
     what = f"command and measured current disagree in {len(apart)} of {len(both)} sweeps, in sweep"

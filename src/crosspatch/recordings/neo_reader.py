@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import whole_content
 from crosspatch.recordings.model import Recorded, Recording
 from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
@@ -37,26 +36,19 @@ _RECORD_HEAD = struct.Struct("<8s4sfff8f")
 
 
 def read_axograph(path: Path, reading: Reading) -> list[Recording]:
-    """Open an AxoGraph file; a `RecordingError` if it is damaged."""
-    return _read(path, "AxoGraph", reading, _axograph)
+    """Open an AxoGraph file."""
+    return _read(path, reading, _axograph)
 
 
 def read_winwcp(path: Path, reading: Reading) -> list[Recording]:
-    """Open a WinWCP file; a `RecordingError` if it is damaged."""
-    return _read(path, "WinWCP", reading, _winwcp)
+    """Open a WinWCP file."""
+    return _read(path, reading, _winwcp)
 
 
-def _read(
-    path: Path, name: str, reading: Reading, of: Callable[[Path], OpenedSignals]
-) -> list[Recording]:
+def _read(path: Path, reading: Reading, of: Callable[[Path], OpenedSignals]) -> list[Recording]:
     logging.getLogger("neo").setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return recordings_of(of(path), reading)
-    except RecordingError:
-        raise
-    except Exception as error:  # neo raises whatever it meets
-        raise RecordingError(f"{path} is a damaged {name} file: {in_words(error)}") from error
+    with warnings.catch_warnings(action="ignore"):
+        return recordings_of(of(path), reading)
 
 
 def _axograph(path: Path) -> OpenedSignals:

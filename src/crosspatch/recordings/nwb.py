@@ -112,6 +112,11 @@ def _open(
 
 
 def _recordings(nwb: Opened, unwanted: Unwanted | None) -> list[Recording]:
+    if "nwb_version" not in nwb.file.attrs:
+        from crosspatch.recordings.hdf5_formats import read_others
+
+        if others := read_others(nwb.path, nwb.file, nwb.reading):
+            return others
     version = _version(nwb.path, nwb.file)
     series = _of_channel(nwb, _usable(nwb, unwanted))
     cells = _of_one_cell(nwb, sweeps_by_electrode(nwb, series, unwanted))

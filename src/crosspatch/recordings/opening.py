@@ -12,6 +12,7 @@ from crosspatch.recordings.cell_quality import is_unmeasured
 from crosspatch.recordings.formats import (
     FIRST_BYTES,
     HDF5_SIGNATURE,
+    Format,
     format_of,
     format_of_folder,
     read_with,
@@ -80,9 +81,14 @@ def only(recordings: list[Recording]) -> Recording:
     if len(recordings) == 1:
         return recordings[0]
     close_all(recordings)
-    names = ", ".join(str(each.electrode) for each in recordings)
-    raise RecordingError(
-        f"{recordings[0].name} holds {len(recordings)} cells (electrodes {names})",
+    raise several_cells(recordings[0].name, (each.electrode for each in recordings))
+
+
+def several_cells(name: str, electrodes: Iterable[str | None]) -> RecordingError:
+    """What is raised where one cell is wanted of a file of several, by their electrodes."""
+    names = [str(each) for each in electrodes]
+    return RecordingError(
+        f"{name} holds {len(names)} cells (electrodes {', '.join(names)})",
         hint="give the name of one with {electrode}",
     )
 
@@ -125,47 +131,37 @@ def _nothing_in(recording: Recording) -> RecordingError:
 def _open_file(path: Path, reading: Reading, unwanted: Unwanted | None) -> list[Recording]:
     if path.is_dir() and (found := format_of_folder(path)):
         return read_with(found, path, reading)
+    told = _told(path)
+    if isinstance(told, Format):
+        return read_with(told, path, reading)
+    from crosspatch.recordings.nwb import read_nwb
+
+    return read_nwb(told, str(path), unwanted, reading)
+
+
+def species_of_file(path: Path) -> str | None:
+    """What a file says the species is, read and nothing else; any exception if it is damaged."""
+    found = None if path.is_dir() else _told(path)
+    if found is None or isinstance(found, Format):
+        return None  # it has no place for it
+    from crosspatch.recordings.nwb import species_in_nwb
+
+    return species_in_nwb(found)
+
+
+def _told(path: Path) -> Format | LocalBytes:
+    """The format of a file, or its content if it is HDF5; a `RecordingError` if it is not read."""
     content = _bytes_of(path)
     start = content.read_at(0, FIRST_BYTES)
-    if start.startswith(HDF5_SIGNATURE) and not _is_other_hdf5(path):
-        from crosspatch.recordings.nwb import read_nwb
-
-        return read_nwb(content, str(path), unwanted, reading)
+    if start.startswith(HDF5_SIGNATURE):
+        return content
     content.close()
     if not start:
         raise RecordingError(f"{path} is empty (0 bytes)")
     found = format_of(path, start)
     if found is None or not found.is_read:
         raise refused(path, start, found)
-    return read_with(found, path, reading)
-
-
-def _is_other_hdf5(path: Path) -> bool:
-    """Whether an HDF5 file is of another program, which is looked up where it is not named NWB."""
-    if path.suffix.lower() == ".nwb":
-        return False
-    from crosspatch.recordings.hdf5_formats import is_other_hdf5
-
-    return is_other_hdf5(path)
-
-
-def species_of_file(path: Path) -> str | None:
-    """What a file says the species is, read and nothing else; any exception if it is damaged."""
-    if path.is_dir():
-        return None
-    content = _bytes_of(path)
-    try:
-        start = content.read_at(0, FIRST_BYTES)
-        if not start.startswith(HDF5_SIGNATURE) or _is_other_hdf5(path):
-            found = format_of(path, start)
-            if found is None or not found.is_read:
-                raise refused(path, start, found)
-            return None  # it has no place for it
-        from crosspatch.recordings.nwb import species_in_nwb
-
-        return species_in_nwb(content)
-    finally:
-        content.close()
+    return found
 
 
 def _bytes_of(path: Path) -> LocalBytes:

@@ -128,14 +128,17 @@ def _wave(current: Samples, first: int, last: int, rate: float) -> Pulse:
     """A stretch in which the command keeps changing: a ramp if it rises in a straight line."""
     part = np.asarray(current[first - 1 : last], dtype=np.float64)
     level = float(part[-1] - part[0])
-    height = float(np.ptp(part))
     shape = SHAPELESS
-    if len(part) >= RAMP_LENGTH * rate and height >= SMALLEST:
-        line = np.linspace(part[0], part[-1], len(part))
+    if len(part) >= RAMP_LENGTH * rate and level and float(np.ptp(part)) >= SMALLEST:
+        off = _farthest(part - np.linspace(part[0], part[-1], len(part)))
         # Digitised finely or coarsely, a ramp stays within a step of the line.
-        grain = float(np.max(np.abs(np.diff(part))))
-        if np.max(np.abs(part - line)) <= STRAIGHT * abs(level) + grain and level:
+        if off <= STRAIGHT * abs(level) + _farthest(np.diff(part)):
             shape = RISING
     if shape == SHAPELESS:
         level = float(part[np.argmax(np.abs(part - part[0]))] - part[0])
     return Pulse(first, last, rate, level, shape)
+
+
+def _farthest(values: NDArray[np.float64]) -> float:
+    """How far values go from zero."""
+    return float(max(values.max(), -values.min()))

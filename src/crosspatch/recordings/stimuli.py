@@ -60,6 +60,9 @@ class Stimulus:
     named: str | None = None
     reason: str = ""  # why it is not measured, if it is ``other``
     note: str = ""  # what was decided about the command, and why
+    #: Whether it is that of the current as it was measured beside a command that is not true; None
+    #: where it is not known which of the two is.
+    by_monitor: bool | None = False
     #: Of a ramp, which no other numbers describe: the command until its end, pA.
     command: Samples | None = field(default=None, repr=False, compare=False)
 
@@ -324,6 +327,13 @@ def ontology_kind(description: str) -> str | None:
     """
     code = re.sub(r"_DA_\d+$", "", description.strip()).split("[")[0].strip()
     return _kinds_by_name().get(code) if code else None
+
+
+def current_that_counts(sweep: Sweep, stimulus: Stimulus) -> Samples:
+    """The command of a sweep in pA, or what was measured where that counts instead."""
+    if stimulus.by_monitor and sweep.read_monitor is not None:
+        return sweep.read_monitor()
+    return sweep.current
 
 
 def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:

@@ -6,12 +6,11 @@ import io
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.errors import RecordingError, in_words
 from crosspatch.recordings.formats import whole_content
 from crosspatch.recordings.model import Recorded, Recording, to_seconds
 from crosspatch.recordings.signals import Episode, InputSignal, OpenedSignals, recordings_of
@@ -24,26 +23,15 @@ _MOST = 50_000
 
 
 def read_atf(path: Path, reading: Reading) -> list[Recording]:
-    """Open an Axon text file, whose samples are read at once; a `RecordingError` if it is damaged.
+    """Open an Axon text file, whose samples are read at once.
 
     Its columns are the time and, one after another, the inputs of every sweep.
     """
-    content = whole_content(path)
-    try:
-        return recordings_of(_opened(path, content), reading)
-    except RecordingError:
-        raise
-    except Exception as error:  # anything may stand in a text
-        raise RecordingError(f"{path} is a damaged ATF file: {in_words(error)}") from error
-
-
-def _opened(path: Path, content: bytes) -> OpenedSignals:
-    lines = io.BytesIO(content)
-    version, header, titles = _head(lines)
-    values = _values(lines, len(titles))
-    of_time = _unit(titles[0])[1]
+    table = AxonText.of(whole_content(path))
+    titles, values = table.titles, table.values
+    of_time = name_and_unit(titles[0])[1]
     interval = _interval(values[:, 0]) * (to_seconds(of_time or "s") or float("nan"))
-    named = _named(header.get("Signals", ""), titles[1:])
+    named = _named(table.header.get("Signals", ""), titles[1:])
     sweeps: list[list[InputSignal]] = []
     for k, (name, title) in enumerate(zip(named, titles[1:], strict=True), start=1):
         # A sweep begins where an input comes again.
@@ -51,42 +39,54 @@ def _opened(path: Path, content: bytes) -> OpenedSignals:
             sweeps.append([])
         column = np.ascontiguousarray(values[:, k])
         read = partial(_same, column)
-        sweeps[-1].append(InputSignal(name, _unit(title)[1], 1 / interval, len(column), read))
+        sweeps[-1].append(
+            InputSignal(name, name_and_unit(title)[1], 1 / interval, len(column), read)
+        )
     episodes = [Episode(number, tuple(signals)) for number, signals in enumerate(sweeps)]
-    start = header.get("SweepStartDateTime") or header.get("AcquisitionDate")
-    return OpenedSignals(path, path.stem, f"ATF {version}", episodes, Recorded(session=start))
+    start = table.header.get("SweepStartDateTime") or table.header.get("AcquisitionDate")
+    recorded = Recorded(session=start)
+    opened = OpenedSignals(path, path.stem, f"ATF {table.version}", episodes, recorded)
+    return recordings_of(opened, reading)
 
 
-def _head(lines: io.BytesIO) -> tuple[str, dict[str, str], list[str]]:
-    """The version of a file, what its header says, and the titles of its columns."""
+class AxonText(NamedTuple):
+    """What an Axon text file holds."""
 
-    def line() -> str:
-        return lines.readline(1 << 20).decode("latin-1").strip("\r\n")
+    version: str
+    header: dict[str, str]
+    titles: list[str]  # of the columns
+    values: NDArray[np.float64]  # shape (rows, columns)
 
-    version = line().split()[1]
-    items, columns = (int(part) for part in line().split()[:2])
-    if not 0 <= items <= _MOST or not 2 <= columns <= _MOST:
-        raise ValueError(f"it names {items} lines of header and {columns} columns")
-    header = {}
-    for _ in range(items):
-        key, _, value = line().strip().strip('"').partition("=")
-        header[key.strip()] = value.strip('"\t ')
-    titles = [title.strip(' "') for title in re.split("[\t,]", line())]
-    if len(titles) < columns:
-        raise ValueError(f"it has {len(titles)} titles for {columns} columns")
-    return version, header, titles[:columns]
+    @classmethod
+    def of(cls, content: bytes) -> AxonText:
+        """Of the content of a file; a ValueError, or another, if it is damaged."""
+        lines = io.BytesIO(content)
 
+        def line() -> str:
+            return lines.readline(1 << 20).decode("latin-1").strip("\r\n")
 
-def _values(lines: io.BytesIO, columns: int) -> NDArray[np.float64]:
-    separator = "," if b"," in lines.getvalue()[lines.tell() : lines.tell() + 2000] else "\t"
-    return np.loadtxt(lines, delimiter=separator, ndmin=2, usecols=range(columns), comments=None)
+        version = line().split()[1]
+        items, columns = (int(part) for part in line().split()[:2])
+        if not 0 <= items <= _MOST or not 2 <= columns <= _MOST:
+            raise ValueError(f"it names {items} lines of header and {columns} columns")
+        header = {}
+        for _ in range(items):
+            key, _, value = line().strip().strip('"').partition("=")
+            header[key.strip()] = value.strip('"\t ')
+        titles = [title.strip(' "') for title in re.split("[\t,]", line())]
+        if len(titles) < columns:
+            raise ValueError(f"it has {len(titles)} titles for {columns} columns")
+        separator = "," if b"," in content[lines.tell() : lines.tell() + 2000] else "\t"
+        used = range(columns)
+        values = np.loadtxt(lines, delimiter=separator, ndmin=2, usecols=used, comments=None)
+        return cls(version, header, titles[:columns], values)
 
 
 def _same(column: NDArray[np.float64]) -> NDArray[np.float64]:
     return column
 
 
-def _unit(title: str) -> tuple[str, str]:
+def name_and_unit(title: str) -> tuple[str, str]:
     """Name and unit of a title such as ``Trace #1 (mV)``."""
     found = re.fullmatch(r"(.*?)\s*\(([^()]*)\)", title.strip())
     return (found.group(1), found.group(2).strip()) if found else (title, "")
@@ -102,7 +102,7 @@ def _named(signals: str, titles: list[str]) -> list[str]:
         return listed
     bare = []
     for title in titles:
-        name, unit = _unit(title)
+        name, unit = name_and_unit(title)
         kept = re.sub(r"(?:\b(?:trace|sweep|episode)\s*#?|#)\s*\d+", "", name, flags=re.IGNORECASE)
         bare.append((kept.strip(" ,:-"), unit))
     return [name or unit or "trace" for name, unit in bare]

@@ -14,7 +14,15 @@ from crosspatch.features.analysis import Analysis
 from crosspatch.features.measuring.spikes import slope
 from crosspatch.recordings.model import Recording
 from crosspatch.recordings.quality import recorded_points
-from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, OTHER, RAMP, SHORT_SQUARE, Stimulus
+from crosspatch.recordings.stimuli import (
+    LONG_SQUARE,
+    NONE,
+    OTHER,
+    RAMP,
+    SHORT_SQUARE,
+    Stimulus,
+    current_that_counts,
+)
 from crosspatch.reporting.style import ACCENT, SECOND, THIRD, new_figure, plain, styled
 
 if TYPE_CHECKING:
@@ -82,7 +90,8 @@ def draw_sweeps(
     for number in chosen:
         sweep = recording.sweep(number)
         try:
-            voltage, current = sweep.voltage, sweep.current
+            voltage = sweep.voltage
+            current = current_that_counts(sweep, analysis.stimuli[number])
         except RecordingError:
             continue
         recorded = voltage[: recorded_points(voltage, sweep.rate)]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording, Samples
 from crosspatch.recordings.quality import SweepQuality, recorded_points
-from crosspatch.recordings.stimuli import Stimulus
+from crosspatch.recordings.stimuli import Stimulus, current_that_counts
 from crosspatch.reporting.recording_figures import shown_kinds, until_last
 from crosspatch.service.messages import StimulusSweeps
 
@@ -73,7 +73,7 @@ def keep_samples(
         for number in chosen:
             sweep, stimulus = recording.sweep(number), stimuli[number]
             try:
-                voltage, current = sweep.voltage, sweep.current
+                voltage, current = sweep.voltage, current_that_counts(sweep, stimulus)
             except RecordingError:
                 continue
             recorded = voltage[: recorded_points(voltage, sweep.rate)]

@@ -277,8 +277,10 @@ class Batches:
 
 def _hold(folder: Path) -> int:
     """Lock a folder for as long as this process lives."""
-    held = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    made = folder / "unlocked"  # a lock that nobody held yet would look abandoned
+    held = os.open(made, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    made.rename(folder / _LOCK)
     return held
 
 

@@ -166,6 +166,7 @@ class Worker:
         how = extraction_settings(self._read_settings(file))
         tell(messages.Doing("reading"))
         file.forget()
+        opened: list[Recording] = []
         try:
             refuse_other_files(file.path)
             opened = open_recordings(file.path, how.reading, measured_only=True)
@@ -175,7 +176,8 @@ class Worker:
                 close_all(opened)
         except RecordingError as error:
             tell(messages.Doing("predicting"))
-            return self._refuse(file, _fault(error, messages.Measure(file)))
+            species = opened[0].recorded.species if opened else None
+            return self._refuse(file, _fault(error, messages.Measure(file)), species)
         tell(messages.Doing("predicting"))
         prediction, said = self._keep_cells(file, cells)
         self._keep_details(file, prediction, range(len(prediction)))
@@ -188,13 +190,13 @@ class Worker:
         cells: list[CellFeatures | Failure] = []
         reasons: list[RecordingError] = []
         for part, each in enumerate(opened):
+            cell_id = named_cell(Path(file.label).stem, each.electrode)
+            named = replace(each, name=file.label, cell_id=cell_id)
             try:
-                cells.append(self._measured(file, part, each, how, tell))
+                cells.append(self._measured(file, part, named, how, tell))
             except RecordingError as error:
                 reasons.append(error)
-                cell_id = named_cell(Path(file.label).stem, each.electrode)
-                said = replace(Failure.of(error), cell_id=cell_id, electrode=each.electrode)
-                cells.append(said)
+                cells.append(Failure.of(error, named))
         if len(reasons) == len(opened) == 1:
             raise reasons[0]
         return cells
@@ -205,8 +207,7 @@ class Worker:
         """Measure a cell of a recording, and keep what is shown of it."""
         folder, limits = file.traces(part), how.reading.thresholds
         folder.mkdir(exist_ok=True)
-        cell_id = named_cell(Path(file.label).stem, opened.electrode)
-        recording = replace(opened, name=file.label, cell_id=cell_id).remembered(MOST_SAMPLES)
+        recording = opened.remembered(MOST_SAMPLES)
         found = recognise(recording)
         # What is shown is read first; the rest while someone looks at it.
         kept = keep_samples(recording, found, folder)
@@ -226,8 +227,11 @@ class Worker:
         _write_json(file.recorded(part), about | {"stimuli": [asdict(each) for each in stimuli]})
         return features_of(recording, analysis, how)
 
-    def _refuse(self, file: GivenFile, fault: messages.Fault) -> messages.Predicted:
-        prediction, said = self._keep_cells(file, [Failure(fault.message, hint=fault.hint)])
+    def _refuse(
+        self, file: GivenFile, fault: messages.Fault, species: str | None = None
+    ) -> messages.Predicted:
+        failure = Failure(fault.message, hint=fault.hint, species=species)
+        prediction, said = self._keep_cells(file, [failure])
         return messages.Predicted(len(prediction), said, fault)
 
     def _keep_cells(self, file: GivenFile, cells: Outcomes) -> tuple[Prediction, tuple[str, ...]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 import zipfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from crosspatch.errors import CohortError, in_words
+from crosspatch.processes import Child, ChildError, Tell, answer_requests, may_die
 from crosspatch.tables.header import HEAD_ROWS, Header, HeadRow, find_header, understood_of
 from crosspatch.telling import Say
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 # A sheet is held as a rectangle around its cells, each some 30 bytes.
 _MOST_FIELDS = 2**26
+#: Bytes and s that the sheets of an xls take at most: they have 65,536 rows of 256 columns.
+_MOST_MEMORY, _LONGEST = 2**31, 60.0
 _BLOCK = 2**20
 
 # Of a sheet of xlsx: where a row or a cell is, if it says so.
@@ -47,7 +52,7 @@ class Workbook:
 
     def __init__(self, path: Path, known: Collection[str] = ()):
         self.path, self.known = path, known
-        self._missing = _examined(path)
+        self._missing = _examined(path) if zipfile.is_zipfile(path) else _tried(path)
         with self.reading():
             from python_calamine import CalamineWorkbook, SheetTypeEnum
 
@@ -150,8 +155,39 @@ def _examined(path: Path) -> int:
                     _require_table(path, rows, columns)
                     missing += here
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
-        return 0  # no archive, as xls is none, or damaged: its reader says why
+        return 0  # damaged: its reader says why
     return missing
+
+
+def _tried(path: Path) -> int:
+    """Have another process read an xls, which says nowhere how much memory its sheets take.
+
+    Too much ends the reader's process with no word. A CohortError then; 0 if it can be read.
+    """
+    if may_die():
+        return 0
+    child = Child(__name__, memory=_MOST_MEMORY)
+    try:
+        child.wait_ready()
+        child.ask(path, _LONGEST)
+    except ChildError as error:
+        raise CohortError(
+            f"{path} cannot be read as a workbook: it takes its reader too much memory or time",
+            "save it as xlsx or csv",
+        ) from error
+    finally:
+        child.close()
+    return 0
+
+
+def _read_all(path: Path, tell: Tell) -> None:
+    """Read every sheet, and keep nothing."""
+    with suppress(Exception):  # whoever reads it next says why it cannot be read
+        from python_calamine import CalamineWorkbook
+
+        book = CalamineWorkbook.from_path(path)
+        for name in book.sheet_names:
+            book.get_sheet_by_name(name)
 
 
 def _require_table(path: Path, rows: int, columns: int) -> None:
@@ -214,3 +250,8 @@ def _by_tags(part: IO[bytes]) -> Iterator[bytes]:
             raise ValueError("a tag without an end")
         yield text[:cut]
     yield rest
+
+
+if __name__ == "__main__":
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the reader's last words tell a user nothing
+    answer_requests(_read_all, sys.argv[1:])
