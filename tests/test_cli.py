@@ -187,6 +187,9 @@ def test_the_floors_of_the_fast_models_on_real_tables(real_data: Path, tmp_path:
     scores = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("model")["macro_f1_mean"]
     assert scores["forest"] > 0.72
     assert scores["boosting"] > 0.72
+    assert f"{scores.idxmax()} by tested cells, task human" in done.stdout
+    assert "labels: agree with SEA-AD" in done.stdout
+    assert "Of the 40 cells that SEA-AD labels unlike Lee, Dalley et al." in done.stdout
 
 
 def test_every_command_explains_itself():

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.reporting import benchmark_figures as figures
 from crosspatch.reporting import curves
+from crosspatch.reporting.score_cuts import cuts_figure
 from crosspatch.reporting.style import NARROW, WIDE
 from tests.reporting.made_results import benchmark_folder, cohorts_table, learning_curve_folder
 
@@ -85,6 +86,26 @@ def test_scores(tables, folder, width):
     summary = tables(folder, "summary")
     assert_readable(figures.scores_figure(summary, width), width)
     assert_readable(figures.class_f1_figure(summary, width), width)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_cuts(tables, width):
+    """Each cut that is scored is a dot, hollow where it is scored on fewer classes."""
+    cuts = tables("many", "cuts").query("task != 'mouse' and model == 'vote'")
+    figure = cuts_figure(cuts, width)
+    assert_readable(figure, width)
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        names = [label.get_text() for label in axes.get_yticklabels()]
+        assert names[1:] == [
+            "labels: agree with SEA-AD  (622)",
+            "layer: 1  (135)",
+            "layer: 2/3  (494)",
+        ]
+        filled, hollow = [line for line in axes.lines if line.get_marker() == "o"]
+        assert np.asarray(filled.get_xydata()).tolist() == [[0.82, 0], [0.86, 1], [0.83, 3]]
+        assert np.asarray(hollow.get_xydata()).tolist() == [[0.85, 2]]
+        assert to_hex(hollow.get_markerfacecolor()) == "#ffffff"
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

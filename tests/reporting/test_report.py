@@ -232,6 +232,35 @@ def test_only_sections_with_results(tmp_path):
     assert "±" not in "".join(next(document.iter("tbody")).itertext())
 
 
+def test_where_the_score_comes_from(folders, tmp_path):
+    """By the best model of each task; where labels differ, whose are followed."""
+    file = write_report([folders["run"]], tmp_path / "report.html")[0]
+    section = next(e for e in parsed(file).iter("section") if e.attrib["id"] == "cuts")
+    text = " ".join("".join(section.itertext()).split())
+    summary = pd.read_csv(folders["run"] / "summary.csv").set_index("model")
+    for task in ("human", "transfer"):
+        best = summary[summary["task"] == task]["macro_f1_mean"].idxmax()
+        assert (
+            f"Task {task}: on the 622 cells whose subclass is the same by Lee, Dalley et al. and "
+            f"by SEA-AD, macro-F1 of {best} is 0.860 ± 0.004; on all 702 cells it is 0.820 ± 0.004."
+        ) in text
+        assert (
+            "Of the 40 cells to which the two give different subclasses, "
+            f"{best} calls a share of 0.500 ± 0.004 as Lee, Dalley et al. do, and 0.570 ± 0.006 as"
+        ) in text
+    assert "40 cells, fewer than 100" in text
+    assert "Task mouse" not in text  # of which all cells alone are scored
+
+
+def test_folders_without_cuts_have_no_such_section(folders, tmp_path):
+    alone = benchmark_folder(tmp_path / "alone", ("forest",), ("mouse",))
+    other = benchmark_folder(tmp_path / "other", ("forest",))
+    (other / "cuts.csv").unlink()  # as before there was one
+    ids = ids_of(parsed(write_report([alone, other], tmp_path / "report.html")[0]))
+    assert "results" in ids
+    assert "cuts" not in ids
+
+
 def test_nothing_is_missing_from_a_whole_report(whole):
     assert "missing" not in ids_of(parsed(whole))
 

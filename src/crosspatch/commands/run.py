@@ -103,6 +103,7 @@ def run(
             progress=partial(tell, "folds"),
         )
     _print_result(result)
+    _print_cuts(result)
     if result.calibration is not None:
         _print_calibration(result.calibration)
     finish(cohorts, result.tables, out)
@@ -281,6 +282,30 @@ def _print_result(result: BenchmarkResult) -> None:
             result.comparisons,
             ["task", ("difference", "{model_a} − {model_b}"), *_COMPARED],
         )
+
+
+def _print_cuts(result: BenchmarkResult) -> None:
+    """Where the score of each task's best model comes from; only cuts that are scored."""
+    from crosspatch.evaluation.cell_cuts import DISAGREE
+    from crosspatch.evaluation.results import of_best_models
+
+    columns: list[str | tuple[str, ...]]
+    columns = ["tested cells", ("cells", "{cells:,}"), _spread("macro-F1", "macro_f1", 3)]
+    shares = ("coverage", "confident") if "coverage_mean" in result.cuts else ("accuracy",)
+    columns += [(name, f"{{{name}_mean:.3f}}") for name in shares]
+    best = of_best_models(result.cuts, result.summary).rename(columns={"cut": "tested cells"})
+    for (task, model), part in best.groupby(["task", "model"], sort=False):
+        scored = part.dropna(subset="macro_f1_mean")
+        if len(scored) < 2:
+            continue
+        title = f"{model} by tested cells, task {task} (folds pooled)"
+        print_frame(title, scored, columns, n_text=1)
+        for row in part[part["tested cells"] == DISAGREE].to_dict("records"):
+            print(
+                f"Of the {row['cells']} cells that SEA-AD labels unlike Lee, Dalley et al., "
+                f"{model} calls\n{row['as_lee2023_mean']:.3f} as these do and "
+                f"{row['as_sea_ad_mean']:.3f} as SEA-AD does."
+            )
 
 
 def _print_calibration(found: CalibrationTables) -> None:

@@ -18,6 +18,7 @@ from crosspatch.cohorts.cells import Cells
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation import metrics, runner, uncertainty
+from crosspatch.evaluation.cell_cuts import cuts_table
 from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
 from crosspatch.evaluation.results import (
     BENCHMARK,
@@ -159,8 +160,11 @@ def benchmark(
     done = [(job, outcomes[job.name]) for job in work]
     rows, confusion = zip(*(_rows(*each) for each in done), strict=True)
     results, confused = pd.DataFrame(rows), pd.DataFrame(chain.from_iterable(confusion))
-    more = _calibration_tables(done) if calibration else None
-    result = benchmark_result(results, confused, table.composition(cohorts), told, more)
+    predictions = _predictions(done)
+    more = _calibration_tables(done, predictions) if calibration else None
+    tested = {job.task.name: cohorts[job.task.species] for job in work}
+    cuts = cuts_table(predictions, tested, run.alignment)
+    result = benchmark_result(results, confused, table.composition(cohorts), cuts, told, more)
     if folder is not None:
         folder.finish(result.tables, told)
     return result
@@ -293,14 +297,19 @@ def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict
     return {**place, **counted, **scores, "seconds": outcome["seconds"]}, confusion
 
 
-def _calibration_tables(done: Sequence[tuple[_Job, FoldOutcome]]) -> CalibrationTables:
+def _predictions(done: Sequence[tuple[_Job, FoldOutcome]]) -> pd.DataFrame:
     known = {name for job, _ in done for name in job.target.classes}
     classes = [name for name in load_taxonomy().subclasses if name in known]
     rows = [uncertainty.prediction_rows(job.place, outcome, classes) for job, outcome in done]
+    return pd.DataFrame(chain.from_iterable(rows))
+
+
+def _calibration_tables(
+    done: Sequence[tuple[_Job, FoldOutcome]], predictions: pd.DataFrame
+) -> CalibrationTables:
     by_fold = [
         uncertainty.condition_rows(job.place, outcome, job.target.classes) for job, outcome in done
     ]
-    predictions = pd.DataFrame(chain.from_iterable(rows))
     return CalibrationTables(
         predictions,
         uncertainty.calibration_table(predictions),

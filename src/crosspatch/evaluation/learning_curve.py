@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from crosspatch.cohorts.cells import Cells
-from crosspatch.cohorts.table import CONDITIONS
 from crosspatch.errors import EvaluationError, ModelError
 from crosspatch.evaluation import comparison, metrics, runner
+from crosspatch.evaluation.cell_cuts import ALL_CELLS, cuts_of, scored_classes
 from crosspatch.evaluation.protocols import CURVE_TASK, N_FOLDS, PROTOCOLS
 from crosspatch.evaluation.results import ResultFolder, Settings, read_settings, read_tables
 from crosspatch.evaluation.runner import RunKeywords, RunSettings
@@ -51,11 +51,8 @@ _POOLED = ("boosting-pooled", "logistic-pooled")
 
 #: Labelled cells of each class; beyond these, all.
 SIZES = (0, 5, 10, 20, 40)
-ALL_CELLS = "all"
 #: Draws of a protocol.
 DRAWS = {"donor": 20, "quick": 5}
-#: A cut is shown where it has this many cells, and this many of every class.
-CUT_CELLS, CUT_CELLS_OF_CLASS = 100, 10
 # Orders of the training cells tried until every point has inner folds.
 _ATTEMPTS = 200
 
@@ -157,7 +154,7 @@ def learning_curve(
     folder = run.begun(told, partial(ResultFolder, tables=CURVE_TABLES, needs=needs))
     ordered = sorted(work, key=lambda job: not job.entry.uses_device)  # slow ones first
     outcomes = runner.run_units(ordered, _evaluate, run, folder)
-    cuts = dict(_cuts(cohorts[CURVE_TASK.species], target))
+    cuts = cuts_of(cohorts[CURVE_TASK.species], run.alignment)
     results = pd.DataFrame([row for job in work for row in _rows(job, outcomes[job.name], cuts)])
     curve = LearningCurve(results, summarize_draws(results), gains(results), told)
     if folder is not None:
@@ -283,28 +280,16 @@ def _fitter(job: _Job) -> Callable[[NDArray[np.intp]], BaseEstimator | None]:
     return fit
 
 
-def _cuts(cohort: anndata.AnnData, target: Cells) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Name and cells of every part of the target that is scored."""
-    yield ALL_CELLS, np.ones(len(target.y), dtype=bool)
-    for column in CONDITIONS:
-        if column not in cohort.obs:
-            continue
-        values = cohort.obs[column].astype(str).to_numpy()
-        for value in sorted(set(values)):
-            chosen = values == value
-            counts = [int(np.sum(target.y[chosen] == name)) for name in target.classes]
-            if chosen.sum() >= CUT_CELLS and min(counts) >= CUT_CELLS_OF_CLASS:
-                yield f"{column}: {value}", chosen
-
-
-def _rows(job: _Job, outcome: _Outcome, cuts: Mapping[str, NDArray]) -> Iterator[dict[str, object]]:
+def _rows(job: _Job, outcome: _Outcome, cuts: pd.DataFrame) -> Iterator[dict[str, object]]:
     fold, name = job.draw.fold, job.entry.name
     y = np.asarray(outcome["y"])
+    scored = {cut: scored_classes(job.target.y[cuts[cut]]) for cut in cuts}
+    scored[ALL_CELLS] = outcome["classes"]
     for point, found in outcome["points"].items():
         predicted = np.asarray(found["classes"])[np.argmax(found["probabilities"], axis=1)]
-        for cut, cells in cuts.items():
-            rows = cells[fold.test]
-            here = [each for each in outcome["classes"] if each in set(y[rows])]
+        for cut, classes in scored.items():
+            rows = cuts[cut].to_numpy()[fold.test]
+            here = [each for each in classes if each in set(y[rows])]
             if len(here) < 2:
                 continue
             yield (

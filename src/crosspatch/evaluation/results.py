@@ -29,7 +29,7 @@ _SETS = ("set", "class_set")
 #: ``kind`` in the settings of a result folder.
 BENCHMARK = "benchmark"
 #: Tables of a benchmark's folder, each a csv file.
-TABLES = ("results", "summary", "comparisons", "confusion", "cohorts")
+TABLES = ("results", "summary", "comparisons", "confusion", "cohorts", "cuts")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class BenchmarkResult:
     comparisons: pd.DataFrame
     confusion: pd.DataFrame  # one row per task, model, run, fold, true and predicted class
     cohorts: pd.DataFrame  # what the cells are; see `crosspatch.cohorts.table.composition`
+    #: One row per task, model and cut of the tested cells; see `crosspatch.evaluation.cell_cuts`.
+    cuts: pd.DataFrame
     settings: Settings  # what it was run with
     calibration: CalibrationTables | None = None
 
@@ -77,11 +79,12 @@ def benchmark_result(
     results: pd.DataFrame,
     confusion: pd.DataFrame,
     cohorts: pd.DataFrame,
+    cuts: pd.DataFrame,
     settings: Settings,
     calibration: CalibrationTables | None = None,
 ) -> BenchmarkResult:
     """Make every table from the results of the folds."""
-    tables = results, summarize_runs(results), compare(results), confusion, cohorts
+    tables = results, summarize_runs(results), compare(results), confusion, cohorts, cuts
     return BenchmarkResult(*tables, settings, calibration)
 
 
@@ -120,6 +123,13 @@ def summarize_runs(results: pd.DataFrame) -> pd.DataFrame:
     first = [*WHO, "macro_f1_mean", "macro_f1_sd", "accuracy_mean", "accuracy_sd"]
     first += ["published_macro_f1", "published_accuracy"]
     return merged.reindex(columns=[*first, *(name for name in merged if name not in first)])
+
+
+def of_best_models(part: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that are of the model with the highest macro-F1 of its task."""
+    best = summary.loc[summary.groupby("task", sort=False)["macro_f1_mean"].idxmax()]
+    model = part["task"].map(best.set_index("task")["model"])
+    return part[part["model"] == model]
 
 
 def compare(results: pd.DataFrame) -> pd.DataFrame:

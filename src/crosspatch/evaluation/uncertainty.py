@@ -123,20 +123,18 @@ def predicted_classes(probabilities: ArrayLike, classes: ArrayLike) -> NDArray[n
 def prediction_rows(
     place: Place, outcome: FoldOutcome, classes: Sequence[str]
 ) -> Iterator[dict[str, object]]:
-    """One row per test cell of a fold: probabilities, prediction sets, p-value."""
-    judged, names = outcome["judged"], outcome["classes"]
-    if judged is None:
-        return
+    """One row per test cell of a fold: probabilities; where it was judged, its sets and p-value."""
+    found, names = outcome["judged"], outcome["classes"]
     predicted = predicted_classes(outcome["probabilities"], names).tolist()
     for row, cell_id in enumerate(outcome["cell_ids"]):
         p = dict(zip(names, outcome["probabilities"][row], strict=True))
-        yield (
-            {**place, "cell_id": cell_id, "true": outcome["y"][row], "predicted": predicted[row]}
-            | {f"p_{name}": p.get(name, np.nan) for name in classes}
-            | {"set": tuple(compress(names, judged["sets"][row]))}
-            | {"class_set": tuple(compress(names, judged["class_sets"][row]))}
-            | {"p_reference": judged["p_reference"][row]}
-        )
+        cell = {**place, "cell_id": cell_id, "true": outcome["y"][row], "predicted": predicted[row]}
+        cell |= {f"p_{name}": p.get(name, np.nan) for name in classes}
+        if found is not None:
+            cell["set"] = tuple(compress(names, found["sets"][row]))
+            cell["class_set"] = tuple(compress(names, found["class_sets"][row]))
+            cell["p_reference"] = found["p_reference"][row]
+        yield cell
 
 
 def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
@@ -213,7 +211,7 @@ def calibration_table(predictions: pd.DataFrame) -> pd.DataFrame:
     keys = [*WHO, "run"]
     cells = predictions.groupby(keys, sort=False).size().to_dict()
     rows = []
-    for place, part in _judged(predictions).groupby(keys, sort=False):
+    for place, part in judged_cells(predictions).groupby(keys, sort=False):
         right, confidence = part["right"].to_numpy(), part["confidence"].to_numpy()
         confident = (part["verdict"] == Verdict.CONFIDENT).to_numpy()
         rows.append(
@@ -234,7 +232,7 @@ def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*WHO, "run"]
     rows = []
-    for place, part in _judged(predictions).groupby(keys, sort=False):
+    for place, part in judged_cells(predictions).groupby(keys, sort=False):
         true = part["true"].to_numpy()
         classes = [name for name in load_taxonomy().subclasses if name in set(true)]
         for kind, column in (("over all cells", "set"), ("by class", "class_set")):
@@ -254,7 +252,7 @@ def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Confidence and accuracy by bin of confidence, all runs together."""
     rows = []
-    for place, part in _judged(predictions).groupby(WHO, sort=False):
+    for place, part in judged_cells(predictions).groupby(WHO, sort=False):
         which = _bin(part["confidence"].to_numpy())
         for k in np.unique(which):
             here = part[which == k]
@@ -274,7 +272,7 @@ def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:
     return over_runs(runs.reset_index(), keys)
 
 
-def _judged(predictions: pd.DataFrame) -> pd.DataFrame:
+def judged_cells(predictions: pd.DataFrame) -> pd.DataFrame:
     """Cells with enough of the layout: also whether they are right, how surely, the verdict."""
     cells = predictions[predictions["predicted"] != REFUSED]
     names = [name for name in load_taxonomy().subclasses if f"p_{name}" in cells]

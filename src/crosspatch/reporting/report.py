@@ -41,6 +41,7 @@ from crosspatch.reporting.page import (
     TableBlock,
     write_page,
 )
+from crosspatch.reporting.score_cuts import cuts_blocks
 from crosspatch.reporting.source_blocks import paragraph
 from crosspatch.telling import Progress
 
@@ -52,6 +53,7 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]]
     ("results", "Results", BENCHMARK, scores.results_blocks),
     ("confusion", "Confusion of subclasses", BENCHMARK, scores.confusion_blocks),
     ("f1-by-subclass", "F1 by subclass", BENCHMARK, scores.class_f1_blocks),
+    ("cuts", "Where the score comes from", BENCHMARK, cuts_blocks),
     ("gain-from-mouse", "Gain from mouse", BENCHMARK, scores.gain_blocks),
     ("learning-curve", "Learning curve", LEARNING_CURVE, curve_blocks),
     ("calibration", "Calibration and prediction sets", BENCHMARK, scores.calibration_blocks),

@@ -93,5 +93,6 @@ FORMS: dict[str, Callable[[TableRow, str], Content]] = {
     "plain interval": partial(TableRow.interval, form="plain"),
     "auc": _auc,
     "cut": lambda row, column: wording("cut", row.name(column)),
+    "scored": lambda row, column: row.cell(column) or row.cell("reason"),
     "difference": lambda row, column: f"{row.name(f'{column}_a')} − {row.name(f'{column}_b')}",
 }
