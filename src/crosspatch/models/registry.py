@@ -100,6 +100,7 @@ def _with_settings(
 
 
 _network = partial(ModelEntry, uses_device=True)
+_gaussian = partial(ModelEntry, uses_layer=True, takes_gaps=True)
 _pooled = partial(ModelEntry, needs_source=True)
 _transfer = partial(ModelEntry, needs_source=True, uses_device=True)
 
@@ -123,8 +124,8 @@ _MODELS = {
         _pooled(
             "logistic-pooled", "logistic regression on mouse and human together", _pooled_logistic
         ),
-        ModelEntry("lda", "shrunk linear discriminant on physics inputs", _lda, takes_gaps=True),
-        ModelEntry("vote", "equal vote of lda and small boosted trees", _vote, takes_gaps=True),
+        _gaussian("lda", "shrunk linear discriminant on physics inputs", _lda),
+        _gaussian("vote", "equal vote of lda and small boosted trees", _vote),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )
 }
