@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
 from crosspatch.cohorts import table
+from crosspatch.cohorts.cells import layers_of
 from crosspatch.cohorts.extracted import cohort_of, read_labels, without_species, write_failures
 from crosspatch.errors import CohortError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings, extract_file
@@ -369,3 +371,14 @@ def test_unknown_settings():
         Reading(quality="strict")
     with pytest.raises(Exception, match="no layout 'gouwen'"):
         ExtractionSettings("gouwen")
+
+
+def test_layers_are_from_labels_else_from_where_the_electrode_was(tmp_path):
+    for name, place in {"a": "V1, layer 2/3", "b": "V1, layer 2/3", "c": "V1"}.items():
+        with h5py.File(write_small(tmp_path / f"{name}.nwb"), "a") as file:
+            file["general/intracellular_ephys/electrode_0/location"] = place
+    (tmp_path / "cells.csv").write_text("file,layer\na,5\nb,\nc,\n")
+    extract_many(find_recordings([tmp_path]), tmp_path / "store", SHARED)
+    cohort = table_of(tmp_path, tmp_path / "store")
+    assert cohort.obs["layer"].astype(object).tolist() == ["5", "2/3", np.nan]
+    np.testing.assert_array_equal(layers_of(cohort), [5, 2.5, np.nan])

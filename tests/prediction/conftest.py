@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata
+import numpy as np
 import pytest
 
 from crosspatch.models.artifact import Artifact
@@ -9,6 +11,17 @@ from crosspatch.prediction.training import train
 from tests import made
 
 COUNTS = {"Lamp5": 60, "Pvalb": 120, "Sst": 100, "Vip": 80}
+#: Which layers the cells of a made-up subclass lie in.
+LAYERS = {"Lamp5": ["L1"], "Pvalb": ["5", "6a"], "Sst": ["5", "6a"], "Vip": ["2/3"]}
+
+
+def layered_cells(seed: int) -> anndata.AnnData:
+    """Cells whose features tell little, and of three in four the layer, which tells more."""
+    cohort = made.cohort("human", COUNTS, donors=50, spread=4.0, seed=seed)
+    rng = np.random.default_rng(seed)
+    layers = [str(rng.choice(LAYERS[name])) for name in cohort.obs["subclass"]]
+    cohort.obs["layer"] = np.where(rng.random(len(layers)) < 0.75, layers, None)
+    return cohort
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -15,35 +14,20 @@ import crosspatch
 from crosspatch.errors import CrosspatchError, EvaluationError, LayoutError
 from crosspatch.explanation.contributions import contributions
 from crosspatch.features.layouts import LAYER, Layout, load_layout
-from crosspatch.models import artifact, registry
+from crosspatch.models import artifact
 from crosspatch.models.absence import random_masks
-from crosspatch.prediction import training
 from tests import made
-from tests.prediction.conftest import COUNTS
+from tests.prediction.conftest import layered_cells
 from tests.recordings.made_files import write_nwb
 
 SHARED = load_layout("shared")
-#: Which layers the cells of a made-up subclass lie in.
-LAYERS = {"Lamp5": ["L1"], "Pvalb": ["5", "6a"], "Sst": ["5", "6a"], "Vip": ["2/3"]}
-
-
-def cells(seed: int) -> anndata.AnnData:
-    """Cells whose features tell little, and of three in four the layer, which tells more."""
-    cohort = made.cohort("human", COUNTS, donors=50, spread=4.0, seed=seed)
-    rng = np.random.default_rng(seed)
-    layers = [str(rng.choice(LAYERS[name])) for name in cohort.obs["subclass"]]
-    cohort.obs["layer"] = np.where(rng.random(len(layers)) < 0.75, layers, None)
-    return cohort
 
 
 @pytest.fixture(scope="module")
 def placed(tmp_path_factory) -> Path:
     """The folder of a model that takes the layer."""
     folder = tmp_path_factory.mktemp("placed") / "human"
-    with pytest.MonkeyPatch.context() as patch:
-        taking = replace(registry.model_entry("logistic"), uses_layer=True)
-        patch.setattr(training, "model_entry", lambda name: taking)
-        training.train(cells(0), model="logistic", out=folder)
+    crosspatch.train(layered_cells(0), model="lda", out=folder)
     return folder
 
 
@@ -80,7 +64,7 @@ def test_models_learn_to_do_without():
 
 
 def test_the_layer_tells_the_class_and_nothing_of_the_rest(placed):
-    cohort = cells(1)
+    cohort = layered_cells(1)
     known = (cohort.obs["layer"].notna()).to_numpy()
     model = artifact.load(placed)
     assert model.layout == SHARED.with_layer()
@@ -109,7 +93,7 @@ def test_the_layer_tells_the_class_and_nothing_of_the_rest(placed):
 
 @pytest.mark.parametrize("name", ["Layer", "cortical_layer", "structure__layer"])
 def test_a_tables_column_of_layers(placed, tmp_path, name):
-    cohort = cells(2)[:6]
+    cohort = layered_cells(2)[:6]
     said = ["L1", "5", "deep", "", "VISp6a", "layer II/III"]
     frame_of(cohort, **{name: said}).to_csv(tmp_path / "cells.csv", index=False)
     found = crosspatch.predict(tmp_path / "cells.csv", model=placed)
@@ -125,7 +109,7 @@ def test_a_tables_column_of_layers(placed, tmp_path, name):
 
 
 def test_a_mapping_says_which_column_is_the_layer(placed, tmp_path):
-    frame_of(cells(2)[:2], depth=["1", "5"]).to_csv(tmp_path / "cells.csv", index=False)
+    frame_of(layered_cells(2)[:2], depth=["1", "5"]).to_csv(tmp_path / "cells.csv", index=False)
     (tmp_path / "mapping.yaml").write_text('"depth": layer\n')
     how = {"model": placed, "columns": tmp_path / "mapping.yaml"}
     found = crosspatch.predict(tmp_path / "cells.csv", **how)
@@ -133,7 +117,7 @@ def test_a_mapping_says_which_column_is_the_layer(placed, tmp_path):
 
 
 def test_a_layer_for_all_is_of_cells_that_do_not_say_theirs(placed):
-    frame = frame_of(cells(2)[:3], layer=["5", None, "?"])
+    frame = frame_of(layered_cells(2)[:3], layer=["5", None, "?"])
     found = crosspatch.predict(frame, model=placed, layer="L2/3")
     assert found.cells["layer"].tolist() == ["5", "2/3", "2/3"]
     with pytest.raises(CrosspatchError, match="'deep' is not a cortical layer"):
@@ -158,7 +142,7 @@ def test_recordings_say_it_in_the_location_of_their_electrode(placed, tmp_path):
 
 
 def test_a_model_that_takes_no_layer_says_so(plain):
-    frame = frame_of(cells(2)[:3], layer=["5", "5", "1"])
+    frame = frame_of(layered_cells(2)[:3], layer=["5", "5", "1"])
     found = crosspatch.predict(frame, model=plain, layer="5")
     assert "the models do not take the cortical layer; it is not used" in found.messages
     assert set(found.cells["layer"]) == {""}
@@ -167,7 +151,7 @@ def test_a_model_that_takes_no_layer_says_so(plain):
 
 
 def test_models_with_and_without_predict_side_by_side(placed, model_folders):
-    frame = frame_of(cells(2)[:3], layer=["5", "5", "1"])
+    frame = frame_of(layered_cells(2)[:3], layer=["5", "5", "1"])
     frame["species"] = ["human", "mouse", ""]
     found = crosspatch.predict(frame, model=[placed, model_folders["mouse"]])
     said = found.cells.set_index(["cell_id", "species"])["layer"].to_dict()
@@ -182,12 +166,12 @@ def test_models_with_and_without_predict_side_by_side(placed, model_folders):
 
 def test_the_layer_has_a_share_in_what_speaks_for_a_class(placed):
     model = artifact.load(placed)
-    X = np.column_stack([np.asarray(cells(1).X)[:4], [1.0, np.nan, 5.0, 2.5]])
+    X = np.column_stack([np.asarray(layered_cells(1).X)[:4], [1.0, np.nan, 5.0, 2.5]])
     shares = contributions(model.classifier, X, model.layout)
     assert set(shares.loc[shares["family"] == "location", "cell"]) == {0, 2, 3}
     first = shares[(shares["cell"] == 0) & (shares["family"] == "location")]
     assert first.set_index("class")["contribution"].idxmax() == "Lamp5"
-    explained = crosspatch.explain(frame_of(cells(2)[:1], layer=["1"]), model=placed)
+    explained = crosspatch.explain(frame_of(layered_cells(2)[:1], layer=["1"]), model=placed)
     assert "location" in set(explained[0].contributions["family"])
 
 
@@ -197,26 +181,24 @@ def test_a_model_says_that_it_takes_the_layer(placed, plain):
     assert "layer" not in (plain / "card.md").read_text().replace("layout", "")
 
 
-def test_a_cohort_that_knows_no_layer_gives_a_model_without(tmp_path, monkeypatch):
-    taking = replace(registry.model_entry("logistic"), uses_layer=True)
-    monkeypatch.setattr(training, "model_entry", lambda name: taking)
-    model = training.train(made.cohort("human"), model="logistic", out=tmp_path / "m")
+def test_a_cohort_that_knows_no_layer_gives_a_model_without(tmp_path):
+    model = crosspatch.train(made.cohort("human"), model="lda", out=tmp_path / "m")
     assert model.layout == SHARED
 
 
 def test_an_evaluation_with_the_layer_says_so():
-    cohort = cells(0)
-    models = ["boosting", "logistic"]
+    cohort = layered_cells(0)
+    models = ["lda", "logistic"]
     how = {"protocol": "quick", "tasks": ["human"], "models": models}
     without = crosspatch.benchmark({"human": cohort}, **how)
     found = crosspatch.benchmark({"human": cohort}, layer=True, **how)
     assert set(without.summary["features"]) == {"shared"}
     assert found.summary.set_index("model")["features"].to_dict() == {
-        "boosting": "shared + layer",
+        "lda": "shared + layer",
         "logistic": "shared",  # takes none
     }
     scores = [each.summary.set_index("model")["macro_f1_mean"] for each in (found, without)]
-    assert scores[0]["boosting"] > scores[1]["boosting"] + 0.05
+    assert scores[0]["lda"] > scores[1]["lda"] + 0.05
     assert scores[0]["logistic"] == scores[1]["logistic"]
     assert (found.settings["layer"], without.settings["layer"]) == (True, False)
     with pytest.raises(EvaluationError, match="none of the models chosen takes the cortical layer"):

@@ -109,12 +109,15 @@ def test_what_files_say_is_kept_and_the_user_wins(tmp_path: Path):
     source = made_files.write_nwb(
         tmp_path / "c.nwb", [made_files.membrane_test(), *made_files.cell()[:3]]
     )
+    with h5py.File(source, "a") as file:
+        file["general/intracellular_ephys/electrode_0/location"] = "V1, layer 5"
     found = convert_recordings([source], tmp_path / "d.nwb")
     assert found.missing == ("age", "sex")
     with open_recording(tmp_path / "d.nwb") as recording:
         assert recording.recorded.donor == "donor-1"
         assert recording.recorded.species == "mouse"
         assert recording.recorded.seal == pytest.approx(2.5)
+        assert recording.recorded.location == "V1, layer 5"
         assert [sweep.clamp for sweep in recording.sweeps].count("voltage clamp") == 1
         assert str(recording.recorded.session).startswith("2020-01-01T00:00:00")
     convert_recordings([source], tmp_path / "e.nwb", DONOR)

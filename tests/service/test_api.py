@@ -17,9 +17,11 @@ import pytest
 
 from crosspatch import open_recording
 from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.prediction.training import train
 from crosspatch.service import traces
 from tests.command import crosspatch
 from tests.features.made_files import write_small
+from tests.prediction.conftest import layered_cells
 from tests.recordings.made_files import MadeSweep, cell, write_nwb
 from tests.recordings.made_formats import inputs_of, write_pxp
 from tests.recordings.made_nwb import Run, steps_of, write_converted
@@ -816,3 +818,36 @@ def test_no_such_example_species_quality_or_batch(service, client):
     assert "choose from: default, allen" in answer.json()["error"]
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/cells"), ("POST", "/files?name=x")):
         assert client.request(method, f"/batches/none{path}").status_code == 404
+
+
+# Layer
+
+
+def test_a_batch_says_the_layer_of_cells_whose_file_does_not(
+    service, client, service_with, tmp_path
+):
+    def refused(asked: httpx.Client, **options: str) -> str:
+        answer = asked.post("/batches", json=options)
+        assert answer.status_code == 422
+        return str(answer.json()["error"])
+
+    assert "do not take the cortical layer" in refused(client, layer="2/3")
+    assert 'name="layer"' not in client.get(service.address).text
+
+    train(layered_cells(0), model="lda", out=tmp_path / "human")
+    placed = service_with(models=(tmp_path / "human",))
+    client = placed.client()
+    assert "'deep' is not a cortical layer" in refused(client, layer="deep")
+    assert 'name="layer"' in client.get(placed.address).text
+    batch = placed.batch(client, species="human", layer="2/3")
+    content = table(list("abc"), more={"Layer": ["L5", "", "deep"]})
+    placed.give(client, batch, "x.csv", content)
+    (file,) = placed.finished(client, batch)["files"]
+    assert (
+        "x.csv: column 'Layer', taken as missing: 1 not a cortical layer, such as 'deep'"
+        in (file["messages"])
+    )
+    assert [each["layer"] for each in cells_of(client, batch)] == ["5", "2/3", "2/3"]
+    assert client.get(f"/batches/{batch}").json()["layer"] == "2/3"
+    page = client.get(f"{placed.address}/batches/{batch}/cells/1/0")
+    assert "Cortical layer: 5." in page.text

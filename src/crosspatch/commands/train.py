@@ -45,8 +45,8 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN:FOLD",
-            help="Leave out the test cells of this fold of `crosspatch run --calibration`, to "
-            "predict them.",
+            help="Leave out the test cells of this fold of `crosspatch run --calibration` (with "
+            "--layer where the model takes it), to predict them.",
         ),
     ] = None,
     seed: options.Seed = 0,

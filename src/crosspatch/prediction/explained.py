@@ -186,9 +186,8 @@ def explain_prediction(
         here = np.flatnonzero((table["species"] == species) & (table["subclass"] != ""))
         if not len(here):
             continue
-        shares = contributions(
-            model.classifier, X[here, : len(model.layout.features)], model.layout, seed=seed
-        )
+        taken = X[here, : len(model.layout.features)]
+        shares = contributions(model.classifier, taken, model.layout, seed=seed)
         for number, row in enumerate(here):
             part = shares[shares["cell"] == number]
             parts[int(row)] = part.drop(columns="cell").reset_index(drop=True)

@@ -73,6 +73,8 @@ class Jobs:
         """An empty upload; refused for an unknown species or layer, or if there are too many."""
         if species is not None and species not in SPECIES:
             raise RefusedUploadError(f"no species '{species}'; use {' or '.join(SPECIES)}", 422)
+        if layer is not None and not self.workers.about.takes_layer:
+            raise RefusedUploadError("the models here do not take the cortical layer", 422)
         try:
             require_layer(layer)
         except CohortError as error:
