@@ -26,7 +26,7 @@ def cohort():
     obs["subclass_sea_ad"] = pd.Series(other, obs.index).mask(number % 10 == 1)
     nuclei = np.where(number < 40, "nucleus_absent", "nucleus_present")
     obs["post_patch"] = pd.Series(nuclei, obs.index).mask(number < 20)
-    layers = ["1", "2", "3", "2/3", "4", "5", "5/6", "6a", "6b", "6", "", None]
+    layers = ["1", "2", "3", "L2/3", "4", "V", "5/6", "6a", "6b", "6", "", None]
     obs["layer"] = [layers[k % 12] for k in number]
     obs["dataset"] = np.where(number < 110, "allen-human", "allen-human-l1")
     obs["condition"] = "acute"

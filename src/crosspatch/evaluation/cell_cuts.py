@@ -14,6 +14,7 @@ from crosspatch.cohorts.table import CONDITIONS
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.evaluation.results import WHO, over_runs
 from crosspatch.evaluation.uncertainty import judged_cells
+from crosspatch.features.cortical_layer import layer_depth
 from crosspatch.models.verdicts import Verdict
 
 #: The cut of every cell.
@@ -25,9 +26,8 @@ CUT_CELLS, CUT_CELLS_OF_CLASS = 100, 10
 
 #: Taxonomies of human labels, by the column of obs with its subclasses.
 _TAXONOMIES = {"lee2023": "subclass_lee2023", "sea_ad": "subclass_sea_ad"}
-#: Layers as they are cut; a cell between two cuts is in none.
-_LAYERS = {"1": "1", "4": "4", "5": "5"}
-_LAYERS |= dict.fromkeys(("2", "3", "2/3"), "2/3") | dict.fromkeys(("6", "6a", "6b"), "6")
+#: Layers as they are cut, by depth; a cell between two cuts is in none.
+_LAYERS = {1: "1", 2: "2/3", 2.5: "2/3", 3: "2/3", 4: "4", 5: "5", 6: "6"}
 
 
 def cuts_of(cohort: anndata.AnnData, alignment: str) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def cuts_of(cohort: anndata.AnnData, alignment: str) -> pd.DataFrame:
     nucleus = _column(obs, "post_patch")
     absent = nucleus.eq("nucleus_absent").map({True: "absent", False: "not absent"})
     kinds["nucleus"] = absent.where(nucleus.notna())
-    kinds["layer"] = _column(obs, "layer").map(_LAYERS)
+    kinds["layer"] = _column(obs, "layer").map(layer_depth).map(_LAYERS)
     kinds |= {name: _column(obs, name) for name in ("dataset", *CONDITIONS)}
     found = {ALL_CELLS: np.ones(len(obs), dtype=bool)}
     for kind, values in kinds.items():
