@@ -31,7 +31,7 @@ from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 
-#: Best measured in the layout both species have (README).
+#: Best measured (README).
 BEST_MODEL = {name: each.best_model for name, each in SPECIES.items()}
 
 
