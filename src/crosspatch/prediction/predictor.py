@@ -19,14 +19,7 @@ from crosspatch.features.layouts import LAYER, Layout
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
-from crosspatch.models.verdicts import (
-    COVERAGE,
-    MINIMUM_COMPLETENESS,
-    OUTSIDE_P,
-    Judgement,
-    Verdict,
-    verdicts,
-)
+from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
@@ -159,11 +152,13 @@ class Predictor:
             f"{named}; they are given no subclass"
         )
         X = batch.X[rows]
-        complete = [
-            model.layout.completeness(self.features_of(species, X))
-            for species, model in self.models.items()
-        ]
-        enough = np.max(complete, axis=0) >= MINIMUM_COMPLETENESS
+        enough = np.any(
+            [
+                model.classifier.enough(self.features_of(species, X))
+                for species, model in self.models.items()
+            ],
+            axis=0,
+        )
         judged: dict[str, _Values] = {
             "species": pa.array(batch.species, pa.string()).take(rows),
             "species_known": True,

@@ -18,7 +18,6 @@ from crosspatch.cohorts.taxonomy import ONTOLOGY
 from crosspatch.errors import EvaluationError
 from crosspatch.features.analysis import Analysis
 from crosspatch.models.artifact import Artifact
-from crosspatch.models.calibration import group_of
 from crosspatch.models.reference import Reference
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
@@ -273,10 +272,10 @@ def _warnings(explanation: CellExplanation) -> list[str]:
 
 
 def _probabilities(explanation: CellExplanation, model: Artifact) -> tuple[ClassProbability, ...]:
-    cell, calibration = explanation.cell, model.classifier.calibration_
+    cell, classifier = explanation.cell, model.classifier
     by_class = explanation.header["parameters"]["sets"] == "by-class"
-    limits = calibration.class_limit if by_class else calibration.limit
-    needed = limits[group_of(np.array([float(cell.completeness)]))[0]]
+    told = classifier.reference_.compare(explanation.values[None]).information
+    needed = classifier.calibration_.limits(told, by_class=by_class)[0]
     of_class = dict(zip(model.classes, needed, strict=True))
     return tuple(
         ClassProbability(
