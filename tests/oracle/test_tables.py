@@ -130,7 +130,7 @@ class Plain:
     def told(self, x: np.ndarray) -> float:
         """What the features that a cell has tell of the class, whatever their values."""
         reference = self.model.classifier.reference_
-        there = np.isfinite(x[reference.columns])
+        there = np.isfinite(x[reference.coordinates_.columns])
         inverse = np.linalg.inv(reference.covariance_[np.ix_(there, there)])
         p, means = reference.priors_, reference.means_[:, there]
         told = 0.0
@@ -157,7 +157,7 @@ class Plain:
         reference = self.model.classifier.reference_
         code = self.model.classes.index(name)
         found = []
-        for k, column in enumerate(reference.columns):
+        for k, column in enumerate(reference.coordinates_.columns):
             feature = SHARED.features[column]
             z = (float(x[column]) - reference.center_[k]) / reference.scale_[k]
             z = min(max(z, -reference.clip), reference.clip)

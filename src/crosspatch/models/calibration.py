@@ -17,6 +17,10 @@ from crosspatch.models.verdicts import COVERAGE
 #: many held-back cells in each.
 GROUPS = 5
 
+# How strongly the bias of a class is drawn to none: as much as costs many cells no log loss. What
+# few cells say of the shares of rare classes is mostly chance (docs/choices.md).
+_PULL = 0.01
+
 # Distances kept of each group.
 _GRID = 1000
 
@@ -206,10 +210,9 @@ def _scaling(
         slope, bias = np.exp(parameters[0]), parameters[1:]
         log_q = log_softmax(slope * log_p + bias, axis=1)
         wrong = (np.exp(log_q) - true) * weights[:, None]
-        # A weak pull to no bias: it decides only where a class has next to no cells.
-        value = -(weights[:, None] * true * log_q).sum() + 1e-4 * (bias**2).sum()
+        value = -(weights[:, None] * true * log_q).sum() + _PULL * (bias**2).sum()
         gradient = np.concatenate(
-            [[slope * (wrong * log_p).sum()], wrong.sum(axis=0) + 2e-4 * bias]
+            [[slope * (wrong * log_p).sum()], wrong.sum(axis=0) + 2 * _PULL * bias]
         )
         return float(value), gradient
 
