@@ -374,6 +374,15 @@ def _place(explanation: CellExplanation, place: ReferenceMap | str) -> MapPlace 
     return MapPlace(x, y, dict(placed.neighbours[0]))
 
 
+def _told(explanation: CellExplanation, model: Artifact) -> str:
+    """What the measured features tell of the class beside all of the layout, where that is less."""
+    reference = model.classifier.reference_
+    cells = np.stack([explanation.values, np.zeros_like(explanation.values)])
+    these, all_of_them = reference.compare(cells).information
+    share = these / all_of_them
+    return "" if share > 0.995 else f" It tells {share:.0%} of what all of it tells of the subclass."
+
+
 def _remarks(explanation: CellExplanation) -> Remarks:
     cell, model = explanation.cell, explanation.model
     measured, unusual = "", []
@@ -381,8 +390,9 @@ def _remarks(explanation: CellExplanation) -> Remarks:
         families = model.layout.measured.families
         absent = [readable(name) for name in families if name not in cell.families]
         missing = f"; not measured: {', '.join(absent)}" if absent else ""
+        told = _told(explanation, model)
         layer = f" Cortical layer: {cell.layer or 'not known'}." if model.layout.has_layer else ""
-        measured = f"{cell.completeness:.0%} of the layout{missing}.{layer}"
+        measured = f"{cell.completeness:.0%} of the layout{missing}.{told}{layer}"
     if model is not None and cell.subclass:
         reference = model.classifier.reference_
         said = reference.unusual(explanation.values[None], [cell.subclass], _UNUSUAL)
