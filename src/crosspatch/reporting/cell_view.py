@@ -380,7 +380,9 @@ def _told(explanation: CellExplanation, model: Artifact) -> str:
     cells = np.stack([explanation.values, np.zeros_like(explanation.values)])
     these, all_of_them = reference.compare(cells).information
     share = these / all_of_them
-    return "" if share > 0.995 else f" It tells {share:.0%} of what all of it tells of the subclass."
+    return (
+        "" if share > 0.995 else f" It tells {share:.0%} of what all of it tells of the subclass."
+    )
 
 
 def _remarks(explanation: CellExplanation) -> Remarks:
