@@ -24,7 +24,8 @@ class Species:
     #: Whether its cells are predicted by the subclasses that all species share. The others are
     #: mapped to these only where species are compared; see `crosspatch.cohorts.taxonomy`.
     aligned: bool
-    best_model: str  # the model that measured best in the layout both species have (README)
+    best_model: str  # the model that measured best (README)
+    default_layout: str  # features of its default model; see `crosspatch.features.layouts`
     first_models: tuple[str, ...]  # models of a first benchmark: one of each kind that tells most
     simulated_cells: int  # cells of a simulated cohort: enough to train on, few enough to wait for
     #: Cells of a subclass among any twenty simulated ones in a row: the shares of the Allen sets,
@@ -50,6 +51,7 @@ MOUSE = Species(
     words=_words(r"mouse|mice|murine|mus musculus|m\. ?musculus|c57\w*", 10090),
     aligned=False,
     best_model="vote",
+    default_layout="shared",
     first_models=("spca-forest", "boosting", "bilstm-attention"),
     simulated_cells=80,
     simulated_shares={"Lamp5": 3, "Pvalb": 5, "Sst": 7, "Vip": 5},
@@ -64,6 +66,7 @@ HUMAN = Species(
     words=_words(r"humans?|homo sapiens|h\. ?sapiens", 9606),
     aligned=True,
     best_model="vote",
+    default_layout="full",
     first_models=("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
     simulated_cells=60,
     simulated_shares={"Lamp5": 4, "Pvalb": 7, "Sst": 5, "Vip": 4},

@@ -18,6 +18,7 @@ from crosspatch.cohorts.citations import cited_by
 from crosspatch.cohorts.dataset import dataset_named, datasets, source_files
 from crosspatch.cohorts.download import labels_of
 from crosspatch.cohorts.export import export
+from crosspatch.cohorts.loading import default_layout
 from crosspatch.errors import CohortError, TaxonomyError
 from crosspatch.evaluation.task_cohorts import load_cohorts
 from crosspatch.features.layouts import load_layout
@@ -115,6 +116,20 @@ def test_it_is_loaded_by_its_name(toy: Toy):
     )
     with pytest.raises(CohortError, match="toy cannot give layout 'full'; it has: shared"):
         crosspatch.load_cohort("toy", "full", toy.directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("human", "full"),
+        ("mouse", "shared"),
+        ("allen-human+allen-human-l1", "full"),
+        ("allen-human+allen-cell-types-human", None),  # the second has no more than the shared ones
+        ("cells.h5ad", None),
+    ],
+)
+def test_models_are_trained_in_the_layout_of_their_species(name: str, layout: str | None):
+    assert default_layout(name) == layout
 
 
 def test_a_cohort_is_loaded_from_a_file(toy: Toy, tmp_path: Path):

@@ -35,6 +35,18 @@ def test_a_feature_has_one_unit_in_every_layout():
         assert full[feature.name] == feature.unit
 
 
+def test_a_layout_is_within_another_by_names_and_units():
+    shared, full = load_layout("shared"), load_layout("full")
+    columns = shared.within(full)
+    assert [full.feature_names[k] for k in columns] == list(shared.feature_names)
+    assert np.array_equal(np.arange(32)[shared.within(shared)], np.arange(32))
+    with pytest.raises(LayoutError, match=r"'shared' does not hold 'sag_peak_t' \(s\)"):
+        full.within(shared)
+    # Traces of one name are binned otherwise.
+    with pytest.raises(LayoutError):
+        load_layout("paper").within(load_layout("gouwens"))
+
+
 def test_columns_cover_every_feature_once():
     for layout in (SMALL, load_layout("shared"), load_layout("full")):
         columns = np.concatenate(list(layout.columns.values()))

@@ -15,7 +15,9 @@ from crosspatch.species import SPECIES
 
 @pytest.mark.parametrize("species", list(SPECIES))
 def test_default_models_predict_as_their_libraries_do(real_data, species):
-    cells = cells_of(load_cohort(f"allen-{species}", "shared", real_data), None)
+    cells = cells_of(
+        load_cohort(f"allen-{species}", SPECIES[species].default_layout, real_data), None
+    )
     X, _ = with_copies(cells.X, cells.layout, 2, np.random.default_rng(0))
     for _, build in model_entry(SPECIES[species].best_model).settings:
         model = build(cells.layout, 0, "cpu").fit(cells.X, cells.y)

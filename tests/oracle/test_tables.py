@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.artifact import Artifact
-from crosspatch.models.verdicts import MINIMUM_COMPLETENESS, OUTSIDE_P, Verdict
+from crosspatch.models.verdicts import MINIMUM_INFORMATION, OUTSIDE_P, Verdict
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, unique
 from crosspatch.prediction.output import Output, header_lines
 from crosspatch.prediction.pipeline import Inputs, Listener, read_inputs
@@ -111,12 +111,12 @@ class Plain:
         species = "Rat" if said == "Rat" else "mouse"
         head: list[object] = [self.safe(name), species, bool(said) or species == "Rat"]
         classes = self.model.classes
+        enough = self.told(x) >= MINIMUM_INFORMATION
         if species == "Rat":
-            enough = completeness >= MINIMUM_COMPLETENESS
             verdict = Verdict.OUTSIDE if enough else Verdict.INSUFFICIENT
             notes.append("the reference is of mouse cells")
             judged: list[object] = ["", np.nan, *[np.nan] * len(classes), "", str(verdict), np.nan]
-        elif completeness < MINIMUM_COMPLETENESS:
+        elif not enough:
             verdict = Verdict.INSUFFICIENT
             judged = ["", np.nan, *[np.nan] * len(classes), "", str(verdict), np.nan]
         else:
@@ -126,6 +126,18 @@ class Plain:
         judged.insert(1, TERMS.get(str(judged[0]), ""))
         measured = [self.rounded(completeness), "|".join(families)]
         return [*head, *judged, *measured, "", self.safe("; ".join(notes)), "cells.csv"]
+
+    def told(self, x: np.ndarray) -> float:
+        """What the features that a cell has tell of the class, whatever their values."""
+        reference = self.model.classifier.reference_
+        there = np.isfinite(x[reference.coordinates_.columns])
+        inverse = np.linalg.inv(reference.covariance_[np.ix_(there, there)])
+        p, means = reference.priors_, reference.means_[:, there]
+        told = 0.0
+        for one, mean in zip(p, means, strict=True):
+            apart = [(mean - other) @ inverse @ (mean - other) for other in means]
+            told -= one * np.log(np.sum(p * np.exp(-np.array(apart) / 8)))
+        return float(told / -np.sum(p * np.log(p)))
 
     def judged(self, x: np.ndarray) -> tuple[list[object], list[str]]:
         """Subclass, probabilities, set, verdict, p, and what is said of a cell that is unlike."""
@@ -145,7 +157,7 @@ class Plain:
         reference = self.model.classifier.reference_
         code = self.model.classes.index(name)
         found = []
-        for k, column in enumerate(reference.columns):
+        for k, column in enumerate(reference.coordinates_.columns):
             feature = SHARED.features[column]
             z = (float(x[column]) - reference.center_[k]) / reference.scale_[k]
             z = min(max(z, -reference.clip), reference.clip)
@@ -330,5 +342,6 @@ def test_distances_of_many_patterns_are_those_of_each(model):
     X = plausible(rng.normal(size=(500, len(SHARED.features))))
     X[rng.random(X.shape) < 0.1] = np.nan
     X[3] = np.nan
-    together = reference.distance(X)
-    np.testing.assert_allclose(together, [reference.distance(x[None])[0] for x in X], rtol=1e-12)
+    alone = [reference.compare(x[None]) for x in X]
+    for together, each in zip(reference.compare(X), zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(together, np.concatenate(each), rtol=1e-10, atol=1e-12)

@@ -15,15 +15,17 @@ import crosspatch
 from crosspatch.cohorts import table
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CrosspatchError, ModelError
-from crosspatch.features.layouts import load_layout
+from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.models.verdicts import Verdict, verdicts
-from crosspatch.prediction.batches import Batch
+from crosspatch.prediction.batches import Batch, ReadSettings
+from crosspatch.prediction.explained import explain_prediction
 from crosspatch.prediction.output import Output, header_lines, open_output
 from crosspatch.prediction.predictor import Predictor, predict_batches
+from crosspatch.prediction.training import train
 from tests import made
 from tests.prediction.conftest import COUNTS
 
-SHARED = load_layout("shared")
+SHARED, FULL = load_layout("shared"), load_layout("full")
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,50 @@ def test_two_models_of_one_species_are_refused(models):
         Predictor([models["human"], models["human"]])
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A human model of all 93 features."""
+    cells = made.cohort("human", COUNTS, donors=50, spread=1.5, layout=FULL)
+    return train(cells, model="logistic", out=tmp_path_factory.mktemp("wide") / "human")
+
+
+def test_models_side_by_side_take_their_own_features(models, wide, cohort):
+    """A mouse cell is judged by the 32 features of its model as if nothing else were known."""
+    both, mouse = Predictor([models["mouse"], wide]), Predictor([models["mouse"]])
+    assert both.layout.features == FULL.features
+    values = np.full((cohort.n_obs, len(FULL.features)), np.nan, dtype=np.float32)
+    values[:, [FULL.feature_names.index(name) for name in SHARED.feature_names]] = cohort.X
+    values[:, FULL.columns["chirp"]] = 1e6  # no feature of the mouse's
+    species = ["mouse", None, *["mouse"] * (cohort.n_obs - 2)]
+    batch = replace(batch_of(cohort, species), X=values)
+    found = both.predict(batch)
+    rows = found.to_table()
+    ours = rows[rows["species"] == "mouse"].reset_index(drop=True)
+    alone = mouse.predict(batch_of(cohort, species)).to_table()
+    assert len(rows) == len(ours) + 1  # the cell of which nothing is known is also judged as human
+    pd.testing.assert_frame_equal(ours, alone[ours.columns])
+    assert found.layout == FULL
+    np.testing.assert_array_equal(found.X[:1], values[:1])
+    human = rows[rows["species"] == "human"].iloc[0]
+    assert "chirp" in human["families"]
+    assert human["completeness"] < ours["completeness"][1]
+    mouse_cell, _, *others = explain_prediction(both, found.rows([0, 1, 2]), ReadSettings(FULL))
+    assert len(mouse_cell.values) == len(SHARED.features)
+    assert set(mouse_cell.contributions["family"]) <= set(SHARED.families)
+    assert {len(each.values) for each in others} <= {32, 93}
+
+
+def test_models_whose_features_do_not_nest_are_refused(models, wide, tmp_path):
+    other = Layout("few", (*SHARED.features[:4], replace(SHARED.features[5], unit="nA")))
+    cells = made.cohort("mouse", COUNTS, donors=50, layout=other)
+    odd = train(cells, model="logistic", out=tmp_path / "odd")
+    with pytest.raises(
+        ModelError, match=r"does not hold 'rheobase_i' \(nA\) of layout 'few'"
+    ) as refused:
+        Predictor([wide, odd])
+    assert "give models of one layout" in str(refused.value)
+
+
 def test_a_csv_explains_itself_and_is_no_formula(models, cohort, tmp_path):
     ids = ["=HYPERLINK(1)", "@x", "-12", "Cell #7", 'say "hi", you']
     prediction = Predictor([models["human"]]).predict(batch_of(cohort[:5], ids=ids))
@@ -261,4 +307,6 @@ def test_recordings_are_measured_and_failures_kept(model_folders, real_data: Pat
     assert voltage_clamp["verdict"] == "insufficient data"
     assert "voltage clamp" in voltage_clamp["notes"]
     assert any("voltage clamp" in line for line in said)
-    assert found.loc["17o05027_ic_ramp", "verdict"] == "insufficient data"
+    # A ramp alone is little of the layout, and tells enough for an answer.
+    assert found.loc["17o05027_ic_ramp", "completeness"] < 0.25
+    assert found.loc["17o05027_ic_ramp", "subclass"] != ""

@@ -15,6 +15,7 @@ from crosspatch.cohorts.dataset import Dataset, collections, datasets
 from crosspatch.cohorts.joining import join
 from crosspatch.cohorts.sources import DATA_VARIABLE, data_directory
 from crosspatch.errors import CohortError
+from crosspatch.species import SPECIES
 
 #: The collection of datasets that is used unless another is named.
 DEFAULT = "allen"
@@ -63,6 +64,19 @@ def datasets_named(name: str) -> list[Dataset] | None:
             return None
         found += [known[part]] if part in known else default[part]
     return list({each.name: each for each in found}.values())
+
+
+def default_layout(name: str) -> str | None:
+    """The layout in which models of a cohort are trained unless another is asked for.
+
+    That of the default model of its species where all its datasets have it; else None, for the
+    first that they have, or that of a file.
+    """
+    chosen = datasets_named(name)
+    if not chosen:
+        return None
+    wanted = SPECIES[chosen[0].species].default_layout
+    return wanted if all(wanted in each.layouts for each in chosen) else None
 
 
 def load_joined(

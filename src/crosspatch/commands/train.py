@@ -31,7 +31,7 @@ def train(
         str | None, typer.Option(help="Name (`crosspatch models`). (default: what measured best)")
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="shared, or full (human). (default: shared)")
+        str | None, typer.Option(help="shared, or full (human). (default: full for human alone)")
     ] = None,
     taxonomy: options.HumanLabels = None,
     alignment: Annotated[
@@ -56,11 +56,13 @@ def train(
     unverified: options.Unverified = False,
 ) -> None:
     """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
-    from crosspatch.cohorts.loading import load_cohort
+    from crosspatch.cohorts.loading import default_layout, load_cohort
     from crosspatch.prediction.training import left_out
     from crosspatch.prediction.training import train as train_model
 
     fold = left_out(leave_out)
+    if source is None:  # with one, both are in the features that both species have
+        features = features or default_layout(target)
     load = partial(load_cohort, data_dir=data_dir, verify=not unverified)
     with progress_bar(goes_on=False) as tell:
         trained = train_model(

@@ -23,7 +23,7 @@ from crosspatch.models.verdicts import Verdict, verdicts
 
 #: Bins of the reliability diagram, of equal width (Guo et al. 2017).
 BINS = 15
-#: What stands in place of a class where a cell has too little of the layout.
+#: What stands in place of a class where too little is known of a cell.
 REFUSED = Verdict.INSUFFICIENT.value
 
 #: Stimuli by the ending of a family's name, for scalar layouts.
@@ -112,7 +112,7 @@ def judged_outcome(model: CalibratedClassifier, X: NDArray) -> JudgedOutcome:
 def predicted_classes(probabilities: ArrayLike, classes: ArrayLike) -> NDArray[np.str_]:
     """The most probable class of each cell, from probabilities of shape (cells, classes).
 
-    These are NaN for cells with too little of the layout: `REFUSED` stands in place of their class,
+    These are NaN for cells of which too little is known: `REFUSED` stands in place of their class,
     and counts as a wrong one.
     """
     p = np.asarray(probabilities, dtype=float)
@@ -140,7 +140,7 @@ def prediction_rows(
 def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
     """What a model said of its own training cells when they were held back.
 
-    Each fold is calibrated by the others. One row per cell that has enough of the layout, with the
+    Each fold is calibrated by the others. One row per cell of which enough is known, with the
     columns of `prediction_rows`.
     """
     held = model.held_
@@ -149,14 +149,14 @@ def cross_validated(model: CalibratedClassifier) -> pd.DataFrame:
     for fold in np.unique(held.fold):
         fitted = Calibration.fit(held.where(held.fold != fold), model.coverage)
         part = held.where((held.fold == fold) & held.whole)
-        p = fitted.probabilities(part.log_p, part.completeness)
+        p = fitted.probabilities(part.log_p, part.information)
         frame = pd.DataFrame(p, columns=[f"p_{name}" for name in names])
         frame["true"] = np.asarray(names)[part.codes]
         frame["predicted"] = predicted_classes(p, names)
         for kind, by_class in (("set", False), ("class_set", True)):
-            sets = fitted.sets(p, part.completeness, by_class=by_class)
+            sets = p >= fitted.limits(part.information, by_class=by_class)
             frame[kind] = [tuple(compress(names, row)) for row in sets]
-        frame["p_reference"] = fitted.p_values(part.distance, part.completeness)
+        frame["p_reference"] = fitted.p_values(part.distance, part.information)
         parts.append(frame)
     return pd.concat(parts, ignore_index=True).assign(run=0, **dict.fromkeys(WHO, ""))
 
@@ -273,7 +273,7 @@ def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:
 
 
 def judged_cells(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Cells with enough of the layout: also whether they are right, how surely, the verdict."""
+    """Cells of which enough is known: also whether they are right, how surely, the verdict."""
     cells = predictions[predictions["predicted"] != REFUSED]
     names = [name for name in load_taxonomy().subclasses if f"p_{name}" in cells]
     # Classes of another task have no probabilities.

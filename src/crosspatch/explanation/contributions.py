@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
-from crosspatch.models.judging import Judging, log_probabilities
-from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
+from crosspatch.models.judging import Judging
 
 #: With more families than this, subsets of them are drawn; so many have 4,096, which takes trees
 #: one or two seconds per cell.
@@ -43,7 +42,7 @@ def contributions(
     These are Shapley values. The players are the families that the cell has; a family that is out
     is missing, as it is in cells in which it was never measured, which the models are trained to
     do without. So the value of a set of families is what the model itself says of the cell where
-    only they were measured, calibrated for that completeness, and no other cells are needed. A
+    only they were measured, calibrated for what they tell, and no other cells are needed. A
     family's contribution is what it adds, averaged over all orders in which families can come.
 
     The contributions to a class sum to its probability minus `base_rates`. Those of a family sum
@@ -68,7 +67,7 @@ def contributions(
     base = base_rates(model, layout)
     enough = np.ones(len(X), dtype=bool)
     if isinstance(model, Judging):
-        enough = layout.completeness(X) >= MINIMUM_COMPLETENESS
+        enough = model.enough(X)
     present = layout.present(X) & enough[:, None]
     # Cells with the same families are one game with many outcomes: a call for all of them.
     patterns, which = np.unique(present, axis=0, return_inverse=True)
@@ -140,21 +139,16 @@ class _Game:
                 out = np.flatnonzero(~here[:, player])
                 columns = self.layout.columns[family]
                 cells[np.ix_(out, np.arange(len(self.X)), columns)] = np.nan
-            said = _probabilities(self.model, cells.reshape(-1, self.X.shape[1]), self.layout)
+            said = _probabilities(self.model, cells.reshape(-1, self.X.shape[1]))
             values[first : first + step] = said.reshape(len(here), len(self.X), -1)
         values[~different.any(axis=1)] = self.base
         return values.reshape(len(different), -1)[np.ravel(which)]
 
 
-def _probabilities(model: BaseEstimator, X: NDArray, layout: Layout) -> NDArray[np.float64]:
+def _probabilities(model: BaseEstimator, X: NDArray) -> NDArray[np.float64]:
     """Probabilities, of a calibrated model also for cells that have too little for a class."""
-    said = np.asarray(model.predict_proba(X), dtype=np.float64)
-    little = np.isnan(said).any(axis=1)
-    if isinstance(model, Judging) and little.any():
-        # Calibrated as the sparsest cells that it does give a class.
-        log_p = log_probabilities(model.model_.predict_proba(X[little]))
-        said[little] = model.calibration_.probabilities(log_p, layout.completeness(X[little]))
-    return said
+    said = model.calibrated(X) if isinstance(model, Judging) else model.predict_proba(X)
+    return np.asarray(said, dtype=np.float64)
 
 
 def _shapley(game: _Game, exact: bool, repeats: int, seed: int) -> tuple[NDArray, NDArray]:

@@ -191,6 +191,24 @@ class Layout:
         """Number of features in the largest family."""
         return max(len(columns) for columns in self.columns.values())
 
+    def within(self, wider: Layout) -> NDArray[np.intp] | slice:
+        """The columns of a wider layout that are these features, by name and unit.
+
+        A `LayoutError` if it lacks one. Traces of one name are binned otherwise in another layout,
+        so a layout that has any is only within its like.
+        """
+        if wider.features[: len(self.features)] == self.features:
+            return slice(len(self.features))
+        units = {feature.name: feature.unit for feature in wider.features}
+        for feature in self.features:
+            if units.get(feature.name) != feature.unit or self.traces or wider.traces:
+                raise LayoutError(
+                    f"layout '{wider.name}' does not hold '{feature.name}' ({feature.unit}) of "
+                    f"layout '{self.name}'"
+                )
+        places = {name: place for place, name in enumerate(units)}
+        return np.array([places[name] for name in self.feature_names], dtype=np.intp)
+
     def present(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which families cells have, shape (cells, families): those with any finite value.
 

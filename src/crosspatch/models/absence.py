@@ -10,36 +10,34 @@ from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
 from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
-from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 
 
 def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Which features cells keep when some are taken away at random.
 
     Every cell keeps each family with a probability of its own, drawn between 0.2 and 1; every
-    second cell loses single features as well, as a table does that has but some columns. No mask
-    leaves less than `MINIMUM_COMPLETENESS`. Shape (cells, features), True where a feature stays.
+    second cell loses single features as well, as a table does that has but some columns: from
+    nearly all to none. Every mask leaves a feature. Shape (cells, features), True where one stays.
     """
     masks = np.ones((n_cells, len(layout.features)), dtype=bool)
     open_rows = np.arange(n_cells)
     while len(open_rows):
         draw = np.ones((len(open_rows), masks.shape[1]), dtype=bool)
         keep = rng.uniform(0.2, 1.0, size=len(draw))
-        single = np.where(rng.random(len(draw)) < 0.5, rng.uniform(0.3, 1.0, size=len(draw)), 1.0)
+        single = np.where(rng.random(len(draw)) < 0.5, rng.uniform(0.05, 1.0, size=len(draw)), 1.0)
         for family, columns in layout.columns.items():
             draw[:, columns] &= (rng.random(len(draw)) < keep)[:, None]
             if family not in layout.traces:
                 draw[:, columns] &= rng.random((len(draw), len(columns))) < single[:, None]
         masks[open_rows] = draw
-        present = np.where(draw, 0.0, np.nan)
-        open_rows = open_rows[layout.completeness(present) < MINIMUM_COMPLETENESS]
+        open_rows = open_rows[~draw.any(axis=1)]
     return masks
 
 
 def without(X: NDArray, layout: Layout, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Cells with features taken away, and their rows; those left with too little are left out."""
+    """Cells with features taken away, and their rows; those left with none are left out."""
     masked = np.where(random_masks(layout, len(X), rng), X, np.nan)
-    kept = np.flatnonzero(layout.completeness(masked) >= MINIMUM_COMPLETENESS)
+    kept = np.flatnonzero(np.isfinite(masked).any(axis=1))
     return masked[kept], kept
 
 

@@ -22,7 +22,7 @@ from crosspatch.models.stored import ARRAYS_FILE, StoredClassifier
 
 #: Version of the folder's format; another one is refused. It rises when what is stored changes, or
 #: classes in a library's weights move.
-FORMAT = 3
+FORMAT = 4
 
 MODEL_FILE = "model.json"
 CARD_FILE = "card.md"

@@ -20,7 +20,7 @@ from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fi
 from crosspatch.models.judging import Judging, log_probabilities
 from crosspatch.models.reference import Reference
 from crosspatch.models.validation import Split, inner_folds
-from crosspatch.models.verdicts import COVERAGE, MINIMUM_COMPLETENESS, Judgement
+from crosspatch.models.verdicts import COVERAGE, MINIMUM_INFORMATION, Judgement
 from crosspatch.telling import Progress
 
 # Copies of each held-back cell, with features taken away.
@@ -108,6 +108,8 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         self.log_loss_ = {name: _log_loss(held) for name, held in found.items()}
         self.chosen_ = min(self.log_loss_, key=self.log_loss_.__getitem__)
         self.held_ = found[self.chosen_]
+        if not len(self.held_.rows):
+            raise ModelError("the features of the cells say next to nothing of their classes")
         self.calibration_ = Calibration.fit(self.held_, self.coverage)
         self.reference_ = Reference(self.layout.measured).fit(X, y)
         self.feature_center_, self.feature_scale_ = _spread(X)
@@ -126,17 +128,18 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         rng = np.random.default_rng([seed, number])
         tested, which = with_copies(cells.X[held], self.layout, _COPIES, rng)
         row = held[which]
+        distance, information = reference.compare(tested)
         found = Held(
             rows=row,
             fold=np.full(len(row), number),
             whole=np.arange(len(row)) < len(held),
-            completeness=self.layout.completeness(tested),
+            information=information,
             codes=cells.codes[row],
             donors=cells.donors[row],
             log_p=log_probabilities(fitted.predict_proba(tested)),
-            distance=reference.distance(tested),
+            distance=distance,
         )
-        return found.where(found.completeness >= MINIMUM_COMPLETENESS)
+        return found.where(information >= MINIMUM_INFORMATION)
 
     def judge(self, X: ArrayLike) -> Judgement:
         """Everything there is to say of cells; ``X`` is NaN where missing."""

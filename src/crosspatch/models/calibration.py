@@ -1,4 +1,4 @@
-"""Calibrated probabilities and prediction sets from held-back cells, by completeness."""
+"""Calibrated probabilities and sets from held-back cells, by what their features tell."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError
 from crosspatch.models.arrays import Arrays, require_array, softmax
-from crosspatch.models.verdicts import COVERAGE, MINIMUM_COMPLETENESS
+from crosspatch.models.verdicts import COVERAGE
 
-#: Cells are calibrated apart by how much of the layout they have: lower ends of the groups.
-COMPLETENESS = (MINIMUM_COMPLETENESS, 0.5, 0.8)
+#: Cells are calibrated apart by how much their features tell of the class: so many groups, with as
+#: many held-back cells in each.
+GROUPS = 5
+
+# How strongly the bias of a class is drawn to none: as much as costs many cells no log loss. What
+# few cells say of the shares of rare classes is mostly chance (docs/choices.md).
+_PULL = 0.01
 
 # Distances kept of each group.
 _GRID = 1000
-
-# A group with fewer donors takes the calibration of the next fuller one.
-_DONORS = 20
 
 
 class Held(NamedTuple):
@@ -32,7 +34,7 @@ class Held(NamedTuple):
     rows: NDArray[np.intp]  # row of the cell
     fold: NDArray[np.intp]
     whole: NDArray[np.bool_]  # whether the cell had all that was measured
-    completeness: NDArray[np.float64]
+    information: NDArray[np.float64]  # see `crosspatch.models.reference.Compared`
     codes: NDArray[np.intp]  # True class
     donors: NDArray[np.intp]
     #: Shape (predictions, classes). Logarithm of the probabilities, not calibrated.
@@ -57,8 +59,9 @@ class Calibration:
     on average holds for a cell of a new donor.
     """
 
-    #: Shape (groups,). Groups are those of `COMPLETENESS`.
-    temperature: NDArray[np.float64]
+    #: Shape (groups,). What the features of the cells of each group tell of the class, at least.
+    information: NDArray[np.float64]
+    temperature: NDArray[np.float64]  # shape (groups,)
     bias: NDArray[np.float64]  # shape (groups, classes)
     #: Shape (groups, classes). A class whose calibrated probability is at least this is in the set.
     #: So chosen that the coverage holds over all cells: rare classes can be covered less.
@@ -75,46 +78,44 @@ class Calibration:
     @classmethod
     def fit(cls, held: Held, coverage: float = COVERAGE) -> Calibration:
         """Learn all of it; the coverage is the share of cells whose class is to be in their set."""
-        last = len(COMPLETENESS) - 1
-        groups = group_of(held.completeness)
+        information = np.quantile(held.information, np.arange(GROUPS) / GROUPS)
+        groups = _group_of(held.information, information)
         parts: list[tuple[float | NDArray[np.float64], ...]] = []
-        # From the fullest: a group with few donors takes over what the fuller one has.
-        for group in range(last, -1, -1):
-            here = held.where(groups == group)
-            if group == last or len(np.unique(here.donors)) >= _DONORS:
-                parts.insert(0, _fit_group(here if len(here.rows) else held, coverage))
-            else:
-                parts.insert(0, parts[0])
-        return cls(*(np.array(part) for part in zip(*parts, strict=True)))
+        for group in range(GROUPS - 1, -1, -1):
+            # Empty where cells have as much as those of the next one: all are alike.
+            here = groups == group
+            parts.insert(0, _fit_group(held.where(here), coverage) if here.any() else parts[0])
+        return cls(information, *(np.array(part) for part in zip(*parts, strict=True)))
+
+    @property
+    def least(self) -> float:
+        """How much features must tell for a class to be given: the least that was tried."""
+        return float(self.information[0])
 
     def probabilities(
-        self, log_p: NDArray[np.float64], completeness: NDArray[np.float64]
+        self, log_p: NDArray[np.float64], information: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Calibrated probabilities, shape (cells, classes)."""
-        group = group_of(completeness)
+        group = _group_of(information, self.information)
         scaled = log_p / self.temperature[group][:, None] + self.bias[group]
         return softmax(scaled)
 
-    def sets(
-        self,
-        probabilities: NDArray[np.float64],
-        completeness: NDArray[np.float64],
-        *,
-        by_class: bool = False,
-    ) -> NDArray[np.bool_]:
-        """Which classes are in each cell's prediction set, shape (cells, classes)."""
+    def limits(
+        self, information: NDArray[np.float64], *, by_class: bool = False
+    ) -> NDArray[np.float64]:
+        """How probable a class must be to be in a cell's prediction set, shape (cells, classes)."""
         limit = self.class_limit if by_class else self.limit
-        return probabilities >= limit[group_of(completeness)]
+        return limit[_group_of(information, self.information)]
 
     def p_values(
-        self, distance: NDArray[np.float64], completeness: NDArray[np.float64]
+        self, distance: NDArray[np.float64], information: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Share of the reference's own cells that are as far from it, shape (cells,).
 
         The cell itself counts as one more that is as far; so p is at least 1 / (n + 1).
         """
         p = np.full(len(distance), np.nan)
-        groups = group_of(completeness)
+        groups = _group_of(information, self.information)
         for group, grid in enumerate(self.distances):
             here = (groups == group) & np.isfinite(distance)
             farther = 1 - np.searchsorted(grid, distance[here], side="left") / len(grid)
@@ -125,19 +126,21 @@ class Calibration:
     def of_arrays(cls, classes: int, arrays: Arrays) -> Calibration:
         """The fields by name, as they were stored, checked; a ModelError if they do not fit."""
         found = cls(**{each.name: arrays[each.name] for each in fields(cls)})
-        groups = len(COMPLETENESS)
-        for part in (found.temperature, found.size):
+        groups = GROUPS
+        for part in (found.information, found.temperature, found.size):
             require_array("calibration", part, (groups,))
         for part in (found.bias, found.limit, found.class_limit):
             require_array("calibration", part, (groups, classes))
         require_array("calibration", found.distances, (groups, _GRID))
         if min(found.temperature.min(), found.size.min()) <= 0:
             raise ModelError("its calibration divides by zero or less")
+        if (np.diff(found.information) < 0).any():
+            raise ModelError("its calibration's groups are not in order")
         return found
 
 
 def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64], ...]:
-    """The fields of `Calibration`, in their order, for one group of cells."""
+    """The fields of `Calibration` after the first, in their order, for one group of cells."""
     n_classes = held.log_p.shape[1]
     temperature, bias = _scaling(held.log_p, held.codes, donor_weights(held.donors))
     p = softmax(held.log_p / temperature + bias)
@@ -153,9 +156,9 @@ def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64]
     return temperature, bias, limit, np.array(class_limit), distances, size
 
 
-def group_of(completeness: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Number of the group of `COMPLETENESS` that each cell is in."""
-    return np.maximum(np.searchsorted(COMPLETENESS, completeness, side="right") - 1, 0)
+def _group_of(information: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Number of the group that each cell is in, by what its features tell."""
+    return np.maximum(np.searchsorted(least, information, side="right") - 1, 0)
 
 
 def donor_weights(donors: NDArray) -> NDArray[np.float64]:
@@ -207,10 +210,9 @@ def _scaling(
         slope, bias = np.exp(parameters[0]), parameters[1:]
         log_q = log_softmax(slope * log_p + bias, axis=1)
         wrong = (np.exp(log_q) - true) * weights[:, None]
-        # A weak pull to no bias: it decides only where a class has next to no cells.
-        value = -(weights[:, None] * true * log_q).sum() + 1e-4 * (bias**2).sum()
+        value = -(weights[:, None] * true * log_q).sum() + _PULL * (bias**2).sum()
         gradient = np.concatenate(
-            [[slope * (wrong * log_p).sum()], wrong.sum(axis=0) + 2e-4 * bias]
+            [[slope * (wrong * log_p).sum()], wrong.sum(axis=0) + 2 * _PULL * bias]
         )
         return float(value), gradient
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from crosspatch.features.layouts import Layout
 from crosspatch.models.calibration import Calibration
 from crosspatch.models.reference import Reference
-from crosspatch.models.verdicts import MINIMUM_COMPLETENESS, Judgement
+from crosspatch.models.verdicts import Judgement
 
 
 @runtime_checkable
@@ -36,8 +36,8 @@ class Judging:
     def judge(self, X: ArrayLike) -> Judgement:
         """Everything there is to say of cells; ``X`` is NaN where missing."""
         X = np.asarray(X)
-        completeness = self.layout.completeness(X)
-        enough = completeness >= MINIMUM_COMPLETENESS
+        distance, information = self.reference_.compare(X)
+        enough = information >= self.calibration_.least
         n, calibration = (len(X), len(self.classes_)), self.calibration_
         found = Judgement(
             probabilities=np.full(n, np.nan),
@@ -47,15 +47,25 @@ class Judging:
             enough=enough,
         )
         if enough.any():
-            X, completeness = X[enough], completeness[enough]
-            log_p = log_probabilities(self.model_.predict_proba(X))
-            p = calibration.probabilities(log_p, completeness)
+            distance, information = distance[enough], information[enough]
+            p = self._calibrated(X[enough], information)
             found.probabilities[enough] = p
-            found.sets[enough] = calibration.sets(p, completeness)
-            found.class_sets[enough] = calibration.sets(p, completeness, by_class=True)
-            distance = self.reference_.distance(X)
-            found.p_reference[enough] = calibration.p_values(distance, completeness)
+            found.sets[enough] = p >= calibration.limits(information)
+            found.class_sets[enough] = p >= calibration.limits(information, by_class=True)
+            found.p_reference[enough] = calibration.p_values(distance, information)
         return found
+
+    def _calibrated(self, X: NDArray, information: NDArray[np.float64]) -> NDArray[np.float64]:
+        log_p = log_probabilities(self.model_.predict_proba(X))
+        return self.calibration_.probabilities(log_p, information)
+
+    def enough(self, X: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the features of cells tell enough of the class for one to be given."""
+        return self.reference_.compare(X).information >= self.calibration_.least
+
+    def calibrated(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated class probabilities, also of cells that are given no class."""
+        return self._calibrated(np.asarray(X), self.reference_.compare(X).information)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Calibrated class probabilities, shape (cells, classes); NaN for cells with too little."""

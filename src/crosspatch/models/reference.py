@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,13 +13,27 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.arrays import Arrays, require_array
 from crosspatch.models.coordinates import Coordinates
 from crosspatch.models.gaussian import Gaussians
-from crosspatch.models.missing import over_rows
+from crosspatch.models.missing import distinct_rows, over_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # What is stored of a reference, by the name of its attribute without the underscore.
 _STORED = ("means", "covariance", "priors", "middle", "center", "scale")
+
+
+class Compared(NamedTuple):
+    """Cells beside a reference: shape (cells,) each, NaN and 0 where a cell has no value."""
+
+    #: How far each is from the nearest class: the squared Mahalanobis distance over what was
+    #: measured, as a standard normal score (Wilson and Hilferty 1931), so that cells with few and
+    #: many values can be compared.
+    distance: NDArray[np.float64]
+    #: How much of not knowing the class is resolved by the features that were measured, whatever
+    #: their values, from 0 to 1: a lower bound of their mutual information with the class, over the
+    #: entropy of the classes (Kolchinsky and Tracey, Entropy 19, 2017, with the Bhattacharyya
+    #: distance). Of held-back cells a model resolves about as much (docs/choices.md).
+    information: NDArray[np.float64]
 
 
 @dataclass(eq=False, repr=False)
@@ -116,19 +130,24 @@ class Reference:
         name = self.classes_[code]
         return f"{feature.name} ", f"{unit} ({name} {low:.3g} to {high:.3g})"
 
-    def distance(self, X: ArrayLike) -> NDArray[np.float64]:
-        """How far each cell is from the nearest class.
-
-        The squared Mahalanobis distance over what was measured, as a standard normal score
-        (Wilson and Hilferty 1931), so that cells with few and many values can be compared: shape
-        (cells,), NaN where a cell has no value.
-        """
+    def compare(self, X: ArrayLike) -> Compared:
+        """How far cells are from the classes, and what their features tell of the class."""
         Z = self.coordinates(X)
         known = np.isfinite(Z)
-        squared = Gaussians(self.means_, self.covariance_).squared_distances(Z).min(axis=1)
+        classes = Gaussians(self.means_, self.covariance_)
+        squared = classes.squared_distances(Z).min(axis=1)
         count = np.where(known.any(axis=1), known.sum(axis=1), np.nan)
         width = 2 / (9 * count)
-        return (np.cbrt(squared / count) - (1 - width)) / np.sqrt(width)
+        distance = (np.cbrt(squared / count) - (1 - width)) / np.sqrt(width)
+        patterns, which = distinct_rows(known)
+        return Compared(distance, self._information(classes, patterns)[which])
+
+    def _information(self, classes: Gaussians, patterns: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """What sets of coordinates tell of the class, shape (patterns,)."""
+        p, size = self.priors_, self.means_.shape
+        means = np.where(patterns[:, None], self.means_, np.nan).reshape(-1, size[1])
+        apart = np.nan_to_num(classes.squared_distances(means)).reshape(-1, size[0], size[0])
+        return (p * np.log(np.exp(-apart / 8) @ p)).sum(axis=1) / (p * np.log(p)).sum()
 
     def arrays(self) -> dict[str, NDArray]:
         """What was learnt, to be stored."""

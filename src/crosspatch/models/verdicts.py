@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 #: Share of new cells whose true class is to be in their prediction set.
 COVERAGE = 0.9
 
-#: A cell with less of its layout (`Layout.completeness`) is not given a class: with one family of
-#: six, macro-F1 is little more than half of what it is with all (docs/choices.md).
-MINIMUM_COMPLETENESS = 0.25
+#: A cell whose features tell less of the class is given none; see
+#: `crosspatch.models.reference.Compared`. Resting potential alone tells 0.00 to 0.01, with input
+#: resistance and time constant 0.14 to 0.16 (docs/choices.md).
+MINIMUM_INFORMATION = 0.1
 
 #: A cell with a smaller p-value is called outside; so are this many true cells of the reference.
 OUTSIDE_P = 0.05
@@ -29,7 +30,7 @@ class Judgement(NamedTuple):
     class_sets: NDArray[np.bool_]
     #: Shape (cells,). p-value of the test that the cell is one of the reference's.
     p_reference: NDArray[np.float64]
-    #: Shape (cells,). Whether it has at least `MINIMUM_COMPLETENESS` of the layout.
+    #: Shape (cells,). Whether its features tell enough of the class for one to be given.
     enough: NDArray[np.bool_]
 
 
@@ -58,7 +59,7 @@ _MEANINGS = {
     Verdict.CONFIDENT: "one subclass in the 90 % prediction set",
     Verdict.AMBIGUOUS: "several subclasses in the set, or none",
     Verdict.OUTSIDE: "unlike the reference (p < 0.05; 5 % of true reference cells are called so)",
-    Verdict.INSUFFICIENT: "less than a quarter of the features; no subclass is given",
+    Verdict.INSUFFICIENT: "what was measured says next to nothing of the subclass; none is given",
 }
 
 
@@ -74,7 +75,7 @@ def verdicts(
     Parameters
     ----------
     probabilities : array, shape (cells, classes)
-        NaN for cells with too little of the layout.
+        NaN for cells of which too little is known.
     sets : array of bool, shape (cells, classes)
         The prediction sets that are reported.
     p_reference : array, shape (cells,)

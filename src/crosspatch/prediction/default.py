@@ -16,9 +16,6 @@ from crosspatch.species import SPECIES
 from crosspatch.telling import Say, Stage
 from crosspatch.versions import code_digest, library_versions
 
-#: Layout of the default models: the features both species have.
-LAYOUT = "shared"
-
 
 def default_model(
     species: str,
@@ -34,10 +31,10 @@ def default_model(
     CohortError if it must be trained and the tables are not there, a ModelError if it cannot be
     kept.
     """
-    best = SPECIES[species].best_model
+    best, layout = SPECIES[species].best_model, SPECIES[species].default_layout
     # Cohorts pin the tables.
     code = code_digest("features", "cohorts", "models", "evaluation", "prediction")
-    parts = (best, LAYOUT, code)
+    parts = (best, layout, code)
     key = hashlib.sha256(json.dumps([*parts, library_versions()]).encode()).hexdigest()[:12]
     folder = platformdirs.user_cache_path("crosspatch") / "models" / f"{species}-{key}"
     if folder.is_dir():
@@ -50,7 +47,7 @@ def default_model(
     from crosspatch.prediction.training import train
 
     # A species stands for its default datasets.
-    cohort = load_cohort(species, LAYOUT, data_dir)
+    cohort = load_cohort(species, layout, data_dir)
     say(
         f"no {species} model was given: training '{best}' on {cohort.n_obs:,} Allen "
         f"cells, once; it is kept in {folder}"

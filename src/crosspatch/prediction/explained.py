@@ -43,7 +43,8 @@ class CellExplanation:
     """What a model says of one cell, and why."""
 
     cell: PredictedCell
-    #: Shape (features,). What was measured, in the layout's units, NaN where missing.
+    #: Shape (features,). What was measured of its model's layout, NaN where missing; of the layout
+    #: of the prediction where there is no model.
     values: NDArray[np.float32]
     #: From `crosspatch.explanation.contributions.contributions`, without the column ``cell``; empty
     #: where the cell is given no class.
@@ -181,12 +182,16 @@ def explain_prediction(
     cells were read. The seed is of drawing, where there are more than twelve families.
     """
     table, X = prediction.cells, prediction.X
+    values = list(X)
     parts: dict[int, pd.DataFrame] = {}
     for species, model in predictor.models.items():
-        here = np.flatnonzero((table["species"] == species) & (table["subclass"] != ""))
+        ours = np.flatnonzero(table["species"] == species)
+        for row, of_cell in zip(ours, predictor.features_of(species, X[ours]), strict=True):
+            values[row] = of_cell
+        here = ours[table["subclass"].to_numpy()[ours] != ""]
         if not len(here):
             continue
-        taken = X[here, : len(model.layout.features)]
+        taken = np.stack([values[row] for row in here])
         shares = contributions(model.classifier, taken, model.layout, seed=seed)
         for number, row in enumerate(here):
             part = shares[shares["cell"] == number]
@@ -195,7 +200,7 @@ def explain_prediction(
     return [
         CellExplanation(
             cell,
-            X[row],
+            values[row],
             parts.get(row, empty),
             predictor.models.get(cell.species),
             prediction.header,

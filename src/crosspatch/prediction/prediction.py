@@ -135,6 +135,7 @@ class Prediction:
     X : array, shape (rows, features)
         What was measured, in the layout's units, NaN where missing.
     layout : Layout
+        In which cells were read: that of the model with the most features.
     header : mapping
         Tool, models, taxonomy, parameters.
     recordings : mapping

@@ -13,20 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.errors import ModelError
+from crosspatch.errors import LayoutError, ModelError
 from crosspatch.features.cortical_layer import layer_name
 from crosspatch.features.layouts import LAYER, Layout
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
-from crosspatch.models.verdicts import (
-    COVERAGE,
-    MINIMUM_COMPLETENESS,
-    OUTSIDE_P,
-    Judgement,
-    Verdict,
-    verdicts,
-)
+from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
@@ -48,8 +41,9 @@ class Predictor:
 
     Sets are ``all-cells``, so that 90 % of all cells have their class in the set, or ``by-class``:
     90 % of the cells of every class, whatever the composition of a batch; these are larger. With
-    `adapt` each batch is aligned to the reference before it is judged. A ModelError if there are
-    two models of one species, or models of different layouts.
+    `adapt` each batch is aligned to the reference before it is judged. Cells are read in the
+    `layout` of the model with the most features, and each model takes its own of them. A ModelError
+    if there are two models of one species, or the models' layouts do not nest.
     """
 
     def __init__(self, models: Sequence[Artifact], *, sets: str = "all-cells", adapt: bool = False):
@@ -59,11 +53,11 @@ class Predictor:
             if model.species in self.models:
                 raise ModelError(f"there are two models of {model.species} cells; give one")
             self.models[model.species] = model
-        layouts = {model.layout.measured.features for model in models}
-        if len(layouts) != 1:
-            raise ModelError("the models have different features; give models of one layout")
-        # That of a model with the layer, if there is one.
-        self.layout: Layout = max((each.layout for each in models), key=lambda a: len(a.features))
+        layouts = [model.layout for model in models]
+        widest = max((each.measured for each in layouts), key=lambda a: len(a.features))
+        layered = any(each.has_layer for each in layouts)
+        self.layout: Layout = widest.with_layer() if layered else widest
+        self._columns = {each.species: _columns_of(each, self.layout) for each in models}
         self.sets = sets
         self.adapt = adapt
         self._warned: set[tuple[str, str]] = set()
@@ -108,10 +102,14 @@ class Predictor:
             {name: electrode for name, electrode in electrodes.items() if electrode is not None},
         )
 
+    def features_of(self, species: str, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the model of a species takes of cells, shape (cells, its features)."""
+        return X[:, self._columns[species]]
+
     def _judged(
         self, batch: Batch, rows: NDArray[np.intp], species: str, model: Artifact, say: Say
     ) -> pa.Table:
-        X = batch.X[rows, : len(model.layout.features)]
+        X = self.features_of(species, batch.X[rows])
         known = np.array([batch.species[k] is not None for k in rows])
         aligned = False
         if self.adapt:
@@ -154,7 +152,13 @@ class Predictor:
             f"{named}; they are given no subclass"
         )
         X = batch.X[rows]
-        enough = self.layout.completeness(X) >= MINIMUM_COMPLETENESS
+        enough = np.any(
+            [
+                model.classifier.enough(self.features_of(species, X))
+                for species, model in self.models.items()
+            ],
+            axis=0,
+        )
         judged: dict[str, _Values] = {
             "species": pa.array(batch.species, pa.string()).take(rows),
             "species_known": True,
@@ -230,7 +234,7 @@ class Predictor:
                 f"reference ({OUTSIDE_P:.0%} expected); another cell type, protocol, laboratory, "
                 "or definition of a feature?"
             )
-        if self.layout.traces or self.adapt:
+        if model.layout.traces or self.adapt:
             return
         different = differs(X[found.enough][:_ENOUGH_TO_COMPARE], model.classifier.reference_)
         if different:
@@ -240,6 +244,17 @@ class Predictor:
                 f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
                 "temperature, option 'adapt' helps"
             )
+
+
+def _columns_of(model: Artifact, layout: Layout) -> NDArray[np.intp] | slice:
+    """Where the layout that cells are read in has the features of a model."""
+    try:
+        return model.layout.within(layout)
+    except LayoutError as error:
+        raise ModelError(
+            f"the models have different features: {error}; give models of one layout, or one whose "
+            "layout holds those of the others"
+        ) from error
 
 
 def _too_many(outside: int, judged: int) -> bool:

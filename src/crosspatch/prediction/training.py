@@ -25,13 +25,11 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibrated import CalibratedClassifier
-from crosspatch.models.calibration import COMPLETENESS
 from crosspatch.models.registry import build_calibrated, model_entry
-from crosspatch.models.verdicts import MINIMUM_COMPLETENESS
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 
-#: Best measured in the layout both species have (README).
+#: Best measured (README).
 BEST_MODEL = {name: each.best_model for name, each in SPECIES.items()}
 
 
@@ -222,12 +220,9 @@ def _fitted(classifier: CalibratedClassifier, layout: Layout) -> dict[str, Any]:
             "log_loss": classifier.log_loss_,
             "folds": classifier.n_folds,
             "coverage": classifier.coverage,
-            "minimum_completeness": MINIMUM_COMPLETENESS,
+            "minimum_information": round(classifier.calibration_.least, 4),
         },
-        "calibration": {
-            "completeness": list(COMPLETENESS),
-            **{name: part.tolist() for name, part in calibration if name != "distances"},
-        },
+        "calibration": {name: part.tolist() for name, part in calibration if name != "distances"},
     }
 
 

@@ -18,7 +18,6 @@ from crosspatch.cohorts.taxonomy import ONTOLOGY
 from crosspatch.errors import EvaluationError
 from crosspatch.features.analysis import Analysis
 from crosspatch.models.artifact import Artifact
-from crosspatch.models.calibration import group_of
 from crosspatch.models.reference import Reference
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
@@ -273,10 +272,10 @@ def _warnings(explanation: CellExplanation) -> list[str]:
 
 
 def _probabilities(explanation: CellExplanation, model: Artifact) -> tuple[ClassProbability, ...]:
-    cell, calibration = explanation.cell, model.classifier.calibration_
+    cell, classifier = explanation.cell, model.classifier
     by_class = explanation.header["parameters"]["sets"] == "by-class"
-    limits = calibration.class_limit if by_class else calibration.limit
-    needed = limits[group_of(np.array([float(cell.completeness)]))[0]]
+    told = classifier.reference_.compare(explanation.values[None]).information
+    needed = classifier.calibration_.limits(told, by_class=by_class)[0]
     of_class = dict(zip(model.classes, needed, strict=True))
     return tuple(
         ClassProbability(
@@ -375,6 +374,17 @@ def _place(explanation: CellExplanation, place: ReferenceMap | str) -> MapPlace 
     return MapPlace(x, y, dict(placed.neighbours[0]))
 
 
+def _told(explanation: CellExplanation, model: Artifact) -> str:
+    """What the measured features tell of the class beside all of the layout, where that is less."""
+    reference = model.classifier.reference_
+    cells = np.stack([explanation.values, np.zeros_like(explanation.values)])
+    these, all_of_them = reference.compare(cells).information
+    share = these / all_of_them
+    return (
+        "" if share > 0.995 else f" It tells {share:.0%} of what all of it tells of the subclass."
+    )
+
+
 def _remarks(explanation: CellExplanation) -> Remarks:
     cell, model = explanation.cell, explanation.model
     measured, unusual = "", []
@@ -382,8 +392,9 @@ def _remarks(explanation: CellExplanation) -> Remarks:
         families = model.layout.measured.families
         absent = [readable(name) for name in families if name not in cell.families]
         missing = f"; not measured: {', '.join(absent)}" if absent else ""
+        told = _told(explanation, model)
         layer = f" Cortical layer: {cell.layer or 'not known'}." if model.layout.has_layer else ""
-        measured = f"{cell.completeness:.0%} of the layout{missing}.{layer}"
+        measured = f"{cell.completeness:.0%} of the layout{missing}.{told}{layer}"
     if model is not None and cell.subclass:
         reference = model.classifier.reference_
         said = reference.unusual(explanation.values[None], [cell.subclass], _UNUSUAL)

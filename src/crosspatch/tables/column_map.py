@@ -123,7 +123,7 @@ class ColumnMap:
             for column in self.unknown
         ]
         if self.missing:
-            rows.append(("missing", ", ".join(self.missing), ""))
+            rows.append(("missing", _some(self.missing), ""))
         return rows
 
     def lines(self) -> list[str]:
