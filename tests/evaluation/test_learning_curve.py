@@ -148,6 +148,7 @@ def test_sequence_models_can_be_drawn(name: str, monkeypatch) -> None:
     from crosspatch.models.loop import TrainingSettings
 
     monkeypatch.setattr(module, "SIZES", (0, 10))
+    monkeypatch.setattr(module, "ALONE", ())
     monkeypatch.setitem(module.DRAWS, "quick", 1)
     entries = model_entry
 
