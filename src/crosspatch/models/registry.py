@@ -101,11 +101,7 @@ def _with_settings(
 
 
 _network = partial(ModelEntry, uses_device=True)
-<<<<<<< HEAD
 _physics = partial(ModelEntry, takes_gaps=True, uses_layer=True)
-_pooled = partial(ModelEntry, needs_source=True)
-=======
->>>>>>> 38f0dbb (Let mouse and cells without labels help where few human cells are labelled)
 _transfer = partial(ModelEntry, needs_source=True, uses_device=True)
 
 _MODELS = {
@@ -122,30 +118,17 @@ _MODELS = {
         _network("arcface", "BiLSTM with attention, SMOTE, ArcFace", _arcface),
         _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune, pretrains=True),
         _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
-<<<<<<< HEAD
-        _pooled(
-            "boosting-pooled", "gradient-boosted trees on mouse and human together", _pooled_trees
-        ),
-        _pooled(
-            "logistic-pooled", "logistic regression on mouse and human together", _pooled_logistic
-        ),
         _physics("lda", "shrunk linear discriminant on physics inputs", _lda),
-        _physics("vote", "equal vote of lda and small boosted trees", _vote),
-=======
-        ModelEntry("lda", "shrunk linear discriminant on physics inputs", _lda, takes_gaps=True),
-        ModelEntry(
-            "lda-unlabelled", "lda that cells without labels can help", _unlabelled, takes_gaps=True
-        ),
-        ModelEntry(
+        _physics("lda-unlabelled", "lda that cells without labels can help", _unlabelled),
+        _physics(
             "lda-mouse",
             "the same, and what mouse says of means and covariance",
             _informed,
             needs_source=True,
             takes_types=True,
-            takes_gaps=True,
+            uses_layer=False,  # the source has none
         ),
-        ModelEntry("vote", "equal vote of lda and small boosted trees", _vote, takes_gaps=True),
->>>>>>> 38f0dbb (Let mouse and cells without labels help where few human cells are labelled)
+        _physics("vote", "equal vote of lda and small boosted trees", _vote),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )
 }

@@ -125,13 +125,8 @@ def train(
     more: dict[str, Any] = {}
     if entry.needs_source and source is not None:
         learnt["source"] = _Learnt.of(source, alignment)
-<<<<<<< HEAD
-        more = source_arguments(learnt["source"].cells)
-    if len({part.cells.measured.layout.features for part in learnt.values()}) > 1:
-=======
         more = source_arguments(entry, learnt["source"].cells)
-    if len({part.cells.layout.features for part in learnt.values()}) > 1:
->>>>>>> 38f0dbb (Let mouse and cells without labels help where few human cells are labelled)
+    if len({part.cells.measured.layout.features for part in learnt.values()}) > 1:
         raise ModelError("source and target have different features", "use {features} shared")
     cells, rows = learnt["target"].cells, learnt["target"].rows
     more |= pretrained(entry, cells.layout, shared_seed, device, more)
