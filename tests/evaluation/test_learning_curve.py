@@ -12,7 +12,7 @@ from crosspatch.models.registry import model_entry
 from tests import made
 
 COUNTS = {"Lamp5": 40, "Pvalb": 70, "Sst": 55, "Vip": 50}
-MODELS = ["logistic-pooled"]
+MODELS = ["lda-mouse"]
 
 
 def cohorts(spread: float = 2.0):
@@ -54,13 +54,15 @@ def test_every_draw_and_point_has_a_score_with_and_without_mouse(curve) -> None:
     every = result[result["cut"] == "all"]
     counts = every.groupby(["model", "cells_per_class"]).size()
     for point in ("5", "10", "20", "all"):
-        assert counts["logistic", point] == counts["logistic-pooled", point] == 5
-    assert counts["logistic-pooled", "0"] == 5
-    assert ("logistic", "0") not in counts.index
+        for model in ("lda-mouse", "lda-unlabelled", "lda", "vote"):
+            assert counts[model, point] == 5
+    assert counts["lda-mouse", "0"] == 5
+    assert ("lda-unlabelled", "0") not in counts.index
 
 
 def test_mouse_that_is_alike_helps_where_few_cells_are_labelled(curve) -> None:
-    found = curve[0].gains.query("cut == 'all'").set_index("cells_per_class")
+    found = curve[0].gains.query("cut == 'all' and without == 'lda-unlabelled'")
+    found = found.set_index("cells_per_class")
     assert found.loc["5", "delta_macro_f1"] > 0.05
     assert found.loc["5", "delta_macro_f1"] > found.loc["all", "delta_macro_f1"]
     row = found.loc["5"]
@@ -78,7 +80,7 @@ def test_scores_are_cut_by_condition(curve) -> None:
 def test_a_stopped_curve_goes_on_and_gives_the_same(curve) -> None:
     first, folder = curve
     stored = sorted((folder / "folds").iterdir())
-    assert len(stored) == 10
+    assert len(stored) == 20
     stored[0].unlink()
     stored[1].write_text("{")
     told: list[tuple[int, int]] = []
@@ -90,13 +92,32 @@ def test_a_stopped_curve_goes_on_and_gives_the_same(curve) -> None:
         jobs=2,
         progress=lambda *n: told.append(n),
     )
-    assert told[0] == (8, 10)
-    assert told[-1] == (10, 10)
+    assert told[0] == (18, 20)
+    assert told[-1] == (20, 20)
     pd.testing.assert_frame_equal(again.gains, first.gains)
     read = read_learning_curve(folder)
     pd.testing.assert_frame_equal(
         read.summary, first.summary, check_dtype=False, check_exact=False, rtol=1e-12
     )
+
+
+def test_the_best_without_mouse_is_chosen_at_every_number_of_cells() -> None:
+    rows = [
+        {"features": "f", "cut": "all", "draw": draw, "n_train": 80, "n_test": 20}
+        | {"model": model, "mouse": model == "joint", "cells_per_class": point}
+        | {"macro_f1": score + 0.01 * draw}
+        for draw in range(4)
+        for point, scores in (
+            ("5", {"joint": 0.5, "lda": 0.3, "vote": 0.2}),
+            ("all", {"joint": 0.6, "lda": 0.7, "vote": 0.8}),
+        )
+        for model, score in scores.items()
+    ]
+    more = module.with_best(pd.DataFrame(rows))
+    best = more[more["model"] == module.BEST_WITHOUT].groupby("cells_per_class")["macro_f1"]
+    assert best.min().to_dict() == pytest.approx({"5": 0.3, "all": 0.8})
+    found = gains(more).set_index("cells_per_class")["delta_macro_f1"]
+    assert found.to_dict() == pytest.approx({"5": 0.2, "all": -0.2})
 
 
 def test_gains_are_paired_differences() -> None:
@@ -127,6 +148,7 @@ def test_sequence_models_can_be_drawn(name: str, monkeypatch) -> None:
     from crosspatch.models.loop import TrainingSettings
 
     monkeypatch.setattr(module, "SIZES", (0, 10))
+    monkeypatch.setattr(module, "ALONE", ())
     monkeypatch.setitem(module.DRAWS, "quick", 1)
     entries = model_entry
 

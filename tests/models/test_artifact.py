@@ -42,7 +42,7 @@ def fitted(name: str):
     setting, inner = model.candidates[0]
     if name == "spca-forest":
         inner.set_params(model__forest__n_estimators=50)
-    if name != "lda":
+    if not name.startswith("lda"):
         inner.set_params(copies=1)
     model.set_params(candidates=[(setting, inner)], n_folds=2)
     return model.fit(X, y, groups=donors, **more)
@@ -109,7 +109,7 @@ def rewrite(folder: Path, **changes) -> None:
     (folder / "model.json").write_text(json.dumps(content))
 
 
-PLAIN = ("boosting", "logistic", "lda", "vote", "boosting-pooled", "logistic-pooled")
+PLAIN = ("boosting", "logistic", "lda", "vote", "lda-mouse", "lda-unlabelled")
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "svm", "spca-forest", "arcface", "finetune"])

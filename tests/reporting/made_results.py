@@ -205,7 +205,11 @@ def _calibration(tasks: Sequence[str], models: Sequence[str], features: str) -> 
     )
 
 
-PAIRS = (("finetune", "bilstm-attention"), ("boosting-pooled", "boosting"))
+PAIRS = (
+    ("finetune", "bilstm-attention"),
+    ("lda-mouse", "lda-unlabelled"),
+    ("lda-mouse", "best without mouse"),
+)
 
 
 def learning_curve_folder(folder: Path, *, simulated: bool = False) -> Path:

@@ -24,6 +24,7 @@ class Cells:
     y: NDArray[np.str_]
     donors: NDArray[np.str_]
     cell_ids: NDArray[np.str_]
+    types: NDArray[np.str_]  # finer than the classes; the class where no type is known
     layout: Layout
     simulated: bool = False
 
@@ -47,7 +48,8 @@ class Cells:
     def digest(self) -> str:
         """Checksum of everything in it."""
         parts: list[bytes] = [np.ascontiguousarray(self.X).tobytes()]
-        parts += ["\0".join(part).encode() for part in (self.y, self.donors, self.cell_ids)]
+        texts = self.y, self.donors, self.cell_ids, self.types
+        parts += ["\0".join(part).encode() for part in texts]
         parts.append(repr(self.layout.features).encode())
         return hashlib.sha256(b"\1".join(parts)).hexdigest()
 
@@ -78,6 +80,7 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None, *, layer: bool = Fa
                 hint=hint,
             )
     y = cohort.obs["subclass"].to_numpy().astype(str)
+    y = y if alignment is None else load_taxonomy().align(y, alignment)
     X, layout = np.asarray(cohort.X, dtype=np.float32), table.layout_of(cohort)
     if layer:
         layers = layers_of(cohort)
@@ -87,11 +90,13 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None, *, layer: bool = Fa
                 hint="leave {layer} out",
             )
         X, layout = np.column_stack([X, layers]), layout.with_layer()
+    types = cohort.obs["t_type"]
     return Cells(
         X=X,
-        y=y if alignment is None else load_taxonomy().align(y, alignment),
+        y=y,
         donors=cohort.obs["donor"].to_numpy().astype(str),
         cell_ids=cohort.obs_names.to_numpy().astype(str),
+        types=np.where(types.isna(), y, types.astype(object)).astype(str),
         layout=layout,
         simulated=table.is_simulated(cohort),
     )

@@ -253,7 +253,7 @@ def _pretrained(job: _Job) -> dict[str, Network]:
 def _source_of(job: _Job) -> dict[str, NDArray]:
     """The cells of the second species, as `fit` takes them."""
     found = job.source
-    return {} if found is None else runner.source_arguments(found, job.protocol.by_donor)
+    return {} if found is None else runner.source_arguments(job.entry, found, job.protocol.by_donor)
 
 
 def _evaluate(job: _Job) -> FoldOutcome:

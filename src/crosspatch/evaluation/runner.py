@@ -190,10 +190,12 @@ def build_model(
     return model
 
 
-def source_arguments(source: Cells, by_donor: bool = True) -> dict[str, NDArray]:
-    """Cells of a second species, as models that learn from it take them in ``fit``."""
-    donors = {"groups_source": source.donors} if by_donor else {}
-    return {"X_source": source.X, "y_source": source.y, **donors}
+def source_arguments(entry: ModelEntry, source: Cells, by_donor: bool = True) -> dict[str, NDArray]:
+    """Cells of a second species, as a model that learns from it takes them in ``fit``."""
+    more = {"groups_source": source.donors} if by_donor else {}
+    if entry.takes_types:
+        more["types_source"] = source.types
+    return {"X_source": source.X, "y_source": source.y, **more}
 
 
 def pretrained(

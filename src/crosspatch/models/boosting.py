@@ -8,19 +8,17 @@ if TYPE_CHECKING:
     from lightgbm import LGBMClassifier
 
 
-def build_boosting(
-    random_state: int | None = None, class_weight: str | None = "balanced", **settings: Any
-) -> LGBMClassifier:
+def build_boosting(random_state: int | None = None, **settings: Any) -> LGBMClassifier:
     """LightGBM on one core, with the same numbers every time.
 
-    The settings are its own, with its own defaults. Classes are balanced unless said otherwise, as
-    for the forest: rare subclasses count as much.
+    The settings are its own, with its own defaults. Classes are balanced, as for the forest: rare
+    subclasses count as much.
     """
     from lightgbm import LGBMClassifier  # when a model is built, not when models are listed
 
     return LGBMClassifier(
         **settings,
-        class_weight=class_weight,
+        class_weight="balanced",
         random_state=random_state,
         n_jobs=1,
         deterministic=True,

@@ -30,8 +30,11 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
         Without them every cell counts as a donor of its own.
     X_source, y_source, groups_source
         The same of a second species with the same classes, for models that learn from it.
+    types_source : array, shape (cells of the source,), optional
+        Types within the classes.
     unlabelled : array, shape (other cells, features), optional
-        Cells of the species to predict that standardise it in place of its training cells.
+        Cells of the species to predict that standardise it in place of its training cells; those
+        among them that have a label count once.
     """
 
     def predict(self, X: ArrayLike) -> NDArray:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import with_copies
 from crosspatch.models.boosting import build_boosting
-from crosspatch.models.classifier import ProbabilisticClassifier
+from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier
 from crosspatch.models.gaussian import Gaussians
 from crosspatch.models.physics import PhysicsInputs
 from crosspatch.models.plain import Discriminant, DiscriminantVote
@@ -47,10 +47,10 @@ class LinearDiscriminant(ProbabilisticClassifier):
     _: KW_ONLY
     prior_power: float = PRIOR_POWER
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> LinearDiscriminant:
+    def fit(self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None) -> LinearDiscriminant:
         """Learn the distributions; ``X`` is NaN where missing."""
         self.classes_, codes = np.unique(y, return_inverse=True)
-        inputs = PhysicsInputs.fit(self.layout, X)
+        inputs = PhysicsInputs.fit(self.layout, X if unlabelled is None else unlabelled)
         gaussians = Gaussians.fit(inputs.transform(X), codes)
         self.model_ = Discriminant(inputs, gaussians, log_priors(codes, self.prior_power))
         return self
@@ -69,12 +69,13 @@ class VoteClassifier(ProbabilisticClassifier):
     copies: int = 4  # of every cell
     random_state: int | None = None
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> VoteClassifier:
+    def fit(self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None) -> VoteClassifier:
         """Learn both; ``X`` is NaN where missing."""
         X, y = np.asarray(X), np.asarray(y)
-        discriminant = LinearDiscriminant(self.layout, prior_power=self.prior_power).fit(X, y)
+        discriminant = LinearDiscriminant(self.layout, prior_power=self.prior_power)
+        discriminant.fit(X, y, unlabelled)
         inputs = discriminant.model_.inputs
-        Z = inputs.transform(X)
+        Z = inputs.transform(X if unlabelled is None else unlabelled)
         cells = Gaussians.fit(Z, np.zeros(len(Z), dtype=np.intp))
         rng = np.random.default_rng(self.random_state)
         copies, rows = with_copies(X, self.layout, self.copies, rng)

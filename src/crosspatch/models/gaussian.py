@@ -54,7 +54,7 @@ class Gaussians:
         identity = np.eye(len(covariance))
         found = cls(means, covariance + _RIDGE * identity)
         for _ in range(0 if known.all() else _ROUNDS):
-            filled, left_out = found._expected(Z, codes)
+            filled, left_out = found.expected(Z, codes)
             means = np.array([filled[codes == code].mean(axis=0) for code in classes])
             rest = filled - means[codes]
             covariance = (rest.T @ rest + left_out) / freedom
@@ -63,10 +63,10 @@ class Gaussians:
             found = cls(means, covariance + _RIDGE * identity)
         return found
 
-    def _expected(
+    def expected(
         self, Z: NDArray[np.float64], codes: NDArray[np.intp]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Cells with their missing values as expected, and the covariance that this leaves out."""
+        """Cells with their missing values as expected, and the scatter that this leaves out."""
         centers, left_out = self.means[codes], np.zeros_like(self.covariance)
         filled = np.where(np.isfinite(Z), Z, centers)
         for rows, there in _by_pattern(Z):

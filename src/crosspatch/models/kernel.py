@@ -24,11 +24,9 @@ class StandardInputs(TransformerMixin, BaseEstimator):
 
     layout: Layout
 
-    def fit(
-        self, X: ArrayLike, y: object = None, unlabelled: ArrayLike | None = None
-    ) -> StandardInputs:
-        """Learn the standardisation of training cells, or of cells without labels if given."""
-        self.inputs_ = SequenceInputs(self.layout).fit(X if unlabelled is None else unlabelled)
+    def fit(self, X: ArrayLike, y: object = None) -> StandardInputs:
+        """Learn the standardisation of training cells."""
+        self.inputs_ = SequenceInputs(self.layout).fit(X)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -64,12 +62,10 @@ class CalibratedSVC(ProbabilisticClassifier):
         return np.asarray(X, np.float64)
 
 
-def build_logistic(
-    layout: Layout, random_state: int | None = None, class_weight: str | None = "balanced"
-) -> Pipeline:
-    """Multinomial logistic regression, class-balanced unless said otherwise."""
+def build_logistic(layout: Layout, random_state: int | None = None) -> Pipeline:
+    """Multinomial logistic regression, class-balanced."""
     logistic = LogisticRegression(
-        C=0.1, class_weight=class_weight, max_iter=2000, random_state=random_state
+        C=0.1, class_weight="balanced", max_iter=2000, random_state=random_state
     )
     return _on_standard_inputs(layout, logistic)
 

@@ -62,28 +62,6 @@ class Logistic:
 
 
 @dataclass(frozen=True, eq=False)
-class Standardised:
-    """A model of features in standard deviations, as `PooledClassifier` learns it."""
-
-    inputs: SequenceInputs
-    model: PlainModel
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Class probabilities, shape (cells, classes)."""
-        return self.model.predict_proba(self.inputs.standardised(X))
-
-    def arrays(self) -> dict[str, NDArray]:
-        """All of it, to be stored."""
-        return under("inputs", self.inputs.arrays()) | under("model", arrays_of(self.model))
-
-    @classmethod
-    def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Standardised:
-        """What `arrays` gave, checked; a ModelError if it does not fit."""
-        inputs = SequenceInputs.of_arrays(layout, part_of("inputs", arrays))
-        return cls(inputs, read_model(layout, classes, part_of("model", arrays), _SINGLE))
-
-
-@dataclass(frozen=True, eq=False)
 class Discriminant:
     """Linear discriminant analysis, whatever was measured."""
 
@@ -143,13 +121,12 @@ class DiscriminantVote:
         return cls(discriminant, cells, trees)
 
 
-PlainModel: TypeAlias = Trees | Logistic | Standardised | Discriminant | DiscriminantVote
+PlainModel: TypeAlias = Trees | Logistic | Discriminant | DiscriminantVote
 
-#: By the name that they are stored under: those that stand in others, and all.
-_SINGLE: Mapping[str, type[PlainModel]] = {"trees": Trees, "logistic": Logistic}
-_KINDS = {
-    **_SINGLE,
-    "standardised": Standardised,
+#: By the name that they are stored under.
+_KINDS: Mapping[str, type[PlainModel]] = {
+    "trees": Trees,
+    "logistic": Logistic,
     "discriminant": Discriminant,
     "discriminantvote": DiscriminantVote,
 }
@@ -166,7 +143,6 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
     from crosspatch.models.absence import FamilyDropout
     from crosspatch.models.discriminant import LinearDiscriminant, VoteClassifier
     from crosspatch.models.kernel import StandardInputs
-    from crosspatch.models.pooled import PooledClassifier
 
     match model:
         case FamilyDropout():
@@ -175,9 +151,6 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
             return Trees.of(model)
         case Pipeline(steps=[(_, StandardInputs() as inputs), (_, LogisticRegression() as fitted)]):
             return Logistic(inputs.inputs_, fitted.coef_, fitted.intercept_)
-        case PooledClassifier():
-            inner = plain_model(model.model_)
-            return inner and Standardised(model.inputs_, inner)
         case LinearDiscriminant() | VoteClassifier():
             return model.model_
     return None
@@ -188,11 +161,9 @@ def arrays_of(model: PlainModel) -> dict[str, NDArray]:
     return {"kind": np.asarray(type(model).__name__.lower()), **model.arrays()}
 
 
-def read_model(
-    layout: Layout, classes: int, arrays: Arrays, kinds: Mapping[str, type[PlainModel]] = _KINDS
-) -> PlainModel:
+def read_model(layout: Layout, classes: int, arrays: Arrays) -> PlainModel:
     """The model that arrays by name are; a ModelError, or KeyError, if they are none."""
     kind = str(arrays["kind"])
-    if kind not in kinds:
+    if kind not in _KINDS:
         raise ModelError(f"its model is a '{kind}', which is not known here")
-    return kinds[kind].of_arrays(layout, classes, arrays)
+    return _KINDS[kind].of_arrays(layout, classes, arrays)

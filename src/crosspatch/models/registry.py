@@ -31,6 +31,7 @@ class ModelEntry:
     #: Whether it takes the cortical layer of cells, where it is known, beside what is measured.
     uses_layer: bool = False
     uses_device: bool = False  # whether it trains on the device that is chosen
+    takes_types: bool = False  # whether `fit` takes the types of the second species' cells
     #: Whether it learns by itself to do without features (`crosspatch.models.absence`).
     takes_gaps: bool = False
     #: Whether what it learns of the second species alone can be shared (`pretrain`).
@@ -68,8 +69,8 @@ _sequence = partial(_made_by, "sequence_classifier.build_sequence", *_SEEDED, "d
 _smote, _arcface = _sequence(oversample=True), _sequence(oversample=True, arcface=True)
 _finetune = _made_by("transfer.FinetuneClassifier", *_SEEDED, "device")
 _joint = _made_by("transfer.JointClassifier", *_SEEDED, "device")
-_pooled_trees = _made_by("pooled.build_boosting_pooled", *_SEEDED)
-_pooled_logistic = _made_by("pooled.build_logistic_pooled", *_SEEDED)
+_unlabelled = _made_by("informed.UnlabelledDiscriminant", "layout")
+_informed = _made_by("informed.InformedDiscriminant", "layout")
 
 #: LightGBM's own settings, and a slower learner with smaller trees (docs/choices.md).
 _BOOSTING_SETTINGS: dict[str, dict[str, float]] = {
@@ -101,7 +102,6 @@ def _with_settings(
 
 _network = partial(ModelEntry, uses_device=True)
 _physics = partial(ModelEntry, takes_gaps=True, uses_layer=True)
-_pooled = partial(ModelEntry, needs_source=True)
 _transfer = partial(ModelEntry, needs_source=True, uses_device=True)
 
 _MODELS = {
@@ -118,13 +118,16 @@ _MODELS = {
         _network("arcface", "BiLSTM with attention, SMOTE, ArcFace", _arcface),
         _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune, pretrains=True),
         _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
-        _pooled(
-            "boosting-pooled", "gradient-boosted trees on mouse and human together", _pooled_trees
-        ),
-        _pooled(
-            "logistic-pooled", "logistic regression on mouse and human together", _pooled_logistic
-        ),
         _physics("lda", "shrunk linear discriminant on physics inputs", _lda),
+        _physics("lda-unlabelled", "lda that cells without labels can help", _unlabelled),
+        _physics(
+            "lda-mouse",
+            "the same, and what mouse says of means and covariance",
+            _informed,
+            needs_source=True,
+            takes_types=True,
+            uses_layer=False,  # the source has none
+        ),
         _physics("vote", "equal vote of lda and small boosted trees", _vote),
         ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )

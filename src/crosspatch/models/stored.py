@@ -38,7 +38,6 @@ _TYPES = (
     "crosspatch.models.sequence_inputs.SequenceInputs",
     "crosspatch.models.kernel.CalibratedSVC",
     "crosspatch.models.kernel.StandardInputs",
-    "crosspatch.models.pooled.PooledClassifier",
     "crosspatch.models.sequence.SequenceSettings",
     "crosspatch.models.sequence_classifier.SequenceClassifier",
     "crosspatch.models.sparse_pca.FamilyComponents",

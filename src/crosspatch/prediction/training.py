@@ -123,7 +123,7 @@ def train(
     more: dict[str, Any] = {}
     if entry.needs_source and source is not None:
         learnt["source"] = _Learnt.of(source, alignment)
-        more = source_arguments(learnt["source"].cells)
+        more = source_arguments(entry, learnt["source"].cells)
     if len({part.cells.measured.layout.features for part in learnt.values()}) > 1:
         raise ModelError("source and target have different features", "use {features} shared")
     cells, rows = learnt["target"].cells, learnt["target"].rows
