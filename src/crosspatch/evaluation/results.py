@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation.comparison import paired_differences
+from crosspatch.evaluation.comparison import COMPARED, paired_differences
 from crosspatch.writing import replacing
 
 #: What identifies a model's results within a table.
@@ -134,15 +134,13 @@ def of_best_models(part: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 
 def compare(results: pd.DataFrame) -> pd.DataFrame:
     """Paired differences in macro-F1 of every two models of a task, on the same folds."""
-    columns = ["task", "model_a", "model_b", "delta_macro_f1", "ci_low", "ci_high", "p_value"]
-    columns += ["features", "protocol", "folds"]
     rows = []
     places = results.groupby(["task", "features", "protocol"], sort=False)
     for (task, features, protocol), part in places:
         pairs = [(b, a) for a, b in combinations(dict.fromkeys(part["model"]), 2)]
         for a, b, folds, *found in paired_differences(part, ["run", "fold"], pairs):
             rows.append((task, a, b, *found, features, protocol, folds))
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COMPARED)
 
 
 @dataclass(frozen=True)

@@ -286,6 +286,12 @@ def _options(source: ResultSource) -> dict[str, Sequence[object]]:
         options["models"] = settings["models"]
     if source.simulated:
         options["cohort"] = ["simulated"]
+    elif source.kind == BENCHMARK and "skipped" in settings:
+        options["cohort"] = [
+            name for each in settings["cohorts"].values() for name in each["dataset"]
+        ]
+    if settings.get("held_out"):
+        options["held-out"] = settings["held_out"]
     layouts = {str(name).split(" (")[0] for name in settings.get("features", {}).values()}
     if len(layouts) == 1:
         options["features"] = [*layouts]
