@@ -166,8 +166,10 @@ class TableRow(NamedTuple):
         return say("{mean}", mean=mean)
 
     def interval(self, of: str = "ci", form: Form = "signed", digits: int = 3) -> Markup:
-        """An interval of 95 % confidence in brackets, of columns ``_low`` and ``_high``."""
+        """An interval of 95 % confidence of columns ``_low`` and ``_high``, or a dash."""
         low, high = (self.cell(f"{of}_{end}", form, digits) for end in ("low", "high"))
+        if not low and not high:
+            return Markup("–")
         return say("[{low}, {high}]", low=low, high=high)
 
 
