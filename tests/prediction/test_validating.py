@@ -65,7 +65,9 @@ def test_scores_are_those_of_the_predictions(frame, model_folders):
     )
     assert whole["right"] == pytest.approx((said["subclass"] == true).mean())
     inside = np.array([name in chosen for name, chosen in zip(true, sets, strict=True)])
-    assert whole["covered"] == pytest.approx(inside.mean())
+    enough = (said["subclass"] != "").to_numpy()
+    assert 0 < whole["insufficient"] == pytest.approx((~enough).mean())
+    assert whole["covered"] == pytest.approx(inside[enough].mean())
     sure = said["verdict"] == crosspatch.Verdict.CONFIDENT
     assert whole["confident"] == pytest.approx(sure.mean())
     assert whole["confident_right"] == pytest.approx((said["subclass"] == true)[sure].mean())
@@ -75,9 +77,9 @@ def test_scores_are_those_of_the_predictions(frame, model_folders):
         assert whole[f"{name}_low"] <= whole[name] <= whole[f"{name}_high"]
         assert whole[f"{name}_high"] - whole[f"{name}_low"] > 0.02
     sst = found.scores.set_index("class").loc["Sst"]
-    assert sst["covered"] == pytest.approx(inside[(true == "Sst").to_numpy()].mean())
+    assert sst["covered"] == pytest.approx(inside[(true == "Sst").to_numpy() & enough].mean())
     assert found.confusion["cells"].sum() == len(true)
-    assert found.reliability["cells"].sum() == len(true)
+    assert found.reliability["cells"].sum() == enough.sum()
 
 
 def test_labels_that_the_model_does_not_know_are_counted_by_themselves(frame, model_folders):
