@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -36,7 +37,7 @@ def human() -> anndata.AnnData:
 
 
 def run(cohort: anndata.AnnData, **changes):
-    given = {"models": ["logistic", "svm"], "protocol": "dataset", "runs": 2}
+    given: dict[str, Any] = {"models": ["logistic", "svm"], "protocol": "dataset", "runs": 2}
     return crosspatch.benchmark({"human": cohort}, **(given | changes))
 
 

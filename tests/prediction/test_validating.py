@@ -174,7 +174,7 @@ def test_what_a_model_of_published_cells_learned_from_is_found_again(real_data, 
 
 def test_a_cohort_table_needs_no_names_of_columns(tmp_path: Path, model_folders):
     cells = made.cohort("human", seed=4)
-    cells.obs["class"] = np.where(np.arange(cells.n_obs) < 10, "Glutamatergic", None)
+    cells.obs["class"] = ["Glutamatergic"] * 10 + [None] * (cells.n_obs - 10)
     cells.obs["subclass"] = cells.obs["subclass"].astype(object)
     cells.obs.loc[cells.obs_names[:10], "subclass"] = np.nan
     for given in (cells, _written(cells, tmp_path / "cells.h5ad")):
@@ -190,6 +190,15 @@ def _written(cells, file: Path) -> Path:
     cells.write_h5ad(file)
     assert read(file).n_obs
     return file
+
+
+def test_cells_of_unknown_and_of_other_species(frame, model_folders):
+    both = [model_folders["human"], model_folders["mouse"]]
+    found = validate(frame, model_folders, species=None, model=both)
+    assert list(dict.fromkeys(found.tables.scores["species"])) == ["human", "mouse"]
+    assert any("species of some cells is not known" in each for each in found.cautions)
+    with pytest.raises(CohortError, match="no cell is of a species that there is a model of"):
+        validate(frame.assign(species="mouse"), model_folders)
 
 
 def test_errors_say_what_is_wrong_in_a_line(frame, model_folders, tmp_path: Path):
@@ -223,7 +232,8 @@ def test_a_folder_of_it_has_csv_json_and_a_section_of_the_report(
     page = write_report([out], tmp_path / "report.html")[0].read_text(encoding="utf-8")
     assert "What the answers are worth on labelled cells" in page
     assert "cannot be checked" in page
-    assert promise_kept(found.tables.scores.iloc[0]).split("%")[1] in page
+    whole = found.tables.scores.iloc[0]
+    assert promise_kept(whole["covered_low"], whole["covered_high"]) in page
     assert (tmp_path / "report_figures" / "right_and_covered_worth.png").is_file()
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crosspatch.evaluation.validation_tables import Validation
+    from crosspatch.prediction.pipeline import Given
 
 
 @app.command("validate")
@@ -70,14 +71,14 @@ def validate(
     use_one_thread()
     if (table is None) == (cohort is None):
         raise CrosspatchError("", "give a table of labelled cells or {cohort}, one of the two")
-    given: object = table
+    given: Given | None = table
     if cohort is not None:
         from crosspatch.cohorts.loading import load_every_cell
 
         given = load_every_cell(cohort, data_dir)
         print_joined(given)
     asked = request(
-        given,  # type: ignore[arg-type]
+        given,
         model or (),
         columns,
         species=species,
@@ -175,5 +176,5 @@ def _in_short(part: pd.DataFrame) -> str:
     ends = f" [{row['f1_low']:.3f}, {row['f1_high']:.3f}]" if row["f1_low"] == row["f1_low"] else ""
     return (
         f"macro-F1 {row['f1']:.3f}{ends} over the classes there; calibration error "
-        f"{row['ece']:.3f}; the sets {promise_kept(row)}"
+        f"{row['ece']:.3f}; the sets {promise_kept(row['covered_low'], row['covered_high'])}"
     )

@@ -49,8 +49,8 @@ def counts_by_donor(
     The last column counts what is predicted to be none of the `classes`; every cell is truly one.
     """
     names = {str(name): k for k, name in enumerate(np.asarray(classes))}
-    true = [names[str(name)] for name in np.asarray(y)]
-    said = [names.get(str(name), len(names)) for name in np.asarray(predicted)]
+    true = np.array([names[str(name)] for name in np.asarray(y)])
+    said = np.array([names.get(str(name), len(names)) for name in np.asarray(predicted)])
     known, of = np.unique(np.asarray(donors), return_inverse=True)
     counts = np.zeros((len(known), len(names), len(names) + 1), dtype=np.int64)
     np.add.at(counts, (of, true, said), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -202,11 +202,11 @@ class Validation:
         return f"Validation of {'; '.join(said)}"
 
 
-def promise_kept(row: Mapping[str, float]) -> str:
-    """What a row of all cells says of the promise of the prediction sets, after "the sets"."""
-    if row["covered_high"] < COVERAGE:
+def promise_kept(low: float, high: float) -> str:
+    """What an interval of the coverage says of the sets' promise, after "the sets"."""
+    if high < COVERAGE:
         return f"DO NOT hold the label of the {COVERAGE:.0%} that is promised"
-    if row["covered_low"] > COVERAGE:
+    if low > COVERAGE:
         return f"hold the label of more than the {COVERAGE:.0%} that is promised"
     return f"may well hold the label of the {COVERAGE:.0%} that is promised"
 
@@ -227,6 +227,11 @@ def cautions(settings: Settings) -> list[str]:
                 f"THESE SCORES ARE NOT HONEST: the {species} model learned from {seen['itself']:,} "
                 f"of these cells, and from others of the donors of {seen['donor']:,} more"
             )
+    if not settings["species_known"]:
+        found.append(
+            "the species of some cells is not known: they are judged by the model of each, of "
+            "which one at most can be right"
+        )
     if settings["group"] is None:
         found.append(
             "donors are not given: every cell counts as of its own, so that intervals are too "

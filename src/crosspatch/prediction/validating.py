@@ -144,6 +144,12 @@ def validated(
         prediction = pipeline.predictor.predict(named, heard)
         parts.append(_answers(prediction, named, columns, judges))
     answers = pd.concat(parts, ignore_index=True)
+    if not len(answers):
+        raise CohortError(
+            f"{asked.names[0]}: no cell is of a species that there is a model of: "
+            f"{' or '.join(judges)}",
+            "give {model} of its species",
+        )
     labelled = answers[answers["label"] != ""]
     if not len(labelled):
         raise CohortError(f"{asked.names[0]}: no cell has a label in column '{columns.label}'")
@@ -151,6 +157,7 @@ def validated(
         "models": [judge.model.about["model"] for judge in judges.values()],
         "judged_by": {each["species"]: each for each in pipeline.predictor.header["models"]},
         "simulated": any(judge.model.about["simulated"] for judge in judges.values()),
+        "species_known": bool(answers.pop("species_known").all()),
         "without_label": int((answers["label"] == "").sum()),
         "seen": {name: judge.seen(labelled) for name, judge in judges.items()},
         "labels": {name: _taken_as(labelled, name) for name in judges},
@@ -294,13 +301,13 @@ class _Judge:
 
 def _measured_alike(X: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Of each cell whether another has the same numbers wherever both have one."""
-    cells, others = _rounded(X), _rounded(others)
-    columns = zip(cells.T, others.T, strict=True)
+    cells, known = _rounded(X), _rounded(others)
+    columns = zip(cells.T, known.T, strict=True)
     likely = np.all([np.isnan(one) | np.isin(one, other) for one, other in columns], axis=0)
     found = np.zeros(len(cells), dtype=bool)
     for row in np.flatnonzero(likely):
-        both = np.isfinite(cells[row]) & np.isfinite(others)
-        alike = ((cells[row] == others) | ~both).all(axis=1)
+        both = np.isfinite(cells[row]) & np.isfinite(known)
+        alike = ((cells[row] == known) | ~both).all(axis=1)
         found[row] = (alike & (both.sum(axis=1) >= _FEATURES)).any()
     return found
 
@@ -318,18 +325,15 @@ def _answers(
 ) -> pd.DataFrame:
     """One row per cell and model, with the columns `ANSWERED`."""
     cells = prediction.cells.rename(columns={"prediction_set": "set"})
-    of_batch = columns.of(batch)
-    cells = cells.join(of_batch, on="cell_id")
-    parts = []
+    cells = cells.join(columns.of(batch), on="cell_id")
+    parts = [pd.DataFrame(columns=[*ANSWERED, "species_known"])]
     for species, judge in judges.items():
         rows = np.flatnonzero(cells["species"] == species)
-        part = cells.iloc[rows]
-        part = part.assign(
-            **{"class": [judge.class_of(label) for label in part["label"]]},
-            seen=judge.met(part, prediction.X[rows], prediction.layout),
-        )
-        parts.append(part[list(ANSWERED)])
-    return pd.concat(parts, ignore_index=True)
+        part = cells.iloc[rows].copy()
+        part["class"] = [judge.class_of(label) for label in part["label"]]
+        part["seen"] = judge.met(part, prediction.X[rows], prediction.layout)
+        parts.append(part[list(parts[0])])
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 def _taken_as(labelled: pd.DataFrame, species: str) -> dict[str, str | None]:
@@ -340,16 +344,11 @@ def _taken_as(labelled: pd.DataFrame, species: str) -> dict[str, str | None]:
 
 def _to_be_written(tables: ValidationTables) -> dict[str, pd.DataFrame]:
     """The tables for csv: what a spreadsheet could take for a formula is made harmless."""
-    return {
-        name: frame.assign(
-            **{
-                column: harmless_text(pa.array(frame[column].astype(str))).to_pylist()
-                for column in USERS_TEXT
-                if column in frame
-            }
-        )
-        for name, frame in vars(tables).items()
-    }
+    found = {name: frame.copy() for name, frame in vars(tables).items()}
+    for frame in found.values():
+        for column in frame.columns.intersection(list(USERS_TEXT)):
+            frame[column] = harmless_text(pa.array(frame[column].astype(str))).to_pylist()
+    return found
 
 
 def _as_json(found: Validation) -> str:

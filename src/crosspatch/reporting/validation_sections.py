@@ -34,7 +34,11 @@ def validation_blocks(source: ResultSource) -> Iterator[Block]:
     scores = source.table("scores")
     if len(scores):
         whole = scores[scores["class"] == "all"].to_dict("records")
-        told = " ".join(f"Of {row['species']} cells the sets {promise_kept(row)}." for row in whole)
+        told = " ".join(
+            f"Of {row['species']} cells the sets "
+            f"{promise_kept(row['covered_low'], row['covered_high'])}."
+            for row in whole
+        )
         draw = partial(right_and_covered_figure, scores)
         yield source_picture(source, "right_and_covered", draw, told=told)
         yield source_table(source, "validation")
