@@ -232,6 +232,7 @@ def test_a_folder_of_it_has_csv_json_and_a_section_of_the_report(
     page = write_report([out], tmp_path / "report.html")[0].read_text(encoding="utf-8")
     assert "What the answers are worth on labelled cells" in page
     assert "cannot be checked" in page
+    assert "No results were given" not in page  # a laboratory's own page is not about models
     whole = found.tables.scores.iloc[0]
     assert promise_kept(whole["covered_low"], whole["covered_high"]) in page
     assert (tmp_path / "report_figures" / "right_and_covered_worth.png").is_file()

@@ -204,7 +204,7 @@ def _missing(
     if "learning-curve" in there:
         there.add("gain-from-mouse")
     lacking = [of for name, of in report_data("blocks")["makes"].items() if name not in there]
-    if not lacking:
+    if not lacking or all(source.kind == VALIDATION for source in sources):
         return
     what, commands = zip(*lacking, strict=True)
     yield paragraph("missing", what=enumerated(what, "or"))
