@@ -1,4 +1,7 @@
-"""Evaluate models and report."""
+"""Evaluate models and report.
+
+Longer than 400 lines: what is printed of results stands beside the commands that print it.
+"""
 
 from __future__ import annotations
 

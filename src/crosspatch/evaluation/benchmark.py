@@ -29,7 +29,13 @@ from crosspatch.evaluation.results import (
     benchmark_result,
 )
 from crosspatch.evaluation.runner import RunKeywords, RunSettings
-from crosspatch.evaluation.splits import Fold, HeldOutDataset, dataset_folds, hold_out, make_folds
+from crosspatch.evaluation.splits import (
+    Fold,
+    HeldOutDataset,
+    dataset_folds,
+    held_out_datasets,
+    make_folds,
+)
 from crosspatch.evaluation.task_cohorts import cells_for, require_cohorts
 from crosspatch.evaluation.uncertainty import FoldOutcome, Place, predicted_classes
 from crosspatch.models.classifier import fit_copy
@@ -149,7 +155,9 @@ def benchmark(
     run = RunSettings(**settings)
     protocol = protocol_named(run.protocol, runs)
     chosen = _tasks(tasks, cohorts)
-    parts, skipped = _held_out(chosen, cohorts, protocol, run, held_out)
+    species = dict.fromkeys(task.species for task in chosen)
+    predicted = {name: cohorts[name] for name in species}
+    parts, skipped = held_out_datasets(predicted, protocol, run.alignment, held_out)
     if protocol.by_dataset:
         cohorts = {species: labelled(cohort) for species, cohort in cohorts.items()}
         chosen = [replace(task, aligned=True) for task in chosen if parts[task.species]]
@@ -237,43 +245,6 @@ def _entries(
 def _able(task: Task, names: Iterable[str]) -> list[ModelEntry]:
     entries = [model_entry(name) for name in names]
     return [entry for entry in entries if task.source or not entry.needs_source]
-
-
-def _held_out(
-    tasks: Sequence[Task],
-    cohorts: Mapping[str, anndata.AnnData],
-    protocol: Protocol,
-    run: RunSettings,
-    wanted: Sequence[str] | None,
-) -> tuple[dict[str, list[HeldOutDataset]], dict[str, str]]:
-    """By species the datasets that are held out; and those that cannot be, with the reason."""
-    if not protocol.by_dataset:
-        if wanted:
-            raise EvaluationError(
-                f"protocol '{protocol.name}' holds out no datasets", hint="use {protocol} dataset"
-            )
-        return {}, {}
-    parts: dict[str, list[HeldOutDataset]] = {}
-    skipped: dict[str, str] = {}
-    there: list[str] = []
-    for species in dict.fromkeys(task.species for task in tasks):
-        names = list(dict.fromkeys(cohorts[species].obs["dataset"].astype(str)))
-        there += names
-        cells = labelled(cohorts[species])
-        y = load_taxonomy().align(cells.obs["subclass"].to_numpy(), run.alignment)
-        chosen = [name for name in names if not wanted or name in wanted]
-        parts[species], why_not = hold_out(cells, y, chosen)
-        skipped |= why_not
-    if unknown := sorted(set(wanted or ()) - set(there)):
-        raise EvaluationError(
-            f"the cohorts have no dataset '{unknown[0]}' to hold out; they have: {', '.join(there)}"
-        )
-    if not any(parts.values()):
-        why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise EvaluationError(
-            f"no dataset can be held out: {why}", hint="join several with + in {cohort}"
-        )
-    return parts, skipped
 
 
 def _jobs(

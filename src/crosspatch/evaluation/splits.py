@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import anndata
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
+from crosspatch.cohorts.cells import labelled
 from crosspatch.cohorts.joining import without_dataset
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, EvaluationError
 from crosspatch.evaluation.protocols import N_FOLDS, Protocol, Task
 
@@ -138,6 +140,47 @@ def hold_out(
         else:
             found.append(HeldOutDataset(dataset, train, test))
     return found, skipped
+
+
+def held_out_datasets(
+    cohorts: Mapping[str, anndata.AnnData],
+    protocol: Protocol,
+    alignment: str,
+    wanted: Sequence[str] | None,
+) -> tuple[dict[str, list[HeldOutDataset]], dict[str, str]]:
+    """By species the datasets that are held out, and why others cannot be; see `hold_out`.
+
+    Those that are wanted, or all; none with another protocol. An EvaluationError if one that is
+    wanted is not there, or none can be held out.
+    """
+    if not protocol.by_dataset:
+        if wanted:
+            raise EvaluationError(
+                f"protocol '{protocol.name}' holds out no datasets", hint="use {protocol} dataset"
+            )
+        return {}, {}
+    parts: dict[str, list[HeldOutDataset]] = {}
+    skipped: dict[str, str] = {}
+    there: list[str] = []
+    for species, cohort in cohorts.items():
+        names = list(dict.fromkeys(cohort.obs["dataset"].astype(str)))
+        there += names
+        cells = labelled(cohort)
+        y = load_taxonomy().align(cells.obs["subclass"].to_numpy(), alignment)
+        parts[species], why_not = hold_out(
+            cells, y, [n for n in names if not wanted or n in wanted]
+        )
+        skipped |= why_not
+    if unknown := sorted(set(wanted or ()) - set(there)):
+        raise EvaluationError(
+            f"the cohorts have no dataset '{unknown[0]}' to hold out; they have: {', '.join(there)}"
+        )
+    if not any(parts.values()):
+        why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise EvaluationError(
+            f"no dataset can be held out: {why}", hint="join several with + in {cohort}"
+        )
+    return parts, skipped
 
 
 def _unlearnable(y: NDArray, donors: NDArray, wanted: set[str]) -> str:
