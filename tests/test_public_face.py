@@ -30,6 +30,7 @@ OFFERED = {
     "open_recording",
     "predict",
     "train",
+    "validate",
     "Prediction",
     "Reading",
     "Verdict",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import predict
     from crosspatch.prediction.prediction import Prediction
     from crosspatch.prediction.training import train
+    from crosspatch.prediction.validating import validate
     from crosspatch.recordings.opening import open_recording
     from crosspatch.recordings.reading_options import Reading
 
@@ -41,6 +42,7 @@ _PLACES = {
     "train": "prediction.training.train",
     "load_model": "models.artifact.load",
     "predict": "prediction.pipeline.predict",
+    "validate": "prediction.validating.validate",
     "explain": "prediction.explained.explain",
     "Prediction": "prediction.prediction.Prediction",
     "Verdict": "models.verdicts.Verdict",
@@ -67,6 +69,7 @@ __all__ = [
     "open_recording",
     "predict",
     "train",
+    "validate",
 ]
 
 

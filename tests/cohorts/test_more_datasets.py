@@ -66,7 +66,7 @@ def test_every_dataset_gives_valid_tables_that_name_donors_layers_and_places(who
     for name, known in datasets().items():
         for layout in known.layouts:
             cohort = load(name, whole, layout, every_cell=True)
-            assert table.validate(cohort) == []
+            assert table.problems_of(cohort) == []
             assert cohort.obs["donor"].notna().all()
             assert {"layer", "class", "cell_ontology_id"} <= set(cohort.obs)
             assert "structure" in cohort.obs or "lobe" in cohort.obs or "l23" in name
@@ -290,7 +290,7 @@ def test_no_donor_of_a_dataset_that_is_held_out_is_left(whole: Path, held_out: s
     assert not gone & set(rest.obs["donor"])
     left_out = human[~human.obs_names.isin(rest.obs_names)]
     assert set(left_out.obs["donor"]) == gone  # and nobody else's cells
-    assert table.validate(rest) == []
+    assert table.problems_of(rest) == []
     dropped = table.head_of(rest).dropped
     assert dropped[f"of a donor of {held_out}"] == (left_out.obs["dataset"] != held_out).sum() > 0
 

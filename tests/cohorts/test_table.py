@@ -52,7 +52,7 @@ def test_a_table_survives_the_file(tmp_path: Path):
 )
 def test_validate_says_what_is_wrong(damage, message: str):
     cohort = made.cohort()
-    assert table.validate(cohort) == []
+    assert table.problems_of(cohort) == []
     damage(cohort)
     with pytest.raises(CohortError, match=message):
         table.require_valid(cohort, "it")
@@ -79,7 +79,7 @@ def test_features_in_other_units_are_refused_and_cells_left_out_are_counted():
 
 
 def test_an_empty_table_is_not_valid():
-    assert "there are no cells" in table.validate(made.cohort()[:0].copy())
+    assert "there are no cells" in table.problems_of(made.cohort()[:0].copy())
 
 
 def test_files_that_are_no_table(tmp_path: Path):

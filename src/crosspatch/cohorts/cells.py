@@ -102,6 +102,12 @@ def cells_of(cohort: anndata.AnnData, alignment: str | None, *, layer: bool = Fa
     )
 
 
+def labelled(cohort: anndata.AnnData) -> anndata.AnnData:
+    """The cells of a cohort table that have a subclass."""
+    known = cohort.obs["subclass"].notna().to_numpy()
+    return cohort if known.all() else cohort[known].copy()
+
+
 def provenance(cohort: anndata.AnnData) -> dict[str, object]:
     """Where a cohort comes from, for settings and models: counts, checksums, what was left out."""
     head = table.head_of(cohort)

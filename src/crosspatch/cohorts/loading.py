@@ -15,6 +15,7 @@ from crosspatch.cohorts.dataset import Dataset, collections, datasets
 from crosspatch.cohorts.joining import join
 from crosspatch.cohorts.sources import DATA_VARIABLE, data_directory
 from crosspatch.errors import CohortError
+from crosspatch.features.layouts import load_layout
 from crosspatch.species import SPECIES
 
 #: The collection of datasets that is used unless another is named.
@@ -176,3 +177,13 @@ def load_cohort(
     return load_joined(
         chosen, layout, data_dir, verify=verify, taxonomy=taxonomy, every_cell=every_cell
     )
+
+
+def load_every_cell(name: str, data_dir: str | Path | None = None) -> anndata.AnnData:
+    """All measured cells of a cohort, of a subclass or not, in the layout with most features."""
+    if Path(name).suffix == ".h5ad":
+        return load_cohort(name)
+    chosen = datasets_named(name)
+    common = set.intersection(*(set(each.layouts) for each in chosen)) if chosen else set()
+    layout = max(common, key=lambda each: len(load_layout(each).features), default=None)
+    return load_cohort(name, layout, data_dir, every_cell=True)

@@ -91,7 +91,7 @@ def _terms(cells: pd.DataFrame) -> pd.Series:
     return known.map(load_taxonomy().ontology)
 
 
-def validate(table: anndata.AnnData) -> list[str]:
+def problems_of(table: anndata.AnnData) -> list[str]:
     """What is wrong with a cohort table, one sentence per problem; empty if it is valid."""
     problems = _problems_of_head(table.uns.get("crosspatch"))
     if table.n_obs == 0:
@@ -160,8 +160,8 @@ def _problems_of_values(table: anndata.AnnData) -> list[str]:
 
 
 def require_valid(table: anndata.AnnData, name: str) -> None:
-    """Raise what `validate` finds, every problem in one `CohortError`."""
-    problems = validate(table)
+    """Raise what `problems_of` finds, every problem in one `CohortError`."""
+    problems = problems_of(table)
     if problems:
         raise CohortError(f"{name} is not a valid cohort table: {'; '.join(problems)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,9 @@ class Taxonomy:
     colours: dict[str, str]  #: subclass to its colour in every figure
     classes: tuple[str, ...]  #: what a cell of no subclass may be
     ontology: dict[str, str]  #: subclass or class to its term of the Cell Ontology
+    #: What others call them, a word each, to subclass or class; empty for what is of neither.
+    words: dict[str, str]
+    types: dict[str, str]  #: words of t-types, in lower case, that are of another subclass
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
         """Map subclasses to those both species share; `TaxonomyError` for an unknown alignment."""
@@ -37,6 +41,36 @@ class Taxonomy:
             )
         rule = self.alignments[alignment]
         return np.array([rule.get(str(name), str(name)) for name in np.asarray(subclasses)])
+
+    def meaning_of_label(self, label: str) -> str | None:
+        """The subclass or class that a laboratory's label names; None where it names none, or two.
+
+        Alternatives, as in ``LAMP5/PAX6/Other``, must agree; within one the first word that names
+        a subclass counts, as in the t-types ``Sncg Vip Nptx2`` and ``Inh L1-2 PAX6 CDH12``. What a
+        cell is said not to be, as in ``PV-negative``, names nothing.
+        """
+        if _NEGATIVE.search(label):
+            return None
+        if known := [name for words, name in self.types.items() if words in label.lower()]:
+            return known[0]
+        parts = re.split(r"[/+,;&|]|\bor\b|\band\b", label)
+        named = {name for part in parts if (name := self._first_of(part)) is not None}
+        if len(named) > 1:
+            named.discard(_INTERNEURON)  # it agrees with any subclass
+        return named.pop() if len(named) == 1 and "" not in named else None
+
+    def _first_of(self, text: str) -> str | None:
+        """What the first word says that is of a subclass; None where no word is known."""
+        words = re.findall(r"[A-Za-z0-9]+", text)
+        said = [self.words[w] for word in words for w in (word, word.lower()) if w in self.words]
+        return next((name for name in said if name != _INTERNEURON), said[0] if said else None)
+
+
+_INTERNEURON = "GABAergic"
+#: Words and signs by which a label says what a cell is not.
+_NEGATIVE = re.compile(
+    r"\b(non|not|no|neg|negative|without|other than)\b|[-−–](\s|$|[/+,;&|)\]])", re.IGNORECASE
+)
 
 
 @cache
@@ -50,4 +84,10 @@ def load_taxonomy() -> Taxonomy:
         colours=data["colours"],
         classes=tuple(data["classes"]),
         ontology=data["ontology"],
+        words={
+            word: "" if name == "neither" else name
+            for name, words in data["words"].items()
+            for word in words
+        },
+        types=data["types"],
     )

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import sys
 
-from crosspatch.commands import cohort, convert, explain, extract, fetch, predict, run, serve, train
+from crosspatch.commands import (
+    cohort,
+    convert,
+    explain,
+    extract,
+    fetch,
+    predict,
+    run,
+    serve,
+    train,
+    validate,
+)
 from crosspatch.commands.printing import say_on_stderr
 from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
 #: Importing a module registers its commands.
-MODULES = (cohort, fetch, extract, convert, run, train, predict, serve, explain)
+MODULES = (cohort, fetch, extract, convert, run, train, predict, validate, serve, explain)
 
 
 def main() -> None:

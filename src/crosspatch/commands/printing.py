@@ -107,7 +107,11 @@ def recordings_done(tell: ShowProgress) -> Callable[[ExtractionProgress], None]:
 
 
 def print_frame(
-    title: str, frame: pd.DataFrame, columns: Iterable[str | tuple[str, ...]], n_text: int = 2
+    title: str,
+    frame: pd.DataFrame,
+    columns: Iterable[str | tuple[str, ...]],
+    n_text: int = 2,
+    fold: tuple[int, ...] = (),
 ) -> None:
     """A table of a DataFrame, in formats.
 
@@ -124,7 +128,7 @@ def print_frame(
         ["".join(text(row, part) for part in parts) for _, *parts in shown]
         for row in ({str(k): v for k, v in each.items()} for each in frame.to_dict("records"))
     ]
-    print_rows(title, [header for header, *_ in shown], rows, n_text)
+    print_rows(title, [header for header, *_ in shown], rows, n_text, fold)
 
 
 def print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) -> None:

@@ -1,4 +1,7 @@
-"""Evaluate models and report."""
+"""Evaluate models and report.
+
+Longer than 400 lines: what is printed of results stands beside the commands that print it.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,16 @@ def run(
     features: options.Features = None,
     taxonomy: options.HumanLabels = None,
     models: options.ModelNames = None,
-    protocol: options.ProtocolName = "donor",
+    protocol: Annotated[
+        str, typer.Option(help="donor, dataset (each one held out whole), published or quick.")
+    ] = "donor",
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Repetitions. (default: the protocol's)")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Datasets that protocol dataset holds out. (default: each in turn)"),
+    ] = None,
     alignment: options.AlignmentName = "hodge2019",
     seed: options.Seed = 0,
     jobs: options.Processes,
@@ -93,6 +105,8 @@ def run(
             tasks=task,
             models=models,
             protocol=protocol,
+            runs=runs,
+            held_out=held_out,
             alignment=alignment,
             seed=seed,
             jobs=jobs,
@@ -102,10 +116,13 @@ def run(
             out=out,
             progress=partial(tell, "folds"),
         )
-    _print_result(result)
-    _print_cuts(result)
-    if result.calibration is not None:
-        _print_calibration(result.calibration)
+    if protocol == "dataset":
+        _print_held_out(result)
+    else:
+        _print_result(result)
+        _print_cuts(result)
+        if result.calibration is not None:
+            _print_calibration(result.calibration)
     finish(cohorts, result.tables, out)
 
 
@@ -306,6 +323,52 @@ def _print_cuts(result: BenchmarkResult) -> None:
                 f"{model} calls\n{row['as_lee2023_mean']:.3f} as these do and "
                 f"{row['as_sea_ad_mean']:.3f} as SEA-AD does."
             )
+
+
+def _print_held_out(result: BenchmarkResult) -> None:
+    """One row per dataset held out and model, in two tables that fit a narrow terminal."""
+    print(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}.")
+    cells = result.results.groupby(["task", "model"], sort=False)["n_test"].first()
+    summary = result.summary.join(cells, on=["task", "model"])
+    print_frame(
+        "Datasets held out (mean ± SD over runs; 95 % interval: donors resampled)",
+        summary,
+        [
+            ("held out", "{task}"),
+            "model",
+            ("cells", "{n_test}"),
+            _spread("macro-F1", "macro_f1", 3),
+            ("interval", "[{ci_low:.2f}, {ci_high:.2f}]"),
+            ("accuracy", "{accuracy_mean:.3f}"),
+        ],
+        fold=(0,),
+    )
+    if result.calibration is not None:
+        found = result.calibration.coverage
+        covered = found[(found["class"] == "all") & (found["sets"] == "over all cells")]
+        print_frame(
+            "What the answers are worth there (shares of its cells; of sets: 90 % aimed at)",
+            result.calibration.calibration.merge(covered, on=["task", "model"]),
+            [
+                ("held out", "{task}"),
+                "model",
+                ("in sets", "{coverage_mean:.1%}"),
+                ("confident", "{confident_mean:.1%}"),
+                ("of these right", "{accuracy_confident_mean:.1%}"),
+                ("outside", "{outside_mean:.1%}"),
+                ("refused", "{refused_mean:.1%}"),
+            ],
+            fold=(0,),
+        )
+    if len(result.comparisons):
+        print_frame(
+            "Paired differences, donors of the dataset resampled",
+            result.comparisons,
+            [("held out", "{task}"), ("difference", "{model_a} − {model_b}"), *_COMPARED],
+            fold=(0, 1),
+        )
+    for name, reason in result.settings["skipped"].items():
+        print(f"{name} is not held out: {reason}")
 
 
 def _print_calibration(found: CalibrationTables) -> None:

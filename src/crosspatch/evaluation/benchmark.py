@@ -10,15 +10,17 @@ from itertools import chain, product
 from typing import TYPE_CHECKING, Unpack
 
 import anndata
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.cells import Cells
+from crosspatch.cohorts.cells import Cells, labelled
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation import metrics, runner, uncertainty
+from crosspatch.evaluation import intervals, metrics, runner, uncertainty
 from crosspatch.evaluation.cell_cuts import cuts_table
+from crosspatch.evaluation.comparison import paired_by_donor
 from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
 from crosspatch.evaluation.results import (
     BENCHMARK,
@@ -27,7 +29,13 @@ from crosspatch.evaluation.results import (
     benchmark_result,
 )
 from crosspatch.evaluation.runner import RunKeywords, RunSettings
-from crosspatch.evaluation.splits import Fold, make_folds
+from crosspatch.evaluation.splits import (
+    Fold,
+    HeldOutDataset,
+    dataset_folds,
+    held_out_datasets,
+    make_folds,
+)
 from crosspatch.evaluation.task_cohorts import cells_for, require_cohorts
 from crosspatch.evaluation.uncertainty import FoldOutcome, Place, predicted_classes
 from crosspatch.models.classifier import fit_copy
@@ -65,9 +73,20 @@ class _Job:
         return f"{self.task.species}-{place}-{self.key[:12]}"
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that are scored: all, or those of the dataset that is held out."""
+        known = self.target.classes
+        if not self.fold.dataset:
+            return known
+        there = set(self.target.y[self.fold.test])
+        return tuple(name for name in known if name in there)
+
+    @property
     def place(self) -> Place:
-        return {
-            "task": self.task.name,
+        held_out: Place = {"held_out": self.fold.dataset} if self.fold.dataset else {}
+        of_dataset = f": {self.fold.dataset}" if held_out else ""
+        return held_out | {
+            "task": f"{self.task.name}{of_dataset}",
             "features": self.target.features,
             "model": self.entry.name,
             "protocol": self.protocol.name,
@@ -83,6 +102,8 @@ def benchmark(
     models: Sequence[str] | None = None,
     calibration: bool = False,
     layer: bool = False,
+    runs: int | None = None,
+    held_out: Sequence[str] | None = None,
     **settings: Unpack[RunKeywords],
 ) -> BenchmarkResult:
     """Evaluate models on cohorts.
@@ -106,6 +127,10 @@ def benchmark(
     layer : bool
         Give models that take it the cortical layer of the cells (``obs["layer"]``), where it is
         known. The results' ``features`` say so, as ``full + layer``.
+    runs : int, optional
+        Repetitions, if not as many as the protocol has.
+    held_out : sequence of str, optional
+        With protocol ``dataset``, the datasets that are held out one by one; by default each.
     protocol, alignment, seed, jobs, device, out, progress
         As in `crosspatch.evaluation.runner.RunSettings`: by default protocol ``donor``, alignment
         ``hodge2019``, seed 0, one job, on the cpu, and nothing is stored or told.
@@ -128,9 +153,16 @@ def benchmark(
     (['logistic'], 10)
     """
     run = RunSettings(**settings)
-    protocol = protocol_named(run.protocol)
-    able = _entries(_tasks(tasks, cohorts), models, given=tasks is not None)
-    work = list(_jobs(able, cohorts, run, calibration, layer=layer))
+    protocol = protocol_named(run.protocol, runs)
+    chosen = _tasks(tasks, cohorts)
+    species = dict.fromkeys(task.species for task in chosen)
+    predicted = {name: cohorts[name] for name in species}
+    parts, skipped = held_out_datasets(predicted, protocol, run.alignment, held_out)
+    if protocol.by_dataset:
+        cohorts = {species: labelled(cohort) for species, cohort in cohorts.items()}
+        chosen = [replace(task, aligned=True) for task in chosen if parts[task.species]]
+    able = _entries(chosen, models, given=tasks is not None)
+    work = list(_jobs(able, cohorts, protocol, run, calibration, parts, layer=layer))
     if layer and not any(job.entry.uses_layer for job in work):
         names = ", ".join(dict.fromkeys(job.entry.name for job in work))
         raise EvaluationError(
@@ -152,6 +184,9 @@ def benchmark(
         jobs=run.jobs,
         device=run.device,
         calibration=calibration,
+        **{"runs": runs} if runs else {},
+        **{"held_out": list(held_out)} if held_out else {},
+        **{"skipped": skipped} if protocol.by_dataset else {},
     )
     folder = run.begun(told)
     # Long ones first, so that the last worker is not left with one; what tasks share is done once.
@@ -162,9 +197,11 @@ def benchmark(
     results, confused = pd.DataFrame(rows), pd.DataFrame(chain.from_iterable(confusion))
     predictions = _predictions(done)
     more = _calibration_tables(done, predictions) if calibration else None
-    tested = {job.task.name: cohorts[job.task.species] for job in work}
+    tested = {str(job.place["task"]): cohorts[job.task.species] for job in work}
     cuts = cuts_table(predictions, tested, run.alignment)
     result = benchmark_result(results, confused, table.composition(cohorts), cuts, told, more)
+    if protocol.by_dataset:
+        result = _by_donor(result, done)
     if folder is not None:
         folder.finish(result.tables, told)
     return result
@@ -213,12 +250,14 @@ def _able(task: Task, names: Iterable[str]) -> list[ModelEntry]:
 def _jobs(
     able: Sequence[tuple[Task, Sequence[ModelEntry]]],
     cohorts: Mapping[str, anndata.AnnData],
+    protocol: Protocol,
     run: RunSettings,
     calibrated: bool,
+    held_out: Mapping[str, Sequence[HeldOutDataset]],
     *,
     layer: bool,
 ) -> Iterator[_Job]:
-    protocol, device = protocol_named(run.protocol), run.device
+    device = run.device
     for task, entries in able:
         cells = cells_for(task, cohorts, run.alignment, layer=layer)
         whole, source = cells[task.species], cells.get(task.source or "")
@@ -226,7 +265,10 @@ def _jobs(
         ours = {placed: part.digest for placed, part in both.items()}
         theirs = source.digest if source is not None else ""
         for number in range(protocol.runs):
-            folds = make_folds(whole.y, whole.donors, protocol, task, number, run.seed)
+            if parts := held_out.get(task.species):
+                folds = dataset_folds(parts, number, run.seed)
+            else:
+                folds = make_folds(whole.y, whole.donors, protocol, task, number, run.seed)
             for fold, entry in product(folds, entries):
                 target = both[entry.uses_layer]
                 second, digest = (source, theirs) if entry.needs_source else (None, "")
@@ -286,13 +328,15 @@ def _evaluate(job: _Job) -> FoldOutcome:
 def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict[str, object]]]:
     """The fold's row of ``results``, and its rows of ``confusion``."""
     classes, place = job.target.classes, job.place
+    scored = job.classes
     predicted = predicted_classes(outcome["probabilities"], outcome["classes"])
     counts = metrics.confusion(outcome["y"], predicted, classes).ravel().tolist()
     confusion: list[dict[str, object]] = [
         {**place, "true": true, "predicted": name, "cells": cells}
         for (true, name), cells in zip(product(classes, classes), counts, strict=True)
+        if true in scored
     ]
-    scores = metrics.scores(outcome["y"], predicted, classes)
+    scores = metrics.scores(outcome["y"], predicted, scored)
     counted = {"n_train": outcome["n_train"], "n_test": len(outcome["y"])}
     return {**place, **counted, **scores, "seconds": outcome["seconds"]}, confusion
 
@@ -307,9 +351,7 @@ def _predictions(done: Sequence[tuple[_Job, FoldOutcome]]) -> pd.DataFrame:
 def _calibration_tables(
     done: Sequence[tuple[_Job, FoldOutcome]], predictions: pd.DataFrame
 ) -> CalibrationTables:
-    by_fold = [
-        uncertainty.condition_rows(job.place, outcome, job.target.classes) for job, outcome in done
-    ]
+    by_fold = [uncertainty.condition_rows(job.place, outcome, job.classes) for job, outcome in done]
     return CalibrationTables(
         predictions,
         uncertainty.calibration_table(predictions),
@@ -317,3 +359,25 @@ def _calibration_tables(
         uncertainty.reliability_table(predictions),
         uncertainty.families_table(pd.DataFrame(chain.from_iterable(by_fold))),
     )
+
+
+def _by_donor(result: BenchmarkResult, done: Sequence[tuple[_Job, FoldOutcome]]) -> BenchmarkResult:
+    """The result with intervals and paired differences from resampled donors of the test cells.
+
+    The runs of a dataset that is held out have the same cells, so that a test over runs would only
+    know of seeds.
+    """
+    counts: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+    for job, outcome in done:
+        predicted = predicted_classes(outcome["probabilities"], outcome["classes"])
+        of_run = intervals.counts_by_donor(
+            outcome["y"], predicted, job.target.donors[job.fold.test], job.classes
+        )
+        key = str(job.place["task"]), job.entry.name
+        counts.setdefault(key, []).append(of_run)
+    draws = {key: intervals.resampled_f1(np.stack(of_runs)) for key, of_runs in counts.items()}
+    places = zip(result.summary["task"], result.summary["model"], strict=True)
+    ends = [intervals.interval_of(draws[place]) for place in places]
+    low, high = zip(*ends, strict=True)
+    summary = result.summary.assign(ci_low=low, ci_high=high)
+    return replace(result, summary=summary, comparisons=paired_by_donor(summary, draws))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from crosspatch.errors import EvaluationError
+from crosspatch.evaluation.intervals import interval_of, p_value_of
+
+#: Columns of a table of paired differences.
+COMPARED = ["task", "model_a", "model_b", "delta_macro_f1", "ci_low", "ci_high", "p_value"]
+COMPARED += ["features", "protocol", "folds"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +75,26 @@ def paired_differences(
         if len(both) >= 2:
             found = corrected_resampled_t(both[pair[0]], both[pair[1]], share)
             yield *pair, len(both), found.delta, found.ci_low, found.ci_high, found.p_value
+
+
+def paired_by_donor(
+    summary: pd.DataFrame, draws: Mapping[tuple[str, str], NDArray | None]
+) -> pd.DataFrame:
+    """Paired differences of every two models of a task, with intervals by resampled donors.
+
+    `draws` has by task and model the macro-F1 of each resample, as
+    `crosspatch.evaluation.intervals.resampled_f1` gives it. There is no interval where a task's
+    cells are of too few donors.
+    """
+    rows = []
+    for (task, features, protocol), part in summary.groupby(
+        ["task", "features", "protocol"], sort=False
+    ):
+        scores = part.set_index("model")["macro_f1_mean"]
+        runs = int(part["runs"].iloc[0])
+        for b, a in combinations(scores.index, 2):
+            of_a, of_b = draws[str(task), a], draws[str(task), b]
+            gap = None if of_a is None or of_b is None else of_a - of_b
+            found = (scores[a] - scores[b], *interval_of(gap), p_value_of(gap))
+            rows.append((task, a, b, *found, features, protocol, runs))
+    return pd.DataFrame(rows, columns=COMPARED)

@@ -21,6 +21,8 @@ class Protocol:
     #: Share of the training cells that the sequence models hold back for early stopping.
     validation: float
     about: str  # what a reader of the results must know
+    #: Whether each dataset is held out as a whole, in place of 5 folds.
+    by_dataset: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from crosspatch.errors import EvaluationError
-from crosspatch.evaluation.comparison import paired_differences
+from crosspatch.evaluation.comparison import COMPARED, paired_differences
 from crosspatch.writing import replacing
 
 #: What identifies a model's results within a table.
@@ -134,15 +134,13 @@ def of_best_models(part: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 
 def compare(results: pd.DataFrame) -> pd.DataFrame:
     """Paired differences in macro-F1 of every two models of a task, on the same folds."""
-    columns = ["task", "model_a", "model_b", "delta_macro_f1", "ci_low", "ci_high", "p_value"]
-    columns += ["features", "protocol", "folds"]
     rows = []
     places = results.groupby(["task", "features", "protocol"], sort=False)
     for (task, features, protocol), part in places:
         pairs = [(b, a) for a, b in combinations(dict.fromkeys(part["model"]), 2)]
         for a, b, folds, *found in paired_differences(part, ["run", "fold"], pairs):
             rows.append((task, a, b, *found, features, protocol, folds))
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COMPARED)
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ class ResultFolder:
                 hint="choose another {out}",
             )
         try:
-            (self.path / "folds").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._write_settings("running", settings)
             for file in tables:
                 file.unlink(missing_ok=True)
@@ -183,12 +181,13 @@ class ResultFolder:
         """Write the tables, then mark the folder as whole."""
         for name, table in tables.items():
             joined = {column: table[column].map("|".join) for column in _SETS if column in table}
-            self._write(f"{name}.csv", table.assign(**joined).to_csv(index=False))
+            self.write(f"{name}.csv", table.assign(**joined).to_csv(index=False))
         self._write_settings("complete", settings)
 
     def store(self, name: str, outcome: Mapping[str, object]) -> None:
         """Keep the outcome of a part."""
-        self._write(f"folds/{name}.json", json.dumps(outcome))
+        (self.path / "folds").mkdir(exist_ok=True)
+        self.write(f"folds/{name}.json", json.dumps(outcome))
 
     def load(self, name: str) -> Any:
         """The stored outcome of a part; None if there is none, or it is damaged."""
@@ -198,12 +197,13 @@ class ResultFolder:
             return None
         return outcome if isinstance(outcome, dict) and outcome.keys() >= self.needs else None
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the folder, whole or not at all."""
         with replacing(self.path / name, EvaluationError) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _write_settings(self, status: str, settings: Settings) -> None:
-        self._write("settings.json", json.dumps({"status": status, **settings}, indent=2) + "\n")
+        self.write("settings.json", json.dumps({"status": status, **settings}, indent=2) + "\n")
 
 
 def read_settings(path: str | Path, kind: str | None = None) -> Settings:

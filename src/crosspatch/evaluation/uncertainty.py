@@ -251,17 +251,25 @@ def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def reliability_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """Confidence and accuracy by bin of confidence, all runs together."""
-    rows = []
-    for place, part in judged_cells(predictions).groupby(WHO, sort=False):
-        which = _bin(part["confidence"].to_numpy())
-        for k in np.unique(which):
-            here = part[which == k]
-            rows.append(
-                dict(zip(WHO, place, strict=True))
-                | {"bin_low": k / BINS, "bin_high": (k + 1) / BINS, "cells": len(here)}
-                | {"confidence": here["confidence"].mean(), "accuracy": here["right"].mean()}
-            )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        dict(zip(WHO, place, strict=True)) | row
+        for place, part in judged_cells(predictions).groupby(WHO, sort=False)
+        for row in reliability_rows(part["confidence"].to_numpy(), part["right"].to_numpy())
+    )
+
+
+def reliability_rows(confidence: NDArray, right: NDArray) -> Iterator[dict[str, float]]:
+    """One row per bin of confidence that has cells; both arrays have shape (cells,)."""
+    which = _bin(confidence)
+    for k in np.unique(which):
+        here = which == k
+        yield {
+            "bin_low": k / BINS,
+            "bin_high": (k + 1) / BINS,
+            "cells": int(here.sum()),
+            "confidence": float(confidence[here].mean()),
+            "accuracy": float(right[here].mean()),
+        }
 
 
 def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:

@@ -43,6 +43,7 @@ class TrainedOn(TypedDict):
     cells: int
     donors: int
     subclasses: dict[str, int]
+    taxonomy: str
     cells_sha256: str
 
 

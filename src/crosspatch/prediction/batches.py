@@ -56,6 +56,8 @@ class Batch:
     files: list[Source] = field(default_factory=list)
     #: The electrode each cell was recorded with, where a recording has several; empty as `files`.
     electrodes: list[str | None] = field(default_factory=list)
+    #: What stands in the columns of a table that are carried along; see `ReadSettings.carry`.
+    carried: list[tuple[str, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.cell_ids)
@@ -117,6 +119,8 @@ class ReadSettings:
     jobs: int | None = 1  # recordings at a time; None is one per core
     limit: float = 300.0  # seconds after which a recording is given up
     layer: float = np.nan  # of cells whose file does not say, in order of depth
+    #: Columns of a table whose texts go along with its cells, and are no features.
+    carry: tuple[str, ...] = ()
 
     def placed(
         self, measured: NDArray[np.float32], layers: NDArray[np.float64]

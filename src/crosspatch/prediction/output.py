@@ -167,7 +167,7 @@ def write_csv(
         elif pa.types.is_floating(values.type):
             before, part, after = "", _rounded(values), ","
         else:
-            safe = _harmless(values) if name in text else values.fill_null("")
+            safe = harmless_text(values) if name in text else values.fill_null("")
             before, part, after = '"', pc.replace_substring(safe, '"', '""'), '",'
         parts[-1] += before
         parts += [part, after]
@@ -193,7 +193,7 @@ def _rounded(numbers: pa.Array) -> pa.Array:
     return pc.replace_with_mask(text, ~fraction, pa.array(written, pa.string()).take(which))
 
 
-def _harmless(text: pa.Array) -> pa.Array:
+def harmless_text(text: pa.Array) -> pa.Array:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
     odd = pc.match_substring_regex(text, r"^[=+\-@\t\r]")
     safe = [each if is_number(each) else f"'{each}" for each in text.filter(odd).to_pylist()]

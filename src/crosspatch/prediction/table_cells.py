@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -32,6 +32,8 @@ Table: TypeAlias = "Path | pd.DataFrame | anndata.AnnData"
 #: What a table in memory is called.
 _IN_MEMORY = Path("table")
 
+# Columns that are named where one is missing.
+_MOST_NAMED = 20
 # Rows without a name, of a chunk, that are compared with those above.
 _FEW_NAMELESS = 20
 
@@ -87,6 +89,18 @@ def first_rows(table: Table, settings: ReadSettings, say: Say) -> pd.DataFrame |
     return _TableReader(table, settings, say).first_rows()
 
 
+def named_columns(there: Iterable[object]) -> str:
+    """The first columns of a table by name, those that are no features if there are any."""
+    names = list(map(str, there))
+    shown = [name for name in names if not is_feature(name)] or names
+    return ", ".join(shown[:_MOST_NAMED]) + ", …" * (len(shown) > _MOST_NAMED)
+
+
+def no_column(path: object, name: str, there: Iterable[object]) -> CohortError:
+    """The error where a table has no column that was asked for."""
+    return CohortError(f"{path} has no column '{name}'; it has: {named_columns(there)}")
+
+
 class _TableReader:
     """A table, and how it is read."""
 
@@ -95,7 +109,9 @@ class _TableReader:
         self.settings = settings
         self.say = say
         self.mapping = "the mapping" if settings.columns is None else settings.columns.name
-        self.given = {} if settings.columns is None else settings.columns.columns
+        self.given = {} if settings.columns is None else dict(settings.columns.columns)
+        ignored = Override("ignore", source="this command")
+        self.given |= dict.fromkeys(settings.carry, ignored)
         self.table = self._opened(table)
 
     def _opened(self, table: Table) -> anndata.AnnData | Iterator[pd.DataFrame]:
@@ -217,6 +233,8 @@ class _TableReader:
     def _mapped(self, first: pd.DataFrame, ask: Ask | None) -> ColumnMap:
         """Which column is which feature, said and asked."""
         layout, overrides = self.settings.layout, self.settings.columns
+        if self.settings.carry:
+            overrides = Overrides(self.mapping, self.given)
         # One mapping file may be for several tables.
         columns = map_columns(first, layout, overrides, absent_ok=True)
         for name in columns.absent:
@@ -263,7 +281,15 @@ class _TableReader:
         layers, unread = columns.layers(chunk)
         species = self._species(None if columns.species is None else chunk[columns.species], ids)
         X = self.settings.placed(values, layers)
-        return Batch(self.path.name, ids, species, X, notes=notes), odd | unread
+        carried = self._carried(chunk)
+        return Batch(self.path.name, ids, species, X, notes=notes, carried=carried), odd | unread
+
+    def _carried(self, chunk: pd.DataFrame) -> list[tuple[str, ...]]:
+        """What stands in the columns that are carried along; a CohortError if one is missing."""
+        for name in self.settings.carry:
+            if name not in chunk:
+                raise no_column(self.path, name, chunk.columns)
+        return list(zip(*(texts_of(chunk[name]) for name in self.settings.carry), strict=True))
 
     def _species(self, said: pd.Series | None, ids: Sequence[str]) -> list[str | None]:
         if said is None:
@@ -290,7 +316,15 @@ class _TableReader:
             if "qc_reasons" in part.obs:
                 quality = ["" if pd.isna(v) else str(v) for v in part.obs["qc_reasons"]]
             species = self._species(part.obs.get("species"), ids)
-            yield Batch(self.path.name, ids, species, X, quality, simulated=[simulated] * len(ids))
+            yield Batch(
+                self.path.name,
+                ids,
+                species,
+                X,
+                quality,
+                simulated=[simulated] * len(ids),
+                carried=self._carried(part.obs),
+            )
 
     def _require_features(self, cells: anndata.AnnData) -> None:
         """Check that a cohort table has features of the model, in its units."""

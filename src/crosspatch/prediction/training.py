@@ -15,8 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from crosspatch.cohorts.cells import Cells, cells_of, layers_of, provenance
+from crosspatch.cohorts.dataset import datasets
+from crosspatch.cohorts.loading import load_cohort
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
-from crosspatch.errors import ModelError
+from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation import metrics, uncertainty
 from crosspatch.evaluation.protocols import TASKS, protocol_named
 from crosspatch.evaluation.runner import pretrained, require_device, source_arguments
@@ -201,6 +203,31 @@ def _without(
         raise ModelError(f"a run of protocol '{protocol.name}' has folds 0 to {len(folds) - 1}")
     fold = folds[leave_out.fold]
     return replace(ours, rows=fold.train), fold
+
+
+def cells_learned(model: Artifact, data_dir: str | Path | None = None) -> Cells | None:
+    """The cells that a model learned from, of published datasets; None where they are not at hand.
+
+    Where it cannot be known which ones a fold left out, all.
+    """
+    learnt, settings = model.about["cohorts"]["target"], model.about["settings"]
+    names, taxonomies = learnt["dataset"], learnt["taxonomy"].split()
+    taxonomy = taxonomies[0] if len(taxonomies) == 1 else None
+    if not set(names) <= set(datasets()):
+        return None
+    try:
+        cohort = load_cohort(
+            "+".join(names), model.layout.measured.name, data_dir, verify=False, taxonomy=taxonomy
+        )
+    except CrosspatchError:
+        return None
+    found = _Learnt.of(cohort, model.about["alignment"])
+    if isinstance(left_out := settings.get("left_out"), dict):
+        part, fold = _without(found, model.species, None, LeftOut(**left_out), 0)
+        found = part if fold.seed == settings.get("seed") else found
+    cells, rows = found.cells, found.rows
+    one_per_cell = ("X", "y", "donors", "cell_ids")
+    return replace(cells, **{name: getattr(cells, name)[rows] for name in one_per_cell})
 
 
 def _fitted(classifier: CalibratedClassifier, layout: Layout) -> dict[str, Any]:

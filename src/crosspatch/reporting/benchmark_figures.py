@@ -178,13 +178,14 @@ def confusion_figure(confusion: pd.DataFrame, width: float = WIDE) -> Figure:
     figure, panels = grid(len(parts), width, height=2.75)
     columns = columns_for(len(parts), width)
     for number, (axes, (title, part)) in enumerate(zip(panels, parts, strict=True)):
-        names = ordered(part["true"])
+        names = ordered([*part["true"], *part["predicted"]])
         counts = part.pivot_table(index="true", columns="predicted", values="cells", aggfunc="sum")
         counts = counts.reindex(index=names, columns=names).fillna(0) / part["run"].nunique()
         shares = counts.div(counts.sum(axis=1).where(lambda total: total > 0), axis=0).fillna(0)
+        tested = counts.sum(axis=1) > 0  # a dataset held out may not have every class
         axes.imshow(shares, cmap=shades, vmin=0, vmax=1)
         for (i, j), share in np.ndenumerate(shares.to_numpy(dtype=float)):
-            text = f"{share:.2f}\n{counts.to_numpy()[i, j]:,.0f}"
+            text = f"{share:.2f}\n{counts.to_numpy()[i, j]:,.0f}" if tested.iloc[i] else ""
             colour = "white" if share > 0.6 else "0.15"
             axes.text(j, i, text, ha="center", va="center", fontsize=SMALL, color=colour)
         axes.set_xticks(range(len(names)), names, rotation=90)

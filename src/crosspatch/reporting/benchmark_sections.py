@@ -18,6 +18,7 @@ from crosspatch.reporting.numbers import (
     TableRow,
     code,
     enumerated,
+    file_name,
     first_by,
     say,
 )
@@ -100,6 +101,8 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
     found = [say("{m} ({t})", m=row.name("model"), t=task) for task, row in best.items()]
     names = enumerated(found)
     yield source_picture(source, "scores", partial(figures.scores_figure, summary), names=names)
+    if "skipped" in source.settings:
+        yield from _held_out(source)
     published = "published_macro_f1" in summary and summary["published_macro_f1"].notna().any()
     unknown = () if published else ("published_macro_f1", "published_accuracy")
     yield source_table(source, "scores", without=unknown)
@@ -107,6 +110,14 @@ def results_blocks(source: ResultSource) -> Iterator[Block]:
         yield paragraph("orientation")
     if len(source.table("comparisons")):
         yield from _compared(source, " ".join(_tied_in_words(source, task) for task in best))
+
+
+def _held_out(source: ResultSource) -> Iterator[Block]:
+    """What holding out datasets means, and which could not be."""
+    yield paragraph("held_out")
+    if reasons := source.settings["skipped"]:
+        told = [say("{name} ({why})", name=name, why=why) for name, why in reasons.items()]
+        yield paragraph("skipped", reasons=enumerated(told))
 
 
 def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
@@ -123,7 +134,7 @@ def _compared(source: ResultSource, tied: str) -> Iterator[Block]:
         yield source_table(source, "differences", pd.concat(with_best), caption=caption)
     caption = "All paired differences" if several else "Paired differences"
     yield source_table(source, "differences", folded=several, caption=caption)
-    yield paragraph("paired")
+    yield paragraph("paired_by_donor" if "skipped" in source.settings else "paired")
 
 
 def best_by_task(source: ResultSource) -> dict[str, TableRow]:
@@ -169,7 +180,8 @@ def confusion_blocks(source: ResultSource) -> Iterator[Block]:
                 source,
                 "confusion",
                 partial(figures.confusion_figure, here),
-                name=f"confusion_{task}_{source.name}" + (f"_from_{chosen[0]}" if first else ""),
+                name=f"confusion_{file_name(str(task))}_{source.name}"
+                + (f"_from_{chosen[0]}" if first else ""),
                 told=_confused(here),
                 task=str(task),
                 models=enumerated(chosen),

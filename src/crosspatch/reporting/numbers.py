@@ -45,6 +45,11 @@ def report_data(name: str) -> dict[str, dict[str, Any]]:
     return tomllib.loads(file.read_text("utf-8"))
 
 
+def file_name(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"\W+", "_", text)
+
+
 @dataclass(frozen=True)
 class ResultSource:
     """A result folder that a report is made from."""
@@ -62,7 +67,7 @@ class ResultSource:
     @property
     def name(self) -> str:
         """The label as part of a file's name."""
-        return re.sub(r"\W+", "_", self.label)
+        return file_name(self.label)
 
     @property
     def simulated(self) -> bool:
@@ -161,8 +166,10 @@ class TableRow(NamedTuple):
         return say("{mean}", mean=mean)
 
     def interval(self, of: str = "ci", form: Form = "signed", digits: int = 3) -> Markup:
-        """An interval of 95 % confidence in brackets, of columns ``_low`` and ``_high``."""
+        """An interval of 95 % confidence of columns ``_low`` and ``_high``, or a dash."""
         low, high = (self.cell(f"{of}_{end}", form, digits) for end in ("low", "high"))
+        if not low and not high:
+            return Markup("–")
         return say("[{low}, {high}]", low=low, high=high)
 
 

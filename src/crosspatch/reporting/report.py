@@ -14,6 +14,7 @@ from crosspatch.cohorts.dataset import datasets
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation.learning_curve import LEARNING_CURVE
 from crosspatch.evaluation.results import BENCHMARK, Settings
+from crosspatch.evaluation.validation_tables import VALIDATION
 from crosspatch.explanation.explain import EXPLANATION
 from crosspatch.models.registry import model_entry
 from crosspatch.reporting import benchmark_sections as scores
@@ -43,6 +44,7 @@ from crosspatch.reporting.page import (
 )
 from crosspatch.reporting.score_cuts import cuts_blocks
 from crosspatch.reporting.source_blocks import paragraph
+from crosspatch.reporting.validation_sections import validation_blocks
 from crosspatch.telling import Progress
 
 _TITLE = "Transcriptomic subclass from patch-clamp recordings"
@@ -57,6 +59,7 @@ _SECTIONS: tuple[tuple[str, str, str, Callable[[ResultSource], Iterator[Block]]]
     ("gain-from-mouse", "Gain from mouse", BENCHMARK, scores.gain_blocks),
     ("learning-curve", "Learning curve", LEARNING_CURVE, curve_blocks),
     ("calibration", "Calibration and prediction sets", BENCHMARK, scores.calibration_blocks),
+    ("validation", "What the answers are worth on labelled cells", VALIDATION, validation_blocks),
     ("explanation", "What the models go by", EXPLANATION, reasons.explanation_blocks),
     ("conserved", "What means the same in both species", EXPLANATION, reasons.conserved_blocks),
     ("separation", "Separation of subclasses", EXPLANATION, reasons.separation_blocks),
@@ -84,12 +87,12 @@ def write_report(
     sources = _read_sources(folders)
     kinds = {
         kind: [source for source in sources if source.kind == kind]
-        for kind in (BENCHMARK, LEARNING_CURVE, EXPLANATION)
+        for kind in (BENCHMARK, LEARNING_CURVE, EXPLANATION, VALIDATION)
     }
     made: dict[str, list[Block]] = {}
     for name, _, kind, blocks in _SECTIONS:
         made[name] = list(scores.by_source(kinds[kind], blocks))
-    found = findings(*kinds.values())
+    found = findings(kinds[BENCHMARK], kinds[LEARNING_CURVE], kinds[EXPLANATION])
     sections = [
         Section("about", "What was done", list(_about(sources))),
         Section("findings", "Main findings", [Points(found)] if found else []),
@@ -201,7 +204,7 @@ def _missing(
     if "learning-curve" in there:
         there.add("gain-from-mouse")
     lacking = [of for name, of in report_data("blocks")["makes"].items() if name not in there]
-    if not lacking:
+    if not lacking or all(source.kind == VALIDATION for source in sources):
         return
     what, commands = zip(*lacking, strict=True)
     yield paragraph("missing", what=enumerated(what, "or"))
@@ -269,11 +272,28 @@ def _leaves(settings: Settings, above: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 def command_of(source: ResultSource) -> str:
     """The command that makes a folder's results again."""
+    if source.kind == VALIDATION:
+        return _validation_command(source)
     commands = {EXPLANATION: "explain-models", LEARNING_CURVE: "learning-curve"}
     words = ["crosspatch", commands.get(source.kind, "run")]
     for name, values in (_options(source) | {"out": [source.label]}).items():
         words += [f"--{name}", *map(str, values)]
     return shlex.join(words)
+
+
+def _validation_command(source: ResultSource) -> str:
+    settings = source.settings
+    if names := [name for each in settings["cohorts"].values() for name in each["dataset"]]:
+        words = ["crosspatch", "validate", "--cohort", "+".join(names)]
+    else:
+        words = ["crosspatch", "validate", settings["cells"], "--label", settings["label"]]
+        words += ["--group", settings["group"]] if settings["group"] else []
+    for folder in settings["model_folders"]:
+        words += ["--model", folder]
+    for name in ("species", "sets"):
+        words += [f"--{name}", settings[name]] if settings[name] else []
+    words += ["--new-cells"] if settings["new_cells"] else []
+    return shlex.join([*words, "--out", source.label])
 
 
 def _options(source: ResultSource) -> dict[str, Sequence[object]]:
@@ -286,6 +306,12 @@ def _options(source: ResultSource) -> dict[str, Sequence[object]]:
         options["models"] = settings["models"]
     if source.simulated:
         options["cohort"] = ["simulated"]
+    elif source.kind == BENCHMARK and "skipped" in settings:
+        options["cohort"] = [
+            name for each in settings["cohorts"].values() for name in each["dataset"]
+        ]
+    if settings.get("held_out"):
+        options["held-out"] = settings["held_out"]
     layouts = {str(name).split(" (")[0] for name in settings.get("features", {}).values()}
     if len(layouts) == 1:
         options["features"] = [*layouts]

@@ -47,7 +47,7 @@ def source_table(
     absent = {
         column
         for column in about.get("optional", ())
-        if not names & {column, f"{column}_mean", f"{column}_auc"}
+        if not names & {column, f"{column}_mean", f"{column}_auc", f"{column}_low"}
     }
     columns = [column for column in about["columns"] if column[1] not in {*absent, *without}]
     return TableBlock(
