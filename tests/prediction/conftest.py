@@ -20,7 +20,10 @@ def layered_cells(seed: int) -> anndata.AnnData:
     cohort = made.cohort("human", COUNTS, donors=50, spread=4.0, seed=seed)
     rng = np.random.default_rng(seed)
     layers = [str(rng.choice(LAYERS[name])) for name in cohort.obs["subclass"]]
-    cohort.obs["layer"] = np.where(rng.random(len(layers)) < 0.75, layers, None)
+    cohort.obs["layer"] = [
+        layer if share < 0.75 else None
+        for layer, share in zip(layers, rng.random(len(layers)), strict=True)
+    ]
     return cohort
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -130,8 +131,8 @@ def test_recordings_say_it_in_the_location_of_their_electrode(placed, tmp_path):
         del nwb["general/subject/species"]
         nwb["general/subject/species"] = "Homo sapiens"
 
-    def layer(**said: str) -> str:
-        (cell,) = crosspatch.predict(file, model=placed, **said)
+    def layer(layer: str | None = None) -> str:
+        (cell,) = crosspatch.predict(file, model=placed, layer=layer)
         return cell.layer
 
     assert layer() == ""
@@ -189,7 +190,7 @@ def test_a_cohort_that_knows_no_layer_gives_a_model_without(tmp_path):
 def test_an_evaluation_with_the_layer_says_so():
     cohort = layered_cells(0)
     models = ["lda", "logistic"]
-    how = {"protocol": "quick", "tasks": ["human"], "models": models}
+    how: dict[str, Any] = {"protocol": "quick", "tasks": ["human"], "models": models}
     without = crosspatch.benchmark({"human": cohort}, **how)
     found = crosspatch.benchmark({"human": cohort}, layer=True, **how)
     assert set(without.summary["features"]) == {"shared"}

@@ -143,7 +143,7 @@ def _row(
     row["species"] = head.pop("species", None)
     row["donor"] = head.pop("donor", None)
     row["dataset"] = "simulated recordings" if head["simulated"] else "recordings"
-    row["layer"] = layer_name(layer_in(head.get("location") or "")) or None
+    row["layer"] = layer_name(layer_in(str(head.get("location") or ""))) or None
     several = head.get("electrode") is not None
     _add_labels(row, path.name, labels, cell.cell_id if several else None)
     row["species"] = row["species"] or species

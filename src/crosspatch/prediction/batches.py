@@ -123,7 +123,7 @@ class ReadSettings:
     carry: tuple[str, ...] = ()
 
     def placed(
-        self, measured: NDArray[np.float32], layers: NDArray[np.float64]
+        self, measured: NDArray[np.float32], layers: NDArray[np.floating]
     ) -> NDArray[np.float32]:
         """What was measured on cells, in the order of the layout, and where they lie.
 
