@@ -15,14 +15,16 @@ WIDE = Layout("wide", tuple(Feature(f"x{k}", "a", "mV") for k in range(12)))
 CENTERS = np.random.default_rng(0).normal(size=(3, 12))
 
 
-def cells(n: int, seed: int, centers=CENTERS, shares=(1 / 3, 1 / 3, 1 / 3)):
+def cells(
+    n: int, seed: int, centers=CENTERS, shares=(1 / 3, 1 / 3, 1 / 3)
+) -> tuple[np.ndarray, np.ndarray]:
     """So many cells of three classes."""
     rng = np.random.default_rng(seed)
     codes = rng.choice(3, size=n, p=shares)
     return 50 + 9 * (centers[codes] + 1.4 * rng.normal(size=(n, 12))), np.array(list("abc"))[codes]
 
 
-def few(X, y, each: int):
+def few(X, y, each: int) -> tuple[np.ndarray, np.ndarray]:
     """The first cells of each class."""
     rows = np.concatenate([np.flatnonzero(y == name)[:each] for name in "abc"])
     return X[rows], y[rows]

@@ -81,9 +81,8 @@ class Gaussians:
     def _regression(self, there: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Weights that give missing values from measured ones, shape (measured, missing)."""
         measured = self.covariance[np.ix_(there, there)]
-        weights: NDArray[np.float64]
         weights = np.linalg.solve(measured, self.covariance[np.ix_(there, ~there)])
-        return weights
+        return np.asarray(weights, dtype=np.float64)
 
     def filled(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cells with missing values as the first class has them where measured ones are these.

@@ -177,7 +177,7 @@ class UnlabelledDiscriminant(LinearDiscriminant):
         self.classes_, codes = np.unique(y, return_inverse=True)
         inputs = PhysicsInputs.fit(self.layout, X if unlabelled is None else unlabelled)
         Z, others = inputs.transform(X), inputs.transform(_others(X, unlabelled))
-        measured: NDArray[np.bool_] = np.isfinite(Z).any(axis=0)
+        measured = np.asarray(np.isfinite(Z).any(axis=0))
         Z, others = Z[:, measured], others[:, measured]
         source = source and _part(source, measured)
         prior = None if source is None else source.covariance
@@ -246,7 +246,7 @@ class InformedDiscriminant(UnlabelledDiscriminant):
         source, theirs = self._source(X_source, y_source, types_source)
         inputs = PhysicsInputs.fit(self.layout, unlabelled)
         Z = inputs.transform(unlabelled)
-        measured: NDArray[np.bool_] = np.isfinite(Z).any(axis=0)
+        measured = np.asarray(np.isfinite(Z).any(axis=0))
         Z, theirs, source = Z[:, measured], theirs[:, measured], _part(source, measured)
         cells = _Cells.of(Z, _one_class(Z))
         guessed = _guess(cells.Z, _Cells.of(theirs, _one_class(theirs)).Z, codes)
