@@ -41,8 +41,8 @@ class Cells:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes in the order of the taxonomy."""
-        return tuple(name for name in load_taxonomy().subclasses if name in set(self.y))
+        """Classes in the order of the taxonomy, then others."""
+        return load_taxonomy().ordered(self.y)
 
     @property
     def digest(self) -> str:

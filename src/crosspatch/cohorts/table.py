@@ -88,7 +88,8 @@ def _terms(cells: pd.DataFrame) -> pd.Series:
     known = cells["subclass"].astype(object)
     if "class" in cells:
         known = known.where(known.notna(), cells["class"])
-    return known.map(load_taxonomy().ontology)
+    term = load_taxonomy().term
+    return known.map(lambda name: None if pd.isna(name) else term(str(name)))
 
 
 def problems_of(table: anndata.AnnData) -> list[str]:
@@ -297,8 +298,7 @@ def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
 
 def _subclasses_in(table: anndata.AnnData) -> list[str]:
     """The subclasses of a table's cells, in the order of the taxonomy."""
-    there = set(table.obs["subclass"].dropna().astype(str))
-    return [name for name in load_taxonomy().subclasses if name in there]
+    return list(load_taxonomy().ordered(table.obs["subclass"].dropna()))
 
 
 def _without_subclass(obs: pd.DataFrame) -> dict[str, pd.Series]:

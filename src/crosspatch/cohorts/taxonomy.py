@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -32,6 +33,21 @@ class Taxonomy:
     #: What others call them, a word each, to subclass or class; empty for what is of neither.
     words: dict[str, str]
     types: dict[str, str]  #: words of t-types, in lower case, that are of another subclass
+
+    def ordered(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names of classes once each: subclasses as they are listed, then others by name."""
+        there = {str(name) for name in names}
+        known = [name for name in self.subclasses if name in there]
+        return (*known, *sorted(there - set(known)))
+
+    def known_as(self, name: str) -> str | None:
+        """The subclass or class that a name is, or names in other words; None for any other."""
+        return name if name in self.ontology else self.meaning_of_label(name)
+
+    def term(self, name: str) -> str | None:
+        """The Cell Ontology's term for a subclass or class, in other words too; None for others."""
+        known = self.known_as(name)
+        return None if known is None else self.ontology[known]
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
         """Map subclasses to those both species share; `TaxonomyError` for an unknown alignment."""

@@ -90,6 +90,8 @@ TRACE = 20
 #: The family of where a cell lies, which no recording tells. It comes last, and whether it is there
 #: makes a cell neither more complete nor more usual.
 LOCATION = "location"
+#: Name of the layouts that are the columns of a laboratory's own table.
+OWN = "own"
 
 #: All layouts shipped with the package.
 LAYOUT_NAMES = (*SCALAR_LAYOUTS, *VECTOR_LAYOUTS)
@@ -117,6 +119,8 @@ class Feature:
     name: str  # name in IPFX's vocabulary, for example ``threshold_v_rheo``
     family: str  # the family it belongs to
     unit: str  # unit as text, for example ``mV``; ``ratio`` where it has none
+    #: The column of a laboratory's own table that it is as it stands; empty for features of ours.
+    column: str = ""
 
 
 #: The cortical layer, in order of depth (`crosspatch.features.cortical_layer.layer_depth`). No

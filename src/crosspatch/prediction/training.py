@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -236,7 +236,7 @@ def _fitted(classifier: CalibratedClassifier, layout: Layout) -> dict[str, Any]:
     return {
         "layout": {
             "name": layout.name,
-            "features": [[each.name, each.family, each.unit] for each in layout.features],
+            "features": [list(astuple(each)) for each in layout.features],
         },
         "scaling": {
             "center": classifier.feature_center_.tolist(),

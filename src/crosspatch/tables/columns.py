@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -26,6 +27,7 @@ from crosspatch.tables.names import (
     split_stimulus,
     words,
 )
+from crosspatch.tables.own_columns import fit_own, own_key
 from crosspatch.tables.settling import Candidate, EmptyError, RefusedColumnError
 from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import DIMENSION, dimension_of
@@ -53,7 +55,8 @@ def map_columns(
     there or stands twice, a feature twice, a unit of another dimension, or what the values cannot
     be.
     """
-    unknown = [name for name in layout.measured.feature_names if name not in features()]
+    measured = layout.measured.features
+    unknown = [f.name for f in measured if not f.column and f.name not in features()]
     if unknown:
         raise CohortError(
             f"columns cannot be mapped to layout '{layout.name}', it has '{unknown[0]}'; use one "
@@ -82,6 +85,9 @@ class _Mapper:
         self.unknown: list[str] = []
         self.either: dict[str, tuple[str, ...]] = {}
         self.candidates: list[Candidate] = []
+        # The layout's features that are columns as they stand, and the columns called so.
+        self.own = {own_key(each.column): each for each in layout.features if each.column}
+        self.called: dict[str, list[str]] = {}
 
     def map(self, *, absent_ok: bool) -> ColumnMap:
         absent = self._check_overrides(absent_ok=absent_ok)
@@ -174,6 +180,8 @@ class _Mapper:
         meaning = meaning_of(column, vocabularies)
         if override is not None:
             self._sort_mapped(column, override, meaning)
+        elif own_key(column) in self.own:
+            self.called.setdefault(own_key(column), []).append(column)
         elif meaning is None:
             self._sort_other(column)
         elif meaning.kind == "unlike":
@@ -234,7 +242,8 @@ class _Mapper:
 
     def _fitted(self) -> dict[str, list[Fitted]]:
         """By feature, the columns that give it, those that say so most exactly first."""
-        self.table.settle(candidate.column for candidate in self.candidates)
+        own = itertools.chain.from_iterable(self.called.values())
+        self.table.settle([*(candidate.column for candidate in self.candidates), *own])
         fitted: dict[str, list[Fitted]] = {}
         order = {candidate.column: place for place, candidate in enumerate(self.candidates)}
         # Which zeros are missing is told by the columns that cannot be 0.
@@ -251,7 +260,26 @@ class _Mapper:
                     self.table.never_zero(column, family_of(feature))
         for options in fitted.values():
             options.sort(key=lambda option: (-option.level, order[option.column]))
-        return fitted
+        return fitted | self._fitted_own()
+
+    def _fitted_own(self) -> dict[str, list[Fitted]]:
+        """By feature, the column of that very name, where the layout has columns as they stand."""
+        found: dict[str, list[Fitted]] = {}
+        for called, columns in self.called.items():
+            feature = self.own[called]
+            exact = [column for column in columns if column == feature.column]
+            if len(exact or columns) > 1:
+                why = Reason(f"{len(columns)} columns are called so", "rename all but one")
+                self.refused.update((column, why) for column in columns)
+                continue
+            (column,) = exact or columns
+            other = Reason(f"'{column}' is called so exactly")
+            self.unused.update((each, other) for each in columns if each != column)
+            try:
+                found[feature.name] = [fit_own(feature, column, self.table)]
+            except RefusedColumnError as error:
+                self.refused[column] = error.reason
+        return found
 
     def _require_unmapped(self, candidate: Candidate, error: RefusedColumnError) -> None:
         """What a mapping says of a column, its values must not contradict."""
