@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import anndata
 import numpy as np
@@ -120,5 +120,6 @@ def provenance(cohort: anndata.AnnData) -> dict[str, object]:
         "dropped": dict(head.dropped),
         "verified": head.verified,
         "taxonomy": head.taxonomy,
+        "own": None if head.own is None else asdict(head.own),
         "sha256": dict(head.sources),
     }

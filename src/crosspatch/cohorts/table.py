@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import anndata
@@ -25,6 +26,15 @@ REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
 
 
 @dataclass(frozen=True)
+class OwnTable:
+    """The labelled table of a laboratory that a cohort was made of."""
+
+    file: str  #: its name
+    label: str  #: column of the labels, which may be any
+    group: str | None  #: column of the donors; None where every cell counts as one
+
+
+@dataclass(frozen=True)
 class Head:
     """Where a table comes from; empty where a table does not say."""
 
@@ -34,6 +44,7 @@ class Head:
     joined: Mapping[str, int]
     dropped: Mapping[str, int]  #: reason to the cells left out
     taxonomy: str = ""  #: whose labels the subclasses are of
+    own: OwnTable | None = None  #: where the cells are of a laboratory's own table
 
 
 def build(
@@ -79,6 +90,9 @@ def build(
     }
     if extraction is not None:
         table.uns["crosspatch"]["extraction"] = extraction
+    if head.own is not None:
+        table.var["column"] = [feature.column for feature in layout.features]
+        table.uns["crosspatch"]["own"] = json.dumps(asdict(head.own))
     require_valid(table, "the table just built")
     return table
 
@@ -109,7 +123,8 @@ def problems_of(table: anndata.AnnData) -> list[str]:
             problems.append(f"{what} '{twice}' stands for more than one {one}")
     if table.n_obs and table.n_vars:
         problems += _problems_of_values(table)
-    return problems + _problems_of_labels(table.obs)
+    own = isinstance(table.uns.get("crosspatch"), Mapping) and "own" in table.uns["crosspatch"]
+    return problems + _problems_of_labels(table.obs, any_label=own)
 
 
 def _problems_of_head(head: object) -> list[str]:
@@ -124,12 +139,12 @@ def _problems_of_head(head: object) -> list[str]:
     return problems
 
 
-def _problems_of_labels(obs: pd.DataFrame) -> list[str]:
+def _problems_of_labels(obs: pd.DataFrame, *, any_label: bool) -> list[str]:
     problems = []
     if "species" in obs:
         for name in sorted(set(obs["species"].astype(str)) - set(SPECIES)):
             problems.append(f"species '{name}' is unknown; use {' or '.join(SPECIES)}")
-    if "subclass" in obs:
+    if "subclass" in obs and not any_label:
         known = load_taxonomy().subclasses
         for name in sorted(set(obs["subclass"].dropna().astype(str)) - set(known)):
             problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
@@ -179,13 +194,14 @@ def head_of(table: anndata.AnnData) -> Head:
     )
     verified = bool(head.get("verified", False))
     taxonomy = str(head.get("taxonomy", ""))
-    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped, taxonomy)
+    own = OwnTable(**json.loads(head["own"])) if "own" in head else None
+    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped, taxonomy, own)
 
 
 def layout_of(table: anndata.AnnData) -> Layout:
     """The layout of a table's columns, from its ``var``."""
     features = tuple(
-        Feature(str(name), str(row["family"]), str(row["unit"]))
+        Feature(str(name), str(row["family"]), str(row["unit"]), str(row.get("column", "")))
         for name, row in table.var.iterrows()
     )
     return Layout(str(table.uns["crosspatch"]["layout"]), features)

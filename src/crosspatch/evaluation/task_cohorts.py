@@ -129,13 +129,15 @@ def cells_for(
 ) -> dict[str, Cells]:
     """Cells of the species that a task needs, by species; those that are predicted come first.
 
-    Of these the cortical layer too, if that is wanted.
+    Of these the cortical layer too, if that is wanted. Labels of a laboratory's own table stay as
+    they stand.
     """
-    reading = alignment if task.aligned else None
-    cells = {
-        species: cells_of(cohorts[species], reading, layer=layer and species == task.species)
-        for species in task.needs
-    }
+    cells = {}
+    for species in task.needs:
+        own = table.head_of(cohorts[species]).own is not None
+        reading = alignment if task.aligned and not own else None
+        wanted = layer and species == task.species
+        cells[species] = cells_of(cohorts[species], reading, layer=wanted)
     both = " and ".join(cells)
     if len({part.measured.layout.features for part in cells.values()}) > 1:
         raise EvaluationError(

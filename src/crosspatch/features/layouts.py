@@ -119,7 +119,7 @@ class Feature:
     name: str  # name in IPFX's vocabulary, for example ``threshold_v_rheo``
     family: str  # the family it belongs to
     unit: str  # unit as text, for example ``mV``; ``ratio`` where it has none
-    #: The column of a laboratory's own table that it is as it stands; empty for features of ours.
+    #: The column that gives it, in layouts of a laboratory's own table; else empty.
     column: str = ""
 
 

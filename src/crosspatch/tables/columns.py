@@ -11,7 +11,7 @@ from collections import Counter
 import pandas as pd
 
 from crosspatch.errors import CohortError
-from crosspatch.features.layouts import SCALAR_LAYOUTS, Layout
+from crosspatch.features.layouts import SCALAR_LAYOUTS, Feature, Layout
 from crosspatch.tables.choices import FeatureChoice
 from crosspatch.tables.column_map import Ambiguity, ColumnMap
 from crosspatch.tables.fitting import Fitted, fit
@@ -85,7 +85,7 @@ class _Mapper:
         self.unknown: list[str] = []
         self.either: dict[str, tuple[str, ...]] = {}
         self.candidates: list[Candidate] = []
-        # The layout's features that are columns as they stand, and the columns called so.
+        # The features that a column of the table is known to give, and the columns called so.
         self.own = {own_key(each.column): each for each in layout.features if each.column}
         self.called: dict[str, list[str]] = {}
 
@@ -181,7 +181,7 @@ class _Mapper:
         if override is not None:
             self._sort_mapped(column, override, meaning)
         elif own_key(column) in self.own:
-            self.called.setdefault(own_key(column), []).append(column)
+            self._sort_own(column, self.own[own_key(column)], meaning)
         elif meaning is None:
             self._sort_other(column)
         elif meaning.kind == "unlike":
@@ -197,6 +197,14 @@ class _Mapper:
             )
         else:
             self.candidates.append(Candidate(column, meaning))
+
+    def _sort_own(self, column: str, feature: Feature, meaning: Meaning | None) -> None:
+        """A column that is called as one of the table that the layout was made of."""
+        if feature.name in features():
+            known = Override(feature.name, source="as in the table of the model")
+            self._sort_mapped(column, known, meaning)
+        else:
+            self.called.setdefault(own_key(column), []).append(column)
 
     def _why_unlike(self, column: str, meaning: Meaning) -> Reason:
         (why,) = meaning.notes

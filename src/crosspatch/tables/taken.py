@@ -101,8 +101,10 @@ class Taken:
         """Why rows must be in another unit than the first ones, if they must."""
         for part, numbers in zip(self.parts or (self,), columns, strict=True):
             count = np.isfinite(numbers).sum()
+            if not part.settled or not count:
+                continue
             unit, allowed = canonical(part.unit), range_of(part.feature)
-            if not part.settled or not count or allowed.fits(part.combine([numbers]), unit):
+            if allowed.fits(part.combine([numbers]), unit):
                 continue
             given = part.in_units(numbers)
             if count < _FEW and allowed.plausible(given[unit]):

@@ -31,7 +31,8 @@ from crosspatch.texts import data_rows
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
 
-_MISSING = {row["text"] for row in data_rows("tables", "missing_values")}
+#: Texts, in small letters, that stand for no value.
+MISSING = {row["text"] for row in data_rows("tables", "missing_values")}
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _NOT_A_NUMBER = "not a number"
 _DEVIATION = "a mean with its deviation, so not of one cell"
@@ -228,7 +229,7 @@ class _Read(NamedTuple):
 
     @classmethod
     def of(cls, text: str, marks: Marks) -> _Read:
-        if text.lower().rstrip(".") in _MISSING:
+        if text.lower().rstrip(".") in MISSING:
             return cls(holds=False)
         text = re.sub(MINUS, "-", text)
         number = number_of(text, marks)
