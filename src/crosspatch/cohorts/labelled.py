@@ -209,8 +209,9 @@ class _Labelled:
             return found[0]
         if found:
             raise CohortError(f"{self.path}: {len(found)} columns are called '{name}'; rename them")
-        near = difflib.get_close_matches(name, headers, n=1)
-        hint = f"; the nearest is '{near[0]}'" if near else f"; it has {_some(headers)}"
+        lower = {each.casefold(): each for each in headers}
+        near = difflib.get_close_matches(name.casefold(), lower, n=1)
+        hint = f"; the nearest is '{lower[near[0]]}'" if near else f"; it has {_some(headers)}"
         raise CohortError(f"{self.path}: there is no column '{name}'{hint}", f"see {{{parameter}}}")
 
     def _drop(self, why: str, count: int) -> None:
@@ -260,9 +261,9 @@ class _Labelled:
         """Cells that have a label and a donor; labels in one spelling."""
         text = cells["subclass"].str.split().str.join(" ")
         lower = text.str.casefold()
-        for name in sorted(set(lower) & (MISSING | _NO_LABEL)):
-            what = f"with label '{name}'" if name in _NO_LABEL else "without a label"
-            self._drop(what, int(np.sum(lower == name)))
+        self._drop("without a label", int(lower.isin(MISSING).sum()))
+        for name in sorted(set(lower) & _NO_LABEL):
+            self._drop(f"with label '{name}'", int(np.sum(lower == name)))
         there = ~lower.isin(MISSING | _NO_LABEL)
         bare = there & cells["donor"].str.casefold().isin(MISSING)
         self._drop("without a donor", int(bare.sum()))
@@ -290,8 +291,8 @@ class _Labelled:
             )
         for name, (count, donors) in list(small.iterrows())[:_SHOWN]:
             self._drop(
-                f"of class '{name}', of {donors} donors (a class needs {MIN_CELLS} cells of "
-                f"{MIN_DONORS} donors)",
+                f"of class '{name}', of {donors} donor{'s' * (donors > 1)} (a class needs "
+                f"{MIN_CELLS} cells of {MIN_DONORS} donors)",
                 int(count),
             )
         if len(small) > _SHOWN:
@@ -315,6 +316,14 @@ class _Labelled:
                 if each.feature in own
             ]
             self.say(f"taken as they stand, {len(own)}: {', '.join(names)}")
+        self._tell_left_out(found, without)
+        for column, counted in found.missing.items():
+            self.say(f"column '{column}', taken as missing: {counted}")
+        for line in found.loud:
+            self.loud(line)
+
+    def _tell_left_out(self, found: OwnFeatures, without: Sequence[str]) -> None:
+        """Say which columns are no features, and why."""
         together: dict[str, list[str]] = {}
         for column, why in found.left_out.items():
             together.setdefault(why, []).append(column)
@@ -322,10 +331,6 @@ class _Labelled:
             self.say(f"left out: {_some(names)}: {why}")
         if without:
             self.say(f"left out: {_some(without)}: as asked")
-        for column, counted in found.missing.items():
-            self.say(f"column '{column}', taken as missing: {counted}")
-        for line in found.loud:
-            self.loud(line)
 
     def _tell_cells(self, cells: pd.DataFrame, label: str, group: str | None) -> None:
         """Say what the labels and donors are."""

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -258,10 +259,12 @@ def _tells_label(values: NDArray[np.float64], y: NDArray[np.str_]) -> bool:
 
 
 def _same_as_before(X: NDArray[np.float32], kept: Sequence[int]) -> dict[int, int]:
-    """Columns with the very values of one before them, and which."""
-    seen: dict[bytes, int] = {}
-    return {
-        place: first
-        for place in kept
-        if (first := seen.setdefault(X[:, place].tobytes(), place)) != place
-    }
+    """Columns that have the values of one before them wherever both have any, and which."""
+    known = np.isfinite(X)
+    found: dict[int, int] = {}
+    for first, place in combinations(kept, 2):
+        both = known[:, first] & known[:, place]
+        alike = np.array_equal(X[both, first], X[both, place])
+        if alike and 2 * both.sum() >= known[:, place].sum() and place not in found:
+            found[place] = first
+    return found

@@ -207,6 +207,16 @@ def layout_of(table: anndata.AnnData) -> Layout:
     return Layout(str(table.uns["crosspatch"]["layout"]), features)
 
 
+def by_species(table: anndata.AnnData) -> dict[str, anndata.AnnData]:
+    """The cells of every species in a table of their own."""
+    there = sorted(set(table.obs["species"].astype(str)))
+    parts = {name: table[(table.obs["species"] == name).to_numpy()].copy() for name in there}
+    for part in parts.values() if len(parts) > 1 else ():
+        # Counts of what was joined and left out are of all together.
+        part.uns["crosspatch"] = {**part.uns["crosspatch"], "joined": {}, "dropped": {}}
+    return parts
+
+
 def is_simulated(table: anndata.AnnData) -> bool:
     """Whether any cell of a table was simulated."""
     return "simulated" in table.obs and bool(table.obs["simulated"].astype(bool).any())

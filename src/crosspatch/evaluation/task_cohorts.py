@@ -104,13 +104,10 @@ def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata
         cohort = table.read(name)
         if features is not None:
             cohort = table.in_layout(cohort, features)
-        there = sorted(set(cohort.obs["species"].astype(str)))
-        if len(there) > 1:  # counts of what was joined and left out are of both together
-            cohort.uns["crosspatch"] = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
-        for species in there:
+        for species, part in table.by_species(cohort).items():
             if species in cohorts:
                 raise CohortError(f"{name}: there is already a table of {species} cells; give one")
-            cohorts[species] = cohort[(cohort.obs["species"] == species).to_numpy()].copy()
+            cohorts[species] = part
     return cohorts
 
 

@@ -169,6 +169,22 @@ class Layout:
         """Families that are traces: more than `TRACE` positions, measured together."""
         return tuple(name for name, columns in self.columns.items() if len(columns) > TRACE)
 
+    @cached_property
+    def measured_in(self) -> str | None:
+        """The layout shipped with the package that has all its features; None if none has."""
+        wanted = {(each.name, each.unit) for each in self.features}
+        for name in LAYOUT_NAMES:
+            if wanted <= {(each.name, each.unit) for each in load_layout(name).features}:
+                return name
+        return None
+
+    @cached_property
+    def places(self) -> NDArray[np.intp]:
+        """Where its features stand in the layout that it is `measured_in`."""
+        names = load_layout(self.measured_in or self.name).feature_names
+        at = dict(zip(names, range(len(names)), strict=True))
+        return np.array([at[name] for name in self.feature_names])
+
     @property
     def has_layer(self) -> bool:
         """Whether the cortical layer is one of the features."""

@@ -85,7 +85,8 @@ class _Mapper:
         self.unknown: list[str] = []
         self.either: dict[str, tuple[str, ...]] = {}
         self.candidates: list[Candidate] = []
-        # The features that a column of the table is known to give, and the columns called so.
+        # The features that a column of the table is known to give, and the columns that are called
+        # so, or chosen for them, of those that are taken as they stand.
         self.own = {own_key(each.column): each for each in layout.features if each.column}
         self.called: dict[str, list[str]] = {}
 
@@ -164,7 +165,8 @@ class _Mapper:
                 raise CohortError(f"{where}: the table has no such column{hint}")
             if headers.count(column) > 1:
                 raise CohortError(f"{where}: the table has several such columns; rename them")
-            require_known(override, where)
+            if override.target not in self.wanted - set(features()):
+                require_known(override, where)
         return tuple(absent)
 
     def _special(self, columns: list[str], what: str, keys: list[str]) -> str | None:
@@ -204,7 +206,7 @@ class _Mapper:
             known = Override(feature.name, source="as in the table of the model")
             self._sort_mapped(column, known, meaning)
         else:
-            self.called.setdefault(own_key(column), []).append(column)
+            self.called.setdefault(feature.name, []).append(column)
 
     def _why_unlike(self, column: str, meaning: Meaning) -> Reason:
         (why,) = meaning.notes
@@ -218,7 +220,9 @@ class _Mapper:
 
     def _sort_mapped(self, column: str, override: Override, meaning: Meaning | None) -> None:
         feature, source = override.target, override.source
-        if feature == "ignore":
+        if feature in self.wanted - set(features()):
+            self.called.setdefault(feature, []).append(column)
+        elif feature == "ignore":
             self.unused[column] = Reason(f"{source or self.mapping.name} says to ignore it")
         elif feature not in self.wanted:
             self.unused[column] = self._not_in_layout()
@@ -273,18 +277,21 @@ class _Mapper:
     def _fitted_own(self) -> dict[str, list[Fitted]]:
         """By feature, the column of that very name, where the layout has columns as they stand."""
         found: dict[str, list[Fitted]] = {}
-        for called, columns in self.called.items():
-            feature = self.own[called]
-            exact = [column for column in columns if column == feature.column]
-            if len(exact or columns) > 1:
+        given = self.mapping.columns
+        for feature in self.own.values():
+            columns = self.called.get(feature.name, [])
+            mapped = [column for column in columns if column in given]
+            exact = mapped or [column for column in columns if column == feature.column]
+            if len(exact or columns) != 1:
                 why = Reason(f"{len(columns)} columns are called so", "rename all but one")
                 self.refused.update((column, why) for column in columns)
                 continue
             (column,) = exact or columns
-            other = Reason(f"'{column}' is called so exactly")
+            other = Reason(f"{feature.name} is given by '{column}'")
             self.unused.update((each, other) for each in columns if each != column)
+            unit = given[column].unit if mapped else None
             try:
-                found[feature.name] = [fit_own(feature, column, self.table)]
+                found[feature.name] = [fit_own(feature, column, self.table, unit)]
             except RefusedColumnError as error:
                 self.refused[column] = error.reason
         return found

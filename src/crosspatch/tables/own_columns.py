@@ -33,8 +33,11 @@ def own_key(column: str) -> str:
     return re.sub(r"[\s_]+", "", text).casefold()
 
 
-def fit_own(feature: Feature, column: str, rows: FirstRows) -> Fitted:
-    """A column as the feature that it is as it stands; `RefusedColumnError` if it cannot be."""
+def fit_own(feature: Feature, column: str, rows: FirstRows, given: str | None = None) -> Fitted:
+    """A column as the feature that it is as it stands; `RefusedColumnError` if it cannot be.
+
+    Given may be its unit, whatever its name says.
+    """
     marks = rows.marks(column)
     if marks is None:
         raise RefusedColumnError(
@@ -45,7 +48,7 @@ def fit_own(feature: Feature, column: str, rows: FirstRows) -> Fitted:
     if read.filled and read.share < NUMERIC_SHARE:
         raise RefusedColumnError("most of its values are not numbers")
     ours = canonical(feature.unit)
-    said = _unit_of(column, read)
+    said = given or _unit_of(column, read)
     signs = ["as it stands", *([IN_CELLS] if said and not _named_unit(column) else [])]
     unit = ours if said is None or ours == UNSPECIFIED else said
     if DIMENSION[unit] != DIMENSION[ours]:
