@@ -27,9 +27,10 @@ from crosspatch.tables.values import NUMERIC_SHARE, Counted, FirstRows
 
 #: Least share of the cells that have a feature.
 _MEASURED = 0.1
-#: Of a code that gives the label away: share of the cells of others than the largest class that it
-#: may get wrong, and least share of the cells whose value others have too.
-_WRONG, _SHARED = 0.02, 0.9
+#: Of a code that gives the label away: least share of the cells whose value others have too, and
+#: how many values there may be for a class if it gets so large a share of the others than the
+#: largest class wrong. With more values it must get all right: a count of spikes nearly may.
+_SHARED, _FEW, _WRONG = 0.9, 3, 0.02
 #: Balanced accuracy, on cells held back, from which a column alone is said to tell the label.
 _TELLING = 0.98
 #: Cells from which numbers that never repeat, or never differ within a donor, say something.
@@ -241,7 +242,8 @@ def _gives_label(values: NDArray[np.float64], y: NDArray[np.str_]) -> bool:
     if total < _SHARED * len(numbers):
         return False
     wrong, others = total - counts.max(axis=1).sum(), total - counts.sum(axis=0).max()
-    return bool(others > 0 and wrong <= _WRONG * others)
+    few = len(counts) <= _FEW * counts.shape[1]
+    return bool(others > 0 and wrong <= (_WRONG * others if few else 0))
 
 
 def _tells_label(values: NDArray[np.float64], y: NDArray[np.str_]) -> bool:
