@@ -81,6 +81,7 @@ def test_labels_stay_as_they_stand_with_their_term(frame, load):
         ("when", lambda n: pd.date_range("2024-01-01", periods=n), "dates"),
         ("cluster no", lambda n: np.arange(n) % 7, "by its name"),
         ("soma size (g)", lambda n: np.linspace(1, 2, n), "by its unit"),
+        ("spread", lambda n: ["3 ± 0.5", "4 ± 1"] * (n // 2), "means with their deviations"),
         ("gain", lambda n: np.full(n, 3.5), "one value for all cells"),
         ("rare", lambda n: np.where(np.arange(n) < 5, np.arange(n), np.nan), "nearly all missing"),
         ("nothing", lambda n: np.full(n, np.nan), "it holds no values"),
@@ -255,6 +256,11 @@ def test_files_as_spreadsheets_write_them(frame, load, tmp_path):
         values[:, 3] *= 1000 if name == "book.xlsx" else 1
         np.testing.assert_allclose(values, expected.X, rtol=1e-5)
         assert len(table.head_of(found).sources[name]) == 64
+
+
+def test_a_table_without_a_feature(frame, load):
+    with pytest.raises(CohortError, match="no column of numbers is left"):
+        load(frame[["type", "mouse", "Neuron ID"]])
 
 
 def test_a_cohort_table_is_no_labelled_table(load, tmp_path):

@@ -132,6 +132,8 @@ def _why_not(name: str, rows: FirstRows, ours: ColumnMap, chosen: bool) -> str |
         return "it holds no values"
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return "dates"
+    if read.of_deviations and read.share < NUMERIC_SHARE:
+        return "means with their deviations, perhaps of several cells"
     if pd.api.types.is_bool_dtype(dtype) or read.share < NUMERIC_SHARE:
         return "text"
     measured = _is_electrical(name)
@@ -157,7 +159,8 @@ def without_giveaways(
     """
     source = {taken.feature: taken.columns[0] for taken in found.columns.taken}
     kept, left_out, loud = [], dict(found.left_out), list(found.loud)
-    for place, feature in enumerate(found.layout.features):
+    for place in range(found.X.shape[1]):
+        feature = found.layout.features[place]
         column, values = source[feature.name], found.X[:, place].astype(np.float64)
         why = _why_useless(values)
         if why is None and column not in chosen and feature.name not in our_features():

@@ -16,7 +16,7 @@ from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.columns import map_columns
 from crosspatch.tables.mapping import Override, Overrides
 from crosspatch.tables.meanings import is_feature
-from crosspatch.tables.opened import OpenTable, Table, parts_of, rows_by_what, without_rows
+from crosspatch.tables.opened import OpenTable, Table, anndata_parts, rows_by_what, without_rows
 from crosspatch.tables.reading import PROBLEMS, reading_h5ad
 from crosspatch.tables.rows import said_of, statistic_of, texts_of
 from crosspatch.tables.values import Counted
@@ -235,7 +235,7 @@ class _TableReader:
         layout = self.settings.layout.measured
         self._require_features(cells)
         simulated = is_simulated(cells)
-        for part in parts_of(cells):
+        for part in anndata_parts(cells):
             values = part.to_df().reindex(columns=layout.feature_names).to_numpy(np.float32)
             values[~np.isfinite(values)] = np.nan
             X = self.settings.placed(values, layers_of(part))

@@ -69,7 +69,7 @@ class OpenTable:
     def _annotated(self, cells: anndata.AnnData) -> Iterator[pd.DataFrame]:
         """Any AnnData as a table: its variables, and its observations' own columns."""
         with reading_h5ad(self.path):
-            for part in parts_of(cells):
+            for part in anndata_parts(cells):
                 frame = self._values(part)
                 for name in part.obs:
                     if name not in frame:
@@ -110,7 +110,7 @@ class OpenTable:
         return first, CellRows(first)
 
 
-def parts_of(cells: anndata.AnnData) -> Iterator[anndata.AnnData]:
+def anndata_parts(cells: anndata.AnnData) -> Iterator[anndata.AnnData]:
     """Some thousand cells at a time, in memory."""
     for start in range(0, cells.n_obs, CHUNK):
         part = cells[start : start + CHUNK]
