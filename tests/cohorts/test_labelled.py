@@ -174,8 +174,8 @@ def test_the_same_values_count_once(frame, load, said):
     assert left_out(said)["again"] == "the same values as 'Wildness'"
 
 
-def test_cells_without_label_or_donor_are_left_out(frame, load, said):
-    frame.loc[:5, "type"] = ["", "n/a", "fs ", "unknown", "rare", None]
+def test_cells_without_label_or_donor_are_left_out(frame, load, said, tmp_path):
+    frame.loc[:5, "type"] = ["", "n/a", "fs ", "unknown", "L5/6", None]
     frame.loc[6, "mouse"] = None
     cohort = load(frame)
     assert cohort.n_obs == 114
@@ -185,9 +185,12 @@ def test_cells_without_label_or_donor_are_left_out(frame, load, said):
         "without a label": 3,
         "with label 'unknown'": 1,
         "without a donor": 1,
-        "of class 'rare', of 1 donor (a class needs 10 cells of 3 donors)": 1,
+        "of a class of fewer than 10 cells or 3 donors": 1,
     }
     assert any("labels that differ in capitals only" in line for line in said)
+    assert any(line.endswith("3 donors: 'L5/6', of 1 donor") for line in said)
+    table.write(cohort, tmp_path / "own.h5ad")
+    assert table.head_of(table.read(tmp_path / "own.h5ad")) == table.head_of(cohort)
 
 
 def test_classes_of_too_few_cells_or_donors(frame, load):

@@ -33,6 +33,8 @@ from crosspatch.telling import Say
 #: Least cells and donors of a class that is learnt: with fewer, folds by donor say nothing of it.
 MIN_CELLS, MIN_DONORS = 10, 3
 
+# Why cells of a class are left out; what is counted by reasons has no names with slashes.
+_TOO_SMALL = f"of a class of fewer than {MIN_CELLS} cells or {MIN_DONORS} donors"
 #: Names of columns that are listed at a time.
 _SHOWN = 30
 #: Labels, in small letters, of cells that have none.
@@ -115,7 +117,7 @@ class _Labelled:
     """A labelled table that is made into a cohort."""
 
     def __init__(self, opened: OpenTable, overrides: Overrides | None, say: Say):
-        self.path, self.overrides = opened.path, overrides
+        self.path, self.in_memory, self.overrides = opened.path, opened.in_memory, overrides
         self._say = say
         self.dropped: dict[str, int] = {}
         self.frame = self._read(opened)
@@ -195,7 +197,7 @@ class _Labelled:
 
     def _source(self) -> dict[str, str]:
         """The file and its checksum; nothing for a table in memory."""
-        if not self.path.is_file():
+        if self.in_memory:
             return {}
         with self.path.open("rb") as file:
             return {self.path.name: hashlib.file_digest(file, "sha256").hexdigest()}
@@ -214,10 +216,11 @@ class _Labelled:
         hint = f"; the nearest is '{lower[near[0]]}'" if near else f"; it has {_some(headers)}"
         raise CohortError(f"{self.path}: there is no column '{name}'{hint}", f"see {{{parameter}}}")
 
-    def _drop(self, why: str, count: int) -> None:
+    def _drop(self, why: str, count: int, more: str = "") -> None:
+        """Count cells that are left out, and say it, with more than the reason."""
         if count:
             self.dropped[why] = self.dropped.get(why, 0) + count
-            self.say(f"left out: {count:,} {'cell' if count == 1 else 'cells'} {why}")
+            self.say(f"left out: {count:,} {'cell' if count == 1 else 'cells'} {why}{more}")
 
     def _cells(self, label: str, group: str | None, species: str | None) -> pd.DataFrame:
         """Ids, labels as they stand, donors and species of all rows, by row."""
@@ -252,7 +255,7 @@ class _Labelled:
             raise CohortError(f"{self.path} does not say the species", f"give {{species}} {known}")
         foreign = ~cells["species"].isin(list(SPECIES))
         for name, count in cells["species"][foreign].fillna("").value_counts().items():
-            self._drop(f"of species '{name}'" if name else "of no species", int(count))
+            self._drop("of another species", int(count), f": '{name}'" if name else ": not said")
         if foreign.all():
             raise CohortError(f"{self.path}: no cell is of {known}")
         return cells[~foreign]
@@ -290,13 +293,9 @@ class _Labelled:
                 "is it the column of the labels, and is {group} that of the donors?",
             )
         for name, (count, donors) in list(small.iterrows())[:_SHOWN]:
-            self._drop(
-                f"of class '{name}', of {donors} donor{'s' * (donors > 1)} (a class needs "
-                f"{MIN_CELLS} cells of {MIN_DONORS} donors)",
-                int(count),
-            )
-        if len(small) > _SHOWN:
-            self._drop("of other small classes", int(small["n"].iloc[_SHOWN:].sum()))
+            more = f": '{name}', of {donors} donor{'s' * (donors > 1)}"
+            self._drop(_TOO_SMALL, int(count), more)
+        self._drop(_TOO_SMALL, int(small["n"].iloc[_SHOWN:].sum()), ": others")
         return cells[~cells["subclass"].isin(small.index)]
 
     def _tell(self, found: OwnFeatures, without: Sequence[str]) -> None:

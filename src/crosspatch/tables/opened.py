@@ -33,6 +33,7 @@ class OpenTable:
     def __init__(
         self, table: Table, say: Say, *, sheet: str | int | None = None, known: Collection[str] = ()
     ):
+        self.in_memory = not isinstance(table, Path)
         self.path = table if isinstance(table, Path) else _IN_MEMORY
         self.say, self._sheet, self._known = say, sheet, known
         self.content = self._opened(table)
