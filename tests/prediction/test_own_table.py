@@ -193,6 +193,10 @@ def test_a_card_without_donors_says_so(frame, tmp_path):
         ([], "give --target, or a table of your own cells with --table"),
         (["--table", "cells.csv"], "give --label"),
         (["--target", "mouse", "--label", "type"], "--label is for a table of your own"),
+        (
+            ["--table", "cells.csv", "--label", "type", "--species", "mouse", "--features", "full"],
+            "--features and --taxonomy are for public datasets",
+        ),
         (["--table", "nothing.csv", "--label", "type"], "nothing.csv does not exist"),
         (["--table", "cells.csv", "--label", "kind"], "no column 'kind'"),
         (["--table", "cells.csv", "--label", "type"], "give --species"),
@@ -204,3 +208,4 @@ def test_what_is_wrong_is_one_line(arguments, said, frame, tmp_path):
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "model").exists()

@@ -82,7 +82,7 @@ def run(
 ) -> None:
     """Evaluate models on cohorts, print the results beside the published ones, write a report.
 
-    Your own cells are evaluated by donor with --table cells.csv --label COLUMN --group DONOR.
+    On your own cells with --table, --label and --group.
     A run that was stopped goes on where it was when the same command is given again.
     """
     from crosspatch.cohorts.table import by_species
@@ -93,8 +93,9 @@ def run(
             "the learning curve is a command by itself and has no calibration: "
             "`crosspatch learning-curve`"
         )
-    if own is not None and (cohort or features):
-        raise CrosspatchError("", "{table} is evaluated alone; omit {cohort} and {features}")
+    if own is not None and (cohort or features or taxonomy):
+        what = "{cohort}, {features} and {taxonomy}"
+        raise CrosspatchError("", f"{what} are for public datasets; omit them with {{table}}")
     cohorts = (
         by_species(own)
         if own is not None

@@ -63,8 +63,7 @@ def train(
 ) -> None:
     """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`.
 
-    The cells are those of public datasets (--target), or your own: --table cells.csv --label
-    COLUMN --group DONOR.
+    The cells are those of public datasets (--target) or your own (--table, --label, --group).
     """
     from crosspatch.cohorts.loading import default_layout, load_cohort
     from crosspatch.prediction.training import left_out
@@ -72,6 +71,9 @@ def train(
 
     if (target is None) == (own is None):
         raise CohortError("", "give {target}, or a table of your own cells with {table}; not both")
+    if own is not None and (source or features or taxonomy):
+        what = "{source}, {features} and {taxonomy}"
+        raise CohortError("", f"{what} are for public datasets; omit them with {{table}}")
     fold = left_out(leave_out)
     if target and source is None:  # with one, both are in the features that both species have
         features = features or default_layout(target)
