@@ -163,6 +163,18 @@ def test_a_column_like_ours_with_values_that_are_not_stays_as_it_stands(frame, l
     assert any("not taken for a feature of ours: 'Sag ratio'" in line for line in said)
 
 
+def test_a_height_is_the_peak_less_the_threshold(frame, load):
+    rng = np.random.default_rng(0)
+    frame["AP threshold (mV)"] = rng.normal(-40, 4, 120)
+    frame["peak_v (mV)"] = rng.normal(30, 6, 120)
+    cohort = load(frame)
+    assert set(cohort.var_names) == {*FEATURES, "threshold_v_rheo", "peak_deltav_rheo"}
+    height = cohort[:, "peak_deltav_rheo"].X[:, 0]
+    np.testing.assert_allclose(
+        height, frame["peak_v (mV)"] - frame["AP threshold (mV)"], rtol=1e-5
+    )
+
+
 def test_a_ratio_is_not_taken_for_one_in_per_cent(frame, load):
     frame["ISI adaptation index"] = np.random.default_rng(0).uniform(0.6, 1.4, 120)
     assert "ISI adaptation index" in load(frame).var_names

@@ -76,17 +76,31 @@ def own_features(
     known = [taken for taken in ours.taken if not _is_doubtful(taken)]
     used = {column for taken in known for column in taken.columns}
     own, left_out = _as_they_stand(first, ours, used, overrides, chosen)
-    # A difference of two columns is found again by their names.
-    source = {taken.feature: taken.columns[0] for taken in known if len(taken.columns) == 1}
-    features = [replace(every[each.feature], column=source.get(each.feature, "")) for each in known]
-    if not features + own:
+    # Differences of two columns, and what these are themselves, are found again by their names.
+    paired = {name for taken in known if len(taken.columns) > 1 for name in taken.columns}
+    source = {taken.feature: taken.columns[0] for taken in known}
+    kept = {feature: name for feature, name in source.items() if name not in paired}
+    features = [replace(every[each], column=kept.get(each, "")) for each in source] + own
+    if not features:
         nothing = np.zeros((len(frame), 0), dtype=np.float32)
         return OwnFeatures(ours.layout, nothing, ours, ours, {}, left_out)
-    columns = map_columns(first, Layout(OWN, (*features, *own)), overrides, absent_ok=True)
+    columns = map_columns(first, Layout(OWN, tuple(features)), overrides, absent_ok=True)
     X, missing = columns.values(frame)
     called = {each.column for each in own}
     not_ours = {name: why.why for name, why in (*ours.refused, *ours.unused) if name in called}
-    return OwnFeatures(columns.layout, X, columns, ours, missing, left_out, not_ours)
+    found = OwnFeatures(columns.layout, X, columns, ours, missing, left_out, not_ours)
+    lost = {source.get(name, name): f"it does not give {name} again" for name in columns.missing}
+    return replace(_with(found, columns.taken), left_out=left_out | lost)
+
+
+def _with(found: OwnFeatures, taken: Collection[Taken]) -> OwnFeatures:
+    """With the features that are taken only."""
+    there = {each.feature for each in taken}
+    places = [k for k, each in enumerate(found.layout.features) if each.name in there]
+    if not places:
+        return replace(found, X=found.X[:, :0])
+    layout = Layout(OWN, tuple(found.layout.features[k] for k in places))
+    return replace(found, layout=layout, X=found.X[:, places])
 
 
 def _is_doubtful(taken: Taken) -> bool:
@@ -180,12 +194,11 @@ def without_giveaways(
             left_out[column] = why
     same = _same_as_before(found.X, kept)
     for place, first in same.items():
-        names = [source[found.layout.features[k].name] for k in (place, first)]
-        left_out[names[0]] = f"the same values as '{names[1]}'"
-    kept = [place for place in kept if place not in same]
-    features = tuple(found.layout.features[place] for place in kept)
-    layout = Layout(OWN, features) if features else found.layout
-    return replace(found, layout=layout, X=found.X[:, kept], left_out=left_out, loud=loud)
+        second, before = (source[found.layout.features[k].name] for k in (place, first))
+        left_out[second] = f"the same values as '{before}'"
+    names = {found.layout.features[place].name for place in kept if place not in same}
+    used = [taken for taken in found.columns.taken if taken.feature in names]
+    return replace(_with(found, used), left_out=left_out, loud=loud)
 
 
 def _why_useless(values: NDArray[np.float64]) -> str | None:
