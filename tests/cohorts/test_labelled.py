@@ -170,9 +170,7 @@ def test_a_height_is_the_peak_less_the_threshold(frame, load):
     cohort = load(frame)
     assert set(cohort.var_names) == {*FEATURES, "threshold_v_rheo", "peak_deltav_rheo"}
     height = cohort[:, "peak_deltav_rheo"].X[:, 0]
-    np.testing.assert_allclose(
-        height, frame["peak_v (mV)"] - frame["AP threshold (mV)"], rtol=1e-5
-    )
+    np.testing.assert_allclose(height, frame["peak_v (mV)"] - frame["AP threshold (mV)"], rtol=1e-5)
 
 
 def test_a_ratio_is_not_taken_for_one_in_per_cent(frame, load):

@@ -21,6 +21,10 @@ from tests.command import crosspatch
 COLUMNS = {"label": "type", "group": "mouse", "species": "mouse"}
 
 
+def quiet(line: str) -> None:
+    """Hear and forget."""
+
+
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     return made.own_table(cells=200)
@@ -29,14 +33,13 @@ def frame() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def model(frame, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("own") / "model"
-    cohort = load_labelled(frame, **COLUMNS, say=lambda line: None)
+    cohort = load_labelled(frame, **COLUMNS, say=quiet)
     train(cohort, model="logistic", out=folder)
     return folder
 
 
-def probabilities(table: pd.DataFrame, model: Path, said: list[str] | None = None) -> np.ndarray:
-    say = [].append if said is None else said.append
-    found = predict(table, model=model, species="mouse", say=say)
+def probabilities(table: pd.DataFrame, model: Path) -> np.ndarray:
+    found = predict(table, model=model, species="mouse", say=quiet)
     return found.cells[["probability_FS", "probability_RS"]].to_numpy()
 
 
@@ -54,7 +57,7 @@ def test_its_columns_are_remembered(frame, model):
 
 def test_other_tables_of_the_same_columns_are_predicted(frame, model):
     new = made.own_table(cells=60, seed=5)
-    found = predict(new, model=model, species="mouse", say=[].append)
+    found = predict(new, model=model, species="mouse", say=quiet)
     right = found.cells["subclass"].to_numpy() == new["type"].to_numpy()
     assert right.mean() > 0.9
     assert set(found.cells["completeness"]) == {1.0}
@@ -118,18 +121,16 @@ def test_recordings_are_refused_with_the_reason(model, tmp_path):
 
 def test_recordings_are_measured_where_all_columns_are_ours(frame, tmp_path):
     simulate_cells(tmp_path, 1, "mouse", seed=0, jobs=1)
-    ours = load_labelled(
-        frame, **COLUMNS, only=["half width (ms)", "Rin (MOhm)"], say=lambda line: None
-    )
+    ours = load_labelled(frame, **COLUMNS, only=["half width (ms)", "Rin (MOhm)"], say=quiet)
     train(ours, model="logistic", out=tmp_path / "model")
-    found = predict(next(tmp_path.glob("*.nwb")), model=tmp_path / "model", say=[].append)
+    found = predict(next(tmp_path.glob("*.nwb")), model=tmp_path / "model", say=quiet)
     assert found.layout.feature_names == ("input_resistance", "width_rheo")
     assert 20 < found.X[0, 0] < 1000  # MOhm
     assert 0.1 < found.X[0, 1] < 3  # ms
 
 
 def test_cells_are_explained(frame, model):
-    (cell, *_) = explain(frame.head(2), model=model, species="mouse", say=[].append)
+    (cell, *_) = explain(frame.head(2), model=model, species="mouse", say=quiet)
     assert set(cell.contributions["family"]) == {
         "subthreshold",
         "ap_long_square",
@@ -142,7 +143,7 @@ def test_cells_are_explained(frame, model):
 def test_human_labels_stay_as_they_stand(frame, tmp_path):
     """Sncg counts as Vip where species are compared, not in a table of one's own."""
     labelled = frame.replace({"type": {"FS": "Sncg", "RS": "Vip"}})
-    cohort = load_labelled(labelled, **COLUMNS | {"species": "human"}, say=lambda line: None)
+    cohort = load_labelled(labelled, **COLUMNS | {"species": "human"}, say=quiet)
     found = train(cohort, model="logistic", out=tmp_path / "model")
     assert found.classes == ("Sncg", "Vip")
     assert found.about["alignment"] is None
@@ -180,7 +181,7 @@ def test_from_the_command_line(frame, tmp_path):
 
 
 def test_a_card_without_donors_says_so(frame, tmp_path):
-    cohort = load_labelled(frame, label="type", species="mouse", say=lambda line: None)
+    cohort = load_labelled(frame, label="type", species="mouse", say=quiet)
     train(cohort, model="logistic", out=tmp_path / "model")
     card = (tmp_path / "model" / "card.md").read_text()
     assert "without donors" in card

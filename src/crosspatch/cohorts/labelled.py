@@ -12,7 +12,6 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.own_features import OwnFeatures, own_features, without_giveaways
@@ -187,7 +186,7 @@ class _Labelled:
             )
         measured = np.isfinite(found.X).any(axis=1)
         self._drop("without a single value", int(np.sum(~measured)))
-        cells, X = cells[measured], found.X[measured]
+        cells, X = cells.loc[measured], found.X[measured]
         kept = self._large_enough(cells, label)
         X = X[cells.index.isin(kept.index)]
         self._tell_cells(kept, label, group)
@@ -234,7 +233,7 @@ class _Labelled:
         donors = ids if group is None else texts_of(frame[group])
         cells = pd.DataFrame(
             {
-                "cell_id": _numbered(ids),
+                "cell_id": table.numbered(ids),
                 "species": [species_within(text) or text or species for text in said],
                 "subclass": texts_of(frame[label]),
                 "t_type": None,
@@ -359,9 +358,3 @@ def _counted(sizes: pd.DataFrame) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more}"
-
-
-def _numbered(ids: Sequence[str]) -> NDArray[np.str_]:
-    """Ids that stand once: a second one gets a number."""
-    nth = pd.Series(ids, dtype=object).groupby(ids).cumcount() + 1
-    return np.array([name if n == 1 else f"{name}#{n}" for name, n in zip(ids, nth, strict=True)])

@@ -207,6 +207,12 @@ def layout_of(table: anndata.AnnData) -> Layout:
     return Layout(str(table.uns["crosspatch"]["layout"]), features)
 
 
+def numbered(ids: list[str]) -> list[str]:
+    """Cell ids; where two are the same, a number tells them apart."""
+    nth = pd.Series(ids, dtype=object).groupby(ids).cumcount() + 1
+    return [name if n == 1 else f"{name}#{n}" for name, n in zip(ids, nth, strict=True)]
+
+
 def by_species(table: anndata.AnnData) -> dict[str, anndata.AnnData]:
     """The cells of every species in a table of their own."""
     there = sorted(set(table.obs["species"].astype(str)))

@@ -213,8 +213,8 @@ def _own_table(
     sheet: Sheet = None,
 ) -> AnnData | None:
     """The cohort of a laboratory's own table, from the options above; None without one."""
-    of_table = {"label": label, "group": group, "species": species, "only": only}
-    of_table |= {"without": without, "columns": columns, "sheet": sheet}
+    of_table: dict[str, object] = {"label": label, "group": group, "species": species}
+    of_table |= {"only": only, "without": without, "columns": columns, "sheet": sheet}
     if table is None:
         if given := [name for name, value in of_table.items() if value is not None]:
             one = "{" + given[0] + "}"
