@@ -12,6 +12,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.own_features import OwnFeatures, own_features, without_giveaways
@@ -184,7 +185,7 @@ class _Labelled:
                 f"{self.path}: no column of numbers is left that can be a feature",
                 "see above why; name them with {only}",
             )
-        measured = np.isfinite(found.X).any(axis=1)
+        measured: NDArray[np.bool_] = np.isfinite(found.X).any(axis=1)
         self._drop("without a single value", int(np.sum(~measured)))
         cells, X = cells.loc[measured], found.X[measured]
         kept = self._large_enough(cells, label)
