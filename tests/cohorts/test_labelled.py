@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from crosspatch.cohorts import table
+from crosspatch.cohorts.cells import layers_of
 from crosspatch.cohorts.labelled import load_labelled
 from crosspatch.errors import CohortError
 from crosspatch.tables.mapping import Override, Overrides
@@ -171,6 +172,22 @@ def test_a_height_is_the_peak_less_the_threshold(frame, load):
     assert set(cohort.var_names) == {*FEATURES, "threshold_v_rheo", "peak_deltav_rheo"}
     height = cohort[:, "peak_deltav_rheo"].X[:, 0]
     np.testing.assert_allclose(height, frame["peak_v (mV)"] - frame["AP threshold (mV)"], rtol=1e-5)
+
+
+def test_the_layer_goes_along_for_models_that_take_it(frame, load):
+    frame["Layer"] = ["L2/3", "5", "", "VI"] * 30
+    cohort = load(frame)
+    assert cohort.var_names.tolist() == FEATURES
+    depths = layers_of(cohort)[:4]
+    np.testing.assert_array_equal(depths, np.float32([2.5, 5, np.nan, 6]))
+    assert "layer" not in load(frame, without=["layer"]).obs
+
+
+def test_names_of_ours_for_something_else_are_told_apart(frame, load):
+    frame["location"] = np.random.default_rng(0).normal(size=120)
+    frame["spike_train"] = np.random.default_rng(1).normal(size=120)
+    names = load(frame).var_names.tolist()
+    assert names[-2:] == ["location (as it stands)", "spike_train (as it stands)"]
 
 
 def test_a_ratio_is_not_taken_for_one_in_per_cent(frame, load):

@@ -171,10 +171,10 @@ class _Labelled:
                 f"{self.path}: column '{both.pop()}' cannot be label or donor and a feature",
                 "leave it out of {only}",
             )
-        cells = self._cells(label, group, species)
-        cells = self._labelled(cells)
+        cells = self._labelled(self._cells(label, group, species, left))
         cells = self._large_enough(cells, label)
-        names = [name for name in self.frame if name not in {label, group, self.cell_id, *left}]
+        others = {label, group, self.cell_id, self.layer, *left}
+        names = [name for name in self.frame if name not in others]
         frame = self.frame[[name for name in names if not chosen or name in chosen]]
         found = own_features(frame.iloc[cells.index].reset_index(drop=True), self.overrides, chosen)
         y, donors = (cells[name].to_numpy().astype(str) for name in ("subclass", "donor"))
@@ -222,12 +222,16 @@ class _Labelled:
             self.dropped[why] = self.dropped.get(why, 0) + count
             self.say(f"left out: {count:,} {'cell' if count == 1 else 'cells'} {why}{more}")
 
-    def _cells(self, label: str, group: str | None, species: str | None) -> pd.DataFrame:
-        """Ids, labels as they stand, donors and species of all rows, by row."""
+    def _cells(
+        self, label: str, group: str | None, species: str | None, without: Sequence[str]
+    ) -> pd.DataFrame:
+        """Ids, labels as they stand, donors, species and cortical layer of all rows, by row."""
         frame = self.frame
         every = {f.name: f for name in SCALAR_LAYOUTS for f in load_layout(name).features}
-        named = map_columns(frame.iloc[:CHUNK], Layout(OWN, tuple(every.values())), self.overrides)
+        layout = Layout(OWN, tuple(every.values())).with_layer()
+        named = map_columns(frame.iloc[:CHUNK], layout, self.overrides)
         self.cell_id = named.cell_id if named.cell_id not in (label, group) else None
+        self.layer = named.layer if named.layer not in (label, group, *without) else None
         ids = [""] * len(frame) if self.cell_id is None else texts_of(frame[self.cell_id])
         ids = [name or f"row {k + 1}" for k, name in enumerate(ids)]
         said = [""] * len(frame) if named.species is None else texts_of(frame[named.species])
@@ -242,6 +246,9 @@ class _Labelled:
                 "dataset": self.path.name,
             }
         )
+        if self.layer is not None:
+            cells["layer"] = texts_of(frame[self.layer])
+            self.say(f"cortical layer, for models that take it: '{self.layer}'")
         if twice := len(ids) - len(set(ids)):
             self.loud(
                 f"{twice:,} rows have the cell id of another row"

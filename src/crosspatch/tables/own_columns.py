@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 
-from crosspatch.features.layouts import Feature
+from crosspatch.features.layouts import LAYER, LOCATION, Feature
 from crosspatch.tables.fitting import Fitted
 from crosspatch.tables.meanings import Exactness, unit_in
 from crosspatch.tables.names import features
@@ -22,7 +22,8 @@ _IN_BRACKETS = re.compile(r"[(\[{]([^()\[\]{}]*)[)\]}]")
 def own_feature(column: str, rows: FirstRows) -> Feature:
     """A column as a feature: its name without the unit in brackets, a family of its own."""
     named = _bare(column) or column
-    name = f"{named} (as it stands)" if named in features() else named
+    taken = {LOCATION, LAYER.name, *features(), *(each.family for each in features().values())}
+    name = f"{named} (as it stands)" if named in taken else named
     unit = _unit_of(column, rows.read(column)) or UNSPECIFIED
     return Feature(name, name, "ratio" if unit == "fraction" else unit, column)
 

@@ -130,7 +130,7 @@ def read_layers(series: pd.Series) -> tuple[NDArray[np.float64], Counted]:
     """The cortical layers of a column, in order of depth, NaN where none is said or understood."""
     which, distinct = pd.factorize(series)
     depths = np.array([*map(layer_depth, distinct), np.nan])[which]  # the last is of -1, missing
-    said = np.array([*(str(each).strip().lower() not in _MISSING for each in distinct), False])
+    said = np.array([*(str(each).strip().lower() not in MISSING for each in distinct), False])
     return depths, count_cells("not a cortical layer", np.isnan(depths) & said[which], series)
 
 
