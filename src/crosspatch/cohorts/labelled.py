@@ -18,6 +18,7 @@ from crosspatch.cohorts import table
 from crosspatch.cohorts.own_features import OwnFeatures, own_features, without_giveaways
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError
+from crosspatch.features.cortical_layer import layer_depth, layer_name
 from crosspatch.features.layouts import OWN, SCALAR_LAYOUTS, Layout, load_layout
 from crosspatch.species import SPECIES, require_species, species_within
 from crosspatch.tables.columns import map_columns
@@ -247,7 +248,8 @@ class _Labelled:
             }
         )
         if self.layer is not None:
-            cells["layer"] = texts_of(frame[self.layer])
+            depths = map(layer_depth, texts_of(frame[self.layer]))
+            cells["layer"] = [layer_name(depth) or None for depth in depths]
             self.say(f"cortical layer, for models that take it: '{self.layer}'")
         if twice := len(ids) - len(set(ids)):
             self.loud(
