@@ -174,13 +174,15 @@ def test_a_height_is_the_peak_less_the_threshold(frame, load):
     np.testing.assert_allclose(height, frame["peak_v (mV)"] - frame["AP threshold (mV)"], rtol=1e-5)
 
 
-def test_the_layer_goes_along_for_models_that_take_it(frame, load):
-    frame["Layer"] = ["L2/3", "5", "", "VI"] * 30
+def test_the_layer_goes_along_for_models_that_take_it(frame, load, said):
+    frame["Layer"] = (["L2/3", "5", "", "VI", "II"] * 24)[:120]
     cohort = load(frame)
     assert cohort.var_names.tolist() == FEATURES
-    depths = layers_of(cohort)[:4]
-    np.testing.assert_array_equal(depths, np.float32([2.5, 5, np.nan, 6]))
+    np.testing.assert_array_equal(layers_of(cohort)[:5], np.float32([2.5, 5, np.nan, 6, 2]))
     assert "layer" not in load(frame, without=["layer"]).obs
+    frame["Layer"] = frame["type"].map({"FS": "L5", "RS": "2/3"})
+    assert "layer" not in load(frame).obs
+    assert any("WARNING: the cortical layer" in line for line in said)
 
 
 def test_names_of_ours_for_something_else_are_told_apart(frame, load):

@@ -15,7 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.own_features import OwnFeatures, own_features, without_giveaways
+from crosspatch.cohorts.own_features import (
+    OwnFeatures,
+    gives_label,
+    own_features,
+    without_giveaways,
+)
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError
 from crosspatch.features.cortical_layer import layer_depth, layer_name
@@ -180,6 +185,9 @@ class _Labelled:
         found = own_features(frame.iloc[cells.index].reset_index(drop=True), self.overrides, chosen)
         y, donors = (cells[name].to_numpy().astype(str) for name in ("subclass", "donor"))
         found = without_giveaways(found, y, donors, chosen)
+        if self.layer and gives_label(2 * cells["layer"].map(layer_depth).to_numpy(float), y):
+            self.loud(f"the cortical layer, '{self.layer}', gives the label away; it is left out")
+            cells = cells.drop(columns="layer")
         self._tell(found, left)
         if not found.X.shape[1]:
             raise CohortError(

@@ -179,7 +179,7 @@ def without_giveaways(
         why = _why_useless(values)
         if why is None and column not in chosen and feature.name not in our_features():
             why = _why_identity(values, donors, measured=_is_electrical(column))
-        if why is None and _gives_label(values, y):
+        if why is None and gives_label(values, y):
             said = f"column '{column}' is a code that gives the label away"
             loud.append(f"{said}; it is {'kept, as asked' if column in chosen else 'left out'}")
             why = None if column in chosen else "a code that gives the label away"
@@ -246,7 +246,7 @@ def _are_dates(numbers: NDArray[np.float64]) -> bool:
     return bool(days.mean() > 0.95 or years.all())
 
 
-def _gives_label(values: NDArray[np.float64], y: NDArray[np.str_]) -> bool:
+def gives_label(values: NDArray[np.float64], y: NDArray[np.str_]) -> bool:
     """Whether whole numbers are a code by which the label is known, such as a cluster's."""
     known = np.isfinite(values)
     numbers, of = values[known], y[known]
