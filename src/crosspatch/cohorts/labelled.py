@@ -353,7 +353,8 @@ class _Labelled:
         sizes = cells.groupby("subclass").agg(n=("donor", "size"), donors=("donor", "nunique"))
         self.say(f"labels of column '{label}': {', '.join(_counted(sizes))}")
         known = Counter(filter(None, map(load_taxonomy().known_as, sizes.index)))
-        for name in sorted(name for name, count in known.items() if count > 1):
+        twice = [name for name, count in known.items() if count > 1]
+        for name in sorted(set(twice) & set(load_taxonomy().subclasses)):
             self.loud(f"several labels are {name}; if they are one class, write them alike")
         donors = cells["donor"].nunique()
         if group is None:

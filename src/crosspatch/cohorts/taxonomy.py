@@ -49,7 +49,7 @@ class Taxonomy:
 
     def colour(self, name: str) -> str:
         """The colour of a class in every figure; other classes may share one."""
-        known = self.colours.get(self.known_as(name) or "")
+        known = self.colours.get(name) or self.colours.get(self.words.get(name.lower(), ""))
         which = zlib.crc32(f"{self.other_number}{name}".encode()) % len(self.other_colours)
         return known or self.other_colours[which]
 
