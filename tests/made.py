@@ -72,6 +72,23 @@ def cohort(
     return table.build(X, cells, layout, table.Head({}, True, {}, {}))
 
 
+def own_table(cells: int = 120, donors: int = 15, seed: int = 0) -> pd.DataFrame:
+    """A laboratory's own labelled table: two classes, two features of ours, two of its own."""
+    rng = np.random.default_rng(seed)
+    fast = np.arange(cells) % 2 == 0
+    return pd.DataFrame(
+        {
+            "Neuron ID": [f"n{k:03d}" for k in range(cells)],
+            "mouse": [f"m{k}" for k in rng.integers(donors, size=cells)],
+            "type": np.where(fast, "FS", "RS"),
+            "Rin (MOhm)": np.where(fast, 120, 180) + rng.normal(0, 25, cells),
+            "half width (ms)": np.where(fast, 0.4, 0.9) * rng.lognormal(0, 0.25, cells),
+            "Wildness": fast + rng.normal(0, 0.8, cells),
+            "hump (mV)": 3 * fast + rng.normal(5, 2, cells),
+        }
+    )
+
+
 MOUSE_TYPES = ["Lamp5 Lsp1", "Pvalb Reln", "Sst Chodl", "Vip Gpc3", "Sncg Gpr50"]
 HUMAN_LABELS = ["LAMP5/PAX6/Other", "PVALB", "SST", "VIP"]
 HUMAN_TYPES = ["LAMP5 LCP2", "PVALB MEPE", "SST TH", "VIP TYR"]

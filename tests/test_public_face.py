@@ -26,6 +26,7 @@ OFFERED = {
     "explain",
     "extract",
     "load_cohort",
+    "load_labelled",
     "load_model",
     "open_recording",
     "predict",
@@ -51,6 +52,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     simulate_cells(folder / "simulated", 1, "human", seed=0, jobs=1)
     table.write(made.cohort("human", COUNTS, donors=50), folder / "human.h5ad")
+    made.own_table().to_csv(folder / "own-cells.csv", index=False)
     crosspatch.train(read(folder / "human.h5ad"), model="logistic", out=folder / "human-model")
     return folder
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from crosspatch.cohorts.labelled import load_labelled
     from crosspatch.cohorts.loading import load_cohort
     from crosspatch.errors import (
         CohortError,
@@ -38,6 +39,7 @@ _PLACES = {
     "Reading": "recordings.reading_options.Reading",
     "extract": "features.extraction.extract_file",
     "load_cohort": "cohorts.loading.load_cohort",
+    "load_labelled": "cohorts.labelled.load_labelled",
     "benchmark": "evaluation.benchmark.benchmark",
     "train": "prediction.training.train",
     "load_model": "models.artifact.load",
@@ -65,6 +67,7 @@ __all__ = [
     "explain",
     "extract",
     "load_cohort",
+    "load_labelled",
     "load_model",
     "open_recording",
     "predict",

@@ -12,8 +12,9 @@ import pytest
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import load_layout
 from crosspatch.prediction.batches import Batch, ReadSettings
-from crosspatch.prediction.table_cells import Table, read_table
+from crosspatch.prediction.table_cells import read_table
 from crosspatch.tables.mapping import Override, Overrides
+from crosspatch.tables.opened import Table
 
 SHARED = load_layout("shared")
 NUMBERS = np.random.default_rng(0).uniform(0.9, 1.1, (40, 4)) * [-70, 190, 14, 90]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import anndata
 import numpy as np
@@ -41,8 +41,8 @@ class Cells:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes in the order of the taxonomy."""
-        return tuple(name for name in load_taxonomy().subclasses if name in set(self.y))
+        """Classes in the order of the taxonomy, then others."""
+        return load_taxonomy().ordered(self.y)
 
     @property
     def digest(self) -> str:
@@ -120,5 +120,6 @@ def provenance(cohort: anndata.AnnData) -> dict[str, object]:
         "dropped": dict(head.dropped),
         "verified": head.verified,
         "taxonomy": head.taxonomy,
+        "own": None if head.own is None else asdict(head.own),
         "sha256": dict(head.sources),
     }

@@ -79,7 +79,7 @@ def cohort_of(
     failed = pd.DataFrame(failures, columns=["file", "reason"])
     if not rows:
         return Extracted(None, failed)
-    cells = pd.DataFrame(rows, index=pd.Index(_unique(ids), name="cell_id"))
+    cells = pd.DataFrame(rows, index=pd.Index(table.numbered(ids), name="cell_id"))
     # A column that is empty throughout says nothing.
     optional = [name for name in cells if name not in table.REQUIRED_OBS]
     cells = cells.drop(columns=[name for name in optional if cells[name].isna().all()])
@@ -183,12 +183,6 @@ def match(name: str, keys: pd.Index) -> str | None:
             if written in keys:
                 return written
     return None
-
-
-def _unique(ids: list[str]) -> list[str]:
-    """Cell ids; where two folders have a file of one name, a number tells them apart."""
-    nth = pd.Series(ids, dtype=object).groupby(ids).cumcount() + 1
-    return [name if n == 1 else f"{name}#{n}" for name, n in zip(ids, nth, strict=True)]
 
 
 def read_labels(name: str | Path, data_dir: str | Path | None = None) -> pd.DataFrame:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import anndata
@@ -25,6 +26,15 @@ REQUIRED_OBS = ("species", "subclass", "t_type", "donor", "dataset")
 
 
 @dataclass(frozen=True)
+class OwnTable:
+    """The labelled table of a laboratory that a cohort was made of."""
+
+    file: str  #: its name
+    label: str  #: column of the labels, which may be any
+    group: str | None  #: column of the donors; None where every cell counts as one
+
+
+@dataclass(frozen=True)
 class Head:
     """Where a table comes from; empty where a table does not say."""
 
@@ -34,6 +44,7 @@ class Head:
     joined: Mapping[str, int]
     dropped: Mapping[str, int]  #: reason to the cells left out
     taxonomy: str = ""  #: whose labels the subclasses are of
+    own: OwnTable | None = None  #: where the cells are of a laboratory's own table
 
 
 def build(
@@ -79,6 +90,9 @@ def build(
     }
     if extraction is not None:
         table.uns["crosspatch"]["extraction"] = extraction
+    if head.own is not None:
+        table.var["column"] = [feature.column for feature in layout.features]
+        table.uns["crosspatch"]["own"] = json.dumps(asdict(head.own))
     require_valid(table, "the table just built")
     return table
 
@@ -88,7 +102,8 @@ def _terms(cells: pd.DataFrame) -> pd.Series:
     known = cells["subclass"].astype(object)
     if "class" in cells:
         known = known.where(known.notna(), cells["class"])
-    return known.map(load_taxonomy().ontology)
+    term = load_taxonomy().term
+    return known.map(lambda name: None if pd.isna(name) else term(str(name)))
 
 
 def problems_of(table: anndata.AnnData) -> list[str]:
@@ -108,7 +123,8 @@ def problems_of(table: anndata.AnnData) -> list[str]:
             problems.append(f"{what} '{twice}' stands for more than one {one}")
     if table.n_obs and table.n_vars:
         problems += _problems_of_values(table)
-    return problems + _problems_of_labels(table.obs)
+    own = isinstance(table.uns.get("crosspatch"), Mapping) and "own" in table.uns["crosspatch"]
+    return problems + _problems_of_labels(table.obs, any_label=own)
 
 
 def _problems_of_head(head: object) -> list[str]:
@@ -123,12 +139,12 @@ def _problems_of_head(head: object) -> list[str]:
     return problems
 
 
-def _problems_of_labels(obs: pd.DataFrame) -> list[str]:
+def _problems_of_labels(obs: pd.DataFrame, *, any_label: bool) -> list[str]:
     problems = []
     if "species" in obs:
         for name in sorted(set(obs["species"].astype(str)) - set(SPECIES)):
             problems.append(f"species '{name}' is unknown; use {' or '.join(SPECIES)}")
-    if "subclass" in obs:
+    if "subclass" in obs and not any_label:
         known = load_taxonomy().subclasses
         for name in sorted(set(obs["subclass"].dropna().astype(str)) - set(known)):
             problems.append(f"subclass '{name}' is unknown; use {', '.join(known)}")
@@ -178,16 +194,33 @@ def head_of(table: anndata.AnnData) -> Head:
     )
     verified = bool(head.get("verified", False))
     taxonomy = str(head.get("taxonomy", ""))
-    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped, taxonomy)
+    own = OwnTable(**json.loads(head["own"])) if "own" in head else None
+    return Head(dict(zip(files, hashes, strict=False)), verified, joined, dropped, taxonomy, own)
 
 
 def layout_of(table: anndata.AnnData) -> Layout:
     """The layout of a table's columns, from its ``var``."""
     features = tuple(
-        Feature(str(name), str(row["family"]), str(row["unit"]))
+        Feature(str(name), str(row["family"]), str(row["unit"]), str(row.get("column", "")))
         for name, row in table.var.iterrows()
     )
     return Layout(str(table.uns["crosspatch"]["layout"]), features)
+
+
+def numbered(ids: list[str]) -> list[str]:
+    """Cell ids; where two are the same, a number tells them apart."""
+    nth = pd.Series(ids, dtype=object).groupby(ids).cumcount() + 1
+    return [name if n == 1 else f"{name}#{n}" for name, n in zip(ids, nth, strict=True)]
+
+
+def by_species(table: anndata.AnnData) -> dict[str, anndata.AnnData]:
+    """The cells of every species in a table of their own."""
+    there = sorted(set(table.obs["species"].astype(str)))
+    parts = {name: table[(table.obs["species"] == name).to_numpy()].copy() for name in there}
+    for part in parts.values() if len(parts) > 1 else ():
+        # Counts of what was joined and left out are of all together.
+        part.uns["crosspatch"] = {**part.uns["crosspatch"], "joined": {}, "dropped": {}}
+    return parts
 
 
 def is_simulated(table: anndata.AnnData) -> bool:
@@ -297,8 +330,7 @@ def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
 
 def _subclasses_in(table: anndata.AnnData) -> list[str]:
     """The subclasses of a table's cells, in the order of the taxonomy."""
-    there = set(table.obs["subclass"].dropna().astype(str))
-    return [name for name in load_taxonomy().subclasses if name in there]
+    return list(load_taxonomy().ordered(table.obs["subclass"].dropna()))
 
 
 def _without_subclass(obs: pd.DataFrame) -> dict[str, pd.Series]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -27,11 +29,34 @@ class Taxonomy:
     #: Name of a reading to (subclass to the subclass it counts as across species).
     alignments: dict[str, dict[str, str]]
     colours: dict[str, str]  #: subclass to its colour in every figure
+    other_colours: tuple[str, ...]  #: of classes that are none of these
+    other_number: int  #: told with a name which of them it has
     classes: tuple[str, ...]  #: what a cell of no subclass may be
     ontology: dict[str, str]  #: subclass or class to its term of the Cell Ontology
     #: What others call them, a word each, to subclass or class; empty for what is of neither.
     words: dict[str, str]
     types: dict[str, str]  #: words of t-types, in lower case, that are of another subclass
+
+    def ordered(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names of classes once each: subclasses as they are listed, then others by name."""
+        there = {str(name) for name in names}
+        known = [name for name in self.subclasses if name in there]
+        return (*known, *sorted(there - set(known)))
+
+    def known_as(self, name: str) -> str | None:
+        """The subclass or class that a name is, or names in other words; None for any other."""
+        return name if name in self.ontology else self.meaning_of_label(name)
+
+    def colour(self, name: str) -> str:
+        """The colour of a class in every figure; other classes may share one."""
+        known = self.colours.get(name) or self.colours.get(self.words.get(name.lower(), ""))
+        which = zlib.crc32(f"{self.other_number}{name}".encode()) % len(self.other_colours)
+        return known or self.other_colours[which]
+
+    def term(self, name: str) -> str | None:
+        """The Cell Ontology's term for a subclass or class, in other words too; None for others."""
+        known = self.known_as(name)
+        return None if known is None else self.ontology[known]
 
     def align(self, subclasses: ArrayLike, alignment: str = DEFAULT_ALIGNMENT) -> NDArray[np.str_]:
         """Map subclasses to those both species share; `TaxonomyError` for an unknown alignment."""
@@ -82,6 +107,8 @@ def load_taxonomy() -> Taxonomy:
         subclasses=tuple(data["subclasses"]),
         alignments=data["alignments"],
         colours=data["colours"],
+        other_colours=tuple(data["other_colours"]["colours"]),
+        other_number=data["other_colours"]["number"],
         classes=tuple(data["classes"]),
         ontology=data["ontology"],
         words={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 from collections.abc import Callable
 from functools import wraps
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from crosspatch.errors import CohortError
 from crosspatch.processes import cores, use_one_thread
 from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from crosspatch.recordings.reading_options import Reading
 
 #: Every species there is, in words.
@@ -184,21 +188,89 @@ def _reading(
     )
 
 
+def _own_table(
+    *,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of your own labelled cells, one row per cell (csv, Excel, parquet, …): its "
+            "numeric columns are the features."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Of your own table, the column with the classes.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="The column with the donors. (default: every cell has its own)"),
+    ] = None,
+    species: CellSpecies = None,
+    only: Annotated[
+        str | None, typer.Option(help="Columns that are features, and no others: a,b,c.")
+    ] = None,
+    without: Annotated[str | None, typer.Option(help="Columns that are left out: a,b,c.")] = None,
+    columns: ColumnsFile = None,
+    sheet: Sheet = None,
+) -> AnnData | None:
+    """The cohort of a laboratory's own table, from the options above; None without one."""
+    of_table: dict[str, object] = {"label": label, "group": group, "species": species}
+    of_table |= {"only": only, "without": without, "columns": columns, "sheet": sheet}
+    if table is None:
+        if given := [name for name, value in of_table.items() if value is not None]:
+            one = "{" + given[0] + "}"
+            raise CohortError("", f"{one} is for a table of your own; give {{table}} as well")
+        return None
+    if label is None:
+        raise CohortError(f"{table}: which column has the labels is not said", "give {label}")
+    from crosspatch.cohorts.labelled import load_labelled
+
+    def names(text: str | None) -> list[str]:
+        """Names separated by commas; one of a csv file's header may be in quotes."""
+        return [name.strip() for name in next(csv.reader([text or ""], skipinitialspace=True), [])]
+
+    return load_labelled(
+        table,
+        label=label,
+        group=group,
+        species=species,
+        columns=columns,
+        only=names(only),
+        without=names(without),
+        sheet=sheet,
+    )
+
+
+def with_own_table(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `own` is the cohort of a table, from options in its place."""
+    return _with_options(command, "own", _own_table)
+
+
 def with_reading(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameter `reading` is made from options, which stand where it stood.
 
     Commands that read recordings calculate little themselves, so numpy takes one thread.
     """
-    chosen = _typed_parameters(_reading)
+
+    def reading(**given: Any) -> Reading:
+        use_one_thread()
+        return _reading(**given)
+
+    return _with_options(command, "reading", wraps(_reading)(reading))
+
+
+def _with_options(
+    command: Callable[..., None], name: str, make: Callable[..., object]
+) -> Callable[..., None]:
+    """A command one of whose parameters is made from the options of a function, in its place."""
+    chosen = _typed_parameters(make)
     parameters: list[inspect.Parameter] = []
     for each in _typed_parameters(command):
-        parameters += chosen if each.name == "reading" else [each]
+        parameters += chosen if each.name == name else [each]
 
     @wraps(command)
     def run(**given: Any) -> None:
-        use_one_thread()
         how = {each.name: given.pop(each.name) for each in chosen}
-        command(reading=_reading(**how), **given)
+        command(**{name: make(**how)}, **given)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -206,8 +278,8 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _typed_parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
-    """The parameters of a function, with their types; that of a reading is not looked up."""
-    known = {**function.__globals__, "Reading": object}
+    """The parameters of a function, with their types; those made of options are not looked up."""
+    known = {**inspect.unwrap(function).__globals__, "Reading": object, "AnnData": object}
     types = get_type_hints(function, known, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     return [each.replace(annotation=types[each.name]) for each in parameters]

@@ -20,6 +20,7 @@ from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
     import anndata
+    from anndata import AnnData
 
     from crosspatch.evaluation.learning_curve import LearningCurve
     from crosspatch.evaluation.results import BenchmarkResult, CalibrationTables
@@ -35,9 +36,11 @@ def models() -> None:
 
 
 @app.command("run", cls=ManyValues)
+@options.with_own_table
 def run(
     *,
     cohort: options.CohortNames = None,
+    own: AnnData | None = None,
     data_dir: options.DataDir = None,
     task: Annotated[
         list[str] | None,
@@ -79,8 +82,10 @@ def run(
 ) -> None:
     """Evaluate models on cohorts, print the results beside the published ones, write a report.
 
+    On your own cells with --table, --label and --group.
     A run that was stopped goes on where it was when the same command is given again.
     """
+    from crosspatch.cohorts.table import by_species
     from crosspatch.evaluation.benchmark import benchmark
 
     if "learning-curve" in (task or ()):
@@ -88,16 +93,23 @@ def run(
             "the learning curve is a command by itself and has no calibration: "
             "`crosspatch learning-curve`"
         )
-    cohorts = load_and_print_cohorts(
-        cohort,
-        task,
-        features,
-        data_dir,
-        verify=not unverified,
-        taxonomy=taxonomy,
-        out=out,
-        seed=seed,
-        jobs=jobs,
+    if own is not None and (cohort or features or taxonomy):
+        what = "{cohort}, {features} and {taxonomy}"
+        raise CrosspatchError("", f"{what} are for public datasets; omit them with {{table}}")
+    cohorts = (
+        by_species(own)
+        if own is not None
+        else load_and_print_cohorts(
+            cohort,
+            task,
+            features,
+            data_dir,
+            verify=not unverified,
+            taxonomy=taxonomy,
+            out=out,
+            seed=seed,
+            jobs=jobs,
+        )
     )
     with progress_bar() as tell:
         result = benchmark(

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.printing import progress_bar
 from crosspatch.commands.root import app, model_app
+from crosspatch.errors import CohortError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @app.command("train")
+@options.with_own_table
 def train(
     *,
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="human, mouse, datasets by name, joined by +, or a cohort table (.h5ad)."
         ),
-    ],
+    ] = None,
+    own: AnnData | None = None,
     out: options.OutFolder,
     source: Annotated[
         str | None,
@@ -55,18 +61,26 @@ def train(
     data_dir: options.DataDir = None,
     unverified: options.Unverified = False,
 ) -> None:
-    """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`."""
+    """Train a model on all cells of a cohort, calibrated, to be used by `crosspatch predict`.
+
+    The cells are those of public datasets (--target) or your own (--table, --label, --group).
+    """
     from crosspatch.cohorts.loading import default_layout, load_cohort
     from crosspatch.prediction.training import left_out
     from crosspatch.prediction.training import train as train_model
 
+    if (target is None) == (own is None):
+        raise CohortError("", "give {target}, or a table of your own cells with {table}; not both")
+    if own is not None and (source or features or taxonomy):
+        what = "{source}, {features} and {taxonomy}"
+        raise CohortError("", f"{what} are for public datasets; omit them with {{table}}")
     fold = left_out(leave_out)
-    if source is None:  # with one, both are in the features that both species have
+    if target and source is None:  # with one, both are in the features that both species have
         features = features or default_layout(target)
     load = partial(load_cohort, data_dir=data_dir, verify=not unverified)
     with progress_bar(goes_on=False) as tell:
         trained = train_model(
-            load(target, features, taxonomy=taxonomy),
+            load(target, features, taxonomy=taxonomy) if target else own,
             None if source is None else load(source, features),
             model=model,
             alignment=alignment,

@@ -342,8 +342,7 @@ def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict
 
 
 def _predictions(done: Sequence[tuple[_Job, FoldOutcome]]) -> pd.DataFrame:
-    known = {name for job, _ in done for name in job.target.classes}
-    classes = [name for name in load_taxonomy().subclasses if name in known]
+    classes = load_taxonomy().ordered(name for job, _ in done for name in job.target.classes)
     rows = [uncertainty.prediction_rows(job.place, outcome, classes) for job, outcome in done]
     return pd.DataFrame(chain.from_iterable(rows))
 

@@ -62,7 +62,7 @@ def scored_classes(y: ArrayLike) -> list[str]:
     enough = set(counts.index[counts >= CUT_CELLS_OF_CLASS])
     if counts.sum() < CUT_CELLS or len(enough) < 2:
         return []
-    return [name for name in load_taxonomy().subclasses if name in enough]
+    return list(load_taxonomy().ordered(enough))
 
 
 def cuts_table(

@@ -104,13 +104,10 @@ def _load_files(names: Sequence[str], features: str | None) -> dict[str, anndata
         cohort = table.read(name)
         if features is not None:
             cohort = table.in_layout(cohort, features)
-        there = sorted(set(cohort.obs["species"].astype(str)))
-        if len(there) > 1:  # counts of what was joined and left out are of both together
-            cohort.uns["crosspatch"] = {**cohort.uns["crosspatch"], "joined": {}, "dropped": {}}
-        for species in there:
+        for species, part in table.by_species(cohort).items():
             if species in cohorts:
                 raise CohortError(f"{name}: there is already a table of {species} cells; give one")
-            cohorts[species] = cohort[(cohort.obs["species"] == species).to_numpy()].copy()
+            cohorts[species] = part
     return cohorts
 
 
@@ -129,13 +126,15 @@ def cells_for(
 ) -> dict[str, Cells]:
     """Cells of the species that a task needs, by species; those that are predicted come first.
 
-    Of these the cortical layer too, if that is wanted.
+    Of these the cortical layer too, if that is wanted. Labels of a laboratory's own table stay as
+    they stand.
     """
-    reading = alignment if task.aligned else None
-    cells = {
-        species: cells_of(cohorts[species], reading, layer=layer and species == task.species)
-        for species in task.needs
-    }
+    cells = {}
+    for species in task.needs:
+        own = table.head_of(cohorts[species]).own is not None
+        reading = alignment if task.aligned and not own else None
+        wanted = layer and species == task.species
+        cells[species] = cells_of(cohorts[species], reading, layer=wanted)
     both = " and ".join(cells)
     if len({part.measured.layout.features for part in cells.values()}) > 1:
         raise EvaluationError(

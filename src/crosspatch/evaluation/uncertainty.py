@@ -234,7 +234,7 @@ def coverage_table(predictions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for place, part in judged_cells(predictions).groupby(keys, sort=False):
         true = part["true"].to_numpy()
-        classes = [name for name in load_taxonomy().subclasses if name in set(true)]
+        classes = load_taxonomy().ordered(true)
         for kind, column in (("over all cells", "set"), ("by class", "class_set")):
             size = part[column].map(len).to_numpy()
             inside = np.array([t in chosen for t, chosen in zip(true, part[column], strict=True)])
@@ -283,7 +283,8 @@ def families_table(by_fold: pd.DataFrame) -> pd.DataFrame:
 def judged_cells(predictions: pd.DataFrame) -> pd.DataFrame:
     """Cells of which enough is known: also whether they are right, how surely, the verdict."""
     cells = predictions[predictions["predicted"] != REFUSED]
-    names = [name for name in load_taxonomy().subclasses if f"p_{name}" in cells]
+    columns = [str(column) for column in cells if column != "p_reference"]
+    names = [column.removeprefix("p_") for column in columns if column.startswith("p_")]
     # Classes of another task have no probabilities.
     p = np.nan_to_num(cells[[f"p_{name}" for name in names]].to_numpy(dtype=float))
     sets = np.array([[name in chosen for name in names] for chosen in cells["set"]], dtype=bool)

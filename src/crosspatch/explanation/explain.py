@@ -329,8 +329,7 @@ def _of_models(
     scores = pd.DataFrame([place | row for place, outcome in found for row in outcome["rows"]])
     weights = [place | row for place, outcome in found for row in outcome.get("attention", ())]
     by_fold = pd.DataFrame(weights, columns=[*_PLACE, "subclass", "family", "weight", "cells"])
-    known = {name for fit in fits for name in fit.cells.classes}
-    classes = [name for name in load_taxonomy().subclasses if name in known]
+    classes = load_taxonomy().ordered(name for fit in fits for name in fit.cells.classes)
     return {
         "results": scores,
         "importance": ablation.importance_table(scores, classes),

@@ -78,8 +78,7 @@ def separation(
     """
     points = np.asarray(Z, dtype=np.float64)
     labels, blocks = np.asarray(y).astype(str), np.asarray(donors).astype(str)
-    order = load_taxonomy().subclasses
-    classes = [name for name in order if name in labels] + sorted(set(labels) - set(order))
+    classes = load_taxonomy().ordered(labels)
     if len(classes) < 2:
         raise EvaluationError("separation needs cells of at least two subclasses")
     if len(set(blocks)) < 2:

@@ -90,6 +90,8 @@ TRACE = 20
 #: The family of where a cell lies, which no recording tells. It comes last, and whether it is there
 #: makes a cell neither more complete nor more usual.
 LOCATION = "location"
+#: Name of the layouts that are the columns of a laboratory's own table.
+OWN = "own"
 
 #: All layouts shipped with the package.
 LAYOUT_NAMES = (*SCALAR_LAYOUTS, *VECTOR_LAYOUTS)
@@ -117,6 +119,8 @@ class Feature:
     name: str  # name in IPFX's vocabulary, for example ``threshold_v_rheo``
     family: str  # the family it belongs to
     unit: str  # unit as text, for example ``mV``; ``ratio`` where it has none
+    #: The column that gives it, in layouts of a laboratory's own table; else empty.
+    column: str = ""
 
 
 #: The cortical layer, in order of depth (`crosspatch.features.cortical_layer.layer_depth`). No
@@ -164,6 +168,22 @@ class Layout:
     def traces(self) -> tuple[str, ...]:
         """Families that are traces: more than `TRACE` positions, measured together."""
         return tuple(name for name, columns in self.columns.items() if len(columns) > TRACE)
+
+    @cached_property
+    def measured_in(self) -> str | None:
+        """The layout shipped with the package that has all its features; None if none has."""
+        wanted = {(each.name, each.unit) for each in self.features}
+        for name in LAYOUT_NAMES:
+            if wanted <= {(each.name, each.unit) for each in load_layout(name).features}:
+                return name
+        return None
+
+    @cached_property
+    def places(self) -> NDArray[np.intp]:
+        """Where its features stand in the layout that it is `measured_in`."""
+        names = load_layout(self.measured_in or self.name).feature_names
+        at = dict(zip(names, range(len(names)), strict=True))
+        return np.array([at[name] for name in self.feature_names])
 
     @property
     def has_layer(self) -> bool:

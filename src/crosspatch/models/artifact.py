@@ -55,7 +55,7 @@ class Cohorts(TypedDict):
 
 
 class LayoutAbout(TypedDict):
-    """The layout of a model; features are name, family and unit."""
+    """The layout of a model; features are name, family, unit and own column."""
 
     name: str
     features: list[list[str]]

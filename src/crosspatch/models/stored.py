@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +90,7 @@ class StoredClassifier(Judging):
 
     def write(self, folder: Path) -> list[str]:
         """Write the files of the model into a folder; their names."""
-        features = [[each.name, each.family, each.unit] for each in self.layout.features]
+        features = [astuple(each) for each in self.layout.features]
         arrays = {
             "species": np.array(self.species),
             "layout": np.array(self.layout.name),

@@ -18,7 +18,7 @@ from crosspatch.errors import CrosspatchError, RecordingError
 from crosspatch.features.cortical_layer import layer_in
 from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import Source
-from crosspatch.features.layouts import LAYOUT_NAMES, Layout, load_layout
+from crosspatch.features.layouts import LAYOUT_NAMES, OWN, Layout
 from crosspatch.features.many import ExtractionProgress, extract_many, extract_one
 from crosspatch.features.measuring.first_use import prepare
 from crosspatch.features.outcome import CellFeatures, Failure
@@ -249,12 +249,24 @@ def read_recordings(
 def extraction_settings(settings: ReadSettings) -> ExtractionSettings:
     """What is measured on a recording for a model; a RecordingError if it cannot be."""
     layout = settings.layout.measured
-    if layout.name not in LAYOUT_NAMES or load_layout(layout.name).features != layout.features:
-        raise RecordingError(
+    if layout.measured_in is None:
+        raise RecordingError(_not_measured(layout))
+    return ExtractionSettings(layout.measured_in, settings.reading)
+
+
+def _not_measured(layout: Layout) -> str:
+    """Why the features of a model cannot be measured on recordings."""
+    if layout.name != OWN:
+        return (
             f"the model's layout '{layout.name}' cannot be measured on recordings; give a table, "
             f"or train a model in one of: {', '.join(LAYOUT_NAMES)}"
         )
-    return ExtractionSettings(layout.name, settings.reading)
+    own = [each.name for each in layout.features if each.family == each.name]
+    some = ", ".join(f"'{name}'" for name in own[:3]) + (", …" if len(own) > 3 else "")
+    return (
+        f"the model is of a laboratory's own table, and {len(own)} of its {len(layout.features)} "
+        f"features cannot be measured on recordings ({some}); give a table with these columns"
+    )
 
 
 def recordings_batch(
@@ -293,11 +305,12 @@ def _of_recording(
     head = outcome.head
     rejected = int(head["sweeps_rejected"])
     said = [f"{rejected} of {head['sweeps']} sweeps rejected"] if rejected else []
+    values = outcome.values[None, settings.layout.measured.places]
     return Batch(
         "recordings",
         [outcome.cell_id],
         [species_said(head.get("species") or "") or settings.species],
-        settings.placed(outcome.values[None], np.array([layer_in(head.get("location") or "")])),
+        settings.placed(values, np.array([layer_in(head.get("location") or "")])),
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],

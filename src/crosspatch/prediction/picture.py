@@ -30,7 +30,7 @@ def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
     left = np.zeros(len(cells))
     for name in names:
         p = np.nan_to_num([cell.probabilities[name] for cell in cells])
-        colour = load_taxonomy().colours.get(name, "0.6")
+        colour = load_taxonomy().colour(name)
         bars = axes.barh(rows, p, left=left, height=0.7, color=colour, label=name)
         for bar, cell in zip(bars, cells, strict=True):
             # Pale where the probabilities are those of a model that does not know such cells.

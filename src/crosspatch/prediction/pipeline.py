@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crosspatch.features.many import ExtractionProgress
-    from crosspatch.prediction.table_cells import Table
     from crosspatch.tables.mapping import Overrides
+    from crosspatch.tables.opened import Table
 
 #: What can be predicted: recordings, folders and tables on disk, dandisets, tables in memory.
 Given: TypeAlias = "str | Path | pd.DataFrame | anndata.AnnData"

@@ -94,7 +94,7 @@ class PredictedCell(NamedTuple):
     @property
     def cell_ontology_id(self) -> str:
         """The Cell Ontology's term for its subclass; empty where none is given."""
-        return load_taxonomy().ontology.get(self.subclass, "")
+        return load_taxonomy().term(self.subclass) or ""
 
     @property
     def unlike(self) -> str:
@@ -308,9 +308,9 @@ class Prediction:
 
 def _terms(subclasses: pa.ChunkedArray) -> pa.ChunkedArray:
     """Terms of the Cell Ontology, empty where there is no subclass."""
-    terms = load_taxonomy().ontology
-    number = pc.index_in(subclasses, pa.array(list(terms)))
-    return pc.fill_null(pc.take(pa.array(list(terms.values())), number), "")
+    names = pc.unique(subclasses)
+    terms = [load_taxonomy().term(name or "") for name in names.to_pylist()]
+    return pc.fill_null(pc.take(pa.array(terms, pa.string()), pc.index_in(subclasses, names)), "")
 
 
 def _together(lists: pa.ChunkedArray, mark: str, nothing: str | None) -> pa.ChunkedArray:

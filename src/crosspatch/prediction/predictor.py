@@ -61,9 +61,7 @@ class Predictor:
         self.sets = sets
         self.adapt = adapt
         self._warned: set[tuple[str, str]] = set()
-        named = {name for model in models for name in model.classes}
-        order = load_taxonomy().subclasses
-        self.classes = tuple(n for n in order if n in named) + tuple(sorted(named - set(order)))
+        self.classes = load_taxonomy().ordered(name for each in models for name in each.classes)
         parameters = {"sets": sets, "adapt": adapt, "coverage": COVERAGE, "outside_p": OUTSIDE_P}
         self.header: dict[str, Any] = {
             "crosspatch": version("crosspatch"),
@@ -290,7 +288,7 @@ def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:
 
 def _said_of(model: Artifact) -> dict[str, Any]:
     """What the header says of a model."""
-    terms = load_taxonomy().ontology
+    terms = {name: load_taxonomy().term(name) for name in model.classes}
     cohorts = model.about["cohorts"]
     learnt = [cohort for cohort in (cohorts["target"], cohorts["source"]) if cohort]
     datasets = [name for cohort in learnt for name in cohort.get("dataset", ())]
@@ -300,7 +298,7 @@ def _said_of(model: Artifact) -> dict[str, Any]:
         "layout": model.layout.title,
         "layer": model.layout.has_layer,
         "classes": list(model.classes),
-        "ontology": {name: terms[name] for name in model.classes if name in terms},
+        "ontology": {name: term for name, term in terms.items() if term},
         "taxonomy": model.about["alignment"] or "as the source has it",
         "simulated": bool(model.about["simulated"]),
         "trained_on": list(dict.fromkeys(datasets)),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,22 +14,16 @@ from crosspatch.errors import CohortError
 from crosspatch.prediction.batches import Batch, ReadSettings, species_said
 from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.columns import map_columns
-from crosspatch.tables.endings import CHUNK, suffix_of
 from crosspatch.tables.mapping import Override, Overrides
 from crosspatch.tables.meanings import is_feature
-from crosspatch.tables.reading import PROBLEMS, read_chunks, reading_h5ad
-from crosspatch.tables.rows import CellRows, require_cells, said_of, statistic_of, texts_of
+from crosspatch.tables.opened import OpenTable, Table, anndata_parts, rows_by_what, without_rows
+from crosspatch.tables.reading import PROBLEMS, reading_h5ad
+from crosspatch.tables.rows import said_of, statistic_of, texts_of
 from crosspatch.tables.values import Counted
 from crosspatch.telling import Ask, Say
 
 if TYPE_CHECKING:
     import anndata
-
-#: A file whose ending is one of `TABLE_SUFFIXES`, or a table in memory.
-Table: TypeAlias = "Path | pd.DataFrame | anndata.AnnData"
-
-#: What a table in memory is called.
-_IN_MEMORY = Path("table")
 
 # Columns that are named where one is missing.
 _MOST_NAMED = 20
@@ -105,91 +98,26 @@ class _TableReader:
     """A table, and how it is read."""
 
     def __init__(self, table: Table, settings: ReadSettings, say: Say):
-        self.path = table if isinstance(table, Path) else _IN_MEMORY
         self.settings = settings
         self.say = say
         self.mapping = "the mapping" if settings.columns is None else settings.columns.name
         self.given = {} if settings.columns is None else dict(settings.columns.columns)
         ignored = Override("ignore", source="this command")
         self.given |= dict.fromkeys(settings.carry, ignored)
-        self.table = self._opened(table)
-
-    def _opened(self, table: Table) -> anndata.AnnData | Iterator[pd.DataFrame]:
-        """An AnnData, or the chunks of another table."""
-        if isinstance(table, pd.DataFrame):
-            return _chunks(table)
-        if not isinstance(table, Path):
-            return table
-        if not table.is_file():
-            raise CohortError(f"{table} does not exist")
-        if suffix_of(table) != ".h5ad":
-            return read_chunks(table, self.say, sheet=self.settings.sheet, known=self.given)
-        import anndata
-        import h5py
-
-        if not h5py.is_hdf5(table):
-            raise CohortError(f"{table} is not an h5ad file")
-        with reading_h5ad(table):
-            with h5py.File(table) as file:
-                backed: Literal["r"] | None = "r" if "X" in file else None
-            return anndata.read_h5ad(table, backed=backed)
-
-    def _chunks(self) -> Iterator[pd.DataFrame] | None:
-        """The chunks of a table to be mapped; None for a cohort table in our own features."""
-        if isinstance(self.table, Iterator):
-            return self.table
-        ours = isinstance(self.table.uns.get("crosspatch"), Mapping)
-        if ours and {"family", "unit"} <= set(self.table.var.columns):
-            return None
-        return self._annotated(self.table)
-
-    def _annotated(self, cells: anndata.AnnData) -> Iterator[pd.DataFrame]:
-        """Any AnnData as a table: its variables, and its observations' own columns."""
-        with reading_h5ad(self.path):
-            for part in _parts(cells):
-                frame = self._values(part)
-                for name in part.obs:
-                    if name not in frame:
-                        frame[name] = part.obs[name].astype(object)
-                if "cell_id" not in frame:
-                    frame.insert(0, "cell_id", part.obs_names.astype(str))
-                yield frame.reset_index(drop=True)
-
-    def _values(self, part: anndata.AnnData) -> pd.DataFrame:
-        """The variables of some cells: their matrix, else the only layer; and named embeddings."""
-        layers = list(part.layers)
-        if part.X is None and len(layers) > 1:
-            several = ", ".join(map(repr, layers[:12]))
-            raise CohortError(
-                f"{self.path}: it has no X, and several layers: {several}; make one of them X"
-            )
-        if part.X is not None or layers:
-            frame = part.to_df(layer=None if part.X is not None else layers[0])
-        else:
-            frame = pd.DataFrame(index=part.obs_names)
-        for each in part.obsm.values():
-            for name in each.columns if isinstance(each, pd.DataFrame) else ():
-                if name not in frame:
-                    frame[str(name)] = each[name].to_numpy()
-        return frame
+        own = [each.column for each in settings.layout.features if each.column]
+        self.opened = OpenTable(table, say, sheet=settings.sheet, known=[*self.given, *own])
+        self.path = self.opened.path
+        self._ignored = [name for name, each in self.given.items() if each.target == "ignore"]
 
     def first_rows(self) -> pd.DataFrame | None:
         """See the function of this name."""
-        chunks = self._chunks()
+        chunks = self.opened.chunks()
         if chunks is None:
             return None
-        first, cells = self._first(chunks)
+        first, cells = self.opened.first(chunks, self._ignored)
         left_out = cells.left_out(first)
-        self._say_left_out(_by_what(first, cells, left_out))
-        return _without(first, left_out)
-
-    def _first(self, chunks: Iterator[pd.DataFrame]) -> tuple[pd.DataFrame, CellRows]:
-        first = next(chunks, None)
-        if first is None or first.empty:
-            raise CohortError(f"{self.path}: the table has no rows")
-        ignored = [name for name, each in self.given.items() if each.target == "ignore"]
-        require_cells(self.path, first, ignored)
-        return first, CellRows(first)
+        self._say_left_out(rows_by_what(first, cells, left_out))
+        return without_rows(first, left_out)
 
     def no_feature(self, first: pd.DataFrame) -> CohortError:
         """The error where no column is a feature."""
@@ -206,22 +134,22 @@ class _TableReader:
 
     def batches(self, ask: Ask | None) -> Iterator[Batch]:
         """See `read_table`."""
-        chunks = self._chunks()
+        chunks = self.opened.chunks()
         if chunks is None:
             with reading_h5ad(self.path):
-                yield from self._cohort(self.table)
+                yield from self._cohort(self.opened.content)
             return
-        first, cells = self._first(chunks)
-        columns = self._mapped(_without(first, cells.left_out(first)), ask)
+        first, cells = self.opened.first(chunks, self._ignored)
+        columns = self._mapped(without_rows(first, cells.left_out(first)), ask)
         counted: dict[str, Counted] = {}
         left_out: dict[str, list[str]] = {}
         number = 0
         for chunk in itertools.chain([first], chunks):
             others = cells.left_out(chunk)
             others |= self._statistics(chunk, columns, others)
-            for what, called in _by_what(chunk, cells, others).items():
+            for what, called in rows_by_what(chunk, cells, others).items():
                 left_out.setdefault(what, []).extend(called)
-            batch, odd = self._batch(_without(chunk, others), columns, number)
+            batch, odd = self._batch(without_rows(chunk, others), columns, number)
             for name, count in odd.items():
                 counted[name] = counted.get(name, Counted()) + count
             yield batch
@@ -307,7 +235,7 @@ class _TableReader:
         layout = self.settings.layout.measured
         self._require_features(cells)
         simulated = is_simulated(cells)
-        for part in _parts(cells):
+        for part in anndata_parts(cells):
             values = part.to_df().reindex(columns=layout.feature_names).to_numpy(np.float32)
             values[~np.isfinite(values)] = np.nan
             X = self.settings.placed(values, layers_of(part))
@@ -347,34 +275,3 @@ class _TableReader:
                 f"{self.path.name}: {len(lacking)} features are missing, the first is "
                 f"'{lacking[0]}'"
             )
-
-
-def _parts(cells: anndata.AnnData) -> Iterator[anndata.AnnData]:
-    for start in range(0, cells.n_obs, CHUNK):
-        part = cells[start : start + CHUNK]
-        yield part.to_memory() if cells.isbacked else part
-
-
-def _chunks(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Chunks; an index that is not just numbered names the cells, as a first column would."""
-    if not isinstance(frame.index, pd.RangeIndex):
-        name = str(frame.index.name or "cell_id")
-        if name not in frame:
-            frame = frame.set_axis(frame.index.astype(str)).rename_axis(name).reset_index()
-    for start in range(0, len(frame), CHUNK):
-        yield frame.iloc[start : start + CHUNK].reset_index(drop=True)
-
-
-def _without(chunk: pd.DataFrame, left_out: Mapping[int, str]) -> pd.DataFrame:
-    """A chunk without some rows; its index has the places of the others."""
-    return chunk.drop(index=list(left_out)) if left_out else chunk
-
-
-def _by_what(
-    chunk: pd.DataFrame, cells: CellRows, left_out: Mapping[int, str]
-) -> dict[str, list[str]]:
-    """The names of rows that are left out, by what they are."""
-    found: dict[str, list[str]] = {}
-    for row, what in sorted(left_out.items()):
-        found.setdefault(what, []).append(cells.name(chunk, row))
-    return found

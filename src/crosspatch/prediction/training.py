@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from crosspatch.cohorts.cells import Cells, cells_of, layers_of, provenance
 from crosspatch.cohorts.dataset import datasets
 from crosspatch.cohorts.loading import load_cohort
+from crosspatch.cohorts.table import head_of
 from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation import metrics, uncertainty
@@ -114,7 +115,8 @@ def train(
         raise ModelError(f"model '{entry.name}' learns from a second species", "give {source}")
     if entry.uses_device:
         require_device(device)
-    if alignment is None and (SPECIES[species].aligned or entry.needs_source):
+    own = head_of(target).own is not None
+    if alignment is None and not own and (SPECIES[species].aligned or entry.needs_source):
         alignment = DEFAULT_ALIGNMENT
     layer = entry.uses_layer and bool(np.isfinite(layers_of(target)).any())
     learnt = {"target": _Learnt.of(target, alignment, layer=layer)}
@@ -236,7 +238,7 @@ def _fitted(classifier: CalibratedClassifier, layout: Layout) -> dict[str, Any]:
     return {
         "layout": {
             "name": layout.name,
-            "features": [[each.name, each.family, each.unit] for each in layout.features],
+            "features": [list(astuple(each)) for each in layout.features],
         },
         "scaling": {
             "center": classifier.feature_center_.tolist(),

@@ -70,7 +70,7 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
 def _from_settings(source: ResultSource, species: str) -> TableBlock:
     path = ("cohorts", species, "subclasses")
     there = source.settings["cohorts"][species]["subclasses"]
-    names = [name for name in load_taxonomy().subclasses if name in there]
+    names = load_taxonomy().ordered(there)
     rows = [(name, Setting(source, (*path, name))) for name in names]
     return TableBlock(f"{species.capitalize()} cells by subclass", ("Subclass", "Cells"), rows)
 
@@ -203,7 +203,7 @@ def class_f1_blocks(source: ResultSource) -> Iterator[Block]:
     """F1 of each subclass."""
     summary = source.table("summary")
     found = figures.f1_classes(summary)
-    names = [name for name in load_taxonomy().subclasses if name in found]
+    names = load_taxonomy().ordered(found)
     if not names:
         return
     scores = summary[[f"f1_{name}_mean" for name in names]].set_axis(names, axis="columns")

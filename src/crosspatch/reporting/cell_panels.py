@@ -56,7 +56,7 @@ def draw_contributions(view: CellView, shares: Contributions, place: SubFigure) 
         axes.text(0.03 * reach, row, "not measured", va="center", color="0.45")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlim(-1.35 * reach, 1.35 * reach)
-    name_from_top(axes, [wrapped(readable(each.family), 1.2) for each in shares.families])
+    name_from_top(axes, [wrapped(readable(each.family), 1.5) for each in shares.families])
     place.suptitle("what speaks against (left) and for (right)")
     axes.set_xlabel("added to the probability by each family")
     ncols = 2 if inches(place)[0] > 3.8 else 1

@@ -50,8 +50,8 @@ def ordered(groups: Iterable[str]) -> list[str]:
 
 
 def colour_of(group: str) -> str:
-    """Colour of a subclass; grey for anything else."""
-    return load_taxonomy().colours.get(group, GREY)
+    """Colour of a class; grey for all together."""
+    return GREY if group in ("", "all") else load_taxonomy().colour(group)
 
 
 def in_milliseconds(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -125,9 +125,10 @@ def choosable(layout: Layout) -> list[Choosable]:
         for name in features()
         if name not in wanted and split_stimulus(name)[0] in ABSOLUTE
     }
+    unit_of = {each.name: each.unit for each in (*features().values(), *layout.features)}
+    families |= {name: "columns as they stand" for name in unit_of if name not in features()}
     found = []
     for name, family in families.items():
-        unit = features()[name].unit
-        units = list(UNITS[dimension_of(unit)])
-        found.append(Choosable(name, readable(name), family, unit, units))
+        units = list(UNITS[dimension_of(unit_of[name])])
+        found.append(Choosable(name, readable(name), family, unit_of[name], units))
     return found

@@ -201,7 +201,7 @@ def _told(row: sqlite3.Row) -> Row:
     found = dict(row)
     for name in ("prediction_set", "families"):
         found[name] = json.loads(found[name])
-    term = load_taxonomy().ontology.get(found["subclass"], "")
+    term = load_taxonomy().term(found["subclass"]) or ""
     return found | {"notes": found["words"], ONTOLOGY: term}
 
 

@@ -24,7 +24,6 @@ from crosspatch.explanation.reference_map import ReferenceMap
 from crosspatch.features.analysis import analyse, judged
 from crosspatch.features.cortical_layer import require_layer
 from crosspatch.features.extraction import ExtractionSettings, features_of
-from crosspatch.features.layouts import LAYOUT_NAMES, SCALAR_LAYOUTS
 from crosspatch.features.measuring import first_use
 from crosspatch.features.outcome import CellFeatures, Failure, Outcomes
 from crosspatch.prediction.batches import (
@@ -140,8 +139,8 @@ class Worker:
             parameters=header["parameters"],
             columns=tuple(self.predictor.columns),
             classes=self.predictor.classes,
-            measures_recordings=layout.name in LAYOUT_NAMES,
-            features=choosable(layout) if layout.name in SCALAR_LAYOUTS else [],
+            measures_recordings=layout.measured_in is not None,
+            features=[] if layout.traces else choosable(layout),
             map=self._load_map(tell),
         )
 

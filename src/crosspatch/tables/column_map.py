@@ -108,9 +108,7 @@ class ColumnMap:
         special = (("cell id", self.cell_id), ("species", self.species), ("layer", self.layer))
         rows = [(what, column, "") for what, column in special if column is not None]
         for taken in self.taken:
-            same = taken.unit == taken.our_unit
-            unit = taken.unit if same else f"{taken.unit}, taken as {taken.our_unit}"
-            rows.append(("taken", taken.feature, f"{taken.source} in {unit} ({taken.how})"))
+            rows.append(("taken", taken.feature, f"{taken.source}{taken.in_unit} ({taken.how})"))
         rows += [("refused", column, str(why)) for column, why in self.refused]
         together: dict[str, list[str]] = {}  # the same reason is said once
         for column, why in self.unused:

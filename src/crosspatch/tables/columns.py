@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -10,7 +11,7 @@ from collections import Counter
 import pandas as pd
 
 from crosspatch.errors import CohortError
-from crosspatch.features.layouts import SCALAR_LAYOUTS, Layout
+from crosspatch.features.layouts import SCALAR_LAYOUTS, Feature, Layout
 from crosspatch.tables.choices import FeatureChoice
 from crosspatch.tables.column_map import Ambiguity, ColumnMap
 from crosspatch.tables.fitting import Fitted, fit
@@ -26,6 +27,7 @@ from crosspatch.tables.names import (
     split_stimulus,
     words,
 )
+from crosspatch.tables.own_columns import fit_own, own_key
 from crosspatch.tables.settling import Candidate, EmptyError, RefusedColumnError
 from crosspatch.tables.taken import Reason, Taken
 from crosspatch.tables.units import DIMENSION, dimension_of
@@ -53,7 +55,8 @@ def map_columns(
     there or stands twice, a feature twice, a unit of another dimension, or what the values cannot
     be.
     """
-    unknown = [name for name in layout.measured.feature_names if name not in features()]
+    measured = layout.measured.features
+    unknown = [f.name for f in measured if not f.column and f.name not in features()]
     if unknown:
         raise CohortError(
             f"columns cannot be mapped to layout '{layout.name}', it has '{unknown[0]}'; use one "
@@ -82,6 +85,10 @@ class _Mapper:
         self.unknown: list[str] = []
         self.either: dict[str, tuple[str, ...]] = {}
         self.candidates: list[Candidate] = []
+        # The features that a column of the table is known to give, and the columns that are called
+        # so, or chosen for them, of those that are taken as they stand.
+        self.own = {own_key(each.column): each for each in layout.features if each.column}
+        self.called: dict[str, list[str]] = {}
 
     def map(self, *, absent_ok: bool) -> ColumnMap:
         absent = self._check_overrides(absent_ok=absent_ok)
@@ -158,7 +165,8 @@ class _Mapper:
                 raise CohortError(f"{where}: the table has no such column{hint}")
             if headers.count(column) > 1:
                 raise CohortError(f"{where}: the table has several such columns; rename them")
-            require_known(override, where)
+            if override.target not in self.wanted - set(features()):
+                require_known(override, where)
         return tuple(absent)
 
     def _special(self, columns: list[str], what: str, keys: list[str]) -> str | None:
@@ -174,6 +182,8 @@ class _Mapper:
         meaning = meaning_of(column, vocabularies)
         if override is not None:
             self._sort_mapped(column, override, meaning)
+        elif own_key(column) in self.own:
+            self._sort_own(column, self.own[own_key(column)], meaning)
         elif meaning is None:
             self._sort_other(column)
         elif meaning.kind == "unlike":
@@ -190,6 +200,14 @@ class _Mapper:
         else:
             self.candidates.append(Candidate(column, meaning))
 
+    def _sort_own(self, column: str, feature: Feature, meaning: Meaning | None) -> None:
+        """A column that is called as one of the table that the layout was made of."""
+        if feature.name in features():
+            known = Override(feature.name, source="as in the table of the model")
+            self._sort_mapped(column, known, meaning)
+        else:
+            self.called.setdefault(feature.name, []).append(column)
+
     def _why_unlike(self, column: str, meaning: Meaning) -> Reason:
         (why,) = meaning.notes
         ours = meaning.features[0] if meaning.features else ""
@@ -202,7 +220,9 @@ class _Mapper:
 
     def _sort_mapped(self, column: str, override: Override, meaning: Meaning | None) -> None:
         feature, source = override.target, override.source
-        if feature == "ignore":
+        if feature in self.wanted - set(features()):
+            self.called.setdefault(feature, []).append(column)
+        elif feature == "ignore":
             self.unused[column] = Reason(f"{source or self.mapping.name} says to ignore it")
         elif feature not in self.wanted:
             self.unused[column] = self._not_in_layout()
@@ -234,7 +254,8 @@ class _Mapper:
 
     def _fitted(self) -> dict[str, list[Fitted]]:
         """By feature, the columns that give it, those that say so most exactly first."""
-        self.table.settle(candidate.column for candidate in self.candidates)
+        own = itertools.chain.from_iterable(self.called.values())
+        self.table.settle([*(candidate.column for candidate in self.candidates), *own])
         fitted: dict[str, list[Fitted]] = {}
         order = {candidate.column: place for place, candidate in enumerate(self.candidates)}
         # Which zeros are missing is told by the columns that cannot be 0.
@@ -251,7 +272,29 @@ class _Mapper:
                     self.table.never_zero(column, family_of(feature))
         for options in fitted.values():
             options.sort(key=lambda option: (-option.level, order[option.column]))
-        return fitted
+        return fitted | self._fitted_own()
+
+    def _fitted_own(self) -> dict[str, list[Fitted]]:
+        """By feature, the column of that very name, where the layout has columns as they stand."""
+        found: dict[str, list[Fitted]] = {}
+        given = self.mapping.columns
+        for feature in self.own.values():
+            columns = self.called.get(feature.name, [])
+            mapped = [column for column in columns if column in given]
+            exact = mapped or [column for column in columns if column == feature.column]
+            if len(exact or columns) != 1:
+                why = Reason(f"{len(columns)} columns are called so", "rename all but one")
+                self.refused.update((column, why) for column in columns)
+                continue
+            (column,) = exact or columns
+            other = Reason(f"{feature.name} is given by '{column}'")
+            self.unused.update((each, other) for each in columns if each != column)
+            unit = given[column].unit if mapped else None
+            try:
+                found[feature.name] = [fit_own(feature, column, self.table, unit)]
+            except RefusedColumnError as error:
+                self.refused[column] = error.reason
+        return found
 
     def _require_unmapped(self, candidate: Candidate, error: RefusedColumnError) -> None:
         """What a mapping says of a column, its values must not contradict."""

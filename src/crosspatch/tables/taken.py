@@ -8,7 +8,7 @@ import numpy as np
 
 from crosspatch.tables.marks import Marks
 from crosspatch.tables.names import Numbers, range_of
-from crosspatch.tables.units import UNITS, canonical, dimension_of, factor_to
+from crosspatch.tables.units import UNITS, UNSPECIFIED, canonical, dimension_of, factor_to
 
 # Rows of which a small median says little.
 _FEW = 10
@@ -66,6 +66,14 @@ class Taken:
             "one_minus_reciprocal": f"1 less 1 / {names[0]}",
         }.get(self.operation, names[0])
 
+    @property
+    def in_unit(self) -> str:
+        """In which unit the column is and taken, in words; empty where it has none."""
+        if self.unit == UNSPECIFIED:
+            return ""
+        same = self.unit == self.our_unit
+        return f" in {self.unit}" if same else f" in {self.unit}, taken as {self.our_unit}"
+
     def combine(self, columns: list[Numbers]) -> Numbers:
         """The feature's values, in our unit, from those of the columns."""
         values = columns[0] * self.factor
@@ -93,8 +101,10 @@ class Taken:
         """Why rows must be in another unit than the first ones, if they must."""
         for part, numbers in zip(self.parts or (self,), columns, strict=True):
             count = np.isfinite(numbers).sum()
+            if not part.settled or not count:
+                continue
             unit, allowed = canonical(part.unit), range_of(part.feature)
-            if not part.settled or not count or allowed.fits(part.combine([numbers]), unit):
+            if allowed.fits(part.combine([numbers]), unit):
                 continue
             given = part.in_units(numbers)
             if count < _FEW and allowed.plausible(given[unit]):

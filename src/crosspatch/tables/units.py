@@ -12,6 +12,8 @@ _ROWS = data_rows("tables", "units")
 UNITS: dict[str, dict[str, float]] = {}
 for _row in _ROWS:
     UNITS.setdefault(_row["dimension"], {})[_row["unit"]] = float(_row["size"])
+#: The unit of what has none, or none that is known.
+UNSPECIFIED = "unspecified"
 #: Unit to its dimension.
 DIMENSION = {row["unit"]: row["dimension"] for row in _ROWS}
 
@@ -61,7 +63,7 @@ def factor_to(ours: str, unit: str, operation: str) -> float:
 
 def amount(value: float, unit: str) -> str:
     """A value with its unit, for a message."""
-    return f"{value:g}" if unit in ("ratio", "unspecified") else f"{value:g} {unit}"
+    return f"{value:g}" if unit in ("ratio", UNSPECIFIED) else f"{value:g} {unit}"
 
 
 def span(low: float, high: float, unit: str) -> str:

@@ -31,7 +31,8 @@ from crosspatch.texts import data_rows
 #: Share of a column's filled cells that must be numbers.
 NUMERIC_SHARE = 0.5
 
-_MISSING = {row["text"] for row in data_rows("tables", "missing_values")}
+#: Texts, in small letters, that stand for no value.
+MISSING = {row["text"] for row in data_rows("tables", "missing_values")}
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _NOT_A_NUMBER = "not a number"
 _DEVIATION = "a mean with its deviation, so not of one cell"
@@ -129,7 +130,7 @@ def read_layers(series: pd.Series) -> tuple[NDArray[np.float64], Counted]:
     """The cortical layers of a column, in order of depth, NaN where none is said or understood."""
     which, distinct = pd.factorize(series)
     depths = np.array([*map(layer_depth, distinct), np.nan])[which]  # the last is of -1, missing
-    said = np.array([*(str(each).strip().lower() not in _MISSING for each in distinct), False])
+    said = np.array([*(str(each).strip().lower() not in MISSING for each in distinct), False])
     return depths, count_cells("not a cortical layer", np.isnan(depths) & said[which], series)
 
 
@@ -228,7 +229,7 @@ class _Read(NamedTuple):
 
     @classmethod
     def of(cls, text: str, marks: Marks) -> _Read:
-        if text.lower().rstrip(".") in _MISSING:
+        if text.lower().rstrip(".") in MISSING:
             return cls(holds=False)
         text = re.sub(MINUS, "-", text)
         number = number_of(text, marks)
