@@ -26,6 +26,8 @@ class Species:
     aligned: bool
     best_model: str  # the model that measured best (README)
     default_layout: str  # features of its default model; see `crosspatch.features.layouts`
+    #: Datasets that its default model learns from: those that helped when they were held out.
+    default_cohort: str
     first_models: tuple[str, ...]  # models of a first benchmark: one of each kind that tells most
     simulated_cells: int  # cells of a simulated cohort: enough to train on, few enough to wait for
     #: Cells of a subclass among any twenty simulated ones in a row: the shares of the Allen sets,
@@ -52,6 +54,7 @@ MOUSE = Species(
     aligned=False,
     best_model="vote",
     default_layout="shared",
+    default_cohort="allen-mouse",
     first_models=("spca-forest", "boosting", "bilstm-attention"),
     simulated_cells=80,
     simulated_shares={"Lamp5": 3, "Pvalb": 5, "Sst": 7, "Vip": 5},
@@ -67,6 +70,7 @@ HUMAN = Species(
     aligned=True,
     best_model="vote",
     default_layout="full",
+    default_cohort="allen-human+allen-human-l1",
     first_models=("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
     simulated_cells=60,
     simulated_shares={"Lamp5": 4, "Pvalb": 7, "Sst": 5, "Vip": 4},

@@ -24,6 +24,7 @@ from crosspatch.cohorts.joining import join, without_dataset
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, EvaluationError
 from crosspatch.evaluation.task_cohorts import load_cohorts
+from crosspatch.species import SPECIES, Species
 from tests.cohorts import made_tables
 
 BOTH = "allen-human+allen-human-l1"
@@ -439,3 +440,10 @@ def test_real_datasets_share_the_donors_that_they_should(real_data: Path):
             rest = without_dataset(each, name)
             held_out = each.obs.loc[each.obs["dataset"] == name, "donor"]
             assert not set(held_out) & set(rest.obs["donor"])
+
+
+@pytest.mark.parametrize("species", SPECIES.values(), ids=SPECIES)
+def test_default_models_can_learn_from_their_datasets(species: Species, whole: Path):
+    cohort = load(species.default_cohort, whole, species.default_layout)
+    assert set(cohort.obs["dataset"]) == set(species.default_cohort.split("+"))
+    assert cohort.obs["subclass"].notna().all()

@@ -34,7 +34,8 @@ def default_model(
     best, layout = SPECIES[species].best_model, SPECIES[species].default_layout
     # Cohorts pin the tables.
     code = code_digest("features", "cohorts", "models", "evaluation", "prediction")
-    parts = (best, layout, code)
+    learnt = SPECIES[species].default_cohort
+    parts = (best, layout, learnt, code)
     key = hashlib.sha256(json.dumps([*parts, library_versions()]).encode()).hexdigest()[:12]
     folder = platformdirs.user_cache_path("crosspatch") / "models" / f"{species}-{key}"
     if folder.is_dir():
@@ -46,8 +47,7 @@ def default_model(
     from crosspatch.cohorts.loading import load_cohort
     from crosspatch.prediction.training import train
 
-    # A species stands for its default datasets.
-    cohort = load_cohort(species, layout, data_dir)
+    cohort = load_cohort(learnt, layout, data_dir)
     say(
         f"no {species} model was given: training '{best}' on {cohort.n_obs:,} Allen "
         f"cells, once; it is kept in {folder}"
