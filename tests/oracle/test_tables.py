@@ -124,7 +124,7 @@ class Plain:
             notes += unlike
         judged = [self.rounded(each) for each in judged]
         judged.insert(1, TERMS.get(str(judged[0]), ""))
-        measured = [self.rounded(completeness), "|".join(families)]
+        measured = [self.rounded(completeness), "|".join(families), ""]
         return [*head, *judged, *measured, "", self.safe("; ".join(notes)), "cells.csv"]
 
     def told(self, x: np.ndarray) -> float:
@@ -209,7 +209,8 @@ def test_a_dirty_table_is_predicted_as_row_by_row(model, tmp_path):
         [
             *("cell_id", "species", "species_known", "subclass", "cell_ontology_id"),
             *("probability", *classes),
-            *("prediction_set", "verdict", "p_reference", "completeness", "families", "quality"),
+            *("prediction_set", "verdict", "p_reference", "completeness", "families", "layer"),
+            "quality",
             *("notes", "source"),
         ]
     )

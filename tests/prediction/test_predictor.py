@@ -210,7 +210,7 @@ def test_models_side_by_side_take_their_own_features(models, wide, cohort):
     human = rows[rows["species"] == "human"].iloc[0]
     assert "chirp" in human["families"]
     assert human["completeness"] < ours["completeness"][1]
-    mouse_cell, _, *others = explain_prediction(both, found.rows(np.arange(3)), ReadSettings(FULL))
+    mouse_cell, _, *others = explain_prediction(both, found.rows([0, 1, 2]), ReadSettings(FULL))
     assert len(mouse_cell.values) == len(SHARED.features)
     assert set(mouse_cell.contributions["family"]) <= set(SHARED.families)
     assert {len(each.values) for each in others} <= {32, 93}
@@ -308,6 +308,6 @@ def test_recordings_are_measured_and_failures_kept(model_folders, real_data: Pat
     assert "voltage clamp" in voltage_clamp["notes"]
     assert any("voltage clamp" in line for line in said)
     # A ramp alone is little of the layout, and tells enough for an answer.
-    ramp = found.to_dict("index")["17o05027_ic_ramp"]
-    assert ramp["completeness"] < 0.25
-    assert ramp["subclass"] != ""
+    ramp = found.loc[["17o05027_ic_ramp"]]
+    assert (ramp["completeness"] < 0.25).all()
+    assert (ramp["subclass"] != "").all()
