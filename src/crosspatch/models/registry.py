@@ -119,10 +119,10 @@ _MODELS = {
         _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune, pretrains=True),
         _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
         _physics("lda", "shrunk linear discriminant on physics inputs", _lda),
-        _physics("lda-unlabelled", "lda that cells without labels can help", _unlabelled),
+        _physics("lda-unlabelled", "lda that cells without labels can help too", _unlabelled),
         _physics(
             "lda-mouse",
-            "the same, and what mouse says of means and covariance",
+            "lda-unlabelled that also knows what mouse cells tell",
             _informed,
             needs_source=True,
             takes_types=True,
