@@ -12,7 +12,7 @@ from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.models.absence import FamilyDropout, random_masks, without
 from crosspatch.models.boosting import build_boosting
 from crosspatch.models.calibrated import CalibratedClassifier
-from crosspatch.models.calibration import GROUPS, Calibration, conformal_limit
+from crosspatch.models.calibration import GROUPS, Calibration, Held, conformal_limit
 from crosspatch.models.reference import Reference
 from crosspatch.models.registry import build_calibrated, model_entry
 from crosspatch.models.verdicts import MINIMUM_INFORMATION
@@ -195,6 +195,36 @@ def test_cells_are_calibrated_apart_by_what_their_features_tell(model):
     # Where all cells are alike they are one group.
     alike = held._replace(information=np.full(len(held.rows), 0.5))
     assert len(set(Calibration.fit(alike).temperature)) == 1
+
+
+def rare_class(rng: np.random.Generator, n: int = 6_000) -> Held:
+    """What is said of cells each of its own donor; those of the rare class look less like it."""
+    codes = (rng.random(n) < 0.05).astype(np.intp)
+    true = np.where(codes == 1, rng.beta(2, 3, n), rng.beta(8, 1, n))
+    p = np.stack(
+        [np.where(codes == 0, true, 1 - true), np.where(codes == 1, true, 1 - true)], axis=1
+    )
+    row, whole = np.arange(n), np.ones(n, dtype=bool)
+    alike, near = np.full(n, 0.8), np.zeros(n)
+    return Held(row, row * 0, whole, alike, codes, row, np.log(p), near)
+
+
+def test_a_rare_class_is_covered_nearly_as_well():
+    found = Calibration.fit(rare_class(np.random.default_rng(0)), 0.9)
+    fresh = rare_class(np.random.default_rng(1))
+    sets = found.probabilities(fresh.log_p, fresh.information) >= found.limits(fresh.information)
+    covered = sets[fresh.rows, fresh.codes]
+    assert 0.88 < covered.mean() < 0.92
+    assert 0.82 < covered[fresh.codes == 1].mean() < 0.92
+    assert found.limit[0, 1] < found.limit[0, 0]  # else fewer than half
+
+
+def test_few_donors_do_not_put_their_class_into_every_set():
+    held = rare_class(np.random.default_rng(0))
+    few = held._replace(donors=np.where(held.codes == 1, held.donors % 6, held.donors))
+    found = Calibration.fit(few, 0.9)
+    assert found.limit.min() > 0
+    assert found.class_limit[0, 1] == 0
 
 
 def test_few_features_are_answered_with_the_sets_they_deserve(model):

@@ -21,6 +21,9 @@ GROUPS = 5
 # few cells say of the shares of rare classes is mostly chance (docs/choices.md).
 _PULL = 0.01
 
+# How much less than over all cells a class may be covered in sets whose coverage is over all cells.
+_SLACK = 0.03
+
 # Distances kept of each group.
 _GRID = 1000
 
@@ -64,7 +67,7 @@ class Calibration:
     temperature: NDArray[np.float64]  # shape (groups,)
     bias: NDArray[np.float64]  # shape (groups, classes)
     #: Shape (groups, classes). A class whose calibrated probability is at least this is in the set.
-    #: So chosen that the coverage holds over all cells: rare classes can be covered less.
+    #: So chosen that the coverage holds over all cells, and 0.03 less for those of every class.
     limit: NDArray[np.float64]
     #: Shape (groups, classes). The same, so chosen that the coverage holds for the cells of every
     #: class, whatever the composition of a batch; sets are larger.
@@ -145,15 +148,21 @@ def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64]
     temperature, bias = _scaling(held.log_p, held.codes, donor_weights(held.donors))
     p = softmax(held.log_p / temperature + bias)
     true = p[np.arange(len(p)), held.codes]
-    limit = np.full(n_classes, conformal_limit(true, held.donors, coverage))
     of_class = [held.codes == code for code in range(n_classes)]
-    class_limit = [conformal_limit(true[here], held.donors[here], coverage) for here in of_class]
+    class_limit, least = (
+        np.array([conformal_limit(true[here], held.donors[here], share) for here in of_class])
+        for share in (coverage, coverage - _SLACK)
+    )
+    # Of too few donors there is no saying, and the class would be in every set.
+    least = np.where(least > 0, least, np.inf)
+    already = np.where(true >= least[held.codes], 1.0, true)
+    limit = np.minimum(conformal_limit(already, held.donors, coverage), least)
     known = held.where(np.isfinite(held.distance))
     distances = _weighted_quantiles(known.distance, donor_weights(known.donors))
     # Copies of a cell are not cells more.
     cells = np.unique(known.rows, return_index=True)[1]
     size = 1 / np.sum(donor_weights(known.donors[cells]) ** 2)
-    return temperature, bias, limit, np.array(class_limit), distances, size
+    return temperature, bias, limit, class_limit, distances, size
 
 
 def _group_of(information: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -16,7 +16,7 @@ Without any label, the classes of the cells are first guessed by a strongly regu
 regression on the second species, the means and spreads of both species balanced over classes.
 
 The constants are those of a trial, or were chosen on mouse cells of another laboratory as the ones
-to predict (docs/choices.md), never on human ones.
+to predict; what human cells shaped nevertheless is in docs/choices.md.
 """
 
 from __future__ import annotations
