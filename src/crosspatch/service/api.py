@@ -114,7 +114,7 @@ def reference_map(jobs: TheJobs) -> MapPoints:
 @router.post("/batches", status_code=201, responses=_problems(422, 503))
 def new_batch(jobs: TheJobs, wanted: NewBatch) -> BatchState:
     """Begin a batch of files."""
-    return batch_state(jobs.new(wanted.species, wanted.layer, wanted.as_reading()))
+    return batch_state(jobs.new(wanted.species, wanted.as_reading(), wanted.layer))
 
 
 @router.get("/batches/{batch}", responses=_NOT_THERE)

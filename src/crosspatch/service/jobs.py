@@ -69,7 +69,7 @@ class Jobs:
 
     # Uploads
 
-    def new(self, species: str | None, layer: str | None, reading: Reading) -> Upload:
+    def new(self, species: str | None, reading: Reading, layer: str | None = None) -> Upload:
         """An empty upload; refused for an unknown species or layer, or if there are too many."""
         if species is not None and species not in SPECIES:
             raise RefusedUploadError(f"no species '{species}'; use {' or '.join(SPECIES)}", 422)
@@ -79,7 +79,7 @@ class Jobs:
             require_layer(layer)
         except CohortError as error:
             raise RefusedUploadError(error.message, 422, error.hint) from error
-        return self.batches.new(species, layer, reading)
+        return self.batches.new(species, reading, layer)
 
     def remove(self, upload: Upload) -> None:
         """Stop what is done for an upload, and delete it."""

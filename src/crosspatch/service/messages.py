@@ -46,11 +46,11 @@ class GivenFile:
     label: str  #: its name as the user gave it, made harmless
     kind: str  #: ``recording`` or ``table``
     species: str | None  #: of cells whose file does not say
-    layer: str | None  #: the cortical layer of cells whose file does not say
     reading: Reading  #: how recordings are read
     #: What the user chose of the columns of a table.
     choices: Mapping[str, Override] = field(default_factory=dict)
     sheet: str | None = None  #: what the user chose of the sheets of a workbook
+    layer: str | None = None  #: the cortical layer of cells whose file does not say
 
     @property
     def parts(self) -> Path:

@@ -124,9 +124,9 @@ class Upload:
     id: str  #: cannot be guessed
     folder: Path
     species: str | None  #: of cells whose file does not say
-    layer: str | None  #: the cortical layer of cells whose file does not say
     reading: Reading  #: how its recordings are read
     expires: float  #: seconds since 1970
+    layer: str | None = None  #: the cortical layer of cells whose file does not say
     uploads: dict[int, UploadedFile] = field(default_factory=dict)  # its files, by number
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 10**9)), repr=False)
@@ -180,7 +180,7 @@ class Batches:
             os.close(self._held)
             self._held = None
 
-    def new(self, species: str | None, layer: str | None, reading: Reading) -> Upload:
+    def new(self, species: str | None, reading: Reading, layer: str | None = None) -> Upload:
         """An empty upload; refused where there are too many."""
         with self._lock:
             if len(self._uploads) >= self.settings.batches:
@@ -190,7 +190,7 @@ class Batches:
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
             expires = self.now() + 3600 * self.settings.keep
-            upload = Upload(name, folder, species, layer, reading, expires)
+            upload = Upload(name, folder, species, reading, expires, layer)
             self._uploads[name] = upload
             return upload
 
@@ -246,9 +246,10 @@ class Batches:
             folder.mkdir(mode=0o700)
             # The name on disk is long and random: it can be told from the user's own in messages.
             path = folder / f"upload-{secrets.token_hex(8)}{ending}"
-            given = (upload.folder, number, path, label, kind)
-            said = (upload.species, upload.layer, upload.reading)
-            file = UploadedFile(*given, *said, upload=upload, confirm=confirm, example=example)
+            given = (upload.folder, number, path, label, kind, upload.species, upload.reading)
+            file = UploadedFile(
+                *given, layer=upload.layer, upload=upload, confirm=confirm, example=example
+            )
             upload.uploads[number] = file
             return file
 
