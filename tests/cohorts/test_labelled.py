@@ -178,7 +178,9 @@ def test_the_layer_goes_along_for_models_that_take_it(frame, load, said):
     frame["Layer"] = (["L2/3", "5", "", "VI", "II"] * 24)[:120]
     cohort = load(frame)
     assert cohort.var_names.tolist() == FEATURES
-    np.testing.assert_array_equal(layers_of(cohort)[:5], np.float32([2.5, 5, np.nan, 6, 2]))
+    np.testing.assert_array_equal(
+        layers_of(cohort)[:5], np.array([2.5, 5, np.nan, 6, 2], np.float32)
+    )
     assert "layer" not in load(frame, without=["layer"]).obs
     frame["Layer"] = frame["type"].map({"FS": "L5", "RS": "2/3"})
     assert "layer" not in load(frame).obs

@@ -210,7 +210,7 @@ def test_models_side_by_side_take_their_own_features(models, wide, cohort):
     human = rows[rows["species"] == "human"].iloc[0]
     assert "chirp" in human["families"]
     assert human["completeness"] < ours["completeness"][1]
-    mouse_cell, _, *others = explain_prediction(both, found.rows([0, 1, 2]), ReadSettings(FULL))
+    mouse_cell, _, *others = explain_prediction(both, found.rows(np.arange(3)), ReadSettings(FULL))
     assert len(mouse_cell.values) == len(SHARED.features)
     assert set(mouse_cell.contributions["family"]) <= set(SHARED.families)
     assert {len(each.values) for each in others} <= {32, 93}

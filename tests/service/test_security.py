@@ -262,7 +262,7 @@ def test_a_batch_vanishes_after_its_time(app_with):
 def test_what_came_while_a_batch_was_deleted_is_deleted_too(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     batches = Batches(ServiceSettings(keep=1, batches=3, files=3, storage=2**30))
-    kept, gone = batches.new(None, None, Reading()), batches.new(None, None, Reading())
+    kept, gone = batches.new(None, Reading()), batches.new(None, Reading())
     batches.remove(gone)
     gone.folder.mkdir()
     (gone.folder / "late").write_text("late")

@@ -12,7 +12,6 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.own_features import (
@@ -185,7 +184,8 @@ class _Labelled:
         found = own_features(frame.iloc[cells.index].reset_index(drop=True), self.overrides, chosen)
         y, donors = (cells[name].to_numpy().astype(str) for name in ("subclass", "donor"))
         found = without_giveaways(found, y, donors, chosen)
-        if self.layer and gives_label(2 * cells["layer"].map(layer_depth).to_numpy(float), y):
+        layers = np.array([2 * layer_depth(each) for each in cells["layer"]] if self.layer else [])
+        if self.layer and gives_label(layers, y):
             self.loud(f"the cortical layer, '{self.layer}', gives the label away; it is left out")
             cells = cells.drop(columns="layer")
         self._tell(found, left)
@@ -194,7 +194,7 @@ class _Labelled:
                 f"{self.path}: no column of numbers is left that can be a feature",
                 "see above why; name them with {only}",
             )
-        measured: NDArray[np.bool_] = np.isfinite(found.X).any(axis=1)
+        measured = np.asarray(np.isfinite(found.X).any(axis=1))
         self._drop("without a single value", int(np.sum(~measured)))
         cells, X = cells.loc[measured], found.X[measured]
         kept = self._large_enough(cells, label)

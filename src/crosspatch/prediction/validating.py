@@ -35,15 +35,10 @@ from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, unique
 from crosspatch.prediction.output import harmless_text
 from crosspatch.prediction.pipeline import Given, Listener, Messages, Pipeline, Request, request
 from crosspatch.prediction.prediction import Prediction
-from crosspatch.prediction.table_cells import (
-    Table,
-    first_rows,
-    named_columns,
-    no_column,
-    read_table,
-)
+from crosspatch.prediction.table_cells import first_rows, named_columns, no_column, read_table
 from crosspatch.prediction.training import cells_learned
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
+from crosspatch.tables.opened import Table
 from crosspatch.telling import Say
 
 # Significant digits by which cells of two tables are found to be the same, and features that both
