@@ -16,7 +16,7 @@ run: $(VENV)/.run
 		echo "NO TABLES WERE FETCHED: what is missing is simulated" >&2
 	$(BIN)/crosspatch run --protocol quick --out $(OUT)
 	$(BIN)/crosspatch explain-models --runs 1 --seeds 0 --no-removed --out $(OUT)/explanation
-	$(BIN)/crosspatch learning-curve --protocol quick --models logistic-pooled \
+	$(BIN)/crosspatch learning-curve --protocol quick --models lda-mouse \
 		--out $(OUT)/learning-curve
 	$(BIN)/crosspatch report $(OUT) $(OUT)/explanation $(OUT)/learning-curve \
 		--out $(OUT)/report.html

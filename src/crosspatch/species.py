@@ -28,7 +28,6 @@ class Species:
     default_layout: str  # features of its default model; see `crosspatch.features.layouts`
     #: Datasets that its default model learns from: those that helped when they were held out.
     default_cohort: str
-    first_models: tuple[str, ...]  # models of a first benchmark: one of each kind that tells most
     simulated_cells: int  # cells of a simulated cohort: enough to train on, few enough to wait for
     #: Cells of a subclass among any twenty simulated ones in a row: the shares of the Allen sets,
     #: evened out so that a small folder has cells of every subclass.
@@ -55,7 +54,6 @@ MOUSE = Species(
     best_model="vote",
     default_layout="shared",
     default_cohort="allen-mouse",
-    first_models=("spca-forest", "boosting", "bilstm-attention"),
     simulated_cells=80,
     simulated_shares={"Lamp5": 3, "Pvalb": 5, "Sst": 7, "Vip": 5},
     simulated_ages=(45, 75, "D"),
@@ -71,7 +69,6 @@ HUMAN = Species(
     best_model="vote",
     default_layout="full",
     default_cohort="allen-human+allen-human-l1",
-    first_models=("spca-forest", "forest", "boosting", "bilstm-attention", "ensemble"),
     simulated_cells=60,
     simulated_shares={"Lamp5": 4, "Pvalb": 7, "Sst": 5, "Vip": 4},
     simulated_ages=(20, 75, "Y"),

@@ -38,10 +38,7 @@ def fit(model, rows=TRAIN, y=Y):
 
 
 def build(name: str, seed: int = 0):
-    model = model_entry(name).build(SMALL, seed, "cpu")
-    if name == "ensemble":
-        model.set_params(n_folds=2, members=[m for m in model.members if m[0] != "forest"])
-    return model
+    return model_entry(name).build(SMALL, seed, "cpu")
 
 
 @cache
@@ -233,43 +230,3 @@ def test_training_clips_gradients_and_reports_progress():
     )
     assert norms == pytest.approx([2.0, 2.0], rel=1e-3)
     assert [number for number, _ in seen] == [1, 2]
-
-
-def test_ensemble_weights_are_chosen_on_inner_folds():
-    from sklearn.dummy import DummyClassifier
-    from sklearn.linear_model import LogisticRegression
-
-    from crosspatch.models.ensemble import SoftVote
-
-    filled = np.nan_to_num(X)
-    vote = SoftVote(
-        [("good", LogisticRegression()), ("useless", DummyClassifier(strategy="uniform"))],
-        random_state=0,
-    ).fit(filled, Y, groups=DONORS)
-    assert vote.weights_["good"] > vote.weights_["useless"]
-    assert sum(vote.weights_.values()) == pytest.approx(1)
-    assert vote.inner_scores_["vote"] >= vote.inner_scores_["good"]
-
-
-def test_ensemble_members_never_meet_a_donor_they_vote_on():
-    from sklearn.base import BaseEstimator, ClassifierMixin
-
-    from crosspatch.models.ensemble import SoftVote
-
-    class Spy(ClassifierMixin, BaseEstimator):
-        """Remembers its cells by their first feature and refuses to be asked about a donor of
-        theirs; only the final fit is on all cells."""
-
-        def fit(self, X, y, groups=None):
-            self.classes_ = np.unique(y)
-            self.donors_ = set(groups)
-            self.final_ = len(y) == len(Y)
-            return self
-
-        def predict_proba(self, X):
-            asked = set(X[:, 0].astype(int))
-            assert self.final_ or not asked & self.donors_
-            return np.full((len(X), len(self.classes_)), 1 / len(self.classes_))
-
-    by_donor = np.column_stack([DONORS, X])
-    SoftVote([("spy", Spy())], random_state=0).fit(by_donor, Y, groups=DONORS)

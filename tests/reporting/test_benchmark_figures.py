@@ -22,7 +22,7 @@ from tests.reporting.made_results import benchmark_folder, cohorts_table, learni
 
 MANY = (
     *("spca-forest", "forest", "boosting", "logistic", "svm", "bilstm", "bilstm-attention"),
-    *("bilstm-attention-smote", "arcface", "finetune", "joint", "vote", "ensemble"),
+    *("bilstm-attention-smote", "arcface", "finetune", "joint", "lda", "vote"),
 )
 TASKS = ("mouse", "human", "transfer")
 

@@ -1,4 +1,4 @@
-"""Linear and kernel classifiers on standardised features: other kinds for the ensemble."""
+"""Linear and kernel classifiers on standardised features."""
 
 from __future__ import annotations
 

@@ -84,14 +84,6 @@ _BOOSTING_SETTINGS: dict[str, dict[str, float]] = {
 }
 
 
-def _ensemble(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
-    from crosspatch.models.ensemble import SoftVote
-
-    members = ("spca-forest", "boosting", "logistic", "svm")
-    built = [(name, _MODELS[name].build(layout, seed, device)) for name in members]
-    return SoftVote(built, random_state=seed)
-
-
 def _with_settings(
     name: str, about: str, of: Callable[..., Builder], *, uses_layer: bool = False
 ) -> ModelEntry:
@@ -129,7 +121,6 @@ _MODELS = {
             uses_layer=False,  # the source has none
         ),
         _physics("vote", "equal vote of lda and small boosted trees", _vote),
-        ModelEntry("ensemble", "soft vote, members chosen on inner folds", _ensemble),
     )
 }
 

@@ -34,7 +34,6 @@ _TYPES = (
     "crosspatch.features.layouts.Feature",
     "crosspatch.features.layouts.Layout",
     "crosspatch.models.absence.FamilyDropout",
-    "crosspatch.models.ensemble.SoftVote",
     "crosspatch.models.sequence_inputs.SequenceInputs",
     "crosspatch.models.kernel.CalibratedSVC",
     "crosspatch.models.kernel.StandardInputs",
