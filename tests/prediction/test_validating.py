@@ -37,6 +37,7 @@ def frame() -> pd.DataFrame:
     frame.loc[frame.index[:6], "marker"] = "pyramidal"
     frame.loc[frame.index[6:9], "marker"] = "PV-"
     frame.loc[frame.index[9:13], "marker"] = None
+    frame.loc[frame.index[20], cells.var_names] = np.nan
     frame["patient"] = [f"patient {k[6:]}" for k in cells.obs["donor"].astype(str)]
     return frame.reset_index(drop=True)
 

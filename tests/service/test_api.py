@@ -152,7 +152,7 @@ def test_the_csv_is_that_of_the_command_line(service, client, tmp_path):
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert 'filename="crosspatch-predictions.csv"' in answer.headers["content-disposition"]
     assert answer.content.decode() == expected.decode()
-    assert len(rows_of(answer.content)) == 1 + 2 + 2 * 7 + 1 + 2 * 4
+    assert len(rows_of(answer.content)) == 1 + 1 + 2 * 7 + 1 + 2 * 4
 
 
 def test_the_csv_of_real_recordings_is_that_of_the_command_line(

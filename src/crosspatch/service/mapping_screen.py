@@ -118,6 +118,7 @@ def _became(columns: ColumnMap) -> dict[str, _Became]:
 
 def choosable(layout: Layout) -> list[Choosable]:
     """Features a column can be: those of the layout, then those of which differences are made."""
+    layout = layout.measured  # where cells lie has a choice of its own
     wanted = set(layout.feature_names)
     families = {each.name: each.family for each in layout.features if each.name in features()}
     families |= {
