@@ -139,6 +139,28 @@ def test_whole_cells_are_discriminated_as_scikit_learn_does():
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(Z), atol=0.01)
 
 
+def test_a_class_of_two_types_need_not_lie_in_one_place():
+    """A class on both sides of another: no single normal distribution finds it."""
+    rng = np.random.default_rng(8)
+    layout = Layout("own", (Feature("x", "a", "mV"), Feature("z", "a", "mV")))
+    types = np.repeat(["low", "middle", "high"], 200)
+    x = np.repeat([-4.0, 0.0, 4.0], 200) + rng.normal(size=600)
+    X = np.stack([x, rng.normal(size=600)], axis=1)
+    y = np.where(types == "middle", "Sst", "Vip")
+    one = LinearDiscriminant(layout).fit(X, y)
+    typed = LinearDiscriminant(layout).fit(X, y, types=types)
+    assert (one.predict(X) == y).mean() < 0.7
+    assert (typed.predict(X) == y).mean() > 0.8
+    np.testing.assert_allclose(typed.predict_proba(X).sum(axis=1), 1)
+
+
+def test_rare_types_of_a_class_are_one():
+    X, y = labelled(90)
+    types = np.char.add(y, np.arange(90).astype(str))  # as many as cells
+    same, plain = LinearDiscriminant(SHARED).fit(X, y, types=types), LinearDiscriminant(SHARED)
+    np.testing.assert_allclose(same.predict_proba(X), plain.fit(X, y).predict_proba(X))
+
+
 @pytest.mark.parametrize("make", [LinearDiscriminant, VoteClassifier])
 def test_models_do_without_features(make):
     X, y = labelled(600)

@@ -310,7 +310,8 @@ def _evaluate(job: _Job) -> FoldOutcome:
         donors = target.donors[fold.train] if by_donor else None
         source = _source_of(job)
         X, y = target.X[fold.train], target.y[fold.train]
-        model = fit_copy(model, X, y, donors, **source, **job.pretrained)
+        types = target.types[fold.train]
+        model = fit_copy(model, X, y, donors, types, **source, **job.pretrained)
         tested = target.X[fold.test]
         probabilities = model.predict_proba(tested)
         judged = uncertainty.judged_outcome(model, tested) if job.calibrated else None

@@ -299,7 +299,7 @@ def _tested(part: _Fit) -> _Outcome:
         train = train[layout.present(X[train]).any(axis=1)]
     model = runner.build_model(part.entry, layout, part.protocol, fold.seed, part.device)
     donors = cells.donors[train] if part.protocol.by_donor else None
-    model = fit_copy(model, X[train], cells.y[train], donors)
+    model = fit_copy(model, X[train], cells.y[train], donors, cells.types[train])
     tested = ablation.HeldOut(layout, X[fold.test], cells.y[fold.test], cells.classes)
     condition = ablation.ALL_PRESENT
     if part.without is not None:

@@ -62,7 +62,7 @@ class FamilyDropout(ProbabilisticClassifier):
     random_state: int | None = None
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, groups: MaybeArray = None, **source: object
+        self, X: ArrayLike, y: ArrayLike, groups: MaybeArray = None, **source: MaybeArray
     ) -> FamilyDropout:
         """Fit on cells and copies; copies have the donor of their cell, the source has none."""
         X, y = np.asarray(X), np.asarray(y)

@@ -34,6 +34,7 @@ class _Cells(NamedTuple):
     y: NDArray
     codes: NDArray[np.intp]
     groups: ArrayLike | None
+    types: ArrayLike | None
     donors: NDArray[np.intp]
     source: Mapping[str, ArrayLike | None]
 
@@ -74,6 +75,7 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         X: ArrayLike,
         y: ArrayLike,
         groups: MaybeArray = None,
+        types: MaybeArray = None,
         *,
         progress: Progress | None = None,
         **source: MaybeArray,
@@ -93,7 +95,7 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         if len(self.classes_) < 2:
             raise ModelError(f"a classifier needs two classes, there is only '{y[0]}'")
         donors = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        cells = _Cells(X, y, codes, groups, donors, source)
+        cells = _Cells(X, y, codes, groups, types, donors, source)
         folds = list(enumerate(inner_folds(codes, groups, self.n_folds, self.random_state)))
         work = [(model, cells, *fold) for _, model in self.candidates for fold in folds]
         tried: list[Held] = []
@@ -113,7 +115,7 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         self.calibration_ = Calibration.fit(self.held_, self.coverage)
         self.reference_ = Reference(self.layout.measured).fit(X, y)
         self.feature_center_, self.feature_scale_ = _spread(X)
-        self.model_ = fit_copy(dict(self.candidates)[self.chosen_], X, y, groups, **source)
+        self.model_ = fit_copy(dict(self.candidates)[self.chosen_], X, y, groups, types, **source)
         tell(len(work) + 1, len(work) + 1)
         return self
 
@@ -121,8 +123,11 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         """What a copy of a model, fitted without a fold, says of the cells of the fold."""
         train, held = split
         X, y = cells.X[train], cells.y[train]
-        inner = None if cells.groups is None else np.asarray(cells.groups)[train]
-        fitted = fit_copy(model, X, y, inner, **cells.source)
+        inner = (
+            None if each is None else np.asarray(each)[train]
+            for each in (cells.groups, cells.types)
+        )
+        fitted = fit_copy(model, X, y, *inner, **cells.source)
         reference = Reference(self.layout.measured).fit(X, y)
         seed = 0 if self.random_state is None else self.random_state
         rng = np.random.default_rng([seed, number])

@@ -28,10 +28,11 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     groups : array, shape (cells,), optional
         Donors; cells of one donor are not split between what is fitted and what is held back.
         Without them every cell counts as a donor of its own.
+    types : array, shape (cells,), optional
+        Types within the classes.
     X_source, y_source, groups_source
         The same of a second species with the same classes, for models that learn from it.
     types_source : array, shape (cells of the source,), optional
-        Types within the classes.
     unlabelled : array, shape (other cells, features), optional
         Cells of the species to predict that standardise it in place of its training cells; those
         among them that have a label count once.
@@ -55,7 +56,12 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
 
 
 def fit_copy(
-    model: BaseEstimator, X: NDArray, y: NDArray, groups: MaybeArray = None, **source: object
+    model: BaseEstimator,
+    X: NDArray,
+    y: NDArray,
+    groups: MaybeArray = None,
+    types: MaybeArray = None,
+    **source: object,
 ) -> BaseEstimator:
     """Fit a copy of a classifier, with the cells' donors if it asks for them.
 
@@ -68,8 +74,9 @@ def fit_copy(
     **source
         Cells of a second species, or what was learned from them, for models that use it.
     """
-    if groups is not None and has_fit_parameter(model, "groups"):
-        source["groups"] = groups
+    for name, given in (("groups", groups), ("types", types)):
+        if given is not None and has_fit_parameter(model, name):
+            source[name] = given
     return clone(model).fit(X, y, **source)
 
 

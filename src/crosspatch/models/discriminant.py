@@ -35,24 +35,36 @@ _small_boosting = partial(
     subsample=0.5,
     subsample_freq=1,
 )
+# A type of fewer cells is joined with the other rare ones of its class.
+_TYPE_CELLS = 8
+
 # Trees of a class for n cells: so many times the root of n.
 _TREES = 5
 
 
 @dataclass(eq=False, repr=False)
 class LinearDiscriminant(ProbabilisticClassifier):
-    """Normal distributions of the classes with one shrunk covariance."""
+    """Normal distributions with one shrunk covariance: of classes, or of types that make them up.
+
+    A class of several types need not be normal itself. Hastie and Tibshirani, J. R. Stat. Soc. B 58
+    (1996), with the types known.
+    """
 
     layout: Layout
     _: KW_ONLY
     prior_power: float = PRIOR_POWER
 
-    def fit(self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None) -> LinearDiscriminant:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None, types: MaybeArray = None
+    ) -> LinearDiscriminant:
         """Learn the distributions; ``X`` is NaN where missing."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         inputs = PhysicsInputs.fit(self.layout, X if unlabelled is None else unlabelled)
-        gaussians = Gaussians.fit(inputs.transform(X), codes)
-        self.model_ = Discriminant(inputs, gaussians, log_priors(codes, self.prior_power))
+        of_type, class_of = _types_of(codes, codes if types is None else types)
+        gaussians = Gaussians.fit(inputs.transform(X), of_type)
+        shares = np.bincount(of_type) / np.bincount(codes)[class_of]
+        priors = log_priors(codes, self.prior_power)[class_of] + np.log(shares)
+        self.model_ = Discriminant(inputs, gaussians, priors, class_of)
         return self
 
 
@@ -69,11 +81,13 @@ class VoteClassifier(ProbabilisticClassifier):
     copies: int = 4  # of every cell
     random_state: int | None = None
 
-    def fit(self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None) -> VoteClassifier:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None, types: MaybeArray = None
+    ) -> VoteClassifier:
         """Learn both; ``X`` is NaN where missing."""
         X, y = np.asarray(X), np.asarray(y)
         discriminant = LinearDiscriminant(self.layout, prior_power=self.prior_power)
-        discriminant.fit(X, y, unlabelled)
+        discriminant.fit(X, y, unlabelled, types)
         inputs = discriminant.model_.inputs
         Z = inputs.transform(X if unlabelled is None else unlabelled)
         cells = Gaussians.fit(Z, np.zeros(len(Z), dtype=np.intp))
@@ -84,6 +98,18 @@ class VoteClassifier(ProbabilisticClassifier):
         self.classes_ = discriminant.classes_
         self.model_ = DiscriminantVote(discriminant.model_, cells, Trees.of(trees))
         return self
+
+
+def _types_of(
+    codes: NDArray[np.intp], types: ArrayLike
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The type of every cell, and the class of every type; rare types of a class are one."""
+    named = np.unique(types, return_inverse=True)[1] + 1
+    both = np.stack([codes, named], axis=1)
+    _, which, count = np.unique(both, axis=0, return_inverse=True, return_counts=True)
+    both[count[np.ravel(which)] < _TYPE_CELLS, 1] = 0
+    found, which = np.unique(both, axis=0, return_inverse=True)
+    return np.ravel(which), found[:, 0]
 
 
 def log_priors(codes: NDArray[np.intp], power: float) -> NDArray[np.float64]:

@@ -164,7 +164,7 @@ class UnlabelledDiscriminant(LinearDiscriminant):
     _: KW_ONLY
     prior_power: float = PRIOR_POWER
 
-    def fit(
+    def fit(  # type: ignore[override]
         self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None
     ) -> UnlabelledDiscriminant:
         """Learn from cells with labels and, where given, without."""
@@ -211,7 +211,8 @@ class UnlabelledDiscriminant(LinearDiscriminant):
         covariance = np.eye(len(measured))
         means[:, measured] = known.means
         covariance[np.ix_(measured, measured)] = known.covariance
-        self.model_ = Discriminant(inputs, Gaussians(means, covariance), priors)
+        known = Gaussians(means, covariance)
+        self.model_ = Discriminant(inputs, known, priors, np.arange(len(means)))
 
 
 @dataclass(eq=False, repr=False)

@@ -63,11 +63,12 @@ class Logistic:
 
 @dataclass(frozen=True, eq=False)
 class Discriminant:
-    """Linear discriminant analysis, whatever was measured."""
+    """Linear discriminant analysis, whatever was measured, of classes that consist of types."""
 
     inputs: PhysicsInputs
-    gaussians: Gaussians
-    log_priors: NDArray[np.float64]  # shape (classes,)
+    gaussians: Gaussians  # of the types
+    log_priors: NDArray[np.float64]  # shape (types,)
+    class_of: NDArray[np.intp]  # shape (types,)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""
@@ -76,20 +77,26 @@ class Discriminant:
     def of_inputs(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
         """The same of the inputs' scores; the priors where a cell has none."""
         squared = np.nan_to_num(self.gaussians.squared_distances(Z))
-        return softmax(self.log_priors - squared / 2)
+        of_types = softmax(self.log_priors - squared / 2)
+        return of_types @ np.eye(self.class_of.max() + 1)[self.class_of]
 
     def arrays(self) -> dict[str, NDArray]:
         """All of it, to be stored."""
         inputs = under("inputs", self.inputs.arrays())
-        return {"log_priors": self.log_priors, **inputs, **self.gaussians.arrays()}
+        own = {"log_priors": self.log_priors, "class_of": self.class_of}
+        return own | inputs | self.gaussians.arrays()
 
     @classmethod
     def of_arrays(cls, layout: Layout, classes: int, arrays: Arrays) -> Discriminant:
         """What `arrays` gave, checked; a ModelError if it does not fit."""
-        require_array("priors", arrays["log_priors"], (classes,))
+        class_of, types = arrays["class_of"], arrays["class_of"].shape
+        require_array("types", class_of, types[:1], np.intp, classes)
+        require_array("priors", arrays["log_priors"], types)
+        if set(class_of.tolist()) != set(range(classes)):
+            raise ModelError("its types are not of all classes")
         inputs = PhysicsInputs.of_arrays(layout, part_of("inputs", arrays))
-        gaussians = Gaussians.of_arrays(classes, len(inputs.quantiles), arrays)
-        return cls(inputs, gaussians, arrays["log_priors"])
+        gaussians = Gaussians.of_arrays(len(class_of), len(inputs.quantiles), arrays)
+        return cls(inputs, gaussians, arrays["log_priors"], class_of)
 
 
 @dataclass(frozen=True, eq=False)

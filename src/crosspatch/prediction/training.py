@@ -134,7 +134,12 @@ def train(
     more |= pretrained(entry, cells.layout, shared_seed, device, more)
     classifier = build_calibrated(entry, cells.layout, seed, device, jobs)
     classifier.fit(
-        cells.X[rows], cells.y[rows], groups=cells.donors[rows], progress=progress, **more
+        cells.X[rows],
+        cells.y[rows],
+        groups=cells.donors[rows],
+        types=cells.types[rows],
+        progress=progress,
+        **more,
     )
     about = {
         "crosspatch": version("crosspatch"),
