@@ -118,9 +118,10 @@ def test_a_mapping_says_which_column_is_the_layer(placed, tmp_path):
 
 
 def test_a_layer_for_all_is_of_cells_that_do_not_say_theirs(placed):
-    frame = frame_of(layered_cells(2)[:3], layer=["5", None, "?"])
+    frame = frame_of(layered_cells(2)[:3], layer=["5", None, "superficial"])
     found = crosspatch.predict(frame, model=placed, layer="L2/3")
-    assert found.cells["layer"].tolist() == ["5", "2/3", "2/3"]
+    # What a table says is not replaced, even where it is not understood.
+    assert found.cells["layer"].tolist() == ["5", "2/3", ""]
     with pytest.raises(CrosspatchError, match="'deep' is not a cortical layer"):
         crosspatch.predict(frame, model=placed, layer="deep")
 

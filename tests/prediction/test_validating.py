@@ -211,6 +211,12 @@ def test_errors_say_what_is_wrong_in_a_line(frame, model_folders, tmp_path: Path
         validate(frame, model_folders, label=None)
     with pytest.raises(CohortError, match="no cell has a label in column 'marker'"):
         validate(frame.assign(marker=None), model_folders)
+    with pytest.raises(CohortError, match=r"'FS', 'RS'\) is a class of the model \(Lamp5, Pvalb"):
+        validate(frame.assign(marker=["FS", "RS"] * (len(frame) // 2)), model_folders)
+    with pytest.raises(CohortError, match="no cell has a label in column 'marker'"):
+        validate(frame.assign(marker="unknown"), model_folders)
+    with pytest.raises(CohortError, match="it cannot be told which cells"):
+        validate(frame, model_folders, new_cells=True)
     (tmp_path / "cell.abf").write_bytes(b"ABF2")
     with pytest.raises(CohortError, match="labels are in a table"):
         validate(tmp_path / "cell.abf", model_folders)

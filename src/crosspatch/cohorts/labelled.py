@@ -43,7 +43,8 @@ _TOO_SMALL = f"of a class of fewer than {MIN_CELLS} cells or {MIN_DONORS} donors
 #: Names of columns that are listed at a time.
 _SHOWN = 30
 #: Labels, in small letters, of cells that have none.
-_NO_LABEL = {
+#: Words in a column of labels that say there is none.
+NO_LABEL = {
     *("unknown", "unidentified", "unclassified", "unassigned", "not assigned", "undefined"),
     *("?", "nd", "n.d.", "tbd", "excluded", "low quality", "low_quality", "no label"),
 }
@@ -282,9 +283,9 @@ class _Labelled:
         text = cells["subclass"].str.split().str.join(" ")
         lower = text.str.casefold()
         self._drop("without a label", int(lower.isin(MISSING).sum()))
-        for name in sorted(set(lower) & _NO_LABEL):
+        for name in sorted(set(lower) & NO_LABEL):
             self._drop(f"with label '{name}'", int(np.sum(lower == name)))
-        there = ~lower.isin(MISSING | _NO_LABEL)
+        there = ~lower.isin(MISSING | NO_LABEL)
         bare = there & cells["donor"].str.casefold().isin(MISSING)
         self._drop("without a donor", int(bare.sum()))
         there &= ~bare

@@ -192,7 +192,7 @@ def _print_predictions(output: Output) -> None:
     if any(model["layer"] for model in output.first.header["models"]):
         known = sum(bool(cell.layer) for cell in shown)
         hint = "" if known == len(shown) else "; give --layer where it is known"
-        print(f"cortical layer: used for {known} of {len(shown)} rows{hint}")
+        print(f"cortical layer: used for {known} of the {len(shown)} rows above{hint}")
     if output.rows > len(shown):
         print(f"{output.rows:,} rows in all, the first {len(shown)} are shown; --out keeps all")
     counts = ", ".join(f"{name} {count:,}" for name, count in output.verdicts.most_common())

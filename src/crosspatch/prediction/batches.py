@@ -127,11 +127,13 @@ class ReadSettings:
     ) -> NDArray[np.float32]:
         """What was measured on cells, in the order of the layout, and where they lie.
 
-        Layers, shape (cells,), are NaN where they are not known.
+        Layers, shape (cells,), are NaN where nothing is said, and infinite where that is not
+        understood: such a cell has none, whatever layer the others are given.
         """
         if not self.layout.has_layer:
             return measured
         layers = np.where(np.isnan(layers), self.layer, layers)
+        layers = np.where(np.isinf(layers), np.nan, layers)
         return np.column_stack([measured, layers]).astype(np.float32)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from crosspatch.cohorts.cells import Cells, provenance
+from crosspatch.cohorts.labelled import NO_LABEL
 from crosspatch.cohorts.table import problems_of
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError
@@ -133,6 +134,11 @@ def validated(
         name: _Judge(model, cells_learned(model, asked.data_dir))
         for name, model in pipeline.predictor.models.items()
     }
+    if new_cells and any(judge.learned is None for judge in judges.values()):
+        raise CohortError(
+            "it cannot be told which cells a model of a laboratory's own table learned from",
+            "leave {new_cells} out, and give cells that it did not learn from",
+        )
     parts, seen = [], SeenIds()
     for batch in read_table(table, how, heard, ask=listener.ask):
         named = unique(batch, seen, heard)
@@ -165,6 +171,14 @@ def validated(
                 f"{asked.names[0]}: the model learned from every labelled cell, or from its donor",
                 "give other cells, or leave {new_cells} out",
             )
+    if answers.loc[answers["label"] != "", "class"].isna().all():
+        there = ", ".join(f"'{name}'" for name in answers["label"].unique()[:5] if name)
+        known = ", ".join(name for judge in judges.values() for name in judge.model.classes)
+        raise CohortError(
+            f"{asked.names[0]}: no label in column '{columns.label}' ({there}) is a class of the "
+            f"model ({known})",
+            "`crosspatch predict` gives their verdicts",
+        )
     found = Validation(validation_tables(answers), told, tuple(heard.lines))
     if folder is not None:
         folder.finish(_to_be_written(found.tables), told)
@@ -189,6 +203,7 @@ class _Columns(NamedTuple):
         label = texts[self.label]
         if self.instead is not None:
             label = label.where(label != "", texts[self.instead])
+        label = label.where(~label.str.strip().str.casefold().isin(NO_LABEL), "")
         own = "cell " + texts.index.to_series()
         donor = own if self.donor is None else texts[self.donor].where(texts[self.donor] != "", own)
         return pd.DataFrame({"label": label, "donor": donor})
@@ -270,7 +285,11 @@ class _Judge:
         meant = known.meaning_of_label(label)
         if meant is not None and alignment is not None:
             meant = str(known.align([meant], alignment)[0])
-        return meant if meant in self.model.classes else None
+        if meant in self.model.classes:
+            return meant
+        # Classes of a laboratory's own model in its own spelling.
+        alike = [name for name in self.model.classes if known.meaning_of_label(name) == meant]
+        return alike[0] if meant is not None and len(alike) == 1 else None
 
     def seen(self, cells: pd.DataFrame) -> dict[str, int] | None:
         """How many cells it learned from, and how many more are of their donors; None: unknown."""

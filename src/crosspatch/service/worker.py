@@ -139,7 +139,7 @@ class Worker:
             parameters=header["parameters"],
             columns=tuple(self.predictor.columns),
             classes=self.predictor.classes,
-            measures_recordings=layout.measured_in is not None,
+            measures_recordings=layout.measured.measured_in is not None,
             features=[] if layout.traces else choosable(layout),
             map=self._load_map(tell),
         )

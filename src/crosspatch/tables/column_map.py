@@ -92,7 +92,7 @@ class ColumnMap:
         return result, {name: found for name, found in counted.items() if found.total}
 
     def layers(self, frame: pd.DataFrame) -> tuple[NDArray[np.float64], dict[str, Counted]]:
-        """Where cells lie, in order of depth, NaN where missing; what is missing as `values`."""
+        """Where cells lie, in order of depth, as `read_layers`; what is missing as `values`."""
         if self.layer is None:
             return np.full(len(frame), np.nan), {}
         found, odd = read_layers(frame[self.layer])

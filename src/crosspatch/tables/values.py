@@ -127,11 +127,15 @@ class Column:
 
 
 def read_layers(series: pd.Series) -> tuple[NDArray[np.float64], Counted]:
-    """The cortical layers of a column, in order of depth, NaN where none is said or understood."""
+    """The cortical layers of a column, in order of depth.
+
+    NaN where none is said, infinite where what is said is not understood.
+    """
     which, distinct = pd.factorize(series)
     depths = np.array([*map(layer_depth, distinct), np.nan])[which]  # the last is of -1, missing
     said = np.array([*(str(each).strip().lower() not in MISSING for each in distinct), False])
-    return depths, count_cells("not a cortical layer", np.isnan(depths) & said[which], series)
+    odd = np.isnan(depths) & said[which]
+    return np.where(odd, np.inf, depths), count_cells("not a cortical layer", odd, series)
 
 
 def read_column(series: pd.Series, *, marks: Marks = "plain", no_zero: bool = False) -> Column:
