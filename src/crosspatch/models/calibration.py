@@ -149,12 +149,8 @@ def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64]
     p = softmax(held.log_p / temperature + bias)
     true = p[np.arange(len(p)), held.codes]
     of_class = [held.codes == code for code in range(n_classes)]
-    class_limit, least = (
-        np.array([conformal_limit(true[here], held.donors[here], share) for here in of_class])
-        for share in (coverage, coverage - _SLACK)
-    )
-    # Of too few donors there is no saying, and the class would be in every set.
-    least = np.where(least > 0, least, np.inf)
+    class_limit = [conformal_limit(true[here], held.donors[here], coverage) for here in of_class]
+    least = np.array([_least(true[here], held.donors[here], coverage) for here in of_class])
     already = np.where(true >= least[held.codes], 1.0, true)
     limit = np.minimum(conformal_limit(already, held.donors, coverage), least)
     known = held.where(np.isfinite(held.distance))
@@ -162,7 +158,18 @@ def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64]
     # Copies of a cell are not cells more.
     cells = np.unique(known.rows, return_index=True)[1]
     size = 1 / np.sum(donor_weights(known.donors[cells]) ** 2)
-    return temperature, bias, limit, class_limit, distances, size
+    return temperature, bias, limit, np.array(class_limit), distances, size
+
+
+def _least(p: NDArray[np.float64], donors: NDArray, coverage: float) -> float:
+    """The probability that nearly this share of a class's held-back cells reach.
+
+    A guard against neglect, no promise for a new donor, which would make the sets of classes with
+    few donors large.
+    """
+    count = len(np.unique(donors))
+    share = (coverage - _SLACK) * count / (count + 1)
+    return conformal_limit(p, donors, share) if count else np.inf
 
 
 def _group_of(information: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.intp]:
