@@ -89,12 +89,13 @@ class VoteClassifier(ProbabilisticClassifier):
         discriminant = LinearDiscriminant(self.layout, prior_power=self.prior_power)
         discriminant.fit(X, y, unlabelled, types)
         inputs = discriminant.model_.inputs
-        Z = inputs.transform(X if unlabelled is None else unlabelled)
-        cells = Gaussians.fit(Z, np.zeros(len(Z), dtype=np.intp))
         rng = np.random.default_rng(self.random_state)
         copies, rows = with_copies(X, self.layout, self.copies, rng)
+        taught = inputs.transform(copies)
+        Z = taught[: len(X)] if unlabelled is None else inputs.transform(unlabelled)
+        cells = Gaussians.fit(Z, np.zeros(len(Z), dtype=np.intp))
         trees = _small_boosting(self.random_state, n_estimators=round(_TREES * np.sqrt(len(X))))
-        trees.fit(cells.filled(inputs.transform(copies)), y[rows])
+        trees.fit(cells.filled(taught), y[rows])
         self.classes_ = discriminant.classes_
         self.model_ = DiscriminantVote(discriminant.model_, cells, Trees.of(trees))
         return self

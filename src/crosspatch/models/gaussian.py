@@ -69,7 +69,9 @@ class Gaussians:
         """Cells with their missing values as expected, and the scatter that this leaves out."""
         centers, left_out = self.means[codes], np.zeros_like(self.covariance)
         filled = np.where(np.isfinite(Z), Z, centers)
-        for rows, there in _by_pattern(Z):
+        for rows, there in _sets(*_in_order(Z)):
+            if there.all():
+                continue
             gone = ~there
             weights = self._regression(there)
             filled[np.ix_(rows, gone)] += (Z[rows] - centers[rows])[:, there] @ weights
@@ -99,7 +101,9 @@ class Gaussians:
             )
             return filled
         filled = np.where(np.isfinite(Z), Z, self.means[0])
-        for rows, there in _by_pattern(Z):
+        for rows, there in _sets(order, patterns, ends):
+            if there.all():
+                continue
             rest = Z[np.ix_(rows, there)] - self.means[0, there]
             filled[np.ix_(rows, ~there)] += rest @ self._regression(there)
         return filled
@@ -118,7 +122,7 @@ class Gaussians:
                 Z[order], patterns, ends, self.means, self.covariance
             )
             return found
-        for there, rows in zip(patterns, np.split(order, ends), strict=False):
+        for rows, there in _sets(order, patterns, ends):
             if there.any():
                 factor = np.linalg.cholesky(self.covariance[np.ix_(there, there)])
                 centers = np.linalg.solve(factor, self.means[:, there].T)
@@ -146,9 +150,8 @@ def _in_order(Z: NDArray) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[
     return order, patterns, np.cumsum(np.bincount(which, minlength=len(patterns)))
 
 
-def _by_pattern(Z: NDArray) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
-    """Rows of cells that lack something, and which values they have, set by set."""
-    order, patterns, ends = _in_order(Z)
-    for there, rows in zip(patterns, np.split(order, ends), strict=False):
-        if not there.all():
-            yield rows, there
+def _sets(
+    order: NDArray[np.intp], patterns: NDArray[np.bool_], ends: NDArray[np.intp]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+    """Rows of cells, and which values they have, set by set, as `_in_order` found them."""
+    return zip(np.split(order, ends), patterns, strict=False)

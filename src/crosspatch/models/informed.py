@@ -21,15 +21,14 @@ to predict; what human cells shaped nevertheless is in docs/choices.md.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crosspatch.features.layouts import Layout
 from crosspatch.models.arrays import softmax
 from crosspatch.models.classifier import MaybeArray, require_same_classes
-from crosspatch.models.discriminant import PRIOR_POWER, LinearDiscriminant, log_priors
+from crosspatch.models.discriminant import LinearDiscriminant, log_priors
 from crosspatch.models.gaussian import Gaussians
 from crosspatch.models.physics import PhysicsInputs
 from crosspatch.models.plain import Discriminant
@@ -159,10 +158,6 @@ class UnlabelledDiscriminant(LinearDiscriminant):
     class_means_ : ClassMeans
         What was found of the means before cells without labels were used.
     """
-
-    layout: Layout
-    _: KW_ONLY
-    prior_power: float = PRIOR_POWER
 
     def fit(  # type: ignore[override]
         self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None

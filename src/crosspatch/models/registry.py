@@ -73,24 +73,13 @@ _unlabelled = _made_by("informed.UnlabelledDiscriminant", "layout")
 _informed = _made_by("informed.InformedDiscriminant", "layout")
 
 #: LightGBM's own settings, and a slower learner with smaller trees (docs/choices.md).
-_BOOSTING_SETTINGS: dict[str, dict[str, float]] = {
-    "31 leaves": {},
-    "15 leaves": {
-        "n_estimators": 200,
-        "learning_rate": 0.05,
-        "num_leaves": 15,
-        "min_child_samples": 40,
-    },
-}
-
-
-def _with_settings(
-    name: str, about: str, of: Callable[..., Builder], *, uses_layer: bool = False
-) -> ModelEntry:
-    """A model with the boosting settings to choose from; it has the first unless it chooses."""
-    choices = tuple((setting, of(**given)) for setting, given in _BOOSTING_SETTINGS.items())
-    return ModelEntry(name, about, choices[0][1], uses_layer=uses_layer, settings=choices)
-
+_BOOSTING_SETTINGS = (
+    ("31 leaves", _boosting()),
+    (
+        "15 leaves",
+        _boosting(n_estimators=200, learning_rate=0.05, num_leaves=15, min_child_samples=40),
+    ),
+)
 
 _network = partial(ModelEntry, uses_device=True)
 _physics = partial(ModelEntry, takes_gaps=True, uses_layer=True)
@@ -101,7 +90,13 @@ _MODELS = {
     for entry in (
         ModelEntry("spca-forest", "sparse PCA by family, then a random forest", _spca_forest),
         ModelEntry("forest", "random forest on the features", _forest),
-        _with_settings("boosting", "gradient-boosted trees (LightGBM)", _boosting, uses_layer=True),
+        ModelEntry(
+            "boosting",
+            "gradient-boosted trees (LightGBM)",
+            _boosting(),
+            uses_layer=True,
+            settings=_BOOSTING_SETTINGS,
+        ),
         ModelEntry("logistic", "multinomial logistic regression", _logistic),
         ModelEntry("svm", "support vector machine, radial kernel", _svm),
         _network("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),
