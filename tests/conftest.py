@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ def real_data() -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A user's cache of our own: tests neither read nor fill the real one."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_screen() -> Iterator[None]:
+    """Models of made-up cells take all for interneurons, unless a test says otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crosspatch.prediction.training.screen_for", lambda *given, **more: "")
+        yield
 
 
 @pytest.fixture

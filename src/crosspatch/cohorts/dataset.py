@@ -59,6 +59,8 @@ class Dataset:
     cite: tuple[str, ...]
     authors: str
     citation: str
+    #: Datasets of one rig and code, of a species: measured alike; its own name by default.
+    rig: str = ""
     #: Name under which datasets of several species are loaded together; its own by default.
     collection: str = ""
     #: Dandisets whose recordings its tables have labels of, and the column of cells that names the
@@ -149,6 +151,13 @@ class Dataset:
         classes = classes.where(classes.notna(), given)
         cells["class"] = classes.mask(cells["subclass"].notna(), "GABAergic")
         return cells[self.labellings[chosen].column]
+
+    @property
+    def kinds(self) -> set[str]:
+        """The classes that its cells are of."""
+        known, named = load_taxonomy(), set(self.labels.values())
+        inside = {"GABAergic"} if named & {*known.subclasses} else set()
+        return inside | (named & {*known.classes})
 
     def meaning_of(self, labels: pd.Series, where: str, taxonomy: str | None = None) -> pd.Series:
         """Labels as subclasses or classes, missing for types outside the task.

@@ -98,8 +98,9 @@ def predict(
 ) -> None:
     """Predict the transcriptomic subclass of cells, with its uncertainty.
 
-    Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none),
-    outside reference (unlike the cells the model knows), insufficient data.
+    Verdicts: confident (one subclass in the 90 % prediction set), ambiguous (several or none, or it
+    may be excitatory), not an interneuron (excitatory), outside reference (unlike the cells the
+    model knows), insufficient data.
     """
     from crosspatch.prediction.output import open_output
     from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request

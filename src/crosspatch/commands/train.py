@@ -88,6 +88,7 @@ def train(
             jobs=jobs,
             device=device,
             leave_out=fold,
+            data_dir=data_dir,
             progress=partial(tell, "train"),
             out=out,
         )

@@ -129,7 +129,9 @@ def _print(found: Validation) -> None:
                 "class",
                 _share("confident", "confident", ends=False),
                 _share("of these right", "confident_right"),
-                *(_share(name, name, ends=False) for name in ("ambiguous", "outside")),
+                _share("ambiguous", "ambiguous", ends=False),
+                _share("no interneuron", "not_interneuron", ends=False),
+                _share("outside", "outside", ends=False),
                 _share("insufficient", "insufficient", ends=False),
             ],
             n_text=1,
@@ -144,6 +146,7 @@ def _print(found: Validation) -> None:
                 ("cells", "{cells:,}"),
                 _share("confident", "confident"),
                 ("mostly as", "{called}"),
+                _share("no interneuron", "not_interneuron", ends=False),
                 _share("outside", "outside", ends=False),
                 _share("insufficient", "insufficient", ends=False),
             ],
@@ -172,7 +175,10 @@ def _in_short(part: pd.DataFrame) -> str:
     """Macro-F1 with its interval, calibration error, and whether the sets keep their promise."""
     from crosspatch.evaluation.validation_tables import promise_kept
 
-    (row,) = part[part["class"] == "all"].to_dict("records")
+    whole = part[part["class"] == "all"].to_dict("records")
+    if not whole:
+        return "no interneuron with a label: there is no macro-F1"
+    (row,) = whole
     ends = f" [{row['f1_low']:.3f}, {row['f1_high']:.3f}]" if row["f1_low"] == row["f1_low"] else ""
     return (
         f"macro-F1 {row['f1']:.3f}{ends} over the classes there; calibration error "

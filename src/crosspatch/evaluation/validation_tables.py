@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.evaluation.intervals import (
@@ -20,6 +21,7 @@ from crosspatch.evaluation.intervals import (
 from crosspatch.evaluation.metrics import scores
 from crosspatch.evaluation.results import Settings
 from crosspatch.evaluation.uncertainty import REFUSED, expected_calibration_error, reliability_rows
+from crosspatch.models.screen import EXCITATORY
 from crosspatch.models.verdicts import COVERAGE, Verdict
 
 #: Kind of result folder.
@@ -40,7 +42,9 @@ class ValidationTables:
     #: One row per species and class, ``all`` first: cells, donors, F1 (of ``all`` macro-F1 over the
     #: classes that are there), and shares of the cells, each with its interval: ``right``,
     #: ``covered`` (the label is in the prediction set, of cells with enough data), ``confident``,
-    #: ``confident_right`` (of the confident ones), ``ambiguous``, ``outside``, ``insufficient``.
+    #: ``confident_right`` (of the confident ones), ``ambiguous``, ``not_interneuron``, ``outside``,
+    #: ``insufficient``. Excitatory cells have a row where the model knows them; ``all`` are the
+    #: interneurons, as in other tables of scores.
     #: ``ece`` is the calibration error.
     scores: pd.DataFrame
     #: One row per species and label that the model does not know: shares as above, and ``called``,
@@ -65,6 +69,12 @@ def _of_all(part: pd.DataFrame) -> pd.Series:
     return pd.Series(True, index=part.index)
 
 
+# What a cell counts as that is given no subclass.
+_INSTEAD = {each: each.value for each in Verdict} | {
+    Verdict.INSUFFICIENT: REFUSED,
+    Verdict.NOT_INTERNEURON: EXCITATORY,
+}
+
 #: Shares of cells that have a label the model knows: what counts, and of which cells.
 _SHARES: dict[str, tuple[_Mask, _Mask]] = {
     "right": (lambda part: part["right"], _of_all),
@@ -72,11 +82,12 @@ _SHARES: dict[str, tuple[_Mask, _Mask]] = {
     "confident": (_is(Verdict.CONFIDENT), _of_all),
     "confident_right": (lambda part: part["right"], _is(Verdict.CONFIDENT)),
     "ambiguous": (_is(Verdict.AMBIGUOUS), _of_all),
+    "not_interneuron": (_is(Verdict.NOT_INTERNEURON), _of_all),
     "outside": (_is(Verdict.OUTSIDE), _of_all),
     "insufficient": (_is(Verdict.INSUFFICIENT), _of_all),
 }
 #: Those of them that need no true class.
-_OF_VERDICTS = ("confident", "ambiguous", "outside", "insufficient")
+_OF_VERDICTS = ("confident", "ambiguous", "not_interneuron", "outside", "insufficient")
 
 
 def validation_tables(answers: pd.DataFrame) -> ValidationTables:
@@ -92,11 +103,7 @@ def validation_tables(answers: pd.DataFrame) -> ValidationTables:
         if len(known):
             found["scores"] += [of_model | row for row in _scores(known)]
             found["confusion"] += [of_model | row for row in _confusion(known)]
-            enough = known[known["subclass"] != REFUSED]
-            confidence, right = (
-                enough["probability"].to_numpy(float),
-                enough["right"].to_numpy(float),
-            )
+            confidence, right = _confidence(known[known["class"] != EXCITATORY])
             found["reliability"] += [of_model | r for r in reliability_rows(confidence, right)]
         found["unknown"] += [of_model | row for row in _unknown(part[part["class"].isna()])]
     made = {name: pd.DataFrame(rows) for name, rows in found.items() if name != "answers"}
@@ -106,7 +113,7 @@ def validation_tables(answers: pd.DataFrame) -> ValidationTables:
 def _marked(known: pd.DataFrame) -> pd.DataFrame:
     """The cells, with whether each is right and covered; what is refused is wrong."""
     inside = [name in chosen for name, chosen in zip(known["class"], known["set"], strict=True)]
-    called = known["subclass"].where(known["subclass"] != "", REFUSED)
+    called = known["subclass"].where(known["subclass"] != "", known["verdict"].map(_INSTEAD))
     return known.assign(
         subclass=called, right=called == known["class"], covered=np.array(inside, dtype=bool)
     )
@@ -130,27 +137,36 @@ def _counted(part: pd.DataFrame) -> dict[str, object]:
 
 
 def _scores(known: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """A row of all cells, and one per class."""
-    classes = _in_order(known["class"])
-    of_class = scores(known["class"], known["subclass"], classes)
-    by_donor = counts_by_donor(known["class"], known["subclass"], known["donor"], classes)
-    low, high = interval_of(resampled_f1(by_donor[None]))
-    enough = known[known["subclass"] != REFUSED]
-    confidence = enough["probability"].to_numpy(dtype=float)
-    right = enough["right"].to_numpy(dtype=float)
-    yield {
-        "class": "all",
-        **_counted(known),
-        "f1": float(f1_of_counts(by_donor.sum(axis=0))),
-        "f1_low": low,
-        "f1_high": high,
-        **_shares(known, list(_SHARES)),
-        "ece": expected_calibration_error(confidence, right) if len(enough) else np.nan,
-    }
-    for name in classes:
-        part = known[known["class"] == name]
-        f1 = {"f1": of_class[f"f1_{name}"]}
-        yield {"class": name, **_counted(part), **f1, **_shares(part, list(_SHARES))}
+    """A row of all interneurons, one per class, and one of excitatory cells."""
+    inside = known[known["class"] != EXCITATORY]
+    if len(inside):
+        classes = _in_order(inside["class"])
+        truth = inside["class"], inside["subclass"]
+        by_donor = counts_by_donor(*truth, inside["donor"], classes)
+        low, high = interval_of(resampled_f1(by_donor[None]))
+        confidence, right = _confidence(inside)
+        yield {
+            "class": "all",
+            **_counted(inside),
+            "f1": float(f1_of_counts(by_donor.sum(axis=0))),
+            "f1_low": low,
+            "f1_high": high,
+            **_shares(inside, list(_SHARES)),
+            "ece": expected_calibration_error(confidence, right) if len(right) else np.nan,
+        }
+        of_class = scores(*truth, classes)
+        for name in classes:
+            part = inside[inside["class"] == name]
+            f1 = {"f1": of_class[f"f1_{name}"]}
+            yield {"class": name, **_counted(part), **f1, **_shares(part, list(_SHARES))}
+    if len(others := known[known["class"] == EXCITATORY]):
+        yield {"class": EXCITATORY, **_counted(others), **_shares(others, list(_SHARES))}
+
+
+def _confidence(known: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probability of the subclass, and whether it is right, of the cells that are given one."""
+    given = known[known["probability"].notna()]
+    return given["probability"].to_numpy(float), given["right"].to_numpy(float)
 
 
 def _confusion(known: pd.DataFrame) -> Iterator[dict[str, object]]:

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from crosspatch.errors import ModelError, in_words
 from crosspatch.features.layouts import Layout
 from crosspatch.models.judging import Judging
+from crosspatch.models.screen import Screen
 from crosspatch.models.stored import ARRAYS_FILE, StoredClassifier
 
 #: Version of the folder's format; another one is refused. It rises when what is stored changes, or
 #: classes in a library's weights move.
-FORMAT = 4
+FORMAT = 5
 
 MODEL_FILE = "model.json"
 CARD_FILE = "card.md"
@@ -80,6 +81,9 @@ class ModelAbout(TypedDict):
     calibration: dict[str, list]
     cohorts: Cohorts
     scores: dict[str, Any]  # name to number, but for ``sets``, which is a table
+    #: Datasets that excitatory cells are known from, or why they are not, in words; empty where
+    #: cells are simulated, or classes are a laboratory's own.
+    screen: list[str] | str
     libraries: dict[str, str]  # versions of the libraries that fit the models
     probe: list[list[float]]  # predictions for made-up cells
     files: dict[str, str]  # name to sha256
@@ -94,6 +98,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "alignment": (str, type(None)),
     "classes": list,
     "layout": dict,
+    "screen": (list, str),
     "files": dict,
     "libraries": dict,
     "probe": list,
@@ -126,7 +131,11 @@ class Artifact:
 
 
 def save(
-    folder: str | Path, classifier: Judging, about: Mapping[str, object], card: str
+    folder: str | Path,
+    classifier: Judging,
+    about: Mapping[str, object],
+    card: str,
+    screen: Screen | None = None,
 ) -> Artifact:
     """Write a model folder, under a temporary name first.
 
@@ -141,6 +150,8 @@ def save(
         For ``model.json``; what `ModelAbout` says of files and versions is added.
     card : str
         For ``card.md``.
+    screen : Screen, optional
+        What tells excitatory cells from interneurons.
 
     Raises
     ------
@@ -151,7 +162,7 @@ def save(
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
         raise ModelError(f"{folder} is there and is not a model", hint="choose another {out}")
-    kept = StoredClassifier.of(classifier, str(about["species"]))
+    kept = StoredClassifier.of(classifier, str(about["species"]), screen)
     probe = _probe(kept)
     if not np.allclose(probe, _probe(classifier), rtol=0, atol=1e-12, equal_nan=True):
         raise ModelError("what would be stored predicts otherwise than the model; it is not stored")

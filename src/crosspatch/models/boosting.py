@@ -12,13 +12,12 @@ def build_boosting(random_state: int | None = None, **settings: Any) -> LGBMClas
     """LightGBM on one core, with the same numbers every time.
 
     The settings are its own, with its own defaults. Classes are balanced, as for the forest: rare
-    subclasses count as much.
+    subclasses count as much, unless `class_weight` is given.
     """
     from lightgbm import LGBMClassifier  # when a model is built, not when models are listed
 
     return LGBMClassifier(
-        **settings,
-        class_weight="balanced",
+        **({"class_weight": "balanced"} | settings),
         random_state=random_state,
         n_jobs=1,
         deterministic=True,

@@ -82,7 +82,7 @@ class Calibration:
     def fit(cls, held: Held, coverage: float = COVERAGE) -> Calibration:
         """Learn all of it; the coverage is the share of cells whose class is to be in their set."""
         information = np.quantile(held.information, np.arange(GROUPS) / GROUPS)
-        groups = _group_of(held.information, information)
+        groups = group_of(held.information, information)
         parts: list[tuple[float | NDArray[np.float64], ...]] = []
         for group in range(GROUPS - 1, -1, -1):
             # Empty where cells have as much as those of the next one: all are alike.
@@ -99,7 +99,7 @@ class Calibration:
         self, log_p: NDArray[np.float64], information: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Calibrated probabilities, shape (cells, classes)."""
-        group = _group_of(information, self.information)
+        group = group_of(information, self.information)
         scaled = log_p / self.temperature[group][:, None] + self.bias[group]
         return softmax(scaled)
 
@@ -108,7 +108,7 @@ class Calibration:
     ) -> NDArray[np.float64]:
         """How probable a class must be to be in a cell's prediction set, shape (cells, classes)."""
         limit = self.class_limit if by_class else self.limit
-        return limit[_group_of(information, self.information)]
+        return limit[group_of(information, self.information)]
 
     def p_values(
         self, distance: NDArray[np.float64], information: NDArray[np.float64]
@@ -118,7 +118,7 @@ class Calibration:
         The cell itself counts as one more that is as far; so p is at least 1 / (n + 1).
         """
         p = np.full(len(distance), np.nan)
-        groups = _group_of(information, self.information)
+        groups = group_of(information, self.information)
         for group, grid in enumerate(self.distances):
             here = (groups == group) & np.isfinite(distance)
             farther = 1 - np.searchsorted(grid, distance[here], side="left") / len(grid)
@@ -154,7 +154,7 @@ def _fit_group(held: Held, coverage: float) -> tuple[float | NDArray[np.float64]
     already = np.where(true >= least[held.codes], 1.0, true)
     limit = np.minimum(conformal_limit(already, held.donors, coverage), least)
     known = held.where(np.isfinite(held.distance))
-    distances = _weighted_quantiles(known.distance, donor_weights(known.donors))
+    distances = weighted_quantiles(known.distance, donor_weights(known.donors), _GRID)
     # Copies of a cell are not cells more.
     cells = np.unique(known.rows, return_index=True)[1]
     size = 1 / np.sum(donor_weights(known.donors[cells]) ** 2)
@@ -172,7 +172,7 @@ def _least(p: NDArray[np.float64], donors: NDArray, coverage: float) -> float:
     return conformal_limit(p, donors, share) if count else np.inf
 
 
-def _group_of(information: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.intp]:
+def group_of(information: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.intp]:
     """Number of the group that each cell is in, by what its features tell."""
     return np.maximum(np.searchsorted(least, information, side="right") - 1, 0)
 
@@ -203,12 +203,13 @@ def conformal_limit(p: NDArray[np.float64], donors: NDArray, coverage: float) ->
     return float(p[order][np.argmax(reached)]) if reached.any() else 0.0
 
 
-def _weighted_quantiles(
-    values: NDArray[np.float64], weights: NDArray[np.float64]
+def weighted_quantiles(
+    values: NDArray[np.float64], weights: NDArray[np.float64], count: int
 ) -> NDArray[np.float64]:
+    """So many quantiles of values whose weights sum to one, in the middle of equal shares."""
     order = np.argsort(values)
     share = np.cumsum(weights[order])
-    wanted = (np.arange(_GRID) + 0.5) / _GRID
+    wanted = (np.arange(count) + 0.5) / count
     return values[order][np.minimum(np.searchsorted(share, wanted), len(values) - 1)]
 
 

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError, in_words
-from crosspatch.features.layouts import Feature, Layout
+from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.models.arrays import Arrays, part_of, require_array, under
 from crosspatch.models.calibration import Calibration
 from crosspatch.models.judging import Judging, Probabilistic
 from crosspatch.models.plain import PlainModel, arrays_of, plain_model, read_model
 from crosspatch.models.reference import Reference
+from crosspatch.models.screen import Screen
+from crosspatch.models.verdicts import Screened
 
 #: Arrays of every model.
 ARRAYS_FILE = "arrays.npz"
@@ -71,9 +73,13 @@ class StoredClassifier(Judging):
     reference_: Reference
     feature_center_: NDArray[np.float64]
     feature_scale_: NDArray[np.float64]
+    #: What tells excitatory cells from interneurons; None where cells are taken to be of a class.
+    screen: Screen | None = None
 
     @classmethod
-    def of(cls, classifier: Judging, species: str) -> StoredClassifier:
+    def of(
+        cls, classifier: Judging, species: str, screen: Screen | None = None
+    ) -> StoredClassifier:
         """What is stored of a fitted classifier."""
         plain = plain_model(classifier.model_)
         return cls(
@@ -85,7 +91,14 @@ class StoredClassifier(Judging):
             classifier.reference_,
             classifier.feature_center_,
             classifier.feature_scale_,
+            screen,
         )
+
+    def screened(self, X: NDArray[np.floating]) -> Screened | None:
+        """Cells beside interneurons and excitatory ones; None where nothing is known of these."""
+        if self.screen is None:
+            return None
+        return self.screen.compare(X[:, self.screen.layout.within(self.layout)])
 
     def write(self, folder: Path) -> list[str]:
         """Write the files of the model into a folder; their names."""
@@ -100,6 +113,9 @@ class StoredClassifier(Judging):
             **under("calibration", vars(self.calibration_)),
             **under("reference", self.reference_.arrays()),
         }
+        if self.screen is not None:
+            arrays |= under("screen", self.screen.arrays())
+            arrays["screen.layout"] = np.array(self.screen.layout.name)
         written = [ARRAYS_FILE]
         if isinstance(self.model_, PlainModel):
             arrays |= under("model", arrays_of(self.model_))
@@ -146,7 +162,17 @@ class StoredClassifier(Judging):
             Reference.of_arrays(layout.measured, classes, part_of("reference", arrays)),
             arrays["center"],
             arrays["scale"],
+            _screen_of(layout, part_of("screen", arrays)),
         )
+
+
+def _screen_of(layout: Layout, arrays: Arrays) -> Screen | None:
+    """The screen that is stored with a model of a layout, if any."""
+    if not arrays:
+        return None
+    found = Screen.of_arrays(load_layout(str(arrays["layout"])), arrays)
+    found.layout.within(layout)
+    return found
 
 
 def _read_weights(file: Path) -> Probabilistic:

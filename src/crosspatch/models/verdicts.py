@@ -20,6 +20,39 @@ MINIMUM_INFORMATION = 0.1
 OUTSIDE_P = 0.05
 
 
+#: Where fewer interneurons of other laboratories look as excitatory, a cell is called none.
+INTERNEURON_P = 0.03
+
+#: Where fewer excitatory cells look as little excitatory, that is left out of the prediction set.
+EXCITATORY_P = 1 - COVERAGE
+
+#: Where fewer excitatory cells lie as far from both kinds, a cell is of neither.
+KNOWN_P = 0.01
+
+
+class Screened(NamedTuple):
+    """Cells beside interneurons and excitatory cells of laboratories held out.
+
+    Each is a share of cells of one laboratory, of the one that has most; shape (cells,).
+    """
+
+    p_interneuron: NDArray[np.float64]  # of interneurons, that look at least as excitatory
+    p_excitatory: NDArray[np.float64]  # of excitatory cells, that look at most as excitatory
+    p_known: NDArray[np.float64]  # of excitatory cells, that lie at least as far from both kinds
+
+    @property
+    def interneuron(self) -> NDArray[np.bool_]:
+        """Whether a cell may be an interneuron; where it can be neither, the likelier counts."""
+        neither = (self.p_interneuron < INTERNEURON_P) & (self.p_excitatory < EXCITATORY_P)
+        likelier = self.p_interneuron / INTERNEURON_P >= self.p_excitatory / EXCITATORY_P
+        return np.where(neither, likelier, self.p_interneuron >= INTERNEURON_P)
+
+    @property
+    def excitatory(self) -> NDArray[np.bool_]:
+        """Whether a cell may be excitatory."""
+        return ~self.interneuron | (self.p_excitatory >= EXCITATORY_P)
+
+
 class Judgement(NamedTuple):
     """What a calibrated model says of cells; NaN and False where a cell has too little."""
 
@@ -46,6 +79,7 @@ class Verdict(StrEnum):
 
     CONFIDENT = "confident"
     AMBIGUOUS = "ambiguous"
+    NOT_INTERNEURON = "not an interneuron"
     OUTSIDE = "outside reference"
     INSUFFICIENT = "insufficient data"
 
@@ -57,20 +91,25 @@ class Verdict(StrEnum):
 
 _MEANINGS = {
     Verdict.CONFIDENT: "one subclass in the 90 % prediction set",
-    Verdict.AMBIGUOUS: "several subclasses in the set, or none",
+    Verdict.AMBIGUOUS: "several subclasses in the set, or none, or it may be excitatory",
+    Verdict.NOT_INTERNEURON: "excitatory; no subclass is given (3 % of interneurons are called so)",
     Verdict.OUTSIDE: "unlike the reference (p < 0.05; 5 % of true reference cells are called so)",
     Verdict.INSUFFICIENT: "what was measured says next to nothing of the subclass; none is given",
 }
 
 
 def verdicts(
-    probabilities: NDArray[np.float64], sets: NDArray[np.bool_], p_reference: NDArray[np.float64]
+    probabilities: NDArray[np.float64],
+    sets: NDArray[np.bool_],
+    p_reference: NDArray[np.float64],
+    screened: Screened | None = None,
 ) -> NDArray[np.object_]:
     """The verdict on each cell, shape (cells,).
 
-    Insufficient where there are no probabilities; else outside where the cell is unlike the
-    reference; else confident where the most probable class is the only one in the prediction set
-    (with limits of their own a less probable one can be); else ambiguous.
+    Insufficient where there are no probabilities; else not an interneuron where it can be none and
+    excitatory cells look so; else outside where the cell is unlike the reference; else confident
+    where the most probable class is the only one in the prediction set (with limits of their own a
+    less probable one can be) and the cell cannot be excitatory; else ambiguous.
 
     Parameters
     ----------
@@ -79,13 +118,21 @@ def verdicts(
     sets : array of bool, shape (cells, classes)
         The prediction sets that are reported.
     p_reference : array, shape (cells,)
+    screened : Screened, optional
+        Without it cells are taken to be interneurons.
     """
     enough = ~np.isnan(probabilities).any(axis=1)
     best = np.nan_to_num(probabilities).argmax(axis=1)
     alone = sets[np.arange(len(sets)), best] & (sets.sum(axis=1) == 1)
+    outside, other = p_reference < OUTSIDE_P, np.zeros(len(sets), dtype=bool)
+    if screened is not None:
+        alone &= ~screened.excitatory
+        other = ~screened.interneuron & (screened.p_known >= KNOWN_P)
+        outside = outside | ~screened.interneuron
     found = np.empty(len(sets), dtype=object)  # np.full would make strings of them
     found[:] = Verdict.AMBIGUOUS
     found[alone] = Verdict.CONFIDENT
-    found[p_reference < OUTSIDE_P] = Verdict.OUTSIDE
+    found[outside] = Verdict.OUTSIDE
+    found[other] = Verdict.NOT_INTERNEURON
     found[~enough] = Verdict.INSUFFICIENT
     return found

@@ -58,7 +58,7 @@ def default_model(
             progress(f"train {species} model", done, total)
 
     try:
-        return train(cohort, jobs=jobs or cores(), progress=tell, out=folder)
+        return train(cohort, data_dir=data_dir, jobs=jobs or cores(), progress=tell, out=folder)
     except ModelError as error:
         raise ModelError(
             f"the default model could not be kept: {error}",

@@ -43,12 +43,14 @@ def records_schema(classes: Sequence[str]) -> pa.Schema:
     names = [
         *("cell_id", "given_id", "species", "species_known", "subclass", "probability"),
         *(f"{_CHANCE}{name}" for name in classes),
-        *("prediction_set", "verdict", "p_reference", "completeness", "families", "layer"),
+        *("prediction_set", "verdict", "p_reference", "p_interneuron"),
+        *("completeness", "families", "layer"),
         *("quality", "notes", "simulated", "unread", "unusual", "aligned", "references", "source"),
     ]
     kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(LISTS, pa.list_(pa.string()))
     kinds |= dict.fromkeys(("species_known", "simulated", "aligned"), pa.bool_())
-    numbers = ("probability", "p_reference", "completeness", *(f"{_CHANCE}{c}" for c in classes))
+    numbers = ["probability", "p_reference", "p_interneuron", "completeness"]
+    numbers += [f"{_CHANCE}{name}" for name in classes]
     return pa.schema(kinds | dict.fromkeys(numbers, pa.float64()))
 
 
@@ -77,6 +79,7 @@ class PredictedCell(NamedTuple):
     prediction_set: tuple[str, ...]
     verdict: Verdict
     p_reference: float
+    p_interneuron: float  # see `crosspatch.models.verdicts.Screened`; NaN where it is not tested
     completeness: float  # share of the layout that was measured
     families: tuple[str, ...]  # families that were measured
     layer: str  # the cortical layer it was judged with; empty where none was known or is taken
@@ -236,9 +239,11 @@ class Prediction:
             In words: ``cell_id``; ``species`` it was judged by, and ``species_known``;
             ``subclass``, its ``cell_ontology_id`` and ``probability``, and ``probability_`` of
             every class;
-            ``prediction_set``, classes joined by ``|``; ``verdict``; ``p_reference``;
-            ``completeness`` of the layout from 0 to 1; ``families`` present, joined by ``|``;
-            the cortical ``layer`` that was used; ``quality``; ``notes``; ``source``.
+            ``prediction_set``, classes joined by ``|``, with Glutamatergic where the cell may be
+            excitatory; ``verdict``; ``p_reference``; ``p_interneuron``, the share of interneurons
+            of other laboratories that look as excitatory; ``completeness`` of the layout from 0 to
+            1; ``families`` present, joined by ``|``; the cortical ``layer`` that was used;
+            ``quality``; ``notes``; ``source``.
         """
         return self.written().to_pandas()
 

@@ -19,6 +19,7 @@ from crosspatch.features.layouts import LAYER, Layout
 from crosspatch.models.alignment import Alignment, align, differs
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
+from crosspatch.models.screen import EXCITATORY
 from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, records_schema
@@ -61,6 +62,8 @@ class Predictor:
         self.sets = sets
         self.adapt = adapt
         self._warned: set[tuple[str, str]] = set()
+        whys = {each.species: each.about["screen"] for each in models}
+        self._no_screen = {name: why for name, why in whys.items() if why and isinstance(why, str)}
         self.classes = load_taxonomy().ordered(name for each in models for name in each.classes)
         parameters = {"sets": sets, "adapt": adapt, "coverage": COVERAGE, "outside_p": OUTSIDE_P}
         self.header: dict[str, Any] = {
@@ -75,6 +78,9 @@ class Predictor:
         `say` is told where a batch differs from the reference.
         """
         batch = batch.encodable()
+        for species in [*self._no_screen]:
+            why = self._no_screen.pop(species)
+            say(f"the {species} model takes every cell for an interneuron: {why}")
         said = np.array([name or "" for name in batch.species], dtype=object)
         parts: list[tuple[str, NDArray[np.intp], pa.Table]] = []
         for species, model in self.models.items():
@@ -117,11 +123,19 @@ class Predictor:
         found = model.classifier.judge(X)
         self._warn(batch.source, species, model, X, found, say)
         sets = found.class_sets if self.sets == "by-class" else found.sets
-        verdict = verdicts(found.probabilities, sets, found.p_reference)
+        screened = model.classifier.screened(X)
+        verdict = verdicts(found.probabilities, sets, found.p_reference, screened)
+        p, classes, given = found.probabilities, model.classes, found.enough
+        if screened is not None:
+            # What it is, if an interneuron, is not said of a cell that can be none.
+            given = given & screened.interneuron
+            p = np.where(screened.interneuron[:, None], p, np.nan)
+            sets = np.column_stack([sets, screened.excitatory]) & found.enough[:, None]
+            sets[:, :-1] &= screened.interneuron[:, None]
+            classes = (*classes, EXCITATORY)
         subclass = np.full(len(rows), "", dtype=object)
-        best = found.probabilities[found.enough].argmax(axis=1)
-        subclass[found.enough] = np.asarray(model.classes, dtype=object)[best]
-        outside = np.flatnonzero(verdict == Verdict.OUTSIDE)
+        subclass[given] = np.asarray(classes, dtype=object)[p[given].argmax(axis=1)]
+        outside = np.flatnonzero((verdict == Verdict.OUTSIDE) & given)
         unusual = model.classifier.reference_.unusual(X[outside], subclass[outside].astype(str))
         place = np.full(len(rows), -1)
         place[outside] = np.arange(len(outside))
@@ -129,15 +143,18 @@ class Predictor:
             "species": species,
             "species_known": known,
             "subclass": subclass,
-            "probability": found.probabilities.max(axis=1),
-            "prediction_set": _words(model.classes, sets),
+            "probability": p.max(axis=1),
+            "prediction_set": _words(classes, sets),
             "verdict": verdict,
             "p_reference": found.p_reference,
+            "p_interneuron": np.nan if screened is None else screened.p_interneuron,
             "unusual": unusual.take(pa.array(place, mask=place < 0)),
             "aligned": aligned,
         }
-        for name, p in zip(model.classes, found.probabilities.T, strict=True):
-            judged[f"probability_{name}"] = p
+        judged |= {
+            f"probability_{name}": of_class
+            for name, of_class in zip(model.classes, p.T, strict=True)
+        }
         return self._records(batch, rows, model.layout, X, judged)
 
     def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pa.Table:
@@ -301,6 +318,7 @@ def _said_of(model: Artifact) -> dict[str, Any]:
         "ontology": {name: term for name, term in terms.items() if term},
         "taxonomy": model.about["alignment"] or "as the source has it",
         "simulated": bool(model.about["simulated"]),
+        "screen": model.about["screen"],
         "trained_on": list(dict.fromkeys(datasets)),
         "digest": model.digest,
     }

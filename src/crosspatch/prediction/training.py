@@ -29,6 +29,8 @@ from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.registry import build_calibrated, model_entry
+from crosspatch.models.screen import Screen
+from crosspatch.prediction.kinds import screen_for
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
 
@@ -58,7 +60,7 @@ def left_out(text: str | None, protocol: str = "donor") -> LeftOut | None:
     return LeftOut(int(run), int(fold), protocol)
 
 
-def train(
+def train(  # noqa: PLR0913 - what the command line has as options
     target: anndata.AnnData,
     source: anndata.AnnData | None = None,
     *,
@@ -68,6 +70,7 @@ def train(
     jobs: int = 1,
     device: str = "cpu",
     leave_out: LeftOut | None = None,
+    data_dir: str | Path | None = None,
     progress: Progress | None = None,
     out: str | Path,
 ) -> Artifact:
@@ -91,6 +94,9 @@ def train(
         ``cpu`` or ``cuda``.
     leave_out : LeftOut, optional
         Train as an evaluation with calibration does for this fold: without its test cells.
+    data_dir : path, optional
+        Data directory with the tables that excitatory cells are known from; see
+        `crosspatch.cohorts.sources.data_directory`.
     progress : callable, optional
         Told how many fits are done, of how many.
     out : path
@@ -141,13 +147,16 @@ def train(
         progress=progress,
         **more,
     )
+    simulated = any(part.cells.simulated for part in learnt.values())
+    screen = _screen(learnt["target"], simulated or own, data_dir, jobs)
     about = {
         "crosspatch": version("crosspatch"),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": entry.name,
         "model_about": entry.about,
         "species": species,
-        "simulated": any(part.cells.simulated for part in learnt.values()),
+        "simulated": simulated,
+        "screen": screen if isinstance(screen, str) else list(screen.datasets),
         "classes": [str(name) for name in classifier.classes_],
         "alignment": alignment,
         **_fitted(classifier, cells.layout),
@@ -156,7 +165,20 @@ def train(
         "scores": training_scores(classifier, cells),
     }
     about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
-    return artifact.save(out, classifier, about, card(about))
+    kept = None if isinstance(screen, str) else screen
+    return artifact.save(out, classifier, about, card(about), kept)
+
+
+def _screen(learnt: _Learnt, without: bool, data_dir: str | Path | None, jobs: int) -> Screen | str:
+    """What is to tell excitatory cells from the classes, or why nothing does.
+
+    Nothing, which goes without saying, where recordings are simulated or classes a laboratory's.
+    """
+    if without:
+        return ""
+    cells = learnt.cells
+    left_out = set(cells.donors.tolist()) - set(cells.donors[learnt.rows].tolist())
+    return screen_for(cells.layout, data_dir, without_donors=left_out, jobs=jobs)
 
 
 def _species_of(cohort: anndata.AnnData) -> str:

@@ -32,6 +32,7 @@ from crosspatch.evaluation.validation_tables import (
 )
 from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.models.artifact import Artifact
+from crosspatch.models.screen import EXCITATORY
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, unique
 from crosspatch.prediction.output import harmless_text
 from crosspatch.prediction.pipeline import Given, Listener, Messages, Pipeline, Request, request
@@ -286,6 +287,8 @@ class _Judge:
         if meant is not None and alignment is not None:
             meant = str(known.align([meant], alignment)[0])
         if meant in self.model.classes:
+            return meant
+        if meant == EXCITATORY and self.model.classifier.screen is not None:
             return meant
         # Classes of a laboratory's own model in its own spelling.
         alike = [name for name in self.model.classes if known.meaning_of_label(name) == meant]

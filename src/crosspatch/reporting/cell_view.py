@@ -252,8 +252,11 @@ def _answer(cell: PredictedCell) -> tuple[str, str]:
     verdict, meaning = cell.verdict, cell.verdict.meaning
     if verdict == Verdict.INSUFFICIENT:
         return str(verdict), f"{cell.completeness:.0%} of the layout was measured: {meaning}"
-    if not cell.subclass:
+    if cell.references:
         return str(verdict), "there is no model of its species; no subclass is given"
+    if not cell.subclass:
+        share = f"{100 * cell.p_interneuron:.2g} % of interneurons look as excitatory"
+        return str(verdict), f"{meaning}; {share}"
     said = f"{cell.subclass}, probability {cell.probability:.2f}"
     within = " or ".join(cell.prediction_set) or "no subclass"
     means = f"90 % prediction set: {within}. {verdict.capitalize()}: {meaning}"

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 NO_CLASS = "no subclass"
 
 _FOREIGN = "another species"
-_HATCHES = {Verdict.OUTSIDE: "/////", Verdict.INSUFFICIENT: "....."}
+_HATCHES = {
+    Verdict.NOT_INTERNEURON: "xxxxx",
+    Verdict.OUTSIDE: "/////",
+    Verdict.INSUFFICIENT: ".....",
+}
 # Colours in the legend of what has no hatch.
 _SHADES = {Verdict.CONFIDENT: "0.35", Verdict.AMBIGUOUS: "0.75"}
 
@@ -79,7 +83,7 @@ def verdicts_figure(groups: Sequence[Group], width: float) -> Figure:
         for verdict in Verdict
         if any(group.rows[verdict] for group in groups)
     ]
-    ncols = 4 if width > SIDE_BY_SIDE else 2
+    ncols = 5 if width > SIDE_BY_SIDE else 2
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
     return figure
 

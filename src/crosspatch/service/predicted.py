@@ -28,6 +28,7 @@ SORTS = (
     "probability",
     "verdict",
     "p_reference",
+    "p_interneuron",
     "completeness",
 )
 #: Columns by whose values cells can be chosen.
@@ -35,7 +36,7 @@ CHOICES = ("verdict", "subclass", "species")
 #: A row: the ``file``'s number, ``row``, the file's ``name``, and the columns; notes in words.
 Row = dict[str, object]
 _FILE = "cells.sqlite"
-_REAL = ("probability", "p_reference", "completeness")
+_REAL = ("probability", "p_reference", "p_interneuron", "completeness")
 _FLAGS = ("species_known", "simulated", "aligned")
 #: Columns that are of use here only; ``words`` is what is to be said of a cell, in one line.
 INNER = ("words", "source", *IN_NOTES)

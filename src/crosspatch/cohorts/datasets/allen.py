@@ -27,6 +27,8 @@ _ABOUT = tomllib.loads(
 #: Label of Lee, Dalley et al. to subclass, and the licence of the Allen Institute's tables.
 HUMAN_LABELS: dict[str, str] = _ABOUT["datasets"]["allen-human"]["labels"]
 LICENCE: str = _ABOUT["datasets"]["allen-human"]["licence"]
+#: The rigs and code of the Allen Institute's Patch-seq.
+PATCH_SEQ = "allen-patch-seq"
 MOUSE_FILES = sources.listed(_MOUSE)
 HUMAN_FILES = sources.listed(_HUMAN)
 _MOUSE_OBS: dict[str, str] = _ABOUT["obs"]["allen-mouse"]
@@ -115,4 +117,6 @@ for _name, _files, _read in (
         for key, value in _ABOUT["datasets"][_name].items()
     }
     _others = {sea_ad.SEA_AD: sea_ad.LABELLING} if _name == "allen-human" else {}
-    register(Dataset(name=_name, files=_files, read=_read, others=_others, **_described))
+    register(
+        Dataset(name=_name, files=_files, read=_read, others=_others, rig=PATCH_SEQ, **_described)
+    )

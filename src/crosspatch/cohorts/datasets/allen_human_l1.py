@@ -16,7 +16,13 @@ from dataclasses import replace
 
 from crosspatch.cohorts import harmonised, sea_ad
 from crosspatch.cohorts.dataset import Dataset, SourceCells, register
-from crosspatch.cohorts.datasets.allen import HUMAN_FILES, HUMAN_LABELS, LICENCE, human_types
+from crosspatch.cohorts.datasets.allen import (
+    HUMAN_FILES,
+    HUMAN_LABELS,
+    LICENCE,
+    PATCH_SEQ,
+    human_types,
+)
 from crosspatch.cohorts.sources import (
     FeatureColumn,
     Key,
@@ -94,6 +100,7 @@ register(
         "interneuron repertoire in human versus mouse neocortex. Science 382 (2023): human cells "
         "of layer 1.",
         taxonomy="lee2023",
+        rig=PATCH_SEQ,
         others={sea_ad.SEA_AD: sea_ad.LABELLING},
     )
 )

@@ -12,7 +12,7 @@ import pandas as pd
 
 from crosspatch.cohorts import harmonised
 from crosspatch.cohorts.dataset import Dataset, SourceCells, register
-from crosspatch.cohorts.datasets.allen import LICENCE, MOUSE_FILES, mouse_features
+from crosspatch.cohorts.datasets.allen import LICENCE, MOUSE_FILES, PATCH_SEQ, mouse_features
 from crosspatch.cohorts.sources import (
     FeatureColumn,
     Key,
@@ -125,5 +125,6 @@ for _species, _layouts, _files, _read, _taxonomy in (
             citation="Berg et al.: Human neocortical expansion involves glutamatergic neuron "
             f"diversification. Nature 598 (2021): excitatory {_species} cells of layers 2 and 3.",
             taxonomy=_taxonomy,
+            rig=PATCH_SEQ,
         )
     )
