@@ -57,6 +57,7 @@ def about(model) -> dict:
         "alignment": None,
         "classes": classes,
         "layout": {"name": "shared"},
+        "screen": "",
     }
 
 

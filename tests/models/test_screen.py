@@ -9,7 +9,7 @@ from crosspatch.errors import ModelError
 from crosspatch.features.layouts import load_layout
 from crosspatch.models.calibration import GROUPS
 from crosspatch.models.screen import GRID, Limits, Screen
-from crosspatch.models.screening import KindCells, fit_screen
+from crosspatch.models.screening import HeldKinds, KindCells, fit_screen, held_limits
 from crosspatch.models.verdicts import Screened, Verdict, verdicts
 
 SHARED = load_layout("shared")
@@ -89,8 +89,8 @@ def test_what_is_stored_says_the_same(screen: Screen):
         Screen.of_arrays(SHARED, broken)
 
 
-def test_limits_are_those_of_the_rig_that_is_hardest():
-    """p-values are shares of the cells of one rig, the largest over rigs."""
+def test_p_values_are_shares():
+    """p-values are shares of the cells that were held out."""
     grid = np.tile(np.arange(GRID, dtype=float), (GROUPS, 1))
     limits = Limits(np.zeros(GROUPS), grid, grid + 100.0, grid)
     found = limits.compare(np.array([-1.0, 600.0]), np.array([0.0, 1e6]), np.ones(2))
@@ -127,3 +127,24 @@ def test_the_rule_for_verdicts_with_a_screen():
     assert verdicts(
         p[:3], sets[:3], np.full(3, 0.01), Screened(*(s[:3] for s in screened))
     ).tolist() == [Verdict.OUTSIDE, Verdict.OUTSIDE, Verdict.NOT_INTERNEURON]
+
+
+def test_limits_hold_over_rigs_and_nearly_in_each():
+    """Of three rigs one has lower scores; of its excitatory cells 13 % may be below the limit."""
+    rng = np.random.default_rng(0)
+    cells = together(*(rig_cells(rig, 0.0, k) for k, rig in enumerate(("one", "two", "three"))))
+    score = rng.normal(size=len(cells.X)) + 4.0 * cells.excitatory - 1.0 * (cells.rigs == "three")
+    held = HeldKinds(
+        np.arange(len(score)), np.ones(len(score), bool), score, np.abs(score), np.ones(len(score))
+    )
+    limits = held_limits(cells, held)
+    found = limits.compare(held.score, held.distance, held.information)
+    low = {
+        rig: (found.p_excitatory < 0.1)[(cells.rigs == rig) & cells.excitatory].mean()
+        for rig in ("one", "two", "three")
+    }
+    assert 0.09 < low["three"] <= 0.13
+    assert low["one"] < 0.08
+    assert low["two"] < 0.08
+    lost = (found.p_interneuron < 0.03)[~cells.excitatory]
+    assert 0.01 < lost.mean() <= 0.03

@@ -1,7 +1,7 @@
 """Excitatory cells told from interneurons, whichever laboratory measured them.
 
-The boundary holds in laboratories that no cell of the training set is from: limits are those of
-whole groups of datasets held out, the largest of them (`crosspatch.models.screening`).
+Limits are those of cells of rigs that were held out whole (`crosspatch.models.screening`), so that
+they hold in laboratories that no cell of the training set is from.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ class Limits:
 
     #: Shape (groups,). What the features of the cells of each group tell, at least.
     information: NDArray[np.float64]
-    #: Shape (groups, grid), in rising order. Quantiles of the scores of interneurons: at each the
-    #: highest of the held-back groups of datasets.
+    #: Shape (groups, grid), in rising order. Scores that at most a share of interneurons exceeds.
     interneurons: NDArray[np.float64]
-    #: Shape (groups, grid). The same of excitatory cells: the lowest.
+    #: Shape (groups, grid). Scores that at most a share of excitatory cells stays below.
     excitatory: NDArray[np.float64]
-    #: Shape (groups, grid). Of the distances of excitatory cells: the farthest.
+    #: Shape (groups, grid). Distances that at most a share of excitatory cells exceeds.
     distances: NDArray[np.float64]
 
     def compare(

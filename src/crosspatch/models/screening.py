@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -29,6 +28,9 @@ FEWEST_RIGS = 3
 
 # Copies of every cell with features taken away, for training and for the limits.
 _COPIES = 4
+
+# By how much more than over all rigs a limit may be missed in one.
+_SLACK = 0.03
 
 # A held-back group of datasets with fewer cells of a kind sets no limit for it.
 _ENOUGH = 20
@@ -105,43 +107,43 @@ def held_out(layout: Layout, cells: KindCells, rig: str, seed: int = 0) -> HeldK
 
 
 def held_limits(cells: KindCells, held: HeldKinds) -> Limits:
-    """The limits that hold in every group of datasets that was held out."""
+    """The limits that hold in rigs that were held out."""
     weights = _balanced(cells)[held.rows]
     order = np.argsort(held.information)
     share = np.cumsum(weights[order]) / weights.sum()
     least = held.information[order][np.searchsorted(share, np.arange(GROUPS) / GROUPS)]
     group = group_of(held.information, least)
+    excitatory = cells.excitatory[held.rows]
     return Limits(
         least,
-        _envelopes(cells, held, held.score, group, kind=False, outer=np.max),
-        _envelopes(cells, held, held.score, group, kind=True, outer=np.min),
-        _envelopes(cells, held, held.distance, group, kind=True, outer=np.max),
+        -_lowest(cells, held, -held.score, np.where(excitatory, -1, group))[:, ::-1],
+        _lowest(cells, held, held.score, np.where(excitatory, group, -1)),
+        -_lowest(cells, held, -held.distance, np.where(excitatory, group, -1))[:, ::-1],
     )
 
 
-def _envelopes(
-    cells: KindCells,
-    held: HeldKinds,
-    values: NDArray[np.float64],
-    group: NDArray[np.intp],
-    *,
-    kind: bool,
-    outer: Callable[..., NDArray],
+def _lowest(
+    cells: KindCells, held: HeldKinds, values: NDArray[np.float64], group: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Of each group of cells the outermost of the quantiles of every rig that has enough.
+    """Quantiles of each group of cells, shape (groups, grid), that leave few of any rig below.
 
-    Where none has, those of the next group that tells less, else of the next that tells more.
+    They are those over all rigs, which weigh the same, and no rig has more than `_SLACK` more below
+    one. A group of cells that no rig has enough of has those of the next that tells less, else of
+    the next that tells more. Cells of a group below 0 take no part.
     """
-    rigs, found = cells.rigs[held.rows], {}
+    rigs, donors, found = cells.rigs[held.rows], cells.donors[held.rows], {}
+    more = np.minimum(np.arange(GRID) + round(_SLACK * GRID), GRID - 1)
     for number in range(GROUPS):
-        parts = []
-        for rig in np.unique(rigs):
-            here = (rigs == rig) & (cells.excitatory[held.rows] == kind) & (group == number)
-            if len(np.unique(held.rows[here])) >= _ENOUGH:
-                weights = donor_weights(cells.donors[held.rows[here]])
-                parts.append(weighted_quantiles(values[here], weights, GRID))
-        if parts:
-            found[number] = outer(parts, axis=0)
+        there = [(rigs == rig) & (group == number) for rig in np.unique(rigs)]
+        there = [here for here in there if len(np.unique(held.rows[here])) >= _ENOUGH]
+        if not there:
+            continue
+        weights = [donor_weights(donors[here]) / len(there) for here in there]
+        every = np.concatenate([values[here] for here in there])
+        parts = [weighted_quantiles(every, np.concatenate(weights), GRID)]
+        for here, weight in zip(there, weights, strict=True):
+            parts.append(weighted_quantiles(values[here], weight * len(there), GRID)[more])
+        found[number] = np.min(parts, axis=0)
     if not found:
         raise ModelError("too few cells of both kinds to set limits")
     nearest = [max((n for n in found if n <= g), default=min(found)) for g in range(GROUPS)]
