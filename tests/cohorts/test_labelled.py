@@ -256,6 +256,18 @@ def test_species(frame, load):
         load(frame, species="rat")
 
 
+def test_of_a_table_of_two_species_one_can_be_taken(frame, load, said):
+    both = frame.assign(Organism=["Mus musculus", "human", None] * 40)
+    assert set(load(both, species=None).obs["species"]) == {"human", "mouse"}
+    said.clear()
+    found = load(both, species="mouse", group=None)
+    assert set(found.obs["species"]) == {"mouse"}
+    assert found.obs_names.tolist() == [f"n{k:03d}" for k in range(120) if k % 3 != 1]
+    assert any("left out: 40 cells of another species: 'human'" in line for line in said)
+    with pytest.raises(CohortError, match="no cell is of human"):
+        load(both[both["Organism"] == "Mus musculus"].reset_index(), species="human")
+
+
 def test_labels_that_stand_for_something_else_are_refused(frame, load):
     for name in ("all", "a|b"):
         with pytest.raises(CohortError, match="cannot be a label"):

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import anndata
@@ -81,7 +81,8 @@ def load_labelled(
         Column with the donors (animals, patients), of which no two folds share one. Without it
         every cell counts as a donor of its own, and scores may be too good.
     species : str, optional
-        ``mouse`` or ``human``, where the table does not say.
+        ``mouse`` or ``human``: where the table does not say, and of a table of both the one whose
+        cells are taken.
     columns : path or Overrides, optional
         Which column is which of our features; see `crosspatch.tables.mapping.read_mapping`.
     only, without : sequence of str
@@ -265,13 +266,13 @@ class _Labelled:
                 f"{twice:,} rows have the cell id of another row"
                 + ("; cells of one id count as one donor" if group is None else "")
             )
-        return self._of_species(cells)
+        return self._of_species(cells, SPECIES if species is None else [species])
 
-    def _of_species(self, cells: pd.DataFrame) -> pd.DataFrame:
-        known = " or ".join(SPECIES)
+    def _of_species(self, cells: pd.DataFrame, wanted: Collection[str]) -> pd.DataFrame:
+        known = " or ".join(wanted)
         if cells["species"].isna().all():
             raise CohortError(f"{self.path} does not say the species", f"give {{species}} {known}")
-        foreign = ~cells["species"].isin(list(SPECIES))
+        foreign = ~cells["species"].isin(list(wanted))
         for name, count in cells["species"][foreign].fillna("").value_counts().items():
             self._drop("of another species", int(count), f": '{name}'" if name else ": not said")
         if foreign.all():
