@@ -214,6 +214,17 @@ def test_models_that_need_a_source_are_used_for_transfer_only(human, mouse, few_
     assert classes == {"Lamp5", "Pvalb", "Sst", "Vip", "Sncg"}
 
 
+def test_transfer_without_a_model_that_learns_from_mouse_is_done_where_it_is_named(human, mouse):
+    cohorts = {"human": human, "mouse": mouse}
+    result = run(cohorts, tasks=None, models=["logistic"])
+    assert result.summary["task"].tolist() == ["mouse", "human"]
+    named = run(cohorts, tasks=["transfer"], models=["logistic"])
+    assert named.summary["task"].tolist() == ["transfer"]
+    default = module._entries(list(TASKS.values()), None, given=False)
+    names = {task.name: [entry.name for entry in able] for task, able in default}
+    assert names["transfer"] == ["bilstm-attention", "finetune"]
+
+
 def test_folds_of_a_run_share_what_is_learned_of_mouse(
     human, mouse, few_epochs, monkeypatch, tmp_path: Path
 ):
