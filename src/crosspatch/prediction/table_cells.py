@@ -269,7 +269,9 @@ class _TableReader:
                 f"{self.path}: a table of layout '{cells.uns['crosspatch'].get('layout')}' has no "
                 f"feature of the model's layout '{layout.name}'"
             )
-        lacking = [f.name for f in layout.features if f not in there]
+        species = set(self._species(cells.obs.get("species"), cells.obs_names))
+        expected = self.settings.expected(species).features
+        lacking = [each.name for each in expected if each not in there]
         if lacking:
             self.say(
                 f"{self.path.name}: {len(lacking)} features are missing, the first is "
