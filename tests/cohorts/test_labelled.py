@@ -175,12 +175,14 @@ def test_a_height_is_the_peak_less_the_threshold(frame, load):
 
 
 def test_the_layer_goes_along_for_models_that_take_it(frame, load, said):
-    frame["Layer"] = (["L2/3", "5", "", "VI", "II"] * 24)[:120]
+    frame["Layer"] = ["L2/3", "5", "", "VI", "II"] * 23 + ["L4?"] * 5
     cohort = load(frame)
     assert cohort.var_names.tolist() == FEATURES
     np.testing.assert_array_equal(
         layers_of(cohort)[:5], np.array([2.5, 5, np.nan, 6, 2], np.float32)
     )
+    (line,) = [each for each in said if "not a cortical layer" in each]
+    assert line.endswith("column 'Layer', taken as missing: 5 not a cortical layer, such as 'L4?'")
     assert "layer" not in load(frame, without=["layer"]).obs
     frame["Layer"] = frame["type"].map({"FS": "L5", "RS": "2/3"})
     assert "layer" not in load(frame).obs

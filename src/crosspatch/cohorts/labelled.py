@@ -32,7 +32,7 @@ from crosspatch.tables.names import features as our_features
 from crosspatch.tables.opened import OpenTable, Table, rows_by_what, without_rows
 from crosspatch.tables.reading import PROBLEMS
 from crosspatch.tables.rows import said_of, texts_of
-from crosspatch.tables.values import MISSING
+from crosspatch.tables.values import MISSING, read_layers
 from crosspatch.telling import Say
 
 #: Least cells and donors of a class that is learnt: with fewer, folds by donor say nothing of it.
@@ -258,9 +258,11 @@ class _Labelled:
             }
         )
         if self.layer is not None:
-            depths = map(layer_depth, texts_of(frame[self.layer]))
+            depths, odd = read_layers(frame[self.layer])
             cells["layer"] = [layer_name(depth) or None for depth in depths]
             self.say(f"cortical layer, for models that take it: '{self.layer}'")
+            if odd.total:
+                self.say(f"column '{self.layer}', taken as missing: {odd}")
         if twice := len(ids) - len(set(ids)):
             self.loud(
                 f"{twice:,} rows have the cell id of another row"

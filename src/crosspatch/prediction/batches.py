@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -317,11 +318,15 @@ def _of_recording(
     rejected = int(head["sweeps_rejected"])
     said = [f"{rejected} of {head['sweeps']} sweeps rejected"] if rejected else []
     values = outcome.values[None, settings.layout.measured.places]
+    location = head.get("location") or ""
+    layer = layer_in(location)
+    if math.isinf(layer) and settings.layout.has_layer:
+        said.append(f"the cortical layer in '{location}' is not understood and taken as missing")
     return Batch(
         "recordings",
         [outcome.cell_id],
         [species_said(head.get("species") or "") or settings.species],
-        settings.placed(values, np.array([layer_in(head.get("location") or "")])),
+        settings.placed(values, np.array([layer])),
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],
