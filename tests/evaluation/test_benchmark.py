@@ -95,7 +95,7 @@ def test_twice_and_with_more_workers_the_numbers_are_identical(human):
     assert not np.allclose(one["macro_f1"], other_seed["macro_f1"])
 
 
-def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
+def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, heard):
     whole = run({"human": human}).results.drop(columns="seconds")
     out = tmp_path / "out"
 
@@ -111,14 +111,7 @@ def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
     stored = {file.name: file.stat().st_mtime_ns for file in (out / "folds").iterdir()}
     assert len(stored) >= 7
 
-    fitted = []
-    evaluate = module._evaluate
-
-    def spy(job):
-        fitted.append(job)
-        return evaluate(job)
-
-    monkeypatch.setattr(module, "_evaluate", spy)
+    fitted = heard(module, "_evaluate")
     result = run({"human": human}, out=out)
     assert len(fitted) == 20 - len(stored)
     for name, written in stored.items():
