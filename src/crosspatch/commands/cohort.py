@@ -40,12 +40,7 @@ def cohort_build(
     from crosspatch.cohorts.loading import load_cohort
 
     cohort = load_cohort(
-        dataset,
-        layout,
-        data_dir,
-        verify=not unverified,
-        taxonomy=taxonomy,
-        every_cell=every_cell,
+        dataset, layout, data_dir, verify=not unverified, taxonomy=taxonomy, every_cell=every_cell
     )
     table.write(cohort, out)
     print_joined(cohort)

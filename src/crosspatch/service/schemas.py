@@ -35,9 +35,7 @@ class Problem(BaseModel):
 _Amplitudes = Annotated[list[Finite], Field(min_length=1, max_length=10_000)]
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 #: A name that a form may leave empty: then it is not given.
-_MaybeName = Annotated[
-    str, Field(max_length=200), AfterValidator(lambda s: s.strip() or None)
-]
+_MaybeName = Annotated[str, Field(max_length=200), AfterValidator(lambda s: s.strip() or None)]
 
 
 class HowRead(_Wanted):
