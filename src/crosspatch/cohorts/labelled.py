@@ -42,8 +42,7 @@ MIN_CELLS, MIN_DONORS = 10, 3
 _TOO_SMALL = f"of a class of fewer than {MIN_CELLS} cells or {MIN_DONORS} donors"
 #: Names of columns that are listed at a time.
 _SHOWN = 30
-#: Labels, in small letters, of cells that have none.
-#: Words in a column of labels that say there is none.
+#: Words, in small letters, in a column of labels that say there is none.
 NO_LABEL = {
     *("unknown", "unidentified", "unclassified", "unassigned", "not assigned", "undefined"),
     *("?", "nd", "n.d.", "tbd", "excluded", "low quality", "low_quality", "no label"),

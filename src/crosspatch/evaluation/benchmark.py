@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, product
@@ -231,7 +231,8 @@ def _entries(
     found = []
     for task in tasks:
         names = dict.fromkeys(models or task.models)
-        able = _able(task, names)
+        entries = [model_entry(name) for name in names]
+        able = [entry for entry in entries if task.source or not entry.needs_source]
         if task.source and not given and not any(entry.needs_source for entry in able):
             continue
         if able:
@@ -248,11 +249,6 @@ def _entries(
             hint="add {task} transfer",
         )
     return found
-
-
-def _able(task: Task, names: Iterable[str]) -> list[ModelEntry]:
-    entries = [model_entry(name) for name in names]
-    return [entry for entry in entries if task.source or not entry.needs_source]
 
 
 def _jobs(

@@ -59,12 +59,9 @@ def layer_in(text: str) -> float:
 
 
 def _depth(found: re.Match[str]) -> float:
-    upper, lower = (_ROMAN.get(each.upper()) or int(each) for each in _both(found))
+    both = found["upper"], found["lower"] or found["upper"]
+    upper, lower = (_ROMAN.get(each.upper()) or int(each) for each in both)
     return (upper + lower) / 2 if lower - upper in (0, 1) else math.nan
-
-
-def _both(found: re.Match[str]) -> tuple[str, str]:
-    return found["upper"], found["lower"] or found["upper"]
 
 
 def layer_name(depth: float) -> str:
