@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -48,6 +49,24 @@ def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (sequence_classifier, transfer):
         monkeypatch.setattr(module, "train_network", short)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, str], list[Any]]:
+    """Has a function of a module also put what it is given into a list."""
+
+    def hear(module: ModuleType, name: str) -> list[Any]:
+        given: list[Any] = []
+        called = getattr(module, name)
+
+        def spy(part: Any) -> Any:
+            given.append(part)
+            return called(part)
+
+        monkeypatch.setattr(module, name, spy)
+        return given
+
+    return hear
 
 
 @pytest.fixture

@@ -177,6 +177,19 @@ def test_run_takes_several_models_goes_on_after_a_kill_and_repeats_itself(tmp_pa
     pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"))
 
 
+def test_run_says_which_rows_of_transfer_are_there_twice(tmp_path: Path):
+    files = [tmp_path / f"{species}.h5ad" for species in ("human", "mouse")]
+    for file in files:
+        table.write(made.cohort(file.stem), file)
+    given = ["run", "--cohort", *files, "--protocol", "quick", "--jobs", 1, "--out", tmp_path]
+    done = crosspatch(*given, "--models", "lda", "lda-mouse")
+    assert done.returncode == 0, done.stderr
+    assert "in task transfer these learn without mouse and repeat task human: lda\n" in done.stdout
+    result = read_results(tmp_path).results.query("model == 'lda'").set_index(["run", "fold"])
+    twice = [result.loc[result["task"] == task, "macro_f1"] for task in ("human", "transfer")]
+    pd.testing.assert_series_equal(*twice)
+
+
 def test_the_floors_of_the_fast_models_on_real_tables(real_data: Path, tmp_path: Path):
     """Far below these something is broken; benchmarks/ holds the numbers themselves."""
     done = crosspatch(

@@ -15,7 +15,7 @@ import pytest
 import crosspatch
 from crosspatch.cohorts import dataset, table
 from crosspatch.cohorts.citations import cited_by
-from crosspatch.cohorts.dataset import dataset_named, datasets, source_files
+from crosspatch.cohorts.dataset import datasets, source_files
 from crosspatch.cohorts.download import labels_of
 from crosspatch.cohorts.export import export
 from crosspatch.cohorts.loading import default_layout
@@ -181,7 +181,7 @@ def test_models_are_compared_on_it(toy: Toy):
 
 def test_types_outside_the_task_and_missing_labels_mean_nothing():
     labels = pd.Series(["Serpinf1", None, "Sst", "L2/3"])
-    found = dataset_named("allen-mouse").meaning_of(labels, "here")
+    found = datasets()["allen-mouse"].meaning_of(labels, "here")
     assert found.isna().tolist() == [True, True, False, False]
     assert found.tolist()[2:] == ["Sst", "Glutamatergic"]
 
@@ -189,4 +189,4 @@ def test_types_outside_the_task_and_missing_labels_mean_nothing():
 def test_unknown_label_is_refused_with_its_place():
     labels = pd.Series(["VIP", "Chandelier", "Chandelier"])
     with pytest.raises(TaxonomyError, match=r"file\.csv.*'Chandelier' \(2 cells"):
-        dataset_named("allen-human").meaning_of(labels, "file.csv")
+        datasets()["allen-human"].meaning_of(labels, "file.csv")

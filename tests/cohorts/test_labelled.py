@@ -175,12 +175,14 @@ def test_a_height_is_the_peak_less_the_threshold(frame, load):
 
 
 def test_the_layer_goes_along_for_models_that_take_it(frame, load, said):
-    frame["Layer"] = (["L2/3", "5", "", "VI", "II"] * 24)[:120]
+    frame["Layer"] = ["L2/3", "5", "", "VI", "II"] * 23 + ["L4?"] * 5
     cohort = load(frame)
     assert cohort.var_names.tolist() == FEATURES
     np.testing.assert_array_equal(
         layers_of(cohort)[:5], np.array([2.5, 5, np.nan, 6, 2], np.float32)
     )
+    (line,) = [each for each in said if "not a cortical layer" in each]
+    assert line.endswith("column 'Layer', taken as missing: 5 not a cortical layer, such as 'L4?'")
     assert "layer" not in load(frame, without=["layer"]).obs
     frame["Layer"] = frame["type"].map({"FS": "L5", "RS": "2/3"})
     assert "layer" not in load(frame).obs
@@ -254,6 +256,18 @@ def test_species(frame, load):
     assert cohort.n_obs == 100
     with pytest.raises(CohortError, match="no species 'rat'"):
         load(frame, species="rat")
+
+
+def test_of_a_table_of_two_species_one_can_be_taken(frame, load, said):
+    both = frame.assign(Organism=["Mus musculus", "human", None] * 40)
+    assert set(load(both, species=None).obs["species"]) == {"human", "mouse"}
+    said.clear()
+    found = load(both, species="mouse", group=None)
+    assert set(found.obs["species"]) == {"mouse"}
+    assert found.obs_names.tolist() == [f"n{k:03d}" for k in range(120) if k % 3 != 1]
+    assert any("left out: 40 cells of another species: 'human'" in line for line in said)
+    with pytest.raises(CohortError, match="no cell is of human"):
+        load(both[both["Organism"] == "Mus musculus"].reset_index(), species="human")
 
 
 def test_labels_that_stand_for_something_else_are_refused(frame, load):

@@ -95,7 +95,7 @@ def test_twice_and_with_more_workers_the_numbers_are_identical(human):
     assert not np.allclose(one["macro_f1"], other_seed["macro_f1"])
 
 
-def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
+def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, heard):
     whole = run({"human": human}).results.drop(columns="seconds")
     out = tmp_path / "out"
 
@@ -111,14 +111,7 @@ def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
     stored = {file.name: file.stat().st_mtime_ns for file in (out / "folds").iterdir()}
     assert len(stored) >= 7
 
-    fitted = []
-    evaluate = module._evaluate
-
-    def spy(job):
-        fitted.append(job)
-        return evaluate(job)
-
-    monkeypatch.setattr(module, "_evaluate", spy)
+    fitted = heard(module, "_evaluate")
     result = run({"human": human}, out=out)
     assert len(fitted) == 20 - len(stored)
     for name, written in stored.items():
@@ -212,6 +205,17 @@ def test_models_that_need_a_source_are_used_for_transfer_only(human, mouse, few_
     assert shared[0] == shared[1]
     classes = set(result.confusion.query("task == 'mouse'")["true"])
     assert classes == {"Lamp5", "Pvalb", "Sst", "Vip", "Sncg"}
+
+
+def test_transfer_without_a_model_that_learns_from_mouse_is_done_where_it_is_named(human, mouse):
+    cohorts = {"human": human, "mouse": mouse}
+    result = run(cohorts, tasks=None, models=["logistic"])
+    assert result.summary["task"].tolist() == ["mouse", "human"]
+    named = run(cohorts, tasks=["transfer"], models=["logistic"])
+    assert named.summary["task"].tolist() == ["transfer"]
+    default = module._entries(list(TASKS.values()), None, given=False)
+    names = {task.name: [entry.name for entry in able] for task, able in default}
+    assert names["transfer"] == ["bilstm-attention", "finetune"]
 
 
 def test_folds_of_a_run_share_what_is_learned_of_mouse(

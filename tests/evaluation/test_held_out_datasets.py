@@ -41,15 +41,8 @@ def run(cohort: anndata.AnnData, **changes):
     return crosspatch.benchmark({"human": cohort}, **(given | changes))
 
 
-def test_a_dataset_is_tested_without_its_donors_and_on_its_own_classes(human, monkeypatch):
-    seen = []
-    evaluate = module._evaluate
-
-    def spy(job):
-        seen.append(job)
-        return evaluate(job)
-
-    monkeypatch.setattr(module, "_evaluate", spy)
+def test_a_dataset_is_tested_without_its_donors_and_on_its_own_classes(human, heard):
+    seen = heard(module, "_evaluate")
     result = run(human)
     assert {job.fold.dataset for job in seen} == {"small"}
     for job in seen:

@@ -69,6 +69,22 @@ def test_mouse_that_is_alike_helps_where_few_cells_are_labelled(curve) -> None:
     assert row["ci_low"] < row["delta_macro_f1"] < row["ci_high"]
 
 
+def test_models_that_take_types_are_given_those_of_the_labelled_cells(monkeypatch) -> None:
+    """Each class has two opposite types, so that the means of all classes are the same."""
+    monkeypatch.setitem(module.DRAWS, "quick", 1)
+    monkeypatch.setattr(module, "SIZES", (0, 20))
+    both = cohorts(spread=0.5)
+    human = both["human"]
+    opposite = np.arange(human.n_obs) % 4 < 2
+    human.X[opposite] *= -1
+    human.obs["t_type"] = human.obs["subclass"].astype(str) + np.where(opposite, " 1", " 2")
+    found = learning_curve(both, models=["lda-unlabelled"], protocol="quick").results
+    accuracy = found[found["cut"] == "all"].set_index(["model", "cells_per_class"])["accuracy"]
+    for point in ("20", "all"):
+        assert accuracy["lda", point] == 1
+        assert accuracy["lda-unlabelled", point] < 0.9  # takes none
+
+
 def test_scores_are_cut_by_condition(curve) -> None:
     result = curve[0].results
     assert set(result["cut"]) == {"all", "condition: acute", "condition: culture"}

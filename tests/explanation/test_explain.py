@@ -290,7 +290,7 @@ def test_every_table_about_cells_has_its_maker():
     assert set(found) == expected - {"conserved"}
 
 
-def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
+def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, heard):
     def stop(done: int, total: int) -> None:
         if done == 9:
             raise KeyboardInterrupt
@@ -301,14 +301,7 @@ def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, monkeypatch):
     with pytest.raises(EvaluationError, match="stopped before its end"):
         read_explanation(tmp_path)
     stored = list((tmp_path / "folds").iterdir())
-    fitted = []
-    tested = study._tested
-
-    def spy(part):
-        fitted.append(part)
-        return tested(part)
-
-    monkeypatch.setattr(study, "_tested", spy)
+    fitted = heard(study, "_tested")
     first = explain_models({"human": human}, **asked)
     assert len(fitted) == 5 * (1 + 3) - len(stored)
     fitted.clear()

@@ -44,6 +44,9 @@ def test_layers_among_other_words(depth, written):
         *("WM", "white matter", "M1", "V1", "S1", "V5", "CA1", "Lamp5", "layer", "layer in V1"),
         # A spreadsheet's date, made of 2/3; layers that are not neighbours, or in odd order.
         *("2023-02-03 00:00:00", "Feb-03", "2-4", "1-6", "3/2", "layer 2 or layer 5", "layer 10"),
+        # In doubt.
+        *("L4?", "4?", "?L4", "L4 ?", "layer 4 (?)", "L2/3?", "VISp4?", "~L4", "L4 or 5", "L4-ish"),
+        *("probably L4", "possibly layer 4", "L4, maybe", "L4 (uncertain)", "not L4"),
     ],
 )  # fmt: skip
 def test_anything_else_is_missing(written):
@@ -52,8 +55,11 @@ def test_anything_else_is_missing(written):
 
 def test_in_a_text_about_a_place_a_bare_number_is_no_layer():
     assert layer_in("V1, layer 2-3") == layer_in("MTG_L2/3") == layer_in("VISp2/3") == 2.5
-    for text in ("5", "V1", "area 5", "2/3", "5 mm from the pia", "CA1", "layer 2; layer 5"):
+    for text in ("5", "V1", "area 5", "2/3", "5 mm from the pia", "CA1"):
         assert math.isnan(layer_in(text)), text
+    for text in ("layer 2; layer 5", "layer 2-4", "V1, layer 5?", "L5 or 6"):
+        assert math.isinf(layer_in(text)), text
+        assert layer_name(layer_in(text)) == ""
 
 
 def test_names_are_read_back():

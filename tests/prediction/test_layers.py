@@ -92,17 +92,26 @@ def test_the_layer_tells_the_class_and_nothing_of_the_rest(placed):
     assert set(there.to_table()["layer"]) == {"", "1", "2/3", "5", "6"}
 
 
+def test_a_cohort_tables_layers(placed):
+    cohort = layered_cells(2)[:4].copy()
+    cohort.obs["layer"] = ["L1", "L4?", None, "2/3"]
+    found = crosspatch.predict(cohort, model=placed, layer="5")
+    assert found.cells["layer"].tolist() == ["1", "", "5", "2/3"]
+    (line,) = [each for each in found.messages if "L4?" in each]
+    assert line.endswith("column 'layer', taken as missing: 1 not a cortical layer, such as 'L4?'")
+
+
 @pytest.mark.parametrize("name", ["Layer", "cortical_layer", "structure__layer"])
 def test_a_tables_column_of_layers(placed, tmp_path, name):
     cohort = layered_cells(2)[:6]
-    said = ["L1", "5", "deep", "", "VISp6a", "layer II/III"]
+    said = ["L1", "5", "L4?", "", "VISp6a", "layer II/III"]
     frame_of(cohort, **{name: said}).to_csv(tmp_path / "cells.csv", index=False)
     found = crosspatch.predict(tmp_path / "cells.csv", model=placed)
     assert found.cells["layer"].tolist() == ["1", "5", "", "", "6", "2/3"]
     assert f"cells.csv: layer: {name}" in found.messages
-    (line,) = [each for each in found.messages if "deep" in each]
+    (line,) = [each for each in found.messages if "L4?" in each]
     assert line == (
-        f"cells.csv: column '{name}', taken as missing: 1 not a cortical layer, such as 'deep'"
+        f"cells.csv: column '{name}', taken as missing: 1 not a cortical layer, such as 'L4?'"
     )
     without = crosspatch.predict(frame_of(cohort), model=placed)
     assert found.cells["probability"][2] == pytest.approx(without.cells["probability"][2])
@@ -141,6 +150,14 @@ def test_recordings_say_it_in_the_location_of_their_electrode(placed, tmp_path):
     with h5py.File(file, "a") as nwb:
         nwb["general/intracellular_ephys/electrode_0/location"] = "V1, layer 2/3"
     assert layer() == layer(layer="6a") == "2/3"
+    with h5py.File(file, "a") as nwb:
+        del nwb["general/intracellular_ephys/electrode_0/location"]
+        nwb["general/intracellular_ephys/electrode_0/location"] = "V1, L4?"
+    assert layer() == layer(layer="6a") == ""
+    assert (
+        "the cortical layer in 'V1, L4?' is not understood and taken as missing"
+        in next(iter(crosspatch.predict(file, model=placed))).notes
+    )
 
 
 def test_a_model_that_takes_no_layer_says_so(plain):

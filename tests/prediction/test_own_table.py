@@ -180,6 +180,25 @@ def test_from_the_command_line(frame, tmp_path):
     assert (results / "report.html").is_file()
 
 
+def test_of_a_table_of_two_species_one_is_named(frame, tmp_path):
+    file, out = tmp_path / "cells.csv", tmp_path / "model"
+    species = ["mouse" if k % 3 == 0 else "human" for k in range(len(frame))]
+    frame.assign(species=species).to_csv(file, index=False)
+    given = ["train", "--table", file, "--label", "type", "--group", "mouse", "--out", out]
+    given += ["--model", "logistic", "--jobs", 1]
+    done = crosspatch(*given)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(
+        "the target holds human and mouse cells; train a model for each species; name one with "
+        "--species"
+    )
+    done = crosspatch(*given, "--species", "human")
+    assert done.returncode == 0, done.stderr
+    found = artifact.load(out)
+    assert found.species == "human"
+    assert found.about["cohorts"]["target"]["cells"] == species.count("human")
+
+
 def test_a_card_without_donors_says_so(frame, tmp_path):
     cohort = load_labelled(frame, label="type", species="mouse", say=quiet)
     train(cohort, model="logistic", out=tmp_path / "model")

@@ -21,6 +21,7 @@ from crosspatch.prediction.batches import Batch, ReadSettings
 from crosspatch.prediction.explained import explain_prediction
 from crosspatch.prediction.output import Output, header_lines, open_output
 from crosspatch.prediction.predictor import Predictor, predict_batches
+from crosspatch.prediction.table_cells import read_table
 from crosspatch.prediction.training import train
 from tests import made
 from tests.prediction.conftest import COUNTS
@@ -217,6 +218,20 @@ def test_models_side_by_side_take_their_own_features(models, wide, cohort):
     assert len(mouse_cell.values) == len(SHARED.features)
     assert set(mouse_cell.contributions["family"]) <= set(SHARED.families)
     assert {len(each.values) for each in others} <= {32, 93}
+
+
+def test_only_features_that_the_model_of_the_cells_takes_are_missed(models, wide):
+    both = Predictor([models["mouse"], wide])
+    how = ReadSettings(both.layout, layouts=both.layouts)
+    mouse, human = made.cohort("mouse"), made.cohort("human")
+    unknown = human.copy()
+    unknown.obs["species"] = None
+    for cells, missing in ((mouse, 0), (mouse[:, 1:], 1), (human, 61), (unknown, 61)):
+        said: list[str] = []
+        assert sum(map(len, read_table(cells, how, said.append))) == cells.n_obs
+        assert [line.split(" features")[0] for line in said if "missing" in line] == (
+            [f"table: {missing}"] if missing else []
+        )
 
 
 def test_models_whose_features_do_not_nest_are_refused(models, wide, tmp_path):

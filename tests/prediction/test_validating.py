@@ -15,7 +15,7 @@ from crosspatch.cohorts.cells import cells_of
 from crosspatch.cohorts.loading import load_cohort
 from crosspatch.cohorts.table import read
 from crosspatch.errors import CohortError
-from crosspatch.evaluation.validation_tables import VALIDATION_TABLES, promise_kept
+from crosspatch.evaluation.validation_tables import VALIDATION_TABLES, cautions, promise_kept
 from crosspatch.prediction import validating
 from crosspatch.prediction.training import cells_learned
 from crosspatch.reporting.report import write_report
@@ -128,7 +128,7 @@ def test_cells_that_the_model_learned_from_are_said_loudly(model_folders, monkey
     names, donors = [f"new-{k}" for k in range(cells.n_obs)], cells.obs["donor"].astype(str)
     cells.obs = cells.obs.assign(donor="patient " + donors).set_axis(names)
     new = validate(cells, model_folders, label=None)
-    assert new.settings["seen"]["human"] == {"itself": 0, "donor": 0}
+    assert new.settings["seen"]["human"] == {"itself": 0, "donor": 0, "unchecked": 0}
     assert not any("NOT HONEST" in each for each in new.cautions)
     # Ten by what was measured, some of it left out; two by their names; three by their donors.
     cells.X[20:30] = learned.X[:10]
@@ -138,15 +138,50 @@ def test_cells_that_the_model_learned_from_are_said_loudly(model_folders, monkey
     donors[32:35] = learned.donors[0]
     cells.obs = cells.obs.assign(donor=donors).set_axis(names)
     found = validate(cells, model_folders, label=None)
-    assert found.settings["seen"]["human"] == {"itself": 12, "donor": 3}
+    assert found.settings["seen"]["human"] == {"itself": 12, "donor": 3, "unchecked": 0}
     (said,) = [each for each in found.cautions if "NOT HONEST" in each]
-    assert "learned from 12 of these cells" in said
+    assert said.endswith(
+        "learned from 12 of these cells and from other cells of the donors of 3 more"
+    )
     rest = validate(cells, model_folders, label=None, new_cells=True)
     assert len(rest.tables.answers) == cells.n_obs - 15
     assert not any("NOT HONEST" in each for each in rest.cautions)
     every = made.cohort("human", COUNTS, donors=50, spread=1.5)
     with pytest.raises(CohortError, match="learned from every labelled cell"):
         validate(every, model_folders, label=None, new_cells=True)
+
+
+@pytest.mark.parametrize("new_cells", [False, True])
+def test_cells_with_too_few_features_to_be_compared_are_said(model_folders, monkeypatch, new_cells):
+    learned = cells_of(made.cohort("human", COUNTS, donors=50, spread=1.5), None)
+    monkeypatch.setattr(validating, "cells_learned", lambda *given: learned)
+    cells = made.cohort("human", donors=12, seed=7)
+    names = np.array([f"new-{k}" for k in range(cells.n_obs)], dtype=object)
+    donors = ("patient " + cells.obs["donor"].astype(str)).to_numpy()
+    # Six cells of the training, by another name, of which four features are left; one of these has
+    # its name and one its donor. The next has five features.
+    cells.X[:7] = learned.X[np.isfinite(learned.X).all(axis=1)][:7]
+    cells.X[:6, 4:] = cells.X[6, 5:] = np.nan
+    names[0], donors[1] = learned.cell_ids[0], learned.donors[0]
+    cells.obs = cells.obs.assign(donor=donors).set_axis(names)
+    found = validate(cells, model_folders, label=None, new_cells=new_cells)
+    assert found.settings["seen"]["human"] == {"itself": 2, "donor": 1, "unchecked": 4}
+    assert [each for each in found.cautions if "cannot be checked" in each] == [
+        "whether the human model learned from 4 of these cells cannot be checked: they have too "
+        "few features, and other names than its cells"
+    ]
+    assert len(found.tables.answers) == cells.n_obs - 3 * new_cells
+
+
+def test_what_a_model_learned_is_said_without_noughts():
+    usual = {"simulated": False, "new_cells": False, "species_known": True, "group": "patient"}
+    for itself, donor, said in [
+        (2, 0, "2 of these cells"),
+        (0, 3, "other cells of the donors of 3 of these"),
+    ]:
+        seen = {"human": {"itself": itself, "donor": donor, "unchecked": 0}}
+        (line,) = cautions(usual | {"seen": seen})
+        assert line == f"THESE SCORES ARE NOT HONEST: the human model learned from {said}"
 
 
 def test_where_it_cannot_be_checked_that_is_said(frame, model_folders):

@@ -833,6 +833,9 @@ def test_a_batch_says_the_layer_of_cells_whose_file_does_not(
 
     assert "do not take the cortical layer" in refused(client, layer="2/3")
     assert 'name="layer"' not in client.get(service.address).text
+    for empty in ("", " ", None):  # an empty field of a form is not given
+        answer = client.post("/batches", json={"layer": empty})
+        assert (answer.status_code, answer.json()["layer"]) == (201, None)
 
     train(layered_cells(0), model="lda", out=tmp_path / "human")
     placed = service_with(models=(tmp_path / "human",))

@@ -19,6 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from crosspatch.service.uploads import State
+from tests import made
 from tests.command import crosspatch
 from tests.features.made_files import write_small
 
@@ -413,6 +414,24 @@ def test_pages_are_accessible_and_fit(browser, service, tmp_path, width, theme):
         page.get_by_role("link", name="Check its columns").click()
         page.wait_for_selector("tr[data-column]")
         assert_good(page)
+
+
+def test_the_counts_of_a_batch_are_seen_whole(browser, service, tmp_path):
+    with new_page(browser, service) as page:
+        page.check("input[name=species][value=mouse]")
+        cells = made.cohort("mouse", donors=12, seed=7, spread=2.5).to_df()
+        cells.iloc[:5] = np.nan
+        cells.to_csv(tmp_path / "ours.csv", index_label="cell_id")
+        page.set_input_files("#files", tmp_path / "ours.csv")
+        page.wait_for_url("**/columns")
+        page.get_by_role("button", name="Predict", exact=True).click()
+        page.wait_for_selector("table.cells tbody tr")
+        counts = page.get_by_role("region", name="Counts")
+        assert counts.locator("thead th").count() >= 6  # four verdicts
+        for width in (1440, 1200, 1125, 1024, 700):
+            page.set_viewport_size({"width": width, "height": 900})
+            seen, whole = counts.evaluate("(box) => [box.clientWidth, box.scrollWidth]")
+            assert whole <= seen, width
 
 
 def assert_good(page: Page) -> None:

@@ -448,7 +448,7 @@ def test_a_stranger_in_the_folder_and_a_file_as_folder_are_refused(tmp_path):
     (tmp_path / "sim-mouse-0001.nwb").write_text("no recording")
     with pytest.raises(RecordingError, match="no simulated recording"):
         simulate_cells(tmp_path, 1, "mouse")
-    with pytest.raises(RecordingError, match="cannot be made a folder"):
+    with pytest.raises(RecordingError, match="cannot be made"):
         simulate_cells(tmp_path / "sim-mouse-0001.nwb", 1, "mouse")
 
 

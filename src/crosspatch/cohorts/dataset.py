@@ -209,14 +209,6 @@ def datasets() -> dict[str, Dataset]:
     return {each.name: each for each in known}
 
 
-def dataset_named(name: str) -> Dataset:
-    """The dataset of this name; a `CohortError` if there is none."""
-    known = datasets()
-    if name not in known:
-        raise CohortError(f"no dataset '{name}'; choose from: {', '.join(known)}")
-    return known[name]
-
-
 def collections() -> dict[str, dict[str, list[Dataset]]]:
     """Name under which datasets are loaded together to (species to datasets)."""
     found: dict[str, dict[str, list[Dataset]]] = {}

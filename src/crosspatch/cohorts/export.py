@@ -46,7 +46,6 @@ def export(cohort: anndata.AnnData, file: Path) -> None:
     if ending == ".zarr" and other:
         raise CohortError(f"{file} is there and is no zarr store; give another name")
     with replacing(file, CohortError) as temporary:
-        file.parent.mkdir(parents=True, exist_ok=True)
         if ending == ".zarr":
             _write_zarr(cohort, temporary, file)
         elif ending == ".csv":

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import anndata
@@ -32,7 +32,7 @@ from crosspatch.tables.names import features as our_features
 from crosspatch.tables.opened import OpenTable, Table, rows_by_what, without_rows
 from crosspatch.tables.reading import PROBLEMS
 from crosspatch.tables.rows import said_of, texts_of
-from crosspatch.tables.values import MISSING
+from crosspatch.tables.values import MISSING, read_layers
 from crosspatch.telling import Say
 
 #: Least cells and donors of a class that is learnt: with fewer, folds by donor say nothing of it.
@@ -42,8 +42,7 @@ MIN_CELLS, MIN_DONORS = 10, 3
 _TOO_SMALL = f"of a class of fewer than {MIN_CELLS} cells or {MIN_DONORS} donors"
 #: Names of columns that are listed at a time.
 _SHOWN = 30
-#: Labels, in small letters, of cells that have none.
-#: Words in a column of labels that say there is none.
+#: Words, in small letters, in a column of labels that say there is none.
 NO_LABEL = {
     *("unknown", "unidentified", "unclassified", "unassigned", "not assigned", "undefined"),
     *("?", "nd", "n.d.", "tbd", "excluded", "low quality", "low_quality", "no label"),
@@ -81,7 +80,8 @@ def load_labelled(
         Column with the donors (animals, patients), of which no two folds share one. Without it
         every cell counts as a donor of its own, and scores may be too good.
     species : str, optional
-        ``mouse`` or ``human``, where the table does not say.
+        ``mouse`` or ``human``: where the table does not say, and of a table of both the one whose
+        cells are taken.
     columns : path or Overrides, optional
         Which column is which of our features; see `crosspatch.tables.mapping.read_mapping`.
     only, without : sequence of str
@@ -257,21 +257,23 @@ class _Labelled:
             }
         )
         if self.layer is not None:
-            depths = map(layer_depth, texts_of(frame[self.layer]))
+            depths, odd = read_layers(frame[self.layer])
             cells["layer"] = [layer_name(depth) or None for depth in depths]
             self.say(f"cortical layer, for models that take it: '{self.layer}'")
+            if odd.total:
+                self.say(f"column '{self.layer}', taken as missing: {odd}")
         if twice := len(ids) - len(set(ids)):
             self.loud(
                 f"{twice:,} rows have the cell id of another row"
                 + ("; cells of one id count as one donor" if group is None else "")
             )
-        return self._of_species(cells)
+        return self._of_species(cells, SPECIES if species is None else [species])
 
-    def _of_species(self, cells: pd.DataFrame) -> pd.DataFrame:
-        known = " or ".join(SPECIES)
+    def _of_species(self, cells: pd.DataFrame, wanted: Collection[str]) -> pd.DataFrame:
+        known = " or ".join(wanted)
         if cells["species"].isna().all():
             raise CohortError(f"{self.path} does not say the species", f"give {{species}} {known}")
-        foreign = ~cells["species"].isin(list(SPECIES))
+        foreign = ~cells["species"].isin(list(wanted))
         for name, count in cells["species"][foreign].fillna("").value_counts().items():
             self._drop("of another species", int(count), f": '{name}'" if name else ": not said")
         if foreign.all():

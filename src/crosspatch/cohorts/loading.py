@@ -80,37 +80,6 @@ def default_layout(name: str) -> str | None:
     return wanted if all(wanted in each.layouts for each in chosen) else None
 
 
-def load_joined(
-    chosen: Sequence[Dataset],
-    layout: str | None = None,
-    data_dir: str | Path | None = None,
-    *,
-    verify: bool = True,
-    taxonomy: str | None = None,
-    every_cell: bool = False,
-) -> anndata.AnnData:
-    """The cohort table of some datasets of one species together; see `load_cohort`."""
-    species = sorted({each.species for each in chosen})
-    if len(species) > 1:
-        raise CohortError(f"{' and '.join(species)} cells cannot be joined; load each species")
-    # Datasets of excitatory cells have no labels but their own.
-    known = set[str]().union(*(each.labellings for each in chosen))
-    if taxonomy is not None and taxonomy not in known:
-        raise CohortError(
-            f"there are no {species[0]} labels of taxonomy '{taxonomy}'; "
-            f"choose from: {', '.join(sorted(known - {''}))}"
-        )
-    how = partial(
-        Dataset.load,
-        layout=layout or chosen[0].layouts[0],
-        data_dir=data_dir,
-        verify=verify,
-        every_cell=every_cell,
-    )
-    asked = [taxonomy if taxonomy in each.labellings else None for each in chosen]
-    return join([how(each, taxonomy=by) for each, by in zip(chosen, asked, strict=True)])
-
-
 def load_cohort(
     name: str | Path,
     layout: str | None = None,
@@ -174,9 +143,31 @@ def load_cohort(
     if chosen is None:
         known = (*datasets(), *collections()[DEFAULT])
         raise CohortError(f"no cohort '{name}'; give {', '.join(known)}, or a .h5ad file")
-    return load_joined(
-        chosen, layout, data_dir, verify=verify, taxonomy=taxonomy, every_cell=every_cell
+    how = partial(
+        Dataset.load,
+        layout=layout or chosen[0].layouts[0],
+        data_dir=data_dir,
+        verify=verify,
+        every_cell=every_cell,
     )
+    return join([how(each, taxonomy=by) for each, by in _with_taxonomy(chosen, taxonomy)])
+
+
+def _with_taxonomy(
+    chosen: Sequence[Dataset], taxonomy: str | None
+) -> list[tuple[Dataset, str | None]]:
+    """Datasets of one species, and by which taxonomy each is labelled; None for its own."""
+    species = sorted({each.species for each in chosen})
+    if len(species) > 1:
+        raise CohortError(f"{' and '.join(species)} cells cannot be joined; load each species")
+    # Datasets of excitatory cells have no labels but their own.
+    known = set[str]().union(*(each.labellings for each in chosen))
+    if taxonomy is not None and taxonomy not in known:
+        raise CohortError(
+            f"there are no {species[0]} labels of taxonomy '{taxonomy}'; "
+            f"choose from: {', '.join(sorted(known - {''}))}"
+        )
+    return [(each, taxonomy if taxonomy in each.labellings else None) for each in chosen]
 
 
 def load_every_cell(name: str, data_dir: str | Path | None = None) -> anndata.AnnData:

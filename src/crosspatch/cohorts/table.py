@@ -272,7 +272,6 @@ def write(table: anndata.AnnData, file: str | Path) -> None:
     require_valid(table, str(file))
     require_name(file)
     with replacing(file, CohortError) as temporary:
-        file.parent.mkdir(parents=True, exist_ok=True)
         table.write_h5ad(temporary)
 
 

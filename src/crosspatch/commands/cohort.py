@@ -37,16 +37,10 @@ def cohort_build(
 ) -> None:
     """Build the cohort table of a dataset, or of several as one."""
     from crosspatch.cohorts import table
-    from crosspatch.cohorts.dataset import dataset_named
-    from crosspatch.cohorts.loading import datasets_named, load_joined
+    from crosspatch.cohorts.loading import load_cohort
 
-    cohort = load_joined(
-        datasets_named(dataset) or [dataset_named(dataset)],
-        layout,
-        data_dir,
-        verify=not unverified,
-        taxonomy=taxonomy,
-        every_cell=every_cell,
+    cohort = load_cohort(
+        dataset, layout, data_dir, verify=not unverified, taxonomy=taxonomy, every_cell=every_cell
     )
     table.write(cohort, out)
     print_joined(cohort)

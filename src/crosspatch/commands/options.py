@@ -204,7 +204,12 @@ def _own_table(
         str | None,
         typer.Option(help="The column with the donors. (default: every cell has its own)"),
     ] = None,
-    species: CellSpecies = None,
+    species: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{KNOWN_SPECIES}: where the table does not say, and which of a table of both."
+        ),
+    ] = None,
     only: Annotated[
         str | None, typer.Option(help="Columns that are features, and no others: a,b,c.")
     ] = None,

@@ -135,6 +135,7 @@ def run(
         _print_cuts(result)
         if result.calibration is not None:
             _print_calibration(result.calibration)
+    _print_repeated(result)
     finish(cohorts, result.tables, out)
 
 
@@ -405,6 +406,22 @@ def _print_calibration(found: CalibrationTables) -> None:
     for title, (frame, names, measures) in tables.items():
         columns = [_spread(measure.replace("_", " "), measure, 3) for measure in measures]
         print_frame(title, frame, [*names, *columns], n_text=len(names))
+
+
+def _print_repeated(result: BenchmarkResult) -> None:
+    """Say which rows of a task with a second species are those of the task without it."""
+    from crosspatch.evaluation.protocols import TASKS
+    from crosspatch.models.registry import model_entry
+
+    done = result.settings["tasks"]
+    for task in (TASKS[name] for name in done if TASKS[name].source):
+        names = result.summary.loc[result.summary["task"].str.startswith(task.name), "model"]
+        alone = [name for name in names.unique() if not model_entry(name).needs_source]
+        if alone and task.species in done:
+            print(
+                f"in task {task.name} these learn without {task.source} and repeat task "
+                f"{task.species}: {', '.join(alone)}"
+            )
 
 
 def _print_curve(curve: LearningCurve) -> None:

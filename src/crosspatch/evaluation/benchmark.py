@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, product
@@ -119,7 +119,8 @@ def benchmark(
         Of ``mouse``, ``human`` and ``transfer``; by default all that the cohorts allow.
     models : sequence of str, optional
         Names from the registry; by default a choice for each task. A model that learns from a
-        second species is used in the ``transfer`` task only.
+        second species is used in the ``transfer`` task only, which is left out without one unless
+        it is asked for.
     calibration : bool
         Evaluate models as they are trained to be used: able to do without families, settings
         chosen on inner folds, calibrated, with prediction sets and a test for cells unlike the
@@ -222,11 +223,19 @@ def _tasks(names: Sequence[str] | None, cohorts: Mapping[str, anndata.AnnData]) 
 def _entries(
     tasks: Sequence[Task], models: Sequence[str] | None, *, given: bool
 ) -> list[tuple[Task, list[ModelEntry]]]:
-    """Tasks with the models that can do them; a task that was not `given` may have none."""
+    """Tasks with the models that can do them; a task that was not `given` may have none.
+
+    Models that learn of one species alone have a second one's task only beside others, which they
+    are compared with: their scores there are those of the task without it.
+    """
     found = []
     for task in tasks:
         names = dict.fromkeys(models or task.models)
-        if able := _able(task, names):
+        entries = [model_entry(name) for name in names]
+        able = [entry for entry in entries if task.source or not entry.needs_source]
+        if task.source and not given and not any(entry.needs_source for entry in able):
+            continue
+        if able:
             found.append((task, able))
         elif given:
             raise EvaluationError(
@@ -240,11 +249,6 @@ def _entries(
             hint="add {task} transfer",
         )
     return found
-
-
-def _able(task: Task, names: Iterable[str]) -> list[ModelEntry]:
-    entries = [model_entry(name) for name in names]
-    return [entry for entry in entries if task.source or not entry.needs_source]
 
 
 def _jobs(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import anndata
 
 from crosspatch.cohorts import table
 from crosspatch.cohorts.cells import Cells, cells_of
-from crosspatch.cohorts.dataset import Dataset, collections, datasets
-from crosspatch.cohorts.loading import AUTO, DEFAULT, SIMULATED, datasets_named, load_joined
+from crosspatch.cohorts.dataset import collections, datasets
+from crosspatch.cohorts.loading import AUTO, DEFAULT, SIMULATED, datasets_named, load_cohort
 from crosspatch.cohorts.made_up import load_simulated
 from crosspatch.errors import CohortError, EvaluationError
 from crosspatch.evaluation.protocols import TASKS, Task, task_named
@@ -49,9 +50,9 @@ def load_cohorts(
     chosen = _named(names)
     if chosen is not None:
         taxonomies = {"human": taxonomy}
-        load = partial(load_joined, layout=features, data_dir=data_dir, verify=verify)
+        load = partial(load_cohort, layout=features, data_dir=data_dir, verify=verify)
         return {
-            species: load(of_species, taxonomy=taxonomies.get(species))
+            species: load("+".join(of_species), taxonomy=taxonomies.get(species))
             for species, of_species in _possible(chosen, needed, features).items()
         }
     _require_files(names)
@@ -66,13 +67,15 @@ def _species_of(tasks: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(species for task in chosen for species in task.needs))
 
 
-def _named(names: Sequence[str]) -> Mapping[str, list[Dataset]] | None:
+def _named(names: Sequence[str]) -> Mapping[str, list[str]] | None:
     """The datasets of some names by species; None if there is another name among them."""
     if len(names) == 1 and names[0] in collections():
-        return collections()[names[0]]
-    found: dict[str, list[Dataset]] = {}
-    for each in datasets_named("+".join(names)) or ():
-        found.setdefault(each.species, []).append(each)
+        chosen = list(chain.from_iterable(collections()[names[0]].values()))
+    else:
+        chosen = datasets_named("+".join(names)) or []
+    found: dict[str, list[str]] = {}
+    for each in chosen:
+        found.setdefault(each.species, []).append(each.name)
     return found or None
 
 
@@ -88,12 +91,13 @@ def _require_files(names: Sequence[str]) -> None:
 
 
 def _possible(
-    named: Mapping[str, list[Dataset]], needed: Sequence[str], features: str | None
-) -> Mapping[str, list[Dataset]]:
+    named: Mapping[str, list[str]], needed: Sequence[str], features: str | None
+) -> Mapping[str, list[str]]:
+    known = datasets()
     able = {
         species: chosen
         for species, chosen in named.items()
-        if species in needed and all(features in (None, *each.layouts) for each in chosen)
+        if species in needed and all(features in (None, *known[each].layouts) for each in chosen)
     }
     return able or named  # whose loader then says which layouts there are
 

@@ -31,6 +31,8 @@ ANSWERED = (
     *("species", "cell_id", "label", "class", "donor", "seen", "subclass", "probability"),
     *("set", "verdict"),
 )
+#: In column ``seen``, of a cell with too few features to be compared with the training cells.
+UNCHECKED = "unchecked"
 #: Columns with text of the user's, which a spreadsheet must not take for a formula.
 USERS_TEXT = ("cell_id", "label", "donor")
 
@@ -238,10 +240,20 @@ def cautions(settings: Settings) -> list[str]:
                 f"whether the {species} model learned from these cells cannot be checked: its "
                 "training cells are not at hand"
             )
-        elif any(seen.values()) and not settings["new_cells"]:
+            continue
+        learned = [f"{seen['itself']:,} of these cells"] if seen["itself"] else []
+        if of_donor := seen["donor"]:
+            which = "more" if learned else "of these"
+            learned.append(f"other cells of the donors of {of_donor:,} {which}")
+        if learned and not settings["new_cells"]:
             found.append(
-                f"THESE SCORES ARE NOT HONEST: the {species} model learned from {seen['itself']:,} "
-                f"of these cells, and from others of the donors of {seen['donor']:,} more"
+                f"THESE SCORES ARE NOT HONEST: the {species} model learned from "
+                f"{' and from '.join(learned)}"
+            )
+        if few := seen.get(UNCHECKED):
+            found.append(
+                f"whether the {species} model learned from {few:,} of these cells "
+                "cannot be checked: they have too few features, and other names than its cells"
             )
     if not settings["species_known"]:
         found.append(

@@ -192,10 +192,6 @@ class ReferenceMap:
                 content[f"families/{family}/{name}"] = getattr(fit, name)
             for name in _OF_COMPONENTS:
                 content[f"families/{family}/pca/{name}"] = getattr(fit.pca, name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EvaluationError(f"{folder} cannot be written: {in_words(error)}") from error
         with (
             replacing(folder / MAP_FILE, EvaluationError) as temporary,
             temporary.open("wb") as stream,

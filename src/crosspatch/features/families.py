@@ -17,7 +17,6 @@ from crosspatch.features.measuring.waveforms import (
     sweep_of_intervals,
 )
 from crosspatch.features.ranges import limits
-from crosspatch.features.responses import Responses
 
 #: Families of binned spike features, to the feature.
 _SPIKE_FEATURES = {
@@ -75,7 +74,8 @@ def _first_ap(analysis: Analysis, settings: VectorSettings, notes: list[str]) ->
     ):
         potential = None
         if responses is not None and responses.first_spikes:
-            potential = _waveform(responses, settings)
+            cuts, spikes = zip(*responses.first_spikes, strict=True)
+            potential = first_waveform(cuts, spikes, settings)
             if potential is None:
                 notes.append(f"first_ap_v, {name}: the recording ends during the first spike")
         potentials.append(missing if potential is None else potential)
@@ -83,11 +83,6 @@ def _first_ap(analysis: Analysis, settings: VectorSettings, notes: list[str]) ->
     if settings.average_first_ap:
         return {"first_ap_v": _mean(potentials), "first_ap_dv": _mean(slopes)}
     return {"first_ap_v": np.hstack(potentials), "first_ap_dv": np.hstack(slopes)}
-
-
-def _waveform(responses: Responses, settings: VectorSettings) -> Vector | None:
-    cuts, spikes = zip(*responses.first_spikes, strict=True)
-    return first_waveform(cuts, spikes, settings)
 
 
 def _mean(parts: list[Vector]) -> Vector:

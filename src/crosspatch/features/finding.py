@@ -22,14 +22,8 @@ def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
     """Recordings among files, folders (searched to the bottom), patterns and dandisets.
 
     A dandiset is ``dandi:000636`` and what else `crosspatch.archive.dandi.DandiPlace` reads; assets
-    are taken as they are.
-
-    Raises
-    ------
-    RecordingError
-        If a path does not exist, or nothing is found.
-    NetworkError
-        If the archive does not say what a dandiset holds.
+    are taken as they are. A RecordingError if a path does not exist, or nothing is found; a
+    NetworkError if the archive does not say what a dandiset holds.
     """
     found: dict[Source, None] = {}
     of_cells: set[Path] = set()

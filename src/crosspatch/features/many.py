@@ -65,28 +65,12 @@ def extract_many(
 ) -> ExtractionProgress:
     """Extract many files into a store; what is there already and unchanged is not done again.
 
-    Each finished cell is written at once, so that nothing is lost when the process is killed.
-
-    Parameters
-    ----------
-    paths : sequence
-        As `find_recordings` reads them.
-    store_file : path
-        Written by `crosspatch.features.store.CellStore`.
-    jobs : int
-        Files at a time on this machine.
-    scheduler : str, optional
-        Address of a Dask scheduler whose workers do the work; they must see the same files, or
-        reach the archive.
-    limit : float
-        A file that takes longer is given up, s.
-    progress : callable, optional
-        Told after every file.
-
-    Raises
-    ------
-    RecordingError
-        If there is nothing to extract, the store cannot be written, or no worker answers.
+    Each finished cell is written at once, so that nothing is lost when the process is killed. Paths
+    are as `find_recordings` reads them. So many `jobs` are done at a time on this machine; or the
+    workers of a Dask `scheduler`, an address, do them, which must see the same files, or reach the
+    archive. A file that takes longer than the `limit`, s, is given up; `progress` is told after
+    every file. A RecordingError if there is nothing to extract, the store cannot be written, or no
+    worker answers.
     """
     settings = settings or ExtractionSettings()
     files = find_recordings(paths)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -121,6 +122,15 @@ class ReadSettings:
     layer: float = np.nan  # of cells whose file does not say, in order of depth
     #: Columns of a table whose texts go along with its cells, and are no features.
     carry: tuple[str, ...] = ()
+    #: What the model of each species takes of `layout`; where nothing is said, all.
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+
+    def expected(self, species: Collection[str | None]) -> Layout:
+        """What is measured on cells of some species that a model takes; of None, of any."""
+        any_of = None in species
+        asked = [each for name, each in self.layouts.items() if any_of or name in species]
+        widest = max(asked, key=lambda each: len(each.features), default=self.layout)  # they nest
+        return widest.measured
 
     def placed(
         self, measured: NDArray[np.float32], layers: NDArray[np.floating]
@@ -308,11 +318,15 @@ def _of_recording(
     rejected = int(head["sweeps_rejected"])
     said = [f"{rejected} of {head['sweeps']} sweeps rejected"] if rejected else []
     values = outcome.values[None, settings.layout.measured.places]
+    location = head.get("location") or ""
+    layer = layer_in(location)
+    if math.isinf(layer) and settings.layout.has_layer:
+        said.append(f"the cortical layer in '{location}' is not understood and taken as missing")
     return Batch(
         "recordings",
         [outcome.cell_id],
         [species_said(head.get("species") or "") or settings.species],
-        settings.placed(values, np.array([layer_in(head.get("location") or "")])),
+        settings.placed(values, np.array([layer])),
         quality=[str(head["qc_reasons"] or "")],
         notes=[(*said, *head["notes"])],
         simulated=[bool(head["simulated"])],

@@ -19,7 +19,7 @@ from crosspatch.errors import CohortError
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.prediction import SHOWN, Prediction, joined
 from crosspatch.texts import is_number
-from crosspatch.writing import replacing
+from crosspatch.writing import make_folder, replacing
 
 #: Endings of what is written, and what it is called.
 _ENDINGS = {
@@ -120,10 +120,7 @@ def open_output(
 
 
 def _require_writable(file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CohortError(f"{file.parent} cannot be made: {error.strerror}") from error
+    make_folder(file.parent, CohortError)
     if file.is_dir():
         raise CohortError(f"{file} is a folder; choose another name")
     trial = file.with_name(f".{file.name}.{os.getpid()}.try")

@@ -12,7 +12,7 @@ from crosspatch.models.verdicts import Verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from crosspatch.prediction.prediction import PredictedCell, Prediction
+    from crosspatch.prediction.prediction import Prediction
 
 
 def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
@@ -37,8 +37,10 @@ def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
             bar.set_alpha(0.35 if cell.verdict is Verdict.OUTSIDE else 1.0)
         left += p
     for row, cell in enumerate(cells):
-        axes.text(1.02, float(row), _verdict_of(cell), va="center", fontsize=8)
-    axes.set_yticks(rows, [_name_of(cell) for cell in cells], fontsize=8)
+        said = ": ".join(filter(None, (cell.verdict, " or ".join(cell.prediction_set))))
+        axes.text(1.02, float(row), said, va="center", fontsize=8)
+    names_of = [f"{c.cell_id} ({c.species}{'' if c.species_known else '?'})" for c in cells]
+    axes.set_yticks(rows, names_of, fontsize=8)
     axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("probability")
@@ -48,11 +50,3 @@ def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
     if names:
         figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
     return figure
-
-
-def _verdict_of(cell: PredictedCell) -> str:
-    return ": ".join(filter(None, (cell.verdict, " or ".join(cell.prediction_set))))
-
-
-def _name_of(cell: PredictedCell) -> str:
-    return f"{cell.cell_id} ({cell.species}{'' if cell.species_known else '?'})"

@@ -256,6 +256,7 @@ class Pipeline:
             request.jobs,
             request.limit,
             require_layer(request.layer),
+            layouts=self.predictor.layouts,
         )
 
     def batches(self, progress: Measured | None = None) -> Iterator[Batch]:

@@ -183,6 +183,11 @@ class Predictor:
         return self._records(batch, rows, self.layout.measured, X, judged)
 
     @property
+    def layouts(self) -> dict[str, Layout]:
+        """What the model of each species takes."""
+        return {species: model.layout for species, model in self.models.items()}
+
+    @property
     def columns(self) -> list[str]:
         """Columns of `Prediction.cells`."""
         return records_schema(self.classes).names

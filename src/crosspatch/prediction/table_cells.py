@@ -19,7 +19,7 @@ from crosspatch.tables.meanings import is_feature
 from crosspatch.tables.opened import OpenTable, Table, anndata_parts, rows_by_what, without_rows
 from crosspatch.tables.reading import PROBLEMS, reading_h5ad
 from crosspatch.tables.rows import said_of, statistic_of, texts_of
-from crosspatch.tables.values import Counted
+from crosspatch.tables.values import Counted, read_layers
 from crosspatch.telling import Ask, Say
 
 if TYPE_CHECKING:
@@ -155,6 +155,9 @@ class _TableReader:
             yield batch
             number += len(chunk)
         self._say_left_out(left_out)
+        self._say_missing(counted)
+
+    def _say_missing(self, counted: Mapping[str, Counted]) -> None:
         for name, count in counted.items():
             self.say(f"{self.path.name}: column '{name}', taken as missing: {count}")
 
@@ -229,16 +232,20 @@ class _TableReader:
 
     def _cohort(self, cells: anndata.AnnData) -> Iterator[Batch]:
         """The cells of a cohort table in our own features."""
-        from crosspatch.cohorts.cells import layers_of
         from crosspatch.cohorts.table import is_simulated
 
         layout = self.settings.layout.measured
         self._require_features(cells)
         simulated = is_simulated(cells)
+        unread = Counted()
         for part in anndata_parts(cells):
             values = part.to_df().reindex(columns=layout.feature_names).to_numpy(np.float32)
             values[~np.isfinite(values)] = np.nan
-            X = self.settings.placed(values, layers_of(part))
+            layers = np.full(part.n_obs, np.nan)
+            if "layer" in part.obs and self.settings.layout.has_layer:
+                layers, odd = read_layers(part.obs["layer"])
+                unread += odd
+            X = self.settings.placed(values, layers)
             ids = part.obs_names.astype(str).tolist()
             quality = [""] * len(ids)
             if "qc_reasons" in part.obs:
@@ -253,6 +260,7 @@ class _TableReader:
                 simulated=[simulated] * len(ids),
                 carried=self._carried(part.obs),
             )
+        self._say_missing({"layer": unread} if unread.total else {})
 
     def _require_features(self, cells: anndata.AnnData) -> None:
         """Check that a cohort table has features of the model, in its units."""
@@ -269,7 +277,9 @@ class _TableReader:
                 f"{self.path}: a table of layout '{cells.uns['crosspatch'].get('layout')}' has no "
                 f"feature of the model's layout '{layout.name}'"
             )
-        lacking = [f.name for f in layout.features if f not in there]
+        species = set(self._species(cells.obs.get("species"), cells.obs_names))
+        expected = self.settings.expected(species).features
+        lacking = [each.name for each in expected if each not in there]
         if lacking:
             self.say(
                 f"{self.path.name}: {len(lacking)} features are missing, the first is "

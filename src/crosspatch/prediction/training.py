@@ -185,7 +185,8 @@ def _species_of(cohort: anndata.AnnData) -> str:
     species = sorted(set(cohort.obs["species"].astype(str)))
     if len(species) != 1:
         raise ModelError(
-            f"the target holds {' and '.join(species)} cells; train a model for each species"
+            f"the target holds {' and '.join(species)} cells; train a model for each species",
+            "" if head_of(cohort).own is None else "name one with {species}",
         )
     return species[0]
 

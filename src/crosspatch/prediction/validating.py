@@ -23,6 +23,7 @@ from crosspatch.errors import CohortError
 from crosspatch.evaluation.results import ResultFolder
 from crosspatch.evaluation.validation_tables import (
     ANSWERED,
+    UNCHECKED,
     USERS_TEXT,
     VALIDATION,
     VALIDATION_TABLES,
@@ -166,7 +167,7 @@ def validated(
         "cohorts": _provenance(table),
     }
     if new_cells:
-        answers = answers[answers["seen"] == ""].reset_index(drop=True)
+        answers = answers[answers["seen"].isin(["", UNCHECKED])].reset_index(drop=True)
         if not (answers["label"] != "").any():
             raise CohortError(
                 f"{asked.names[0]}: the model learned from every labelled cell, or from its donor",
@@ -295,25 +296,28 @@ class _Judge:
         return alike[0] if meant is not None and len(alike) == 1 else None
 
     def seen(self, cells: pd.DataFrame) -> dict[str, int] | None:
-        """How many cells it learned from, and how many more are of their donors; None: unknown."""
+        """How many cells there are of each kind that `met` tells apart; None: unknown."""
         if self.learned is None:
             return None
         of_model = cells.loc[cells["species"] == self.model.species, "seen"]
-        return {name: int((of_model == name).sum()) for name in ("itself", "donor")}
+        return {name: int((of_model == name).sum()) for name in ("itself", "donor", UNCHECKED)}
 
     def met(self, cells: pd.DataFrame, X: NDArray[np.float32], layout: Layout) -> NDArray[np.str_]:
         """Of each cell ``itself`` where the model learned from it, ``donor`` of its donor, or none.
 
-        A cell is known by its name, or by what was measured, to four digits.
+        A cell is known by its name, or by what was measured, to four digits; `UNCHECKED` is one
+        with another name and too few features for that.
         """
         if self.learned is None:
             return np.full(len(cells), "")
         names = list(layout.feature_names)
         ours = [names.index(name) for name in self.learned.layout.feature_names]
-        same = _measured_alike(X[:, ours], self.learned.X)
+        measured = X[:, ours]
+        same = _measured_alike(measured, self.learned.X)
         itself = cells["cell_id"].isin(set(self.learned.cell_ids)).to_numpy() | same
         donor = cells["donor"].isin(set(self.learned.donors)).to_numpy()
-        return np.where(itself, "itself", np.where(donor, "donor", ""))
+        few = np.isfinite(measured).sum(axis=1) < _FEATURES
+        return np.select([itself, donor, few], ["itself", "donor", UNCHECKED], "")
 
 
 def _measured_alike(X: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -193,12 +193,9 @@ def _why_no_command(inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutpu
     on = [each for each in outputs if each.enabled and not each.injects]
     what = " and ".join(f"{each.label} in {each.unit or 'no unit'}" for each in on)
     why = f"its waveform is that of {what}, not of a current"
-    return (why if on else "no output has its waveform switched on") + _odd_currents(inputs)
-
-
-def _odd_currents(inputs: Sequence[AnalogInput]) -> str:
     odd = [each for each in inputs if not each.is_current and each.is_named_current]
-    return "".join(f"; {each.label} is in {each.unit}, not in pA or nA" for each in odd)
+    said = [f"{each.label} is in {each.unit}, not in pA or nA" for each in odd]
+    return "; ".join([why if on else "no output has its waveform switched on", *said])
 
 
 def _rate(path: Path, header: ABF) -> float:

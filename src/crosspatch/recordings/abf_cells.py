@@ -101,11 +101,6 @@ def _injecting(outputs: Sequence[AnalogOutput]) -> list[AnalogOutput]:
     return [output for output in outputs if output.injects]
 
 
-def _holding(outputs: Sequence[AnalogOutput]) -> list[AnalogOutput]:
-    """Those that play a potential."""
-    return [each for each in outputs if each.enabled and to_millivolts(each.unit)]
-
-
 def _chosen(
     name: str, inputs: Sequence[AnalogInput], outputs: Sequence[AnalogOutput], reading: Reading
 ) -> tuple[list[AnalogInput], dict[AnalogInput, AnalogOutput], list[str]]:
@@ -320,7 +315,8 @@ def _clamp(
     outputs: Sequence[AnalogOutput],
 ) -> _Clamp:
     """The clamp, and what counted; None if nothing speaks against current clamp."""
-    unlike = _holding(outputs)
+    # Outputs that play a potential.
+    unlike = [each for each in outputs if each.enabled and to_millivolts(each.unit)]
     if measured is None:
         if voltage.mode == 0 and output is None and unlike:
             return VOLTAGE_CLAMP, f"the amplifier's telegraph and {unlike[0].label} say so"

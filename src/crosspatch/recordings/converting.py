@@ -88,7 +88,11 @@ def convert_recordings(
         ]
         starts = [_when(each.recorded.session or "") for each in recordings]
         notes = _notes(recordings, starts, donor)
-        left_out = _unreadable(recordings)
+        left_out = [
+            f"{each.cell_id}, {name}: {reason}"
+            for each in recordings
+            for name, reason in each.unreadable.items()
+        ]
         written = []
 
         def sweeps() -> Iterator[WrittenSweep]:
@@ -125,14 +129,6 @@ def _require_free(out: Path) -> None:
         raise RecordingError(f"{out} is not a name for NWB", "end it with .nwb")
     if out.exists():
         raise RecordingError(f"{out} exists", "give another name, or remove it")
-
-
-def _unreadable(recordings: Sequence[Recording]) -> list[str]:
-    return [
-        f"{each.cell_id}, {name}: {reason}"
-        for each in recordings
-        for name, reason in each.unreadable.items()
-    ]
 
 
 def _when(text: str) -> datetime | None:

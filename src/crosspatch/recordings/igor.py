@@ -161,7 +161,9 @@ def read_pxp(path: Path, reading: Reading) -> list[Recording]:
     """
     recorded: dict[str, dict[str, _Wave]] = defaultdict(dict)
     for folder, waves in _folders(whole_content(path)).items():
-        for wave in filter(_is_signal, waves):
+        for wave in waves:
+            if not wave.unit or wave.rate < MIN_RATE or wave.points < 2:
+                continue
             place = ":".join(filter(None, (folder, _name(wave.name).cell)))
             recorded[place or "root"][wave.name] = wave
     wanted = reading.electrode
@@ -181,10 +183,6 @@ def read_pxp(path: Path, reading: Reading) -> list[Recording]:
     notes = (f"{len(signals)} waves of {place}",)
     opened = _opened(path, path.stem, "Igor packed experiment", signals, notes, {})
     return recordings_of(opened, reading)
-
-
-def _is_signal(wave: _Wave) -> bool:
-    return bool(wave.unit) and wave.rate >= MIN_RATE and wave.points > 1
 
 
 #: Types of the records of a packed experiment (Igor's technical note PTN003); Igor 8 writes long

@@ -150,7 +150,6 @@ def write_nwb(
     """
     path = Path(path)
     with replacing(path, RecordingError) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _write_header(temporary, notes)
         rows: list[WrittenRow] = []
         with h5py.File(temporary, "r+") as file:

@@ -44,6 +44,7 @@ from crosspatch.reporting.style import (
     styled,
 )
 from crosspatch.telling import Say
+from crosspatch.writing import make_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -118,10 +119,7 @@ def write_pages(
     back what was written, contributions.csv last; a CrosspatchError if something cannot be.
     """
     out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CohortError(f"{out} cannot be made: {error.strerror}") from error
+    make_folder(out, CohortError)
     written: list[Path] = []
     taken: set[str] = set()
     for each in explanations:

@@ -219,7 +219,8 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
 
     examples = in_milliseconds(examples, ["example", "low", "median", "high"])
     species = species_in(examples)
-    groups = {name: _groups_of(examples, name) for name in species}
+    named = examples.dropna(subset="subclass")
+    groups = {name: ordered(named.loc[named["species"] == name, "subclass"]) for name in species}
     most = max(len(each) for each in groups.values())
     axis, gap = 0.5, 0.06
     panel = (width - axis - MARGIN) / most - gap
@@ -249,10 +250,6 @@ def _trace_examples(examples: pd.DataFrame, width: float) -> Figure:
                 axes.tick_params(axis="y", labelleft=number == 0, length=2)
         top += title + len(names) * pitch
     return figure
-
-
-def _groups_of(examples: pd.DataFrame, species: str) -> list[str]:
-    return ordered(examples.loc[examples["species"] == species, "subclass"].dropna())
 
 
 def _value_limits(part: pd.DataFrame) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from crosspatch.errors import CrosspatchError
 from crosspatch.reporting.numbers import Content, refuse_bare
 from crosspatch.reporting.style import NARROW, WIDE, save_figure
 from crosspatch.telling import Progress
-from crosspatch.writing import replacing
+from crosspatch.writing import make_folder, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,9 +172,9 @@ def write_page(
             f"{out} is a folder; give the report a file name, such as report.html"
         )
     sections = [section for section in sections if section.blocks]
-    pictures = _pictures(sections)
+    pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
     folder = out.with_name(f"{out.stem}_figures") if beside and pictures else out.parent
-    _make(folder)
+    make_folder(folder, CrosspatchError)
     tell = progress or (lambda done, total: None)
     drawn: dict[str, dict[str, _Drawn]] = {}
     written: list[Path] = []
@@ -188,18 +188,6 @@ def write_page(
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
     return [out, *written]
-
-
-def _pictures(sections: Sequence[Section]) -> list[Picture]:
-    return [b for section in sections for b in section.blocks if isinstance(b, Picture)]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        said = f"{folder} cannot be made ({error.strerror})"
-        raise CrosspatchError(said, hint="choose another {out}") from error
 
 
 def _drawn(picture: Picture, beside: Sequence[Path]) -> dict[str, _Drawn]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crosspatch.errors import RecordingError
 from crosspatch.recordings.reading_options import Reading
@@ -34,6 +34,8 @@ class Problem(BaseModel):
 
 _Amplitudes = Annotated[list[Finite], Field(min_length=1, max_length=10_000)]
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
+#: A name that a form may leave empty: then it is not given.
+_MaybeName = Annotated[str, Field(max_length=200), AfterValidator(lambda s: s.strip() or None)]
 
 
 class HowRead(_Wanted):
@@ -73,7 +75,7 @@ class NewBatch(HowRead):
     species: SpeciesName | None = Field(
         None, description="Of cells whose file does not say; null: judged by both models."
     )
-    layer: _Name | None = Field(
+    layer: _MaybeName | None = Field(
         None, description="Cortical layer, such as 2/3, of cells whose file does not say."
     )
 

@@ -354,6 +354,7 @@ class Worker:
             file.reading,
             file.sheet,
             layer=require_layer(file.layer),
+            layouts=self.predictor.layouts,
         )
 
     def _results(self, folder: Path) -> Results:

@@ -33,7 +33,7 @@ from crosspatch.simulation.rig import USUAL_TROUBLE, Extra, Trouble, no_extra, r
 from crosspatch.simulation.subclasses import require_simulated, simulated_neuron
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
-from crosspatch.writing import replacing
+from crosspatch.writing import make_folder, replacing
 
 CELLS_FILE = "cells.csv"  #: table of the cells of a folder
 #: Most cells of a donor: fewer than in the Allen sets (median 4 per mouse, 3 per person), so that a
@@ -103,10 +103,7 @@ def simulate_cells(
     for name, value, least in (("cells", cells, 1), ("seed", seed, 0), ("jobs", processes, 1)):
         _require_whole(name, value, least)
     plan = plan_cells(cells, species, seed=seed)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordingError(f"{out} cannot be made a folder: {error}") from error
+    make_folder(out, RecordingError)
     missing = [cell for cell in plan if not _is_written(out / f"{cell.name}.nwb", cell, style)]
     tell = progress or (lambda done, total: None)
     kept = len(plan) - len(missing)

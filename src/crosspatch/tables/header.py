@@ -60,7 +60,10 @@ class Header:
     def said(self, rows: Sequence[HeadRow], what: str) -> list[str]:
         """What was taken for what, where it is not simply the first row; `what` is a row."""
         lines = []
-        above = [row for row in rows[: self.names - self.grouped] if not _is_plain(row)]
+        # Comments, and what names the delimiter, need no word.
+        plain = ("#", "sep=")
+        above = rows[: self.names - self.grouped]
+        above = [row for row in above if not row.fields[0].startswith(plain)]
         if above:
             left = "1 is" if len(above) == 1 else f"{len(above)} are"
             text = next(filter(None, (field.strip() for field in above[0].fields)), "")
@@ -82,11 +85,6 @@ class Header:
             else:
                 lines.append(f"{what} {row.number} has names again, and is left out")
         return lines
-
-
-def _is_plain(row: HeadRow) -> bool:
-    """Whether it is a comment, or names the delimiter."""
-    return row.fields[0].startswith(("#", "sep="))
 
 
 def find_header(rows: Sequence[HeadRow], known: Collection[str] = ()) -> Header:

@@ -118,12 +118,7 @@ def _returned(cut: Cut, trough: float, end: float, points: int) -> float:
 class BinnedResponses:
     """Responses to hyperpolarising steps in bins, from before a step to after it.
 
-    Parameters
-    ----------
-    sweeps : mapping
-        Amplitude in whole pA to the sweep.
-    start, end : float
-        Of the part of the step that is measured, s.
+    Sweeps are by their amplitude in whole pA; start and end, s, are of the part that is measured.
     """
 
     def __init__(
