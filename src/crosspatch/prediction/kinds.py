@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crosspatch.cohorts.dataset import Dataset, datasets
-from crosspatch.cohorts.loading import load_joined
+from crosspatch.cohorts.loading import load_cohort
 from crosspatch.cohorts.sources import data_directory
 from crosspatch.errors import CohortError, LayoutError
 from crosspatch.features.layouts import Layout, load_layout
@@ -56,7 +56,8 @@ def kind_cells(data_dir: str | Path | None = None) -> tuple[KindCells, tuple[str
     for rig, chosen in by_rig.items():
         if not {*KINDS} <= {kind for each in chosen for kind in each.kinds}:
             continue
-        cohort = load_joined(chosen, SCREEN_LAYOUT, directory, every_cell=True)
+        name = "+".join(each.name for each in chosen)
+        cohort = load_cohort(name, SCREEN_LAYOUT, directory, every_cell=True)
         cohort = cohort[cohort.obs["class"].isin(KINDS).to_numpy()]
         obs = cohort.obs
         parts.append(
