@@ -133,7 +133,7 @@ def _counted(part: pd.DataFrame) -> dict[str, object]:
 
 def _scores(known: pd.DataFrame) -> Iterator[dict[str, object]]:
     """A row of all cells, and one per class."""
-    classes = _in_order(known["class"])
+    classes = load_taxonomy().ordered(known["class"])
     of_class = scores(known["class"], known["subclass"], classes)
     by_donor = counts_by_donor(known["class"], known["subclass"], known["donor"], classes)
     low, high = interval_of(resampled_f1(by_donor[None]))
@@ -157,8 +157,8 @@ def _scores(known: pd.DataFrame) -> Iterator[dict[str, object]]:
 
 def _confusion(known: pd.DataFrame) -> Iterator[dict[str, object]]:
     counts = Counter(zip(known["class"], known["subclass"], strict=True))
-    for true in _in_order(known["class"]):
-        for predicted in _in_order(known["subclass"]):
+    for true in load_taxonomy().ordered(known["class"]):
+        for predicted in load_taxonomy().ordered(known["subclass"]):
             yield {"true": true, "predicted": predicted, "cells": counts[true, predicted]}
 
 
@@ -170,13 +170,6 @@ def _unknown(part: pd.DataFrame) -> Iterator[dict[str, object]]:
         called = str(sure.value_counts().index[0]) if len(sure) else ""
         shares = _shares(here, _OF_VERDICTS)
         yield {"label": label, **_counted(here), **shares, "called": called}
-
-
-def _in_order(names: pd.Series) -> list[str]:
-    """Names once each: subclasses as the taxonomy lists them, then others."""
-    there = sorted(set(names))
-    first = [name for name in load_taxonomy().subclasses if name in there]
-    return first + [name for name in there if name not in first]
 
 
 @dataclass(frozen=True)
