@@ -259,24 +259,17 @@ def _runs(ranges: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
 
 
 def open_asset(
-    asset: Asset,
-    reading: Reading | None = None,
-    *,
-    measured_only: bool = False,
-    verified: bool = False,
-    web: Web | None = None,
+    asset: Asset, reading: Reading | None = None, *, verified: bool = False
 ) -> Recording:
     """Open a recording of one cell in the archive; only the bytes that are used are fetched.
 
-    Sweeps are left out (`measured_only`) as `open_recording` does. The file can be fetched whole
-    and compared with its checksums first (`verified`); the web counts what comes.
+    The file can be fetched whole and compared with its checksums first (`verified`).
 
     A `RecordingError` if the file is not a recording, or holds no current-clamp sweep; a
     `NetworkError` if it cannot be had, which is a `DoubtfulBytesError` if it looks damaged, which
     `verified` settles.
     """
-    how = {"measured_only": measured_only, "verified": verified}
-    return only(open_cells(asset, reading, **how, web=web))
+    return only(open_cells(asset, reading, verified=verified))
 
 
 def open_cells(
@@ -287,7 +280,10 @@ def open_cells(
     verified: bool = False,
     web: Web | None = None,
 ) -> list[Recording]:
-    """Open a file of the archive, one recording for each of its cells; else as `open_asset`."""
+    """Open a file of the archive, one recording for each of its cells; else as `open_asset`.
+
+    Sweeps are left out (`measured_only`) as `open_recording` does; the web counts what comes.
+    """
     reading = reading or Reading()
     content = RemoteBytes(asset, verified=verified, web=web)
     try:

@@ -68,16 +68,16 @@ def f1_of_counts(counts: NDArray) -> NDArray[np.float64]:
     return (f1 * there).sum(axis=-1) / np.maximum(there.sum(axis=-1), 1)
 
 
-def resampled_f1(counts: NDArray, seed: int = 0) -> NDArray[np.float64] | None:
+def resampled_f1(counts: NDArray) -> NDArray[np.float64] | None:
     """Macro-F1 of resamples of the donors, each the mean over runs; None of too few donors.
 
-    `counts` has shape (runs, donors, classes, classes + 1). With one seed the same donors are drawn
-    for every model, so that differences of two are paired.
+    `counts` has shape (runs, donors, classes, classes + 1). The same donors are drawn for
+    every model, so that differences of two are paired.
     """
     _, n, *shape = counts.shape
     if n < LEAST_DONORS:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
     of_runs = [(drawn @ run.reshape(n, -1)).reshape(-1, *shape) for run in counts]
     return np.mean([f1_of_counts(each) for each in of_runs], axis=0)

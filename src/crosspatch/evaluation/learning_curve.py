@@ -266,8 +266,9 @@ def _fitter(job: _Job) -> Callable[[NDArray[np.intp]], BaseEstimator | None]:
 
     def fit(rows: NDArray[np.intp]) -> BaseEstimator | None:
         if len(rows):
-            known = target.X[rows], target.y[rows], target.donors[rows], target.types[rows]
-            return fit_copy(fresh(), *known, unlabelled=pool, **second, **pretrained)
+            X, y = target.X[rows], target.y[rows]
+            donors, types = target.donors[rows], target.types[rows]
+            return fit_copy(fresh(), X, y, donors, types, unlabelled=pool, **second, **pretrained)
         if pretrained:
             return fresh().without_labels(pool, np.unique(source.y), **pretrained)
         model = fresh()

@@ -142,7 +142,7 @@ def _scores(known: pd.DataFrame) -> Iterator[dict[str, object]]:
     """A row of all interneurons, one per class, and one of excitatory cells."""
     inside = known[known["class"] != EXCITATORY]
     if len(inside):
-        classes = _in_order(inside["class"])
+        classes = load_taxonomy().ordered(inside["class"])
         truth = inside["class"], inside["subclass"]
         by_donor = counts_by_donor(*truth, inside["donor"], classes)
         low, high = interval_of(resampled_f1(by_donor[None]))
@@ -173,8 +173,8 @@ def _confidence(known: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def _confusion(known: pd.DataFrame) -> Iterator[dict[str, object]]:
     counts = Counter(zip(known["class"], known["subclass"], strict=True))
-    for true in _in_order(known["class"]):
-        for predicted in _in_order(known["subclass"]):
+    for true in load_taxonomy().ordered(known["class"]):
+        for predicted in load_taxonomy().ordered(known["subclass"]):
             yield {"true": true, "predicted": predicted, "cells": counts[true, predicted]}
 
 
@@ -186,13 +186,6 @@ def _unknown(part: pd.DataFrame) -> Iterator[dict[str, object]]:
         called = str(sure.value_counts().index[0]) if len(sure) else ""
         shares = _shares(here, _OF_VERDICTS)
         yield {"label": label, **_counted(here), **shares, "called": called}
-
-
-def _in_order(names: pd.Series) -> list[str]:
-    """Names once each: subclasses as the taxonomy lists them, then others."""
-    there = sorted(set(names))
-    first = [name for name in load_taxonomy().subclasses if name in there]
-    return first + [name for name in there if name not in first]
 
 
 @dataclass(frozen=True)

@@ -103,11 +103,9 @@ def _table(species: str, cells: Cells, kept: NDArray, places: NDArray) -> pd.Dat
     return pd.DataFrame(named | {"x": x, "y": y})
 
 
-def build_map(
-    cohorts: Mapping[str, anndata.AnnData], alignment: str = DEFAULT_ALIGNMENT, seed: int = 0
-) -> ReferenceMap:
+def build_map(cohorts: Mapping[str, anndata.AnnData]) -> ReferenceMap:
     """The map of cohorts on which new cells can be placed; see `lay_out`."""
-    return lay_out(cells_by_species(cohorts, alignment), seed)[0]
+    return lay_out(cells_by_species(cohorts))[0]
 
 
 def kept_in(layout_name: str) -> Path:

@@ -110,7 +110,8 @@ def excitability(
     ranked = spiking[np.argsort(amplitudes[spiking], kind="stable")]
     depolarised = ranked[amplitudes[ranked] > 0]
     measured = float(amplitudes[depolarised[0]]) if len(depolarised) else np.inf
-    silent = (rates == 0) & (amplitudes > 0) & (amplitudes < measured) & ~_among(cuts, unmeasured)
+    known = ~np.isin([cut.number for cut in cuts], [each.number for each in unmeasured])
+    silent = (rates == 0) & (amplitudes > 0) & (amplitudes < measured) & known
     found = _rheobase(amplitudes[silent], measured, unmeasured, judge, notes)
     if np.isnan(found):
         return Excitability(fi_fit_slope=slope)
@@ -119,11 +120,6 @@ def excitability(
         notes.append(f"every depolarising step spikes: the rheobase may be below {found:g} pA")
     hero = _hero(amplitudes[ranked], found, unmeasured if place is None else (), notes)
     return Excitability(place, None if hero is None else int(ranked[hero]), found, slope)
-
-
-def _among(cuts: Sequence[Cut], unmeasured: Sequence[Unmeasured]) -> NDArray[np.bool_]:
-    """Which sweeps are not measured."""
-    return np.isin([cut.number for cut in cuts], [each.number for each in unmeasured])
 
 
 def _hero(

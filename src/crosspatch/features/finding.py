@@ -89,10 +89,10 @@ def _is_recording(file: Path) -> bool:
     return wanted and file.is_file()
 
 
-def open_source(source: Source, reading: Reading, *, measured_only: bool = False) -> Recording:
+def open_source(source: Source, reading: Reading) -> Recording:
     """Open a recording of one cell, on disk or of the archive, as `open_recording` does."""
     if isinstance(source, Asset):
         from crosspatch.archive.streaming import open_asset
 
-        return open_asset(source, reading, measured_only=measured_only)
-    return open_recording(source, reading, measured_only=measured_only)
+        return open_asset(source, reading)
+    return open_recording(source, reading)

@@ -208,7 +208,8 @@ def measure_ramps(
     cuts: Sequence[Cut], current_at: Callable[[int, int], float], notes: list[str]
 ) -> Ramps:
     """Measure sweeps of ramps; `current_at` gives a sweep's command at a sample of its cut, pA."""
-    chosen, start, end = on_one_axis(_of_one_rate(cuts))
+    rate = Counter(cut.rate for cut in cuts).most_common(1)[0][0]
+    chosen, start, end = on_one_axis([cut for cut in cuts if cut.rate == rate])
     found = found_spikes(chosen, start, [None] * len(chosen), SpikeRules(), notes)
     spikes, trains = found.spikes, found.trains
     spiking = [k for k, train in enumerate(trains) if train.rate]
@@ -228,12 +229,6 @@ def measure_ramps(
             for cut, each in zip(chosen, spikes, strict=True)
         ),
     )
-
-
-def _of_one_rate(cuts: Sequence[Cut]) -> list[Cut]:
-    """The sweeps of the commonest rate."""
-    rate = Counter(cut.rate for cut in cuts).most_common(1)[0][0]
-    return [cut for cut in cuts if cut.rate == rate]
 
 
 def _not_clipped(

@@ -169,15 +169,11 @@ def _electrode(cell: Recording) -> ElectrodeNotes:
     )
 
 
-def _decided(recordings: Sequence[Recording]) -> str:
-    decided = [f"{each.cell_id}: {note}" for each in recordings for note in each.notes]
-    return "\n".join([*decided, "The sweeps follow one another: when each began was not kept."])
-
-
 def _notes(
     recordings: Sequence[Recording], starts: Sequence[datetime | None], donor: Donor
 ) -> SessionNotes:
     start = _start(recordings, starts, donor)
+    decided = [f"{each.cell_id}: {note}" for each in recordings for note in each.notes]
     species = (each.recorded.species for each in recordings)
     donors = (each.recorded.donor for each in recordings)
     files = ", ".join(f"{Path(each.name).name} ({each.format})" for each in recordings)
@@ -194,7 +190,7 @@ def _notes(
         electrodes=tuple(map(_electrode, recordings)),
         device="patch-clamp amplifier; the file that was converted does not say which",
         keywords=("patch-clamp", *(("simulated",) if simulated else ())),
-        notes=_decided(recordings),
+        notes="\n".join([*decided, "The sweeps follow one another: when each began was not kept."]),
     )
 
 
@@ -206,7 +202,8 @@ def _sweeps(
     Of the cells of one file, sweeps of the same number were recorded at the same time.
     """
     clock, last = 0.0, 0.0
-    begun, kept = _begun(starts), _numbers_are_kept(recordings)
+    numbers = [sweep.number for sweep in recordings[0].sweeps]
+    begun, kept = _begun(starts), len(recordings) == 1 and len(set(numbers)) == len(numbers)
     for _, cells in groupby(enumerate(recordings), key=lambda each: each[1].name):
         of_file = list(cells)
         clock = max(clock, begun[of_file[0][0]])
@@ -230,11 +227,6 @@ def _begun(starts: Sequence[datetime | None]) -> list[float]:
     """By how many s recordings began after the first; 0 where that is not known."""
     known = [each for each in starts if each is not None]
     return [0.0 if each is None else (each - min(known)).total_seconds() for each in starts]
-
-
-def _numbers_are_kept(recordings: Sequence[Recording]) -> bool:
-    numbers = [sweep.number for sweep in recordings[0].sweeps]
-    return len(recordings) == 1 and len(set(numbers)) == len(numbers)
 
 
 def _in_order(cells: Sequence[tuple[int, Recording]]) -> list[tuple[Sweep, int]]:

@@ -107,16 +107,12 @@ def cell_page(explanation: CellExplanation, *, width: float = WIDE) -> Figure:
 
 
 def write_pages(
-    explanations: Sequence[CellExplanation],
-    out: str | Path,
-    *,
-    width: float = WIDE,
-    say: Say = lambda line: None,
+    explanations: Sequence[CellExplanation], out: str | Path, say: Say = lambda line: None
 ) -> list[Path]:
     """Write one page per cell, as PNG and SVG, and contributions.csv, into a folder.
 
-    The folder is made if it is not there; `width` is in inches; `say` is told of every page. Gives
-    back what was written, contributions.csv last; a CrosspatchError if something cannot be.
+    The folder is made if it is not there; `say` is told of every page. Gives back what was written,
+    contributions.csv last; a CrosspatchError if something cannot be.
     """
     out = Path(out)
     make_folder(out, CohortError)
@@ -124,7 +120,7 @@ def write_pages(
     taken: set[str] = set()
     for each in explanations:
         name = _file_name(each, taken)
-        figure = cell_page(each, width=width)
+        figure = cell_page(each)
         for ending in (".png", ".svg"):
             save_figure(figure, out / f"{name}{ending}", _DPI)
             written.append(out / f"{name}{ending}")

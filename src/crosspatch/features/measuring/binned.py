@@ -11,7 +11,7 @@ _Vector = NDArray[np.float64]
 
 
 class Bins:
-    """Equal bins of `width` ms of a step from start to end, s; one that is not whole is left out."""
+    """Equal bins of `width` ms of a step from start to end, s; one not whole is left out."""
 
     def __init__(self, start: float, end: float, width: int) -> None:
         self.edges = np.linspace(start, end, round((end - start) * 1000) // width + 1)
