@@ -105,7 +105,8 @@ class Unpacker:
             begin, end = run[0].byte_offset, run[-1].byte_offset + run[-1].size
             content = self.read(begin, end - begin)
             for chunk in run:
-                yield content[chunk.byte_offset - begin :][: chunk.size]
+                place = chunk.byte_offset - begin
+                yield content[place : place + chunk.size]
 
 
 def _runs(chunks: Sequence[h5py.h5d.StoreInfo]) -> Iterator[list[h5py.h5d.StoreInfo]]:
