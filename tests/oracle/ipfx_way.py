@@ -30,7 +30,7 @@ from crosspatch.features.long_squares import LongSquares
 from crosspatch.features.responses import Responses
 from crosspatch.features.scalars import scalar_features
 from crosspatch.recordings.model import Recording
-from crosspatch.recordings.stimuli import command_during
+from crosspatch.recordings.stimuli import ramp_current
 from crosspatch.recordings.thresholds import ANY, QualityThresholds
 
 #: What IPFX raises where a measurement is impossible.
@@ -370,9 +370,9 @@ def _commands(recording: Recording, analysis: Analysis) -> list[np.ndarray]:
     commands = []
     for cut in analysis.ramp.cuts if analysis.ramp else ():
         stimulus = analysis.stimuli[cut.number]
-        command = command_during(recording.sweep(cut.number), stimulus)
         first = round(stimulus.start * cut.rate) - cut.onset
-        commands.append(command[first : first + len(cut.voltage)])
+        sweep = recording.sweep(cut.number)
+        commands.append(ramp_current(sweep, stimulus, first, len(cut.voltage)))
     return commands
 
 

@@ -168,6 +168,24 @@ def test_adapting_takes_a_file_as_a_whole(models, cohort):
     assert joined.to_table()["probability"].equals(whole.to_table()["probability"])
 
 
+def test_batches_side_by_side_stay_in_order_and_are_spoken_of_once(models, cohort):
+    strange = batch_of(cohort)
+    strange.X[:, :6] += 40
+    parts = [
+        Batch("cells", strange.cell_ids[k : k + 20], ["human"] * 20, strange.X[k : k + 20])
+        for k in range(0, 200, 20)
+    ]
+    said: list[str] = []
+    found = list(predict_batches(Predictor([models["human"]]), parts, said.append))
+    alone: list[str] = []
+    first = Predictor([models["human"]]).predict(parts[0], alone.append)
+    assert first.to_table().equals(found[0].to_table())
+    assert said == alone
+    assert len(said) > 0
+    ids = [cell.cell_id for part in found for cell in part]
+    assert ids == strange.cell_ids[:200]
+
+
 def test_sets_by_class_are_larger(models, cohort):
     plain, by_class = (
         Predictor([models["human"]], sets=sets).predict(batch_of(cohort)).to_table()

@@ -34,7 +34,7 @@ from crosspatch.recordings.stimuli import (
     RAMP,
     SHORT_SQUARE,
     Stimulus,
-    command_during,
+    ramp_current,
     recognise,
     remarks,
 )
@@ -157,18 +157,19 @@ class _Usable:
             self.notes.append(f"sweep {sweep.number} rejected: {reason}")
             if stimulus.kind == LONG_SQUARE and stimulus.amplitude > 0:
                 seen = np.isfinite(quality.baseline) and SATURATED not in quality.kinds
-                cut = _cut(sweep, voltage, stimulus) if seen else None
+                cut = _cut(sweep, voltage, stimulus, quality.recorded) if seen else None
                 what = (sweep.number, stimulus.amplitude, reason, quality.baseline, cut)
                 self.unmeasured.append(Unmeasured(*what))
             return
         if stimulus.kind in self.cuts:
-            cut = _cut(sweep, voltage, stimulus)
+            cut = _cut(sweep, voltage, stimulus, quality.recorded)
             self.cuts[stimulus.kind].append(cut)
             if stimulus.kind == RAMP:
                 self._ramps[sweep.number] = sweep, stimulus, cut.first
         pulse = _test_step(stimulus)
         if pulse is not None:
-            self.tests.append(_cut(sweep, voltage, pulse))
+            around = recorded_around(voltage, sweep.rate, pulse.start)
+            self.tests.append(_cut(sweep, voltage, pulse, (around.start, around.stop)))
 
     def watch_at_rest(self, found: dict[int, Stimulus]) -> None:
         """See how often it spikes without current; in sweeps without any where others are short."""
@@ -203,7 +204,7 @@ class _Usable:
 
         def current_at(number: int, sample: int) -> float:
             sweep, stimulus, first = self._ramps[number]
-            return float(command_during(sweep, stimulus)[first + sample])
+            return float(ramp_current(sweep, stimulus, first + sample, 1)[0])
 
         ramps = measure_ramps(cuts, current_at, notes)
         if fires_on_its_own(self.rest_rate, ramps.end - ramps.start):
@@ -234,11 +235,11 @@ def _with_test_pulses(long: LongSquares, tests: list[Cut], notes: list[str]) -> 
     return replace(long, membrane=replace(long.membrane, input_resistance=resistance, tau=tau))
 
 
-def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus) -> Cut:
+def _cut(sweep: Sweep, voltage: Samples, stimulus: Stimulus, recorded: tuple[int, int]) -> Cut:
+    """A sweep, cut to what is measured of these samples."""
     rate = sweep.rate
     onset = round(stimulus.start * rate)
-    recorded = recorded_around(voltage, rate, stimulus.start)
-    first, last = recorded.start, recorded.stop
+    first, last = recorded
     if stimulus.kind != RAMP:
         after = stimulus.end + (MARGIN if stimulus.kind == LONG_SQUARE else _SHORT_AFTER)
         first = max(first, round((stimulus.start - MARGIN) * rate))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -389,8 +390,7 @@ def predict_batches(
             "leave {adapt} out",
         )
     if not predictor.adapt:
-        for batch in batches:
-            yield predictor.predict(batch, say)
+        yield from _side_by_side(predictor, batches, say)
         return
     waiting: list[Batch] = []
     for batch in batches:
@@ -400,3 +400,22 @@ def predict_batches(
         waiting.append(batch)
     if waiting:
         yield predictor.predict(Batch.joined(waiting), say)
+
+
+def _side_by_side(predictor: Predictor, batches: Iterable[Batch], say: Say) -> Iterator[Prediction]:
+    """Predict on all cores, in order; the first batch of a source, of which is said most, alone."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    cores = os.cpu_count() or 1
+    running: deque[Future[Prediction]] = deque()
+    source = None
+    with ThreadPoolExecutor(cores) as pool:
+        for batch in batches:
+            running.append(pool.submit(predictor.predict, batch, say))
+            if batch.source != source:
+                running[-1].result()
+                source = batch.source
+            if len(running) > cores or running[0].done():
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 from isal import isal_zlib
-from numpy.typing import NDArray
 
 from crosspatch.recordings.model import Samples
 
@@ -19,6 +18,8 @@ from crosspatch.recordings.model import Samples
 _FEW = 512
 #: … and so many of them are kept.
 _MOST_KEPT = 256
+#: So many chunks that follow each other in the file are read at once.
+_AT_ONCE = 64
 
 
 def stored_chunks(data: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
@@ -60,7 +61,7 @@ class Unpacker:
     """Unpacks chunks; those that say the same in few bytes once."""
 
     read: Callable[[int, int], bytes]  # gives bytes of the file at an offset
-    _kept: dict[tuple[bytes, _Stored], Samples] = field(default_factory=dict)
+    _kept: dict[_Stored, dict[bytes, Samples]] = field(default_factory=dict)
 
     def samples(
         self,
@@ -78,29 +79,45 @@ class Unpacker:
         shuffled = _shuffled(data)
         width = data.chunks[0] if data.chunks else 0
         from_first = first - first % (width or 1)
-        needed = set(range(from_first, first + points, width or points))
-        whole = {chunk.chunk_offset[0] for chunk in chunks} == needed
+        needed = list(range(from_first, first + points, width or points))
+        whole = [chunk.chunk_offset[0] for chunk in chunks] == needed
         if shuffled is None or not whole or any(chunk.filter_mask for chunk in chunks):
             return None
         way = _Stored(width, data.dtype, shuffled, scale)
+        kept = self._kept.setdefault(way, {})
         result = np.empty(points, np.result_type(way.dtype, 0.0))
-        for chunk in chunks:
-            place = chunk.chunk_offset[0] - first
-            into = result[max(place, 0) : place + width]
-            taken = slice(max(-place, 0), points - place)
-            self._fill(into, taken, self.read(chunk.byte_offset, chunk.size), way)
+        for place, packed in zip(needed, self._packed(chunks), strict=True):
+            begin = max(place, first)
+            into = result[begin - first : place - first + width]
+            few = len(packed) <= _FEW
+            values = kept.get(packed) if few else None
+            if values is not None:
+                into[:] = values[begin - place :][: len(into)]
+                continue
+            way.scale.of(_unpacked(packed, way)[begin - place :][: len(into)], out=into)
+            if few and len(into) == width and len(kept) < _MOST_KEPT:
+                kept[packed] = into.copy()
         return result
 
-    def _fill(self, into: Samples, taken: slice, packed: bytes, way: _Stored) -> None:
-        """Put a part of a chunk where it belongs."""
-        few = len(packed) <= _FEW
-        kept = self._kept.get((packed, way)) if few else None
-        if kept is not None:
-            into[:] = kept[taken]
-            return
-        way.scale.of(_unpacked(packed, way)[taken], out=into)
-        if few and len(into) == way.width and len(self._kept) < _MOST_KEPT:
-            self._kept[packed, way] = into.copy()
+    def _packed(self, chunks: Sequence[h5py.h5d.StoreInfo]) -> Iterator[bytes]:
+        """What is stored of each chunk."""
+        for run in _runs(chunks):
+            begin, end = run[0].byte_offset, run[-1].byte_offset + run[-1].size
+            content = self.read(begin, end - begin)
+            for chunk in run:
+                place = chunk.byte_offset - begin
+                yield content[place : place + chunk.size]
+
+
+def _runs(chunks: Sequence[h5py.h5d.StoreInfo]) -> Iterator[list[h5py.h5d.StoreInfo]]:
+    """Chunks in runs that lie one behind the other in the file, no more than are read at once."""
+    run = list(chunks[:1])
+    for chunk in chunks[1:]:
+        if len(run) == _AT_ONCE or chunk.byte_offset != run[-1].byte_offset + run[-1].size:
+            yield run
+            run = []
+        run.append(chunk)
+    yield run
 
 
 def _unpacked(packed: bytes, way: _Stored) -> Samples:
@@ -113,11 +130,12 @@ def _unpacked(packed: bytes, way: _Stored) -> Samples:
         raise ValueError(f"a chunk does not hold {size:,} bytes")
     if not shuffled:
         return np.frombuffer(content, dtype)
+    from crosspatch.recordings import passes
+
     planes = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, width)
-    mixed: NDArray[np.uint8] = np.empty((width, dtype.itemsize), np.uint8)
-    for place, plane in enumerate(planes):
-        mixed[:, place] = plane
-    return mixed.view(dtype)[:, 0]
+    values = np.empty(width, f"u{dtype.itemsize}")
+    passes.unshuffle(planes, values)
+    return values.view(dtype)
 
 
 def _shuffled(data: h5py.Dataset) -> bool | None:

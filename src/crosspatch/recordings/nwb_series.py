@@ -254,14 +254,15 @@ def _require_checksum(data: h5py.Dataset) -> None:
 
 
 def _require_samples(data: h5py.Dataset) -> None:
-    row = data.ndim == 2 and data.shape[1] == 1  # one sample a row
-    if not (data.ndim == 1 or row) or data.dtype.kind not in "iuf":
-        raise UnreadableError(f"its data have shape {data.shape} and type {data.dtype}")
-    if not 0 < data.shape[0] <= _MAX_POINTS:
-        raise UnreadableError(f"it has {data.shape[0]:,} samples")
-    if data.shape[0] * data.dtype.itemsize > _LARGE:
+    shape, dtype = data.shape, data.dtype
+    row = len(shape) == 2 and shape[1] == 1  # one sample a row
+    if not (len(shape) == 1 or row) or dtype.kind not in "iuf":
+        raise UnreadableError(f"its data have shape {shape} and type {dtype}")
+    if not 0 < shape[0] <= _MAX_POINTS:
+        raise UnreadableError(f"it has {shape[0]:,} samples")
+    if shape[0] * dtype.itemsize > _LARGE:
         try:
-            _stored_at(data, 0, data.shape[0], stored_chunks(data) if data.chunks else [])
+            _stored_at(data, 0, shape[0], stored_chunks(data) if data.chunks else [])
         except ValueError as error:
             raise UnreadableError(str(error)) from error
 
@@ -518,7 +519,7 @@ def _number(dataset: h5py.Dataset) -> float:
     kind = dataset.id.get_type().get_class()
     if kind in _SINGLE and dataset.shape == ():
         value = np.empty((), np.float64)
-        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, value)
+        dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, value, _IN_MEMORY[value.dtype])
         return float(value)
     return float(np.ravel(content_of(dataset))[0]) if dataset.size else float("nan")
 

@@ -46,6 +46,8 @@ _ROUNDING = 1e-3
 _LEAST_COVERED = 0.25
 #: A number in a name that is larger than this is a date or a time of day.
 _MOST_SWEEPS = 99_999
+#: A sweep has two series.
+_MOST_REFERENCES = 2 * _MOST_SWEEPS
 #: So many stimuli are compared by their names, of which so much.
 _MOST_ALIKE, _LONGEST = 50, 100
 #: So many numbers of a name are looked at.
@@ -454,17 +456,27 @@ def _from_sweep_table(file: h5py.File, by_address: dict[int, Series]) -> dict[st
     try:
         rows = content_of(table["sweep_number"])
         ends = content_of(table["series_index"])
-        references = content_of(table["series"])
+        addresses = _addresses(table["series"])
         start = 0
         for number, end in zip(rows, ends, strict=False):
-            for reference in references[start : int(end)]:
-                series = _target(file, reference, by_address)
+            for address in addresses[start : int(end)]:
+                series = by_address.get(address)
                 if series is not None:
                     numbers[series.path] = int(number)
             start = int(end)
     except Exception:  # a damaged table: the series' own numbers and names still pair them
         return {}
     return numbers
+
+
+def _addresses(column: h5py.Dataset) -> list[int]:
+    """Where the objects lie that a column of references names; HDF5 need not open them for that."""
+    references = h5py.h5t.STD_REF_OBJ
+    if not column.id.get_type().equal(references) or len(column) > _MOST_REFERENCES:
+        raise ValueError(f"{column.name} holds no references")
+    found = np.zeros(column.shape, np.uint64)
+    column.id.read(h5py.h5s.ALL, h5py.h5s.ALL, found, references)
+    return list(map(int, found))
 
 
 # Response and stimulus on one clock

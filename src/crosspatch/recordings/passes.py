@@ -27,6 +27,21 @@ compiled = njit(nogil=True, error_model="numpy")
 
 
 @kept
+def unshuffle(planes: NDArray[np.uint8], values: NDArray[np.unsignedinteger]) -> None:
+    """Put together values of which the first bytes, the second bytes … are given one by one."""
+    if len(planes) == 4:  # of which compilers make one fast pass
+        for k in range(len(values)):
+            values[k] = (planes[0, k] | planes[1, k] << 8) | (
+                planes[2, k] | planes[3, k] << 8
+            ) << 16
+        return
+    values[:] = planes[0]
+    for place in range(1, len(planes)):
+        for k in range(len(values)):
+            values[k] |= np.uint64(planes[place, k]) << np.uint64(8 * place)
+
+
+@kept
 def recorded(voltage: Samples, at: int, pause: float) -> tuple[int, int]:
     """First sample, and the one after the last, around a sample that were recorded without a gap.
 
@@ -46,22 +61,39 @@ def recorded(voltage: Samples, at: int, pause: float) -> tuple[int, int]:
 
 
 @kept
+def departures(values: Samples) -> tuple[float, float, float]:
+    """How much values span, how far they are from a straight line, and their largest step.
+
+    The line goes from the first value to the last.
+    """
+    first, rise = float(values[0]), float(values[-1]) - float(values[0])
+    steep = rise / (len(values) - 1)
+    lowest = highest = before = first
+    off = step = 0.0
+    for k in range(len(values)):
+        value = float(values[k])
+        lowest, highest = min(lowest, value), max(highest, value)
+        off = max(off, abs(value - (k * steep + first)))
+        step = max(step, abs(value - before))
+        before = value
+    return highest - lowest, off, step
+
+
+@kept
 def close_rises(voltage: Samples, level: float, below: float, within: float) -> int:
     """How many rises through a level, after the potential was below a lower one, come too soon.
 
     That is within so many samples of another.
     """
-    close, last, lowest = 0, -1, np.inf
-    above = True
+    close, last = 0, -1
+    above, fallen = True, False
     for k in range(len(voltage)):
         before, above = above, voltage[k] > level
-        if above and not before:
-            if lowest < below:
-                if last >= 0 and k - last < within:
-                    close += 1
-                last = k
-            lowest = np.inf
-        lowest = min(lowest, voltage[k])
+        if above and not before and fallen:
+            if last >= 0 and k - last < within:
+                close += 1
+            last, fallen = k, False
+        fallen |= voltage[k] < below
     return close
 
 

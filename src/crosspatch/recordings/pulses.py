@@ -60,12 +60,12 @@ class Pulse:
         return apart < 2e-4 and abs(self.level - other.level) <= near
 
 
-def changes_of(current: Samples) -> NDArray[np.intp]:
+def changes_of(current: Samples) -> NDArray[np.int64]:
     """The samples that differ from the one before; those that are no number always do."""
     return np.flatnonzero(current[1:] != current[:-1]) + 1
 
 
-def is_measured(current: Samples, changes: NDArray[np.intp], rate: float) -> bool:
+def is_measured(current: Samples, changes: NDArray[np.int64], rate: float) -> bool:
     """Whether a command was measured: it flickers, or is never constant."""
     if len(changes) <= _FEW:
         return False
@@ -89,7 +89,7 @@ def has_smooth_edges(pulses: list[Pulse]) -> bool:
     return bool(waves) and all(pulse.last - pulse.first < _SMOOTH * pulse.rate for pulse in waves)
 
 
-def pulses_of(current: Samples, changes: NDArray[np.intp], rate: float) -> list[Pulse]:
+def pulses_of(current: Samples, changes: NDArray[np.int64], rate: float) -> list[Pulse]:
     """The pulses of a digital command."""
     waves, edges = [], [0]
     for cluster in _clusters(changes, round(_TOGETHER * rate)):
@@ -110,7 +110,7 @@ def pulses_of(current: Samples, changes: NDArray[np.intp], rate: float) -> list[
     return sorted(pulses, key=lambda pulse: pulse.first)
 
 
-def _clusters(places: NDArray[np.intp], gap: int) -> list[NDArray[np.intp]]:
+def _clusters(places: NDArray[np.int64], gap: int) -> list[NDArray[np.intp]]:
     """Sorted places in runs that are no more than a gap apart from one place to the next."""
     runs = np.split(places, np.flatnonzero(np.diff(places) > gap) + 1)
     return [run for run in runs if len(run)]
@@ -126,19 +126,15 @@ def _flat(current: Samples, rate: float, runs: list[tuple[int, int]]) -> Iterato
 
 def _wave(current: Samples, first: int, last: int, rate: float) -> Pulse:
     """A stretch in which the command keeps changing: a ramp if it rises in a straight line."""
-    part = np.asarray(current[first - 1 : last], dtype=np.float64)
-    level = float(part[-1] - part[0])
-    shape = SHAPELESS
-    if len(part) >= RAMP_LENGTH * rate and level and float(np.ptp(part)) >= SMALLEST:
-        off = _farthest(part - np.linspace(part[0], part[-1], len(part)))
+    from crosspatch.recordings import passes
+
+    part = np.ascontiguousarray(current[first - 1 : last])
+    level = float(part[-1]) - float(part[0])
+    if len(part) >= RAMP_LENGTH * rate and level:
+        span, off, step = passes.departures(part)
         # Digitised finely or coarsely, a ramp stays within a step of the line.
-        if off <= STRAIGHT * abs(level) + _farthest(np.diff(part)):
-            shape = RISING
-    if shape == SHAPELESS:
-        level = float(part[np.argmax(np.abs(part - part[0]))] - part[0])
-    return Pulse(first, last, rate, level, shape)
-
-
-def _farthest(values: NDArray[np.float64]) -> float:
-    """How far values go from zero."""
-    return float(max(values.max(), -values.min()))
+        if span >= SMALLEST and off <= STRAIGHT * abs(level) + step:
+            return Pulse(first, last, rate, level, RISING)
+    part = part.astype(np.float64)
+    level = float(part[np.argmax(np.abs(part - part[0]))] - part[0])
+    return Pulse(first, last, rate, level, SHAPELESS)

@@ -59,6 +59,7 @@ class SweepQuality:
     #: Rate of spikes before the stimulus, spikes/s, and for how long it was looked at, s.
     rest_rate: float = float("nan")
     rested: float = 0.0
+    recorded: tuple[int, int] = (0, 0)  # the samples that were, around the stimulus without a gap
     #: Where its spikes begin and peak, mV; only looked for at an unlikely potential.
     spike_levels: tuple[float, float] = (float("nan"), float("nan"))
 
@@ -94,7 +95,7 @@ def recorded_points(voltage: Samples, rate: float) -> int:
     Acquisition programs fill the rest of a sweep that was stopped with zeros, others with NaN; one
     that went on after a pause has a gap of zeros (ramps in DANDI 000020: 19 to 40 ms).
     """
-    if _is_whole(voltage):
+    if _whole(voltage):
         return len(voltage)
     used = np.flatnonzero((voltage != 0) & ~np.isnan(voltage))
     if not len(used):
@@ -111,22 +112,30 @@ def unrecorded(voltage: Samples, rate: float) -> Iterator[slice]:
             yield slice(first, last)
 
 
-def _is_whole(voltage: Samples) -> bool:
-    """Whether no sample is missing, told fast; what cannot be told so may be whole as well."""
+def _whole(voltage: Samples) -> tuple[float, float] | None:
+    """The extremes of a voltage of which no sample is missing; None where that cannot be told."""
     if not len(voltage):
-        return False
-    lowest, highest = voltage.min(), voltage.max()  # a NaN is neither below nor above
-    return bool(-np.inf < lowest < 0 and highest < np.inf and (highest < 0 or voltage.all()))
+        return None
+    lowest, highest = float(voltage.min()), float(voltage.max())  # a NaN is not below or above
+    whole = -np.inf < lowest < 0 and highest < np.inf and (highest < 0 or voltage.all())
+    return (lowest, highest) if whole else None
 
 
 def recorded_around(voltage: Samples, rate: float, time: float) -> slice:
     """The samples around a time in s that were recorded without a gap, and are numbers."""
-    if _is_whole(voltage):
-        return slice(0, len(voltage))
+    return _recorded(voltage, rate, time)[0]
+
+
+def _recorded(voltage: Samples, rate: float, time: float) -> tuple[slice, tuple[float, float]]:
+    """As `recorded_around`, with the lowest and the highest of these samples."""
+    if extremes := _whole(voltage):
+        return slice(0, len(voltage)), extremes
     from crosspatch.recordings import passes
 
     first, last = passes.recorded(_plain(voltage), round(time * rate), max(_STOPPED * rate, 10.0))
-    return slice(min(first, last), last)
+    seen = voltage[min(first, last) : last]
+    extremes = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
+    return slice(min(first, last), last), extremes
 
 
 def assess_sweep(
@@ -135,10 +144,9 @@ def assess_sweep(
     """Measure a sweep, of these samples in mV, and say why it cannot be used."""
     settings = settings or QualityThresholds()
     rate = sweep.rate
-    span = recorded_around(voltage, rate, 0.0 if stimulus.kind == NONE else stimulus.start)
+    span, extremes = _recorded(voltage, rate, 0.0 if stimulus.kind == NONE else stimulus.start)
     used = voltage[: span.stop]
     seen = used[span]
-    extremes = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
     if unfit := _unfit(seen, rate, extremes):
         return SweepQuality((unfit,))
     if stimulus.kind == NONE:
@@ -150,7 +158,8 @@ def assess_sweep(
         return SweepQuality((*stopped, SweepFault(text, text)))
     quality = _at_rest(before, rate)
     drift = _drift(used, stimulus, rate, quality.baseline)
-    quality = replace(quality, drift=drift, bridge=_bridge(used, stimulus, rate))
+    bridge = _bridge(used, stimulus, rate)
+    quality = replace(quality, drift=drift, bridge=bridge, recorded=(span.start, span.stop))
     if not settings.baseline_low <= quality.baseline <= settings.baseline_high or (
         extremes[1] > NEVER_ABOVE
     ):

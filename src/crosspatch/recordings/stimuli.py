@@ -220,7 +220,7 @@ def _fit_measured(found: Sequence[_Read]) -> None:
                 each.empty = replace(each.empty, command=command)
 
 
-def _command_of(sweep: Sweep) -> tuple[Samples, NDArray[np.intp]]:
+def _command_of(sweep: Sweep) -> tuple[Samples, NDArray[np.int64]]:
     """The command of a sweep in pA, and where it changes; an error where it cannot be one."""
     current = np.asarray(sweep.current)
     changes = changes_of(current)
@@ -336,13 +336,12 @@ def current_that_counts(sweep: Sweep, stimulus: Stimulus) -> Samples:
     return sweep.current
 
 
-def command_during(sweep: Sweep, stimulus: Stimulus) -> NDArray[np.float64]:
-    """The stimulus alone in pA, shape (points,): no holding current, test pulse or later pulse."""
-    first, last = round(stimulus.start * sweep.rate), round(stimulus.end * sweep.rate)
-    result = np.zeros(sweep.points)
-    if stimulus.kind in (LONG_SQUARE, SHORT_SQUARE):
-        result[first:last] = stimulus.amplitude
-    else:
-        command = _command_of(sweep)[0] if stimulus.command is None else stimulus.command
-        result[first:last] = command[first:last] - stimulus.holding
+def ramp_current(sweep: Sweep, stimulus: Stimulus, first: int, points: int) -> Samples:
+    """The current of a ramp above its holding, pA, from a sample of its sweep on; else it is 0."""
+    command = _command_of(sweep)[0] if stimulus.command is None else stimulus.command
+    begin, end = round(stimulus.start * sweep.rate), round(stimulus.end * sweep.rate)
+    result = np.zeros(points)
+    during = command[max(begin, first) : min(end, first + points)]
+    place = max(begin - first, 0)
+    result[place : place + len(during)] = during - stimulus.holding
     return result

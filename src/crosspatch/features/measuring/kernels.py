@@ -27,6 +27,9 @@ _PADDING = 15
 _THRESHOLD_AGAIN, _ENDED = 0.05, 0.01
 #: A spike is cut off that does not come back to within this of its threshold, mV.
 _RETURNED = 1.0
+#: Filtered from so long before the first sample as high as a peak, s, and sought from half of that:
+#: in the other half the filter forgets where it began.
+_LEAD = 0.1
 
 
 @kept
@@ -89,6 +92,15 @@ def _lowest(values: Floats, first: int, last: int) -> int:
         if values[k] < values[best]:
             best = k
     return best
+
+
+@compiled
+def _first_at(values: Floats, first: int, last: int, least: float) -> int:
+    """Where in [first, last) a value is first no less than this; -1 if none is."""
+    for k in range(first, last):
+        if values[k] >= least:
+            return k
+    return -1
 
 
 @compiled
@@ -159,9 +171,8 @@ def _mean_at(rises: Floats, places: Places) -> float:
 
 
 @kept
-def upstrokes(voltage: Floats, taps: Numbers, rate: float, limits: Numbers) -> Floats:
+def upstrokes(voltage: Floats, rises: Floats, limits: Numbers) -> Floats:
     """DV/dt at its highest in every spike of a sweep, mV/ms; limits as `_candidates` has them."""
-    rises = filtered_slope(voltage, taps, rate)
     starts, peaks = _candidates(voltage, rises, 0, len(rises), limits)
     return rises[_steepest(rises, starts, peaks)]
 
@@ -292,8 +303,16 @@ def spikes(voltage: Floats, taps: Numbers, rate: float, place: Numbers, rules: N
     first, last, offset = int(place[0]), int(place[1]), place[2]
     share, longest, after = rules[3], rules[4], rules[5]
     nothing = np.empty((0, 13))
-    if last <= first or voltage[_highest(voltage, first, last)] < rules[1]:
+    high = _first_at(voltage, first, last, rules[1])
+    if high < 0:
         return nothing  # no spike can pass, so nothing need be filtered
+    # Nor need what lies long before the first sample as high as a peak: most of a ramp.
+    skipped = high - round(_LEAD * rate)
+    if skipped > 0:
+        voltage, last, offset = voltage[skipped:], last - skipped, offset + skipped
+        first = max(first - skipped, round(_LEAD / 2 * rate))
+    else:
+        skipped = 0
     rises = filtered_slope(voltage, taps, rate)
     starts, peaks = _candidates(voltage, rises, first, last, rules[:3])
     if len(starts) == 0:
@@ -304,7 +323,10 @@ def spikes(voltage: Floats, taps: Numbers, rate: float, place: Numbers, rules: N
     if len(found[0]) == 0:
         return nothing
     thresholds, peaks = _quick(voltage, rises, found, longest, offset, rate)
-    return _described(voltage, rises, thresholds, peaks, last, offset, rate)
+    table = _described(voltage, rises, thresholds, peaks, last, offset, rate)
+    table[:, 0] += skipped
+    table[:, 5] += skipped
+    return table
 
 
 @compiled

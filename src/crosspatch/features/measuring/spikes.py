@@ -84,17 +84,16 @@ def adjusted_rules(cuts: Sequence[Cut], start: float, rules: SpikeRules) -> Spik
     """
     from crosspatch.features.measuring import kernels
 
+    slopes = [slope(cut.voltage, cut.rate) for cut in cuts]
     highest, at_end = [], []
-    for cut in cuts:
-        rises = slope(cut.voltage, cut.rate)
+    for cut, rises in zip(cuts, slopes, strict=True):
         first, last = cut.nearest(start), cut.nearest(start + 0.001)
         highest.append(rises[first : max(last, first + 1)].max())
         at_end.append(rises[min(last, len(rises) - 1)])
     cutoff = float(np.median(highest)) * 1.1
     limits = (cutoff, rules.lowest_peak, rules.least_height)
-    found = np.concatenate(
-        [kernels.upstrokes(cut.voltage, taps(cut.rate), cut.rate, limits) for cut in cuts]
-    )
+    both = zip(cuts, slopes, strict=True)
+    found = np.concatenate([kernels.upstrokes(cut.voltage, rises, limits) for cut, rises in both])
     share = float(np.median(at_end)) * 1.2 / float(found.mean()) if len(found) else math.nan
     return SpikeRules(
         cutoff, rules.lowest_peak, rules.least_height, max(0.1, share), after=start + 0.0002
