@@ -104,6 +104,18 @@ def _share(header: str, name: str, *, ends: bool = True) -> tuple[str, ...]:
     return (header, f"{{{name}:.0%}}", between) if ends else (header, f"{{{name}:.0%}}")
 
 
+def _other_verdicts(part: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Columns of the verdicts besides confident, of those that some cell has."""
+    headers = {
+        "ambiguous": "ambiguous",
+        "excitatory": "not_interneuron",
+        "outside": "outside",
+        "too little": "insufficient",
+    }
+    some = {header: name for header, name in headers.items() if (part[name] > 0).any()}
+    return [_share(header, name, ends=False) for header, name in some.items()]
+
+
 def _print(found: Validation) -> None:
     """Everything, in tables that fit a narrow terminal."""
     from crosspatch.models.verdicts import COVERAGE
@@ -123,16 +135,13 @@ def _print(found: Validation) -> None:
             n_text=1,
         )
         print_frame(
-            f"{species} cells: verdicts",
+            f"{species} cells: verdicts, and how many of the confident are right",
             part,
             [
                 "class",
                 _share("confident", "confident", ends=False),
-                _share("of these right", "confident_right"),
-                _share("ambiguous", "ambiguous", ends=False),
-                _share("no interneuron", "not_interneuron", ends=False),
-                _share("outside", "outside", ends=False),
-                _share("insufficient", "insufficient", ends=False),
+                _share("right", "confident_right", ends=False),
+                *_other_verdicts(part),
             ],
             n_text=1,
         )
@@ -146,9 +155,7 @@ def _print(found: Validation) -> None:
                 ("cells", "{cells:,}"),
                 _share("confident", "confident"),
                 ("mostly as", "{called}"),
-                _share("no interneuron", "not_interneuron", ends=False),
-                _share("outside", "outside", ends=False),
-                _share("insufficient", "insufficient", ends=False),
+                *_other_verdicts(found.tables.unknown),
             ],
             n_text=1,
             fold=(0,),

@@ -227,27 +227,7 @@ def cautions(settings: Settings) -> list[str]:
     found = []
     if settings["simulated"]:
         found.append("SIMULATED recordings: the scores say nothing about real neurons")
-    for species, seen in settings["seen"].items():
-        if seen is None:
-            found.append(
-                f"whether the {species} model learned from these cells cannot be checked: its "
-                "training cells are not at hand"
-            )
-            continue
-        learned = [f"{seen['itself']:,} of these cells"] if seen["itself"] else []
-        if of_donor := seen["donor"]:
-            which = "more" if learned else "of these"
-            learned.append(f"other cells of the donors of {of_donor:,} {which}")
-        if learned and not settings["new_cells"]:
-            found.append(
-                f"THESE SCORES ARE NOT HONEST: the {species} model learned from "
-                f"{' and from '.join(learned)}"
-            )
-        if few := seen.get(UNCHECKED):
-            found.append(
-                f"whether the {species} model learned from {few:,} of these cells "
-                "cannot be checked: they have too few features, and other names than its cells"
-            )
+    found += [*_learned_from(settings), *_screened_by(settings)]
     if not settings["species_known"]:
         found.append(
             "the species of some cells is not known: they are judged by the model of each, of "
@@ -259,3 +239,40 @@ def cautions(settings: Settings) -> list[str]:
             "narrow where several are of one animal or patient"
         )
     return found
+
+
+def _learned_from(settings: Settings) -> Iterator[str]:
+    """Which of the cells the models learned from, or that it is not known."""
+    for species, seen in settings["seen"].items():
+        if seen is None:
+            yield (
+                f"whether the {species} model learned from these cells cannot be checked: its "
+                "training cells are not at hand"
+            )
+            continue
+        learned = [f"{seen['itself']:,} of these cells"] if seen["itself"] else []
+        if of_donor := seen["donor"]:
+            which = "more" if learned else "of these"
+            learned.append(f"other cells of the donors of {of_donor:,} {which}")
+        if learned and not settings["new_cells"]:
+            yield (
+                f"THESE SCORES ARE NOT HONEST: the {species} model learned from "
+                f"{' and from '.join(learned)}"
+            )
+        if few := seen.get(UNCHECKED):
+            yield (
+                f"whether the {species} model learned from {few:,} of these cells "
+                "cannot be checked: they have too few features, and other names than its cells"
+            )
+
+
+def _screened_by(settings: Settings) -> Iterator[str]:
+    """Of which datasets the models know what excitatory cells look like."""
+    for species, about in settings["judged_by"].items():
+        there = settings["cohorts"].get(species, {}).get("dataset", ())
+        known = [name for name in about.get("screen") or () if name in there]
+        if known:
+            yield (
+                f"the {species} model has learned from {' and '.join(known)} what excitatory cells "
+                "look like: of another laboratory's it may find fewer"
+            )
