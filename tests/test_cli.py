@@ -186,8 +186,8 @@ def test_run_says_which_rows_of_transfer_are_there_twice(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "in task transfer these learn without mouse and repeat task human: lda\n" in done.stdout
     result = read_results(tmp_path).results.query("model == 'lda'").set_index(["run", "fold"])
-    twice = [result.loc[result["task"] == task, "macro_f1"] for task in ("human", "transfer")]
-    pd.testing.assert_series_equal(*twice)
+    once, again = (result.loc[result["task"] == task, "macro_f1"] for task in ("human", "transfer"))
+    pd.testing.assert_series_equal(once, again)
 
 
 def test_the_floors_of_the_fast_models_on_real_tables(real_data: Path, tmp_path: Path):

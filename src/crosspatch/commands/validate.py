@@ -107,10 +107,10 @@ def _share(header: str, name: str, *, ends: bool = True) -> tuple[str, ...]:
 def _other_verdicts(part: pd.DataFrame) -> list[tuple[str, ...]]:
     """Columns of the verdicts besides confident, of those that some cell has."""
     headers = {
-        "ambiguous": "ambiguous",
-        "excitatory": "not_interneuron",
+        "ambi-\nguous": "ambiguous",
+        "excit-\natory": "not_interneuron",
         "outside": "outside",
-        "too little": "insufficient",
+        "insuf-\nficient": "insufficient",
     }
     some = {header: name for header, name in headers.items() if (part[name] > 0).any()}
     return [_share(header, name, ends=False) for header, name in some.items()]
@@ -139,8 +139,8 @@ def _print(found: Validation) -> None:
             part,
             [
                 "class",
-                _share("confident", "confident", ends=False),
-                _share("right", "confident_right", ends=False),
+                _share("confi-\ndent", "confident", ends=False),
+                _share("of these right", "confident_right"),
                 *_other_verdicts(part),
             ],
             n_text=1,
