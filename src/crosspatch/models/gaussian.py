@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from crosspatch.models.arrays import Arrays, require_array
 from crosspatch.models.missing import distinct_rows
 
-# Sets of measured values for which numba, half a second to import, is faster than numpy.
-_MANY = 100
+# Sets of measured values, or distances, for which numba, half a second to import, is faster than
+# numpy.
+_MANY, _MANY_DISTANCES = 100, 1_000_000
 
 # Rounds in which missing values and the distributions are estimated in turn, and what is added to
 # every variance, so that no combination of values is without spread.
@@ -115,7 +116,7 @@ class Gaussians:
         """
         order, patterns, ends = _in_order(Z)
         found = np.full((len(Z), len(self.means)), np.nan)
-        if len(patterns) > _MANY:
+        if len(patterns) > _MANY or found.size > _MANY_DISTANCES:
             from crosspatch.models import distances
 
             found[order] = distances.compiled_squared(

@@ -102,13 +102,14 @@ class PhysicsInputs:
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Normal scores, shape (cells, coordinates); NaN where a part was not measured."""
-        raw = self._raw(np.asarray(X, dtype=np.float64))
-        scores = np.full(raw.shape, np.nan)
-        for column, (values, scale) in enumerate(zip(raw.T, self._scales, strict=True)):
+        # Column by column: half the time where a column's values stand side by side.
+        raw = np.asfortranarray(self._raw(np.asarray(X, dtype=np.float64)))
+        scores = np.full_like(raw, np.nan)
+        for values, into, scale in zip(raw.T, scores.T, self._scales, strict=True):
             if scale is not None:
-                scores[:, column] = np.interp(values, *scale)
+                into[:] = np.interp(values, *scale)
         scores[~np.isfinite(raw)] = np.nan
-        return scores
+        return np.ascontiguousarray(scores)
 
     @cached_property
     def _scales(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:

@@ -6,11 +6,12 @@ import itertools
 import math
 import re
 import tempfile
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ from crosspatch.versions import code_digest
 
 if TYPE_CHECKING:
     from crosspatch.tables.mapping import Overrides
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -343,3 +346,22 @@ def species_said(value: Any) -> str | None:
         value = "" if pd.isna(value) else str(value)
     text = value.strip()
     return species_within(text) or text or None
+
+
+def side_by_side(predict: Callable[[Batch], _Found], batches: Iterable[Batch]) -> Iterator[_Found]:
+    """Predict batches on all cores, in order; the first of a source, which is spoken of, alone."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    threads = cores()
+    running: deque[Future[_Found]] = deque()
+    source = None
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in batches:
+            running.append(pool.submit(predict, batch))
+            if batch.source != source:
+                running[-1].result()
+                source = batch.source
+            if len(running) > threads or running[0].done():
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
 from crosspatch.models.screen import EXCITATORY
 from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
-from crosspatch.prediction.batches import Batch
+from crosspatch.prediction.batches import Batch, side_by_side
 from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
 from crosspatch.tables.endings import CHUNK
@@ -390,7 +389,7 @@ def predict_batches(
             "leave {adapt} out",
         )
     if not predictor.adapt:
-        yield from _side_by_side(predictor, batches, say)
+        yield from side_by_side(lambda batch: predictor.predict(batch, say), batches)
         return
     waiting: list[Batch] = []
     for batch in batches:
@@ -400,22 +399,3 @@ def predict_batches(
         waiting.append(batch)
     if waiting:
         yield predictor.predict(Batch.joined(waiting), say)
-
-
-def _side_by_side(predictor: Predictor, batches: Iterable[Batch], say: Say) -> Iterator[Prediction]:
-    """Predict on all cores, in order; the first batch of a source, of which is said most, alone."""
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    cores = os.cpu_count() or 1
-    running: deque[Future[Prediction]] = deque()
-    source = None
-    with ThreadPoolExecutor(cores) as pool:
-        for batch in batches:
-            running.append(pool.submit(predictor.predict, batch, say))
-            if batch.source != source:
-                running[-1].result()
-                source = batch.source
-            if len(running) > cores or running[0].done():
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
