@@ -350,18 +350,19 @@ def species_said(value: Any) -> str | None:
 
 def side_by_side(predict: Callable[[Batch], _Found], batches: Iterable[Batch]) -> Iterator[_Found]:
     """Predict batches on all cores, in order; the first of a source, which is spoken of, alone."""
-    from concurrent.futures import Future, ThreadPoolExecutor
+    for _, group in itertools.groupby(batches, lambda batch: batch.source):
+        of_source = iter(group)
+        yield predict(next(of_source))
+        second = next(of_source, None)
+        if second is None:
+            continue
+        from concurrent.futures import Future, ThreadPoolExecutor  # not for a single recording
 
-    threads = cores()
-    running: deque[Future[_Found]] = deque()
-    source = None
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in batches:
-            running.append(pool.submit(predict, batch))
-            if batch.source != source:
-                running[-1].result()
-                source = batch.source
-            if len(running) > threads or running[0].done():
+        running: deque[Future[_Found]] = deque()
+        with ThreadPoolExecutor(cores()) as pool:
+            for batch in itertools.chain([second], of_source):
+                running.append(pool.submit(predict, batch))
+                if len(running) > cores():
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -391,11 +392,5 @@ def predict_batches(
     if not predictor.adapt:
         yield from side_by_side(lambda batch: predictor.predict(batch, say), batches)
         return
-    waiting: list[Batch] = []
-    for batch in batches:
-        if waiting and batch.source != waiting[0].source:
-            yield predictor.predict(Batch.joined(waiting), say)
-            waiting = []
-        waiting.append(batch)
-    if waiting:
-        yield predictor.predict(Batch.joined(waiting), say)
+    for _, of_source in groupby(batches, lambda batch: batch.source):
+        yield predictor.predict(Batch.joined(list(of_source)), say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from crosspatch.telling import Say
 _KEPT = {
     Path(__file__).with_name("kernels.py"): ("filtered_slope", "upstrokes", "spikes", "decay"),
     Path(quality.__file__).with_name("passes.py"): (
-        *("recorded", "close_rises", "spreads", "peaks_of_height"),
+        *("recorded", "close_rises", "spreads", "peaks_of_height", "departures", "unshuffle"),
     ),
 }
 
@@ -40,6 +41,9 @@ def prepare(say: Say | None = None) -> None:
     if say is not None and not _are_cached(folders):
         say("compiling what measures recordings, once on this machine: some seconds")
     load_kernels()
+    for index in (each for folder in folders for each in folder.glob("*.nbi")):
+        with suppress(OSError):  # numba keeps what it has of a file that is newer, but the same
+            index.touch()
 
 
 def _are_cached(folders: Sequence[Path]) -> bool:
@@ -68,3 +72,7 @@ def load_kernels() -> None:
         passes.close_rises(samples, 0.0, 0.0, 1.0)
         passes.spreads(samples, 10)
         passes.peaks_of_height(samples, rate, 1.0)
+        passes.departures(samples)
+    for dtype in (np.uint32, np.uint16):
+        values = np.zeros(10, dtype)
+        passes.unshuffle(np.zeros((values.itemsize, 10), np.uint8), values)
