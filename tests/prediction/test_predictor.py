@@ -239,7 +239,8 @@ def test_batches_side_by_side_stay_in_order_and_are_spoken_of_once(models, cohor
         for k in range(0, 200, 20)
     ]
     said: list[str] = []
-    found = list(predict_batches(Predictor([models["human"]]), parts, said.append))
+    judged = predict_batches(Predictor([models["human"]]), parts, said.append)
+    found = [prediction for _, prediction in judged]
     alone: list[str] = []
     first = Predictor([models["human"]]).predict(parts[0], alone.append)
     assert first.to_table().equals(found[0].to_table())
