@@ -99,7 +99,8 @@ def test_a_report_holds_the_cells_their_pictures_and_what_went_wrong(folder: Pat
     assert "1 input could not be read" in text
     assert "no column is a feature" in text
     assert len(pd.read_csv(out, comment="#")) == 2
-    done = crosspatch("predict", inputs[1], "--model", folder / "m", "--report", report, "--adapt")
+    own = "--my-labelled", folder / "new.h5ad", "--my-label", "subclass"
+    done = crosspatch("predict", inputs[1], "--model", folder / "m", "--report", report, *own)
     assert done.returncode == 0, done.stderr
     assert report.read_text(encoding="utf-8").count("<figure") == 1
 

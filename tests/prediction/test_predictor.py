@@ -19,8 +19,10 @@ from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.models.verdicts import Verdict, verdicts
 from crosspatch.prediction.batches import Batch, ReadSettings
 from crosspatch.prediction.explained import explain_prediction
+from crosspatch.prediction.in_turn import predict_batches, realigned
 from crosspatch.prediction.output import Output, header_lines, open_output
-from crosspatch.prediction.predictor import Predictor, predict_batches
+from crosspatch.prediction.prediction import joined
+from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.table_cells import read_table
 from crosspatch.prediction.training import train
 from tests import made
@@ -129,43 +131,104 @@ def test_a_cell_of_a_species_without_a_model_is_not_given_a_class(models, cohort
     assert any("1 of 'mouse', 1 of 'Rat'" in line for line in said)
 
 
-def test_a_batch_unlike_the_reference_is_warned_about_and_one_like_it_is_not(models, cohort):
+def shifted(cohort) -> Batch:
+    """Cells of another rig: every feature is elsewhere, by a standard deviation within a class."""
+    batch = batch_of(cohort)
+    batch.X[:] += 1.5 * np.random.default_rng(2).normal(size=batch.X.shape[1])
+    return batch
+
+
+def test_a_batch_of_other_cells_is_warned_about_and_one_like_the_reference_is_not(models, cohort):
     said: list[str] = []
     predictor = Predictor([models["human"]])
     predictor.predict(batch_of(cohort), said.append)
     assert not said
-    shifted = batch_of(cohort)
-    shifted.X[:, 0] += 6
+    other = batch_of(cohort)
+    other.X[:] = 8 * np.random.default_rng(1).normal(size=other.X.shape)
     predictor = Predictor([models["human"]])
-    predictor.predict(shifted, said.append)
-    predictor.predict(shifted, said.append)
-    assert sum("v_baseline +" in line for line in said) == 1
+    predictor.predict(other, said.append)
+    predictor.predict(other, said.append)
     assert sum("outside the human reference" in line for line in said) == 1
 
 
-def test_adapting_takes_a_shift_back(models, cohort):
-    shifted = batch_of(cohort)
-    shifted.X[:, :6] += 4
+def test_a_shifted_batch_is_moved_onto_the_reference(models, cohort):
     said: list[str] = []
-    plain = Predictor([models["human"]]).predict(shifted).to_table()
-    (moved,) = predict_batches(Predictor([models["human"]], adapt=True), [shifted], said.append)
+    plain = Predictor([models["human"]], adapt=False).predict(shifted(cohort), said.append)
+    assert any("judged as they are" in line for line in said)
+    moved = Predictor([models["human"]]).predict(shifted(cohort), said.append)
     truth = cohort.obs["subclass"].to_numpy()
-    assert (moved.to_table()["subclass"] == truth).mean() > (plain["subclass"] == truth).mean()
-    assert (moved.to_table()["verdict"] == "outside reference").mean() < 0.15
-    np.testing.assert_array_equal(moved.X, shifted.X)  # as measured
-    assert any("aligned to the human reference" in line for line in said)
+    right = [(each.to_table()["subclass"] == truth).mean() for each in (plain, moved)]
+    assert right[1] > right[0] + 0.1
+    outside = [
+        (each.to_table()["verdict"] == "outside reference").mean() for each in (plain, moved)
+    ]
+    assert outside[0] > 0.3
+    assert outside[1] < 0.15
+    np.testing.assert_array_equal(moved.X, shifted(cohort).X)  # as measured
+    assert "human reference" in said[-1]
+    assert "moved onto it" in said[-1]
+    assert all(cell.aligned and "moved onto" in cell.text for cell in moved)
+    assert moved.to_table()["notes"].tolist() == [cell.text for cell in moved]
+    assert not any(cell.aligned for cell in plain)
 
 
-def test_adapting_takes_a_file_as_a_whole(models, cohort):
-    shifted = batch_of(cohort)
-    shifted.X[:, :6] += 4
-    halves = [replace(b, source="cells") for b in (batch_of(cohort[:180]), batch_of(cohort[180:]))]
-    for half in halves:
-        half.X[:, :6] += 4
-    predictor = Predictor([models["human"]], adapt=True)
-    (whole,) = predict_batches(predictor, [shifted])
-    (joined,) = predict_batches(predictor, halves)
-    assert joined.to_table()["probability"].equals(whole.to_table()["probability"])
+def test_the_first_cells_of_a_file_decide_how_all_are_moved(models, cohort):
+    batch, predictor = shifted(cohort), Predictor([models["human"]])
+    rest = replace(batch.first(5), cell_ids=[f"more {k}" for k in range(5)])
+    said: list[str] = []
+    (_, first), (_, more) = predict_batches(predictor, [batch, rest], said.append)
+    assert sum("moved onto it" in line for line in said) == 1
+    assert more.records["probability"].to_pylist() == first.records["probability"].to_pylist()[:5]
+    alone = predictor.predict(rest)  # five cells say too little
+    assert not any(cell.aligned for cell in alone)
+    (_, other) = next(iter(predict_batches(predictor, [replace(rest, source="other")])))
+    assert not any(cell.aligned for cell in other)
+
+
+def test_cells_of_unknown_species_are_not_moved(models, cohort):
+    batch = replace(shifted(cohort), species=[None] * cohort.n_obs)
+    assert not any(cell.aligned for cell in Predictor([models["human"]]).predict(batch))
+
+
+def test_what_is_explained_of_a_moved_cell_is_what_was_judged(models, cohort):
+    predictor = Predictor([models["human"]])
+    found = predictor.predict(shifted(cohort)).rows(np.arange(2))
+    for cell in explain_prediction(predictor, found, ReadSettings(predictor.layout)):
+        of_class = cell.contributions.groupby("class").agg({"contribution": "sum", "base": "first"})
+        for name, p in cell.cell.probabilities.items():
+            assert of_class.loc[name].sum() == pytest.approx(p, abs=1e-6)
+
+
+def test_how_cells_were_moved_is_found_again_from_them(models, cohort):
+    predictor = Predictor([models["human"]])
+    like = replace(batch_of(cohort), source="like")
+    both = joined([predictor.predict(each) for each in (shifted(cohort), like)])
+    again = realigned(predictor, replace(both, alignments={}))
+    of = ("cells", "human")
+    assert list(again) == list(both.alignments) == [of]
+    np.testing.assert_array_equal(again[of].shift, both.alignments[of].shift)
+    assert realigned(predictor, predictor.predict(batch_of(cohort))) == {}
+
+
+def test_labelled_cells_move_a_batch_that_is_too_small_by_itself(model_folders, cohort, tmp_path):
+    truth = cohort.obs["subclass"].to_numpy()
+    cells = cohort.copy()
+    cells.X = shifted(cohort).X
+    cells.obs["line"] = ["PV" if name == "Pvalb" else name for name in truth]
+    cells.obs.loc[cells.obs_names[:3], "line"] = ["unknown", "pyramidal", "n.d."]
+    said: list[str] = []
+    settings = {"model": model_folders["human"], "say": said.append}
+    few = cells[-8:]
+    assert not any(cell.aligned for cell in crosspatch.predict(few, **settings))
+    cells[:60].write_h5ad(tmp_path / "mine.h5ad")
+    mine = {"my_labelled": tmp_path / "mine.h5ad", "my_label": "line"}
+    found = crosspatch.predict(few, **settings, **mine)
+    assert all(cell.aligned for cell in found)
+    assert any("labelled cells that have a say: 57 human cells (" in line for line in said)
+    assert np.mean([cell.subclass for cell in found] == truth[-8:]) > 0.8
+    for wrong in ({"my_label": "colour"}, {"my_label": None}, {"my_label": "donor"}):
+        with pytest.raises(CrosspatchError, match="column"):
+            crosspatch.predict(few, **settings, **(mine | wrong))
 
 
 def test_batches_side_by_side_stay_in_order_and_are_spoken_of_once(models, cohort):
@@ -176,7 +239,8 @@ def test_batches_side_by_side_stay_in_order_and_are_spoken_of_once(models, cohor
         for k in range(0, 200, 20)
     ]
     said: list[str] = []
-    found = list(predict_batches(Predictor([models["human"]]), parts, said.append))
+    judged = predict_batches(Predictor([models["human"]]), parts, said.append)
+    found = [prediction for _, prediction in judged]
     alone: list[str] = []
     first = Predictor([models["human"]]).predict(parts[0], alone.append)
     assert first.to_table().equals(found[0].to_table())

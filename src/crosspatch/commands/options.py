@@ -106,6 +106,17 @@ ModelNames = Annotated[
 OutFolder = Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")]
 ProtocolName = Annotated[str, typer.Option(help="donor, published or quick.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")]
+Adapt = Annotated[
+    bool,
+    typer.Option(
+        help="Move a batch that is plainly shifted as a whole, as by another rig, onto the "
+        "reference before it is judged."
+    ),
+]
+MyLabelled = Annotated[
+    Path | None, typer.Option(help="Table of some cells of your own rig whose subclass is known.")
+]
+MyLabel = Annotated[str | None, typer.Option(help="Its column with the subclasses.")]
 SetsKind = Annotated[
     str,
     typer.Option(help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."),

@@ -80,15 +80,15 @@ def predict(
     columns: options.ColumnsFile = None,
     sheet: options.Sheet = None,
     sets: options.SetsKind = "all-cells",
-    adapt: Annotated[
-        bool, typer.Option("--adapt", help="Align each batch to the reference before it is judged.")
-    ] = False,
+    adapt: options.Adapt = True,
+    my_labelled: options.MyLabelled = None,
+    my_label: options.MyLabel = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the probabilities, .png.")] = None,
     report: Annotated[
         Path | None,
         typer.Option(
             help="Page of everything, .html: models, counts, the first 1,000 cells, what went "
-            "wrong, and a picture of each of the first 20 cells (not with --adapt)."
+            "wrong, and a picture of each of the first 20 cells (not with --my-labelled)."
         ),
     ] = None,
     reading: Reading,
@@ -114,6 +114,8 @@ def predict(
         sheet=sheet,
         sets=sets,
         adapt=adapt,
+        my_labelled=my_labelled,
+        my_label=my_label,
         reading=reading,
         data_dir=data_dir,
         jobs=jobs,
@@ -146,7 +148,7 @@ def predict(
 def _write_batch_report(
     pipeline: Pipeline, prediction: Prediction, report: Path, messages: list[str]
 ) -> None:
-    """A page of everything; of aligned cells there is nothing to be explained."""
+    """A page of everything; what the user's own cells add to answers is not explained."""
     from datetime import datetime
 
     from crosspatch.prediction.explained import MOST, explain_prediction
@@ -154,7 +156,7 @@ def _write_batch_report(
 
     with progress_bar(goes_on=False) as tell:
         explained = []
-        if not pipeline.request.adapt:
+        if pipeline.request.my_labelled is None:
             first = prediction.first_cells(MOST)
             explained = explain_prediction(pipeline.predictor, first, pipeline.settings)
         write_batch_report(

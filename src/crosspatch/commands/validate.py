@@ -51,6 +51,9 @@ def validate(
     columns: options.ColumnsFile = None,
     sheet: options.Sheet = None,
     sets: options.SetsKind = "all-cells",
+    adapt: options.Adapt = True,
+    my_labelled: options.MyLabelled = None,
+    my_label: options.MyLabel = None,
     new_cells: Annotated[
         bool,
         typer.Option("--new-cells", help="Leave out cells of donors that the model learned from."),
@@ -84,6 +87,9 @@ def validate(
         species=species,
         sheet=sheet,
         sets=sets,
+        adapt=adapt,
+        my_labelled=my_labelled,
+        my_label=my_label,
         data_dir=data_dir,
         jobs=jobs,
     )

@@ -1,197 +1,293 @@
-"""Cells of another laboratory, moved onto the reference without labels.
+"""Cells of another laboratory, moved onto those that a model learned from.
 
-Another amplifier, temperature or liquid junction potential moves the means of a batch. So does
-recording one class only. Here the classes of the reference may have any proportions, and only what
-these do not explain counts as a shift.
+Another amplifier, temperature or solution shifts all cells of a batch alike: potentials by so many
+mV, widths, times, currents and resistances by a factor. So does recording one class only, or other
+neurons. Here the cells are a mixture of the types that the model knows, in any proportions, with
+one shift per feature, and the shift is taken back where it is large beyond doubt.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.errors import ModelError
-from crosspatch.models.reference import Reference
+from crosspatch.models.laboratory import FAR_SHIFTED, FREEDOM, Laboratory, by_class, whitened
+from crosspatch.models.missing import over_rows
 
-#: Fewest cells that are aligned or judged.
-MIN_CELLS = 10
-# Chosen on mouse cells and simulated shifts; see benchmarks/adaptation.py.
-_PRIOR_CELLS = 20.0
-_FREEDOM = 10.0
-#: What batches of one laboratory differ by anyway (donors, days), SD within a class.
-_USUAL = 0.15
-_LEVEL = 0.05
-_ITERATIONS = 200
-_TOLERANCE = 1e-3
+#: Fewest cells that are moved by themselves, and by labelled ones; most that are looked at.
+MIN_CELLS, MIN_LABELLED, MOST_CELLS = 20, 10, 2000
+
+# What a shift must add to the logarithm of the likelihood, per value (benchmarks/adaptation.py): of
+# batches of held-out donors it is 0.05 at most, of human cells in another condition 0.11, of one
+# class of these 0.18; the motor cortex of another laboratory has 0.7 to 1.1.
+_GAIN = 0.2
+#: From so many cells on, less than that is said, though nothing is moved.
+_SAID_GAIN, _SAID_CELLS = 0.04, 30
+#: A batch of one class alone may as well be of another kind of neuron.
+_ONE_CLASS = 0.9
+# Cells without a shift, that it is drawn towards.
+_STILL_CELLS = 1.0
+# The mean of a class gives way to a user's cells as if it were of so many, per feature.
+_OWN_CELLS = 2.0
+_ITERATIONS, _TOLERANCE = 60, 1e-3
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A feature in which a batch differs from the reference."""
+class Difference(NamedTuple):
+    """A feature in which a batch differs from a model's laboratory, in cells of the same type."""
 
     feature: str
     unit: str
-    shift: float  # batch minus reference for cells of the same class, in `unit`, drawn towards 0
-    in_sd: float  # the shift in standard deviations of the reference's cells about their class
-    p: float  # Two-sided, times the number of features measured (Bonferroni), at most 1
+    is_factor: bool
+    amount: float  # a factor, or a difference in `unit`
+    in_sd: float  # of cells about their type
+
+    def __str__(self) -> str:
+        if self.is_factor:
+            return f"{self.feature} ×{self.amount:.3g}"
+        return f"{self.feature} {self.amount:+.3g}{'' if self.unit == 'ratio' else f' {self.unit}'}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alignment:
-    """What `align` did to a batch."""
+    """How a batch differs from a model's laboratory, and whether that is taken back."""
 
-    #: Shape (features,). What was subtracted from every cell, in the units of the layout; 0 if
-    #: nothing was.
+    laboratory: Laboratory
+    #: Shape (features,). The shift that was found, in coordinates of the laboratory.
     shift: NDArray[np.float64]
-    differences: tuple[Difference, ...]  # as `differs` gives them
-    #: Class to its estimated share of the batch; empty if the batch is too small.
-    proportions: dict[str, float]
-    cells: int  # cells with at least one value
-    why_not: str  # why the batch was left as it is; empty if it was aligned
+    #: Shape (classes, features). How far the mean of each class gives way to the user's own cells.
+    offsets: NDArray[np.float64]
+    proportions: NDArray[np.float64]  # shape (classes,): estimated shares of the batch
+    cells: int  # cells that counted
+    gain: float  # what the shift adds to the logarithm of the likelihood, per value
+    why_not: str  # why cells are left as they are; empty if they are moved
 
     @property
-    def aligned(self) -> bool:
-        """Whether anything was subtracted."""
+    def moves(self) -> bool:
+        """Whether `moved` changes anything."""
         return not self.why_not
 
+    @property
+    def unlike(self) -> bool:
+        """Whether the batch differs by more than donors do, moved or not."""
+        return self.moves or (self.gain >= _SAID_GAIN and self.cells >= _SAID_CELLS)
 
-def align(X: ArrayLike, reference: Reference) -> tuple[NDArray[np.float64], Alignment]:
-    """Subtract from a batch of cells what sets it apart from the reference.
+    def moved(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Cells as the model's laboratory would have measured them, in the units of the layout.
 
-    The cells are taken as a mixture of the reference's classes with free proportions and one shift
-    per feature, fitted by expectation maximisation. The classes are t distributions with 10 degrees
-    of freedom, so that odd cells count less (Peel and McLachlan 2000). The shift is drawn to zero
-    as by 20 cells without one. A batch in which no feature `differs`, or of fewer than `MIN_CELLS`
-    cells, is left as it is.
+        Shape (cells, features), NaN where they are NaN, and as they are where they are not moved;
+        columns behind those of the laboratory's layout, where cells lie, are left alone.
+        """
+        found = np.array(X, dtype=np.float64)
+        if not self.moves:
+            return found
+        here = self.laboratory
+        values, shift = found[:, : len(here.layout.features)], self.shift * here.scale
+        positive = here.logs & (values > 0)
+        scaled = values * np.exp(-np.where(here.logs, shift, 0.0))
+        values[:] = np.where(positive, scaled, np.where(here.logs, values, values - shift))
+        return found
 
-    For a difference of instruments or temperature only, in a batch of one laboratory and species.
-    Simulated ones were taken back; between acute and cultured human cells, and between mouse and
-    human, predictions after this were worse than without it (benchmarks/results/adaptation.md).
-    The classes of such cells differ each in its own way, or are no longer told apart.
+    def evidence(self, X: ArrayLike) -> NDArray[np.float64] | None:
+        """What the user's own cells add to the logarithm of probabilities, shape (cells, classes).
 
-    The cells, shape (cells, features), are in the units of the reference's layout, which must have
-    single numbers only; what is given back is a copy, NaN where they are NaN.
+        Of cells as `moved` gives them. None where there are no such cells.
+        """
+        if not self.offsets.any():
+            return None
+        Z = np.clip(self.laboratory.coordinates(X), -FAR_SHIFTED, FAR_SHIFTED)
+        means = self.laboratory.gaussians.means
+        own = means + self.offsets[self.laboratory.class_of]
+        return by_class(self.laboratory, Z, own) - by_class(self.laboratory, Z, means)
+
+    def differences(self) -> list[Difference]:
+        """Features that are shifted by half a standard deviation or more, largest first."""
+        here = self.laboratory
+        in_sd, amount = self.shift / here.spread, self.shift * here.scale
+        found = [
+            Difference(
+                feature.name,
+                feature.unit,
+                bool(here.logs[k]),
+                float(np.exp(amount[k]) if here.logs[k] else amount[k]),
+                float(in_sd[k]),
+            )
+            for k, feature in enumerate(here.layout.features)
+            if abs(in_sd[k]) >= 0.5
+        ]
+        return sorted(found, key=lambda difference: -abs(difference.in_sd))
+
+
+class Labelled(NamedTuple):
+    """A user's own cells whose class is known."""
+
+    X: NDArray[np.float64]  # shape (cells, features), in the units of the layout
+    codes: NDArray[np.intp]  # shape (cells,): numbers of their classes
+
+
+def align(
+    X: ArrayLike,
+    laboratory: Laboratory,
+    *,
+    labelled: Labelled | None = None,
+    counted: NDArray[np.bool_] | None = None,
+) -> Alignment:
+    """How a batch of one laboratory and species differs from a model's.
+
+    ``X``, shape (cells, features), is in the units of the layout, NaN where missing. The cells are
+    a mixture of the model's types, t distributions about means that are all shifted alike, with
+    free proportions of the classes; both are fitted by expectation maximisation, from no shift and
+    from that of the means. `labelled` cells are of their class. Those not `counted`, such as cells
+    that are no interneurons, have no say; where they are more than half, nothing is moved. Nor is
+    it where there are fewer than `MIN_CELLS`, where the shift gains less than 0.2 per value, and
+    where nearly all cells seem to be of one class of which none is labelled: cells of another kind
+    could be moved onto it.
 
     Peel D, McLachlan GJ (2000) Robust mixture modelling using the t distribution. Statistics and
-    Computing 10:339-348.
-    Saerens M, Latinne P, Decaestecker C (2002) Adjusting the outputs of a classifier to new a
-    priori probabilities. Neural Computation 14:21-41. (Proportions of classes by expectation
-    maximisation.)
+    Computing 10:339-348. Saerens M, Latinne P, Decaestecker C (2002) Adjusting the outputs of a
+    classifier to new a priori probabilities. Neural Computation 14:21-41.
     """
-    X = np.array(X, dtype=np.float64)
-    Z = _coordinates(X, reference)
-    cells = int(np.isfinite(Z).any(axis=1).sum())
-    still = np.zeros(X.shape[1])
-    if cells < MIN_CELLS:
-        why = f"it has {cells} cells with values, fewer than {MIN_CELLS}"
-        return X, Alignment(still, (), {}, cells, why)
-    shift, error, proportions = _fit(Z, reference)
-    found = tuple(_differences(Z, shift, error, reference))
-    shares = dict(zip(reference.classes_.tolist(), proportions.tolist(), strict=True))
-    if not found:
-        why = "no feature differs from the reference"
-        return X, Alignment(still, found, shares, cells, why)
-    known = np.isfinite(reference.scale_)
-    still[reference.coordinates_.columns] = np.where(known, shift * reference.scale_, 0.0)
-    return X - still, Alignment(still, found, shares, cells, "")
-
-
-def differs(X: ArrayLike, reference: Reference) -> list[Difference]:
-    """The features in which a batch differs from the reference, whatever its classes.
-
-    A feature is named where its shift (see `align`, also for what is given and raised) is more than
-    chance and a standard deviation of 0.15 between batches of one laboratory explain, at 5 % over
-    all features together. Of batches of held-out donors, mouse and human, at most 1 % had such a
-    feature (benchmarks/results/adaptation.md). Largest first; none for fewer
-    than `MIN_CELLS` cells.
-    """
-    return list(align(X, reference)[1].differences)
-
-
-def _coordinates(X: NDArray[np.float64], reference: Reference) -> NDArray[np.float64]:
-    layout = reference.layout
-    if reference.coordinates_.traces or len(reference.scale_) != len(layout.features):
+    n_classes, n_features = len(laboratory.priors), len(laboratory.layout.features)
+    X = np.asarray(X, dtype=np.float64)
+    if X.ndim != 2 or X.shape[1] < n_features:
         raise ModelError(
-            f"layout '{layout.name}' has traces, and only layouts of single numbers can be aligned",
-            hint="use the features of {layout} shared or full, or do not align",
+            f"cells to align must be an array of {n_features} features (layout "
+            f"'{laboratory.layout.name}'), not of shape {X.shape}"
         )
-    # Where cells lie comes after what is measured, and is not aligned.
-    if X.ndim != 2 or X.shape[1] < len(layout.features):
-        raise ModelError(
-            f"cells to align must be an array of {len(layout.features)} features (layout "
-            f"'{layout.name}'), not of shape {X.shape}"
-        )
-    return reference.coordinates(np.where(np.isfinite(X), X, np.nan))
+    count = np.ones(len(X), dtype=bool) if counted is None else counted
+    X = X[count]
+    some = np.linspace(0, len(X) - 1, MOST_CELLS).astype(np.intp) if len(X) > MOST_CELLS else ...
+    Z = laboratory.coordinates(X[some])
+    codes = np.full(len(Z), -1)
+    if labelled is not None:
+        Z = np.vstack([laboratory.coordinates(labelled.X), Z])
+        codes = np.append(labelled.codes, codes)
+    known = np.isfinite(Z)
+    Z, codes = Z[known.any(axis=1)], codes[known.any(axis=1)]
+    nothing = np.zeros(n_features), np.zeros((n_classes, n_features)), laboratory.priors
+    if len(Z) < MIN_CELLS and (codes >= 0).sum() < MIN_LABELLED:
+        why = f"{len(Z)} cells with values are fewer than {MIN_CELLS}"
+        return Alignment(laboratory, *nothing, len(Z), 0.0, why)
+    mixture = _Mixture(laboratory, np.clip(Z, -FAR_SHIFTED, FAR_SHIFTED), codes)
+    still = mixture.fit(None)
+    best = max((mixture.fit(start) for start in mixture.starts()), key=lambda fit: fit.height)
+    gain = (best.height - still.height) / known.sum()
+    why = _why_not(gain, best.proportions, codes, count)
+    chosen = still if why else best
+    return Alignment(
+        laboratory,
+        best.shift,
+        mixture.offsets(chosen) if labelled is not None else nothing[1],
+        best.proportions,
+        len(Z),
+        float(gain),
+        why,
+    )
 
 
-def _fit(Z: NDArray, reference: Reference) -> tuple[NDArray, NDArray, NDArray]:
-    """Shift and its standard error in coordinates, and class proportions."""
-    measured = np.isfinite(Z)
-    patterns, which = np.unique(measured[measured.any(axis=1)], axis=0, return_inverse=True)
-    Z = Z[measured.any(axis=1)]
-    which = np.ravel(which)
-    groups = [
-        (np.flatnonzero(which == number), _precision(reference.covariance_, pattern))
-        for number, pattern in enumerate(patterns)
-    ]
-    counts = patterns.sum(axis=1)[which][:, None]
-    classes = len(reference.means_)
-    apart = np.where(np.isfinite(Z), Z, 0.0)[:, None, :] - reference.means_
-    distance = np.empty((len(Z), classes))
-    prior = np.diag(_PRIOR_CELLS / np.diag(reference.covariance_))
-    shift: NDArray[np.float64] = np.zeros(Z.shape[1])
-    proportions = np.asarray(reference.priors_, dtype=np.float64)
-    for _ in range(_ITERATIONS):
-        for rows, precision in groups:
-            rest = apart[rows] - shift
-            distance[rows] = ((rest @ precision) * rest).sum(axis=-1)
-        score = np.log(proportions) - (_FREEDOM + counts) / 2 * np.log1p(distance / _FREEDOM)
-        share = np.exp(score - score.max(axis=1, keepdims=True))
-        share /= share.sum(axis=1, keepdims=True)
-        # One made-up cell of every class, so that no class is ruled out.
-        proportions = (share.sum(axis=0) + 1) / (len(Z) + classes)
-        weight = share * (_FREEDOM + counts) / (_FREEDOM + distance)
-        information, pull = prior.copy(), np.zeros(Z.shape[1])
-        for rows, precision in groups:
-            information += weight[rows].sum() * precision
-            pull += precision @ np.einsum("ic,icf->f", weight[rows], apart[rows])
-        before = shift
-        shift = np.asarray(np.linalg.solve(information, pull), dtype=np.float64)
-        if np.abs(shift - before).max() < _TOLERANCE:
-            break
-    inverse = np.linalg.inv(information)
-    error = np.sqrt(np.diag(inverse @ (information - prior) @ inverse))
-    return shift, error, proportions
+def _why_not(
+    gain: float,
+    proportions: NDArray[np.float64],
+    codes: NDArray[np.intp],
+    counted: NDArray[np.bool_],
+) -> str:
+    if gain < _GAIN:
+        return "they are not shifted as a whole"
+    if len(counted) and counted.mean() < 0.5:
+        return "most of them seem to be no interneurons"
+    largest = proportions.argmax()
+    if proportions[largest] > _ONE_CLASS and largest not in codes:
+        return "they seem to be of one class, onto which cells of another kind could be moved"
+    return ""
 
 
-def _precision(covariance: NDArray[np.float64], pattern: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Inverse of the covariance of what was measured, zero elsewhere."""
-    precision = np.zeros_like(covariance)
-    here = np.ix_(pattern, pattern)
-    precision[here] = np.linalg.inv(covariance[here])
-    return precision
+class _Fit(NamedTuple):
+    """A mixture that was fitted."""
+
+    shift: NDArray[np.float64]
+    proportions: NDArray[np.float64]
+    shares: NDArray[np.float64]  # shape (cells, types): how probable each is
+    height: float  # logarithm of the likelihood, with what draws shift and proportions
 
 
-def _differences(
-    Z: NDArray, shift: NDArray, error: NDArray, reference: Reference
-) -> list[Difference]:
-    from scipy.special import ndtr  # not for single cells
+class _Mixture:
+    """Cells as a mixture of shifted types; codes are -1 where the class is not known."""
 
-    spread = np.sqrt(np.diag(reference.covariance_))
-    measured = np.isfinite(Z).any(axis=0)
-    score = np.abs(shift / spread) / np.hypot(error / spread, _USUAL)
-    p = np.minimum(2 * ndtr(-score) * measured.sum(), 1.0)
-    features = [reference.layout.features[column] for column in reference.coordinates_.columns]
-    found = [
-        Difference(
-            feature=features[k].name,
-            unit=features[k].unit,
-            shift=float(shift[k] * reference.scale_[k]),
-            in_sd=float(shift[k] / spread[k]),
-            p=float(p[k]),
-        )
-        for k in np.flatnonzero(measured & (p < _LEVEL))
-    ]
-    return sorted(found, key=lambda difference: -abs(difference.in_sd))
+    def __init__(self, laboratory: Laboratory, Z: NDArray, codes: NDArray[np.intp]):
+        self.laboratory, self.Z, self.codes = laboratory, Z, codes
+        self.known = np.isfinite(Z)
+        self.counts = self.known.sum(axis=1)
+        gaussians = laboratory.gaussians
+        self.white = whitened(Z, gaussians.means, gaussians.covariance)
+        self.allowed = (codes[:, None] < 0) | (codes[:, None] == laboratory.class_of)
+        #: Made-up cells of every class, so that none is ruled out.
+        self.made_up = laboratory.priors * len(laboratory.priors)
+        self.pull = np.where(self.known.any(axis=0), _STILL_CELLS / laboratory.spread**2, 0.0)
+
+    def starts(self) -> list[NDArray[np.float64]]:
+        """Shifts to begin with: none, and what sets the mean apart from that of all types."""
+        here = self.laboratory
+        mean = (here.priors[here.class_of] * here.shares) @ here.gaussians.means
+        apart = over_rows(np.nanmean, self.Z, 0.0) - mean
+        return [np.zeros(len(apart)), np.where(self.known.any(axis=0), apart, 0.0)]
+
+    def fit(self, start: NDArray[np.float64] | None) -> _Fit:
+        """Expectation maximisation; without a start nothing is shifted."""
+        shift = np.zeros(self.Z.shape[1]) if start is None else start
+        proportions = self.laboratory.priors
+        classes = np.eye(len(proportions))[self.laboratory.class_of]
+        free = self.codes < 0
+        for _ in range(_ITERATIONS):
+            squared, shares, height = self._expect(shift, proportions)
+            before = np.append(shift, proportions)
+            found = shares[free].sum(axis=0) @ classes + self.made_up
+            proportions = found / found.sum()
+            if start is not None:
+                shift = self._maximise(squared, shares)
+            if np.abs(np.append(shift, proportions) - before).max() < _TOLERANCE:
+                break
+        height += float(self.made_up @ np.log(proportions) - self.pull @ shift**2 / 2)
+        return _Fit(shift, proportions, shares, height)
+
+    def _expect(
+        self, shift: NDArray[np.float64], proportions: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Squared distances, how probable each type is, and the log likelihood but a constant."""
+        here, squared = self.laboratory, np.empty(self.allowed.shape)
+        for part in self.white:
+            squared[part.rows] = part.squared(shift)
+        score = np.log(proportions[here.class_of] * here.shares)
+        half = (FREEDOM + self.counts[:, None]) / 2
+        score = np.where(self.allowed, score - half * np.log1p(squared / FREEDOM), -np.inf)
+        top = score.max(axis=1, keepdims=True)
+        shares = np.exp(score - top)
+        total = shares.sum(axis=1, keepdims=True)
+        return squared, shares / total, float((top + np.log(total)).sum())
+
+    def _maximise(
+        self, squared: NDArray[np.float64], shares: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        weights = shares * (FREEDOM + self.counts[:, None]) / (FREEDOM + squared)
+        information, pulled = np.diag(self.pull), np.zeros(self.Z.shape[1])
+        for part in self.white:
+            here = weights[part.rows]
+            of_cells = here.sum(axis=1)
+            rest = of_cells @ part.cells - here.sum(axis=0) @ part.types
+            precision = part.factor.T @ part.factor
+            information[np.ix_(part.columns, part.columns)] += of_cells.sum() * precision
+            pulled[part.columns] += part.factor.T @ rest
+        measured = self.known.any(axis=0)
+        shift = np.zeros(len(pulled))
+        shift[measured] = np.linalg.solve(information[np.ix_(measured, measured)], pulled[measured])
+        return shift
+
+    def offsets(self, fit: _Fit) -> NDArray[np.float64]:
+        """How far the labelled cells of each class are from its types, drawn to nothing."""
+        rest = np.where(self.known, self.Z - fit.shift, 0.0)
+        rest -= np.where(self.known, fit.shares @ self.laboratory.gaussians.means, 0.0)
+        least = _OWN_CELLS * self.known.any(axis=0).sum()
+        of_class = np.eye(len(self.laboratory.priors) + 1)[:-1, self.codes]  # -1: of none
+        return (of_class @ rest) / (of_class @ self.known + least)

@@ -18,6 +18,7 @@ from crosspatch.models.absence import with_copies
 from crosspatch.models.calibration import Calibration, Held, donor_weights
 from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
 from crosspatch.models.judging import Judging, log_probabilities
+from crosspatch.models.laboratory import Laboratory
 from crosspatch.models.reference import Reference
 from crosspatch.models.validation import Split, inner_folds
 from crosspatch.models.verdicts import COVERAGE, MINIMUM_INFORMATION, Judgement
@@ -55,6 +56,8 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         Candidate to its log loss on the cells held back.
     calibration_ : Calibration
     reference_ : Reference
+    laboratory_ : Laboratory, or None
+        None where features are not single numbers.
     feature_center_, feature_scale_ : array, shape (features,)
         Median and half the range of the middle two thirds of the training cells.
     held_ : Held
@@ -114,6 +117,11 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
             raise ModelError("the features of the cells say next to nothing of their classes")
         self.calibration_ = Calibration.fit(self.held_, self.coverage)
         self.reference_ = Reference(self.layout.measured).fit(X, y)
+        self.laboratory_ = (
+            None
+            if self.layout.traces
+            else Laboratory.fit(self.layout.measured, X, y, y if types is None else types)
+        )
         self.feature_center_, self.feature_scale_ = _spread(X)
         self.model_ = fit_copy(dict(self.candidates)[self.chosen_], X, y, groups, types, **source)
         tell(len(work) + 1, len(work) + 1)
@@ -146,10 +154,10 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         )
         return found.where(information >= MINIMUM_INFORMATION)
 
-    def judge(self, X: ArrayLike) -> Judgement:
-        """Everything there is to say of cells; ``X`` is NaN where missing."""
+    def judge(self, X: ArrayLike, evidence: NDArray[np.float64] | None = None) -> Judgement:
+        """Everything there is to say of cells; see `crosspatch.models.judging.Judging.judge`."""
         check_is_fitted(self, "model_")
-        return super().judge(X)
+        return super().judge(X, evidence)
 
 
 def _spread(X: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

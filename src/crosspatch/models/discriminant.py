@@ -17,7 +17,7 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import with_copies
 from crosspatch.models.boosting import build_boosting
 from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier
-from crosspatch.models.gaussian import Gaussians
+from crosspatch.models.gaussian import Gaussians, types_of
 from crosspatch.models.physics import PhysicsInputs
 from crosspatch.models.plain import Discriminant, DiscriminantVote
 from crosspatch.models.trees import Trees
@@ -35,9 +35,6 @@ _small_boosting = partial(
     subsample=0.5,
     subsample_freq=1,
 )
-# A type of fewer cells is joined with the other rare ones of its class.
-_TYPE_CELLS = 8
-
 # Trees of a class for n cells: so many times the root of n.
 _TREES = 5
 
@@ -60,7 +57,7 @@ class LinearDiscriminant(ProbabilisticClassifier):
         """Learn the distributions; ``X`` is NaN where missing."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         inputs = PhysicsInputs.fit(self.layout, X if unlabelled is None else unlabelled)
-        of_type, class_of = _types_of(codes, codes if types is None else types)
+        of_type, class_of = types_of(codes, codes if types is None else types)
         gaussians = Gaussians.fit(inputs.transform(X), of_type)
         shares = np.bincount(of_type) / np.bincount(codes)[class_of]
         priors = log_priors(codes, self.prior_power)[class_of] + np.log(shares)
@@ -99,18 +96,6 @@ class VoteClassifier(ProbabilisticClassifier):
         self.classes_ = discriminant.classes_
         self.model_ = DiscriminantVote(discriminant.model_, cells, Trees.of(trees))
         return self
-
-
-def _types_of(
-    codes: NDArray[np.intp], types: ArrayLike
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The type of every cell, and the class of every type; rare types of a class are one."""
-    named = np.unique(types, return_inverse=True)[1] + 1
-    both = np.stack([codes, named], axis=1)
-    _, which, count = np.unique(both, axis=0, return_inverse=True, return_counts=True)
-    both[count[np.ravel(which)] < _TYPE_CELLS, 1] = 0
-    found, which = np.unique(both, axis=0, return_inverse=True)
-    return np.ravel(which), found[:, 0]
 
 
 def log_priors(codes: NDArray[np.intp], power: float) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.models.arrays import Arrays, require_array
 from crosspatch.models.missing import distinct_rows
@@ -22,6 +22,9 @@ _MANY, _MANY_DISTANCES = 100, 1_000_000
 # every variance, so that no combination of values is without spread.
 _ROUNDS = 3
 _RIDGE = 1e-3
+
+# A type of fewer cells is joined with the other rare ones of its class.
+_TYPE_CELLS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,3 +159,15 @@ def _sets(
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
     """Rows of cells, and which values they have, set by set, as `_in_order` found them."""
     return zip(np.split(order, ends), patterns, strict=False)
+
+
+def types_of(
+    codes: NDArray[np.intp], types: ArrayLike
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The type of every cell, and the class of every type; rare types of a class are one."""
+    named = np.unique(types, return_inverse=True)[1] + 1
+    both = np.stack([codes, named], axis=1)
+    _, which, count = np.unique(both, axis=0, return_inverse=True, return_counts=True)
+    both[count[np.ravel(which)] < _TYPE_CELLS, 1] = 0
+    found, which = np.unique(both, axis=0, return_inverse=True)
+    return np.ravel(which), found[:, 0]

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.features.layouts import Layout
+from crosspatch.models.arrays import softmax
 from crosspatch.models.calibration import Calibration
+from crosspatch.models.laboratory import Laboratory
 from crosspatch.models.reference import Reference
 from crosspatch.models.verdicts import Judgement
 
@@ -29,12 +31,16 @@ class Judging:
     model_: Probabilistic
     calibration_: Calibration
     reference_: Reference
+    laboratory_: Laboratory | None  # None where features are not single numbers
     #: Shape (features,). Median and half the range of the middle two thirds of the training cells.
     feature_center_: NDArray[np.float64]
     feature_scale_: NDArray[np.float64]
 
-    def judge(self, X: ArrayLike) -> Judgement:
-        """Everything there is to say of cells; ``X`` is NaN where missing."""
+    def judge(self, X: ArrayLike, evidence: NDArray[np.float64] | None = None) -> Judgement:
+        """Everything there is to say of cells; ``X`` is NaN where missing.
+
+        Evidence from elsewhere, shape (cells, classes), is added to logarithms of probabilities.
+        """
         X = np.asarray(X)
         distance, information = self.reference_.compare(X)
         enough = information >= self.calibration_.least
@@ -49,6 +55,8 @@ class Judging:
         if enough.any():
             distance, information = distance[enough], information[enough]
             p = self._calibrated(X[enough], information)
+            if evidence is not None:
+                p = softmax(log_probabilities(p) + evidence[enough])
             found.probabilities[enough] = p
             found.sets[enough] = p >= calibration.limits(information)
             found.class_sets[enough] = p >= calibration.limits(information, by_class=True)

@@ -16,6 +16,7 @@ from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.models.arrays import Arrays, part_of, require_array, under
 from crosspatch.models.calibration import Calibration
 from crosspatch.models.judging import Judging, Probabilistic
+from crosspatch.models.laboratory import Laboratory
 from crosspatch.models.plain import PlainModel, arrays_of, plain_model, read_model
 from crosspatch.models.reference import Reference
 from crosspatch.models.screen import Screen
@@ -71,6 +72,7 @@ class StoredClassifier(Judging):
     model_: Probabilistic
     calibration_: Calibration
     reference_: Reference
+    laboratory_: Laboratory | None
     feature_center_: NDArray[np.float64]
     feature_scale_: NDArray[np.float64]
     #: What tells excitatory cells from interneurons; None where cells are taken to be of a class.
@@ -89,6 +91,7 @@ class StoredClassifier(Judging):
             classifier.model_ if plain is None else plain,
             classifier.calibration_,
             classifier.reference_,
+            classifier.laboratory_,
             classifier.feature_center_,
             classifier.feature_scale_,
             screen,
@@ -99,6 +102,12 @@ class StoredClassifier(Judging):
         if self.screen is None:
             return None
         return self.screen.compare(X[:, self.screen.layout.within(self.layout)])
+
+    def rather_excitatory(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether cells look more like excitatory ones, if both are as frequent; shape (cells,)."""
+        if self.screen is None:
+            return np.zeros(len(X), dtype=bool)
+        return self.screen.scorer.scores(X[:, self.screen.layout.within(self.layout)]) > 0
 
     def write(self, folder: Path) -> list[str]:
         """Write the files of the model into a folder; their names."""
@@ -116,6 +125,8 @@ class StoredClassifier(Judging):
         if self.screen is not None:
             arrays |= under("screen", self.screen.arrays())
             arrays["screen.layout"] = np.array(self.screen.layout.name)
+        if self.laboratory_ is not None:
+            arrays |= under("laboratory", self.laboratory_.arrays())
         written = [ARRAYS_FILE]
         if isinstance(self.model_, PlainModel):
             arrays |= under("model", arrays_of(self.model_))
@@ -153,6 +164,9 @@ class StoredClassifier(Judging):
             or len(set(classes)) < max(2, len(classes))
         ):
             raise ModelError("its classes are not names")
+        laboratory = part_of("laboratory", arrays)
+        if bool(laboratory) == bool(layout.traces):
+            raise ModelError("its laboratory is missing, or not of its layout")
         return cls(
             str(arrays["species"]),
             layout,
@@ -160,6 +174,7 @@ class StoredClassifier(Judging):
             read_model(layout, len(classes), model) if weights is None else weights,
             Calibration.of_arrays(len(classes), part_of("calibration", arrays)),
             Reference.of_arrays(layout.measured, classes, part_of("reference", arrays)),
+            Laboratory.of_arrays(layout.measured, len(classes), laboratory) if laboratory else None,
             arrays["center"],
             arrays["scale"],
             _screen_of(layout, part_of("screen", arrays)),

@@ -43,8 +43,8 @@ class CellExplanation:
     """What a model says of one cell, and why."""
 
     cell: PredictedCell
-    #: Shape (features,). What was measured of its model's layout, NaN where missing; of the layout
-    #: of the prediction where there is no model.
+    #: Shape (features,). What was measured of its model's layout, NaN where missing, moved onto the
+    #: reference if its batch was; of the layout of the prediction where there is no model.
     values: NDArray[np.float32]
     #: From `crosspatch.explanation.contributions.contributions`, without the column ``cell``; empty
     #: where the cell is given no class.
@@ -186,8 +186,12 @@ def explain_prediction(
     parts: dict[int, pd.DataFrame] = {}
     for species, model in predictor.models.items():
         ours = np.flatnonzero(table["species"] == species)
-        for row, of_cell in zip(ours, predictor.features_of(species, X[ours]), strict=True):
-            values[row] = of_cell
+        for row in ours:
+            of_cell = predictor.features_of(species, X[row][None])
+            how = prediction.alignments.get((table["source"].iloc[row], species))
+            if how is not None and table["aligned"].iloc[row]:
+                of_cell = how.moved(of_cell).astype(np.float32)
+            values[row] = of_cell[0]
         here = ours[table["subclass"].to_numpy()[ours] != ""]
         if not len(here):
             continue

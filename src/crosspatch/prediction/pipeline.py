@@ -14,8 +14,9 @@ from crosspatch.features.cortical_layer import require_layer
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.layouts import load_layout
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, read_recordings, unique
+from crosspatch.prediction.in_turn import predict_batches
 from crosspatch.prediction.prediction import Prediction, joined
-from crosspatch.prediction.predictor import Predictor, load_predictor, predict_batches, require_sets
+from crosspatch.prediction.predictor import Predictor, load_predictor, require_sets
 from crosspatch.recordings.formats import RECORDING_SUFFIXES, format_named
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
@@ -49,7 +50,10 @@ class Request:
     layer: str | float | None = None  # the cortical layer of cells whose file does not say
     columns: Overrides | None = None  # which column of a table is what
     sets: str = "all-cells"  # see `crosspatch.prediction.predictor.Predictor`
-    adapt: bool = False
+    adapt: bool = True
+    #: The user's own cells whose class is known, and the column that says it.
+    my_labelled: Given | None = None
+    my_label: str | None = None
     reading: Reading = field(default_factory=Reading)  # how recordings are read
     sheet: str | int | None = None  # of workbooks, by name or number
     data_dir: str | Path | None = None  # for training the default models
@@ -66,6 +70,11 @@ class Request:
         require_species(self.species)
         require_layer(self.layer)
         require_sets(self.sets)
+        if (self.my_labelled is None) != (self.my_label is None):
+            raise CohortError(
+                "labelled cells are a table and the column with their labels",
+                "give {my_labelled} and {my_label}, both or neither",
+            )
 
 
 def request(
@@ -258,6 +267,12 @@ class Pipeline:
             require_layer(request.layer),
             layouts=self.predictor.layouts,
         )
+        mine, label, models = request.my_labelled, request.my_label, self.predictor.models
+        if mine is not None and label is not None:
+            from crosspatch.prediction.own_cells import own_cells
+
+            own = own_cells(mine, label, models, self.settings, listener.say, listener.ask)
+            self.predictor.labelled = own
 
     def batches(self, progress: Measured | None = None) -> Iterator[Batch]:
         """Cells as they are read; see `read_inputs`."""
@@ -265,7 +280,8 @@ class Pipeline:
 
     def predictions(self, progress: Measured | None = None) -> Iterator[Prediction]:
         """What the models say of every batch, as they are read."""
-        return predict_batches(self.predictor, self.batches(progress), self.listener.say)
+        found = predict_batches(self.predictor, self.batches(progress), self.listener.say)
+        return (prediction for _, prediction in found)
 
 
 def nothing_read(request: Request, done: str = "predicted") -> CohortError:
@@ -282,7 +298,9 @@ def predict(  # noqa: PLR0913 - what the command line has as options
     columns: str | Path | Overrides | None = None,
     sheet: str | int | None = None,
     sets: str = "all-cells",
-    adapt: bool = False,
+    adapt: bool = True,
+    my_labelled: Given | None = None,
+    my_label: str | None = None,
     reading: Reading | None = None,
     data_dir: str | Path | None = None,
     jobs: int = 1,
@@ -309,6 +327,10 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         Of workbooks, its name or number from 1; by default that with the most features.
     sets, adapt
         See `crosspatch.prediction.predictor.Predictor`.
+    my_labelled : path, DataFrame or AnnData, optional
+        A table of a few cells of the same rig whose subclass is known, which have a say.
+    my_label : str, optional
+        Its column with the subclasses.
     reading : Reading, optional
         How recordings are read, where a file does not say something or says it wrong.
     data_dir, jobs
@@ -341,6 +363,8 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         sheet=sheet,
         sets=sets,
         adapt=adapt,
+        my_labelled=my_labelled,
+        my_label=my_label,
         reading=reading or Reading(),
         data_dir=data_dir,
         jobs=jobs,

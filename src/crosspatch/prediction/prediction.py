@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import Layout
+from crosspatch.models.alignment import Alignment
 from crosspatch.models.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 #: Rows that are shown of a prediction where there are more.
 SHOWN = 40
 
+
+#: What is said of a cell that was moved before it was judged.
+MOVED = "moved onto the reference with its batch"
 
 #: Columns that `Prediction.to_table` tells of in ``notes``.
 IN_NOTES = ("given_id", "simulated", "unread", "unusual", "aligned", "references")
@@ -89,7 +93,7 @@ class PredictedCell(NamedTuple):
     unread: str | None  # why its recording gave no feature; None where it did
     #: In what it is unlike the reference; None where it is not called outside.
     unusual: tuple[str, ...] | None
-    aligned: bool  # whether its batch was aligned to the reference before
+    aligned: bool  # whether it was moved onto the reference, with its batch, before
     #: Species that there are models of, where there is none of the cell's; else empty.
     references: tuple[str, ...]
     source: str  # the file it is from, or ``recordings``
@@ -104,14 +108,15 @@ class PredictedCell(NamedTuple):
         """In what it is unlike the reference, in words; empty where it is not."""
         if self.unusual is None:
             return ""
-        after = " after alignment" if self.aligned else ""
         what = ", ".join(self.unusual) or "an unusual combination"
-        return f"unlike {self.species}{after}: {what}"
+        return f"unlike {self.species}: {what}"
 
     @property
     def remarks(self) -> list[str]:
         """What is to be said of it in words, without `simulated` and `unlike`."""
         said = [] if self.unread is None else [f"not read: {self.unread}"]
+        if self.aligned:
+            said.append(MOVED)
         said += self.notes
         if self.given_id != self.cell_id:
             said.append(f"cell id '{self.given_id}' stands more than once")
@@ -145,6 +150,8 @@ class Prediction:
         Cell id to the recording it is from; without rows of tables.
     electrodes : mapping
         Cell id to the electrode it was recorded with, where a recording has several.
+    alignments : mapping
+        Source and species to how cells were moved before they were judged, where they were.
     messages : tuple of str
         What was taken for what, and what went wrong, where `crosspatch.predict` made it.
 
@@ -166,6 +173,7 @@ class Prediction:
     header: Mapping[str, Any] = field(default_factory=dict)
     recordings: Mapping[str, Source] = field(default_factory=dict)
     electrodes: Mapping[str, str] = field(default_factory=dict)
+    alignments: Mapping[tuple[str, str], Alignment] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -259,7 +267,6 @@ class Prediction:
     def _notes(self) -> pa.ChunkedArray:
         """`PredictedCell.text` of every row."""
         of = self.records.column
-        after = pc.if_else(of("aligned"), " after alignment: ", ": ")
         what = _together(of("unusual"), ", ", "an unusual combination")
         twice = pc.if_else(pc.not_equal(of("given_id"), of("cell_id")), of("given_id"), None)
         there = _together(of("references"), " and ", None)
@@ -267,10 +274,11 @@ class Prediction:
             "",  # where there is nothing else, Arrow would leave the row out
             pc.if_else(of("simulated"), "SIMULATED", None),
             pc.binary_join_element_wise("not read: ", of("unread"), ""),
+            pc.if_else(of("aligned"), MOVED, None),
             _together(of("notes"), "; ", None),
             pc.binary_join_element_wise("cell id '", twice, "' stands more than once", ""),
             pc.binary_join_element_wise("the reference is of ", there, " cells", ""),
-            pc.binary_join_element_wise("unlike ", of("species"), after, what, ""),
+            pc.binary_join_element_wise("unlike ", of("species"), ": ", what, ""),
             "; ",
             null_handling="skip",
         )
@@ -331,4 +339,12 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
     recordings = {name: file for part in parts for name, file in part.recordings.items()}
     electrodes = {name: each for part in parts for name, each in part.electrodes.items()}
     X = np.vstack([part.X for part in parts])
-    return replace(parts[0], records=records, X=X, recordings=recordings, electrodes=electrodes)
+    alignments = {of: how for part in parts for of, how in part.alignments.items()}
+    return replace(
+        parts[0],
+        records=records,
+        X=X,
+        recordings=recordings,
+        electrodes=electrodes,
+        alignments=alignments,
+    )

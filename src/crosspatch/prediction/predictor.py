@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +16,7 @@ from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import LayoutError, ModelError
 from crosspatch.features.cortical_layer import layer_name
 from crosspatch.features.layouts import LAYER, Layout
-from crosspatch.models.alignment import Alignment, align, differs
+from crosspatch.models.alignment import Alignment, Labelled, align
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
 from crosspatch.models.screen import EXCITATORY
@@ -34,22 +33,25 @@ SETS = ("all-cells", "by-class")
 #: Of a column: one value per row, or that of all.
 _Values: TypeAlias = "pa.Array | NDArray | str | float | list[str] | None"
 
-#: Cells of a batch that are compared with the reference.
-_ENOUGH_TO_COMPARE = 2000
+#: How the cells of a batch differ from the reference of each species.
+Alignments: TypeAlias = Mapping[str, Alignment]
 
 
 class Predictor:
     """Models in memory, one per species.
 
     Sets are ``all-cells``, so that 90 % of all cells have their class in the set, or ``by-class``:
-    90 % of the cells of every class, whatever the composition of a batch; these are larger. With
-    `adapt` each batch is aligned to the reference before it is judged. Cells are read in the
-    `layout` of the model with the most features, and each model takes its own of them. A ModelError
-    if there are two models of one species, or the models' layouts do not nest.
+    90 % of the cells of every class, whatever the composition of a batch; these are larger. A batch
+    that is plainly shifted as a whole, as by another rig, is moved onto the reference before it is
+    judged, unless `adapt` is False; `labelled` cells of the user's own, by species, have a say in
+    it (`crosspatch.models.alignment`). Cells are read in the `layout` of the model with the most
+    features, and each model takes its own of them. A ModelError if there are two models of one
+    species, or the models' layouts do not nest.
     """
 
-    def __init__(self, models: Sequence[Artifact], *, sets: str = "all-cells", adapt: bool = False):
+    def __init__(self, models: Sequence[Artifact], *, sets: str = "all-cells", adapt: bool = True):
         require_sets(sets)
+        self.labelled: dict[str, Labelled] = {}
         self.models: dict[str, Artifact] = {}
         for model in models:
             if model.species in self.models:
@@ -73,21 +75,45 @@ class Predictor:
             "parameters": parameters,
         }
 
-    def predict(self, batch: Batch, say: Say = lambda line: None) -> Prediction:
+    def alignments(self, batch: Batch, say: Say = lambda line: None) -> Alignments:
+        """How cells of known species differ from the reference; `say` is told where they do."""
+        found = {}
+        for species, model in self.models.items():
+            rows = np.flatnonzero([name == species for name in batch.species])
+            laboratory = model.classifier.laboratory_
+            own = self.labelled.get(species)
+            if laboratory is None or not (len(rows) or own is not None):
+                continue
+            X = self.features_of(species, batch.X[rows])
+            counted = ~model.classifier.rather_excitatory(X)
+            found[species] = how = align(X, laboratory, labelled=own, counted=counted)
+            if how.unlike:
+                say(f"{batch.source}: {_alignment_in_words(how, species, self.adapt)}")
+        return found
+
+    def predict(
+        self, batch: Batch, say: Say = lambda line: None, alignments: Alignments | None = None
+    ) -> Prediction:
         """Judge cells, each by the model of its species; by every model where that is unknown.
 
-        `say` is told where a batch differs from the reference.
+        `say` is told where a batch differs from the reference. It is moved by its own `alignments`,
+        if not by those of a larger one that it is part of.
         """
         batch = batch.encodable()
         for species in [*self._no_screen]:
             why = self._no_screen.pop(species)
             say(f"the {species} model takes every cell for an interneuron: {why}")
+        if alignments is None:
+            alignments = self.alignments(batch, say)
+        if not self.adapt:
+            alignments = {}
         said = np.array([name or "" for name in batch.species], dtype=object)
         parts: list[tuple[str, NDArray[np.intp], pa.Table]] = []
         for species, model in self.models.items():
             rows = np.flatnonzero((said == "") | (said == species))
             if len(rows):
-                parts.append((species, rows, self._judged(batch, rows, species, model, say)))
+                how = alignments.get(species)
+                parts.append((species, rows, self._judged(batch, rows, model, how, say)))
         others = np.flatnonzero(~np.isin(said, ["", *self.models]))
         if len(others):
             parts.append(("", others, self._foreign(batch, others, say)))
@@ -105,6 +131,7 @@ class Predictor:
             self.header,
             recordings,
             {name: electrode for name, electrode in electrodes.items() if electrode is not None},
+            {(batch.source, species): how for species, how in alignments.items() if how.moves},
         )
 
     def features_of(self, species: str, X: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -112,17 +139,17 @@ class Predictor:
         return X[:, self._columns[species]]
 
     def _judged(
-        self, batch: Batch, rows: NDArray[np.intp], species: str, model: Artifact, say: Say
+        self, batch: Batch, rows: NDArray[np.intp], model: Artifact, how: Alignment | None, say: Say
     ) -> pa.Table:
+        species = model.species
         X = self.features_of(species, batch.X[rows])
         known = np.array([batch.species[k] is not None for k in rows])
-        aligned = False
-        if self.adapt:
-            moved, how = align(X, model.classifier.reference_)
-            say(f"{batch.source}: {_aligned_in_words(how, species)}")
-            X, aligned = moved.astype(np.float32), how.aligned
-        found = model.classifier.judge(X)
-        self._warn(batch.source, species, model, X, found, say)
+        evidence = None
+        if how is not None:
+            X = np.where(known[:, None], how.moved(X), X).astype(np.float32)
+            evidence = how.evidence(X)
+        found = model.classifier.judge(X, evidence)
+        self._warn(batch.source, species, len(X), found, say)
         sets = found.class_sets if self.sets == "by-class" else found.sets
         screened = model.classifier.screened(X)
         verdict = verdicts(found.probabilities, sets, found.p_reference, screened)
@@ -150,7 +177,7 @@ class Predictor:
             "p_reference": found.p_reference,
             "p_interneuron": np.nan if screened is None else screened.p_interneuron,
             "unusual": unusual.take(pa.array(place, mask=place < 0)),
-            "aligned": aligned,
+            "aligned": known & (how is not None and how.moves),
         }
         judged |= {
             f"probability_{name}": of_class
@@ -233,20 +260,12 @@ class Predictor:
             schema=schema,
         )
 
-    def _warn(
-        self,
-        source: str,
-        species: str,
-        model: Artifact,
-        X: NDArray[np.float32],
-        found: Judgement,
-        say: Say,
-    ) -> None:
-        """Say, once a file, where its cells as a whole are unlike the reference."""
+    def _warn(self, source: str, species: str, rows: int, found: Judgement, say: Say) -> None:
+        """Say, once a file, where more of its cells are outside than should be."""
         if (source, species) in self._warned:
             return
         self._warned.add((source, species))
-        first = f" (of its first {len(X):,} rows)" if len(X) >= CHUNK else ""
+        first = f" (of its first {rows:,} rows)" if rows >= CHUNK else ""
         judged = found.p_reference[np.isfinite(found.p_reference)]
         outside = int(np.sum(judged < OUTSIDE_P))
         if _too_many(outside, len(judged)):
@@ -254,16 +273,6 @@ class Predictor:
                 f"{source}: {outside:,} of {len(judged):,} cells{first} are outside the {species} "
                 f"reference ({OUTSIDE_P:.0%} expected); another cell type, protocol, laboratory, "
                 "or definition of a feature?"
-            )
-        if model.layout.traces or self.adapt:
-            return
-        different = differs(X[found.enough][:_ENOUGH_TO_COMPARE], model.classifier.reference_)
-        if different:
-            shifts = _first_shifts([(d.feature, d.shift, d.unit) for d in different])
-            say(
-                f"{source}: {len(different)} features differ from the {species} reference "
-                f"({shifts}); another rig, temperature, age or condition? Where it is the rig or "
-                "temperature, option 'adapt' helps"
             )
 
 
@@ -330,17 +339,19 @@ def _said_of(model: Artifact) -> dict[str, Any]:
     }
 
 
-def _aligned_in_words(how: Alignment, species: str) -> str:
-    if not how.aligned:
-        return f"not aligned to the {species} reference: {how.why_not}"
-    shifts = _first_shifts([(d.feature, -d.shift, d.unit) for d in how.differences])
-    return f"{how.cells} cells aligned to the {species} reference ({shifts})"
-
-
-def _first_shifts(shifts: Sequence[tuple[str, float, str]]) -> str:
-    """The first four features, how far each is shifted, and its unit."""
-    first = ", ".join(f"{name} {shift:+.3g} {unit}" for name, shift, unit in shifts[:4])
-    return first + (", …" if len(shifts) > 4 else "")
+def _alignment_in_words(how: Alignment, species: str, adapt: bool) -> str:
+    """What is said of a batch that is measured differently."""
+    found = how.differences()
+    shifts = ", ".join(map(str, found[:4])) + (", …" if len(found) > 4 else "")
+    first = f"its cells are measured differently than the {species} reference ({shifts})"
+    if not how.moves:
+        return (
+            f"{first}, as those of another condition or laboratory; they are judged as they are "
+            f"({how.why_not}), and their sets may cover less than {COVERAGE:.0%}"
+        )
+    if not adapt:
+        return f"{first}; they are judged as they are, as was asked for"
+    return f"{first}; they are moved onto it, as if measured there, before they are judged"
 
 
 def require_sets(sets: str) -> None:
@@ -354,7 +365,7 @@ def load_predictor(
     species: str | None = None,
     *,
     sets: str = "all-cells",
-    adapt: bool = False,
+    adapt: bool = True,
     data_dir: str | Path | None = None,
     jobs: int | None = 1,
     say: Say = lambda line: None,
@@ -377,20 +388,3 @@ def load_predictor(
             for name in wanted
         ]
     return Predictor(found, sets=sets, adapt=adapt)
-
-
-def predict_batches(
-    predictor: Predictor, batches: Iterable[Batch], say: Say = lambda line: None
-) -> Iterator[Prediction]:
-    """Predict batch by batch; a source is aligned as a whole where that is asked for."""
-    if predictor.adapt and predictor.layout.traces:
-        raise ModelError(
-            f"only layouts of single numbers can be aligned; the model has traces (layout "
-            f"'{predictor.layout.name}')",
-            "leave {adapt} out",
-        )
-    if not predictor.adapt:
-        yield from side_by_side(lambda batch: predictor.predict(batch, say), batches)
-        return
-    for _, of_source in groupby(batches, lambda batch: batch.source):
-        yield predictor.predict(Batch.joined(list(of_source)), say)

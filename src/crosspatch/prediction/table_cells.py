@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +81,19 @@ def first_rows(table: Table, settings: ReadSettings, say: Say) -> pd.DataFrame |
     the table cannot be read or is empty.
     """
     return _TableReader(table, settings, say).first_rows()
+
+
+def columns_there(table: Table, settings: ReadSettings) -> tuple[list[str], bool]:
+    """Columns that a table has of its cells, and whether it is a cohort table."""
+    first = first_rows(table, settings, lambda line: None)
+    if first is not None:
+        return list(map(str, first.columns)), False
+    if isinstance(table, Path):
+        import anndata
+
+        return list(map(str, anndata.read_h5ad(table, backed="r").obs.columns)), True
+    cells = table if isinstance(table, pd.DataFrame) else table.obs
+    return list(map(str, cells.columns)), True
 
 
 def named_columns(there: Iterable[object]) -> str:

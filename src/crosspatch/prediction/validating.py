@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from crosspatch.cohorts.cells import Cells, provenance
 from crosspatch.cohorts.labelled import NO_LABEL
 from crosspatch.cohorts.table import problems_of
-from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError
 from crosspatch.evaluation.results import ResultFolder
 from crosspatch.evaluation.validation_tables import (
@@ -33,12 +31,13 @@ from crosspatch.evaluation.validation_tables import (
 )
 from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.models.artifact import Artifact
-from crosspatch.models.screen import EXCITATORY
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, unique
+from crosspatch.prediction.in_turn import predict_batches
 from crosspatch.prediction.output import harmless_text
+from crosspatch.prediction.own_cells import meant_class
 from crosspatch.prediction.pipeline import Given, Listener, Messages, Pipeline, Request, request
 from crosspatch.prediction.prediction import Prediction
-from crosspatch.prediction.table_cells import first_rows, named_columns, no_column, read_table
+from crosspatch.prediction.table_cells import columns_there, named_columns, no_column, read_table
 from crosspatch.prediction.training import cells_learned
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 from crosspatch.tables.opened import Table
@@ -78,7 +77,8 @@ def validate(
         Folder for the tables, ``settings.json`` and ``validation.json``.
     say : callable, optional
         As in `crosspatch.predict`; so are further settings: ``model``, ``species``, ``columns``,
-        ``sheet``, ``sets``, ``data_dir`` and ``jobs``.
+        ``sheet``, ``sets``, ``adapt``, ``my_labelled``, ``my_label``, ``data_dir`` and ``jobs``.
+        Give cells that are not among those of ``my_labelled``.
 
     Returns
     -------
@@ -125,6 +125,7 @@ def validated(
         "group": columns.donor,
         "species": asked.species,
         "sets": asked.sets,
+        "adapt": asked.adapt,
         "model_folders": [str(folder) for folder in asked.models],
         "new_cells": new_cells,
     }
@@ -141,11 +142,14 @@ def validated(
             "it cannot be told which cells a model of a laboratory's own table learned from",
             "leave {new_cells} out, and give cells that it did not learn from",
         )
-    parts, seen = [], SeenIds()
-    for batch in read_table(table, how, heard, ask=listener.ask):
-        named = unique(batch, seen, heard)
-        prediction = pipeline.predictor.predict(named, heard)
-        parts.append(_answers(prediction, named, columns, judges))
+    seen = SeenIds()
+    batches = (
+        unique(batch, seen, heard) for batch in read_table(table, how, heard, ask=listener.ask)
+    )
+    parts = [
+        _answers(prediction, batch, columns, judges)
+        for batch, prediction in predict_batches(pipeline.predictor, batches, heard)
+    ]
     answers = pd.concat(parts, ignore_index=True)
     if not len(answers):
         raise CohortError(
@@ -228,29 +232,19 @@ def _table_of(asked: Request) -> Table:
 def _columns_of(table: Table, asked: Request, label: str | None, group: str | None) -> _Columns:
     """Where labels and donors are; a CohortError if they are not there."""
     how = ReadSettings(load_layout("shared"), asked.species, asked.columns, sheet=asked.sheet)
-    first = first_rows(table, how, lambda line: None)
-    there = list(map(str, _cohort_cells(table).columns if first is None else first.columns))
-    if label is None and first is not None:
+    there, is_cohort = columns_there(table, how)
+    if label is None and not is_cohort:
         raise CohortError(
             f"{asked.names[0]}: which column has the labels? It has: {named_columns(there)}",
             "name one with {label}",
         )
-    in_cohort = first is None and "donor" in there
+    in_cohort = is_cohort and "donor" in there
     instead = "class" if label is None and "class" in there else None
     found = _Columns(label or "subclass", instead, group or ("donor" if in_cohort else None))
     for name in found.carried:
         if name not in there:
             raise no_column(asked.names[0], name, there)
     return found
-
-
-def _cohort_cells(table: Table) -> pd.DataFrame:
-    """What a cohort table says of its cells."""
-    if isinstance(table, Path):
-        import anndata
-
-        return anndata.read_h5ad(table, backed="r").obs
-    return table if isinstance(table, pd.DataFrame) else table.obs
 
 
 def _provenance(table: Table) -> dict[str, object]:
@@ -267,33 +261,6 @@ class _Judge:
 
     model: Artifact
     learned: Cells | None
-
-    @cached_property
-    def meanings(self) -> dict[str, str | None]:
-        """Labels to the model's class, as they are met."""
-        return {}
-
-    def class_of(self, label: str) -> str | None:
-        """The model's class that a label means; None where it knows none."""
-        if label not in self.meanings:
-            self.meanings[label] = self._meant(label)
-        return self.meanings[label]
-
-    def _meant(self, label: str) -> str | None:
-        classes = {name.lower(): name for name in self.model.classes}
-        if label.lower() in classes:
-            return classes[label.lower()]
-        known, alignment = load_taxonomy(), self.model.about["alignment"]
-        meant = known.meaning_of_label(label)
-        if meant is not None and alignment is not None:
-            meant = str(known.align([meant], alignment)[0])
-        if meant in self.model.classes:
-            return meant
-        if meant == EXCITATORY and self.model.classifier.screen is not None:
-            return meant
-        # Classes of a laboratory's own model in its own spelling.
-        alike = [name for name in self.model.classes if known.meaning_of_label(name) == meant]
-        return alike[0] if meant is not None and len(alike) == 1 else None
 
     def seen(self, cells: pd.DataFrame) -> dict[str, int] | None:
         """How many cells there are of each kind that `met` tells apart; None: unknown."""
@@ -351,7 +318,8 @@ def _answers(
     for species, judge in judges.items():
         rows = np.flatnonzero(cells["species"] == species)
         part = cells.iloc[rows].copy()
-        part["class"] = [judge.class_of(label) for label in part["label"]]
+        meant = {label: meant_class(label, judge.model) for label in part["label"].unique()}
+        part["class"] = part["label"].map(meant).astype(object).where(part["label"].notna(), None)
         part["seen"] = judge.met(part, prediction.X[rows], prediction.layout)
         parts.append(part[list(parts[0])])
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

@@ -147,8 +147,8 @@ def _about(
         yield paragraph("species_unknown", "warning", cells=unknown)
     if header.get("models"):
         yield _models(header)
-    if header.get("parameters", {}).get("adapt"):
-        yield paragraph("adapted", "warning")
+    if moved := int(cells["aligned"].sum()):
+        yield paragraph("adapted", "warning", cells=_count(moved, "cell"))
 
 
 def _sources(cells: pd.DataFrame) -> list[Content]:

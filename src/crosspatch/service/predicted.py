@@ -162,6 +162,7 @@ class Results:
         import numpy as np
         import pandas as pd
 
+        from crosspatch.prediction.in_turn import realigned
         from crosspatch.prediction.prediction import Prediction, as_records
 
         with self._open() as db:
@@ -172,7 +173,8 @@ class Results:
             return None
         cells = pd.DataFrame({name: _read(kept[name]) for name in self.columns})
         X = np.load(self._values(file), allow_pickle=False)
-        return Prediction(as_records(cells), X, predictor.layout, predictor.header)
+        found = Prediction(as_records(cells), X, predictor.layout, predictor.header)
+        return replace(found, alignments=realigned(predictor, found))
 
     def predictions(self, files: Sequence[int], predictor: Predictor) -> dict[int, Prediction]:
         """The cells of some files, in the order given, with ids that stand once in all of them."""

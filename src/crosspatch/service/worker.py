@@ -264,7 +264,7 @@ class Worker:
         tell(messages.Doing("predicting"))
         settings, say = self._read_settings(file), _Messages(file)
         refuse_bomb(file.path)
-        seen = SeenIds()
+        seen, alignments = SeenIds(), None
         parts, count = [], 0
         for each in read_table(file.path, settings, say):
             given, most = replace(each, source=file.label), self.settings.rows - count
@@ -277,7 +277,9 @@ class Worker:
             count += len(given.cell_ids)
             if given.cell_ids:
                 named = unique(given, seen, say)
-                parts.append(self.predictor.predict(named, say))
+                if alignments is None:
+                    alignments = self.predictor.alignments(named, say)
+                parts.append(self.predictor.predict(named, say, alignments))
             tell(messages.Doing("predicting", count))
             if len(each.cell_ids) > most:
                 break
