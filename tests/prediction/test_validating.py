@@ -175,6 +175,7 @@ def test_cells_with_too_few_features_to_be_compared_are_said(model_folders, monk
 
 def test_what_a_model_learned_is_said_without_noughts():
     usual = {"simulated": False, "new_cells": False, "species_known": True, "group": "patient"}
+    usual |= {"judged_by": {}, "cohorts": {}}
     for itself, donor, said in [
         (2, 0, "2 of these cells"),
         (0, 3, "other cells of the donors of 3 of these"),

@@ -21,7 +21,7 @@ from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
 from crosspatch.models.screen import EXCITATORY
 from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
-from crosspatch.prediction.batches import Batch, side_by_side
+from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
 from crosspatch.tables.endings import CHUNK

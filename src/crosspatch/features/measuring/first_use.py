@@ -73,6 +73,5 @@ def load_kernels() -> None:
         passes.spreads(samples, 10)
         passes.peaks_of_height(samples, rate, 1.0)
         passes.departures(samples)
-    for dtype in (np.uint32, np.uint16):
-        values = np.zeros(10, dtype)
-        passes.unshuffle(np.zeros((values.itemsize, 10), np.uint8), values)
+    for width, values in ((4, np.zeros(10, np.uint32)), (2, np.zeros(10, np.uint16))):
+        passes.unshuffle(np.zeros((width, 10), np.uint8), values)
