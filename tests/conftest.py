@@ -32,9 +32,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_screen() -> Iterator[None]:
-    """Models of made-up cells take all for interneurons, unless a test says otherwise."""
+    """Models of made-up cells learn nothing from real tables, unless a test says otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("crosspatch.prediction.training.screen_for", lambda *given, **more: "")
+        patch.setattr("crosspatch.prediction.training.scores_elsewhere", lambda *given: [])
         yield
 
 

@@ -7,6 +7,7 @@ they hold in laboratories that no cell of the training set is from.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,6 +99,17 @@ class Scorer:
         return ((self.sharp.scores(Z) + self.blurred.scores(Z)) / 2)[:, 0]
 
 
+class HeldRig(NamedTuple):
+    """What was said of the cells of a rig that was held out; shares are from 0 to 1."""
+
+    rig: str
+    excitatory: int  # cells
+    covered: float  # of the excitatory may be so
+    called: float  # of them are called no interneurons
+    interneurons: int
+    lost: float  # of the interneurons are called none
+
+
 @dataclass(frozen=True, eq=False)
 class Screen:
     """A scorer, with the limits of what it says of cells of other laboratories."""
@@ -105,6 +117,7 @@ class Screen:
     scorer: Scorer
     limits: Limits
     datasets: tuple[str, ...]  # names of those that it has learnt from
+    held_out: tuple[HeldRig, ...] = ()  # known where it was learnt, and not stored with it
 
     @property
     def layout(self) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from crosspatch.models.calibration import GROUPS, donor_weights, group_of, weigh
 from crosspatch.models.gaussian import Gaussians
 from crosspatch.models.physics import PhysicsInputs
 from crosspatch.models.reference import Reference
-from crosspatch.models.screen import GRID, KINDS, Limits, Scorer, Screen
+from crosspatch.models.screen import GRID, KINDS, HeldRig, Limits, Scorer, Screen
 from crosspatch.models.trees import Trees
 
 #: By how many standard deviations of the training cells the second trees' cells are blurred.
@@ -68,6 +69,11 @@ class HeldKinds(NamedTuple):
     score: NDArray[np.float64]
     distance: NDArray[np.float64]
     information: NDArray[np.float64]
+
+    @property
+    def whole_only(self) -> HeldKinds:
+        """Of cells with all that was measured."""
+        return HeldKinds._make(part[self.whole] for part in self)
 
 
 def fit_scorer(layout: Layout, cells: KindCells, seed: int = 0) -> Scorer:
@@ -160,4 +166,21 @@ def fit_screen(
     work = [delayed(held_out)(layout, cells, rig, seed) for rig in rigs]
     *parts, scorer = Parallel(n_jobs=jobs)([*work, delayed(fit_scorer)(layout, cells, seed)])
     held = HeldKinds._make(np.concatenate(part) for part in zip(*parts, strict=True))
-    return Screen(scorer, held_limits(cells, held), datasets)
+    limits = held_limits(cells, held)
+    return Screen(scorer, limits, datasets, tuple(_by_rig(cells, held.whole_only, limits)))
+
+
+def _by_rig(cells: KindCells, held: HeldKinds, limits: Limits) -> Iterator[HeldRig]:
+    """What is said of each rig held out, with limits that were set on its cells too."""
+    said = limits.compare(held.score, held.distance, held.information)
+    excitatory, rigs = cells.excitatory[held.rows], cells.rigs[held.rows]
+    for rig in np.unique(rigs).tolist():
+        here, inside = (rigs == rig) & excitatory, (rigs == rig) & ~excitatory
+        yield HeldRig(
+            rig,
+            int(here.sum()),
+            round(float(said.excitatory[here].mean()), 3),
+            round(float(1 - said.interneuron[here].mean()), 3),
+            int(inside.sum()),
+            round(float(1 - said.interneuron[inside].mean()), 3),
+        )

@@ -30,6 +30,8 @@ from crosspatch.models.artifact import Artifact
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.registry import build_calibrated, model_entry
 from crosspatch.models.screen import Screen
+from crosspatch.models.stored import StoredClassifier
+from crosspatch.prediction.elsewhere import scores_elsewhere
 from crosspatch.prediction.kinds import screen_for
 from crosspatch.species import SPECIES
 from crosspatch.telling import Progress
@@ -164,8 +166,12 @@ def train(  # noqa: PLR0913 - what the command line has as options
         | {name: part.about() for name, part in learnt.items()},
         "scores": training_scores(classifier, cells),
     }
-    about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
     kept = None if isinstance(screen, str) else screen
+    about["scores"] |= {"held_rigs": [each._asdict() for each in kept.held_out] if kept else []}
+    about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
+    if not (simulated or own):
+        here = Artifact(StoredClassifier.of(classifier, species, kept), about, "")
+        about["scores"] |= {"elsewhere": scores_elsewhere(here, data_dir)}
     return artifact.save(out, classifier, about, card(about), kept)
 
 
