@@ -334,6 +334,7 @@ def _said_of(model: Artifact) -> dict[str, Any]:
         "taxonomy": model.about["alignment"] or "as the source has it",
         "simulated": bool(model.about["simulated"]),
         "screen": model.about["screen"],
+        "elsewhere": model.about["scores"].get("elsewhere", []),
         "trained_on": list(dict.fromkeys(datasets)),
         "digest": model.digest,
     }
