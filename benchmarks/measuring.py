@@ -249,7 +249,7 @@ def main() -> None:
             "",
             f"{len(plain)} smaller recordings, every scalar and family beside IPFX's on the same "
             "sweeps: the largest difference, relative where values are above 1 (the time constant: "
-            "with IPFX's fit run to its end).",
+            "with IPFX's fit run to its end); inf where a value is missing here that IPFX gives.",
             "",
             "| what | compared | largest difference |",
             "|---|---|---|",
