@@ -46,6 +46,6 @@ def test_it_is_compiled_once_and_said(tmp_path):
     first = python(code, NUMBA_CACHE_DIR=str(tmp_path))
     assert [line.split(",")[0] for line in first] == ["compiling what measures recordings"]
     compiled = {path.name: path.stat().st_mtime for path in tmp_path.rglob("*.nbc")}
-    assert len(compiled) == 4 + 2 * 4  # passes take single and double precision
+    assert len(compiled) == 4 + 2 * 6  # passes take numbers of two widths
     assert python(code, NUMBA_CACHE_DIR=str(tmp_path)) == []
     assert compiled == {path.name: path.stat().st_mtime for path in tmp_path.rglob("*.nbc")}

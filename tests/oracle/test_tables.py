@@ -122,7 +122,8 @@ class Plain:
         else:
             judged, unlike = self.judged(x)
             notes += unlike
-        judged = [self.rounded(each) for each in judged]
+        # Models of made-up cells take all for interneurons: there is no p of that.
+        judged = [self.rounded(each) for each in (*judged, np.nan)]
         judged.insert(1, TERMS.get(str(judged[0]), ""))
         measured = [self.rounded(completeness), "|".join(families), ""]
         return [*head, *judged, *measured, "", self.safe("; ".join(notes)), "cells.csv"]
@@ -209,14 +210,13 @@ def test_a_dirty_table_is_predicted_as_row_by_row(model, tmp_path):
         [
             *("cell_id", "species", "species_known", "subclass", "cell_ontology_id"),
             *("probability", *classes),
-            *("prediction_set", "verdict", "p_reference", "completeness", "families", "layer"),
-            "quality",
-            *("notes", "source"),
+            *("prediction_set", "verdict", "p_reference", "p_interneuron", "completeness"),
+            *("families", "layer", "quality", "notes", "source"),
         ]
     )
     writer.writerows(plain.row(line, fields) for line, fields in enumerate(rows, 1))
     assert (tmp_path / "out.csv").read_text() == wanted.getvalue()
-    assert set(output.verdicts) == set(Verdict)
+    assert set(output.verdicts) == set(Verdict) - {Verdict.NOT_INTERNEURON}
     (part,) = parts
     assert part.to_table()["notes"].tolist() == [cell.text for cell in part]
     assert [cell.unusual for cell in part] == part.cells["unusual"].tolist()

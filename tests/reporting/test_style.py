@@ -59,7 +59,8 @@ def test_an_unknown_format_is_named_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "missing").write_text("a file")
     file = tmp_path / "missing" / "figure.png"
     with pytest.raises(CrosspatchError, match=r"missing/figure\.png cannot be written"):
         save_figure(Figure(figsize=(1, 1)), file)
