@@ -162,7 +162,9 @@ def _scores(known: pd.DataFrame) -> Iterator[dict[str, object]]:
             f1 = {"f1": of_class[f"f1_{name}"]}
             yield {"class": name, **_counted(part), **f1, **_shares(part, list(_SHARES))}
     if len(others := known[known["class"] == EXCITATORY]):
-        yield {"class": EXCITATORY, **_counted(others), **_shares(others, list(_SHARES))}
+        nothing = dict.fromkeys(("f1", "f1_low", "f1_high", "ece"), np.nan)
+        shares = _shares(others, list(_SHARES))
+        yield {"class": EXCITATORY, **_counted(others), **nothing, **shares}
 
 
 def _confidence(known: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from crosspatch.errors import ModelError
 from crosspatch.models.laboratory import FAR_SHIFTED, FREEDOM, Laboratory, by_class, whitened
 from crosspatch.models.missing import over_rows
+from crosspatch.models.verdicts import COVERAGE
 
 #: Fewest cells that are moved by themselves, and by labelled ones; most that are looked at.
 MIN_CELLS, MIN_LABELLED, MOST_CELLS = 20, 10, 2000
@@ -119,6 +120,23 @@ class Alignment:
             if abs(in_sd[k]) >= 0.5
         ]
         return sorted(found, key=lambda difference: -abs(difference.in_sd))
+
+    def in_words(self, species: str, *, moves: bool) -> str:
+        """What is said of a batch that is measured differently, which may be moved or not."""
+        found = self.differences()
+        shifts = ", ".join(map(str, found[:4])) + (", …" if len(found) > 4 else "")
+        first = f"its cells are measured differently than the {species} reference ({shifts})"
+        if not self.moves:
+            return (
+                f"{first}, as those of another condition or laboratory; they are judged as they "
+                f"are ({self.why_not}), and their sets may cover less than {COVERAGE:.0%}"
+            )
+        if not moves:
+            return f"{first}; they are judged as they are, as was asked for"
+        return (
+            f"{first}; they are moved onto it, as if measured there, before they are judged; that "
+            f"their sets cover {COVERAGE:.0%} is then no promise (`crosspatch validate`)"
+        )
 
 
 class Labelled(NamedTuple):

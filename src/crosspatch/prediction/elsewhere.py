@@ -44,8 +44,8 @@ def scores_elsewhere(model: Artifact, data_dir: str | Path | None = None) -> lis
         directory = data_directory(data_dir)
     except CohortError:
         return []
-    cohorts = [each for each in model.about["cohorts"].values() if each is not None]
-    learnt = {name for each in cohorts for name in each["dataset"]}
+    target, source = model.about["cohorts"]["target"], model.about["cohorts"]["source"]
+    learnt = {*target["dataset"], *(source["dataset"] if source else ())}
     subclasses = set(load_taxonomy().subclasses)
     others = [
         each

@@ -192,6 +192,7 @@ def _rounded(numbers: pa.Array) -> pa.Array:
 
 def harmless_text(text: pa.Array) -> pa.Array:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    text = text.cast(pa.string())  # of empty fields alone Arrow knows no type
     odd = pc.match_substring_regex(text, r"^[=+\-@\t\r]")
     safe = [each if is_number(each) else f"'{each}" for each in text.filter(odd).to_pylist()]
     return pc.replace_with_mask(text, odd, pa.array(safe, pa.string()))

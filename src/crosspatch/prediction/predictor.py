@@ -20,7 +20,7 @@ from crosspatch.models.alignment import Alignment, Labelled, align
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.models.missing import distinct_rows
 from crosspatch.models.screen import EXCITATORY
-from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Judgement, Verdict, verdicts
+from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Verdict, verdicts
 from crosspatch.prediction.batches import Batch
 from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
@@ -32,6 +32,10 @@ SETS = ("all-cells", "by-class")
 
 #: Of a column: one value per row, or that of all.
 _Values: TypeAlias = "pa.Array | NDArray | str | float | list[str] | None"
+
+# What is said of a cell that can be no interneuron and is unlike the excitatory cells too.
+_OF_NEITHER = "neither interneurons nor the excitatory cells that are known look so"
+_NOT_COMPARED = (Verdict.INSUFFICIENT, Verdict.NOT_INTERNEURON)
 
 #: How the cells of a batch differ from the reference of each species.
 Alignments: TypeAlias = Mapping[str, Alignment]
@@ -88,7 +92,7 @@ class Predictor:
             counted = ~model.classifier.rather_excitatory(X)
             found[species] = how = align(X, laboratory, labelled=own, counted=counted)
             if how.unlike:
-                say(f"{batch.source}: {_alignment_in_words(how, species, self.adapt)}")
+                say(f"{batch.source}: {how.in_words(species, moves=self.adapt)}")
         return found
 
     def predict(
@@ -149,23 +153,27 @@ class Predictor:
             X = np.where(known[:, None], how.moved(X), X).astype(np.float32)
             evidence = how.evidence(X)
         found = model.classifier.judge(X, evidence)
-        self._warn(batch.source, species, len(X), found, say)
         sets = found.class_sets if self.sets == "by-class" else found.sets
         screened = model.classifier.screened(X)
         verdict = verdicts(found.probabilities, sets, found.p_reference, screened)
+        self._warn(batch.source, species, verdict, say)
         p, classes, given = found.probabilities, model.classes, found.enough
         if screened is not None:
             # What it is, if an interneuron, is not said of a cell that can be none.
             given = given & screened.interneuron
             p = np.where(screened.interneuron[:, None], p, np.nan)
-            sets = np.column_stack([sets, screened.excitatory]) & found.enough[:, None]
-            sets[:, :-1] &= screened.interneuron[:, None]
+            # One that may be excitatory has the most probable subclass beside it, if it may be one.
+            bare = np.flatnonzero(given & screened.excitatory & ~sets.any(axis=1))
+            sets = np.column_stack([sets & given[:, None], screened.excitatory & found.enough])
+            sets[bare, p[bare].argmax(axis=1)] = True
             classes = (*classes, EXCITATORY)
         subclass = np.full(len(rows), "", dtype=object)
         subclass[given] = np.asarray(classes, dtype=object)[p[given].argmax(axis=1)]
         outside = np.flatnonzero((verdict == Verdict.OUTSIDE) & given)
         unusual = model.classifier.reference_.unusual(X[outside], subclass[outside].astype(str))
+        unusual = pa.concat_arrays([unusual, pa.array([[_OF_NEITHER]])])
         place = np.full(len(rows), -1)
+        place[(verdict == Verdict.OUTSIDE) & ~given] = len(outside)
         place[outside] = np.arange(len(outside))
         judged: dict[str, _Values] = {
             "species": species,
@@ -175,7 +183,9 @@ class Predictor:
             "prediction_set": _words(classes, sets),
             "verdict": verdict,
             "p_reference": found.p_reference,
-            "p_interneuron": np.nan if screened is None else screened.p_interneuron,
+            "p_interneuron": np.where(found.enough, screened.p_interneuron, np.nan)
+            if screened is not None
+            else np.nan,
             "unusual": unusual.take(pa.array(place, mask=place < 0)),
             "aligned": known & (how is not None and how.moves),
         }
@@ -260,17 +270,17 @@ class Predictor:
             schema=schema,
         )
 
-    def _warn(self, source: str, species: str, rows: int, found: Judgement, say: Say) -> None:
+    def _warn(self, source: str, species: str, verdict: NDArray[np.object_], say: Say) -> None:
         """Say, once a file, where more of its cells are outside than should be."""
         if (source, species) in self._warned:
             return
         self._warned.add((source, species))
-        first = f" (of its first {rows:,} rows)" if rows >= CHUNK else ""
-        judged = found.p_reference[np.isfinite(found.p_reference)]
-        outside = int(np.sum(judged < OUTSIDE_P))
-        if _too_many(outside, len(judged)):
+        first = f" (of its first {len(verdict):,} rows)" if len(verdict) >= CHUNK else ""
+        judged = len(verdict) - int(np.isin(verdict, _NOT_COMPARED).sum())
+        outside = int(np.sum(verdict == Verdict.OUTSIDE))
+        if _too_many(outside, judged):
             say(
-                f"{source}: {outside:,} of {len(judged):,} cells{first} are outside the {species} "
+                f"{source}: {outside:,} of {judged:,} cells{first} are outside the {species} "
                 f"reference ({OUTSIDE_P:.0%} expected); another cell type, protocol, laboratory, "
                 "or definition of a feature?"
             )
@@ -338,21 +348,6 @@ def _said_of(model: Artifact) -> dict[str, Any]:
         "trained_on": list(dict.fromkeys(datasets)),
         "digest": model.digest,
     }
-
-
-def _alignment_in_words(how: Alignment, species: str, adapt: bool) -> str:
-    """What is said of a batch that is measured differently."""
-    found = how.differences()
-    shifts = ", ".join(map(str, found[:4])) + (", …" if len(found) > 4 else "")
-    first = f"its cells are measured differently than the {species} reference ({shifts})"
-    if not how.moves:
-        return (
-            f"{first}, as those of another condition or laboratory; they are judged as they are "
-            f"({how.why_not}), and their sets may cover less than {COVERAGE:.0%}"
-        )
-    if not adapt:
-        return f"{first}; they are judged as they are, as was asked for"
-    return f"{first}; they are moved onto it, as if measured there, before they are judged"
 
 
 def require_sets(sets: str) -> None:

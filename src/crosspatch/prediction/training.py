@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anndata
 import numpy as np
@@ -26,7 +26,7 @@ from crosspatch.evaluation.runner import pretrained, require_device, source_argu
 from crosspatch.evaluation.splits import Fold, make_folds
 from crosspatch.features.layouts import Layout
 from crosspatch.models import artifact
-from crosspatch.models.artifact import Artifact
+from crosspatch.models.artifact import Artifact, ModelAbout
 from crosspatch.models.calibrated import CalibratedClassifier
 from crosspatch.models.registry import build_calibrated, model_entry
 from crosspatch.models.screen import Screen
@@ -170,7 +170,7 @@ def train(  # noqa: PLR0913 - what the command line has as options
     about["scores"] |= {"held_rigs": [each._asdict() for each in kept.held_out] if kept else []}
     about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
     if not (simulated or own):
-        here = Artifact(StoredClassifier.of(classifier, species, kept), about, "")
+        here = Artifact(StoredClassifier.of(classifier, species, kept), cast(ModelAbout, about), "")
         about["scores"] |= {"elsewhere": scores_elsewhere(here, data_dir)}
     return artifact.save(out, classifier, about, card(about), kept)
 

@@ -30,6 +30,7 @@ from crosspatch.evaluation.validation_tables import (
     validation_tables,
 )
 from crosspatch.features.layouts import Layout, load_layout
+from crosspatch.models.alignment import Labelled
 from crosspatch.models.artifact import Artifact
 from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, unique
 from crosspatch.prediction.in_turn import predict_batches
@@ -134,7 +135,9 @@ def validated(
     folder = None if out is None else ResultFolder(Path(out), VALIDATION_TABLES).begin(told)
     how = replace(pipeline.settings, carry=columns.carried)
     judges = {
-        name: _Judge(model, cells_learned(model, asked.data_dir))
+        name: _Judge(
+            model, cells_learned(model, asked.data_dir), pipeline.predictor.labelled.get(name)
+        )
         for name, model in pipeline.predictor.models.items()
     }
     if new_cells and any(judge.learned is None for judge in judges.values()):
@@ -261,10 +264,11 @@ class _Judge:
 
     model: Artifact
     learned: Cells | None
+    own: Labelled | None = None  # labelled cells of the user's that have a say
 
     def seen(self, cells: pd.DataFrame) -> dict[str, int] | None:
         """How many cells there are of each kind that `met` tells apart; None: unknown."""
-        if self.learned is None:
+        if self.learned is None and self.own is None:
             return None
         of_model = cells.loc[cells["species"] == self.model.species, "seen"]
         return {name: int((of_model == name).sum()) for name in ("itself", "donor", UNCHECKED)}
@@ -275,13 +279,15 @@ class _Judge:
         A cell is known by its name, or by what was measured, to four digits; `UNCHECKED` is one
         with another name and too few features for that.
         """
+        measured = X[:, self.model.layout.measured.within(layout)]
+        count = measured.shape[1]
+        itself = np.zeros(len(cells), dtype=bool)
+        if self.own is not None:
+            itself = _measured_alike(measured, self.own.X[:, :count].astype(np.float32))
         if self.learned is None:
-            return np.full(len(cells), "")
-        names = list(layout.feature_names)
-        ours = [names.index(name) for name in self.learned.layout.feature_names]
-        measured = X[:, ours]
-        same = _measured_alike(measured, self.learned.X)
-        itself = cells["cell_id"].isin(set(self.learned.cell_ids)).to_numpy() | same
+            return np.where(itself, "itself", "")
+        itself = itself | _measured_alike(measured, self.learned.X[:, :count])
+        itself |= cells["cell_id"].isin(set(self.learned.cell_ids)).to_numpy()
         donor = cells["donor"].isin(set(self.learned.donors)).to_numpy()
         few = np.isfinite(measured).sum(axis=1) < _FEATURES
         return np.select([itself, donor, few], ["itself", "donor", UNCHECKED], "")
