@@ -167,7 +167,8 @@ def train(  # noqa: PLR0913 - what the command line has as options
         "scores": training_scores(classifier, cells),
     }
     kept = None if isinstance(screen, str) else screen
-    about["scores"] |= {"held_rigs": [each._asdict() for each in kept.held_out] if kept else []}
+    rigs = kept.held_out if kept else ()
+    about["scores"] |= {"held_rigs": [each._asdict() for each in rigs], "elsewhere": []}
     about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
     if not (simulated or own):
         here = Artifact(StoredClassifier.of(classifier, species, kept), cast(ModelAbout, about), "")
