@@ -16,7 +16,10 @@ from crosspatch.features.layouts import load_layout
 from crosspatch.models.artifact import Artifact
 from crosspatch.models.screening import KindCells, fit_screen
 from crosspatch.models.verdicts import Verdict
+from crosspatch.prediction.batches import ReadSettings
+from crosspatch.prediction.explained import explain_prediction, write_contributions
 from crosspatch.prediction.kinds import kind_cells, screen_for
+from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.training import train
 from tests import made
 from tests.prediction.conftest import COUNTS
@@ -153,3 +156,35 @@ def test_the_published_tables_give_both_kinds_of_every_rig(real_data: Path):
         "human, allen-cell-types-human": {"size": 277, "sum": 216},
     }
     assert len(names) == 8
+
+
+def test_an_excitatory_cell_is_explained_without_contributions(folder: Path, tmp_path: Path):
+    cells = labelled(5)
+    found = crosspatch.predict(cells[-3:], model=folder, say=quiet)
+    assert set(found.verdicts) == {Verdict.NOT_INTERNEURON}
+    predictor = Predictor([crosspatch.load_model(folder)])
+    explained = explain_prediction(predictor, found, ReadSettings(SHARED))
+    write_contributions(explained, tmp_path / "contributions.csv")
+    lines = (tmp_path / "contributions.csv").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")][1:] == []
+
+
+def test_a_table_of_excitatory_cells_alone_has_no_macro_f1(folder: Path):
+    cells = labelled(5)
+    alone = cells[(cells.obs["type"] == "pyramidal").to_numpy()].copy()
+    found = crosspatch.validate(alone, label="type", model=folder, say=quiet)
+    (row,) = found.tables.scores.to_dict("records")
+    assert row["class"] == "Glutamatergic"
+    assert np.isnan(row["f1"])
+    assert row["right"] > 0.95
+
+
+def test_a_set_holds_the_subclass_that_is_given(folder: Path):
+    table = crosspatch.predict(labelled(5), model=folder, say=quiet).to_table()
+    either = table["prediction_set"].str.endswith("Glutamatergic") & (table["subclass"] != "")
+    inside = [
+        name in chosen
+        for name, chosen in zip(table["subclass"], table["prediction_set"], strict=True)
+    ]
+    assert np.array(inside)[either].all()
+    assert table.loc[table["verdict"] == Verdict.INSUFFICIENT, "p_interneuron"].isna().all()

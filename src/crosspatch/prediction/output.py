@@ -159,6 +159,8 @@ def write_csv(
     parts: list[pa.Array | str] = [""]
     for name, column in zip(table.column_names, table.combine_chunks().columns, strict=True):
         values = pa.concat_arrays(column.chunks)
+        if pa.types.is_null(values.type):  # of no row, or of nothing, Arrow knows no type
+            values = values.cast(pa.string())
         if pa.types.is_boolean(values.type):
             before, part, after = "", pc.if_else(values, "True", "False"), ","
         elif pa.types.is_floating(values.type):
@@ -192,7 +194,6 @@ def _rounded(numbers: pa.Array) -> pa.Array:
 
 def harmless_text(text: pa.Array) -> pa.Array:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    text = text.cast(pa.string())  # of empty fields alone Arrow knows no type
     odd = pc.match_substring_regex(text, r"^[=+\-@\t\r]")
     safe = [each if is_number(each) else f"'{each}" for each in text.filter(odd).to_pylist()]
     return pc.replace_with_mask(text, odd, pa.array(safe, pa.string()))
