@@ -116,7 +116,7 @@ class _TableReader:
         self.say = say
         self.mapping = "the mapping" if settings.columns is None else settings.columns.name
         self.given = {} if settings.columns is None else dict(settings.columns.columns)
-        ignored = Override("ignore", source="this command")
+        ignored = Override("ignore", source="the command, which reads it as a label or donor,")
         self.given |= dict.fromkeys(settings.carry, ignored)
         own = [each.column for each in settings.layout.features if each.column]
         self.opened = OpenTable(table, say, sheet=settings.sheet, known=[*self.given, *own])
