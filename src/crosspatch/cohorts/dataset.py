@@ -152,6 +152,10 @@ class Dataset:
         cells["class"] = classes.mask(cells["subclass"].notna(), "GABAergic")
         return cells[self.labellings[chosen].column]
 
+    def at_hand(self, directory: Path) -> bool:
+        """Whether all its tables are in a data directory."""
+        return all((directory / file.path).is_file() for file in self.files)
+
     @property
     def kinds(self) -> set[str]:
         """The classes that its cells are of."""

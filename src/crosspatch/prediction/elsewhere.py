@@ -53,7 +53,7 @@ def scores_elsewhere(model: Artifact, data_dir: str | Path | None = None) -> lis
         if each.species == model.species
         and each.name not in learnt
         and subclasses & set(each.labels.values())
-        and all((directory / file.path).is_file() for file in each.files)
+        and each.at_hand(directory)
     ]
     known = [load_cohort(name, data_dir=directory).obs for name in learnt & {*datasets()}]
     donors = {donor for obs in known for donor in obs["donor"]}

@@ -50,7 +50,7 @@ def kind_cells(data_dir: str | Path | None = None) -> tuple[KindCells, tuple[str
     directory = data_directory(data_dir)
     by_rig: dict[str, list[Dataset]] = {}
     for each in datasets().values():
-        if all((directory / file.path).is_file() for file in each.files):
+        if each.at_hand(directory):
             by_rig.setdefault(f"{each.species}, {each.rig or each.name}", []).append(each)
     parts, names = [], []
     for rig, chosen in by_rig.items():
