@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from crosspatch.features.layouts import LAYER
 from crosspatch.models.artifact import Artifact, load
 from crosspatch.prediction.default import default_model
 
@@ -50,6 +51,7 @@ with csv.open_csv(sys.argv[1]) as table, csv.CSVWriter(sys.argv[2], table.schema
 MARKS = ("", "NA", "n/a", "-", "bad", " 2.5", "1e3")
 DIRTY = 0.02
 _PART = 40_000
+LAYERS = (1, 2.5, 4, 5, 6)
 
 
 class Cost(NamedTuple):
@@ -78,6 +80,8 @@ def write_table(model: Artifact, rows: int, file: Path, dirty: float = 0.0) -> N
             size=(n, len(names))
         )
         frame = pd.DataFrame(X.round(5), columns=names)
+        if model.layout.has_layer:
+            frame[LAYER.name] = rng.choice(LAYERS, n)
         if dirty:
             there = rng.random(X.shape) >= dirty
             marks = pd.DataFrame(rng.choice(MARKS, X.shape), columns=names)

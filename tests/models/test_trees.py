@@ -9,7 +9,8 @@ import pytest
 from lightgbm import LGBMClassifier
 
 from crosspatch.errors import ModelError
-from crosspatch.models.trees import FEW, Trees
+from crosspatch.models.arrays import FEW
+from crosspatch.models.trees import Trees
 
 
 def fitted(classes=4, leaves=31, missing=0.2, dtype=np.float32, seed=0):

@@ -9,6 +9,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from crosspatch.errors import ModelError
 
+#: Up to so many cells are left to numpy; for more, numba (half a second to import) is faster.
+FEW = 256
+
 #: Arrays by name; a dot parts the name of a part from the names in it.
 Arrays = Mapping[str, NDArray]
 

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crosspatch.models.arrays import Arrays, require_array
+from crosspatch.models.arrays import FEW, Arrays, require_array
 from crosspatch.models.missing import distinct_rows
-
-# Sets of measured values, or distances, for which numba, half a second to import, is faster than
-# numpy.
-_MANY, _MANY_DISTANCES = 100, 1_000_000
 
 # Rounds in which missing values and the distributions are estimated in turn, and what is added to
 # every variance, so that no combination of values is without spread.
@@ -73,7 +70,7 @@ class Gaussians:
         """Cells with their missing values as expected, and the scatter that this leaves out."""
         centers, left_out = self.means[codes], np.zeros_like(self.covariance)
         filled = np.where(np.isfinite(Z), Z, centers)
-        for rows, there in _sets(*_in_order(Z)):
+        for rows, there in _sets(Z):
             if there.all():
                 continue
             gone = ~there
@@ -95,17 +92,14 @@ class Gaussians:
 
         Shape (cells, coordinates). Meant for the distribution of all cells, the only class then.
         """
-        order, patterns, ends = _in_order(Z)
-        if len(patterns) > _MANY:
+        if len(Z) > FEW:
             from crosspatch.models import distances
 
-            filled = np.empty_like(Z)
-            filled[order] = distances.compiled_filled(
-                Z[order], patterns, ends, self.means[0], self.covariance
+            return distances.filled_with_expected(
+                Z, self.means[0], self.covariance, self._precision
             )
-            return filled
         filled = np.where(np.isfinite(Z), Z, self.means[0])
-        for rows, there in _sets(order, patterns, ends):
+        for rows, there in _sets(Z):
             if there.all():
                 continue
             rest = Z[np.ix_(rows, there)] - self.means[0, there]
@@ -117,16 +111,12 @@ class Gaussians:
 
         NaN for a cell without any value.
         """
-        order, patterns, ends = _in_order(Z)
-        found = np.full((len(Z), len(self.means)), np.nan)
-        if len(patterns) > _MANY or found.size > _MANY_DISTANCES:
+        if len(Z) > FEW:
             from crosspatch.models import distances
 
-            found[order] = distances.compiled_squared(
-                Z[order], patterns, ends, self.means, self.covariance
-            )
-            return found
-        for rows, there in _sets(order, patterns, ends):
+            return distances.squared_distances(Z, self.means, self.covariance, self._precision)
+        found = np.full((len(Z), len(self.means)), np.nan)
+        for rows, there in _sets(Z):
             if there.any():
                 factor = np.linalg.cholesky(self.covariance[np.ix_(there, there)])
                 centers = np.linalg.solve(factor, self.means[:, there].T)
@@ -134,6 +124,10 @@ class Gaussians:
                 for code, center in enumerate(centers.T):
                     found[rows, code] = ((white - center[:, None]) ** 2).sum(axis=0)
         return found
+
+    @cached_property
+    def _precision(self) -> NDArray[np.float64]:
+        return np.asarray(np.linalg.inv(self.covariance), dtype=np.float64)
 
     def arrays(self) -> dict[str, NDArray]:
         """All of it, to be stored."""
@@ -147,17 +141,11 @@ class Gaussians:
         return cls(arrays["means"], arrays["covariance"])
 
 
-def _in_order(Z: NDArray) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
-    """Cells in order of what was measured, the sets of measured values, and where each ends."""
+def _sets(Z: NDArray) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+    """Rows of cells that have the same values, and which these are, set by set."""
     patterns, which = distinct_rows(np.isfinite(Z))
     order = np.argsort(which, kind="stable")
-    return order, patterns, np.cumsum(np.bincount(which, minlength=len(patterns)))
-
-
-def _sets(
-    order: NDArray[np.intp], patterns: NDArray[np.bool_], ends: NDArray[np.intp]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
-    """Rows of cells, and which values they have, set by set, as `_in_order` found them."""
+    ends = np.cumsum(np.bincount(which, minlength=len(patterns)))
     return zip(np.split(order, ends), patterns, strict=False)
 
 

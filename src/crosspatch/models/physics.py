@@ -102,24 +102,23 @@ class PhysicsInputs:
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Normal scores, shape (cells, coordinates); NaN where a part was not measured."""
-        # Column by column: half the time where a column's values stand side by side.
-        raw = np.asfortranarray(self._raw(np.asarray(X, dtype=np.float64)))
+        raw = self._raw(np.asarray(X, dtype=np.float64))
         scores = np.full_like(raw, np.nan)
-        for values, into, scale in zip(raw.T, scores.T, self._scales, strict=True):
-            if scale is not None:
-                into[:] = np.interp(values, *scale)
+        for column, (points, of_points) in enumerate(self._scales):
+            if len(points):
+                scores[:, column] = np.interp(raw[:, column], points, of_points)
         scores[~np.isfinite(raw)] = np.nan
-        return np.ascontiguousarray(scores)
+        return scores
 
     @cached_property
-    def _scales(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
-        """Of every coordinate its distinct quantiles and the mean score of each."""
-        found: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
+    def _scales(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Of every coordinate its distinct quantiles and the mean score of each; else neither."""
+        found = []
         scores = np.clip(_SCORES, -_CLIP, _CLIP)
         for row in self.quantiles:
-            values, which, count = np.unique(row, return_inverse=True, return_counts=True)
-            known = bool(np.isfinite(row).all())
-            found.append((values, np.bincount(which, scores) / count) if known else None)
+            known = row[np.isfinite(row).all() & np.isfinite(row)]
+            values, which, count = np.unique(known, return_inverse=True, return_counts=True)
+            found.append((values, np.bincount(which, scores[: len(known)]) / count))
         return found
 
     @cached_property

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout
-from crosspatch.models.arrays import Arrays, class_probabilities, require_array, score_count
+from crosspatch.models.arrays import FEW, Arrays, class_probabilities, require_array, score_count
 
 if TYPE_CHECKING:
     from lightgbm import LGBMClassifier
 
     from crosspatch.models.tree_masks import TreeMasks
-
-#: Up to so many cells are walked through the trees by numpy; for more, numba (half a second to
-#: import) is faster.
-FEW = 256
 
 
 @dataclass(frozen=True, eq=False)

@@ -318,7 +318,8 @@ def _layers(layout: Layout, X: NDArray[np.float32]) -> _Values:
     if not layout.has_layer:
         return ""
     column = layout.feature_names.index(LAYER.name)
-    return np.array([layer_name(float(depth)) for depth in X[:, column]], dtype=object)
+    depths, which = np.unique(X[:, column], return_inverse=True)
+    return np.array([layer_name(float(depth)) for depth in depths], dtype=object)[which]
 
 
 def _words(names: Sequence[str], inside: NDArray[np.bool_]) -> pa.ListArray:
