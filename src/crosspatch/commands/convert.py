@@ -10,6 +10,7 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.printing import say_on_stderr
 from crosspatch.commands.root import app
+from crosspatch.commands.terminal import print_text
 from crosspatch.errors import RecordingError, as_flag
 
 if TYPE_CHECKING:
@@ -56,4 +57,4 @@ def convert(
     print(f"wrote {out}: {found.sweeps} sweeps, {electrodes}")
     if found.missing:
         flags = ", ".join(as_flag(each) for each in found.missing)
-        print(f"archives such as DANDI also ask for what no file says: {flags}")
+        print_text(f"archives such as DANDI also ask for what no file says: {flags}", 2)

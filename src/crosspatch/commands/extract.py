@@ -11,14 +11,15 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.fetch import choose_assets
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import (
+from crosspatch.commands.printing import progress_bar, recordings_done, say_on_stderr
+from crosspatch.commands.root import app
+from crosspatch.commands.terminal import (
+    number_column,
     number_text,
     print_rows,
-    progress_bar,
-    recordings_done,
-    say_on_stderr,
+    print_text,
+    text_column,
 )
-from crosspatch.commands.root import app
 from crosspatch.errors import CohortError, CrosspatchError, as_flag
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def inspect(
                 if len(recordings) == 1:
                     raise
                 failed[recording.cell_id] = error.in_words(as_flag)
-                print(f"{recording.cell_id}: {failed[recording.cell_id]}")
+                print_text(f"{recording.cell_id}: {failed[recording.cell_id]}", 2)
                 continue
-            print(f"{file}: {_about(recording)}")
+            print_text(f"{file}: {_about(recording)}", 2)
             _print_recording(recording, analysis)
             if not no_png:
                 _draw(recording, analysis, png)
@@ -201,7 +202,7 @@ def extract(
     extracted.write_failures(result.failures, failures)
     print(f"{state.total} recordings, {state.kept} of them done before")
     for _, row in result.failures.head(5).iterrows():
-        print(f"  {row['file']}: {row['reason']}")
+        print_text(f"  {row['file']}: {row['reason']}", 4)
     if len(result.failures):
         print(f"{len(result.failures)} gave no cell: {failures}")
     if result.cohort is None:
@@ -243,15 +244,15 @@ def _print_extracted(cohort: anndata.AnnData) -> None:
     print(f"{labelled} cells have a label, {cohort.n_obs - labelled} have none")
     failed = obs[~obs["qc_passed"].astype(bool)]
     if len(failed):
-        print(f"{len(failed)} cells fail quality control (qc_passed, qc_reasons), the first:")
+        print_text(f"{len(failed)} cells fail quality control (qc_passed, qc_reasons), the first:")
         for name, reason in failed["qc_reasons"].head(3).items():
-            print(f"  {name}: {reason}")
+            print_text(f"  {name}: {reason}", 4)
     if obs["simulated"].astype(bool).any():
         print(f"{int(obs['simulated'].sum())} cells are SIMULATED")
     if "bytes_read" in obs:
         read, whole = obs["bytes_read"].sum(), obs["file_bytes"].sum()
         share = (obs["bytes_read"] / obs["file_bytes"]).quantile([0, 0.5, 1])
-        print(
+        print_text(
             f"{read / 1e6:.1f} MB read of {whole / 1e6:.1f} MB ({read / whole:.1%}; of a file "
             f"{share.iloc[0]:.0%} to {share.iloc[2]:.0%}, half of them below {share.iloc[1]:.0%})"
         )
@@ -267,13 +268,8 @@ def _print_recording(recording: Recording, analysis: Analysis) -> None:
         if responses is not None:
             counts = map(len, responses.spikes)
             spikes |= dict(zip(responses.numbers, counts, strict=False))
-    measures = ("pA", "start s", "lasts s", "kHz", "baseline mV", "drift mV", "noise mV", "spikes")
-    print_rows(
-        "Sweeps",
-        ("sweep", "stimulus", "name", *measures, "quality"),
-        [_sweep_row(sweep, analysis, spikes) for sweep in recording.current_clamp],
-        n_text=3,
-    )
+    rows = [_sweep_row(sweep, analysis, spikes) for sweep in recording.current_clamp]
+    print_rows("Sweeps", _SWEEP_COLUMNS, rows)
     notes = list(analysis.notes)
     values = scalar_features(analysis, notes)
     rows = [
@@ -282,11 +278,29 @@ def _print_recording(recording: Recording, analysis: Analysis) -> None:
         if feature.name in values
     ]
     if rows:
-        print_rows("Features", ("feature", "value", "unit"), rows, n_text=1)
+        columns = (text_column("feature"), number_column("value"), text_column("unit"))
+        print_rows("Features", columns, rows)
     cell = analysis.cell
-    print(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}")
+    print_text(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}", 2)
     for note in dict.fromkeys(notes):
-        print(f"  {note}")
+        print_text(f"  {note}", 4)
+
+
+# What `_sweep_row` gives of a sweep.
+_SWEEP_COLUMNS = (
+    number_column("sweep"),
+    text_column("stimulus"),
+    text_column("name", rank=5, fold=16),
+    number_column("pA"),
+    number_column("start s"),
+    number_column("lasts s"),
+    number_column("kHz", rank=4),
+    number_column("baseline mV", rank=1),
+    number_column("drift mV", rank=2),
+    number_column("noise mV", rank=3),
+    number_column("spikes"),
+    text_column("quality", fold=20),
+)
 
 
 def _sweep_row(sweep: Sweep, analysis: Analysis, spikes: dict[int, int]) -> tuple[str, ...]:

@@ -14,14 +14,19 @@ from crosspatch.commands import options
 from crosspatch.commands.printing import (
     ask_at_terminal,
     exit_if_failed,
-    number_text,
-    print_rows,
     print_warning,
     progress_bar,
     recordings_done,
     say_on_stderr,
 )
 from crosspatch.commands.root import app
+from crosspatch.commands.terminal import (
+    number_column,
+    number_text,
+    print_rows,
+    print_text,
+    text_column,
+)
 from crosspatch.errors import as_flag
 from crosspatch.processes import libraries_hidden
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
@@ -34,6 +39,17 @@ if TYPE_CHECKING:
 
 # Rows of predictions that are shown.
 _SHOWN = 40
+
+_COLUMNS = (
+    text_column("cell", fold=20),
+    text_column("species"),
+    text_column("subclass"),
+    number_column("p"),
+    text_column("90 % set", fold=14),
+    text_column("verdict", fold=12),
+    number_column("p reference", rank=2),
+    number_column("measured", rank=1),
+)
 
 
 class _NoPandas(MetaPathFinder):
@@ -174,11 +190,10 @@ def _write_batch_report(
 def _print_predictions(output: Output) -> None:
     """The first rows of predictions, what is to be said of them, and counts of all."""
     shown = list(output.first.first(_SHOWN))
-    header = ("cell", "species", "subclass", "p", "90 % set", "verdict", "p reference", "measured")
     rows = [
         (
             cell.cell_id,
-            cell.species + ("" if cell.species_known else " (assumed)"),
+            cell.species + ("" if cell.species_known else " *"),
             cell.subclass,
             number_text(cell.probability, 2),
             ", ".join(cell.prediction_set),
@@ -188,18 +203,22 @@ def _print_predictions(output: Output) -> None:
         )
         for cell in shown
     ]
-    print_rows("Predictions", header, rows, n_text=3, fold=(0, 1, 4, 5, 6, 7))
+    print_rows("Predictions", _COLUMNS, rows)
     _print_remarks(shown)
     if not all(cell.species_known for cell in shown):
-        print(f"species unknown: judged by both references; give --species {options.KNOWN_SPECIES}")
+        print_text(
+            f"* species unknown: judged by both references; give --species {options.KNOWN_SPECIES}",
+            2,
+        )
     if any(model["layer"] for model in output.first.header["models"]):
         known = sum(bool(cell.layer) for cell in shown)
         hint = "" if known == len(shown) else "; give --layer where it is known"
-        print(f"cortical layer: used for {known} of the {len(shown)} rows above{hint}")
+        print_text(f"cortical layer: used for {known} of the {len(shown)} rows above{hint}")
     if output.rows > len(shown):
-        print(f"{output.rows:,} rows in all, the first {len(shown)} are shown; --out keeps all")
+        first = f"the first {len(shown)} are shown"
+        print_text(f"{output.rows:,} rows in all, {first}; --out keeps all", 2)
     counts = ", ".join(f"{name} {count:,}" for name, count in output.verdicts.most_common())
-    print(f"verdicts: {counts}")
+    print_text(f"verdicts: {counts}", 2)
     if any(model["simulated"] for model in output.first.header["models"]):
         print_warning("The model was trained on SIMULATED recordings")
 
@@ -211,6 +230,6 @@ def _print_remarks(cells: list[PredictedCell]) -> None:
         once.setdefault((cell.cell_id, cell.text), cell)
     for cell in once.values():
         if cell.quality:
-            print(f"  {cell.cell_id}: fails quality control: {cell.quality}")
+            print_text(f"  {cell.cell_id}: fails quality control: {cell.quality}", 4)
         if cell.text:
-            print(f"  {cell.cell_id}: {cell.text}")
+            print_text(f"  {cell.cell_id}: {cell.text}", 4)

@@ -14,8 +14,15 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import print_frame, print_joined, print_warning, progress_bar
+from crosspatch.commands.printing import print_joined, print_warning, progress_bar
 from crosspatch.commands.root import app
+from crosspatch.commands.terminal import (
+    PrintedColumn,
+    number_column,
+    print_frame,
+    print_text,
+    text_column,
+)
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
@@ -208,7 +215,7 @@ def load_and_print_cohorts(
     names = given or ["auto"]
     chosen = choose_cohorts(names, data_dir)
     if chosen != names and chosen == ["simulated"]:
-        print(
+        print_text(
             "The Allen tables are not in the data directory: `crosspatch fetch tables` gets them "
             "(15 MB); --data-dir or CROSSPATCH_DATA names another directory."
         )
@@ -240,7 +247,7 @@ def finish(cohorts: Mapping[str, anndata.AnnData], tables: Iterable[str], out: P
     from crosspatch.cohorts.loading import warning_about
 
     print_warning(warning_about(cohorts))
-    print(f"wrote {out}/: {', '.join(f'{name}.csv' for name in tables)}, settings.json")
+    print_text(f"wrote {out}/: {', '.join(f'{name}.csv' for name in tables)}, settings.json", 2)
     report([out], out / "report.html")
 
 
@@ -267,42 +274,45 @@ def report(
     print(f"report: {out}")
 
 
-def _spread(header: str, name: str, digits: int = 4) -> tuple[str, str, str]:
+def _spread(header: str, name: str, digits: int = 3, rank: int = 0) -> PrintedColumn:
     """A column of mean and standard deviation."""
-    return header, f"{{{name}_mean:.{digits}f}}", f" ± {{{name}_sd:.{digits}f}}"
+    mean, deviation = f"{{{name}_mean:.{digits}f}}", f" ± {{{name}_sd:.{digits}f}}"
+    return number_column(header, mean, deviation, rank=rank)
 
 
-def interval(digits: int) -> tuple[str, str]:
+def interval(digits: int) -> PrintedColumn:
     """A column of confidence intervals."""
-    return "95 % interval", f"[{{ci_low:+.{digits}f}}, {{ci_high:+.{digits}f}}]"
+    return number_column("95 % interval", f"[{{ci_low:+.{digits}f}}, {{ci_high:+.{digits}f}}]")
 
 
-P_VALUE = ("p", "{p_value:.3f}")
+P_VALUE = number_column("p", "{p_value:.3f}")
 
 # What a paired comparison gave.
-_COMPARED = (("macro-F1", "{delta_macro_f1:+.4f}"), interval(4), P_VALUE)
+_COMPARED = (number_column("macro-F1", "{delta_macro_f1:+.4f}"), interval(4), P_VALUE)
+_DIFFERENCE = text_column("difference", "{model_a} − {model_b}", fold=16)
+_HELD_OUT = text_column("held out", "{task}", fold=12)
+_MODEL = text_column("model", fold=16)
 
 
 def _print_result(result: BenchmarkResult) -> None:
     """Scores and paired differences."""
     summary = result.summary
-    print(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}")
+    print_text(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}", 2)
     print_frame(
         "Results (mean ± SD over runs)",
         summary,
         [
-            "task",
-            "features",
-            "model",
-            _spread("macro-F1", "macro_f1"),
-            ("published", "{published_macro_f1:.4f}"),
-            _spread("accuracy", "accuracy"),
-            ("published", "{published_accuracy:.4f}"),
+            text_column("task"),
+            text_column("features", rank=1),
+            _MODEL,
+            _spread("macro-F1", "macro_f1", 4),
+            number_column("published", "{published_macro_f1:.4f}", rank=2),
+            _spread("accuracy", "accuracy", 4),
+            number_column("published", "{published_accuracy:.4f}", rank=3),
         ],
-        n_text=3,
     )
     if summary["published_macro_f1"].notna().any():
-        print(
+        print_text(
             "published: arXiv 2603.11000, other cells (after its own QC of recordings) and "
             "features, folds that ignore the donor; for orientation, not a like-for-like comparison"
         )
@@ -310,7 +320,7 @@ def _print_result(result: BenchmarkResult) -> None:
         print_frame(
             "Paired differences, corrected resampled t-test",
             result.comparisons,
-            ["task", ("difference", "{model_a} − {model_b}"), *_COMPARED],
+            [text_column("task"), _DIFFERENCE, *_COMPARED],
         )
 
 
@@ -319,42 +329,41 @@ def _print_cuts(result: BenchmarkResult) -> None:
     from crosspatch.evaluation.cell_cuts import DISAGREE
     from crosspatch.evaluation.results import of_best_models
 
-    columns: list[str | tuple[str, ...]]
-    columns = ["tested cells", ("cells", "{cells:,}"), _spread("macro-F1", "macro_f1", 3)]
+    columns = [text_column("tested cells", fold=16), number_column("cells", "{cells:,}")]
+    columns.append(_spread("macro-F1", "macro_f1"))
     shares = ("coverage", "confident") if "coverage_mean" in result.cuts else ("accuracy",)
-    columns += [(name, f"{{{name}_mean:.3f}}") for name in shares]
+    columns += [number_column(name, f"{{{name}_mean:.3f}}") for name in shares]
     best = of_best_models(result.cuts, result.summary).rename(columns={"cut": "tested cells"})
     for (task, model), part in best.groupby(["task", "model"], sort=False):
         scored = part.dropna(subset="macro_f1_mean")
         if len(scored) < 2:
             continue
         title = f"{model} by tested cells, task {task} (folds pooled)"
-        print_frame(title, scored, columns, n_text=1)
+        print_frame(title, scored, columns)
         for row in part[part["tested cells"] == DISAGREE].to_dict("records"):
-            print(
+            print_text(
                 f"Of the {row['cells']} cells that SEA-AD labels unlike Lee, Dalley et al., "
-                f"{model} calls\n{row['as_lee2023_mean']:.3f} as these do and "
+                f"{model} calls {row['as_lee2023_mean']:.3f} as these do and "
                 f"{row['as_sea_ad_mean']:.3f} as SEA-AD does."
             )
 
 
 def _print_held_out(result: BenchmarkResult) -> None:
     """One row per dataset held out and model, in two tables that fit a narrow terminal."""
-    print(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}.")
+    print_text(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}.", 2)
     cells = result.results.groupby(["task", "model"], sort=False)["n_test"].first()
     summary = result.summary.join(cells, on=["task", "model"])
     print_frame(
         "Datasets held out (mean ± SD over runs; 95 % interval: donors resampled)",
         summary,
         [
-            ("held out", "{task}"),
-            "model",
-            ("cells", "{n_test}"),
-            _spread("macro-F1", "macro_f1", 3),
-            ("interval", "[{ci_low:.2f}, {ci_high:.2f}]"),
-            ("accuracy", "{accuracy_mean:.3f}"),
+            _HELD_OUT,
+            _MODEL,
+            number_column("cells", "{n_test}"),
+            _spread("macro-F1", "macro_f1"),
+            number_column("interval", "[{ci_low:.2f}, {ci_high:.2f}]"),
+            number_column("accuracy", "{accuracy_mean:.3f}"),
         ],
-        fold=(0,),
     )
     if result.calibration is not None:
         found = result.calibration.coverage
@@ -363,25 +372,23 @@ def _print_held_out(result: BenchmarkResult) -> None:
             "What the answers are worth there (shares of its cells; of sets: 90 % aimed at)",
             result.calibration.calibration.merge(covered, on=["task", "model"]),
             [
-                ("held out", "{task}"),
-                "model",
-                ("in sets", "{coverage_mean:.1%}"),
-                ("confident", "{confident_mean:.1%}"),
-                ("of these right", "{accuracy_confident_mean:.1%}"),
-                ("outside", "{outside_mean:.1%}"),
-                ("refused", "{refused_mean:.1%}"),
+                _HELD_OUT,
+                _MODEL,
+                number_column("in sets", "{coverage_mean:.1%}"),
+                number_column("confident", "{confident_mean:.1%}"),
+                number_column("of these right", "{accuracy_confident_mean:.1%}"),
+                number_column("outside", "{outside_mean:.1%}"),
+                number_column("refused", "{refused_mean:.1%}"),
             ],
-            fold=(0,),
         )
     if len(result.comparisons):
         print_frame(
             "Paired differences, donors of the dataset resampled",
             result.comparisons,
-            [("held out", "{task}"), ("difference", "{model_a} − {model_b}"), *_COMPARED],
-            fold=(0, 1),
+            [_HELD_OUT, _DIFFERENCE, *_COMPARED],
         )
     for name, reason in result.settings["skipped"].items():
-        print(f"{name} is not held out: {reason}")
+        print_text(f"{name} is not held out: {reason}", 2)
 
 
 def _print_calibration(found: CalibrationTables) -> None:
@@ -404,8 +411,12 @@ def _print_calibration(found: CalibrationTables) -> None:
         ),
     }
     for title, (frame, names, measures) in tables.items():
-        columns = [_spread(measure.replace("_", " "), measure, 3) for measure in measures]
-        print_frame(title, frame, [*names, *columns], n_text=len(names))
+        words = [text_column(name, fold=12) for name in names]
+        spreads = [
+            _spread(measure.replace("_", " "), measure, rank=max(rank - 1, 0))
+            for rank, measure in enumerate(measures)
+        ]
+        print_frame(title, frame, [*words, *spreads])
 
 
 def _print_repeated(result: BenchmarkResult) -> None:
@@ -418,7 +429,7 @@ def _print_repeated(result: BenchmarkResult) -> None:
         names = result.summary.loc[result.summary["task"].str.startswith(task.name), "model"]
         alone = [name for name in names.unique() if not model_entry(name).needs_source]
         if alone and task.species in done:
-            print(
+            print_text(
                 f"in task {task.name} these learn without {task.source} and repeat task "
                 f"{task.species}: {', '.join(alone)}"
             )
@@ -426,16 +437,21 @@ def _print_repeated(result: BenchmarkResult) -> None:
 
 def _print_curve(curve: LearningCurve) -> None:
     """The learning curve."""
-    print(f"\n{curve.settings['protocol']}: {curve.settings['protocol_about']}")
+    print_text(f"\n{curve.settings['protocol']}: {curve.settings['protocol_about']}", 2)
     every = curve.summary[curve.summary["cut"] == "all"]
-    number = ("cells a class", "{cells_per_class}")
+    number = number_column("cells a class", "{cells_per_class}")
     print_frame(
         "Macro-F1 by labelled human cells of each class (mean ± SD over draws)",
         every.assign(mouse=every["mouse"].map({True: "with", False: "without"})),
-        ["model", "mouse", number, _spread("macro-F1", "macro_f1")],
+        [_MODEL, text_column("mouse"), number, _spread("macro-F1", "macro_f1", 4)],
     )
     print_frame(
         "What mouse adds, corrected resampled t-test",
         curve.gains,
-        [("difference", "{model} − {without}"), "cut", number, *_COMPARED],
+        [
+            text_column("difference", "{model} − {without}", fold=16),
+            text_column("cut", fold=12),
+            number,
+            *_COMPARED,
+        ],
     )

@@ -11,6 +11,7 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.printing import progress_bar
 from crosspatch.commands.root import app, model_app
+from crosspatch.commands.terminal import print_text
 from crosspatch.errors import CohortError
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def train(
             progress=partial(tell, "train"),
             out=out,
         )
-    print((out / "card.md").read_text(encoding="utf-8"))
-    print(f"wrote {out}/: {', '.join([*trained.about['files'], 'model.json'])}")
+    print_text((out / "card.md").read_text(encoding="utf-8"))
+    print_text(f"wrote {out}/: {', '.join([*trained.about['files'], 'model.json'])}", 2)
 
 
 @model_app.command("show")
@@ -104,7 +105,7 @@ def model_show(
     from crosspatch.models.artifact import CARD_FILE, load, other_versions
 
     model = load(folder)
-    print((folder / CARD_FILE).read_text(encoding="utf-8"))
+    print_text((folder / CARD_FILE).read_text(encoding="utf-8"))
     print(f"sha256 {model.digest}")
     for each in other_versions(model.about):
-        print(f"note: {each}; its predictions were checked and are the same")
+        print_text(f"note: {each}; its predictions were checked and are the same")
