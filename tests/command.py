@@ -25,8 +25,8 @@ def crosspatch(
         What a user types behind ``crosspatch``.
     cwd : Path, optional
     **environment
-        Variables to be set; ``CROSSPATCH_DATA`` is unset unless given. The terminal is wide, so that
-        no message is broken into lines, unless ``COLUMNS`` is given.
+        Variables to be set; ``CROSSPATCH_DATA`` is unset unless given. The terminal is wide, so
+        that no message is broken into lines, unless ``COLUMNS`` is given.
     """
     typed = ["crosspatch", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()

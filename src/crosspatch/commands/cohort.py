@@ -8,20 +8,22 @@ from typing import Annotated
 import typer
 
 from crosspatch.commands import options
+from crosspatch.commands.completion import complete_dataset
 from crosspatch.commands.printing import print_joined
-from crosspatch.commands.root import app, cohort_app
+from crosspatch.commands.root import cohort_app, command
 from crosspatch.commands.terminal import number_column, print_frame, print_text, text_column
 
 _TableArgument = Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")]
 
 
-@cohort_app.command("build")
+@command("build", None, "cohort build --dataset human --out human.h5ad", cohort_app)
 def cohort_build(
     dataset: Annotated[
         str,
         typer.Option(
             help="human or mouse, what models are trained on by default; a dataset by name "
-            "(`crosspatch fetch --list`); or several of a species, joined by +."
+            "(`crosspatch fetch --list`); or several of a species, joined by +.",
+            autocompletion=complete_dataset,
         ),
     ],
     out: options.TableOut,
@@ -48,7 +50,7 @@ def cohort_build(
     print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
 
 
-@cohort_app.command("describe")
+@command("describe", None, "cohort describe human.h5ad", cohort_app)
 def cohort_describe(file: _TableArgument) -> None:
     """Print cells by subclass and donor, missing by family, and ranges by species."""
     from crosspatch.cohorts import table
@@ -98,7 +100,7 @@ def cohort_describe(file: _TableArgument) -> None:
         )
 
 
-@cohort_app.command("export")
+@command("export", None, "cohort export human.h5ad --out human.csv", cohort_app)
 def cohort_export(
     file: _TableArgument,
     out: Annotated[
@@ -115,7 +117,7 @@ def cohort_export(
     print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
 
 
-@app.command("cite")
+@command("cite", "Data", "cite human.h5ad")
 def cite(
     result: Annotated[
         Path | None,

@@ -9,7 +9,7 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.printing import say_on_stderr
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
 from crosspatch.commands.terminal import print_text
 from crosspatch.errors import RecordingError, as_flag
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
 
 
-@app.command("convert")
+@command("convert", "My cells", "convert cell.abf cell.nwb --species mouse --subject m12")
 @options.with_reading
 def convert(
     *,
@@ -27,9 +27,7 @@ def convert(
             metavar="IN... OUT", help="Recordings, a cell each, and the NWB file to write."
         ),
     ],
-    species: Annotated[
-        str | None, typer.Option(help=f"{options.KNOWN_SPECIES}. (default: what the files say)")
-    ] = None,
+    species: options.CellSpecies = None,
     subject: Annotated[
         str | None, typer.Option("--subject", "--donor", help="Name of the animal or donor.")
     ] = None,

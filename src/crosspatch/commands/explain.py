@@ -18,7 +18,7 @@ from crosspatch.commands.printing import (
     recordings_done,
     say_on_stderr,
 )
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
 from crosspatch.commands.run import P_VALUE, finish, interval, load_and_print_cohorts
 from crosspatch.commands.terminal import number_column, print_frame, print_rows, text_column
 from crosspatch.errors import CrosspatchError, as_flag
@@ -49,7 +49,7 @@ class _OfCells(ManyValues):
         return super().parse_args(ctx, args)
 
 
-@app.command("explain", cls=_OfCells)
+@command("explain", "My cells", "explain cell.abf --species mouse", cls=_OfCells)
 @options.with_reading
 def explain(
     *,
@@ -102,7 +102,9 @@ def explain(
     exit_if_failed(pipeline.inputs.failed)
 
 
-@app.command("explain-models", cls=ManyValues)
+@command(
+    "explain-models", "Train and compare", "explain-models --models lda forest", cls=ManyValues
+)
 def explain_models(
     *,
     cohort: options.CohortNames = None,
@@ -110,9 +112,7 @@ def explain_models(
     features: options.Features = None,
     models: options.ModelNames = None,
     protocol: options.ProtocolName = "quick",
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Runs of 5 folds, if not the protocol's.")
-    ] = None,
+    runs: options.Runs = None,
     seeds: Annotated[
         int,
         typer.Option(

@@ -11,7 +11,7 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
 from crosspatch.commands.printing import progress_bar, say_on_stderr
-from crosspatch.commands.root import fetch_app
+from crosspatch.commands.root import command, fetch_app
 from crosspatch.commands.terminal import (
     number_column,
     print_frame,
@@ -101,7 +101,7 @@ def _megabytes(state: FetchProgress) -> str:
     return f"{state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB"
 
 
-@fetch_app.command("tables")
+@command("tables", None, "fetch tables", fetch_app)
 def fetch_tables_command(
     data_dir: options.DataDir = None,
     time_limit: Annotated[
@@ -128,7 +128,9 @@ def fetch_tables_command(
     print_text(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
 
 
-@fetch_app.command("recordings", cls=ManyValues)
+@command(
+    "recordings", None, "fetch recordings --dandiset 000020 --limit 5", fetch_app, cls=ManyValues
+)
 def fetch_recordings(
     dandiset: Annotated[str, typer.Option(help="Six digits, such as 000020; see fetch --list.")],
     out: Annotated[

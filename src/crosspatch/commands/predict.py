@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crosspatch.commands import options
+from crosspatch.commands.documents import AsJson, document, predicted_cells
 from crosspatch.commands.printing import (
     ask_at_terminal,
     exit_if_failed,
@@ -19,7 +20,7 @@ from crosspatch.commands.printing import (
     recordings_done,
     say_on_stderr,
 )
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
 from crosspatch.commands.terminal import (
     number_column,
     number_text,
@@ -76,7 +77,7 @@ def _spare_pandas(inputs: list[str], report: Path | None) -> None:
             sys.meta_path.remove(hiding)
 
 
-@app.command("predict")
+@command("predict", "My cells", "predict cell.abf --species mouse --out answers.csv")
 @libraries_hidden("dask", "dask.utils")  # LightGBM and AnnData would import it, a second
 @options.with_reading
 def predict(
@@ -111,6 +112,7 @@ def predict(
     jobs: options.SomeProcesses = None,
     limit: options.Limit = 300.0,
     data_dir: options.DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Predict the transcriptomic subclass of cells, with its uncertainty.
 
@@ -140,25 +142,31 @@ def predict(
     _spare_pandas(inputs, report)
     messages = Messages(say_on_stderr)
     ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
-    with open_output(out, inputs, plot, report) as output:
-        with progress_bar(goes_on=False) as tell:
-            pipeline = Pipeline(wanted, Listener(messages, ask, tell, as_flag))
-        with progress_bar() as tell:
-            for part in pipeline.predictions(recordings_done(tell)):
-                output.add(part)
-    if not output.rows:
-        raise nothing_read(wanted)
-    _print_predictions(output)
-    if plot is not None:
-        from crosspatch.reporting.style import save_figure
+    with document(as_json) as give:
+        with open_output(out, inputs, plot, report, keep=as_json) as output:
+            with progress_bar(goes_on=False) as tell:
+                pipeline = Pipeline(wanted, Listener(messages, ask, tell, as_flag))
+            with progress_bar() as tell:
+                for part in pipeline.predictions(recordings_done(tell)):
+                    output.add(part)
+        if not output.rows:
+            raise nothing_read(wanted)
+        if as_json:
+            said = {"failed": pipeline.inputs.failed, "messages": messages.lines}
+            cells = predicted_cells(output.whole)
+            give({**output.first.header, "cells": cells, "verdicts": output.verdicts, **said})
+        else:
+            _print_predictions(output)
+        if plot is not None:
+            from crosspatch.reporting.style import save_figure
 
-        save_figure(output.first.plot(), plot)
-        print(f"wrote {plot}")
-    if report is not None:
-        _write_batch_report(pipeline, output.whole, report, messages.lines)
-    if out is not None:
-        print(f"wrote {out}: {output.rows:,} rows")
-    exit_if_failed(pipeline.inputs.failed)
+            save_figure(output.first.plot(), plot)
+            print(f"wrote {plot}")
+        if report is not None:
+            _write_batch_report(pipeline, output.whole, report, messages.lines)
+        if out is not None:
+            print(f"wrote {out}: {output.rows:,} rows")
+        exit_if_failed(pipeline.inputs.failed)
 
 
 def _write_batch_report(

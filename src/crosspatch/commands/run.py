@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crosspatch.commands import options
+from crosspatch.commands.completion import complete_dataset, complete_task
+from crosspatch.commands.documents import AsJson, document
 from crosspatch.commands.options import ManyValues
 from crosspatch.commands.printing import print_joined, print_warning, progress_bar
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
 from crosspatch.commands.terminal import (
     PrintedColumn,
     number_column,
     print_frame,
+    print_rows,
     print_text,
     text_column,
 )
@@ -33,16 +36,21 @@ if TYPE_CHECKING:
     from crosspatch.evaluation.results import BenchmarkResult, CalibrationTables
 
 
-@app.command("models")
-def models() -> None:
+@command("models", "Train and compare", "models")
+def models(as_json: AsJson = False) -> None:
     """List the models."""
     from crosspatch.models.registry import MODEL_NAMES, model_entry
 
-    for name in MODEL_NAMES:
-        print(f"{name:24s}{model_entry(name).about}")
+    takes = ("needs_source", "uses_layer", "uses_device")
+    with document(as_json) as give:
+        entries = [vars(model_entry(name)) for name in MODEL_NAMES]
+        give({"models": [{k: each[k] for k in ("name", "about", *takes)} for each in entries]})
+        if not as_json:
+            rows = [(each["name"], each["about"]) for each in entries]
+            print_rows("Models", [text_column("model"), text_column("what", fold=24)], rows)
 
 
-@app.command("run", cls=ManyValues)
+@command("run", "Train and compare", "run --models forest vote --out results", cls=ManyValues)
 @options.with_own_table
 def run(
     *,
@@ -51,20 +59,22 @@ def run(
     data_dir: options.DataDir = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="mouse, human, transfer. (default: all that the features allow)"),
+        typer.Option(
+            help="mouse, human, transfer. (default: all that the features allow)",
+            autocompletion=complete_task,
+        ),
     ] = None,
     features: options.Features = None,
     taxonomy: options.HumanLabels = None,
     models: options.ModelNames = None,
-    protocol: Annotated[
-        str, typer.Option(help="donor, dataset (each one held out whole), published or quick.")
-    ] = "donor",
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Repetitions. (default: the protocol's)")
-    ] = None,
+    protocol: options.ProtocolName = "donor",
+    runs: options.Runs = None,
     held_out: Annotated[
         list[str] | None,
-        typer.Option(help="Datasets that protocol dataset holds out. (default: each in turn)"),
+        typer.Option(
+            help="Datasets that protocol dataset holds out. (default: each in turn)",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     alignment: options.AlignmentName = "hodge2019",
     seed: options.Seed = 0,
@@ -86,6 +96,7 @@ def run(
     ] = False,
     out: options.OutFolder = Path("results"),
     unverified: options.Unverified = False,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate models on cohorts, print the results beside the published ones, write a report.
 
@@ -103,50 +114,46 @@ def run(
     if own is not None and (cohort or features or taxonomy):
         what = "{cohort}, {features} and {taxonomy}"
         raise CrosspatchError("", f"{what} are for public datasets; omit them with {{table}}")
-    cohorts = (
-        by_species(own)
-        if own is not None
-        else load_and_print_cohorts(
-            cohort,
-            task,
-            features,
-            data_dir,
-            verify=not unverified,
-            taxonomy=taxonomy,
-            out=out,
-            seed=seed,
-            jobs=jobs,
+    with document(as_json) as give:
+        cohorts = (
+            by_species(own)
+            if own is not None
+            else load_and_print_cohorts(
+                cohort,
+                task,
+                features,
+                data_dir,
+                verify=not unverified,
+                taxonomy=taxonomy,
+                out=out,
+                seed=seed,
+                jobs=jobs,
+            )
         )
-    )
-    with progress_bar() as tell:
-        result = benchmark(
-            cohorts,
-            tasks=task,
-            models=models,
-            protocol=protocol,
-            runs=runs,
-            held_out=held_out,
-            alignment=alignment,
-            seed=seed,
-            jobs=jobs,
-            device=device,
-            calibration=calibration,
-            layer=layer,
-            out=out,
-            progress=partial(tell, "folds"),
-        )
-    if protocol == "dataset":
-        _print_held_out(result)
-    else:
-        _print_result(result)
-        _print_cuts(result)
-        if result.calibration is not None:
-            _print_calibration(result.calibration)
-    _print_repeated(result)
-    finish(cohorts, result.tables, out)
+        with progress_bar() as tell:
+            result = benchmark(
+                cohorts,
+                tasks=task,
+                models=models,
+                protocol=protocol,
+                runs=runs,
+                held_out=held_out,
+                alignment=alignment,
+                seed=seed,
+                jobs=jobs,
+                device=device,
+                calibration=calibration,
+                layer=layer,
+                out=out,
+                progress=partial(tell, "folds"),
+            )
+        give({"out": out, "settings": result.settings, "tables": result.tables})
+        if not as_json:
+            _print_benchmark(result)
+        finish(cohorts, result.tables, out)
 
 
-@app.command("learning-curve", cls=ManyValues)
+@command("learning-curve", "Train and compare", "learning-curve --protocol quick", cls=ManyValues)
 def learning_curve(
     *,
     cohort: options.CohortNames = None,
@@ -251,7 +258,7 @@ def finish(cohorts: Mapping[str, anndata.AnnData], tables: Iterable[str], out: P
     report([out], out / "report.html")
 
 
-@app.command("report")
+@command("report", "Train and compare", "report results --out report.html")
 def report(
     results: Annotated[
         list[Path],
@@ -292,6 +299,18 @@ _COMPARED = (number_column("macro-F1", "{delta_macro_f1:+.4f}"), interval(4), P_
 _DIFFERENCE = text_column("difference", "{model_a} − {model_b}", fold=16)
 _HELD_OUT = text_column("held out", "{task}", fold=12)
 _MODEL = text_column("model", fold=16)
+
+
+def _print_benchmark(result: BenchmarkResult) -> None:
+    """Everything that is to be said of a benchmark."""
+    if result.settings["protocol"] == "dataset":
+        _print_held_out(result)
+    else:
+        _print_result(result)
+        _print_cuts(result)
+        if result.calibration is not None:
+            _print_calibration(result.calibration)
+    _print_repeated(result)
 
 
 def _print_result(result: BenchmarkResult) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from shutil import get_terminal_size
 from string import Formatter
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,15 +65,22 @@ def number_text(value: float, digits: int = 1) -> str:
 
 
 def print_frame(title: str, frame: pd.DataFrame, columns: Sequence[PrintedColumn]) -> None:
-    """A table of a DataFrame; a part of a format is left out where a value of it is missing."""
+    """A table of a DataFrame; see `print_records`."""
+    print_records(title, frame.to_dict("records"), columns)
 
-    def text(row: dict[str, object], part: str) -> str:
-        fields = [name for _, name, _, _ in Formatter().parse(part) if name]
-        return "" if any(row[name] != row[name] for name in fields) else part.format_map(row)
+
+def print_records(
+    title: str, records: Iterable[Mapping[Any, object]], columns: Sequence[PrintedColumn]
+) -> None:
+    """A table of rows by name; a part of a format is left out where a value of it is missing."""
+
+    def text(row: Mapping[Any, object], part: str) -> str:
+        values = [row[name] for _, name, _, _ in Formatter().parse(part) if name]
+        missing = any(value is None or value != value for value in values)
+        return "" if missing else part.format_map(row)
 
     rows = [
-        ["".join(text(row, part) for part in column.parts) for column in columns]
-        for row in ({str(k): v for k, v in each.items()} for each in frame.to_dict("records"))
+        ["".join(text(row, part) for part in column.parts) for column in columns] for row in records
     ]
     print_rows(title, columns, rows)
 
@@ -108,8 +115,10 @@ def print_rows(title: str, columns: Sequence[PrintedColumn], rows: Iterable[Sequ
         table.add_row(*(Text(row[number]) for number in widths))  # not markup: it may be [/x]
     whole = sum(widths.values()) + _GAP * len(widths)
     console = Console(width=max(whole, terminal_width()), highlight=False)
-    console.print(Text(title, style="bold"))
-    console.print(table)
+    with console.capture() as shown:
+        console.print(Text(title, style="bold"))
+        console.print(table)
+    print("\n".join(line.rstrip() for line in shown.get().splitlines()))
     if left_out := [columns[number].header for number in there if number not in widths]:
         names = ", ".join(name.replace("-\n", "") for name in left_out)
         print_text(f"(left out at {terminal_width()} columns: {names})", 1)

@@ -17,7 +17,7 @@ from crosspatch.commands.printing import (
     progress_bar,
     say_on_stderr,
 )
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
 from crosspatch.commands.terminal import (
     PrintedColumn,
     number_column,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import Given
 
 
-@app.command("validate")
+@command("validate", "My cells", "validate cells.csv --label subclass --species mouse")
 def validate(
     *,
     table: Annotated[
