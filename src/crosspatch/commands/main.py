@@ -8,6 +8,7 @@ import traceback
 from crosspatch.commands import (
     cohort,
     convert,
+    doctor,
     explain,
     extract,
     fetch,
@@ -24,7 +25,7 @@ from crosspatch.errors import CrosspatchError
 
 #: Importing a module registers its commands.
 MODULES = (
-    *(cohort, convert, explain, extract, fetch, inspecting, predict, run, serve),
+    *(cohort, convert, doctor, explain, extract, fetch, inspecting, predict, run, serve),
     *(train, validate),
 )
 
