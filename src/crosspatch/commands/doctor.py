@@ -11,7 +11,7 @@ from crosspatch.commands.root import command
 from crosspatch.commands.terminal import number_column, print_rows, print_text, text_column
 
 if TYPE_CHECKING:
-    from crosspatch.prediction.installed import OptionalLibraries, Installation, KeptModel
+    from crosspatch.prediction.installed import Installation, KeptModel, OptionalLibraries
 
 
 @command("doctor", "Serve", "doctor")
