@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,24 +84,6 @@ def test_a_fault_of_ours_ends_with_3_and_a_traceback(monkeypatch, capsys):
 def test_wrong_options_and_inputs_end_with_2(tmp_path: Path):
     for typed in (("predict",), ("models", "--what"), ("inspect", tmp_path / "no.abf"), ("no",)):
         assert crosspatch(*typed, cwd=tmp_path).returncode == 2, typed
-
-
-def test_ctrl_c_ends_with_130(tmp_path: Path):
-    typed = [sys.executable, "-m", "crosspatch", "simulate", "--species", "human"]
-    process = subprocess.Popen(
-        [*typed, "--cells", "500", "--jobs", "1", "--out", str(tmp_path / "made")],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # as a terminal does: the signal reaches its children
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not list(tmp_path.glob("made/*")):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "crosspatch: stopped" in said
-    assert "Traceback" not in said
 
 
 def completed(line: str) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
+from crosspatch.commands.printed_results import P_VALUE, interval
 from crosspatch.commands.printing import (
     ask_at_terminal,
     exit_if_failed,
@@ -19,7 +20,7 @@ from crosspatch.commands.printing import (
     say_on_stderr,
 )
 from crosspatch.commands.root import command
-from crosspatch.commands.run import P_VALUE, finish, interval, load_and_print_cohorts
+from crosspatch.commands.run import finish, load_and_print_cohorts
 from crosspatch.commands.terminal import number_column, print_frame, print_rows, text_column
 from crosspatch.errors import CrosspatchError, as_flag
 
