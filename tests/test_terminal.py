@@ -6,8 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosspatch.commands import terminal
-from crosspatch.commands.terminal import number_column, print_frame, print_text, text_column
+from crosspatch.commands.terminal import (
+    number_column,
+    print_frame,
+    print_text,
+    terminal_width,
+    text_column,
+)
 
 SWEEPS = pd.DataFrame(
     {
@@ -84,8 +89,8 @@ def test_text_is_broken_between_words_but_no_path_is(monkeypatch, capsys):
 
 def test_in_a_pipe_it_is_80_wide(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(terminal.sys, "__stdout__", None)
-    assert terminal.terminal_width() == 80
+    monkeypatch.setattr("sys.__stdout__", None)
+    assert terminal_width() == 80
 
 
 @pytest.mark.parametrize("variable", [{}, {"NO_COLOR": "1"}])

@@ -31,7 +31,7 @@ class _ByPurpose(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands of each purpose, and an example."""
-        commands = sorted(self.commands.items())
+        commands: list[tuple[str, Any]] = sorted(self.commands.items())
         panels = [each.rich_help_panel for _, each in commands]
         for purpose in dict.fromkeys([*PURPOSES, *panels]):
             named = [each for each in commands if each[1].rich_help_panel == purpose]
