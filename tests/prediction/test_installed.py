@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from email.message import Message
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_the_real_extras_and_libraries_are_found():
     core, *_ = installed.extras()
     assert core.name == ""
     assert {"numpy", "typer"} <= set(core.libraries)
-    assert core.libraries["numpy"].startswith("2.")
+    assert core.libraries["numpy"] == version("numpy")
 
 
 def test_all_tables_are_listed():
@@ -90,8 +91,7 @@ def test_models_caches_and_tables_are_told_apart(cache: Path, tmp_path: Path):
 
 
 def test_in_words_it_says_how_to_get_what_is_missing(tmp_path: Path):
-    empty = {"XDG_CACHE_HOME": str(tmp_path / "empty")}
-    done = crosspatch("doctor", COLUMNS="80", **empty)
+    done = crosspatch("doctor", COLUMNS="80", XDG_CACHE_HOME=str(tmp_path / "empty"))
     assert done.returncode == 0
     lines = [line for line in done.stdout.splitlines() if str(tmp_path) not in line]
     assert max(map(len, lines)) <= 80

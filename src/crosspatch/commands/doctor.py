@@ -67,9 +67,11 @@ def _print_found(found: Installation) -> None:
     )
     print()
     if found.models:
-        columns = (text_column("folder", fold=24), text_column("model", fold=24))
-        models = [(each.folder.name, _said_of(each)) for each in found.models]
-        print_rows(f"Models in {found.models[0].folder.parent}", columns, models)
+        print_rows(
+            f"Models in {found.models[0].folder.parent}",
+            (text_column("folder", fold=24), text_column("model", fold=24)),
+            [(each.folder.name, _said_of(each)) for each in found.models],
+        )
     if found.caches:
         print_rows(
             f"Kept in {found.caches[0].path.parent} (may be deleted)",

@@ -118,7 +118,7 @@ def extras() -> list[OptionalLibraries]:
                 found |= set().union(*map(libraries, of_others)) if ours else {each["name"]}
         return frozenset(found)
 
-    names = metadata(_PACKAGE).get_all("Provides-OptionalLibraries") or []
+    names = metadata(_PACKAGE).get_all("Provides-Extra") or []
     of_users = [name for name in names if name not in _FOR_DEVELOPERS]
     return [
         OptionalLibraries(extra or "", {name: _version(name) for name in sorted(libraries(extra))})
@@ -147,7 +147,9 @@ def _device() -> str | None:
 
 def _data(explicit: Path | None) -> DataDirectory:
     path, origin = named_directory(explicit)
-    there, missing, changed = 0, [], []
+    there = 0
+    missing: list[str] = []
+    changed: list[str] = []
     for file in pinned_files():
         try:
             locate(path, file)
