@@ -25,7 +25,8 @@ def crosspatch(
         What a user types behind ``crosspatch``.
     cwd : Path, optional
     **environment
-        Variables to be set; ``CROSSPATCH_DATA`` is unset unless given.
+        Variables to be set; ``CROSSPATCH_DATA`` is unset unless given. The terminal is wide, so
+        that no message is broken into lines, unless ``COLUMNS`` is given.
     """
     typed = ["crosspatch", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
@@ -33,6 +34,7 @@ def crosspatch(
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", typed)
         patch.delenv("CROSSPATCH_DATA", raising=False)
+        patch.setenv("COLUMNS", "1000")
         for name, value in environment.items():
             patch.setenv(name, value)
         if cwd is not None:

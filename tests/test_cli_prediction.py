@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,11 +25,12 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("prediction")
     table.write(made.cohort("human", COUNTS, donors=50), folder / "train.h5ad")
     table.write(made.cohort("human", COUNTS, donors=50, seed=1), folder / "new.h5ad")
-    done = crosspatch(
-        "train", "--target", folder / "train.h5ad", "--model", "logistic", "--out", folder / "m"
-    )
+    how = ("--target", folder / "train.h5ad", "--model", "logistic", "--out", folder / "m")
+    done = crosspatch("train", *how, "--json")
     assert done.returncode == 0, done.stderr
-    assert "Macro-F1" in done.stdout
+    found = json.loads(done.stdout)
+    assert found["folder"] == str(folder / "m")
+    assert found["model"] == json.loads((folder / "m" / "model.json").read_text())
     return folder
 
 
@@ -36,6 +38,7 @@ def test_a_model_is_shown(folder: Path):
     done = crosspatch("model", "show", folder / "m")
     assert done.returncode == 0
     assert "360 cells of 50 donors" in done.stdout
+    assert "Macro-F1" in done.stdout
     assert "sha256" in done.stdout
 
 

@@ -107,8 +107,10 @@ def public_names(text: str) -> Iterator[str]:
 
 
 def registers(decorator: ast.expr) -> bool:
-    """Whether it makes a command or an answer of the service, as `app.command("run")` does."""
+    """Whether it makes a command or an answer of the service, as `command("run", …)` does."""
     owner = decorator.func if isinstance(decorator, ast.Call) else decorator
+    if isinstance(owner, ast.Name):
+        return owner.id == "command"
     if not isinstance(owner, ast.Attribute) or not isinstance(owner.value, ast.Name):
         return False
     return owner.value.id == "router" or owner.value.id.endswith("app")

@@ -107,7 +107,7 @@ def test_tables_in_memory_are_predicted_like_files(folder: Path, tmp_path: Path)
     assert of_both.cells["cell_id"].is_unique
 
 
-def test_it_says_one_line_at_most_unless_asked(folder: Path, capsys):
+def test_of_many_lines_it_prints_the_first_unless_asked(folder: Path, capsys):
     cohort = read(folder / "human.h5ad")[:5].copy()
     frame = cohort.to_df()
     found = crosspatch.predict(frame, model=folder / "human-model", species="human")
@@ -119,6 +119,15 @@ def test_it_says_one_line_at_most_unless_asked(folder: Path, capsys):
     crosspatch.predict(frame, model=folder / "human-model", species="human", say=quiet.append)
     assert capsys.readouterr().out == ""
     assert tuple(quiet) == found.messages
+
+
+def test_a_few_lines_are_all_printed(folder: Path, tmp_path: Path, capsys):
+    recording = next((folder / "simulated").glob("*.nwb"))
+    (tmp_path / "empty.abf").touch()
+    inputs = [recording, recording, tmp_path / "empty.abf"]
+    found = crosspatch.predict(inputs, model=folder / "human-model")
+    assert 2 <= len(found.messages) <= 5
+    assert capsys.readouterr().out.splitlines() == [f"crosspatch: {m}" for m in found.messages]
 
 
 def test_a_wrong_setting_is_refused_at_once():

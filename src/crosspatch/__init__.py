@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from crosspatch.recordings.opening import open_recording
     from crosspatch.recordings.reading_options import Reading
 
-__version__ = version("crosspatch")
+    __version__: str
 
 # Imported on first use, so that `import crosspatch` and the command line start fast.
 _PLACES = {
@@ -80,6 +79,10 @@ _PLACES |= {name: f"errors.{name}" for name in __all__ if name.endswith("Error")
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version  # a tenth of the command line's start
+
+        return version("crosspatch")
     if name not in _PLACES:
         raise AttributeError(f"module 'crosspatch' has no attribute '{name}'")
     module, _, attribute = _PLACES[name].rpartition(".")

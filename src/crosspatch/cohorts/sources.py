@@ -46,16 +46,19 @@ class SourceFile:
         return f"{base.rstrip('/')}/{self.place}"
 
 
-def listed(folder: str) -> tuple[SourceFile, ...]:
-    """The files of a folder of the data directory that ``data/sources.csv`` lists."""
+def pinned_files() -> tuple[SourceFile, ...]:
+    """The public tables, which ``data/sources.csv`` lists."""
     found = []
     for row in data_rows("cohorts", "sources"):
-        place, name = row["path"].rsplit("/", 1)
-        if place == folder:
-            inside = "/".join(part for part in (row["folder"], name) if part)
-            address = f"{row['repository']}/raw/{row['commit']}/{inside}"
-            found.append(SourceFile(row["path"], row["sha256"], int(row["bytes"]), address))
+        inside = "/".join(filter(None, (row["folder"], row["path"].rpartition("/")[2])))
+        address = f"{row['repository']}/raw/{row['commit']}/{inside}"
+        found.append(SourceFile(row["path"], row["sha256"], int(row["bytes"]), address))
     return tuple(found)
+
+
+def listed(folder: str) -> tuple[SourceFile, ...]:
+    """Those of a folder of the data directory."""
+    return tuple(file for file in pinned_files() if file.path.rpartition("/")[0] == folder)
 
 
 def named_directory(explicit: str | Path | None = None) -> tuple[Path, str]:

@@ -8,19 +8,22 @@ from typing import Annotated
 import typer
 
 from crosspatch.commands import options
-from crosspatch.commands.printing import print_joined, print_table
-from crosspatch.commands.root import app, cohort_app
+from crosspatch.commands.completion import complete_dataset
+from crosspatch.commands.printing import print_joined
+from crosspatch.commands.root import cohort_app, command
+from crosspatch.commands.terminal import number_column, print_frame, print_text, text_column
 
 _TableArgument = Annotated[Path, typer.Argument(help="Cohort table, .h5ad.")]
 
 
-@cohort_app.command("build")
+@command("build", None, "cohort build --dataset human --out human.h5ad", cohort_app)
 def cohort_build(
     dataset: Annotated[
         str,
         typer.Option(
             help="human or mouse, what models are trained on by default; a dataset by name "
-            "(`crosspatch fetch --list`); or several of a species, joined by +."
+            "(`crosspatch fetch --list`); or several of a species, joined by +.",
+            autocompletion=complete_dataset,
         ),
     ],
     out: options.TableOut,
@@ -47,24 +50,57 @@ def cohort_build(
     print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
 
 
-@cohort_app.command("describe")
+@command("describe", None, "cohort describe human.h5ad", cohort_app)
 def cohort_describe(file: _TableArgument) -> None:
     """Print cells by subclass and donor, missing by family, and ranges by species."""
     from crosspatch.cohorts import table
 
     cohort = table.read(file)
     layout = table.layout_of(cohort).name
-    print(f"{file}: {cohort.n_obs:,} cells, {cohort.n_vars} features, layout {layout}")
+    print_text(f"{file}: {cohort.n_obs:,} cells, {cohort.n_vars} features, layout {layout}", 2)
     print_joined(cohort)
     parts = table.describe(cohort)
-    print_table("Cells", parts["cells"])
-    print_table(
-        "Missing by family (share of cells)", parts["missing"], {"absent", "partly_missing"}
+    print_frame(
+        "Cells",
+        parts["cells"],
+        [
+            text_column("species"),
+            text_column("subclass"),
+            number_column("cells", "{cells:,}"),
+            number_column("donors", "{donors:,}"),
+            number_column("cells per donor, median", "{cells_per_donor_median:.4g}"),
+            number_column("most", "{cells_per_donor_max}"),
+        ],
     )
-    print_table("Ranges", parts["ranges"], {"missing"})
+    print_frame(
+        "Missing by family (share of cells)",
+        parts["missing"],
+        [
+            text_column("species"),
+            text_column("family"),
+            number_column("features"),
+            number_column("absent", "{absent:.1%}"),
+            number_column("partly missing", "{partly_missing:.1%}"),
+        ],
+    )
+    for species, ranges in parts["ranges"].groupby("species", sort=False):
+        print_frame(
+            f"Ranges of {species} cells",
+            ranges,
+            [
+                text_column("feature", fold=24),
+                text_column("unit"),
+                number_column("missing", "{missing:.1%}"),
+                number_column("min", "{min:.4g}", rank=1),
+                number_column("q05", "{q05:.4g}"),
+                number_column("median", "{median:.4g}"),
+                number_column("q95", "{q95:.4g}"),
+                number_column("max", "{max:.4g}", rank=1),
+            ],
+        )
 
 
-@cohort_app.command("export")
+@command("export", None, "cohort export human.h5ad --out human.csv", cohort_app)
 def cohort_export(
     file: _TableArgument,
     out: Annotated[
@@ -81,7 +117,7 @@ def cohort_export(
     print(f"wrote {out}: {cohort.n_obs:,} cells, {cohort.n_vars} features")
 
 
-@app.command("cite")
+@command("cite", "Data", "cite human.h5ad")
 def cite(
     result: Annotated[
         Path | None,

@@ -9,14 +9,15 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.printing import say_on_stderr
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
+from crosspatch.commands.terminal import print_text
 from crosspatch.errors import RecordingError, as_flag
 
 if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
 
 
-@app.command("convert")
+@command("convert", "My cells", "convert cell.abf cell.nwb --species mouse --subject m12")
 @options.with_reading
 def convert(
     *,
@@ -26,9 +27,7 @@ def convert(
             metavar="IN... OUT", help="Recordings, a cell each, and the NWB file to write."
         ),
     ],
-    species: Annotated[
-        str | None, typer.Option(help=f"{options.KNOWN_SPECIES}. (default: what the files say)")
-    ] = None,
+    species: options.CellSpecies = None,
     subject: Annotated[
         str | None, typer.Option("--subject", "--donor", help="Name of the animal or donor.")
     ] = None,
@@ -56,4 +55,4 @@ def convert(
     print(f"wrote {out}: {found.sweeps} sweeps, {electrodes}")
     if found.missing:
         flags = ", ".join(as_flag(each) for each in found.missing)
-        print(f"archives such as DANDI also ask for what no file says: {flags}")
+        print_text(f"archives such as DANDI also ask for what no file says: {flags}", 2)

@@ -11,17 +11,17 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
+from crosspatch.commands.printed_results import P_VALUE, interval
 from crosspatch.commands.printing import (
     ask_at_terminal,
     exit_if_failed,
-    print_frame,
-    print_rows,
     progress_bar,
     recordings_done,
     say_on_stderr,
 )
-from crosspatch.commands.root import app
-from crosspatch.commands.run import P_VALUE, finish, interval, load_and_print_cohorts
+from crosspatch.commands.root import command
+from crosspatch.commands.run import finish, load_and_print_cohorts
+from crosspatch.commands.terminal import number_column, print_frame, print_rows, text_column
 from crosspatch.errors import CrosspatchError, as_flag
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _OfCells(ManyValues):
         return super().parse_args(ctx, args)
 
 
-@app.command("explain", cls=_OfCells)
+@command("explain", "My cells", "explain cell.abf --species mouse", cls=_OfCells)
 @options.with_reading
 def explain(
     *,
@@ -103,7 +103,9 @@ def explain(
     exit_if_failed(pipeline.inputs.failed)
 
 
-@app.command("explain-models", cls=ManyValues)
+@command(
+    "explain-models", "Train and compare", "explain-models --models lda forest", cls=ManyValues
+)
 def explain_models(
     *,
     cohort: options.CohortNames = None,
@@ -111,9 +113,7 @@ def explain_models(
     features: options.Features = None,
     models: options.ModelNames = None,
     protocol: options.ProtocolName = "quick",
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Runs of 5 folds, if not the protocol's.")
-    ] = None,
+    runs: options.Runs = None,
     seeds: Annotated[
         int,
         typer.Option(
@@ -167,26 +167,41 @@ def explain_models(
 
 def _print_explanation(found: Explanation) -> None:
     """What an explanation of models found."""
-    importance, correlation = found.tables["importance"], ("Spearman", "{spearman:.2f}")
+    importance = found.tables["importance"]
     print_frame(
         "Fall in macro-F1 without a family, on held-out donors",
         importance[importance["scope"] == "macro_f1"],
-        ["species", "model", "family", "how", ("fall", "{drop:+.3f}"), interval(3)],
-        n_text=4,
+        [
+            *map(text_column, ("species", "model", "family", "how")),
+            number_column("fall", "{drop:+.3f}"),
+            interval(3),
+        ],
     )
     print_frame(
         "Does attention say so? Rank correlation over families",
         found.tables["agreement"],
-        [("compared", "{what}"), "species", "model", correlation, interval(3), "verdict"],
-        n_text=3,
+        [
+            text_column("compared", "{what}", fold=16),
+            text_column("species"),
+            text_column("model", fold=16),
+            number_column("Spearman", "{spearman:.2f}"),
+            interval(3),
+            text_column("verdict", fold=12),
+        ],
     )
     if len(found.tables["conserved"]):
         _print_conserved(found.tables["conserved"])
     print_frame(
         "How far subclasses lie apart in the sparse-PCA space",
         found.tables["separation"],
-        ["species", ("measure", "{metric}"), "a", "b", ("value", "{value:.2f}"), P_VALUE],
-        n_text=4,
+        [
+            text_column("species"),
+            text_column("measure", "{metric}"),
+            text_column("a"),
+            text_column("b"),
+            number_column("value", "{value:.2f}"),
+            P_VALUE,
+        ],
     )
 
 
@@ -195,7 +210,7 @@ def _print_conserved(conserved: pd.DataFrame) -> None:
     kinds = ("same", "opposite", "mouse only", "human only", "neither")
     print_rows(
         "Features that separate a group from the rest, in mouse and human",
-        ("level", "group", *kinds),
+        (text_column("level"), text_column("group"), *map(number_column, kinds)),
         [
             (str(level), str(group), *(str(counts.get((level, group, kind), 0)) for kind in kinds))
             for level, group in dict.fromkeys((k[0], k[1]) for k in counts.index)

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crosspatch.commands import options
+from crosspatch.commands.completion import complete_species
 from crosspatch.commands.fetch import choose_assets
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import (
-    number_text,
-    print_rows,
-    progress_bar,
-    recordings_done,
-    say_on_stderr,
-)
-from crosspatch.commands.root import app
+from crosspatch.commands.printing import progress_bar, recordings_done, say_on_stderr
+from crosspatch.commands.root import command
+from crosspatch.commands.terminal import print_text
 from crosspatch.errors import CohortError, CrosspatchError, as_flag
 
 if TYPE_CHECKING:
@@ -26,82 +22,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crosspatch.cohorts.download import CellSelection
-    from crosspatch.features.analysis import Analysis
     from crosspatch.features.finding import Source
-    from crosspatch.recordings.model import Recording, Sweep
     from crosspatch.recordings.reading_options import Reading
 
 
-@app.command("inspect")
-@options.with_reading
-def inspect(
-    *,
-    file: Annotated[
-        Path, typer.Argument(help="Recording: NWB 2, ABF and others (docs/recordings.md).")
-    ],
-    png: Annotated[
-        Path | None, typer.Option(help="Picture to write. (default: FILE's name with .png, here)")
-    ] = None,
-    no_png: Annotated[bool, typer.Option("--no-png", help="Print only.")] = False,
-    reading: Reading,
-) -> None:
-    """Print a recording's sweeps, stimuli, quality and features, and draw them."""
-    from crosspatch.features.analysis import analyse
-    from crosspatch.features.measuring.first_use import prepare
-    from crosspatch.recordings.opening import close_all, open_recordings
-
-    prepare(say_on_stderr)
-    recordings = open_recordings(file, reading)
-    failed: dict[str, str] = {}
-    try:
-        for recording in recordings:
-            try:
-                analysis = analyse(recording, reading.thresholds)
-            except CrosspatchError as error:
-                if len(recordings) == 1:
-                    raise
-                failed[recording.cell_id] = error.in_words(as_flag)
-                print(f"{recording.cell_id}: {failed[recording.cell_id]}")
-                continue
-            print(f"{file}: {_about(recording)}")
-            _print_recording(recording, analysis)
-            if not no_png:
-                _draw(recording, analysis, png)
-    finally:
-        close_all(recordings)
-    if len(failed) == len(recordings):
-        raise typer.Exit(2)
-
-
-def _about(recording: Recording) -> str:
-    """What a recording is, in a line."""
-    said = recording.recorded
-    about = [recording.format]
-    about += [f"electrode {recording.electrode}"] if recording.electrode else []
-    about += [f"{len(recording.current_clamp)} current-clamp sweeps"]
-    about += [f"species {said.species}"] if said.species else []
-    about += [f"donor {said.donor}"] if said.donor else []
-    about += ["SIMULATED"] if said.simulated else []
-    return ", ".join(about)
-
-
-def _draw(recording: Recording, analysis: Analysis, png: Path | None) -> None:
-    """Draw a recording; of several cells each has its picture."""
-    from crosspatch.recordings.model import named_cell
-    from crosspatch.reporting.recording_figures import recording_figure
-    from crosspatch.reporting.style import save_figure
-
-    out = Path(f"{recording.cell_id}.png")
-    if png is not None:
-        out = png.with_stem(named_cell(png.stem, recording.electrode))
-    save_figure(recording_figure(recording, analysis), out)
-    print(f"wrote {out}")
-
-
-@app.command("simulate")
+@command("simulate", "Data", "simulate --species human --cells 5 --out simulated")
 def simulate(
     *,
-    species: Annotated[str, typer.Option(help=f"{options.KNOWN_SPECIES}.")],
+    species: Annotated[
+        str, typer.Option(help=f"{options.KNOWN_SPECIES}.", autocompletion=complete_species)
+    ],
     out: options.OutFolder,
     cells: Annotated[int, typer.Option(min=1, help="Number of cells.")] = 20,
     seed: options.Seed = 0,
@@ -116,7 +46,7 @@ def simulate(
     print(f"wrote {cells} SIMULATED recordings to {out}/, labels in {labels}")
 
 
-@app.command("extract", cls=ManyValues)
+@command("extract", "Data", "extract recordings --out cells.h5ad", cls=ManyValues)
 @options.with_reading
 def extract(
     *,
@@ -201,7 +131,7 @@ def extract(
     extracted.write_failures(result.failures, failures)
     print(f"{state.total} recordings, {state.kept} of them done before")
     for _, row in result.failures.head(5).iterrows():
-        print(f"  {row['file']}: {row['reason']}")
+        print_text(f"  {row['file']}: {row['reason']}", 4)
     if len(result.failures):
         print(f"{len(result.failures)} gave no cell: {failures}")
     if result.cohort is None:
@@ -243,70 +173,15 @@ def _print_extracted(cohort: anndata.AnnData) -> None:
     print(f"{labelled} cells have a label, {cohort.n_obs - labelled} have none")
     failed = obs[~obs["qc_passed"].astype(bool)]
     if len(failed):
-        print(f"{len(failed)} cells fail quality control (qc_passed, qc_reasons), the first:")
+        print_text(f"{len(failed)} cells fail quality control (qc_passed, qc_reasons), the first:")
         for name, reason in failed["qc_reasons"].head(3).items():
-            print(f"  {name}: {reason}")
+            print_text(f"  {name}: {reason}", 4)
     if obs["simulated"].astype(bool).any():
         print(f"{int(obs['simulated'].sum())} cells are SIMULATED")
     if "bytes_read" in obs:
         read, whole = obs["bytes_read"].sum(), obs["file_bytes"].sum()
         share = (obs["bytes_read"] / obs["file_bytes"]).quantile([0, 0.5, 1])
-        print(
+        print_text(
             f"{read / 1e6:.1f} MB read of {whole / 1e6:.1f} MB ({read / whole:.1%}; of a file "
             f"{share.iloc[0]:.0%} to {share.iloc[2]:.0%}, half of them below {share.iloc[1]:.0%})"
         )
-
-
-def _print_recording(recording: Recording, analysis: Analysis) -> None:
-    """A recording's sweeps with their stimuli and quality, its features, and its cell's quality."""
-    from crosspatch.features.layouts import load_layout
-    from crosspatch.features.scalars import scalar_features
-
-    spikes: dict[int, int] = {}
-    for responses in (analysis.long_square, analysis.short_square, analysis.ramp):
-        if responses is not None:
-            counts = map(len, responses.spikes)
-            spikes |= dict(zip(responses.numbers, counts, strict=False))
-    measures = ("pA", "start s", "lasts s", "kHz", "baseline mV", "drift mV", "noise mV", "spikes")
-    print_rows(
-        "Sweeps",
-        ("sweep", "stimulus", "name", *measures, "quality"),
-        [_sweep_row(sweep, analysis, spikes) for sweep in recording.current_clamp],
-        n_text=3,
-    )
-    notes = list(analysis.notes)
-    values = scalar_features(analysis, notes)
-    rows = [
-        (feature.name, f"{values[feature.name]:.4g}", feature.unit)
-        for feature in load_layout("full").features
-        if feature.name in values
-    ]
-    if rows:
-        print_rows("Features", ("feature", "value", "unit"), rows, n_text=1)
-    cell = analysis.cell
-    print(f"cell: {'passed' if cell.passed else 'rejected: ' + '; '.join(cell.reasons)}")
-    for note in dict.fromkeys(notes):
-        print(f"  {note}")
-
-
-def _sweep_row(sweep: Sweep, analysis: Analysis, spikes: dict[int, int]) -> tuple[str, ...]:
-    from crosspatch.recordings.quality import SweepFault, SweepQuality
-    from crosspatch.recordings.stimuli import Stimulus
-
-    stimulus = analysis.stimuli.get(sweep.number, Stimulus("unknown"))
-    quality = analysis.qualities.get(sweep.number, SweepQuality((SweepFault("", "not measured"),)))
-    there = stimulus.kind not in ("none", "unknown")
-    return (
-        str(sweep.number),
-        stimulus.kind,
-        sweep.description + (" (!)" if stimulus.disagrees else ""),
-        number_text(stimulus.amplitude) if there else "",
-        number_text(stimulus.start, 4) if there else "",
-        number_text(stimulus.duration, 4) if there else "",
-        f"{sweep.rate / 1e3:g}",
-        number_text(quality.baseline),
-        number_text(quality.drift, 2),
-        number_text(quality.fast_noise, 3),
-        str(spikes.get(sweep.number, "")),
-        "passed" if quality.passed else "; ".join(quality.reasons),
-    )

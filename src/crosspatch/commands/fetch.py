@@ -10,8 +10,15 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import print_frame, print_rows, progress_bar, say_on_stderr
-from crosspatch.commands.root import fetch_app
+from crosspatch.commands.printing import progress_bar, say_on_stderr
+from crosspatch.commands.root import command, fetch_app
+from crosspatch.commands.terminal import (
+    number_column,
+    print_frame,
+    print_rows,
+    print_text,
+    text_column,
+)
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
@@ -46,14 +53,21 @@ def _print_data() -> None:
     tables = source_files().values()
     print_rows(
         f"Tables: crosspatch fetch tables ({sum(table.size for table in tables) / 1e6:.1f} MB)",
-        ("file", "from", "MB"),
+        (text_column("file"), text_column("from", rank=1), number_column("MB")),
         [(table.path, table.address, f"{table.size / 1e6:.2f}") for table in tables],
     )
     known = datasets().values()
-    print(f"licence of the tables: {', '.join(dict.fromkeys(each.licence for each in known))}\n")
+    licences = ", ".join(dict.fromkeys(each.licence for each in known))
+    print_text(f"licence of the tables: {licences}\n", 2)
     print_rows(
         "Datasets: crosspatch cohort build --dataset NAME",
-        ("name", "species", "layouts", "labels by", "cite"),
+        (
+            text_column("name"),
+            text_column("species"),
+            text_column("layouts", fold=8),
+            text_column("labels by", fold=9),
+            text_column("cite", fold=12),
+        ),
         [
             (
                 each.name,
@@ -64,25 +78,30 @@ def _print_data() -> None:
             )
             for each in known
         ],
-        n_text=5,
     )
     sets = pd.DataFrame([vars(each) for each in dandisets().values()])
     labels = [each.labels or "none: --labels or --unlabelled" for each in dandisets().values()]
-    size = (("files", "{files:,}"), ("GB", "{gigabytes:.1f}"))
     print_frame(
         "Recordings: crosspatch fetch recordings --dandiset NUMBER",
         sets.assign(labels=labels),
-        ["dandiset", "species", ("what", "{about}"), "labels", "licence", *size],
-        n_text=5,
+        [
+            text_column("dandiset"),
+            text_column("species"),
+            text_column("what", "{about}", fold=24),
+            text_column("labels", fold=12),
+            text_column("licence", rank=1, fold=9),
+            number_column("files", "{files:,}"),
+            number_column("GB", "{gigabytes:.1f}"),
+        ],
     )
-    print(f"{len(entries())} works in BibTeX: crosspatch cite; of one result: crosspatch cite FILE")
+    print(f"{len(entries())} works in BibTeX: crosspatch cite; of a result: crosspatch cite FILE")
 
 
 def _megabytes(state: FetchProgress) -> str:
     return f"{state.bytes_done / 1e6:.1f} of {state.bytes_total / 1e6:.1f} MB"
 
 
-@fetch_app.command("tables")
+@command("tables", None, "fetch tables", fetch_app)
 def fetch_tables_command(
     data_dir: options.DataDir = None,
     time_limit: Annotated[
@@ -106,10 +125,12 @@ def fetch_tables_command(
             progress=lambda state: tell("tables", state.done, state.total, _megabytes(state)),
         )
     origin = origin if data_dir is None else "--data-dir"
-    print(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
+    print_text(f"{len(fetched)} tables fetched, all are in {directory} (from {origin}), verified")
 
 
-@fetch_app.command("recordings", cls=ManyValues)
+@command(
+    "recordings", None, "fetch recordings --dandiset 000020 --limit 5", fetch_app, cls=ManyValues
+)
 def fetch_recordings(
     dandiset: Annotated[str, typer.Option(help="Six digits, such as 000020; see fetch --list.")],
     out: Annotated[
@@ -158,7 +179,7 @@ def fetch_recordings(
     there = {asset: key for asset, key in chosen.items() if asset in fetched.files}
     if there:
         file = write_labels(folder, there, known)
-        print(
+        print_text(
             f"{len(there):,} recordings in {folder}/, verified ({fetched.kept:,} were there), "
             f"labels in {file}"
         )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 from crosspatch.commands import (
     cohort,
     convert,
+    doctor,
     explain,
     extract,
     fetch,
+    inspecting,
     predict,
     run,
     serve,
@@ -21,13 +24,19 @@ from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
 #: Importing a module registers its commands.
-MODULES = (cohort, fetch, extract, convert, run, train, predict, validate, serve, explain)
+MODULES = (
+    *(cohort, convert, doctor, explain, extract, fetch, inspecting, predict, run, serve),
+    *(train, validate),
+)
 
 
 def main() -> None:
-    """Run the command line; errors of the user are one line and exit code 2."""
+    """Run the command line; see `crosspatch.commands.root.EXIT_CODES`."""
     try:
-        app()
+        app(prog_name="crosspatch")
     except CrosspatchError as error:
         say_on_stderr(error)
         sys.exit(2)
+    except Exception:  # a fault of ours
+        traceback.print_exc()
+        sys.exit(3)

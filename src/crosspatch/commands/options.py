@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from crosspatch.commands.completion import (
+    complete_cohort,
+    complete_model,
+    complete_protocol,
+    complete_species,
+    one_of,
+)
 from crosspatch.errors import CohortError
 from crosspatch.processes import cores, use_one_thread
 from crosspatch.species import SPECIES
@@ -48,7 +55,11 @@ class ManyValues(TyperCommand):
 
 
 AlignmentName = Annotated[
-    str, typer.Option(help="Mouse Sncg counts as Vip (hodge2019) or Lamp5 (published-code).")
+    str,
+    typer.Option(
+        help="Mouse Sncg counts as Vip (hodge2019) or Lamp5 (published-code).",
+        autocompletion=one_of("hodge2019", "published-code"),
+    ),
 ]
 CellNames = Annotated[
     list[str] | None,
@@ -59,7 +70,8 @@ CohortNames = Annotated[
     typer.Option(
         help="allen, simulated, auto (allen if the data directory has it, else simulated), "
         "datasets by name (those of a species together), or cohort tables (.h5ad), one per "
-        "species. (default: auto)"
+        "species. (default: auto)",
+        autocompletion=complete_cohort,
     ),
 ]
 ColumnsFile = Annotated[
@@ -69,12 +81,18 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Data directory (default: $CROSSPATCH_DATA, else the user's cache)."),
 ]
-Device = Annotated[str, typer.Option(help="cpu or cuda, for the sequence models.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="cpu or cuda, for the sequence models.", autocompletion=one_of("cpu", "cuda")
+    ),
+]
 Features = Annotated[
     str | None,
     typer.Option(
         help="shared, or full (human only); gouwens or paper for simulated cohorts. "
-        "(default: shared; gouwens for simulated)"
+        "(default: shared; gouwens for simulated)",
+        autocompletion=one_of("shared", "full", "gouwens", "paper"),
     ),
 ]
 Processes = Annotated[
@@ -89,7 +107,11 @@ SomeProcesses = Annotated[
 ]
 HumanLabels = Annotated[
     str | None,
-    typer.Option("--taxonomy", help="Human labels: lee2023 or sea-ad. (default: lee2023)"),
+    typer.Option(
+        "--taxonomy",
+        help="Human labels: lee2023 or sea-ad. (default: lee2023)",
+        autocompletion=one_of("lee2023", "sea-ad"),
+    ),
 ]
 TableOut = Annotated[Path, typer.Option("-o", "--out", help="File to write, .h5ad.")]
 Limit = Annotated[float, typer.Option(min=1, help="Seconds after which a file is given up.")]
@@ -101,10 +123,21 @@ ModelFolders = Annotated[
     ),
 ]
 ModelNames = Annotated[
-    list[str] | None, typer.Option(help="Models by name (`crosspatch models`). (default: a choice)")
+    list[str] | None,
+    typer.Option(
+        help="Models by name (`crosspatch models`). (default: a choice)",
+        autocompletion=complete_model,
+    ),
 ]
 OutFolder = Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")]
-ProtocolName = Annotated[str, typer.Option(help="donor, published or quick.")]
+ProtocolName = Annotated[
+    str,
+    typer.Option(
+        help="donor, published or quick; `run` also has dataset, which holds out each one whole.",
+        autocompletion=complete_protocol,
+    ),
+]
+Runs = Annotated[int | None, typer.Option(min=1, help="Repetitions. (default: the protocol's)")]
 Seed = Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")]
 Adapt = Annotated[
     bool,
@@ -119,10 +152,16 @@ MyLabelled = Annotated[
 MyLabel = Annotated[str | None, typer.Option(help="Its column with the subclasses.")]
 SetsKind = Annotated[
     str,
-    typer.Option(help="Prediction sets that cover 90 % of all-cells, or of the cells by-class."),
+    typer.Option(
+        help="Prediction sets that cover 90 % of all-cells, or of the cells by-class.",
+        autocompletion=one_of("all-cells", "by-class"),
+    ),
 ]
 CellSpecies = Annotated[
-    str | None, typer.Option(help=f"{KNOWN_SPECIES}, for cells whose file does not say.")
+    str | None,
+    typer.Option(
+        help=f"{KNOWN_SPECIES}, for cells whose file does not say.", autocompletion=complete_species
+    ),
 ]
 CellLayer = Annotated[
     str | None,
@@ -147,7 +186,10 @@ def _reading(
     *,
     quality: Annotated[
         str,
-        typer.Option(help="Thresholds: default, allen or any; or limits: drift=5,access_high=30."),
+        typer.Option(
+            help="Thresholds: default, allen or any; or limits: drift=5,access_high=30.",
+            autocompletion=one_of("default", "allen", "any"),
+        ),
     ] = "default",
     step_start: Annotated[
         float | None,
@@ -218,7 +260,8 @@ def _own_table(
     species: Annotated[
         str | None,
         typer.Option(
-            help=f"{KNOWN_SPECIES}: where the table does not say, and which of a table of both."
+            help=f"{KNOWN_SPECIES}: where the table does not say, and which of a table of both.",
+            autocompletion=complete_species,
         ),
     ] = None,
     only: Annotated[

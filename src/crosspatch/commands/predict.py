@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crosspatch.commands import options
+from crosspatch.commands.documents import AsJson, document, predicted_cells
 from crosspatch.commands.printing import (
     ask_at_terminal,
     exit_if_failed,
-    number_text,
-    print_rows,
     print_warning,
     progress_bar,
     recordings_done,
     say_on_stderr,
 )
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
+from crosspatch.commands.terminal import (
+    number_column,
+    number_text,
+    print_rows,
+    print_text,
+    text_column,
+)
 from crosspatch.errors import as_flag
 from crosspatch.processes import libraries_hidden
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
@@ -34,6 +40,17 @@ if TYPE_CHECKING:
 
 # Rows of predictions that are shown.
 _SHOWN = 40
+
+_COLUMNS = (
+    text_column("cell", fold=20),
+    text_column("species"),
+    text_column("subclass"),
+    number_column("p"),
+    text_column("90 % set", fold=14),
+    text_column("verdict", fold=12),
+    number_column("p reference", rank=2),
+    number_column("measured", rank=1),
+)
 
 
 class _NoPandas(MetaPathFinder):
@@ -60,7 +77,7 @@ def _spare_pandas(inputs: list[str], report: Path | None) -> None:
             sys.meta_path.remove(hiding)
 
 
-@app.command("predict")
+@command("predict", "My cells", "predict cell.abf --species mouse --out answers.csv")
 @libraries_hidden("dask", "dask.utils")  # LightGBM and AnnData would import it, a second
 @options.with_reading
 def predict(
@@ -95,6 +112,7 @@ def predict(
     jobs: options.SomeProcesses = None,
     limit: options.Limit = 300.0,
     data_dir: options.DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Predict the transcriptomic subclass of cells, with its uncertainty.
 
@@ -124,25 +142,31 @@ def predict(
     _spare_pandas(inputs, report)
     messages = Messages(say_on_stderr)
     ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
-    with open_output(out, inputs, plot, report) as output:
-        with progress_bar(goes_on=False) as tell:
-            pipeline = Pipeline(wanted, Listener(messages, ask, tell, as_flag))
-        with progress_bar() as tell:
-            for part in pipeline.predictions(recordings_done(tell)):
-                output.add(part)
-    if not output.rows:
-        raise nothing_read(wanted)
-    _print_predictions(output)
-    if plot is not None:
-        from crosspatch.reporting.style import save_figure
+    with document(as_json) as give:
+        with open_output(out, inputs, plot, report, keep=as_json) as output:
+            with progress_bar(goes_on=False) as tell:
+                pipeline = Pipeline(wanted, Listener(messages, ask, tell, as_flag))
+            with progress_bar() as tell:
+                for part in pipeline.predictions(recordings_done(tell)):
+                    output.add(part)
+        if not output.rows:
+            raise nothing_read(wanted)
+        if as_json:
+            said = {"failed": pipeline.inputs.failed, "messages": messages.lines}
+            cells = predicted_cells(output.whole)
+            give({**output.first.header, "cells": cells, "verdicts": output.verdicts, **said})
+        else:
+            _print_predictions(output)
+        if plot is not None:
+            from crosspatch.reporting.style import save_figure
 
-        save_figure(output.first.plot(), plot)
-        print(f"wrote {plot}")
-    if report is not None:
-        _write_batch_report(pipeline, output.whole, report, messages.lines)
-    if out is not None:
-        print(f"wrote {out}: {output.rows:,} rows")
-    exit_if_failed(pipeline.inputs.failed)
+            save_figure(output.first.plot(), plot)
+            print(f"wrote {plot}")
+        if report is not None:
+            _write_batch_report(pipeline, output.whole, report, messages.lines)
+        if out is not None:
+            print(f"wrote {out}: {output.rows:,} rows")
+        exit_if_failed(pipeline.inputs.failed)
 
 
 def _write_batch_report(
@@ -174,11 +198,10 @@ def _write_batch_report(
 def _print_predictions(output: Output) -> None:
     """The first rows of predictions, what is to be said of them, and counts of all."""
     shown = list(output.first.first(_SHOWN))
-    header = ("cell", "species", "subclass", "p", "90 % set", "verdict", "p reference", "measured")
     rows = [
         (
             cell.cell_id,
-            cell.species + ("" if cell.species_known else " (assumed)"),
+            cell.species + ("" if cell.species_known else " *"),
             cell.subclass,
             number_text(cell.probability, 2),
             ", ".join(cell.prediction_set),
@@ -188,18 +211,22 @@ def _print_predictions(output: Output) -> None:
         )
         for cell in shown
     ]
-    print_rows("Predictions", header, rows, n_text=3, fold=(0, 1, 4, 5, 6, 7))
+    print_rows("Predictions", _COLUMNS, rows)
     _print_remarks(shown)
     if not all(cell.species_known for cell in shown):
-        print(f"species unknown: judged by both references; give --species {options.KNOWN_SPECIES}")
+        print_text(
+            f"* species unknown: judged by both references; give --species {options.KNOWN_SPECIES}",
+            2,
+        )
     if any(model["layer"] for model in output.first.header["models"]):
         known = sum(bool(cell.layer) for cell in shown)
         hint = "" if known == len(shown) else "; give --layer where it is known"
-        print(f"cortical layer: used for {known} of the {len(shown)} rows above{hint}")
+        print_text(f"cortical layer: used for {known} of the {len(shown)} rows above{hint}")
     if output.rows > len(shown):
-        print(f"{output.rows:,} rows in all, the first {len(shown)} are shown; --out keeps all")
+        first = f"the first {len(shown)} are shown"
+        print_text(f"{output.rows:,} rows in all, {first}; --out keeps all", 2)
     counts = ", ".join(f"{name} {count:,}" for name, count in output.verdicts.most_common())
-    print(f"verdicts: {counts}")
+    print_text(f"verdicts: {counts}", 2)
     if any(model["simulated"] for model in output.first.header["models"]):
         print_warning("The model was trained on SIMULATED recordings")
 
@@ -211,6 +238,6 @@ def _print_remarks(cells: list[PredictedCell]) -> None:
         once.setdefault((cell.cell_id, cell.text), cell)
     for cell in once.values():
         if cell.quality:
-            print(f"  {cell.cell_id}: fails quality control: {cell.quality}")
+            print_text(f"  {cell.cell_id}: fails quality control: {cell.quality}", 4)
         if cell.text:
-            print(f"  {cell.cell_id}: {cell.text}")
+            print_text(f"  {cell.cell_id}: {cell.text}", 4)

@@ -1,21 +1,20 @@
-"""How commands print, say what goes on, show progress and ask."""
+"""How commands say what goes on, show progress and ask."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from string import Formatter
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from crosspatch.commands.terminal import print_text
 from crosspatch.errors import CrosspatchError, as_flag
 
 if TYPE_CHECKING:
     import anndata
-    import pandas as pd
 
     from crosspatch.features.many import ExtractionProgress
 
@@ -30,7 +29,11 @@ def say_on_stderr(said: str | CrosspatchError) -> None:
     """One line for the user, beside the output; an error names parameters as flags."""
     if isinstance(said, CrosspatchError):
         said = " ".join(said.in_words(as_flag).split())
-    print(f"crosspatch: {said}", file=sys.stderr)
+    line = f"crosspatch: {said}"
+    if sys.stderr.isatty():
+        print_text(line, 2, sys.stderr)
+    else:  # a line each, for whatever reads them
+        print(line, file=sys.stderr)
 
 
 def exit_if_failed(failed: Mapping[str, str]) -> None:
@@ -41,9 +44,9 @@ def exit_if_failed(failed: Mapping[str, str]) -> None:
 
 
 def print_warning(text: str) -> None:
-    """A line that must not be overlooked."""
+    """What must not be overlooked."""
     if text:
-        print(f"\n*** {text} ***\n")
+        print_text(f"\n*** {text} ***\n")
 
 
 def ask_at_terminal(column: str, candidates: Sequence[str]) -> str | None:
@@ -106,76 +109,6 @@ def recordings_done(tell: ShowProgress) -> Callable[[ExtractionProgress], None]:
     return lambda state: tell("recordings", state.done, state.total, f"{state.failed} failed")
 
 
-def print_frame(
-    title: str,
-    frame: pd.DataFrame,
-    columns: Iterable[str | tuple[str, ...]],
-    n_text: int = 2,
-    fold: tuple[int, ...] = (),
-) -> None:
-    """A table of a DataFrame, in formats.
-
-    A column is its name in the frame, or its header and the parts of its format, which name the
-    frame's columns; a part is left out where a value of it is missing.
-    """
-    shown = [(each, f"{{{each}}}") if isinstance(each, str) else each for each in columns]
-
-    def text(row: dict[str, object], part: str) -> str:
-        fields = [name for _, name, _, _ in Formatter().parse(part) if name]
-        return "" if any(row[name] != row[name] for name in fields) else part.format_map(row)
-
-    rows = [
-        ["".join(text(row, part) for part in parts) for _, *parts in shown]
-        for row in ({str(k): v for k, v in each.items()} for each in frame.to_dict("records"))
-    ]
-    print_rows(title, [header for header, *_ in shown], rows, n_text, fold)
-
-
-def print_table(title: str, frame: pd.DataFrame, shares: Iterable[str] = ()) -> None:
-    """A whole DataFrame as it is; some of its columns are `shares`."""
-
-    def text(name: str, value: object) -> str:
-        if name in shares:
-            return f"{value:.1%}"
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    header = [str(name) for name in frame.columns]
-    rows = [
-        [text(name, value) for name, value in zip(header, row, strict=True)]
-        for row in frame.itertuples(index=False)
-    ]
-    print_rows(title, header, rows)
-
-
-def print_rows(
-    title: str,
-    header: Sequence[str],
-    rows: Iterable[Iterable[str]],
-    n_text: int = 2,
-    fold: tuple[int, ...] = (),
-) -> None:
-    """A table; columns in `fold` are broken into lines where the terminal is narrow."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for number, name in enumerate(header):
-        justify: Literal["left", "right"] = "left" if number < n_text else "right"
-        table.add_column(name, justify=justify, no_wrap=number not in fold, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # not as markup: a cell may be called [/x]
-    # Into a pipe or file, as wide as it needs to be.
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table)
-
-
-def number_text(value: float, digits: int = 1) -> str:
-    """Empty where it is missing."""
-    return "" if value != value else f"{value:.{digits}f}"
-
-
 def print_joined(cohort: anndata.AnnData) -> None:
     """Where the cells of a cohort come from."""
     from crosspatch.cohorts.table import head_of
@@ -184,8 +117,8 @@ def print_joined(cohort: anndata.AnnData) -> None:
     name = ", ".join(sorted(set(cohort.obs["dataset"].astype(str))))
     if head.joined:
         counts = ", ".join(f"{key} {value:,}" for key, value in head.joined.items())
-        print(f"{name}: {sum(head.joined.values()):,} labelled cells joined ({counts})")
+        print_text(f"{name}: {sum(head.joined.values()):,} labelled cells joined ({counts})", 2)
     dropped = [f"{count} {reason}" for reason, count in head.dropped.items() if count]
-    print(f"{name}: {cohort.n_obs:,} cells kept; left out: {', '.join(dropped) or 'none'}")
+    print_text(f"{name}: {cohort.n_obs:,} cells kept; left out: {', '.join(dropped) or 'none'}", 2)
     if head.sources and not head.verified:
-        print(f"{name}: built from files that are not the pinned versions (--unverified)")
+        print_text(f"{name}: built from files that are not the pinned versions (--unverified)", 2)

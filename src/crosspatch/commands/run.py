@@ -1,7 +1,4 @@
-"""Evaluate models and report.
-
-Longer than 400 lines: what is printed of results stands beside the commands that print it.
-"""
+"""Evaluate models and report."""
 
 from __future__ import annotations
 
@@ -13,29 +10,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crosspatch.commands import options
+from crosspatch.commands.completion import complete_dataset, complete_task
+from crosspatch.commands.documents import AsJson, document
 from crosspatch.commands.options import ManyValues
-from crosspatch.commands.printing import print_frame, print_joined, print_warning, progress_bar
-from crosspatch.commands.root import app
+from crosspatch.commands.printed_results import print_benchmark, print_curve
+from crosspatch.commands.printing import print_joined, print_warning, progress_bar
+from crosspatch.commands.root import command
+from crosspatch.commands.terminal import print_rows, print_text, text_column
 from crosspatch.errors import CrosspatchError
 
 if TYPE_CHECKING:
     import anndata
     from anndata import AnnData
 
-    from crosspatch.evaluation.learning_curve import LearningCurve
-    from crosspatch.evaluation.results import BenchmarkResult, CalibrationTables
 
-
-@app.command("models")
-def models() -> None:
+@command("models", "Train and compare", "models")
+def models(as_json: AsJson = False) -> None:
     """List the models."""
     from crosspatch.models.registry import MODEL_NAMES, model_entry
 
-    for name in MODEL_NAMES:
-        print(f"{name:24s}{model_entry(name).about}")
+    takes = ("needs_source", "uses_layer", "uses_device")
+    with document(as_json) as give:
+        entries = [vars(model_entry(name)) for name in MODEL_NAMES]
+        give({"models": [{k: each[k] for k in ("name", "about", *takes)} for each in entries]})
+        if not as_json:
+            rows = [(each["name"], each["about"]) for each in entries]
+            print_rows("Models", [text_column("model"), text_column("what", fold=24)], rows)
 
 
-@app.command("run", cls=ManyValues)
+@command("run", "Train and compare", "run --models forest vote --out results", cls=ManyValues)
 @options.with_own_table
 def run(
     *,
@@ -44,20 +47,22 @@ def run(
     data_dir: options.DataDir = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="mouse, human, transfer. (default: all that the features allow)"),
+        typer.Option(
+            help="mouse, human, transfer. (default: all that the features allow)",
+            autocompletion=complete_task,
+        ),
     ] = None,
     features: options.Features = None,
     taxonomy: options.HumanLabels = None,
     models: options.ModelNames = None,
-    protocol: Annotated[
-        str, typer.Option(help="donor, dataset (each one held out whole), published or quick.")
-    ] = "donor",
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Repetitions. (default: the protocol's)")
-    ] = None,
+    protocol: options.ProtocolName = "donor",
+    runs: options.Runs = None,
     held_out: Annotated[
         list[str] | None,
-        typer.Option(help="Datasets that protocol dataset holds out. (default: each in turn)"),
+        typer.Option(
+            help="Datasets that protocol dataset holds out. (default: each in turn)",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     alignment: options.AlignmentName = "hodge2019",
     seed: options.Seed = 0,
@@ -79,6 +84,7 @@ def run(
     ] = False,
     out: options.OutFolder = Path("results"),
     unverified: options.Unverified = False,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate models on cohorts, print the results beside the published ones, write a report.
 
@@ -96,50 +102,46 @@ def run(
     if own is not None and (cohort or features or taxonomy):
         what = "{cohort}, {features} and {taxonomy}"
         raise CrosspatchError("", f"{what} are for public datasets; omit them with {{table}}")
-    cohorts = (
-        by_species(own)
-        if own is not None
-        else load_and_print_cohorts(
-            cohort,
-            task,
-            features,
-            data_dir,
-            verify=not unverified,
-            taxonomy=taxonomy,
-            out=out,
-            seed=seed,
-            jobs=jobs,
+    with document(as_json) as give:
+        cohorts = (
+            by_species(own)
+            if own is not None
+            else load_and_print_cohorts(
+                cohort,
+                task,
+                features,
+                data_dir,
+                verify=not unverified,
+                taxonomy=taxonomy,
+                out=out,
+                seed=seed,
+                jobs=jobs,
+            )
         )
-    )
-    with progress_bar() as tell:
-        result = benchmark(
-            cohorts,
-            tasks=task,
-            models=models,
-            protocol=protocol,
-            runs=runs,
-            held_out=held_out,
-            alignment=alignment,
-            seed=seed,
-            jobs=jobs,
-            device=device,
-            calibration=calibration,
-            layer=layer,
-            out=out,
-            progress=partial(tell, "folds"),
-        )
-    if protocol == "dataset":
-        _print_held_out(result)
-    else:
-        _print_result(result)
-        _print_cuts(result)
-        if result.calibration is not None:
-            _print_calibration(result.calibration)
-    _print_repeated(result)
-    finish(cohorts, result.tables, out)
+        with progress_bar() as tell:
+            result = benchmark(
+                cohorts,
+                tasks=task,
+                models=models,
+                protocol=protocol,
+                runs=runs,
+                held_out=held_out,
+                alignment=alignment,
+                seed=seed,
+                jobs=jobs,
+                device=device,
+                calibration=calibration,
+                layer=layer,
+                out=out,
+                progress=partial(tell, "folds"),
+            )
+        give({"out": out, "settings": result.settings, "tables": result.tables})
+        if not as_json:
+            print_benchmark(result)
+        finish(cohorts, result.tables, out)
 
 
-@app.command("learning-curve", cls=ManyValues)
+@command("learning-curve", "Train and compare", "learning-curve --protocol quick", cls=ManyValues)
 def learning_curve(
     *,
     cohort: options.CohortNames = None,
@@ -185,7 +187,7 @@ def learning_curve(
             out=out,
             progress=partial(tell, "draws"),
         )
-    _print_curve(found)
+    print_curve(found)
     finish(cohorts, found.tables, out)
 
 
@@ -208,7 +210,7 @@ def load_and_print_cohorts(
     names = given or ["auto"]
     chosen = choose_cohorts(names, data_dir)
     if chosen != names and chosen == ["simulated"]:
-        print(
+        print_text(
             "The Allen tables are not in the data directory: `crosspatch fetch tables` gets them "
             "(15 MB); --data-dir or CROSSPATCH_DATA names another directory."
         )
@@ -240,11 +242,11 @@ def finish(cohorts: Mapping[str, anndata.AnnData], tables: Iterable[str], out: P
     from crosspatch.cohorts.loading import warning_about
 
     print_warning(warning_about(cohorts))
-    print(f"wrote {out}/: {', '.join(f'{name}.csv' for name in tables)}, settings.json")
+    print_text(f"wrote {out}/: {', '.join(f'{name}.csv' for name in tables)}, settings.json", 2)
     report([out], out / "report.html")
 
 
-@app.command("report")
+@command("report", "Train and compare", "report results --out report.html")
 def report(
     results: Annotated[
         list[Path],
@@ -265,177 +267,3 @@ def report(
     written = write_report(results, out)
     print(f"wrote {len(written) - 1} figures (PNG, SVG) to {written[-1].parent}/")
     print(f"report: {out}")
-
-
-def _spread(header: str, name: str, digits: int = 4) -> tuple[str, str, str]:
-    """A column of mean and standard deviation."""
-    return header, f"{{{name}_mean:.{digits}f}}", f" ± {{{name}_sd:.{digits}f}}"
-
-
-def interval(digits: int) -> tuple[str, str]:
-    """A column of confidence intervals."""
-    return "95 % interval", f"[{{ci_low:+.{digits}f}}, {{ci_high:+.{digits}f}}]"
-
-
-P_VALUE = ("p", "{p_value:.3f}")
-
-# What a paired comparison gave.
-_COMPARED = (("macro-F1", "{delta_macro_f1:+.4f}"), interval(4), P_VALUE)
-
-
-def _print_result(result: BenchmarkResult) -> None:
-    """Scores and paired differences."""
-    summary = result.summary
-    print(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}")
-    print_frame(
-        "Results (mean ± SD over runs)",
-        summary,
-        [
-            "task",
-            "features",
-            "model",
-            _spread("macro-F1", "macro_f1"),
-            ("published", "{published_macro_f1:.4f}"),
-            _spread("accuracy", "accuracy"),
-            ("published", "{published_accuracy:.4f}"),
-        ],
-        n_text=3,
-    )
-    if summary["published_macro_f1"].notna().any():
-        print(
-            "published: arXiv 2603.11000, other cells (after its own QC of recordings) and "
-            "features, folds that ignore the donor; for orientation, not a like-for-like comparison"
-        )
-    if len(result.comparisons):
-        print_frame(
-            "Paired differences, corrected resampled t-test",
-            result.comparisons,
-            ["task", ("difference", "{model_a} − {model_b}"), *_COMPARED],
-        )
-
-
-def _print_cuts(result: BenchmarkResult) -> None:
-    """Where the score of each task's best model comes from; only cuts that are scored."""
-    from crosspatch.evaluation.cell_cuts import DISAGREE
-    from crosspatch.evaluation.results import of_best_models
-
-    columns: list[str | tuple[str, ...]]
-    columns = ["tested cells", ("cells", "{cells:,}"), _spread("macro-F1", "macro_f1", 3)]
-    shares = ("coverage", "confident") if "coverage_mean" in result.cuts else ("accuracy",)
-    columns += [(name, f"{{{name}_mean:.3f}}") for name in shares]
-    best = of_best_models(result.cuts, result.summary).rename(columns={"cut": "tested cells"})
-    for (task, model), part in best.groupby(["task", "model"], sort=False):
-        scored = part.dropna(subset="macro_f1_mean")
-        if len(scored) < 2:
-            continue
-        title = f"{model} by tested cells, task {task} (folds pooled)"
-        print_frame(title, scored, columns, n_text=1)
-        for row in part[part["tested cells"] == DISAGREE].to_dict("records"):
-            print(
-                f"Of the {row['cells']} cells that SEA-AD labels unlike Lee, Dalley et al., "
-                f"{model} calls\n{row['as_lee2023_mean']:.3f} as these do and "
-                f"{row['as_sea_ad_mean']:.3f} as SEA-AD does."
-            )
-
-
-def _print_held_out(result: BenchmarkResult) -> None:
-    """One row per dataset held out and model, in two tables that fit a narrow terminal."""
-    print(f"\n{result.settings['protocol']}: {result.settings['protocol_about']}.")
-    cells = result.results.groupby(["task", "model"], sort=False)["n_test"].first()
-    summary = result.summary.join(cells, on=["task", "model"])
-    print_frame(
-        "Datasets held out (mean ± SD over runs; 95 % interval: donors resampled)",
-        summary,
-        [
-            ("held out", "{task}"),
-            "model",
-            ("cells", "{n_test}"),
-            _spread("macro-F1", "macro_f1", 3),
-            ("interval", "[{ci_low:.2f}, {ci_high:.2f}]"),
-            ("accuracy", "{accuracy_mean:.3f}"),
-        ],
-        fold=(0,),
-    )
-    if result.calibration is not None:
-        found = result.calibration.coverage
-        covered = found[(found["class"] == "all") & (found["sets"] == "over all cells")]
-        print_frame(
-            "What the answers are worth there (shares of its cells; of sets: 90 % aimed at)",
-            result.calibration.calibration.merge(covered, on=["task", "model"]),
-            [
-                ("held out", "{task}"),
-                "model",
-                ("in sets", "{coverage_mean:.1%}"),
-                ("confident", "{confident_mean:.1%}"),
-                ("of these right", "{accuracy_confident_mean:.1%}"),
-                ("outside", "{outside_mean:.1%}"),
-                ("refused", "{refused_mean:.1%}"),
-            ],
-            fold=(0,),
-        )
-    if len(result.comparisons):
-        print_frame(
-            "Paired differences, donors of the dataset resampled",
-            result.comparisons,
-            [("held out", "{task}"), ("difference", "{model_a} − {model_b}"), *_COMPARED],
-            fold=(0, 1),
-        )
-    for name, reason in result.settings["skipped"].items():
-        print(f"{name} is not held out: {reason}")
-
-
-def _print_calibration(found: CalibrationTables) -> None:
-    """How honest the uncertainty is."""
-    tables = {
-        "Calibration (expected calibration error; shares of cells)": (
-            found.calibration,
-            ("task", "model"),
-            ("ece", "confident", "accuracy_confident", "outside", "refused"),
-        ),
-        "90 % prediction sets": (
-            found.coverage,
-            ("task", "model", "sets", "class"),
-            ("coverage", "set_size", "one_class", "empty"),
-        ),
-        "By what is present": (
-            found.families,
-            ("task", "model", "present"),
-            ("macro_f1", "accuracy", "coverage", "set_size", "refused"),
-        ),
-    }
-    for title, (frame, names, measures) in tables.items():
-        columns = [_spread(measure.replace("_", " "), measure, 3) for measure in measures]
-        print_frame(title, frame, [*names, *columns], n_text=len(names))
-
-
-def _print_repeated(result: BenchmarkResult) -> None:
-    """Say which rows of a task with a second species are those of the task without it."""
-    from crosspatch.evaluation.protocols import TASKS
-    from crosspatch.models.registry import model_entry
-
-    done = result.settings["tasks"]
-    for task in (TASKS[name] for name in done if TASKS[name].source):
-        names = result.summary.loc[result.summary["task"].str.startswith(task.name), "model"]
-        alone = [name for name in names.unique() if not model_entry(name).needs_source]
-        if alone and task.species in done:
-            print(
-                f"in task {task.name} these learn without {task.source} and repeat task "
-                f"{task.species}: {', '.join(alone)}"
-            )
-
-
-def _print_curve(curve: LearningCurve) -> None:
-    """The learning curve."""
-    print(f"\n{curve.settings['protocol']}: {curve.settings['protocol_about']}")
-    every = curve.summary[curve.summary["cut"] == "all"]
-    number = ("cells a class", "{cells_per_class}")
-    print_frame(
-        "Macro-F1 by labelled human cells of each class (mean ± SD over draws)",
-        every.assign(mouse=every["mouse"].map({True: "with", False: "without"})),
-        ["model", "mouse", number, _spread("macro-F1", "macro_f1")],
-    )
-    print_frame(
-        "What mouse adds, corrected resampled t-test",
-        curve.gains,
-        [("difference", "{model} − {without}"), "cut", number, *_COMPARED],
-    )

@@ -8,10 +8,10 @@ import typer
 
 from crosspatch.commands import options
 from crosspatch.commands.printing import progress_bar, say_on_stderr
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
 
 
-@app.command("serve")
+@command("serve", "Serve", "serve --open")
 def serve_pages(
     *,
     model: options.ModelFolders = None,

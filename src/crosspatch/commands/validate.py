@@ -12,13 +12,19 @@ import typer
 from crosspatch.commands import options
 from crosspatch.commands.printing import (
     ask_at_terminal,
-    print_frame,
     print_joined,
     print_warning,
     progress_bar,
     say_on_stderr,
 )
-from crosspatch.commands.root import app
+from crosspatch.commands.root import command
+from crosspatch.commands.terminal import (
+    PrintedColumn,
+    number_column,
+    print_frame,
+    print_text,
+    text_column,
+)
 from crosspatch.errors import CrosspatchError, as_flag
 from crosspatch.processes import use_one_thread
 
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     from crosspatch.prediction.pipeline import Given
 
 
-@app.command("validate")
+@command("validate", "My cells", "validate cells.csv --label subclass --species mouse")
 def validate(
     *,
     table: Annotated[
@@ -98,19 +104,20 @@ def validate(
         listener = Listener(say_on_stderr, ask, tell, as_flag)
         found = validated(asked, listener, label, group, new_cells=new_cells, out=out)
     _print(found)
-    print(f"wrote {out}/: {', '.join(f'{n}.csv' for n in vars(found.tables))}, validation.json")
+    names = ", ".join(f"{name}.csv" for name in vars(found.tables))
+    print_text(f"wrote {out}/: {names}, validation.json", 2)
     with progress_bar(goes_on=False) as tell:
         write_report([out], out / "report.html", partial(tell, "report"))
     print(f"report: {out / 'report.html'}")
 
 
-def _share(header: str, name: str, *, ends: bool = True) -> tuple[str, ...]:
+def _share(header: str, name: str, *, ends: bool = True) -> PrintedColumn:
     """A column of a share of cells, with its interval."""
-    between = f" [{{{name}_low:.0%}}, {{{name}_high:.0%}}]"
-    return (header, f"{{{name}:.0%}}", between) if ends else (header, f"{{{name}:.0%}}")
+    between = [f" [{{{name}_low:.0%}}, {{{name}_high:.0%}}]"] if ends else []
+    return number_column(header, f"{{{name}:.0%}}", *between)
 
 
-def _other_verdicts(part: pd.DataFrame) -> list[tuple[str, ...]]:
+def _other_verdicts(part: pd.DataFrame) -> list[PrintedColumn]:
     """Columns of the verdicts besides confident, of those that some cell has."""
     headers = {
         "ambi-\nguous": "ambiguous",
@@ -131,52 +138,47 @@ def _print(found: Validation) -> None:
             f"{species} cells: right, and in the set (95 % intervals)",
             part,
             [
-                "class",
-                ("cells", "{cells:,}"),
-                ("donors", "{donors:,}"),
-                ("F1", "{f1:.3f}"),
+                text_column("class"),
+                number_column("cells", "{cells:,}"),
+                number_column("donors", "{donors:,}"),
+                number_column("F1", "{f1:.3f}"),
                 _share("right", "right"),
                 _share(f"in its {COVERAGE:.0%} set", "covered"),
             ],
-            n_text=1,
         )
         print_frame(
             f"{species} cells: verdicts, and how many of the confident are right",
             part,
             [
-                "class",
+                text_column("class"),
                 _share("confi-\ndent", "confident", ends=False),
                 _share("of these right", "confident_right"),
                 *_other_verdicts(part),
             ],
-            n_text=1,
         )
-        print(_in_short(part))
+        print_text(_in_short(part), 2)
     if len(found.tables.unknown):
         print_frame(
             "Cells with a label that the model does not know",
             found.tables.unknown,
             [
-                ("label", "{label}"),
-                ("cells", "{cells:,}"),
+                text_column("label", fold=12),
+                number_column("cells", "{cells:,}"),
                 _share("confident", "confident"),
-                ("mostly as", "{called}"),
+                text_column("mostly as", "{called}", fold=12),
                 *_other_verdicts(found.tables.unknown),
             ],
-            n_text=1,
-            fold=(0,),
         )
     if len(found.tables.reliability):
         print_frame(
             "Calibration: how often an answer of this confidence is right",
             found.tables.reliability,
             [
-                "species",
-                ("confidence", "{confidence:.2f}"),
-                ("right", "{accuracy:.2f}"),
-                ("cells", "{cells:,}"),
+                text_column("species"),
+                number_column("confidence", "{confidence:.2f}"),
+                number_column("right", "{accuracy:.2f}"),
+                number_column("cells", "{cells:,}"),
             ],
-            n_text=1,
         )
     if unlabelled := found.settings["without_label"]:
         print(f"{unlabelled:,} cells have no label and are not scored")

@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from crosspatch.errors import ModelError
-from crosspatch.features.layouts import Layout
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
+    from crosspatch.features.layouts import Layout
     from crosspatch.models.calibrated import CalibratedClassifier
 
 #: Builds a fresh, unfitted classifier from a layout, a seed and a device.
-Builder = Callable[[Layout, int | None, str], "BaseEstimator"]
+Builder = Callable[["Layout", int | None, str], "BaseEstimator"]
 
 
 @dataclass(frozen=True)

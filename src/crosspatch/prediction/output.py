@@ -100,11 +100,13 @@ def open_output(
     inputs: Sequence[str | Path] = (),
     picture: Path | None = None,
     report: Path | None = None,
+    *,
+    keep: bool = False,
 ) -> Output:
     """Check where predictions go before anything is computed, and that no input is written over.
 
-    For a report all cells are kept. A CohortError if predictions, picture or report cannot be
-    written under their name.
+    For a report all cells are kept, and with `keep`. A CohortError if predictions, picture or
+    report cannot be written under their name.
     """
     read = {Path(each).resolve() for each in inputs}
     for (kind, endings), each in zip(_ENDINGS.items(), (file, picture, report), strict=True):
@@ -116,7 +118,7 @@ def open_output(
         if each.resolve() in read:
             raise CohortError(f"{each} is an input and would be written over; choose another name")
         _require_writable(each)
-    return Output(file, keep=report is not None)
+    return Output(file, keep=keep or report is not None)
 
 
 def _require_writable(file: Path) -> None:

@@ -337,7 +337,7 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         For training the default models, and recordings at a time.
     say : callable, optional
         Told what was taken for what, and what went wrong, line by line, such as ``print``. Without
-        it one line is printed where there is something to be read in `Prediction.messages`.
+        it up to five lines are printed, of more the first; `Prediction.messages` has all.
 
     Returns
     -------
@@ -391,7 +391,8 @@ class Messages:
             self.say(line)
 
     def summarise(self) -> None:
-        """Print one line where something was said that nobody asked for."""
-        if self.say is None and self.lines:
-            more = f" (and {len(self.lines) - 1} more in .messages)" if len(self.lines) > 1 else ""
-            print(f"crosspatch: {self.lines[0]}{more}")
+        """Print what was said that nobody asked for: a few lines, or the first of many."""
+        if self.say is None:
+            more = f" (and {len(self.lines) - 1} more in .messages)"
+            for line in self.lines if len(self.lines) <= 5 else [self.lines[0] + more]:
+                print(f"crosspatch: {line}")
