@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from crosspatch.commands import (
+    annotate,
     cohort,
     convert,
     explain,
@@ -21,7 +22,7 @@ from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
 #: Importing a module registers its commands.
-MODULES = (cohort, fetch, extract, convert, run, train, predict, validate, serve, explain)
+MODULES = (cohort, fetch, extract, convert, run, train, predict, annotate, validate, serve, explain)
 
 
 def main() -> None:
