@@ -79,13 +79,13 @@ def _checked(pipeline: Pipeline, copies: dict[Path, Path], *, replace: bool) -> 
 
     Gives back the files of which something is replaced.
     """
-    from crosspatch.prediction.annotating import TABLES
+    from crosspatch.prediction.annotating import BOTH_TABLES
     from crosspatch.recordings.nwb_annotating import require_place
 
     replaced = set()
     for source, copy in list(copies.items()):
         try:
-            if require_place(source, copy, TABLES, replace=replace):
+            if require_place(source, copy, BOTH_TABLES, replace=replace):
                 replaced.add(source)
         except RecordingError as error:
             if len(copies) == 1:

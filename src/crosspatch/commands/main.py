@@ -16,13 +16,27 @@ from crosspatch.commands import (
     serve,
     train,
     validate,
+    watch,
 )
 from crosspatch.commands.printing import say_on_stderr
 from crosspatch.commands.root import app
 from crosspatch.errors import CrosspatchError
 
 #: Importing a module registers its commands.
-MODULES = (cohort, fetch, extract, convert, run, train, predict, annotate, validate, serve, explain)
+MODULES = (
+    cohort,
+    fetch,
+    extract,
+    convert,
+    run,
+    train,
+    predict,
+    annotate,
+    watch,
+    validate,
+    serve,
+    explain,
+)
 
 
 def main() -> None:

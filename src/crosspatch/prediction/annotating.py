@@ -23,7 +23,7 @@ from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.recordings.nwb_annotating import ModuleTable, require_place, write_annotated
 
 #: Names of the tables.
-PREDICTIONS, FEATURES = TABLES = ("crosspatch_predictions", "crosspatch_features")
+PREDICTIONS, FEATURES = BOTH_TABLES = ("crosspatch_predictions", "crosspatch_features")
 
 # What the columns of `Prediction.to_table` hold; those of single classes are rows instead.
 _ABOUT = {
@@ -99,7 +99,7 @@ def annotated(
         try:
             if not found.records["unread"].null_count:
                 raise RecordingError(f"{source}: no cell could be measured, so nothing is written")
-            require_place(source, copy, TABLES, replace=replace)
+            require_place(source, copy, BOTH_TABLES, replace=replace)
             tables = {PREDICTIONS: _predictions(found), FEATURES: _features(found)}
             write_annotated(source, copy, tables)
         except CrosspatchError as error:

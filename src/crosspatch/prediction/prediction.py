@@ -1,4 +1,7 @@
-"""What a model says of cells: a table, an AnnData, a picture."""
+"""What a model says of cells: a table, an AnnData, a picture, a copy of a recording.
+
+Longer than 400 lines: what it says of a cell and all that it becomes, with its documentation.
+"""
 
 from __future__ import annotations
 
