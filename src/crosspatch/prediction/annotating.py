@@ -114,7 +114,9 @@ def _predictions(prediction: Prediction) -> ModuleTable:
     said = written.select([n for n in written.column_names if not n.startswith("probability_")])
     models = {each["species"]: each for each in prediction.header["models"]}
     cells = list(prediction)
-    rows, ranks, classes = [], [], []
+    rows: list[int] = []
+    ranks: list[int] = []
+    classes: list[str] = []
     for row, cell in enumerate(cells):
         ranked = _ranked(cell, models.get(cell.species, {}).get("classes", ()))
         rows += [row] * len(ranked)
