@@ -17,7 +17,7 @@ from crosspatch.features.finding import find_recordings
 from crosspatch.features.layouts import load_layout
 from crosspatch.features.many import Readers, extract_many
 from crosspatch.features.outcome import CellFeatures, Failure
-from crosspatch.features.store import CellStore
+from crosspatch.features.store import CellStore, stamp_of
 from crosspatch.prediction.batches import ReadSettings, recordings_batch
 from crosspatch.recordings.reading_options import Reading
 from tests.features.made_files import write_small
@@ -101,12 +101,12 @@ def test_a_store_keeps_every_outcome(pair, tmp_path):
     with CellStore(tmp_path / "c.sqlite") as store, closing(Readers()) as readers:
         cells = list(readers.extract(pair, SHARED, 60))
         cells[0] = Failure("too quiet", False, "shout", "pair_e_1", "e 1", "mouse")
-        store.put(pair, SHARED.key, cells)
+        store.put(pair, SHARED.key, cells, stamp_of(pair))
         kept = [cell for _, cell in store.cells([pair], SHARED.key)]
         assert kept[0] == cells[0]
         assert kept[1].cell_id == "pair_e_2"
         assert store.failures([pair], SHARED.key) == 0
-        store.put(pair, SHARED.key, [Failure("late", again=True)])
+        store.put(pair, SHARED.key, [Failure("late", again=True)], stamp_of(pair))
         assert len(list(store.cells([pair], SHARED.key))) == 1
         assert not store.has(pair, SHARED.key)
 

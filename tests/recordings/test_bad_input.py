@@ -255,7 +255,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 try:
     with CellStore(sys.argv[1]) as store:
         for number in range(1000):
-            store.put(Path(str(number)), "x", [Failure("reason " * 100)])
+            store.put(Path(str(number)), "x", [Failure("reason " * 100)], "now")
 except RecordingError as error:
     print(error)
 """

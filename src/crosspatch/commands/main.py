@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from crosspatch.commands import (
+    annotate,
     cohort,
     convert,
     doctor,
@@ -18,6 +19,7 @@ from crosspatch.commands import (
     serve,
     train,
     validate,
+    watch,
 )
 from crosspatch.commands.printing import say_on_stderr
 from crosspatch.commands.root import app
@@ -25,8 +27,8 @@ from crosspatch.errors import CrosspatchError
 
 #: Importing a module registers its commands.
 MODULES = (
-    *(cohort, convert, doctor, explain, extract, fetch, inspecting, predict, run, serve),
-    *(train, validate),
+    *(annotate, cohort, convert, doctor, explain, extract, fetch, inspecting, predict, run),
+    *(serve, train, validate, watch),
 )
 
 

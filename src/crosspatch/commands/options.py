@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -26,7 +26,11 @@ from crosspatch.species import SPECIES
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from crosspatch.prediction.pipeline import Given, Request
     from crosspatch.recordings.reading_options import Reading
+
+#: Makes a `Request` of inputs, with what else was asked for.
+Asked: TypeAlias = "Callable[[Sequence[Given]], Request]"
 
 #: Every species there is, in words.
 KNOWN_SPECIES = " or ".join(sorted(SPECIES))
@@ -304,7 +308,7 @@ def with_own_table(command: Callable[..., None]) -> Callable[..., None]:
     return _with_options(command, "own", _own_table)
 
 
-def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+def with_reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command whose parameter `reading` is made from options, which stand where it stood.
 
     Commands that read recordings calculate little themselves, so numpy takes one thread.
@@ -317,9 +321,37 @@ def with_reading(command: Callable[..., None]) -> Callable[..., None]:
     return _with_options(command, "reading", wraps(_reading)(reading))
 
 
+def _asked(
+    *,
+    model: ModelFolders = None,
+    species: CellSpecies = None,
+    layer: CellLayer = None,
+    sets: SetsKind = "all-cells",
+    adapt: Adapt = True,
+    my_labelled: MyLabelled = None,
+    my_label: MyLabel = None,
+    reading: Reading,
+    jobs: SomeProcesses = None,
+    limit: Limit = 300.0,
+    data_dir: DataDir = None,
+) -> Asked:
+    """How recordings are predicted, from the options above."""
+    from crosspatch.prediction.pipeline import request
+
+    settings = dict(locals())
+    del settings["request"]
+    models = settings.pop("model") or ()
+    return lambda inputs: request(inputs, models, **settings)
+
+
+def with_request(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `asked` makes a request of inputs, from options in its place."""
+    return _with_options(command, "asked", with_reading(_asked))
+
+
 def _with_options(
-    command: Callable[..., None], name: str, make: Callable[..., object]
-) -> Callable[..., None]:
+    command: Callable[..., Any], name: str, make: Callable[..., object]
+) -> Callable[..., Any]:
     """A command one of whose parameters is made from the options of a function, in its place."""
     chosen = _typed_parameters(make)
     parameters: list[inspect.Parameter] = []
@@ -327,9 +359,9 @@ def _with_options(
         parameters += chosen if each.name == name else [each]
 
     @wraps(command)
-    def run(**given: Any) -> None:
+    def run(**given: Any) -> Any:
         how = {each.name: given.pop(each.name) for each in chosen}
-        command(**{name: make(**how)}, **given)
+        return command(**{name: make(**how)}, **given)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -338,7 +370,12 @@ def _with_options(
 
 def _typed_parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
     """The parameters of a function, with their types; those made of options are not looked up."""
-    known = {**inspect.unwrap(function).__globals__, "Reading": object, "AnnData": object}
+    known = {
+        **inspect.unwrap(function).__globals__,
+        "Reading": object,
+        "AnnData": object,
+        "Asked": object,
+    }
     types = get_type_hints(function, known, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     return [each.replace(annotation=types[each.name]) for each in parameters]

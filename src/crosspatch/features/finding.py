@@ -19,10 +19,18 @@ Source = Path | Asset
 
 
 def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
+    """Recordings as `recordings_in` finds them; a RecordingError if there are none."""
+    found = recordings_in(paths)
+    if not found:
+        raise _nothing_in(paths)
+    return found
+
+
+def recordings_in(paths: Sequence[str | Source]) -> list[Source]:
     """Recordings among files, folders (searched to the bottom), patterns and dandisets.
 
     A dandiset is ``dandi:000636`` and what else `crosspatch.archive.dandi.DandiPlace` reads; assets
-    are taken as they are. A RecordingError if a path does not exist, or nothing is found; a
+    are taken as they are. A RecordingError if a path does not exist or cannot be searched; a
     NetworkError if the archive does not say what a dandiset holds.
     """
     found: dict[Source, None] = {}
@@ -39,8 +47,6 @@ def find_recordings(paths: Sequence[str | Source]) -> list[Source]:
                 found |= dict.fromkeys(_first_of_cell(file.resolve(), of_cells))
         except OSError as error:
             raise RecordingError(f"{each} cannot be searched: {error}") from error
-    if not found:
-        raise _nothing_in(paths)
     return list(found)
 
 

@@ -17,7 +17,7 @@ from crosspatch.features.extraction import ExtractionSettings, extract_cells
 from crosspatch.features.finding import Source, find_recordings
 from crosspatch.features.measuring.first_use import load_kernels, prepare
 from crosspatch.features.outcome import Failure, Outcomes
-from crosspatch.features.store import CellStore
+from crosspatch.features.store import CellStore, stamp_of
 from crosspatch.processes import (
     Child,
     DiedError,
@@ -76,7 +76,9 @@ def extract_many(
     files = find_recordings(paths)
     with CellStore(store_file) as store:
         key = settings.key
-        todo = [file for file in files if not store.has(file, key)]
+        # What it was before it is read: a file that changes meanwhile is done again.
+        contents = {file: stamp_of(file) for file in files if not store.has(file, key)}
+        todo = list(contents)
         kept = len(files) - len(todo)
         state = ExtractionProgress(kept, len(files), store.failures(files, key), kept)
         if progress is not None:
@@ -84,12 +86,12 @@ def extract_many(
         if not todo:
             return state
         if scheduler is None:
-            outcomes = _extract_here(todo, settings, limit, jobs)
+            outcomes = extract_here(todo, settings, limit, jobs)
         else:
             outcomes = _extract_elsewhere(todo, settings, limit, scheduler)
         with closing(outcomes):
             for path, cells in outcomes:
-                store.put(path, key, cells)
+                store.put(path, key, cells, contents[path])
                 wrong = all(isinstance(cell, Failure) for cell in cells)
                 state = ExtractionProgress(state.done + 1, len(files), state.failed + wrong, kept)
                 if progress is not None:
@@ -152,7 +154,7 @@ class Readers:
             self.idle.pop().close()
 
 
-def _extract_here(
+def extract_here(
     files: Sequence[Source], settings: ExtractionSettings, limit: float, jobs: int
 ) -> Generator[tuple[Source, Outcomes], None, None]:
     """Extract in child processes of this one, in the order in which they finish."""

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS cells (
 """
 
 
-def _content_of(source: Path | Asset) -> str | None:
+def stamp_of(source: Path | Asset) -> str | None:
     """What changes when the file does; None for a file that is gone."""
     if isinstance(source, Asset):
         return source.digest
@@ -82,7 +82,7 @@ class CellStore:
 
     def has(self, source: Path | Asset, settings: str) -> bool:
         """Whether this file, as it is now, is done with these settings."""
-        content = _content_of(source)
+        content = stamp_of(source)
         row = self._one(
             "SELECT MIN(content), MAX(again) FROM cells WHERE source = ? AND settings = ?",
             (str(source), settings),
@@ -100,10 +100,23 @@ class CellStore:
             for source in sources
         )
 
-    def put(self, source: Path | Asset, settings: str, cells: Outcomes) -> None:
-        """Keep what a file gave."""
+    def contents(self, settings: str) -> dict[str, str]:
+        """The files that are done, in the order in which they were put, as they were then."""
+        query = (
+            "SELECT source, MIN(content) FROM cells WHERE settings = ? "
+            "GROUP BY source HAVING MAX(again) = 0 ORDER BY MAX(rowid)"
+        )
+        return dict(self._all(query, (settings,)))
+
+    def put(
+        self, source: Path | Asset, settings: str, cells: Outcomes, content: str | None
+    ) -> None:
+        """Keep what a file gave, whose `stamp_of` was this before it was read.
+
+        In place of what it gave before; without cells that is forgotten.
+        """
         place = (str(source), settings)
-        content = _content_of(source) or "gone"
+        content = content or "gone"
         rows = [(*place, part, content, *_row(cell)) for part, cell in enumerate(cells)]
         try:
             with self._base:

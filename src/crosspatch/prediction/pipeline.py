@@ -233,15 +233,15 @@ class Pipeline:
     """Inputs that were checked, and the models that judge them.
 
     A CrosspatchError if no input can be read, which is known before a model is loaded or trained,
-    or a model cannot be loaded.
+    or a model cannot be loaded. Where inputs come later, nothing is looked for.
     """
 
-    def __init__(self, request: Request, listener: Listener):
+    def __init__(self, request: Request, listener: Listener, *, later: bool = False):
         self.listener = listener
-        self.inputs = find_inputs(request.inputs, listener)
+        self.inputs = Inputs() if later else find_inputs(request.inputs, listener)
         if self.inputs.tables:
             _require_tables(self.inputs, request, listener)
-        if not (self.inputs.recordings or self.inputs.tables):
+        if not (later or self.inputs.recordings or self.inputs.tables):
             raise nothing_read(request)
         self.request = request
         self.predictor: Predictor = load_predictor(

@@ -1,4 +1,7 @@
-"""What a model says of cells: a table, an AnnData, a picture."""
+"""What a model says of cells: a table, an AnnData, a picture, a copy of a recording.
+
+Longer than 400 lines: what it says of a cell and all that it becomes, with its documentation.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
+from crosspatch.errors import CrosspatchError
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import Layout
 from crosspatch.models.alignment import Alignment
@@ -129,6 +134,24 @@ class PredictedCell(NamedTuple):
         """Everything that is to be said of it, in one line."""
         parts = ["SIMULATED" if self.simulated else "", *self.remarks, self.unlike]
         return "; ".join(part for part in parts if part)
+
+    @property
+    def line(self) -> str:
+        """What is said of it in one line; a subclass that is no answer stands in brackets."""
+        answer = f"{self.subclass} {self.probability:.2f}" if self.subclass else ""
+        if answer and self.verdict == Verdict.OUTSIDE:
+            answer = f"({answer})"
+        chosen = " ".join(self.prediction_set)
+        parts = [
+            str(self.verdict),
+            "" if self.species_known else f"{self.species} (assumed)",
+            answer,
+            f"90 % set {chosen}" if chosen else "",
+        ]
+        said = [", ".join(part for part in parts if part)]
+        said += [f"fails quality control: {self.quality}"] if self.quality else []
+        said += [self.text] if self.text else []
+        return f"{self.cell_id}: {'; '.join(said)}"
 
 
 @dataclass(frozen=True)
@@ -305,6 +328,45 @@ class Prediction:
         adata = anndata.AnnData(X=self.X.copy(), obs=cells, var=var)
         adata.uns["prediction"] = json.dumps(self.header)
         return adata
+
+    def to_nwb(
+        self, out: str | Path | None = None, *, in_place: bool = False, replace: bool = False
+    ) -> list[Path]:
+        """Write what is said of recordings into copies of their NWB files.
+
+        A copy has the tables ``crosspatch_predictions`` and ``crosspatch_features`` in its
+        processing module ``icephys``; everything else stays as it was.
+
+        Parameters
+        ----------
+        out : path, optional
+            The copy, or a folder for copies of several files.
+        in_place : bool
+            Whether the files themselves are written into instead; each is replaced when its new
+            version is whole.
+        replace : bool
+            Whether an earlier annotation, or a file that is called as the copy, is replaced.
+
+        Returns
+        -------
+        list of path
+            What was written.
+
+        Raises
+        ------
+        RecordingError
+            If a recording is not NWB, has no cell that could be measured, was annotated already, or
+            a copy cannot be written; those before it are written.
+        """
+        from crosspatch.prediction.annotating import annotated, copies_of
+
+        shown = set(self.records["cell_id"].to_pylist())
+        files = dict.fromkeys(file for name, file in self.recordings.items() if name in shown)
+        copies = copies_of(list(files), out, in_place=in_place)
+        for _, found in annotated(self, copies, replace=replace):
+            if isinstance(found, CrosspatchError):
+                raise found
+        return list(copies.values())
 
     def plot(self, most: int = SHOWN) -> Figure:
         """Probabilities of the first cells as bars, with set and verdict.

@@ -37,7 +37,7 @@ def add_sweep_table(file: h5py.File, rows: Sequence[WrittenRow]) -> None:
         file[ICEPHYS], "sweep_table", "SweepTable", ("series", "sweep_number"), len(series)
     )
     numbers = np.array([number for number, _ in series], dtype=np.uint32)
-    _column(table, "sweep_number", numbers, "Sweep number of the series in the row")
+    add_column(table, "sweep_number", numbers, "Sweep number of the series in the row")
     _ragged(table, "series", [[reference] for _, reference in series], h5py.ref_dtype)
 
 
@@ -71,7 +71,7 @@ def _add_recordings(file: h5py.File, rows: Sequence[WrittenRow]) -> h5py.Group:
         for name, column in zip(_CATEGORIES, about, strict=True)
     )
     references = [file[f"{ICEPHYS}/electrode_{row.electrode}"].ref for row in rows]
-    _column(electrodes, "electrode", references, "Electrode of the sweep", h5py.ref_dtype)
+    add_column(electrodes, "electrode", references, "Electrode of the sweep", h5py.ref_dtype)
     for table, name, places in (
         (stimuli, "stimulus", [row.stimulus for row in rows]),
         (responses, "response", [row.response for row in rows]),
@@ -83,7 +83,7 @@ def _add_recordings(file: h5py.File, rows: Sequence[WrittenRow]) -> h5py.Group:
             for row, place in zip(rows, places, strict=True)
         ]
         values = np.array(cells, dtype=kind)
-        _column(table, name, values, f"{name.capitalize()} of the sweep", kind, _SERIES_COLUMN)
+        add_column(table, name, values, f"{name.capitalize()} of the sweep", kind, _SERIES_COLUMN)
     return recordings
 
 
@@ -100,7 +100,7 @@ def _add_sequences(simultaneous: h5py.Group, descriptions: Sequence[str]) -> Non
     )  # fmt: skip
     _ragged(sequential, columns[0], [run for _, run in runs], np.int64, simultaneous)
     kinds = [kind for kind, _ in runs]
-    _column(sequential, columns[1], kinds, "What the stimulus is called", h5py.string_dtype())
+    add_column(sequential, columns[1], kinds, "What the stimulus is called", h5py.string_dtype())
 
 
 _CATEGORIES = ("electrodes", "stimuli", "responses")
@@ -111,16 +111,27 @@ _REGION = ("hdmf-common", "DynamicTableRegion")
 def _table(
     parent: h5py.Group, name: str, kind: str, columns: Sequence[str], rows: int
 ) -> h5py.Group:
-    """Begin a table; its columns are still to be added."""
+    return add_table(parent, name, ("core", kind), columns, rows, name.replace("_", " "))
+
+
+def add_table(
+    parent: h5py.Group,
+    name: str,
+    kind: tuple[str, str],
+    columns: Sequence[str],
+    rows: int,
+    about: str,
+) -> h5py.Group:
+    """Begin a table of a kind, by namespace and type; its columns are still to be added."""
     table = parent.create_group(name)
     named = np.array(columns, dtype=h5py.string_dtype())
-    describe_item(table, "core", kind, name.replace("_", " "), colnames=named)
+    describe_item(table, *kind, about, colnames=named)
     identifiers = table.create_dataset("id", data=np.arange(rows, dtype=np.int64))
     describe_item(identifiers, "hdmf-common", "ElementIdentifiers")
     return table
 
 
-def _column(
+def add_column(
     table: h5py.Group,
     name: str,
     values: Sequence[object] | NDArray[np.generic],
@@ -128,6 +139,7 @@ def _column(
     dtype: object = None,
     kind: tuple[str, str] = ("hdmf-common", "VectorData"),
 ) -> h5py.Dataset:
+    """Add a column that the table names, with what it holds."""
     if dtype is None:
         column = table.create_dataset(name, data=values)
     else:
@@ -147,7 +159,7 @@ def _ragged(
     """Add a column of lists, which are rows of another table where one is given."""
     flat = [each for cell in cells for each in cell]
     kind = ("hdmf-common", "VectorData") if rows_of is None else _REGION
-    column = _column(table, name, flat, f"{name.replace('_', ' ')} of the row", dtype, kind)
+    column = add_column(table, name, flat, f"{name.replace('_', ' ')} of the row", dtype, kind)
     if rows_of is not None:
         column.attrs["table"] = rows_of.ref
     ends = np.cumsum([len(cell) for cell in cells]).astype(np.uint32)

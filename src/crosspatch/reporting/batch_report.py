@@ -64,6 +64,7 @@ def write_batch_report(
     failed: Mapping[str, str] = MappingProxyType({}),
     title: str = "Predicted subclasses",
     when: datetime.datetime | None = None,
+    again: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write one HTML file about cells that were predicted together.
@@ -74,7 +75,8 @@ def write_batch_report(
 
     The explanations are of the same cells; their recordings are opened again. `messages` were said
     while cells were read and judged; those that say why an input `failed` are left out. `when` is
-    when the cells were predicted. A CrosspatchError if the file cannot be written.
+    when the cells were predicted; a browser loads the page `again` after so many seconds. A
+    CrosspatchError if the file cannot be written.
     """
     cells, header = prediction.cells, prediction.header
     # A recording that was not read has nothing to be drawn.
@@ -97,6 +99,7 @@ def write_batch_report(
         sections,
         banner=_banner(cells, header),
         beside=False,
+        again=again,
         most_bytes=_MOST_BYTES,
         progress=progress,
     )

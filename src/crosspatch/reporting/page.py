@@ -157,6 +157,7 @@ def write_page(
     *,
     banner: str = "",
     beside: bool = True,
+    again: int | None = None,
     most_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -164,7 +165,8 @@ def write_page(
 
     Sections without blocks are left out; the banner is a warning above everything. Figures are in
     the page in any case, `beside` is whether they are files too, and they are made coarser until
-    the page has no more than `most_bytes`, or `MOST_BYTES`. Gives back what was written, the page
+    the page has no more than `most_bytes`, or `MOST_BYTES`. A browser loads it `again` after so
+    many seconds, if any. Gives back what was written, the page
     first; raises a CrosspatchError if it cannot be.
     """
     if out.is_dir():
@@ -183,7 +185,7 @@ def write_page(
         files_of = [folder / f"{picture.name}.{ending}" for ending in ("png", "svg")] * beside
         drawn[picture.name] = _drawn(picture, files_of)
         written += files_of
-    html = _page(title, sections, banner, drawn, most_bytes or MOST_BYTES)
+    html = _page(title, sections, banner, drawn, again, most_bytes or MOST_BYTES)
     with replacing(out, CrosspatchError) as temporary:
         temporary.write_text(html, encoding="utf-8")
     tell(len(pictures), len(pictures))
@@ -256,6 +258,7 @@ def _page(
     sections: Sequence[Section],
     banner: str,
     drawn: Mapping[str, Mapping[str, _Drawn]],
+    again: int | None,
     most_bytes: int,
 ) -> str:
     """The page, its figures as coarse as they must be."""
@@ -276,7 +279,12 @@ def _page(
             for number, (name, both) in enumerate(drawn.items(), 1)
         }
         html = template.render(
-            title=title, sections=sections, banner=banner, figures=figures, style=style
+            title=title,
+            sections=sections,
+            banner=banner,
+            figures=figures,
+            style=style,
+            again="" if again is None else str(again),
         )
         if len(html.encode()) <= most_bytes:
             break
