@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crosspatch.evaluation.benchmark import benchmark
     from crosspatch.features.extraction import extract_file as extract
     from crosspatch.models.artifact import load as load_model
+    from crosspatch.models.registry import estimator
     from crosspatch.models.verdicts import Verdict
     from crosspatch.prediction.explained import explain
     from crosspatch.prediction.pipeline import predict
@@ -40,6 +41,7 @@ _PLACES = {
     "load_cohort": "cohorts.loading.load_cohort",
     "load_labelled": "cohorts.labelled.load_labelled",
     "benchmark": "evaluation.benchmark.benchmark",
+    "estimator": "models.registry.estimator",
     "train": "prediction.training.train",
     "load_model": "models.artifact.load",
     "predict": "prediction.pipeline.predict",
@@ -63,6 +65,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "benchmark",
+    "estimator",
     "explain",
     "extract",
     "load_cohort",

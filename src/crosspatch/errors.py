@@ -53,8 +53,8 @@ class LayoutError(CrosspatchError):
     code = "layout"
 
 
-class ModelError(CrosspatchError):
-    """A model cannot be built or fitted as asked."""
+class ModelError(CrosspatchError, ValueError):
+    """A model cannot be built or fitted as asked; a `ValueError` as well, as scikit-learn's are."""
 
     code = "model"
 

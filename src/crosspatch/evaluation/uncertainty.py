@@ -93,7 +93,7 @@ def judged_outcome(model: CalibratedClassifier, X: NDArray) -> JudgedOutcome:
     """What a fitted model says of test cells, complete and with features taken away."""
     found = model.judge(X)
     less: dict[str, PartOutcome] = {}
-    for name, there in conditions(model.layout).items():
+    for name, there in conditions(model.layout_).items():
         part = found if there.all() else model.judge(np.where(there, X, np.nan))
         less[name] = {
             "predicted": predicted_classes(part.probabilities, model.classes_).tolist(),

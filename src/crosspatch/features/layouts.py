@@ -269,3 +269,9 @@ def load_layout(name: str) -> Layout:
         return Layout(name, tuple(features))
     rows = data_rows("features", name)
     return Layout(name, tuple(Feature(r["feature"], r["family"], r["unit"]) for r in rows))
+
+
+@cache
+def plain_layout(count: int) -> Layout:
+    """So many columns of which nothing is known: each is a family of its own."""
+    return Layout("plain", tuple(Feature(f"x{k}", f"x{k}", "ratio") for k in range(count)))

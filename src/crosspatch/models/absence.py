@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from crosspatch.features.layouts import Layout
-from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
+from crosspatch.models.classifier import DONORS, MaybeArray, ProbabilisticClassifier, fit_copy
+from crosspatch.models.estimator import MaybeLayout
 
 
 def random_masks(layout: Layout, n_cells: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -54,8 +55,10 @@ def with_copies(
 class FamilyDropout(ProbabilisticClassifier):
     """A classifier that also learns from copies of its cells with features taken away."""
 
+    __metadata_request__fit = DONORS
+
     model: BaseEstimator
-    layout: Layout
+    layout: MaybeLayout = None
     _: KW_ONLY
     #: Copies of every cell, each with other features taken away; the cell itself stays.
     copies: int = 6
@@ -65,9 +68,9 @@ class FamilyDropout(ProbabilisticClassifier):
         self, X: ArrayLike, y: ArrayLike, groups: MaybeArray = None, **source: MaybeArray
     ) -> FamilyDropout:
         """Fit on cells and copies; copies have the donor of their cell, the source has none."""
-        X, y = np.asarray(X), np.asarray(y)
+        X, y = self._learnable(X, y)
         rng = np.random.default_rng(self.random_state)
-        cells, rows = with_copies(X, self.layout, self.copies, rng)
+        cells, rows = with_copies(X, self.layout_, self.copies, rng)
         donors = None if groups is None else np.asarray(groups)[rows]
         self.model_ = fit_copy(self.model, cells, y[rows], donors, **source)
         self.classes_ = self.model_.classes_

@@ -310,7 +310,7 @@ def _require_alike(folder: Path, classifier: StoredClassifier, about: ModelAbout
 
 def _probe(classifier: Judging) -> NDArray[np.float64]:
     """Predictions for made-up cells, whole and with gaps: they must stay what they were."""
-    layout = classifier.layout
+    layout = classifier.layout_
     rng = np.random.default_rng(0)
     center, scale = classifier.feature_center_, classifier.feature_scale_
     cells = center + scale * rng.normal(size=(8, len(layout.features)))

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
+
+from crosspatch.models.classifier import ProbabilisticClassifier
+from crosspatch.models.estimator import MaybeLayout
 
 if TYPE_CHECKING:
     from lightgbm import LGBMClassifier
+
+
+@dataclass(eq=False, repr=False)
+class BoostedTrees(ProbabilisticClassifier):
+    """LightGBM with its own defaults, class-balanced.
+
+    LightGBM by itself looks at the number of a table's columns only; here they are checked by name.
+    """
+
+    layout: MaybeLayout = None
+    _: KW_ONLY
+    n_estimators: int = 100
+    learning_rate: float = 0.1
+    num_leaves: int = 31
+    min_child_samples: int = 20
+    random_state: int | None = None
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> BoostedTrees:
+        """Learn the trees; ``X`` is NaN where missing."""
+        X, y = self._learnable(X, y)
+        own = {name: each for name, each in self.get_params().items() if name != "layout"}
+        self.model_ = build_boosting(**own).fit(X, y)
+        self.classes_ = self.model_.classes_
+        return self
 
 
 def build_boosting(random_state: int | None = None, **settings: Any) -> LGBMClassifier:

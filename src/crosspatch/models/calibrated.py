@@ -10,18 +10,19 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
 from crosspatch.errors import ModelError
-from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import with_copies
 from crosspatch.models.calibration import Calibration, Held, donor_weights
-from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier, fit_copy
+from crosspatch.models.classifier import DONORS, MaybeArray, ProbabilisticClassifier, fit_copy
+from crosspatch.models.estimator import CellEstimator, MaybeLayout
 from crosspatch.models.judging import Judging, log_probabilities
 from crosspatch.models.laboratory import Laboratory
 from crosspatch.models.reference import Reference
 from crosspatch.models.validation import Split, inner_folds
-from crosspatch.models.verdicts import COVERAGE, MINIMUM_INFORMATION, Judgement
+from crosspatch.models.verdicts import COVERAGE, MINIMUM_INFORMATION
 from crosspatch.telling import Progress
 
 # Copies of each held-back cell, with features taken away.
@@ -41,7 +42,7 @@ class _Cells(NamedTuple):
 
 
 @dataclass(eq=False, repr=False)
-class CalibratedClassifier(Judging, ProbabilisticClassifier):
+class CalibratedClassifier(Judging, ProbabilisticClassifier, _BaseComposition):
     """A classifier that also says which cells are unlike its reference, and how sure it is.
 
     Candidates are fitted on inner folds, stratified and grouped by donor; the one with the lowest
@@ -64,12 +65,16 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         Predictions of the chosen candidate for cells held back.
     """
 
+    __metadata_request__fit = DONORS
+
     #: Name and classifier: the same model with other settings.
     candidates: Sequence[tuple[str, BaseEstimator]]
-    layout: Layout
+    layout: MaybeLayout = None
     _: KW_ONLY
     n_folds: int = 5
     coverage: float = COVERAGE  # of the prediction sets
+    #: Cells whose features tell less of the class are not learnt from, and given none.
+    minimum_information: float = MINIMUM_INFORMATION
     random_state: int | None = None  # seed of the inner folds and of what is taken away
     jobs: int = 1  # fits at a time
 
@@ -93,7 +98,7 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
             If the cells cannot be split by donor with every class on the training side.
         """
         tell = progress or (lambda done, total: None)
-        X, y = np.asarray(X), np.asarray(y)
+        X, y = self._learnable(X, y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ModelError(f"a classifier needs two classes, there is only '{y[0]}'")
@@ -116,11 +121,11 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
         if not len(self.held_.rows):
             raise ModelError("the features of the cells say next to nothing of their classes")
         self.calibration_ = Calibration.fit(self.held_, self.coverage)
-        self.reference_ = Reference(self.layout.measured).fit(X, y)
+        self.reference_ = Reference(self.layout_.measured).fit(X, y)
         self.laboratory_ = (
             None
-            if self.layout.traces
-            else Laboratory.fit(self.layout.measured, X, y, y if types is None else types)
+            if self.layout_.traces
+            else Laboratory.fit(self.layout_.measured, X, y, y if types is None else types)
         )
         self.feature_center_, self.feature_scale_ = _spread(X)
         self.model_ = fit_copy(dict(self.candidates)[self.chosen_], X, y, groups, types, **source)
@@ -136,10 +141,10 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
             for each in (cells.groups, cells.types)
         )
         fitted = fit_copy(model, X, y, *inner, **cells.source)
-        reference = Reference(self.layout.measured).fit(X, y)
+        reference = Reference(self.layout_.measured).fit(X, y)
         seed = 0 if self.random_state is None else self.random_state
         rng = np.random.default_rng([seed, number])
-        tested, which = with_copies(cells.X[held], self.layout, _COPIES, rng)
+        tested, which = with_copies(cells.X[held], self.layout_, _COPIES, rng)
         row = held[which]
         distance, information = reference.compare(tested)
         found = Held(
@@ -152,12 +157,25 @@ class CalibratedClassifier(Judging, ProbabilisticClassifier):
             log_p=log_probabilities(fitted.predict_proba(tested)),
             distance=distance,
         )
-        return found.where(information >= MINIMUM_INFORMATION)
+        return found.where(information >= self.minimum_information)
 
-    def judge(self, X: ArrayLike, evidence: NDArray[np.float64] | None = None) -> Judgement:
-        """Everything there is to say of cells; see `crosspatch.models.judging.Judging.judge`."""
-        check_is_fitted(self, "model_")
-        return super().judge(X, evidence)
+    def predict(self, X: ArrayLike) -> NDArray:
+        """The most probable class of each cell, also of those with too little to be given one."""
+        codes = self.calibrated(X).argmax(axis=1)
+        return self.classes_[codes]
+
+    def _checked(self, X: ArrayLike, *, fitting: bool = False) -> NDArray:
+        if not fitting:
+            check_is_fitted(self, "model_")
+        return CellEstimator._checked(self, X, fitting=fitting)
+
+    def get_params(self, deep: bool = True) -> dict[str, object]:
+        """The parameters and, if deep, the candidates by name and theirs."""
+        return self._get_params("candidates", deep=deep)
+
+    def set_params(self, **params: object) -> CalibratedClassifier:
+        """Set parameters, also those of candidates: ``default__model__C``."""
+        return self._set_params("candidates", **params)
 
 
 def _spread(X: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

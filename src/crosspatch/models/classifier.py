@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from crosspatch.errors import ModelError
+from crosspatch.models.estimator import CellEstimator
 
 #: An argument of `fit` that may be left out.
 MaybeArray = ArrayLike | None
 
+#: What scikit-learn is to hand to `fit`, where its metadata are routed: the donors.
+DONORS = {"groups": True}
 
-class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
+
+class ProbabilisticClassifier(ClassifierMixin, CellEstimator):
     """A classifier that is known by its probabilities.
 
-    The estimators of this room are dataclasses, so that a constructor does nothing but store its
-    parameters; comparing and showing them is left to scikit-learn. Subclasses have `fit`, which
-    sets ``classes_``, and `predict_proba`; those that stand around one other model set ``model_``
-    and say in `_inputs` what it is given. What `fit` takes has one meaning in all of them:
+    Subclasses have `fit`, which sets ``classes_``, and `predict_proba`; those that stand around one
+    other model set ``model_``. What `fit` takes has one meaning in all of them:
 
-    X : array, shape (cells, features)
+    X : array or table, shape (cells, features)
         The species to predict, NaN where missing.
     y : array, shape (cells,)
         Classes.
@@ -39,20 +43,14 @@ class ProbabilisticClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def predict(self, X: ArrayLike) -> NDArray:
-        """The most probable class of each cell, shape (cells,).
-
-        It is the first class where a cell has too little for probabilities.
-        """
-        # NaN in all classes of a cell: argmax takes the first.
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        """The most probable class of each cell, shape (cells,)."""
+        codes = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[codes]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape (cells, classes)."""
         check_is_fitted(self, "model_")
-        return self.model_.predict_proba(self._inputs(X))
-
-    def _inputs(self, X: ArrayLike) -> NDArray:
-        return np.asarray(X)
+        return self.model_.predict_proba(self._checked(X))
 
 
 def fit_copy(
@@ -85,3 +83,12 @@ def require_same_classes(of_target: NDArray, of_source: NDArray) -> None:
     odd = sorted(set(of_target) ^ set(of_source))
     if odd:
         raise ModelError(f"source and target must have the same classes; '{odd[0]}' is in one only")
+
+
+def warn_without_source(model: BaseEstimator) -> None:
+    """Warn that a model which learns from a second species was given none."""
+    warnings.warn(
+        f"{type(model).__name__} was given no X_source and y_source, cells of a second species: it "
+        "learns from X and y alone",
+        stacklevel=3,
+    )

@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crosspatch.features.layouts import Layout
 from crosspatch.models.absence import with_copies
 from crosspatch.models.boosting import build_boosting
 from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier
+from crosspatch.models.estimator import MaybeLayout
 from crosspatch.models.gaussian import Gaussians, types_of
 from crosspatch.models.physics import PhysicsInputs
 from crosspatch.models.plain import Discriminant, DiscriminantVote
@@ -47,7 +47,7 @@ class LinearDiscriminant(ProbabilisticClassifier):
     (1996), with the types known.
     """
 
-    layout: Layout
+    layout: MaybeLayout = None
     _: KW_ONLY
     prior_power: float = PRIOR_POWER
 
@@ -55,8 +55,10 @@ class LinearDiscriminant(ProbabilisticClassifier):
         self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None, types: MaybeArray = None
     ) -> LinearDiscriminant:
         """Learn the distributions; ``X`` is NaN where missing."""
+        X, y = self._learnable(X, y)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        inputs = PhysicsInputs.fit(self.layout, X if unlabelled is None else unlabelled)
+        others = X if unlabelled is None else self._checked(unlabelled)
+        inputs = PhysicsInputs.fit(self.layout_, others)
         of_type, class_of = types_of(codes, codes if types is None else types)
         gaussians = Gaussians.fit(inputs.transform(X), of_type)
         shares = np.bincount(of_type) / np.bincount(codes)[class_of]
@@ -72,7 +74,7 @@ class VoteClassifier(ProbabilisticClassifier):
     The trees also learn from copies of the cells with features taken away.
     """
 
-    layout: Layout
+    layout: MaybeLayout = None
     _: KW_ONLY
     prior_power: float = PRIOR_POWER
     copies: int = 4  # of every cell
@@ -82,14 +84,15 @@ class VoteClassifier(ProbabilisticClassifier):
         self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None, types: MaybeArray = None
     ) -> VoteClassifier:
         """Learn both; ``X`` is NaN where missing."""
-        X, y = np.asarray(X), np.asarray(y)
+        X, y = self._learnable(X, y)
+        others = None if unlabelled is None else self._checked(unlabelled)
         discriminant = LinearDiscriminant(self.layout, prior_power=self.prior_power)
-        discriminant.fit(X, y, unlabelled, types)
+        discriminant.fit(X, y, others, types)
         inputs = discriminant.model_.inputs
         rng = np.random.default_rng(self.random_state)
-        copies, rows = with_copies(X, self.layout, self.copies, rng)
+        copies, rows = with_copies(X, self.layout_, self.copies, rng)
         taught = inputs.transform(copies)
-        Z = taught[: len(X)] if unlabelled is None else inputs.transform(unlabelled)
+        Z = taught[: len(X)] if others is None else inputs.transform(others)
         cells = Gaussians.fit(Z, np.zeros(len(Z), dtype=np.intp))
         trees = _small_boosting(self.random_state, n_estimators=round(_TREES * np.sqrt(len(X))))
         trees.fit(cells.filled(taught), y[rows])

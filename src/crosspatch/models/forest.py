@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.pipeline import Pipeline
 
-from crosspatch.features.layouts import VECTOR_LAYOUTS, Layout
+from crosspatch.features.layouts import VECTOR_LAYOUTS
+from crosspatch.models.estimator import CellPipeline, MaybeLayout, known_layout
 from crosspatch.models.sparse_pca import FamilyComponents, FamilySparsePCA, SparsePCASettings
 
 #: Bins at rheobase, 40 and 80 pA above it, of six steps of 50 bins.
@@ -41,9 +41,11 @@ def build_forest(random_state: int | None = None) -> RandomForestClassifier:
     )
 
 
-def build_spca_forest(layout: Layout, random_state: int | None = None) -> Pipeline:
+def build_spca_forest(layout: MaybeLayout = None, random_state: int | None = None) -> CellPipeline:
     """Sparse PCA by family, then a class-balanced random forest: the published baseline."""
-    vectors = layout.name in VECTOR_LAYOUTS  # the published table leaves psth out
+    known = known_layout(layout)
+    # The published table leaves psth out.
+    vectors = known is not None and known.name in VECTOR_LAYOUTS
     components = SparsePCASettings(families=GOUWENS_2020, listed_only=vectors)
     forest = build_forest(random_state)
-    return Pipeline([("components", FamilySparsePCA(layout, components)), ("forest", forest)])
+    return CellPipeline([("components", FamilySparsePCA(layout, components)), ("forest", forest)])

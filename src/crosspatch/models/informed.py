@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crosspatch.models.arrays import softmax
-from crosspatch.models.classifier import MaybeArray, require_same_classes
+from crosspatch.models.classifier import MaybeArray, require_same_classes, warn_without_source
 from crosspatch.models.discriminant import LinearDiscriminant, log_priors
 from crosspatch.models.gaussian import Gaussians
 from crosspatch.models.physics import PhysicsInputs
@@ -163,15 +163,15 @@ class UnlabelledDiscriminant(LinearDiscriminant):
         self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray = None
     ) -> UnlabelledDiscriminant:
         """Learn from cells with labels and, where given, without."""
-        return self._learnt(X, y, unlabelled, None)
+        return self._learnt(*self._learnable(X, y), unlabelled, None)
 
     def _learnt(
-        self, X: ArrayLike, y: ArrayLike, unlabelled: MaybeArray, source: Gaussians | None
+        self, X: NDArray, y: NDArray, unlabelled: MaybeArray, source: Gaussians | None
     ) -> UnlabelledDiscriminant:
-        X = np.asarray(X, dtype=np.float64)
         self.classes_, codes = np.unique(y, return_inverse=True)
-        inputs = PhysicsInputs.fit(self.layout, X if unlabelled is None else unlabelled)
-        Z, others = inputs.transform(X), inputs.transform(_others(X, unlabelled))
+        pool = None if unlabelled is None else self._checked(unlabelled)
+        inputs = PhysicsInputs.fit(self.layout_, X if pool is None else pool)
+        Z, others = inputs.transform(X), inputs.transform(_others(X, pool))
         measured = np.asarray(np.isfinite(Z).any(axis=0))
         Z, others = Z[:, measured], others[:, measured]
         source = source and _part(source, measured)
@@ -218,14 +218,18 @@ class InformedDiscriminant(UnlabelledDiscriminant):
         self,
         X: ArrayLike,
         y: ArrayLike,
-        X_source: ArrayLike,
-        y_source: ArrayLike,
+        X_source: MaybeArray = None,
+        y_source: MaybeArray = None,
         groups_source: MaybeArray = None,
         types_source: MaybeArray = None,
         unlabelled: MaybeArray = None,
     ) -> InformedDiscriminant:
         """Learn from both species; donors of the source are not used."""
-        require_same_classes(np.asarray(y), np.asarray(y_source))
+        X, y = self._learnable(X, y)
+        if X_source is None or y_source is None:
+            warn_without_source(self)
+            return self._learnt(X, y, unlabelled, None)
+        require_same_classes(y, np.asarray(y_source))
         source, _ = self._source(X_source, y_source, types_source)
         return self._learnt(X, y, unlabelled, source)
 
@@ -239,8 +243,9 @@ class InformedDiscriminant(UnlabelledDiscriminant):
     ) -> InformedDiscriminant:
         """Learn from labelled cells of the source and cells of the target without labels."""
         self.classes_, codes = np.unique(y_source, return_inverse=True)
+        unlabelled = self._checked(unlabelled, fitting=True)
         source, theirs = self._source(X_source, y_source, types_source)
-        inputs = PhysicsInputs.fit(self.layout, unlabelled)
+        inputs = PhysicsInputs.fit(self.layout_, unlabelled)
         Z = inputs.transform(unlabelled)
         measured = np.asarray(np.isfinite(Z).any(axis=0))
         Z, theirs, source = Z[:, measured], theirs[:, measured], _part(source, measured)
@@ -259,7 +264,8 @@ class InformedDiscriminant(UnlabelledDiscriminant):
 
         The covariance is that within types, or within classes where no types are given.
         """
-        Z = PhysicsInputs.fit(self.layout, X).transform(X)
+        X = self._checked(X)
+        Z = PhysicsInputs.fit(self.layout_, X).transform(X)
         codes = np.unique(y, return_inverse=True)[1]
         found = Gaussians.fit(Z, codes)
         if types is not None:
@@ -277,7 +283,7 @@ def _others(X: NDArray[np.float64], unlabelled: MaybeArray) -> NDArray[np.float6
     if unlabelled is None:
         return X[:0]
     cells = np.asarray(unlabelled, dtype=np.float64)
-    labelled = {row.tobytes() for row in X}
+    labelled = {row.tobytes() for row in X.astype(np.float64)}
     return cells[[row.tobytes() not in labelled for row in cells]]
 
 

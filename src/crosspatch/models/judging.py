@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +26,12 @@ class Probabilistic(Protocol):
 class Judging:
     """A fitted model with all it takes to judge cells."""
 
-    layout: Layout
+    if TYPE_CHECKING:
+
+        @property
+        def layout_(self) -> Layout:
+            """What the columns of cells are."""
+
     classes_: NDArray[np.str_]
     model_: Probabilistic
     calibration_: Calibration
@@ -41,7 +46,7 @@ class Judging:
 
         Evidence from elsewhere, shape (cells, classes), is added to logarithms of probabilities.
         """
-        X = np.asarray(X)
+        X = self._checked(X)
         distance, information = self.reference_.compare(X)
         enough = information >= self.calibration_.least
         n, calibration = (len(X), len(self.classes_)), self.calibration_
@@ -69,15 +74,19 @@ class Judging:
 
     def enough(self, X: ArrayLike) -> NDArray[np.bool_]:
         """Whether the features of cells tell enough of the class for one to be given."""
-        return self.reference_.compare(X).information >= self.calibration_.least
+        return self.reference_.compare(self._checked(X)).information >= self.calibration_.least
 
     def calibrated(self, X: ArrayLike) -> NDArray[np.float64]:
         """Calibrated class probabilities, also of cells that are given no class."""
-        return self._calibrated(np.asarray(X), self.reference_.compare(X).information)
+        X = self._checked(X)
+        return self._calibrated(X, self.reference_.compare(X).information)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Calibrated class probabilities, shape (cells, classes); NaN for cells with too little."""
         return self.judge(X).probabilities
+
+    def _checked(self, X: ArrayLike) -> NDArray:
+        return np.asarray(X)
 
 
 def log_probabilities(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -148,11 +148,12 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
     from sklearn.pipeline import Pipeline
 
     from crosspatch.models.absence import FamilyDropout
+    from crosspatch.models.boosting import BoostedTrees
     from crosspatch.models.discriminant import LinearDiscriminant, VoteClassifier
     from crosspatch.models.kernel import StandardInputs
 
     match model:
-        case FamilyDropout():
+        case FamilyDropout() | BoostedTrees():
             return plain_model(model.model_)
         case LGBMClassifier():
             return Trees.of(model)

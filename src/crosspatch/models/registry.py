@@ -13,11 +13,11 @@ from crosspatch.errors import ModelError
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
-    from crosspatch.features.layouts import Layout
     from crosspatch.models.calibrated import CalibratedClassifier
+    from crosspatch.models.estimator import MaybeLayout
 
 #: Builds a fresh, unfitted classifier from a layout, a seed and a device.
-Builder = Callable[["Layout", int | None, str], "BaseEstimator"]
+Builder = Callable[["MaybeLayout", int | None, str], "BaseEstimator"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _made_by(place: str, *takes: str, **settings: bool | float) -> Builder:
     """
     module, name = place.split(".")
 
-    def build(layout: Layout, seed: int | None, device: str) -> BaseEstimator:
+    def build(layout: MaybeLayout, seed: int | None, device: str) -> BaseEstimator:
         given = {"layout": layout, "random_state": seed, "device": device}
         make = getattr(import_module(f"crosspatch.models.{module}"), name)
         return make(**{parameter: given[parameter] for parameter in takes}, **settings)
@@ -60,7 +60,7 @@ def _made_by(place: str, *takes: str, **settings: bool | float) -> Builder:
 _SEEDED = ("layout", "random_state")
 _spca_forest = _made_by("forest.build_spca_forest", *_SEEDED)
 _forest = _made_by("forest.build_forest", "random_state")
-_boosting = partial(_made_by, "boosting.build_boosting", "random_state")
+_boosting = partial(_made_by, "boosting.BoostedTrees", *_SEEDED)
 _lda = _made_by("discriminant.LinearDiscriminant", "layout")
 _vote = _made_by("discriminant.VoteClassifier", *_SEEDED)
 _logistic = _made_by("kernel.build_logistic", *_SEEDED)
@@ -129,8 +129,64 @@ def model_entry(name: str) -> ModelEntry:
     return _MODELS[name]
 
 
+def estimator(
+    name: str,
+    layout: MaybeLayout = None,
+    *,
+    calibrated: bool = False,
+    random_state: int | None = 0,
+    device: str = "cpu",
+) -> BaseEstimator:
+    """A model as a scikit-learn estimator, not fitted.
+
+    It takes part in pipelines, grid searches and cross-validation like any other; NaN stands for
+    what was not measured. docs/scikit-learn.md shows it.
+
+    Parameters
+    ----------
+    name : str
+        A model that ``crosspatch models`` lists.
+    layout : Layout or str, optional
+        What the columns are: the name of a layout that is shipped, such as ``shared``, or a
+        `crosspatch.features.layouts.Layout`. Columns of a table are then matched by name, in any
+        order. By default nothing is known of them, and each is a family of its own.
+    calibrated : bool
+        Whether the model is trained as `crosspatch.train` does: taught to do without features,
+        and with calibrated probabilities, prediction sets and the test for cells unlike all others
+        (``judge``).
+    random_state : int, optional
+    device : str
+        Where networks are trained.
+
+    Returns
+    -------
+    estimator
+        With ``fit(X, y)``, and ``groups`` for donors where it holds cells back.
+
+    Raises
+    ------
+    ModelError, LayoutError
+        If there is no such model or layout.
+
+    Examples
+    --------
+    >>> import crosspatch
+    >>> cohort = crosspatch.load_cohort("human.h5ad")
+    >>> model = crosspatch.estimator("lda", "shared")
+    >>> model.fit(cohort.to_df(), cohort.obs["subclass"]).classes_.tolist()
+    ['Lamp5', 'Pvalb', 'Sst', 'Vip']
+    """
+    from crosspatch.models.estimator import known_layout
+
+    entry = model_entry(name)
+    known_layout(layout)  # an unknown one is refused now, not when it is fitted
+    if calibrated:
+        return build_calibrated(entry, layout, random_state, device)
+    return entry.build(layout, random_state, device)
+
+
 def build_calibrated(
-    entry: ModelEntry, layout: Layout, seed: int | None, device: str = "cpu", jobs: int = 1
+    entry: ModelEntry, layout: MaybeLayout, seed: int | None, device: str = "cpu", jobs: int = 1
 ) -> CalibratedClassifier:
     """The model as it is trained to be used on new cells.
 
@@ -139,9 +195,11 @@ def build_calibrated(
     """
     from crosspatch.models.absence import FamilyDropout
     from crosspatch.models.calibrated import CalibratedClassifier
+    from crosspatch.models.estimator import known_layout
 
     # Copies cost time: networks and traces get by with fewer.
-    copies = 2 if entry.uses_device or layout.traces else 6
+    known = known_layout(layout)
+    copies = 2 if entry.uses_device or (known is not None and known.traces) else 6
     taught = partial(FamilyDropout, layout=layout, copies=copies, random_state=seed)
     builders = entry.settings or (("default", entry.build),)
     candidates = [(name, build(layout, seed, device)) for name, build in builders]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crosspatch.errors import ModelError
-from crosspatch.features.layouts import Layout
-from crosspatch.models.classifier import MaybeArray, ProbabilisticClassifier
+from crosspatch.models.classifier import DONORS, MaybeArray, ProbabilisticClassifier
+from crosspatch.models.estimator import MaybeLayout
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
@@ -72,7 +72,9 @@ class SequenceClassifierBase(ProbabilisticClassifier):
     Subclasses set ``classes_``, ``inputs_`` and ``network_`` in ``fit``.
     """
 
-    layout: Layout  # what the columns of ``X`` are
+    _SETTINGS: ClassVar = {"network": SequenceSettings, "training": TrainingSettings}
+
+    layout: MaybeLayout = None
     _: KW_ONLY
     network: SequenceSettings | None = None
     training: TrainingSettings | None = None
@@ -125,18 +127,18 @@ class SequenceClassifierBase(ProbabilisticClassifier):
 
     def _cells(self, X: ArrayLike) -> TrainingCells:
         check_is_fitted(self, "network_")
-        values, present = self.inputs_.sequences(check_width(X, self.layout))
+        values, present = self.inputs_.sequences(self._checked(X))
         return on_device(values, present, np.zeros(len(values)), self.device)
 
-    def _encode(self, y: ArrayLike) -> NDArray[np.int64]:
-        self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
+    def _encode(self, y: NDArray) -> NDArray[np.int64]:
+        self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ModelError(f"a classifier needs two classes, there is only {self.classes_}")
         return codes.astype(np.int64)
 
     def _prepared(
         self,
-        X: ArrayLike,
+        X: NDArray,
         codes: NDArray,
         groups: MaybeArray,
         fraction: float,
@@ -146,9 +148,9 @@ class SequenceClassifierBase(ProbabilisticClassifier):
 
         Where cells without labels are given, the inputs are fitted on them.
         """
-        X = check_width(X, self.layout)
         chosen, held = validation_split(codes, groups, fraction, self.random_state)
-        inputs = SequenceInputs(self.layout).fit(X[chosen] if unlabelled is None else unlabelled)
+        others = X[chosen] if unlabelled is None else self._checked(unlabelled)
+        inputs = SequenceInputs(self.layout_).fit(others)
         train, validation = (
             on_device(*inputs.sequences(X[rows]), codes[rows], self.device)
             for rows in (chosen, held)
@@ -157,7 +159,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
         return Prepared(inputs, train, validation, counts)
 
     def _encoder(self) -> FamilyEncoder:
-        widths = [len(columns) for columns in self.layout.columns.values()]
+        widths = [len(columns) for columns in self.layout_.columns.values()]
         return FamilyEncoder(widths, self.network or SequenceSettings()).to(self.device)
 
     def _with_new_head(self, encoder: FamilyEncoder) -> Network:
@@ -183,6 +185,8 @@ class SequenceClassifier(SequenceClassifierBase):
     history_ : list of Epoch
     """
 
+    __metadata_request__fit = DONORS
+
     _: KW_ONLY
     #: SMOTE on the training cells, k = min(5, smallest class - 1). Without it, classes are weighted
     #: by inverse frequency.
@@ -199,6 +203,7 @@ class SequenceClassifier(SequenceClassifierBase):
     ) -> SequenceClassifier:
         """Train; part of the cells is held back for early stopping."""
         with self._seeded() as generator:
+            X, y = self._learnable(X, y)
             codes = self._encode(y)
             data = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
             cells = oversampled(data.train, self.random_state) if self.oversample else data.train
@@ -236,20 +241,11 @@ class SequenceClassifier(SequenceClassifierBase):
         return logits + self.prior_strength * self.log_prior_ if self.arcface else logits
 
 
-def build_sequence(layout: Layout, attention: bool = True, **how: Any) -> SequenceClassifier:
+def build_sequence(
+    layout: MaybeLayout = None, attention: bool = True, **how: Any
+) -> SequenceClassifier:
     """The classifier with or without attention; the rest is as it takes it."""
     return SequenceClassifier(layout, network=SequenceSettings(attention=attention), **how)
-
-
-def check_width(X: ArrayLike, layout: Layout) -> NDArray[np.float64]:
-    """The array if it has the layout's columns; else a ModelError."""
-    X = np.asarray(X, dtype=np.float64)
-    if X.ndim != 2 or X.shape[1] != len(layout.features):
-        raise ModelError(
-            f"the features have shape {X.shape}, layout '{layout.name}' has "
-            f"{len(layout.features)} columns"
-        )
-    return X
 
 
 def on_device(

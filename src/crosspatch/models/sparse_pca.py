@@ -10,24 +10,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lars_path_gram
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 from crosspatch.errors import ModelError
-from crosspatch.features.layouts import Layout
+from crosspatch.models.estimator import CellEstimator, MaybeLayout
 from crosspatch.models.missing import over_rows
 
 
 @dataclass(eq=False, repr=False)
-class SparsePCA(TransformerMixin, BaseEstimator):
+class SparsePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Sparse principal components of one family.
 
     Every loading vector solves the elastic net min ‖Xα − Xβ‖² + λ‖β‖² + λ₁‖β‖₁, where λ₁ is the
@@ -63,7 +64,7 @@ class SparsePCA(TransformerMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike, y: object = None) -> SparsePCA:
         """Find the components of cells without missing values, no more than dimensions."""
-        data = np.asarray(X, dtype=np.float64)
+        data = validate_data(self, X, dtype=np.float64)
         n_components = len(self.n_nonzero)
         if not 0 < n_components <= min(data.shape):
             raise ModelError(
@@ -99,7 +100,12 @@ class SparsePCA(TransformerMixin, BaseEstimator):
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Scores of cells on the components, shape (cells, components)."""
         check_is_fitted(self)
-        return (np.asarray(X, dtype=np.float64) - self.mean_) / self.scale_ @ self.components_.T
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return (X - self.mean_) / self.scale_ @ self.components_.T
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
 
     def _regress(self, gram: NDArray, alpha: NDArray) -> NDArray[np.float64]:
         """Elastic net of every component, shape (features, components)."""
@@ -190,7 +196,7 @@ class SparsePCASettings:
 
 
 @dataclass(eq=False, repr=False)
-class FamilySparsePCA(TransformerMixin, BaseEstimator):
+class FamilySparsePCA(TransformerMixin, CellEstimator):
     """Sparse PCA of every family; kept components z-scored and joined.
 
     Missing features of a family that is there are filled with the median of the training cells.
@@ -202,12 +208,14 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
         Name of every joined component, ``family[k]``.
     """
 
-    layout: Layout
+    _SETTINGS: ClassVar = {"settings": SparsePCASettings}
+
+    layout: MaybeLayout = None
     settings: SparsePCASettings | None = None
 
     def fit(self, X: ArrayLike, y: object = None) -> FamilySparsePCA:
         """Fit every family on the cells that have it; ``X`` is NaN where missing."""
-        X = np.asarray(X, dtype=np.float64)
+        X = self._checked(X, fitting=True).astype(np.float64)
         settings = self.settings or SparsePCASettings()
         self.fits_: dict[str, FamilyFit] = {}
         for family in self._families(settings):
@@ -225,19 +233,25 @@ class FamilySparsePCA(TransformerMixin, BaseEstimator):
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Joined, z-scored components, shape (cells, components); NaN for absent families."""
         check_is_fitted(self, "fits_")
-        X = np.asarray(X, dtype=np.float64)
+        X = self._checked(X).astype(np.float64)
         return np.hstack([fit.scores(self._part(X, family)) for family, fit in self.fits_.items()])
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Names of the components that `transform` gives."""
+        check_is_fitted(self, "fits_")
+        _check_feature_names_in(self, input_features)
+        return np.array(self.names_, dtype=object)
 
     def _families(self, settings: SparsePCASettings) -> list[str]:
         """Families of the layout, then those derived from them."""
-        listed, families = settings.families, self.layout.families
+        listed, families = settings.families, self.layout_.families
         here = [family for family in families if family in listed or not settings.listed_only]
         derived = [family for family, given in listed.items() if given.of in families]
         return here + [family for family in derived if family not in here]
 
     def _part(self, X: NDArray, family: str) -> NDArray:
         given = (self.settings or SparsePCASettings()).families.get(family, FamilyComponents())
-        return given.take(X[:, self.layout.columns[given.of or family]])
+        return given.take(X[:, self.layout_.columns[given.of or family]])
 
 
 @dataclass
@@ -254,7 +268,7 @@ class FamilyFit:
     def scores(self, part: NDArray) -> NDArray:
         """Z-scored components of cells, NaN where the family is absent."""
         filled = np.where(np.isfinite(part), part, self.median)
-        scores = self.pca.transform(filled[:, self.use])[:, self.kept]
+        scores = np.asarray(self.pca.transform(filled[:, self.use]))[:, self.kept]
         scores = (scores - self.mean) / self.deviation
         scores[~np.isfinite(part).any(axis=1)] = np.nan
         return scores
@@ -286,7 +300,7 @@ def _fit_family(part: NDArray, family: str, settings: SparsePCASettings) -> Fami
     kept = pca.adjusted_variance_ratio_ >= settings.min_variance
     if not kept.any():
         return None
-    scores = pca.transform(filled)[:, kept]
+    scores = np.asarray(pca.transform(filled))[:, kept]
     deviation = scores.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
     return FamilyFit(median, use, pca, kept, scores.mean(axis=0), deviation)

@@ -37,6 +37,7 @@ _TYPES = (
     "crosspatch.features.layouts.Feature",
     "crosspatch.features.layouts.Layout",
     "crosspatch.models.absence.FamilyDropout",
+    "crosspatch.models.estimator.CellPipeline",
     "crosspatch.models.sequence_inputs.SequenceInputs",
     "crosspatch.models.kernel.CalibratedSVC",
     "crosspatch.models.kernel.StandardInputs",
@@ -78,6 +79,11 @@ class StoredClassifier(Judging):
     #: What tells excitatory cells from interneurons; None where cells are taken to be of a class.
     screen: Screen | None = None
 
+    @property
+    def layout_(self) -> Layout:
+        """Its layout, by the name that a fitted estimator has it under."""
+        return self.layout
+
     @classmethod
     def of(
         cls, classifier: Judging, species: str, screen: Screen | None = None
@@ -86,7 +92,7 @@ class StoredClassifier(Judging):
         plain = plain_model(classifier.model_)
         return cls(
             species,
-            classifier.layout,
+            classifier.layout_,
             np.array(classifier.classes_, dtype=str),
             classifier.model_ if plain is None else plain,
             classifier.calibration_,

@@ -14,7 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from crosspatch.errors import ModelError
-from crosspatch.models.classifier import MaybeArray, require_same_classes
+from crosspatch.models.classifier import (
+    DONORS,
+    MaybeArray,
+    require_same_classes,
+    warn_without_source,
+)
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
 from crosspatch.models.losses import inverse_frequency
 from crosspatch.models.sequence import FamilyEncoder
@@ -22,7 +27,6 @@ from crosspatch.models.sequence_classifier import (
     Network,
     Prepared,
     SequenceClassifierBase,
-    check_width,
     cross_entropy,
     macro_f1,
 )
@@ -54,12 +58,14 @@ class TransferClassifier(SequenceClassifierBase):
         Stage to its list of Epoch.
     """
 
+    __metadata_request__fit = DONORS
+
     def fit(
         self,
         X: ArrayLike,
         y: ArrayLike,
-        X_source: ArrayLike,
-        y_source: ArrayLike,
+        X_source: MaybeArray = None,
+        y_source: MaybeArray = None,
         groups: MaybeArray = None,
         groups_source: MaybeArray = None,
         unlabelled: MaybeArray = None,
@@ -67,26 +73,37 @@ class TransferClassifier(SequenceClassifierBase):
     ) -> TransferClassifier:
         """Train on both species; each is standardised by its own training cells.
 
-        A network from `pretrain` can be used again, in place of training it on the source.
+        A network from `pretrain` can be used again, in place of training it on the source. Without
+        either the target is learnt from alone, with a warning.
         """
         with self._seeded() as generator:
+            X, y = self._learnable(X, y)
             codes = self._encode(y)
             source = pretrained or self._source(X_source, y_source, groups_source)
             target = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
             encoder = self._encoder()
             self.history_: dict[str, list[Epoch]] = {}
-            self.network_ = self._train(_Start(encoder, target, source, generator))
+            if source is None:
+                warn_without_source(self)
+                network = self._with_new_head(encoder)
+                settings = self.training or TrainingSettings()
+                self._stage("finetune", network, target, settings, generator)
+            else:
+                network = self._train(_Start(encoder, target, source, generator))
+            self.network_ = network
         self.inputs_ = target.inputs
         return self
 
     def _train(self, start: _Start) -> Network:
         raise NotImplementedError
 
-    def _source(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> Prepared:
+    def _source(self, X: MaybeArray, y: MaybeArray, groups: MaybeArray) -> Prepared | None:
+        if X is None or y is None:
+            return None
         y = np.asarray(y)
         require_same_classes(self.classes_, y)
         codes = np.searchsorted(self.classes_, y).astype(np.int64)
-        return self._prepared(X, codes, groups, SOURCE_VALIDATION_FRACTION, None)
+        return self._prepared(self._checked(X), codes, groups, SOURCE_VALIDATION_FRACTION, None)
 
     def _settings(self, learning_rate: float, **changes: int) -> TrainingSettings:
         settings = self.training or TrainingSettings()
@@ -127,6 +144,7 @@ class FinetuneClassifier(TransferClassifier):
     ) -> Network:
         """Train on the source alone; the network can start several fits."""
         with self._seeded() as generator:
+            X_source, y_source = self._learnable(X_source, y_source)
             self._encode(y_source)
             source = self._source(X_source, y_source, groups_source)
             self.history_ = {}
@@ -140,7 +158,8 @@ class FinetuneClassifier(TransferClassifier):
         The classes are those of the source, sorted.
         """
         self.classes_ = np.asarray(classes)
-        self.inputs_ = SequenceInputs(self.layout).fit(check_width(unlabelled, self.layout))
+        X = self._checked(unlabelled, fitting=True)
+        self.inputs_ = SequenceInputs(self.layout_).fit(X)
         self.network_ = pretrained
         return self
 
