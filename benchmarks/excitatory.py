@@ -69,7 +69,7 @@ class Trained:
         found = [np.empty(len(X), dtype=object) for _ in range(2)]
         for species, model in self.models.items():
             rows = np.flatnonzero(np.char.startswith(cells.rigs, species))
-            judged = model.judge(_in_layout(X[rows], model.layout))
+            judged = model.judge(_in_layout(X[rows], model.layout_))
             parts = judged.probabilities, judged.sets, judged.p_reference
             here = type(screened)._make(part[rows] for part in screened)
             found[0][rows], found[1][rows] = verdicts(*parts, here), verdicts(*parts)

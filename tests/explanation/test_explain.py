@@ -45,7 +45,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(ablation, "permuted_scores", partial(permuted_scores, repeats=2))
 
     # Defined in here, so that worker processes are sent it and need not import this file.
-    def tiny(layout: Layout, seed: int | None, device: str) -> Any:
+    def tiny(layout: Any, seed: int | None, device: str) -> Any:
         from crosspatch.models.loop import TrainingSettings
         from crosspatch.models.sequence import SequenceSettings
         from crosspatch.models.sequence_classifier import SequenceClassifier

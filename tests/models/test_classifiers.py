@@ -146,7 +146,7 @@ def test_smote_balances_and_makes_no_family_up():
 
 def test_wrong_number_of_columns_is_refused():
     model = fit(sequence())
-    with pytest.raises(ValueError, match="X has 3 features, .* is expecting 21"):
+    with pytest.raises(ValueError, match=r"X has 3 features, .* is expecting 21"):
         model.predict_proba(np.zeros((2, 3)))
 
 

@@ -30,6 +30,7 @@ from crosspatch.models import kernel
 from crosspatch.models.loop import TrainingSettings
 from crosspatch.models.registry import MODEL_NAMES
 from crosspatch.models.sequence import SequenceSettings
+from crosspatch.models.validation import inner_folds
 from tests.made import SMALL, features, labels
 
 torch.set_num_threads(1)
@@ -185,11 +186,10 @@ def test_candidates_and_what_they_stand_around_are_searched():
 
 def test_donors_are_routed_to_the_folds_and_to_the_model(monkeypatch):
     seen: list[set[int]] = []
-    real = kernel.inner_folds
 
     def told(y, groups, *more):
         seen.append(set(groups))
-        return real(y, groups, *more)
+        return inner_folds(y, groups, *more)
 
     monkeypatch.setattr(kernel, "inner_folds", told)
     with sklearn.config_context(enable_metadata_routing=True):

@@ -125,7 +125,7 @@ class ReferenceMap:
     @property
     def layout(self) -> Layout:
         """The features that cells are placed by."""
-        return self.components.layout
+        return self.components.layout_
 
     @property
     def species(self) -> tuple[str, ...]:

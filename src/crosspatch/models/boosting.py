@@ -32,8 +32,14 @@ class BoostedTrees(ProbabilisticClassifier):
     def fit(self, X: ArrayLike, y: ArrayLike) -> BoostedTrees:
         """Learn the trees; ``X`` is NaN where missing."""
         X, y = self._learnable(X, y)
-        own = {name: each for name, each in self.get_params().items() if name != "layout"}
-        self.model_ = build_boosting(**own).fit(X, y)
+        trees = build_boosting(
+            self.random_state,
+            n_estimators=self.n_estimators,
+            learning_rate=self.learning_rate,
+            num_leaves=self.num_leaves,
+            min_child_samples=self.min_child_samples,
+        )
+        self.model_ = trees.fit(X, y)
         self.classes_ = self.model_.classes_
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,10 @@ from sklearn.utils.validation import validate_data
 
 from crosspatch.errors import ModelError
 from crosspatch.features.layouts import Layout, load_layout, plain_layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from _typeshed import DataclassInstance
 
 #: What the columns of cells are: a layout, the name of one that is shipped, or None where nothing
 #: is known of them. Then each is a family of its own (`crosspatch.features.layouts.plain_layout`).
@@ -35,7 +39,7 @@ class CellEstimator(BaseEstimator):
 
     layout: MaybeLayout
     #: The dataclass of every parameter that is one; None stands for its defaults.
-    _SETTINGS: ClassVar[Mapping[str, type]] = {}
+    _SETTINGS: ClassVar[Mapping[str, type[DataclassInstance]]] = {}
 
     @property
     def layout_(self) -> Layout:
@@ -62,9 +66,10 @@ class CellEstimator(BaseEstimator):
         names = list(getattr(X, "columns", ()))
         if known is not None and any(isinstance(name, str) for name in names):
             _require_columns(names, known)
-            X = X[list(known.feature_names)]
+            table = cast("pd.DataFrame", X)[list(known.feature_names)]
             # What was fitted on an array of the layout knows the names all the same.
-            X = X if fitting or hasattr(self, "feature_names_in_") else X.to_numpy()
+            named = fitting or hasattr(self, "feature_names_in_")
+            X = table if named else table.to_numpy()
         found = validate_data(
             self,
             X,

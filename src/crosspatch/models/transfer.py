@@ -79,7 +79,9 @@ class TransferClassifier(SequenceClassifierBase):
         with self._seeded() as generator:
             X, y = self._learnable(X, y)
             codes = self._encode(y)
-            source = pretrained or self._source(X_source, y_source, groups_source)
+            source: Prepared | Network | None = pretrained
+            if source is None and X_source is not None and y_source is not None:
+                source = self._source(X_source, y_source, groups_source)
             target = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
             encoder = self._encoder()
             self.history_: dict[str, list[Epoch]] = {}
@@ -97,9 +99,7 @@ class TransferClassifier(SequenceClassifierBase):
     def _train(self, start: _Start) -> Network:
         raise NotImplementedError
 
-    def _source(self, X: MaybeArray, y: MaybeArray, groups: MaybeArray) -> Prepared | None:
-        if X is None or y is None:
-            return None
+    def _source(self, X: ArrayLike, y: ArrayLike, groups: MaybeArray) -> Prepared:
         y = np.asarray(y)
         require_same_classes(self.classes_, y)
         codes = np.searchsorted(self.classes_, y).astype(np.int64)
