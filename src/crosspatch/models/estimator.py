@@ -76,7 +76,7 @@ class CellEstimator(BaseEstimator):
             reset=fitting,
             dtype=_FLOATS,
             ensure_all_finite="allow-nan",
-            ensure_min_samples=2 if fitting else 1,
+            ensure_min_samples=2 if fitting else 0,
             **y,
         )
         found = found if y else (found,)

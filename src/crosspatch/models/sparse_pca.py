@@ -100,7 +100,7 @@ class SparsePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Scores of cells on the components, shape (cells, components)."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, X, reset=False, dtype=np.float64, ensure_min_samples=0)
         return (X - self.mean_) / self.scale_ @ self.components_.T
 
     @property
