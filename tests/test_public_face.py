@@ -23,6 +23,7 @@ COUNTS = {"Lamp5": 60, "Pvalb": 120, "Sst": 100, "Vip": 80}
 
 OFFERED = {
     "benchmark",
+    "describe",
     "explain",
     "extract",
     "load_cohort",

@@ -158,7 +158,7 @@ def predict(
         else:
             _print_predictions(output)
         if plot is not None:
-            from crosspatch.reporting.style import save_figure
+            from crosspatch.drawing.style import save_figure
 
             save_figure(output.first.plot(), plot)
             print(f"wrote {plot}")

@@ -21,7 +21,7 @@ from crosspatch.recordings.formats import RECORDING_SUFFIXES, format_named
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
-from crosspatch.telling import Ask, Say, Stage
+from crosspatch.telling import Ask, Say, Stage, notebook_bars
 
 if TYPE_CHECKING:
     import anndata
@@ -370,7 +370,10 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         jobs=jobs,
     )
     messages = Messages(say)
-    parts = list(Pipeline(wanted, Listener(messages)).predictions())
+    bars = notebook_bars()
+    pipeline = Pipeline(wanted, Listener(messages, training=bars))
+    measured = None if bars is None else lambda it: bars("recordings", it.done, it.total)
+    parts = list(pipeline.predictions(measured))
     if not parts:
         raise nothing_read(wanted)
     messages.summarise()
