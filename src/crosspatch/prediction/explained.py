@@ -72,10 +72,10 @@ def explain(  # noqa: PLR0913 - what the command line has as options
 ) -> list[CellExplanation]:
     """Predict cells and say which of their families spoke for and against each class.
 
+    All other parameters are those of `crosspatch.predict`.
+
     Parameters
     ----------
-    inputs, model, species, layer, columns, sheet, reading, data_dir, jobs, say
-        As for `crosspatch.predict`.
     cells : sequence of str
         Ids of the cells to be explained; without them the first `MOST` are.
 

@@ -325,16 +325,21 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
     sheet : str or int, optional
         Of workbooks, its name or number from 1; by default that with the most features.
-    sets, adapt
-        See `crosspatch.prediction.predictor.Predictor`.
+    sets : str
+        ``all-cells``: prediction sets hold the true class of 90 % of all cells; ``by-class``: of
+        90 % of the cells of each class.
+    adapt : bool
+        Whether a batch of cells that is plainly shifted as a whole is moved onto the reference.
     my_labelled : path, DataFrame or AnnData, optional
         A table of a few cells of the same rig whose subclass is known, which have a say.
     my_label : str, optional
         Its column with the subclasses.
     reading : Reading, optional
         How recordings are read, where a file does not say something or says it wrong.
-    data_dir, jobs
-        For training the default models, and recordings at a time.
+    data_dir : path, optional
+        Directory of the tables that default models are trained on.
+    jobs : int
+        Recordings at a time, and processes that train default models.
     say : callable, optional
         Told what was taken for what, and what went wrong, line by line, such as ``print``. Without
         it up to five lines are printed, of more the first; `Prediction.messages` has all.

@@ -90,8 +90,10 @@ def train(  # noqa: PLR0913 - what the command line has as options
     alignment : str, optional
         Reading that maps mouse subclasses to the shared ones. By default ``hodge2019`` for human
         cells and with a source; none for mouse cells alone, which keep Sncg.
-    seed, jobs : int
-        `jobs` does not change the result.
+    seed : int
+        Of all that is drawn at random.
+    jobs : int
+        Processes; they do not change the result.
     device : str
         ``cpu`` or ``cuda``.
     leave_out : LeftOut, optional
