@@ -107,7 +107,7 @@ def prediction(cell_id: str, note: str) -> Prediction:
     schema = records_schema(["Pvalb", "Sst"])
     row = dict.fromkeys(schema.names) | {"cell_id": cell_id, "given_id": cell_id, "source": "x.csv"}
     row |= {"species": "mouse", "verdict": str(Verdict.INSUFFICIENT), "notes": [note]}
-    row |= {"prediction_set": [], "families": [], "references": [], "simulated": False}
+    row |= {"prediction_set": [], "families": [], "references": [], "simulated": True}
     row |= {"aligned": False, "completeness": 0.25}
     row |= dict.fromkeys(["probability", "probability_Pvalb", "probability_Sst"], float("nan"))
     return Prediction(
@@ -124,6 +124,9 @@ def test_a_prediction_is_shown_whole():
     assert "nan" not in said  # there is no probability, which is no number
     figure = prediction("a $cell$ of $$", note).plot()
     FigureCanvasAgg(figure).draw()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "a $cell$ of $$ (SIMULATED, mouse?)"
+    ]
     assert isinstance(figure, ShownFigure)
 
 

@@ -20,7 +20,7 @@ build: Any = pytest.importorskip(
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [path.stem for path in build.notebooks()]
 #: Tables that are enough for the notebooks; with all of them training takes longer.
-FEW = ("allen_mouse_visp", "allen_human_gaba")
+FEW = ("allen_mouse_visp", "allen_human_gaba", "human_patchseq_labels")
 
 
 def test_there_are_five_notebooks():
@@ -52,9 +52,7 @@ def test_a_notebook_runs(name: str, tmp_path: Path, monkeypatch, request):
         assert "outside reference" in html
     if name == "streaming_dandi":
         assert "[True, True]" in text
-        shares = re.findall(r"([\d.]+) of ([\d.]+) MB in \d+ requests", text)
-        assert len(shares) == 2
-        assert all(0 < float(read) < float(whole) for read, whole in shares)
+        assert len(re.findall(r"sim-mouse-000\d: [\d.]+ of [\d.]+ MB in \d+ requests", text)) == 2
     if name in ("train_and_compare", "transfer_from_mouse"):
         assert "BenchmarkResult of" in html
         assert "<progress" in html

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Streaming from DANDI
 #
-# Recordings of the [DANDI archive](https://dandiarchive.org) are measured where they lie: only the bytes
+# Recordings of the [DANDI archive](https://dandiarchive.org) are measured where they lie: only the parts
 # that are used come over the network.
 #
 # **This page asks a server on the same machine that answers as the archive does, with simulated
@@ -53,6 +53,11 @@ for cell in streamed:
     print(f"{cell.cell_id}: {share} in {cell.head['requests']} requests")
 
 # %% [markdown]
+# More than the whole files: a simulated recording holds nothing but sweeps that
+# are measured, and over a connection without TLS what was looked up is fetched a
+# second time and compared. Of recordings with the archive's whole stimulus set it
+# is about a third ([measured](../../benchmarks/results/archive.md)).
+#
 # The features are those of the same files on disk, bit for bit:
 
 # %%

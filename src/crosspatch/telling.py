@@ -20,6 +20,27 @@ Progress = Callable[[int, int], None]
 Stage = Callable[[str, int, int], None]
 
 
+class Messages:
+    """Keeps the lines that are said, and says them to whoever asked for them."""
+
+    def __init__(self, say: Say | None) -> None:
+        self.say = say
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        """Keep a line."""
+        self.lines.append(line)
+        if self.say is not None:
+            self.say(line)
+
+    def summarise(self) -> None:
+        """Print what was said that nobody asked for: a few lines, or the first of many."""
+        if self.say is None:
+            more = f" (and {len(self.lines) - 1} more in .messages)"
+            for line in self.lines if len(self.lines) <= 5 else [self.lines[0] + more]:
+                print(f"crosspatch: {line}")
+
+
 def notebook_bars() -> Stage | None:
     """Bars that show in a notebook how far work is; None where no notebook runs."""
     there = sys.modules.get("IPython")

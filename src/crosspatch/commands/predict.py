@@ -121,7 +121,8 @@ def predict(
     model knows), insufficient data.
     """
     from crosspatch.prediction.output import open_output
-    from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request
+    from crosspatch.prediction.pipeline import Listener, Pipeline, nothing_read, request
+    from crosspatch.telling import Messages
 
     wanted = request(
         inputs,

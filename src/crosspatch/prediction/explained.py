@@ -22,7 +22,6 @@ from crosspatch.prediction.pipeline import (
     Given,
     Listener,
     Measured,
-    Messages,
     Pipeline,
     nothing_read,
     request,
@@ -31,7 +30,7 @@ from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.tables.mapping import Overrides
-from crosspatch.telling import Say
+from crosspatch.telling import Messages, Say
 from crosspatch.writing import replacing
 
 #: Cells explained where none are named.

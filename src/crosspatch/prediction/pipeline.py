@@ -21,7 +21,7 @@ from crosspatch.recordings.formats import RECORDING_SUFFIXES, format_named
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
-from crosspatch.telling import Ask, Say, Stage, notebook_bars
+from crosspatch.telling import Ask, Messages, Say, Stage, notebook_bars
 
 if TYPE_CHECKING:
     import anndata
@@ -383,24 +383,3 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         raise nothing_read(wanted)
     messages.summarise()
     return replace(joined(parts), messages=tuple(messages.lines))
-
-
-class Messages:
-    """Keeps the lines that are said, and says them to whoever asked for them."""
-
-    def __init__(self, say: Say | None) -> None:
-        self.say = say
-        self.lines: list[str] = []
-
-    def __call__(self, line: str) -> None:
-        """Keep a line."""
-        self.lines.append(line)
-        if self.say is not None:
-            self.say(line)
-
-    def summarise(self) -> None:
-        """Print what was said that nobody asked for: a few lines, or the first of many."""
-        if self.say is None:
-            more = f" (and {len(self.lines) - 1} more in .messages)"
-            for line in self.lines if len(self.lines) <= 5 else [self.lines[0] + more]:
-                print(f"crosspatch: {line}")

@@ -39,7 +39,10 @@ def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
     for row, cell in enumerate(cells):
         said = ": ".join(filter(None, (cell.verdict, " or ".join(cell.prediction_set))))
         axes.text(1.02, float(row), said, va="center", fontsize=8)
-    names_of = [f"{c.cell_id} ({c.species}{'' if c.species_known else '?'})" for c in cells]
+    marks = [
+        f"{'SIMULATED, ' * c.simulated}{c.species}{'?' * (not c.species_known)}" for c in cells
+    ]
+    names_of = [f"{cell.cell_id} ({mark})" for cell, mark in zip(cells, marks, strict=True)]
     axes.set_yticks(rows, names_of, fontsize=8)
     axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xlim(0, 1)
