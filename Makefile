@@ -8,7 +8,7 @@ OUT ?= results
 # Two files of tests at a time; what the tests of a file share is made once.
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
-.PHONY: run test lint browser bench clean
+.PHONY: run test lint browser docs bench clean
 
 # Without a network, or with one that is slow, the run goes on with simulated recordings.
 run: $(VENV)/.run
@@ -36,6 +36,10 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 		--no-install-recommends chromium >/dev/null; } || \
 		echo "no chromium, and it cannot be installed: tests of the pages are skipped" >&2
+
+# The site in site/; its notebooks are run, with the tables where CROSSPATCH_DATA has them.
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/training.py

@@ -24,6 +24,7 @@ COUNTS = {"Lamp5": 60, "Pvalb": 120, "Sst": 100, "Vip": 80}
 OFFERED = {
     "benchmark",
     "estimator",
+    "describe",
     "explain",
     "extract",
     "load_cohort",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crosspatch.cohorts.labelled import load_labelled
     from crosspatch.cohorts.loading import load_cohort
+    from crosspatch.cohorts.summary import describe
     from crosspatch.errors import (
         CohortError,
         CrosspatchError,
@@ -39,6 +40,7 @@ _PLACES = {
     "Reading": "recordings.reading_options.Reading",
     "extract": "features.extraction.extract_file",
     "load_cohort": "cohorts.loading.load_cohort",
+    "describe": "cohorts.summary.describe",
     "load_labelled": "cohorts.labelled.load_labelled",
     "benchmark": "evaluation.benchmark.benchmark",
     "estimator": "models.registry.estimator",
@@ -65,6 +67,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "benchmark",
+    "describe",
     "estimator",
     "explain",
     "extract",

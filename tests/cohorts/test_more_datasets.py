@@ -339,7 +339,7 @@ def test_datasets_by_name_are_what_tasks_run_on(whole: Path):
 
 
 def test_cells_without_a_subclass_are_counted_apart(whole: Path):
-    cells = table.describe(load(MOUSE, whole, every_cell=True))["cells"].set_index("subclass")
+    cells = crosspatch.describe(load(MOUSE, whole, every_cell=True)).cells.set_index("subclass")
     assert cells.loc["none, Glutamatergic", "cells"] == 9
     assert cells.loc["none, of unknown class", "cells"] == 3
     assert "none, GABAergic" not in cells.index

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from crosspatch.cohorts import table
+from crosspatch.cohorts.summary import describe
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import load_layout
 from tests import made
@@ -100,13 +101,13 @@ def test_files_that_are_no_table(tmp_path: Path):
 def test_describe_counts_cells_donors_and_missing():
     cohort = made.cohort()
     cohort.X[:29, load_layout("shared").columns["ap_ramp"]] = np.nan
-    parts = table.describe(cohort)
-    cells = parts["cells"].set_index("subclass")["cells"].to_dict()
+    parts = describe(cohort)
+    cells = parts.cells.set_index("subclass")["cells"].to_dict()
     assert cells == {"Lamp5": 25, "Pvalb": 50, "Sst": 40, "Vip": 30, "all": 145}
-    ramp = parts["missing"].set_index("family").loc["ap_ramp"]
+    ramp = parts.missing.set_index("family").loc["ap_ramp"]
     expected = np.isnan(cohort[:, "threshold_v_ramp"].X).mean()
     assert 29 / 145 <= ramp["absent"] <= expected
-    ranges = parts["ranges"].set_index("feature").loc["tau"]
+    ranges = parts.ranges.set_index("feature").loc["tau"]
     assert ranges["min"] == pytest.approx(np.nanmin(cohort[:, "tau"].X))
     assert ranges["unit"] == "ms"
 

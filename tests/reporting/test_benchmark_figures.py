@@ -13,11 +13,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from crosspatch.cohorts.cohort_figure import cohorts_figure
 from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.reporting import benchmark_figures as figures
+from crosspatch.drawing.style import NARROW, WIDE
+from crosspatch.evaluation import benchmark_figures as figures
 from crosspatch.reporting import curves
 from crosspatch.reporting.score_cuts import cuts_figure
-from crosspatch.reporting.style import NARROW, WIDE
 from tests.reporting.made_results import benchmark_folder, cohorts_table, learning_curve_folder
 
 MANY = (
@@ -209,11 +210,11 @@ def test_cohorts(width):
     cohorts = cohorts_table()
     long = cohorts["name"] == "epilepsy"
     cohorts.loc[long, "name"] = "epilepsy with a tumour, and of another kind not known before"
-    assert_readable(figures.cohorts_figure(cohorts, width), width)
+    assert_readable(cohorts_figure(cohorts, width), width)
 
 
 def test_a_subclass_has_its_colour(tables):
-    axes = figures.cohorts_figure(cohorts_table()).axes[0]
+    axes = cohorts_figure(cohorts_table()).axes[0]
     colours = load_taxonomy().colours
     names = [label.get_text() for label in axes.get_yticklabels()]
     drawn = [to_hex(bar.get_facecolor()) for bar in axes.patches]

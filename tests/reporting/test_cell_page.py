@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from crosspatch.cohorts import table as tables
+from crosspatch.drawing.style import NARROW
 from crosspatch.errors import CohortError
 from crosspatch.features.layouts import load_layout
 from crosspatch.prediction import explained
@@ -24,7 +25,6 @@ from crosspatch.recordings.model import Recording
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.reporting import cell_page as page_module
 from crosspatch.reporting.cell_page import cell_page, write_pages
-from crosspatch.reporting.style import NARROW
 from tests import made
 from tests.features.made_cell import MadeCell, made_recording
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.drawing.style import NARROW, WIDE, save_figure
 from crosspatch.features.layouts import Feature, load_layout
 from crosspatch.reporting.conserved_figures import MOST_FEATURES, conserved_figure
 from crosspatch.reporting.explanation_figures import (
@@ -23,7 +24,6 @@ from crosspatch.reporting.explanation_figures import (
 )
 from crosspatch.reporting.family_figures import examples_figure, loadings_figure
 from crosspatch.reporting.map_figures import map_figure, separation_figure
-from crosspatch.reporting.style import NARROW, WIDE, save_figure
 
 BOTH = ("mouse", "human")
 FOUR = ("Lamp5", "Pvalb", "Sst", "Vip")

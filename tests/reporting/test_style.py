@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.drawing.style import ACCENT, SECOND, SPECIES_COLOURS, THIRD, save_figure
 from crosspatch.errors import CrosspatchError
-from crosspatch.reporting.style import ACCENT, SECOND, SPECIES_COLOURS, THIRD, save_figure
 
 #: Distances in CAM02-UCS that colours keep from one another; 1 is just visible. Those that are not
 #: subclasses are no more than three in a figure, with marks of unlike shape.

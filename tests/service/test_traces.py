@@ -16,7 +16,7 @@ from crosspatch import open_recording
 from crosspatch.features.analysis import analyse
 from crosspatch.recordings.model import CURRENT_CLAMP, Recording, Sweep
 from crosspatch.recordings.stimuli import LONG_SQUARE, Stimulus, recognise
-from crosspatch.reporting.recording_figures import thinned, until_last
+from crosspatch.recordings.sweeps_figure import thinned, until_last
 from crosspatch.service import messages, traces
 from crosspatch.service.queue import QueuedTask
 from tests.recordings.made_files import cell, write_nwb

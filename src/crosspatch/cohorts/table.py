@@ -291,53 +291,9 @@ def read(file: str | Path) -> anndata.AnnData:
     return table
 
 
-def describe(table: anndata.AnnData) -> dict[str, pd.DataFrame]:
-    """Summarise a cohort in three tables.
-
-    ``cells``: one row per species and subclass, and class of cells that have none, with cells,
-    donors and cells of a donor;
-    ``missing``: one row per species and family, with the share of cells in which the family is
-    absent, and in which some of its features are missing; ``ranges``: one row per species and
-    feature, with its unit, share missing and quantiles.
-    """
-    layout = layout_of(table)
-    found: dict[str, list[dict[str, object]]] = {"cells": [], "missing": [], "ranges": []}
-    for species in sorted(set(table.obs["species"].astype(str))):
-        part = table[(table.obs["species"] == species).to_numpy()]
-        values = np.asarray(part.X)
-        donors = part.obs["donor"].astype(str)
-        groups = {name: part.obs["subclass"] == name for name in _subclasses_in(part)}
-        groups |= _without_subclass(part.obs)
-        groups["all"] = pd.Series(True, index=part.obs_names)
-        for name, chosen in groups.items():
-            of_donor = donors[chosen].value_counts()
-            row = {"subclass": name, "cells": int(chosen.sum()), "donors": len(of_donor)}
-            row["cells_per_donor_median"] = float(of_donor.median())
-            row["cells_per_donor_max"] = int(of_donor.max())
-            found["cells"].append({"species": species} | row)
-        for family, columns in layout.columns.items():
-            finite = np.isfinite(values[:, columns])
-            absent = ~finite.any(axis=1)
-            row = {"family": family, "features": len(columns), "absent": float(absent.mean())}
-            row["partly_missing"] = float((~absent & ~finite.all(axis=1)).mean())
-            found["missing"].append({"species": species} | row)
-        for column, feature in enumerate(layout.features):
-            row = {"species": species, "feature": feature.name, "unit": feature.unit}
-            found["ranges"].append(row | _range(values[:, column]))
-    return {name: pd.DataFrame(rows) for name, rows in found.items()}
-
-
-def _subclasses_in(table: anndata.AnnData) -> list[str]:
+def subclasses_in(table: anndata.AnnData) -> list[str]:
     """The subclasses of a table's cells, in the order of the taxonomy."""
     return list(load_taxonomy().ordered(table.obs["subclass"].dropna()))
-
-
-def _without_subclass(obs: pd.DataFrame) -> dict[str, pd.Series]:
-    """Which cells have no subclass, by their class."""
-    known = obs.get("class", pd.Series(index=obs.index, dtype=object)).astype(object)
-    named = "none, " + known.where(known.notna(), "of unknown class")
-    bare = obs["subclass"].isna()
-    return {name: bare & (named == name) for name in sorted(set(named[bare]))}
 
 
 #: Columns of obs that say how tissue was treated and what the donor had, where a source has them.
@@ -360,7 +316,7 @@ def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
         for column in ("subclass", *CONDITIONS):
             if column in cohort.obs:
                 values = cohort.obs[column].astype(str)
-                ordered = _subclasses_in(cohort) if column == "subclass" else None
+                ordered = subclasses_in(cohort) if column == "subclass" else None
                 for name in ordered or values.value_counts().index:
                     groups[column, name] = (values == name).to_numpy()
         present = layout.present(np.asarray(cohort.X))
@@ -373,12 +329,3 @@ def composition(cohorts: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
             rows.append((species, "left out", reason, count, np.nan, np.nan))
     columns = ["species", "group", "name", "cells", "donors", "share"]
     return pd.DataFrame(rows, columns=columns).astype({"donors": "Int64"})
-
-
-def _range(values: NDArray[np.floating]) -> dict[str, float]:
-    finite = values[np.isfinite(values)]
-    quantiles = {"min": 0.0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1.0}
-    return {"missing": 1 - len(finite) / len(values)} | {
-        name: float(np.quantile(finite, q)) if len(finite) else float("nan")
-        for name, q in quantiles.items()
-    }

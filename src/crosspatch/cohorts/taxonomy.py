@@ -13,6 +13,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from crosspatch.drawing.style import GREY
 from crosspatch.errors import TaxonomyError
 
 #: Sncg counts as Vip (Hodge et al. 2019; text of arXiv 2603.11000).
@@ -118,3 +119,15 @@ def load_taxonomy() -> Taxonomy:
         },
         types=data["types"],
     )
+
+
+def ordered(groups: Iterable[str]) -> list[str]:
+    """Classes once each: all together, then subclasses as the taxonomy lists them, then others."""
+    names = list(dict.fromkeys(str(group) for group in groups))
+    known = [name for name in ("all", *load_taxonomy().subclasses) if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def colour_of(group: str) -> str:
+    """Colour of a class; grey for all together."""
+    return GREY if group in ("", "all") else load_taxonomy().colour(group)

@@ -54,15 +54,16 @@ def cohort_build(
 def cohort_describe(file: _TableArgument) -> None:
     """Print cells by subclass and donor, missing by family, and ranges by species."""
     from crosspatch.cohorts import table
+    from crosspatch.cohorts.summary import describe
 
     cohort = table.read(file)
     layout = table.layout_of(cohort).name
     print_text(f"{file}: {cohort.n_obs:,} cells, {cohort.n_vars} features, layout {layout}", 2)
     print_joined(cohort)
-    parts = table.describe(cohort)
+    found = describe(cohort)
     print_frame(
         "Cells",
-        parts["cells"],
+        found.cells,
         [
             text_column("species"),
             text_column("subclass"),
@@ -74,7 +75,7 @@ def cohort_describe(file: _TableArgument) -> None:
     )
     print_frame(
         "Missing by family (share of cells)",
-        parts["missing"],
+        found.missing,
         [
             text_column("species"),
             text_column("family"),
@@ -83,7 +84,7 @@ def cohort_describe(file: _TableArgument) -> None:
             number_column("partly missing", "{partly_missing:.1%}"),
         ],
     )
-    for species, ranges in parts["ranges"].groupby("species", sort=False):
+    for species, ranges in found.ranges.groupby("species", sort=False):
         print_frame(
             f"Ranges of {species} cells",
             ranges,

@@ -98,9 +98,9 @@ def _about(recording: Recording) -> str:
 
 def _draw(recording: Recording, analysis: Analysis, png: Path | None) -> None:
     """Draw a recording; of several cells each has its picture."""
+    from crosspatch.drawing.style import save_figure
     from crosspatch.recordings.model import named_cell
     from crosspatch.reporting.recording_figures import recording_figure
-    from crosspatch.reporting.style import save_figure
 
     out = Path(f"{recording.cell_id}.png")
     if png is not None:

@@ -121,7 +121,8 @@ def predict(
     model knows), insufficient data.
     """
     from crosspatch.prediction.output import open_output
-    from crosspatch.prediction.pipeline import Listener, Messages, Pipeline, nothing_read, request
+    from crosspatch.prediction.pipeline import Listener, Pipeline, nothing_read, request
+    from crosspatch.telling import Messages
 
     wanted = request(
         inputs,
@@ -158,7 +159,7 @@ def predict(
         else:
             _print_predictions(output)
         if plot is not None:
-            from crosspatch.reporting.style import save_figure
+            from crosspatch.drawing.style import save_figure
 
             save_figure(output.first.plot(), plot)
             print(f"wrote {plot}")

@@ -59,8 +59,9 @@ def watch(
     from crosspatch.features.many import store_beside
     from crosspatch.features.store import CellStore
     from crosspatch.prediction.output import open_output
-    from crosspatch.prediction.pipeline import Listener, Messages, Pipeline
+    from crosspatch.prediction.pipeline import Listener, Pipeline
     from crosspatch.prediction.watching import Arrivals, Watch
+    from crosspatch.telling import Messages
 
     for folder in folders:
         if not folder.is_dir():

@@ -40,6 +40,7 @@ from crosspatch.evaluation.task_cohorts import cells_for, require_cohorts
 from crosspatch.evaluation.uncertainty import FoldOutcome, Place, predicted_classes
 from crosspatch.models.classifier import fit_copy
 from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
+from crosspatch.telling import notebook_bar
 
 if TYPE_CHECKING:
     from crosspatch.models.sequence_classifier import Network
@@ -134,7 +135,7 @@ def benchmark(
         With protocol ``dataset``, the datasets that are held out one by one; by default each.
     protocol, alignment, seed, jobs, device, out, progress
         As in `crosspatch.evaluation.runner.RunSettings`: by default protocol ``donor``, alignment
-        ``hodge2019``, seed 0, one job, on the cpu, and nothing is stored or told.
+        ``hodge2019``, seed 0, one job, on the cpu, and nothing is stored. A notebook shows a bar.
 
     Returns
     -------
@@ -154,6 +155,7 @@ def benchmark(
     (['logistic'], 10)
     """
     run = RunSettings(**settings)
+    run = replace(run, progress=run.progress or notebook_bar("folds"))
     protocol = protocol_named(run.protocol, runs)
     chosen = _tasks(tasks, cohorts)
     species = dict.fromkeys(task.species for task in chosen)

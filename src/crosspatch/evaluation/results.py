@@ -9,14 +9,18 @@ from functools import cache
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
+from crosspatch.drawing.notebook import as_html
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation.comparison import COMPARED, paired_differences
 from crosspatch.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: What identifies a model's results within a table.
 WHO = ["task", "features", "model", "protocol"]
@@ -50,7 +54,7 @@ class CalibrationTables:
 CALIBRATION_TABLES = tuple(field.name for field in fields(CalibrationTables))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BenchmarkResult:
     """What came out of a benchmark."""
 
@@ -73,6 +77,55 @@ class BenchmarkResult:
         """Every table by its name."""
         more = {} if self.calibration is None else vars(self.calibration)
         return {name: getattr(self, name) for name in TABLES} | dict(more)
+
+    def __repr__(self) -> str:
+        models, tasks = (", ".join(dict.fromkeys(self.summary[n])) for n in ("model", "task"))
+        made_up = any(each.get("simulated") for each in self.settings["cohorts"].values())
+        return f"BenchmarkResult of {models} in {tasks}{', SIMULATED cells' if made_up else ''}"
+
+    def _repr_html_(self) -> str:
+        """Scores of every model, mean and SD over runs, for notebooks."""
+        scores = self.summary[[*WHO, "runs"]].copy()
+        scores["macro-F1"] = _mean_and_sd(self.summary, "macro_f1")
+        scores["accuracy"] = _mean_and_sd(self.summary, "accuracy")
+        whole = self.cohorts[self.cohorts["group"] == "all"].itertuples()
+        of = [f"{row.species}: {row.cells:,} cells of {row.donors:,} donors" for row in whole]
+        return as_html(repr(self), scores, notes=of)
+
+    def plot(self, what: str = "scores") -> Figure:
+        """A figure of the report.
+
+        Parameters
+        ----------
+        what : str
+            ``scores`` of the models with their spread over runs; ``differences`` between models
+            with 95 % intervals; ``confusion`` of the classes; ``classes``, the F1 of each; of a
+            result with calibration also ``reliability`` and ``coverage``.
+
+        Raises
+        ------
+        EvaluationError
+            If there is no such figure of this result.
+        """
+        from crosspatch.evaluation.benchmark_figures import FIGURES
+
+        tables = self.tables
+        there = [name for name, (_, of) in FIGURES.items() if len(tables.get(of, ()))]
+        if what not in there:
+            raise EvaluationError(
+                f"there is no figure '{what}' of this result", f"use {{what}} {', '.join(there)}"
+            )
+        draw, table = FIGURES[what]
+        return draw(tables[table])
+
+
+def _mean_and_sd(summary: pd.DataFrame, score: str) -> list[str]:
+    """Mean ± SD over runs as text; one run has no SD."""
+    sd = summary.get(f"{score}_sd", pd.Series(np.nan, summary.index))
+    return [
+        f"{mean:.3f}" + (f" ± {spread:.3f}" if np.isfinite(spread) else "")
+        for mean, spread in zip(summary[f"{score}_mean"], sd, strict=True)
+    ]
 
 
 def benchmark_result(

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from crosspatch.errors import RecordingError
 from crosspatch.features.excitability import Unmeasured, fires_on_its_own
 from crosspatch.features.long_squares import LongSquares, measure_long_squares
 from crosspatch.features.measuring.cuts import Cut
@@ -24,7 +23,7 @@ from crosspatch.recordings.quality import (
     SATURATED,
     SweepFault,
     SweepQuality,
-    assess_sweep,
+    judged,
     recorded_around,
 )
 from crosspatch.recordings.stimuli import (
@@ -46,8 +45,6 @@ MARGIN = 0.25
 _SHORT_AFTER = 0.3
 #: A cell that is watched for so long without current shows whether it fires on its own, s.
 _RESTED = 0.5
-#: Kept after the end of a ramp, s.
-_AFTER_RAMP = 0.1
 
 
 _Measured = TypeVar("_Measured", bound=Responses)
@@ -65,6 +62,11 @@ class Analysis:
     qualities: dict[int, SweepQuality]  # sweep number to quality, of the sweeps that were read
     cell: CellQuality
     notes: list[str] = field(default_factory=list)  # what could not be done, and why
+
+    @property
+    def rejected(self) -> set[int]:
+        """Numbers of the sweeps that cannot be used."""
+        return {number for number, quality in self.qualities.items() if not quality.passed}
 
 
 def analyse(
@@ -95,20 +97,6 @@ def analyse(
     resistance = long.membrane.input_resistance if long else float("nan")
     cell = usable.assessed(found, resistance)
     return Analysis(long, short, ramp, found, usable.qualities, cell, notes)
-
-
-def judged(
-    sweep: Sweep, stimulus: Stimulus, thresholds: QualityThresholds | None = None
-) -> tuple[Samples, SweepQuality]:
-    """The samples of a sweep as far as they are measured, and whether they can be."""
-    points = sweep.points
-    if stimulus.kind == RAMP:  # what follows is not used, and may be long
-        points = min(points, round((stimulus.end + _AFTER_RAMP) * sweep.rate))
-    try:
-        voltage = sweep.voltage_until(points)
-        return voltage, assess_sweep(sweep, voltage, stimulus, thresholds)
-    except RecordingError as error:
-        return np.zeros(0), SweepQuality((SweepFault("sweeps that cannot be read", str(error)),))
 
 
 class _Usable:

@@ -22,7 +22,6 @@ from crosspatch.prediction.pipeline import (
     Given,
     Listener,
     Measured,
-    Messages,
     Pipeline,
     nothing_read,
     request,
@@ -31,7 +30,7 @@ from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.tables.mapping import Overrides
-from crosspatch.telling import Say
+from crosspatch.telling import Messages, Say
 from crosspatch.writing import replacing
 
 #: Cells explained where none are named.
@@ -72,10 +71,10 @@ def explain(  # noqa: PLR0913 - what the command line has as options
 ) -> list[CellExplanation]:
     """Predict cells and say which of their families spoke for and against each class.
 
+    All other parameters are those of `crosspatch.predict`.
+
     Parameters
     ----------
-    inputs, model, species, layer, columns, sheet, reading, data_dir, jobs, say
-        As for `crosspatch.predict`.
     cells : sequence of str
         Ids of the cells to be explained; without them the first `MOST` are.
 

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crosspatch.drawing.notebook import MOST_ROWS
 from crosspatch.errors import CohortError
 from crosspatch.models.verdicts import Verdict
-from crosspatch.prediction.prediction import SHOWN, Prediction, joined
+from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.texts import is_number
 from crosspatch.writing import make_folder, replacing
 
@@ -60,7 +61,7 @@ class Output:
             if self._csv:
                 self._stream = self._opened()
                 self._stream.write(("\n".join(header_lines(part.header)) + "\n").encode())
-        elif len(self.first) < SHOWN:
+        elif len(self.first) < MOST_ROWS:
             self.first = joined([self.first, part])
         if self._csv:
             write_csv(part.written(), _TEXT, self._stream, header=not self.rows)

@@ -21,7 +21,7 @@ from crosspatch.recordings.formats import RECORDING_SUFFIXES, format_named
 from crosspatch.recordings.reading_options import Reading
 from crosspatch.species import require_species
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
-from crosspatch.telling import Ask, Say, Stage
+from crosspatch.telling import Ask, Messages, Say, Stage, notebook_bars
 
 if TYPE_CHECKING:
     import anndata
@@ -325,16 +325,21 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         Which column of a table is what; see `crosspatch.tables.mapping.read_mapping`.
     sheet : str or int, optional
         Of workbooks, its name or number from 1; by default that with the most features.
-    sets, adapt
-        See `crosspatch.prediction.predictor.Predictor`.
+    sets : str
+        ``all-cells``: prediction sets hold the true class of 90 % of all cells; ``by-class``: of
+        90 % of the cells of each class.
+    adapt : bool
+        Whether a batch of cells that is plainly shifted as a whole is moved onto the reference.
     my_labelled : path, DataFrame or AnnData, optional
         A table of a few cells of the same rig whose subclass is known, which have a say.
     my_label : str, optional
         Its column with the subclasses.
     reading : Reading, optional
         How recordings are read, where a file does not say something or says it wrong.
-    data_dir, jobs
-        For training the default models, and recordings at a time.
+    data_dir : path, optional
+        Directory of the tables that default models are trained on.
+    jobs : int
+        Recordings at a time, and processes that train default models.
     say : callable, optional
         Told what was taken for what, and what went wrong, line by line, such as ``print``. Without
         it up to five lines are printed, of more the first; `Prediction.messages` has all.
@@ -370,29 +375,11 @@ def predict(  # noqa: PLR0913 - what the command line has as options
         jobs=jobs,
     )
     messages = Messages(say)
-    parts = list(Pipeline(wanted, Listener(messages)).predictions())
+    bars = notebook_bars()
+    pipeline = Pipeline(wanted, Listener(messages, training=bars))
+    measured = None if bars is None else lambda it: bars("recordings", it.done, it.total)
+    parts = list(pipeline.predictions(measured))
     if not parts:
         raise nothing_read(wanted)
     messages.summarise()
     return replace(joined(parts), messages=tuple(messages.lines))
-
-
-class Messages:
-    """Keeps the lines that are said, and says them to whoever asked for them."""
-
-    def __init__(self, say: Say | None) -> None:
-        self.say = say
-        self.lines: list[str] = []
-
-    def __call__(self, line: str) -> None:
-        """Keep a line."""
-        self.lines.append(line)
-        if self.say is not None:
-            self.say(line)
-
-    def summarise(self) -> None:
-        """Print what was said that nobody asked for: a few lines, or the first of many."""
-        if self.say is None:
-            more = f" (and {len(self.lines) - 1} more in .messages)"
-            for line in self.lines if len(self.lines) <= 5 else [self.lines[0] + more]:
-                print(f"crosspatch: {line}")

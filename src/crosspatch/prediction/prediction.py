@@ -5,7 +5,6 @@ Longer than 400 lines: what it says of a cell and all that it becomes, with its 
 
 from __future__ import annotations
 
-import html
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
+from crosspatch.drawing.notebook import MOST_ROWS, as_html
 from crosspatch.errors import CrosspatchError
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import Layout
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
     from matplotlib.figure import Figure
-
-#: Rows that are shown of a prediction where there are more.
-SHOWN = 40
-
 
 #: What is said of a cell that was moved before it was judged.
 MOVED = "moved onto the reference with its batch"
@@ -240,13 +236,10 @@ class Prediction:
     def _repr_html_(self) -> str:
         """The first rows as a table, for notebooks."""
         columns = ["cell_id", "species", "subclass", "probability", "prediction_set", "verdict"]
-        first = self.first(SHOWN).to_table()[[*columns, "completeness", "notes"]]
-        shown = first.to_html(
-            index=False,
-            na_rep="",
-            formatters={"probability": "{:.2f}".format, "completeness": "{:.0%}".format},
-        )
-        return f"<p>{html.escape(repr(self))}</p>{shown}"
+        first = self.first(MOST_ROWS).to_table()[[*columns, "completeness", "notes"]]
+        first["probability"] = first["probability"].map("{:.2f}".format, na_action="ignore")
+        first["completeness"] = first["completeness"].map("{:.0%}".format, na_action="ignore")
+        return as_html(repr(self), first, len(self))
 
     def first(self, rows: int) -> Prediction:
         """The first rows."""
@@ -368,7 +361,7 @@ class Prediction:
                 raise found
         return list(copies.values())
 
-    def plot(self, most: int = SHOWN) -> Figure:
+    def plot(self, most: int = MOST_ROWS) -> Figure:
         """Probabilities of the first cells as bars, with set and verdict.
 
         Parameters
@@ -376,7 +369,7 @@ class Prediction:
         most : int
             Rows drawn.
         """
-        from crosspatch.prediction.picture import prediction_figure
+        from crosspatch.prediction.prediction_figure import prediction_figure
 
         return prediction_figure(self.first(most), len(self))
 

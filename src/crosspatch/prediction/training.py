@@ -34,7 +34,7 @@ from crosspatch.models.stored import StoredClassifier
 from crosspatch.prediction.elsewhere import scores_elsewhere
 from crosspatch.prediction.kinds import screen_for
 from crosspatch.species import SPECIES
-from crosspatch.telling import Progress
+from crosspatch.telling import Progress, notebook_bar
 
 #: Best measured (README).
 BEST_MODEL = {name: each.best_model for name, each in SPECIES.items()}
@@ -90,8 +90,10 @@ def train(  # noqa: PLR0913 - what the command line has as options
     alignment : str, optional
         Reading that maps mouse subclasses to the shared ones. By default ``hodge2019`` for human
         cells and with a source; none for mouse cells alone, which keep Sncg.
-    seed, jobs : int
-        `jobs` does not change the result.
+    seed : int
+        Of all that is drawn at random.
+    jobs : int
+        Processes; they do not change the result.
     device : str
         ``cpu`` or ``cuda``.
     leave_out : LeftOut, optional
@@ -100,7 +102,7 @@ def train(  # noqa: PLR0913 - what the command line has as options
         Data directory with the tables that excitatory cells are known from; see
         `crosspatch.cohorts.sources.data_directory`.
     progress : callable, optional
-        Told how many fits are done, of how many.
+        Told how many fits are done, of how many; by default a bar in a notebook.
     out : path
         Folder to write.
 
@@ -146,7 +148,7 @@ def train(  # noqa: PLR0913 - what the command line has as options
         cells.y[rows],
         groups=cells.donors[rows],
         types=cells.types[rows],
-        progress=progress,
+        progress=progress or notebook_bar("fits"),
         **more,
     )
     simulated = any(part.cells.simulated for part in learnt.values())

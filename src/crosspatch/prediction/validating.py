@@ -36,13 +36,13 @@ from crosspatch.prediction.batches import Batch, ReadSettings, SeenIds, unique
 from crosspatch.prediction.in_turn import predict_batches
 from crosspatch.prediction.output import harmless_text
 from crosspatch.prediction.own_cells import meant_class
-from crosspatch.prediction.pipeline import Given, Listener, Messages, Pipeline, Request, request
+from crosspatch.prediction.pipeline import Given, Listener, Pipeline, Request, request
 from crosspatch.prediction.prediction import Prediction
 from crosspatch.prediction.table_cells import columns_there, named_columns, no_column, read_table
 from crosspatch.prediction.training import cells_learned
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 from crosspatch.tables.opened import Table
-from crosspatch.telling import Say
+from crosspatch.telling import Messages, Say
 
 # Significant digits by which cells of two tables are found to be the same, and features that both
 # must have.

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosspatch.drawing.notebook import as_html
 from crosspatch.errors import RecordingError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CURRENT_CLAMP = "current clamp"
 VOLTAGE_CLAMP = "voltage clamp"
@@ -110,7 +116,7 @@ class Recorded:
     simulated: bool = False  # whether the file says it was simulated
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recording:
     """A cell's sweeps, read lazily from a file that stays open until `close`."""
 
@@ -181,6 +187,46 @@ class Recording:
             for sweep in self.sweeps
         )
         return replace(self, sweeps=tuple(sweeps))
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        label = ", SIMULATED" if self.recorded.simulated else ""
+        return f"{self.cell_id} ({self.format}{label})"
+
+    def __repr__(self) -> str:
+        said = self.recorded
+        about = [f"{len(self.current_clamp)} of {len(self.sweeps)} sweeps in current clamp"]
+        about += [f"{said.species} cell"] if said.species else []
+        about += [f"donor {said.donor}"] if said.donor else []
+        about += [f"electrode {self.electrode}"] if self.electrode else []
+        about += [f"{len(self.unreadable)} unreadable"] if self.unreadable else []
+        return f"Recording {self.title}: {', '.join(about)}"
+
+    def _repr_html_(self) -> str:
+        """What is in it, for notebooks; no samples are read."""
+        import pandas as pd
+
+        alike = Counter((s.clamp, s.description, s.rate / 1e3, s.duration) for s in self.sweeps)
+        columns = ["clamp", "stimulus in the file", "rate (kHz)", "duration (s)"]
+        sweeps = pd.DataFrame([*alike], columns=columns)
+        sweeps.insert(0, "sweeps", list(alike.values()))
+        notes = [*self.notes, *(f"{name}: {why}" for name, why in self.unreadable.items())]
+        return as_html(repr(self), sweeps, notes=notes)
+
+    def plot(self) -> Figure:
+        """Its sweeps by stimulus, potential above and command below.
+
+        From the smallest step (dark) to the largest; those that quality control rejects are grey.
+
+        Raises
+        ------
+        RecordingError
+            If the file is closed, or no sweep has a command waveform.
+        """
+        from crosspatch.recordings.sweeps_figure import sweeps_figure
+
+        return sweeps_figure(self)
 
     def close(self) -> None:
         """Close the file; sweeps cannot be read afterwards."""

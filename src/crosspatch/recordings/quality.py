@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Samples, Sweep
 from crosspatch.recordings.stimuli import LONG_SQUARE, NONE, RAMP, SHORT_SQUARE, Stimulus
 from crosspatch.recordings.thresholds import QualityThresholds
@@ -33,6 +34,9 @@ _BETWEEN, _AFTER_SPIKE, _BEFORE_SPIKE = 0.02, 0.01, 0.003
 #: No spike peaks above, mV: sodium's reversal potential is near 60 mV.
 NEVER_ABOVE = 65.0
 
+
+#: Kept after the end of a ramp, s.
+_AFTER_RAMP = 0.1
 
 #: A kind of fault.
 SATURATED = "saturated"
@@ -346,3 +350,17 @@ def _saturated(
     if longest / rate >= settings.clipped:
         text = f"saturated: {longest / rate * 1e3:.1f} ms at {level:.0f} mV"
         yield SweepFault(SATURATED, text)
+
+
+def judged(
+    sweep: Sweep, stimulus: Stimulus, thresholds: QualityThresholds | None = None
+) -> tuple[Samples, SweepQuality]:
+    """The samples of a sweep as far as they are measured, and whether they can be."""
+    points = sweep.points
+    if stimulus.kind == RAMP:  # what follows is not used, and may be long
+        points = min(points, round((stimulus.end + _AFTER_RAMP) * sweep.rate))
+    try:
+        voltage = sweep.voltage_until(points)
+        return voltage, assess_sweep(sweep, voltage, stimulus, thresholds)
+    except RecordingError as error:
+        return np.zeros(0), SweepQuality((SweepFault("sweeps that cannot be read", str(error)),))

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from crosspatch.cohorts.taxonomy import colour_of
+from crosspatch.drawing.labels import clean
 from crosspatch.evaluation.results import Settings
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
 from crosspatch.prediction.prediction import PredictedCell, Prediction
 from crosspatch.reporting.cell_page import cell_page
-from crosspatch.reporting.labels import clean, colour_of
 from crosspatch.reporting.numbers import Content, code, enumerated, say, written
 from crosspatch.reporting.page import (
     Block,

@@ -7,10 +7,11 @@ from functools import partial
 
 import pandas as pd
 
+from crosspatch.cohorts.cohort_figure import cohorts_figure
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import ModelError
+from crosspatch.evaluation import benchmark_figures as figures
 from crosspatch.models.registry import model_entry
-from crosspatch.reporting import benchmark_figures as figures
 from crosspatch.reporting.numbers import (
     Content,
     ResultSource,
@@ -52,7 +53,7 @@ def _cohorts_of(source: ResultSource, table: pd.DataFrame, number: int) -> Itera
         f"Of {species} cells most are {first_by(part, 'cells')['name']}."
         for species, part in table[table["group"] == "subclass"].groupby("species", sort=False)
     )
-    draw = partial(figures.cohorts_figure, table)
+    draw = partial(cohorts_figure, table)
     yield source_picture(source, "cohorts", draw, name="cohorts" * (number == 1), told=largest)
     for (species, group), part in table.groupby(["species", "group"], sort=False):
         if group in ("subclass", "condition", "disease", "missing family"):

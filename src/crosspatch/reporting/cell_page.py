@@ -9,31 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosspatch.errors import CohortError, NetworkError, RecordingError
-from crosspatch.explanation.discriminants import discriminant_plane
-from crosspatch.features.analysis import Analysis, analyse
-from crosspatch.features.finding import open_source
-from crosspatch.models.verdicts import Verdict
-from crosspatch.prediction.explained import CellExplanation, write_contributions
-from crosspatch.recordings.model import Recording
-from crosspatch.recordings.stimuli import LONG_SQUARE
-from crosspatch.reporting.cell_panels import (
-    draw_contributions,
-    draw_plane,
-    draw_probabilities,
-    draw_values,
-    inches,
-)
-from crosspatch.reporting.cell_view import CellView, cell_view, recording_view
-from crosspatch.reporting.labels import wrapped
-from crosspatch.reporting.panels import in_rows
-from crosspatch.reporting.recording_figures import (
-    draw_first_spikes,
-    draw_rates,
-    draw_sweeps,
-    shown_kinds,
-)
-from crosspatch.reporting.style import (
+from crosspatch.drawing.labels import wrapped
+from crosspatch.drawing.panels import in_rows
+from crosspatch.drawing.style import (
     LINE,
     SECOND,
     SIDE_BY_SIDE,
@@ -43,6 +21,24 @@ from crosspatch.reporting.style import (
     save_figure,
     styled,
 )
+from crosspatch.errors import CohortError, NetworkError, RecordingError
+from crosspatch.explanation.discriminants import discriminant_plane
+from crosspatch.features.analysis import Analysis, analyse
+from crosspatch.features.finding import open_source
+from crosspatch.models.verdicts import Verdict
+from crosspatch.prediction.explained import CellExplanation, write_contributions
+from crosspatch.recordings.model import Recording
+from crosspatch.recordings.stimuli import LONG_SQUARE
+from crosspatch.recordings.sweeps_figure import draw_sweeps, shown_kinds
+from crosspatch.reporting.cell_panels import (
+    draw_contributions,
+    draw_plane,
+    draw_probabilities,
+    draw_values,
+    inches,
+)
+from crosspatch.reporting.cell_view import CellView, cell_view, recording_view
+from crosspatch.reporting.recording_figures import draw_first_spikes, draw_rates
 from crosspatch.telling import Say
 from crosspatch.writing import make_folder
 
@@ -247,7 +243,9 @@ def _recording_rows(recording: Recording, analysis: Analysis) -> list[_Row]:
     def sweeps(kind: str) -> _Panel:
         def draw(place: SubFigure) -> None:
             above, below = place.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-            draw_sweeps(recording, analysis, kind, above, below, points=_STRETCHES, close_up=True)
+            stimuli, grey = analysis.stimuli, analysis.rejected
+            axes = above, below
+            draw_sweeps(recording, stimuli, grey, kind, *axes, points=_STRETCHES, close_up=True)
             above.set_title(wrapped(above.get_title(), inches(place)[0] - 0.3))
             above.set_ylabel("mV")  # the panels are too low for more
             below.set_ylabel("pA")

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crosspatch.cohorts.taxonomy import colour_of, ordered
+from crosspatch.drawing.labels import readable, wrapped
+from crosspatch.drawing.panels import name_from_top, swatch
+from crosspatch.drawing.style import OUTLINE, SMALL, TEXT, plain
 from crosspatch.explanation.discriminants import Plane
 from crosspatch.models.verdicts import Verdict
 from crosspatch.reporting.cell_view import CellView, Contribution, Contributions, FeatureValue
-from crosspatch.reporting.labels import colour_of, ordered, readable, wrapped
-from crosspatch.reporting.panels import name_from_top, swatch
-from crosspatch.reporting.style import OUTLINE, SMALL, TEXT, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

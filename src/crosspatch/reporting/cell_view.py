@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.taxonomy import ONTOLOGY
+from crosspatch.cohorts.taxonomy import ONTOLOGY, ordered
+from crosspatch.drawing.labels import readable
 from crosspatch.errors import EvaluationError
 from crosspatch.features.analysis import Analysis
 from crosspatch.models.artifact import Artifact
@@ -24,7 +25,6 @@ from crosspatch.prediction.explained import CellExplanation
 from crosspatch.prediction.prediction import IN_NOTES, PredictedCell
 from crosspatch.recordings.cell_quality import CellQuality
 from crosspatch.recordings.model import Recording
-from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.recording_figures import FirstSpike, first_spikes, rates
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from crosspatch.cohorts.taxonomy import ordered
+from crosspatch.drawing.labels import width_of, wrapped
+from crosspatch.drawing.panels import in_rows, nothing
+from crosspatch.drawing.style import LINE, MARGIN, SIDE_BY_SIDE, WIDE, styled
 from crosspatch.reporting.feature_rows import ROW, FeatureRows, colour_bar, feature_rows, sheet
-from crosspatch.reporting.labels import ordered, width_of, wrapped
-from crosspatch.reporting.panels import in_rows, nothing
-from crosspatch.reporting.style import LINE, MARGIN, SIDE_BY_SIDE, WIDE, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

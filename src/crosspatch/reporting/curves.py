@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from markupsafe import Markup
 
-from crosspatch.reporting.labels import ordered, wrapped
+from crosspatch.cohorts.taxonomy import ordered
+from crosspatch.drawing.labels import wrapped
+from crosspatch.drawing.panels import columns_for, ends_of, grid, intervals, legend_of_all
+from crosspatch.drawing.style import ACCENT, GREY, SECOND, THIRD, WIDE, ZERO, plain, styled
 from crosspatch.reporting.numbers import ResultSource, TableRow, enumerated, say
 from crosspatch.reporting.page import Block, Points
-from crosspatch.reporting.panels import columns_for, ends_of, grid, intervals, legend_of_all
 from crosspatch.reporting.source_blocks import source_picture, source_table, wording
-from crosspatch.reporting.style import ACCENT, GREY, SECOND, THIRD, WIDE, ZERO, plain, styled
 from crosspatch.species import HUMAN, MOUSE
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from crosspatch.explanation.attention import in_brackets, remark
-from crosspatch.reporting.labels import ordered, readable, width_of, wrapped
-from crosspatch.reporting.panels import (
+from crosspatch.cohorts.taxonomy import ordered
+from crosspatch.drawing.labels import readable, width_of, wrapped
+from crosspatch.drawing.panels import (
     Panel,
     across_zero,
     add_panels,
@@ -19,7 +19,7 @@ from crosspatch.reporting.panels import (
     panelled,
     panels,
 )
-from crosspatch.reporting.style import (
+from crosspatch.drawing.style import (
     ACCENT,
     LARGE,
     LINE,
@@ -32,6 +32,7 @@ from crosspatch.reporting.style import (
     plain,
     styled,
 )
+from crosspatch.explanation.attention import in_brackets, remark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,9 @@ from functools import partial
 import pandas as pd
 from markupsafe import Markup
 
+from crosspatch.cohorts.taxonomy import ordered
+from crosspatch.drawing.labels import readable
 from crosspatch.reporting import conserved_figures, explanation_figures, family_figures, map_figures
-from crosspatch.reporting.labels import ordered, readable
 from crosspatch.reporting.numbers import Content, ResultSource, Rows, TableRow, first_by, say
 from crosspatch.reporting.page import Block, Heading, Paragraph, Picture, TableBlock
 from crosspatch.reporting.source_blocks import paragraph, source_picture, source_table, wording

@@ -7,26 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from crosspatch.features.layouts import TRACE
-from crosspatch.reporting.feature_rows import (
-    ROW,
-    FeatureRows,
-    colour_bar,
-    feature_rows,
-    place,
-    sheet,
-    write_at,
-)
-from crosspatch.reporting.labels import (
-    colour_of,
-    in_milliseconds,
-    ordered,
-    width_of,
-    with_unit,
-    wrapped,
-)
-from crosspatch.reporting.panels import limits_of, nothing, species_in
-from crosspatch.reporting.style import (
+from crosspatch.cohorts.taxonomy import colour_of, ordered
+from crosspatch.drawing.labels import in_milliseconds, width_of, with_unit, wrapped
+from crosspatch.drawing.panels import limits_of, nothing, species_in
+from crosspatch.drawing.style import (
     LARGE,
     LINE,
     MARGIN,
@@ -37,6 +21,16 @@ from crosspatch.reporting.style import (
     WIDE,
     plain,
     styled,
+)
+from crosspatch.features.layouts import TRACE
+from crosspatch.reporting.feature_rows import (
+    ROW,
+    FeatureRows,
+    colour_bar,
+    feature_rows,
+    place,
+    sheet,
+    write_at,
 )
 
 if TYPE_CHECKING:

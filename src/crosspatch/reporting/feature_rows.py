@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from crosspatch.reporting.labels import readable, width_of, wrapped
-from crosspatch.reporting.style import LINE, TEXT
+from crosspatch.drawing.labels import readable, width_of, wrapped
+from crosspatch.drawing.style import LINE, TEXT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from crosspatch.reporting.labels import colour_of, ordered
-from crosspatch.reporting.panels import across_zero, dot, limits_of, nothing, panelled, species_in
-from crosspatch.reporting.style import (
+from crosspatch.cohorts.taxonomy import colour_of, ordered
+from crosspatch.drawing.panels import across_zero, dot, limits_of, nothing, panelled, species_in
+from crosspatch.drawing.style import (
     LARGE,
     OUTLINE,
     SIDE_BY_SIDE,

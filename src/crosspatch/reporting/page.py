@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 import jinja2
 from markupsafe import Markup
 
+from crosspatch.drawing.style import NARROW, WIDE, save_figure
 from crosspatch.errors import CrosspatchError
 from crosspatch.reporting.numbers import Content, refuse_bare
-from crosspatch.reporting.style import NARROW, WIDE, save_figure
 from crosspatch.telling import Progress
 from crosspatch.writing import make_folder, replacing
 

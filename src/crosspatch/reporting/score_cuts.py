@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from crosspatch.drawing.panels import intervals, legend_of_all, name_rows, parts_of, stacked
+from crosspatch.drawing.style import ACCENT, WIDE, ZERO, styled
 from crosspatch.evaluation.cell_cuts import AGREE, ALL_CELLS, DISAGREE
 from crosspatch.evaluation.results import of_best_models
 from crosspatch.reporting.numbers import ResultSource, TableRow
 from crosspatch.reporting.page import Block, Paragraph
-from crosspatch.reporting.panels import intervals, legend_of_all, name_rows, parts_of, stacked
 from crosspatch.reporting.source_blocks import paragraph, source_picture, source_table
-from crosspatch.reporting.style import ACCENT, WIDE, ZERO, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from crosspatch.drawing.panels import intervals, legend_of_all, name_rows, stacked
+from crosspatch.drawing.style import ACCENT, WIDE, ZERO, styled
+from crosspatch.evaluation.benchmark_figures import confusion_figure, reliability_figure
 from crosspatch.evaluation.validation_tables import cautions, promise_kept
 from crosspatch.models.verdicts import COVERAGE, Verdict
-from crosspatch.reporting.benchmark_figures import confusion_figure, reliability_figure
 from crosspatch.reporting.numbers import Content, ResultSource, Setting, code, enumerated, say
 from crosspatch.reporting.page import Block, Paragraph
-from crosspatch.reporting.panels import intervals, legend_of_all, name_rows, stacked
 from crosspatch.reporting.source_blocks import paragraph, source_picture, source_table
-from crosspatch.reporting.style import ACCENT, WIDE, ZERO, styled
 from crosspatch.reporting.verdict_figure import Group, verdicts_figure
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from crosspatch.cohorts.taxonomy import colour_of, ordered
+from crosspatch.drawing.labels import clean
+from crosspatch.drawing.panels import name_from_top, swatch
+from crosspatch.drawing.style import GREY, LINE, OUTLINE, SIDE_BY_SIDE, new_figure, styled
 from crosspatch.models.verdicts import Verdict
-from crosspatch.reporting.labels import clean, colour_of, ordered
-from crosspatch.reporting.panels import name_from_top, swatch
-from crosspatch.reporting.style import GREY, LINE, OUTLINE, SIDE_BY_SIDE, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from typing import Annotated, NamedTuple
 import pandas as pd
 from pydantic import Field
 
+from crosspatch.drawing.labels import readable
 from crosspatch.features.layouts import Layout
-from crosspatch.reporting.labels import readable
 from crosspatch.tables.column_map import ColumnMap
 from crosspatch.tables.mapping import SPECIAL, Override, Overrides
 from crosspatch.tables.names import ABSOLUTE, features, split_stimulus

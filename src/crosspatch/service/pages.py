@@ -20,12 +20,12 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.cohorts.taxonomy import colour_of, load_taxonomy, ordered
+from crosspatch.drawing.labels import readable
 from crosspatch.models.verdicts import Verdict
 from crosspatch.recordings.formats import UPLOAD_SUFFIXES
 from crosspatch.recordings.model import DESCRIBE_STEP
 from crosspatch.recordings.reading_options import Reading
-from crosspatch.reporting.labels import colour_of, ordered, readable
 from crosspatch.reporting.recording_figures import SPIKE_COLOURS
 from crosspatch.service import api
 from crosspatch.service.api import TheFile, TheFilter, TheJobs, TheUpload

@@ -22,7 +22,7 @@ from crosspatch.errors import RecordingError
 from crosspatch.recordings.model import Recording, Samples
 from crosspatch.recordings.quality import SweepQuality, recorded_points
 from crosspatch.recordings.stimuli import Stimulus, current_that_counts
-from crosspatch.reporting.recording_figures import shown_kinds, until_last
+from crosspatch.recordings.sweeps_figure import shown_kinds, until_last
 from crosspatch.service.messages import StimulusSweeps
 
 MOST_SWEEPS = 60  #: sweeps of a kind of stimulus that are kept

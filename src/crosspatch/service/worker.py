@@ -21,7 +21,7 @@ from joblib import cpu_count
 from crosspatch.errors import CohortError, CrosspatchError, RecordingError, as_flag, one_line
 from crosspatch.explanation.map import reference_map
 from crosspatch.explanation.reference_map import ReferenceMap
-from crosspatch.features.analysis import analyse, judged
+from crosspatch.features.analysis import analyse
 from crosspatch.features.cortical_layer import require_layer
 from crosspatch.features.extraction import ExtractionSettings, features_of
 from crosspatch.features.measuring import first_use
@@ -43,6 +43,7 @@ from crosspatch.processes import Tell, answer_requests
 from crosspatch.recordings.abf_stimulus import keep_to_the_file
 from crosspatch.recordings.model import Recording, named_cell
 from crosspatch.recordings.opening import close_all, open_recordings
+from crosspatch.recordings.quality import judged
 from crosspatch.recordings.stimuli import MEASURED, recognise
 from crosspatch.reporting.cell_view import cell_view, recording_view
 from crosspatch.service import messages

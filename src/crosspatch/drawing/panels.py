@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from crosspatch.reporting.labels import width_of, wrapped
-from crosspatch.reporting.style import GRID, LINE, OUTLINE, ZERO, new_figure, plain, styled
+from crosspatch.drawing.labels import width_of, wrapped
+from crosspatch.drawing.style import GRID, LINE, OUTLINE, ZERO, new_figure, plain, styled
 from crosspatch.species import SPECIES
 
 if TYPE_CHECKING:

@@ -43,6 +43,7 @@ _STYLE = {
     "figure.titlesize": TEXT,
     "legend.fontsize": TEXT,
     "legend.frameon": False,
+    "text.parse_math": False,  # names of cells may have dollar signs
 }
 
 
@@ -84,10 +85,11 @@ def new_figure(
     width: float, height: float, *, h_pad: float | None = None, wspace: float | None = None
 ) -> Figure:
     """A figure of so many inches that makes room for all labels, with these pads."""
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(
+    from crosspatch.drawing.shown_figure import ShownFigure
+
+    return ShownFigure(
         figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=h_pad, wspace=wspace)
     )
 

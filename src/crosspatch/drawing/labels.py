@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Iterable
 from functools import cache
 
 import pandas as pd
 
-from crosspatch.cohorts.taxonomy import load_taxonomy
-from crosspatch.reporting.style import GREY, TEXT
+from crosspatch.drawing.style import TEXT
 
 
 def readable(name: str) -> str:
@@ -40,18 +38,6 @@ def wrapped(text: str, inches: float, bold: bool = False) -> str:
             return "\n".join(lines)
         characters -= 1
     return "\n".join(textwrap.wrap(text, characters))
-
-
-def ordered(groups: Iterable[str]) -> list[str]:
-    """Classes once each: all together, then subclasses as the taxonomy lists them, then others."""
-    names = list(dict.fromkeys(str(group) for group in groups))
-    known = [name for name in ("all", *load_taxonomy().subclasses) if name in names]
-    return known + [name for name in names if name not in known]
-
-
-def colour_of(group: str) -> str:
-    """Colour of a class; grey for all together."""
-    return GREY if group in ("", "all") else load_taxonomy().colour(group)
 
 
 def in_milliseconds(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crosspatch.cohorts.taxonomy import load_taxonomy
+from crosspatch.drawing.style import new_figure, styled
 from crosspatch.models.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -15,16 +16,15 @@ if TYPE_CHECKING:
     from crosspatch.prediction.prediction import Prediction
 
 
+@styled
 def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
     """Probabilities of cells as stacked bars, one row per cell, with its set and verdict.
 
     There are `n_all` rows in all, if not all are drawn.
     """
-    from matplotlib.figure import Figure
-
     cells = list(prediction)
     names = list(cells[0].probabilities) if cells else []
-    figure = Figure(figsize=(9, 1.3 + 0.28 * len(cells)), layout="constrained")
+    figure = new_figure(9, 1.3 + 0.28 * len(cells))
     axes = figure.add_subplot()
     rows = np.arange(len(cells))
     left = np.zeros(len(cells))
@@ -39,7 +39,10 @@ def prediction_figure(prediction: Prediction, n_all: int) -> Figure:
     for row, cell in enumerate(cells):
         said = ": ".join(filter(None, (cell.verdict, " or ".join(cell.prediction_set))))
         axes.text(1.02, float(row), said, va="center", fontsize=8)
-    names_of = [f"{c.cell_id} ({c.species}{'' if c.species_known else '?'})" for c in cells]
+    marks = [
+        f"{'SIMULATED, ' * c.simulated}{c.species}{'?' * (not c.species_known)}" for c in cells
+    ]
+    names_of = [f"{cell.cell_id} ({mark})" for cell, mark in zip(cells, marks, strict=True)]
     axes.set_yticks(rows, names_of, fontsize=8)
     axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xlim(0, 1)

@@ -1,0 +1,1 @@
+"""What all pictures share: style, panels, and text that fits."""
