@@ -1,30 +1,31 @@
 """What Clampex put out: the outputs of an ABF file, their epochs, user lists and stimulus files.
 
-The rules are those of Axon's own library, AxABFFIO32 (abfhwave.cpp and UserList.cpp, 1993-2004),
-from which pyabf 2.3.8 departs: it takes the first epochs for the holding levels of ABF 1, has no
-user lists, pulse trains of ABF 1, alternating outputs or presweep trains, and takes every sweep of
-a stimulus file for its first.
+The rules are those of Axon's own library, AxABFFIO32 (abfhwave.cpp and UserList.cpp, 1993-2004).
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
+from crosspatch.recordings.abf_header import (
+    EPOCHS,
+    OUTPUTS,
+    PROTOCOL,
+    USER_LISTS,
+    AbfHeader,
+    fixed_texts,
+    numbers,
+    section_entries,
+    texts,
+)
 from crosspatch.recordings.abf_stimulus import StimulusFile
 from crosspatch.recordings.model import Samples, to_picoamperes
 
-if TYPE_CHECKING:
-    from pyabf import ABF
-
-#: Bytes of the header of ABF 1.6 and later; older files end before epochs, lists and telegraphs.
-LONG_HEADER = 6144
 #: In which Clampex plays waveforms; the names of the others.
 EPISODIC = 5
 MODES = {
@@ -37,9 +38,9 @@ MODES = {
 _FROM_EPOCHS, _FROM_FILE = 1, 2
 #: The sweep before the first epoch, as a part of all.
 _HOLDING = 64
-#: Kinds of epochs, as pyabf names them.
-_KINDS = {1: "Step", 2: "Ramp", 3: "Pulse", 4: "Tri", 5: "Cos", 7: "BiPhsc"}
-_TRAINS = (3, 4, 7)
+#: Kinds of epochs; those with a width of pulses.
+_STEP, _RAMP, _PULSES, _TRIANGLES, _COSINES, _BIPHASIC = 1, 2, 3, 4, 5, 7
+_TRAINS = (_PULSES, _TRIANGLES, _BIPHASIC)
 #: Parameters that a user list can vary. After these, five times a number for each epoch: digital
 #: pattern, level, duration, train period, pulse width.
 _GENERAL = 11
@@ -67,6 +68,39 @@ class WaveformEpoch:
         if what == 2:
             return replace(self, points=int(value))
         return replace(self, period=int(value)) if what == 3 else replace(self, width=int(value))
+
+    def samples(self, points: int, before: float) -> Samples:
+        """What it puts out in so many samples, after a level; a ValueError if not understood."""
+        if self.kind in _TRAINS and not 0 <= self.width <= max(self.period, 0):
+            raise ValueError(f"a pulse of {self.width} samples every {self.period}")
+        step = self.level - before
+        if self.kind == _STEP:
+            return np.full(points, self.level)
+        if self.kind == _RAMP:
+            return np.linspace(before, self.level, points)
+        trains = points // self.period if self.period > 0 else 0
+        if self.kind == _COSINES:
+            angle = np.linspace(0, 2 * trains * np.pi, points) + np.pi
+            return before + np.cos(angle) * step / 2 + step / 2
+        if self.kind not in _TRAINS:
+            raise ValueError(f"an epoch is of kind {self.kind}, which is not understood")
+        shape = np.full(points, np.nan if self.kind == _TRIANGLES else before)
+        if trains:
+            shape[: trains * self.period] = np.tile(self._train(before), trains)
+        return shape
+
+    def _train(self, before: float) -> Samples:
+        """One period of a train."""
+        one = np.full(self.period, before)
+        if self.kind == _PULSES:
+            one[: self.width] = self.level
+        elif self.kind == _BIPHASIC:
+            one[: self.width] = 2 * before - self.level
+            one[: self.width // 2] = self.level
+        else:
+            one[: self.width] = np.linspace(before, self.level, self.width)
+            one[self.width :] = np.linspace(self.level, before, self.period - self.width)
+        return one
 
 
 @dataclass(frozen=True)
@@ -208,20 +242,15 @@ class AnalogOutput:
             return self._of_file(self.file, sweep, points)
         if self.source != _FROM_EPOCHS:
             raise ValueError(f"its source is {self.source}, neither epochs nor a file")
-        from pyabf.waveform import EpochSweepWaveform
-
-        shape, start = EpochSweepWaveform(), 0
+        shape, before = np.full(points, np.nan), None
+        start = 0
         for end, epoch in self._parts(sweep, points):
             if not start <= end <= points:
                 raise ValueError("its epochs do not lie inside the sweep")
-            if epoch.kind not in _KINDS:
-                raise ValueError(f"an epoch is of kind {epoch.kind}, which is not understood")
-            if epoch.kind in _TRAINS and not 0 <= epoch.width <= max(epoch.period, 0):
-                raise ValueError(f"a pulse of {epoch.width} samples every {epoch.period}")
-            train = (_KINDS[epoch.kind], epoch.width, epoch.period)
-            shape.addEpoch(start, end, float(epoch.level), *train, [0] * 8)
-            start = end
-        return shape.getWaveform()
+            before = epoch.level if before is None else before
+            shape[start:end] = epoch.samples(end - start, before)
+            start, before = end, epoch.level
+        return shape
 
     def _of_file(self, file: StimulusFile, sweep: int, points: int) -> Samples:
         sweeps, unit = file.read()
@@ -236,58 +265,55 @@ class AnalogOutput:
         return np.append(values, np.full(points - len(values), values[-1]))
 
 
-def outputs_of(header: ABF, path: Path) -> list[AnalogOutput]:
+def outputs_of(header: AbfHeader) -> list[AnalogOutput]:
     """The outputs that a file describes; those of an ABF 1 before 1.6 have no waveform."""
-    with path.open("rb") as file:
-        if header.abfVersion["major"] == 1:
-            return _outputs_of_1(header, file.read(LONG_HEADER), path.parent)
-        return _outputs_of_2(header, _lists_of_2(header, file), path.parent)
+    if header.is_1:
+        return _outputs_of_1(header)
+    with header.path.open("rb") as file:
+        return _outputs_of_2(header, file)
 
 
-def _outputs_of_1(header: ABF, head: bytes, folder: Path) -> list[AnalogOutput]:
-    v1 = header._headerV1
-    names = list(map(fixed_text, v1.sDACChannelName))
-    units = list(map(fixed_text, v1.sDACChannelUnit))
-    if header.dataByteStart < LONG_HEADER:
+def _outputs_of_1(header: AbfHeader) -> list[AnalogOutput]:
+    head, folder = header.head, header.path.parent
+    names, units = fixed_texts(head, 1306, 10, 4), fixed_texts(head, 1346, 8, 4)
+    if header.is_short:
         return [AnalogOutput(k, names[k], units[k], False) for k in range(len(names))]
 
-    columns = (v1.nEpochType, v1.fEpochInitLevel, v1.fEpochLevelInc, v1.lEpochInitDuration)
-    trains = (_numbers(head, "20i", 2136), _numbers(head, "20i", 2216))  # periods and widths
-    rows = list(zip(*columns, v1.lEpochDurationInc, *trains, strict=True))
+    columns = (("20h", 2308), ("20f", 2348), ("20f", 2428), ("20i", 2508), ("20i", 2588))
+    trains = (("20i", 2136), ("20i", 2216))  # periods and widths
+    rows = list(zip(*(numbers(head, *each) for each in columns + trains), strict=True))
     lists = _lists_of_1(head)
-    after = list(zip(_numbers(head, "2f", 3304), _numbers(head, "2f", 3312), strict=True))
-    conditioned = _numbers(head, "2h", 3260)
+    after = list(zip(numbers(head, "2f", 3304), numbers(head, "2f", 3312), strict=True))
+    conditioned, subtracted = numbers(head, "2h", 3260), numbers(head, "2h", 4456)
+    enabled, sources, keeps_last = (numbers(head, "2h", at) for at in (2296, 2300, 2304))
+    scales, offsets = numbers(head, "2f", 2708), numbers(head, "2f", 2716)
+    of_file, files = numbers(head, "2i", 2724), fixed_texts(head, 2736, 256, 2)
+    (active,), (alternates,) = numbers(head, "h", 1440), numbers(head, "h", 5876)
     outputs = [AnalogOutput(k, names[k], units[k], False, lists=lists) for k in range(len(names))]
     for k in range(2):  # only these have waveforms
         epochs = (
             WaveformEpoch(at % 10, *row) for at, row in enumerate(rows) if at // 10 == k and row[0]
         )
-        file = StimulusFile(
-            fixed_text(v1.sDACFilePath[k]),
-            folder,
-            v1.fDACFileScale[k],
-            v1.fDACFileOffset[k],
-            v1.lDACFileEpisodeNum[k],
-        )
+        file = StimulusFile(files[k], folder, scales[k], offsets[k], of_file[k])
         outputs[k] = replace(
             outputs[k],
-            enabled=bool(v1.nWaveformEnable[k] and v1.nWaveformSource[k]),
-            source=v1.nWaveformSource[k],
-            holding=_numbers(head, "4f", 1394)[k],
-            keeps_last=bool(v1.nInterEpisodeLevel[k]),
+            enabled=bool(enabled[k] and sources[k]),
+            source=sources[k],
+            holding=numbers(head, "4f", 1394)[k],
+            keeps_last=bool(keeps_last[k]),
             epochs=tuple(epochs),
             after_train=after[k] if conditioned[k] else None,
-            is_active=v1.nActiveDACChannel == k,
-            alternates=bool(_numbers(head, "h", 5876)[0]),
+            is_active=active == k,
+            alternates=bool(alternates),
             file=file,
-            leak_subtracted=bool(_numbers(head, "2h", 4456)[k]),
+            leak_subtracted=bool(subtracted[k]),
             epochs_named=_EPOCHS[1],
         )
     return outputs
 
 
 def _lists_of_1(head: bytes) -> dict[int, UserList]:
-    enabled, parameters, repeats = (_numbers(head, "4h", at) for at in (3360, 3368, 4400))
+    enabled, parameters, repeats = (numbers(head, "4h", at) for at in (3360, 3368, 4400))
     return {
         k: UserList(int(parameters[k]), _values(head[3376 + 256 * k :][:256]), bool(repeats[k]))
         for k in range(4)
@@ -295,72 +321,48 @@ def _lists_of_1(head: bytes) -> dict[int, UserList]:
     }
 
 
-def _numbers(head: bytes, kind: str, at: int) -> tuple[float, ...]:
-    return struct.unpack_from(f"<{kind}", head, at)
+def _outputs_of_2(header: AbfHeader, file: BinaryIO) -> list[AnalogOutput]:
+    head, folder = header.head, header.path.parent
+    said = texts(head, file)
 
+    def text(index: int) -> str:
+        return said[index] if 0 < index < len(said) else ""
 
-def _outputs_of_2(header: ABF, lists: dict[int, UserList], folder: Path) -> list[AnalogOutput]:
-    dac, table, protocol = header._dacSection, header._epochPerDacSection, header._protocolSection
-    columns = (table.nDACNum, table.nEpochNum, table.nEpochType, table.fEpochInitLevel)
-    times = (table.lEpochInitDuration, table.lEpochDurationInc)
-    trains = (table.lEpochPulsePeriod, table.lEpochPulseWidth)
-    rows = list(zip(*columns, table.fEpochLevelInc, *times, *trains, strict=True))
+    *_, active, alternates = section_entries(head, file, PROTOCOL)[0]
+    rows = section_entries(head, file, EPOCHS)
+    # By output; a list that is in the file is in use, whatever its flag says.
+    lists = {
+        number: UserList(parameter, _values(text(values).encode("ascii", "replace")), bool(repeats))
+        for number, _, parameter, repeats, values in section_entries(head, file, USER_LISTS)
+    }
     outputs = []
-    for k, number in enumerate(dac.nDACNum):
-        epochs = (WaveformEpoch(*row) for of, *row in rows if of == number and row[1])
-        after = (dac.fPostTrainPeriod[k], dac.fPostTrainLevel[k])
-        file = StimulusFile(
-            _text(header, dac.lDACFilePathIndex[k]),
-            folder,
-            dac.fDACFileScale[k],
-            dac.fDACFileOffset[k],
-            dac.lDACFileEpisodeNum[k],
-        )
+    for entry in section_entries(head, file, OUTPUTS):
+        number, holding, name, unit, enabled, source, keeps_last, *entry_of_file = entry[:10]
+        conditioned, period, level, subtracted, path = entry[10:]
+        epochs = (WaveformEpoch(at, *row) for at, of, *row in rows if of == number and row[0])
         outputs.append(
             AnalogOutput(
                 number,
-                _text(header, dac.lDACChannelNameIndex[k]),
-                _text(header, dac.lDACChannelUnitsIndex[k]),
-                enabled=bool(dac.nWaveformEnable[k] and dac.nWaveformSource[k]),
-                source=dac.nWaveformSource[k],
-                holding=dac.fDACHoldingLevel[k],
-                keeps_last=bool(dac.nInterEpisodeLevel[k]),
+                text(name),
+                text(unit),
+                enabled=bool(enabled and source),
+                source=source,
+                holding=holding,
+                keeps_last=bool(keeps_last),
                 epochs=tuple(epochs),
-                after_train=after if dac.nConditEnable[k] else None,
+                after_train=(period, level) if conditioned else None,
                 lists=lists,
-                is_active=protocol.nActiveDACChannel == number,
-                alternates=bool(protocol.nAlternateDACOutputState),
-                file=file,
-                leak_subtracted=bool(dac.nLeakSubtractType[k]),
+                is_active=active == number,
+                alternates=bool(alternates),
+                file=StimulusFile(text(path), folder, *entry_of_file),
+                leak_subtracted=bool(subtracted),
                 epochs_named=_EPOCHS[2],
             )
         )
     return outputs
 
 
-def _lists_of_2(header: ABF, file: BinaryIO) -> dict[int, UserList]:
-    """By output; a list that is in the file is in use, whatever its flag says."""
-    section = header._userListSection
-    lists = {}
-    for k in range(section._entryCount):
-        file.seek(section._byteStart + k * section._entrySize)
-        number, _, parameter, repeats, text = struct.unpack("<4hi", file.read(12))
-        values = _values(_text(header, text).encode("ascii", "replace"))
-        lists[number] = UserList(parameter, values, bool(repeats))
-    return lists
-
-
 def _values(text: bytes) -> tuple[str, ...]:
     """Separated by commas and spaces."""
     plain = text.split(b"\0")[0].decode("ascii", "replace")
     return tuple(plain.replace(",", " ").split())
-
-
-def fixed_text(text: object) -> str:
-    """A field of fixed length, without what fills it."""
-    return str(text).split("\0")[0].strip()
-
-
-def _text(header: ABF, index: int) -> str:
-    texts = header._stringsSection._indexedStrings
-    return str(texts[index]) if 0 < index < len(texts) else ""

@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from crosspatch.recordings.abf_header import check_header
+from crosspatch.recordings.abf_header import read_header
 from crosspatch.recordings.model import Samples
 from crosspatch.recordings.text import AxonText, name_and_unit
 
@@ -52,14 +52,13 @@ class StimulusFile:
 
 @lru_cache(maxsize=1)
 def _read_abf(path: Path, _changed: int) -> tuple[Samples, str]:
-    import pyabf
-
-    check_header(path)
-    file = pyabf.ABF(path, cacheStimulusFiles=False)
-    if file.channelCount != 1:
-        raise ValueError(f"its stimulus file {path.name} has {file.channelCount} channels")
-    shape = (file.sweepCount, file.sweepPointCount)
-    return np.asarray(file.data[0], dtype=np.float64).reshape(shape), str(file.adcUnits[0])
+    header = read_header(path)
+    if len(header.inputs) != 1:
+        raise ValueError(f"its stimulus file {path.name} has {len(header.inputs)} channels")
+    if len({points for _, points in header.bounds}) > 1:
+        raise ValueError(f"the sweeps of its stimulus file {path.name} differ in length")
+    sweeps = [header.read(0, sweep) for sweep in range(header.sweeps)]
+    return np.array(sweeps), header.inputs[0].unit
 
 
 @lru_cache(maxsize=1)
