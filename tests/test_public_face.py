@@ -41,6 +41,7 @@ OFFERED = {
     "CrosspatchError",
     "EvaluationError",
     "LayoutError",
+    "MissingLibraryError",
     "ModelError",
     "NetworkError",
     "RecordingError",

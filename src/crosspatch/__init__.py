@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from crosspatch.extras import name_missing_libraries
+
 if TYPE_CHECKING:
     from crosspatch.cohorts.labelled import load_labelled
     from crosspatch.cohorts.loading import load_cohort
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
         CrosspatchError,
         EvaluationError,
         LayoutError,
+        MissingLibraryError,
         ModelError,
         NetworkError,
         RecordingError,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from crosspatch.recordings.reading_options import Reading
 
     __version__: str
+
+name_missing_libraries()
 
 # Imported on first use, so that `import crosspatch` and the command line start fast.
 _PLACES = {
@@ -58,6 +63,7 @@ __all__ = [
     "CrosspatchError",
     "EvaluationError",
     "LayoutError",
+    "MissingLibraryError",
     "ModelError",
     "NetworkError",
     "Prediction",

@@ -77,6 +77,12 @@ class RecordingError(CrosspatchError):
     code = "recording"
 
 
+class MissingLibraryError(CrosspatchError, ModuleNotFoundError):
+    """A library of an extra that is not installed; the hint is how to install it."""
+
+    code = "missing-library"
+
+
 def as_flag(parameter: str) -> str:
     """How the command line, and a csv of predictions, spells a parameter."""
     return "--" + parameter.replace("_", "-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -32,5 +32,13 @@ def _contents(item: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that numbers depend on."""
-    return {name: version(name) for name in _LIBRARIES}
+    """Versions of the libraries that numbers depend on; empty where one is not installed."""
+    return {name: version_of(name) for name in _LIBRARIES}
+
+
+def version_of(library: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""

@@ -8,8 +8,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-import anndata
 import numpy as np
 import pandas as pd
 
@@ -19,6 +19,9 @@ from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import CohortError, TaxonomyError
 from crosspatch.features.layouts import Layout, load_layout
 from crosspatch.species import SPECIES, SpeciesName
+
+if TYPE_CHECKING:
+    import anndata
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata
 import numpy as np
 import pandas as pd
 
@@ -25,6 +25,9 @@ from crosspatch.features.store import CellStore
 from crosspatch.recordings.opening import species_of_file
 from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
+
+if TYPE_CHECKING:
+    import anndata
 
 LABELS_FILE = "cells.csv"  #: labels in a folder of recordings, found without being named
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from crosspatch.errors import CohortError
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.species import SPECIES
 from crosspatch.writing import replacing
+
+if TYPE_CHECKING:
+    import anndata
 
 #: Version of the table's schema, kept in ``uns["crosspatch"]["schema_version"]``.
 SCHEMA_VERSION = 1
@@ -60,6 +63,8 @@ def build(
     `REQUIRED_OBS`, then whatever the source gives, by cell id. `extraction` are the settings and
     versions with which features were computed from recordings, as JSON.
     """
+    import anndata
+
     if np.shape(X) != (len(cells), len(layout.features)):
         raise CohortError(
             f"the features have shape {np.shape(X)}, expected {len(cells)} cells and "
@@ -280,6 +285,8 @@ def read(file: str | Path) -> anndata.AnnData:
     file = Path(file)
     if not file.is_file():
         raise CohortError(f"{file} is missing; build it with `crosspatch cohort build`")
+    import anndata
+
     try:
         is_hdf5 = h5py.is_hdf5(file)
         table = anndata.read_h5ad(file) if is_hdf5 else None

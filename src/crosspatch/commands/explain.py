@@ -23,6 +23,7 @@ from crosspatch.commands.root import command
 from crosspatch.commands.run import finish, load_and_print_cohorts
 from crosspatch.commands.terminal import number_column, print_frame, print_rows, text_column
 from crosspatch.errors import CrosspatchError, as_flag
+from crosspatch.extras import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,7 @@ def explain(
     """Explain cells: one page for each, with what spoke for and against its subclass."""
     if not inputs:
         raise _INSTEAD
+    require("shap")
     from crosspatch.prediction.explained import explain_cells
     from crosspatch.prediction.pipeline import Listener, Pipeline, request
     from crosspatch.reporting.cell_page import write_pages

@@ -12,7 +12,8 @@ from crosspatch.commands.documents import AsJson, document
 from crosspatch.commands.printing import exit_if_failed, say_on_stderr
 from crosspatch.commands.root import command
 from crosspatch.commands.terminal import number_column, print_records, print_text, text_column
-from crosspatch.errors import CrosspatchError, as_flag
+from crosspatch.errors import CrosspatchError, MissingLibraryError, as_flag
+from crosspatch.extras import require
 
 if TYPE_CHECKING:
     from crosspatch.features.analysis import Analysis
@@ -55,6 +56,7 @@ def inspect(
     from crosspatch.features.measuring.first_use import prepare
     from crosspatch.recordings.opening import close_all, open_recordings
 
+    draws = not no_png and _can_draw(png)
     prepare(say_on_stderr)
     recordings = open_recordings(file, reading)
     failed: dict[str, str] = {}
@@ -74,7 +76,7 @@ def inspect(
                 if not as_json:
                     print_text(f"{file}: {_about(recording)}", 2)
                     _print_measured(found[-1])
-                if not no_png:
+                if draws:
                     _draw(recording, analysis, png)
         finally:
             close_all(recordings)
@@ -82,6 +84,18 @@ def inspect(
             raise typer.Exit(2)
         give({"file": file, "recordings": found, "failed": failed})
         exit_if_failed(failed)
+
+
+def _can_draw(png: Path | None) -> bool:
+    """Whether pictures can be drawn; one that was not asked for may be left out, which is said."""
+    try:
+        require("matplotlib")
+    except MissingLibraryError as error:
+        if png is not None:
+            raise
+        say_on_stderr(f"no picture is drawn: {error}")
+        return False
+    return True
 
 
 def _about(recording: Recording) -> str:

@@ -8,18 +8,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.errors import ModelError, in_words
+from crosspatch.errors import MissingLibraryError, ModelError, in_words
 from crosspatch.features.layouts import Layout
 from crosspatch.models.judging import Judging
 from crosspatch.models.screen import Screen
 from crosspatch.models.stored import ARRAYS_FILE, StoredClassifier
+from crosspatch.versions import version_of
 
 #: Version of the folder's format; another one is refused. It rises when what is stored changes, or
 #: classes in a library's weights move.
@@ -176,7 +176,7 @@ def save(
             content: dict[str, object] = {
                 "format": FORMAT,
                 **about,
-                "libraries": {name: _version(name) for name in _LIBRARIES},
+                "libraries": {name: version_of(name) for name in _LIBRARIES},
                 "probe": probe.tolist(),
                 "files": {name: _sha256(temporary / name) for name in files},
             }
@@ -284,7 +284,7 @@ def other_versions(about: ModelAbout) -> list[str]:
     return [
         f"{name} {now or 'missing'} (trained with {then})"
         for name, then in about["libraries"].items()
-        if (now := _version(name)) != then
+        if (now := version_of(name)) != then
     ]
 
 
@@ -293,6 +293,8 @@ def _require_alike(folder: Path, classifier: StoredClassifier, about: ModelAbout
         now, then = _probe(classifier), np.asarray(about["probe"], dtype=float)
         alike = now.shape == then.shape and np.allclose(now, then, atol=1e-6, equal_nan=True)
         same_classes = [str(name) for name in classifier.classes_] == list(about["classes"])
+    except MissingLibraryError:
+        raise
     except Exception as error:  # an object put together of damaged parts
         raise ModelError(f"{folder} cannot predict: {in_words(error)}; train it again") from error
     if not same_classes or classifier.species != about["species"]:
@@ -316,13 +318,6 @@ def _probe(classifier: Judging) -> NDArray[np.float64]:
     cells = center + scale * rng.normal(size=(8, len(layout.features)))
     cells[4:][rng.random((4, cells.shape[1])) < 0.3] = np.nan
     return classifier.predict_proba(cells.astype(np.float32))
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def _sha256(file: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.errors import ModelError, in_words
+from crosspatch.errors import MissingLibraryError, ModelError, in_words
 from crosspatch.features.layouts import Feature, Layout, load_layout
 from crosspatch.models.arrays import Arrays, part_of, require_array, under
 from crosspatch.models.calibration import Calibration
@@ -219,6 +219,8 @@ def _reading(file: Path) -> Iterator[None]:
     """What is wrong with a file, as a ModelError that names it."""
     try:
         yield
+    except MissingLibraryError:
+        raise
     except ModelError as error:
         raise ModelError(f"{file} is damaged: {error}; train the model again") from error
     except Exception as error:  # damaged archives raise many kinds

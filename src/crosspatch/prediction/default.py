@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import platformdirs
 
-from crosspatch.errors import ModelError
+from crosspatch.errors import MissingLibraryError, ModelError
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact
 from crosspatch.processes import cores
@@ -36,17 +37,25 @@ def default_model(
     code = code_digest("features", "cohorts", "models", "evaluation", "prediction")
     learnt = SPECIES[species].default_cohort
     parts = (best, layout, learnt, code)
-    key = hashlib.sha256(json.dumps([*parts, library_versions()]).encode()).hexdigest()[:12]
-    folder = platformdirs.user_cache_path("crosspatch") / "models" / f"{species}-{key}"
+    kept = platformdirs.user_cache_path("crosspatch") / "models"
+    key, libraries = _digest(parts), library_versions()
+    folder = kept / f"{species}-{key}-{_digest(libraries)}"
+    if "" in libraries.values():  # nothing is trained here; one that was, elsewhere, will do
+        there = kept.glob(f"{species}-{key}-*")
+        folder = max(there, key=lambda each: each.stat().st_mtime, default=folder)
     if folder.is_dir():
         try:
             return artifact.load(folder)
         except ModelError as error:
             say(f"{error}; training it again")
-    # A model that is kept needs none of this.
-    from crosspatch.cohorts.loading import load_cohort
-    from crosspatch.prediction.training import train
-
+    try:  # a model that is kept needs none of this
+        from crosspatch.cohorts.loading import load_cohort
+        from crosspatch.prediction.training import train
+    except MissingLibraryError as error:
+        raise ModelError(
+            f"no {species} model was given, and none is kept in {kept}",
+            f"give one with {{model}}, or to train one, {error.hint}",
+        ) from error
     cohort = load_cohort(learnt, layout, data_dir)
     say(
         f"no {species} model was given: training '{best}' on {cohort.n_obs:,} Allen "
@@ -64,3 +73,7 @@ def default_model(
             f"the default model could not be kept: {error}",
             "or train one with `crosspatch train` and give it with {model}",
         ) from error
+
+
+def _digest(of: Sequence[str] | Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:12]

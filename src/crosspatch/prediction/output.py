@@ -17,16 +17,17 @@ import pyarrow.compute as pc
 
 from crosspatch.drawing.notebook import MOST_ROWS
 from crosspatch.errors import CohortError
+from crosspatch.extras import require
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.prediction import Prediction, joined
 from crosspatch.texts import is_number
 from crosspatch.writing import make_folder, replacing
 
-#: Endings of what is written, and what it is called.
-_ENDINGS = {
-    "predictions": (".csv", ".h5ad"),
-    "pictures": (".png", ".svg", ".pdf"),
-    "reports": (".html", ".htm"),
+#: What is written, how it may end, and the library that then writes it.
+_ENDINGS: dict[str, dict[str, str | None]] = {
+    "predictions": {".csv": None, ".h5ad": "anndata"},
+    "pictures": dict.fromkeys((".png", ".svg", ".pdf"), "matplotlib"),
+    "reports": dict.fromkeys((".html", ".htm"), "shap"),
 }
 
 #: Columns of text that come from a user's file and go into ours.
@@ -107,7 +108,7 @@ def open_output(
     """Check where predictions go before anything is computed, and that no input is written over.
 
     For a report all cells are kept, and with `keep`. A CohortError if predictions, picture or
-    report cannot be written under their name.
+    report cannot be written under their name, a MissingLibraryError if not with what is installed.
     """
     read = {Path(each).resolve() for each in inputs}
     for (kind, endings), each in zip(_ENDINGS.items(), (file, picture, report), strict=True):
@@ -118,6 +119,8 @@ def open_output(
             raise CohortError(f"{each}: {kind} are written as {named}; change the name")
         if each.resolve() in read:
             raise CohortError(f"{each} is an input and would be written over; choose another name")
+        if library := endings[each.suffix]:
+            require(library)
         _require_writable(each)
     return Output(file, keep=keep or report is not None)
 

@@ -278,7 +278,7 @@ class Predictor:
         first = f" (of its first {len(verdict):,} rows)" if len(verdict) >= CHUNK else ""
         judged = len(verdict) - int(np.isin(verdict, _NOT_COMPARED).sum())
         outside = int(np.sum(verdict == Verdict.OUTSIDE))
-        if _too_many(outside, judged):
+        if too_many(outside, judged):
             say(
                 f"{source}: {outside:,} of {judged:,} cells{first} are outside the {species} "
                 f"reference ({OUTSIDE_P:.0%} expected); another cell type, protocol, laboratory, "
@@ -297,13 +297,14 @@ def _columns_of(model: Artifact, layout: Layout) -> NDArray[np.intp] | slice:
         ) from error
 
 
-def _too_many(outside: int, judged: int) -> bool:
+def too_many(outside: int, judged: int) -> bool:
     """Whether more cells are called outside than chance explains, at 1 %."""
     if outside < 2:  # one of however many has a probability of 5 % at least
         return False
-    from scipy.special import bdtrc
-
-    return bool(bdtrc(outside - 1, judged, OUTSIDE_P) < 0.01)
+    counts = np.arange(1, judged + 1)
+    steps = np.log((judged - counts + 1) / counts * OUTSIDE_P / (1 - OUTSIDE_P))
+    of_count = judged * np.log1p(-OUTSIDE_P) + np.cumsum(steps)  # logarithms of binomial chances
+    return bool(np.sum(np.exp(of_count[outside - 1 :])) < 0.01)
 
 
 def _column(values: _Values, kind: pa.DataType, n: int) -> pa.Array:

@@ -146,21 +146,12 @@ def refused(path: Path, first_bytes: bytes, found: Format | None) -> RecordingEr
 def read_with(found: Format, path: Path, reading: Reading) -> list[Recording]:
     """Cells of a file in a format that is not HDF5.
 
-    A `RecordingError` if the reader is missing or the file is damaged.
+    A `RecordingError` if the file is damaged, a `MissingLibraryError` if its reader is missing.
     """
     module, function = found.reader.split(".")
-    try:
-        room = importlib.import_module(f"crosspatch.recordings.{module}")
-        if found.package:
-            importlib.import_module(found.package)
-    except ModuleNotFoundError as error:
-        if error.name != found.package:
-            raise
-        raise RecordingError(
-            f"{path} is a recording of {found.name}, and {found.package} is not installed, which "
-            "reads it",
-            "pip install 'crosspatch[formats]'",
-        ) from error
+    if found.package:
+        importlib.import_module(found.package)
+    room = importlib.import_module(f"crosspatch.recordings.{module}")
     read: Callable[[Path, Reading], list[Recording]] = getattr(room, function)
     try:
         return read(path, reading)
