@@ -124,6 +124,10 @@ class Plain:
             notes += unlike
         # Models of made-up cells take all for interneurons: there is no p of that.
         judged = [self.rounded(each) for each in (*judged, np.nan)]
+        # With a subclass, the next one by its probability.
+        chances = dict(zip(classes, judged[2 : 2 + len(classes)], strict=True))
+        next_one = sorted(classes, key=chances.__getitem__)[-2] if judged[0] else ""
+        judged[2:2] = [next_one, TERMS.get(next_one, ""), chances.get(next_one, "")]
         judged.insert(1, TERMS.get(str(judged[0]), ""))
         measured = [self.rounded(completeness), "|".join(families), ""]
         return [*head, *judged, *measured, "", self.safe("; ".join(notes)), "cells.csv"]
@@ -209,7 +213,8 @@ def test_a_dirty_table_is_predicted_as_row_by_row(model, tmp_path):
     writer.writerow(
         [
             *("cell_id", "species", "species_known", "subclass", "cell_ontology_id"),
-            *("probability", *classes),
+            *("probability", "runner_up", "runner_up_cell_ontology_id", "runner_up_probability"),
+            *classes,
             *("prediction_set", "verdict", "p_reference", "p_interneuron", "completeness"),
             *("families", "layer", "quality", "notes", "source"),
         ]

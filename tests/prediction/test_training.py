@@ -11,6 +11,7 @@ from crosspatch.models import artifact
 from crosspatch.models.registry import MODEL_NAMES
 from crosspatch.models.transfer import FinetuneClassifier
 from crosspatch.prediction.batches import Batch
+from crosspatch.prediction.output import header_lines
 from crosspatch.prediction.predictor import Predictor
 from crosspatch.prediction.training import BEST_MODEL, LeftOut, left_out, train
 from tests import made
@@ -122,3 +123,73 @@ def test_a_fold_that_does_not_exist(human, tmp_path):
     for leave_out in (LeftOut(99, 0), LeftOut(0, 9), LeftOut(0, 0, "nothing")):
         with pytest.raises(CrosspatchError):
             train(human, model="logistic", leave_out=leave_out, out=tmp_path / "m")
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory):
+    """A model of mouse cells whose t-types are known, and the cells."""
+    cohort = made.cohort("mouse", {"Pvalb": 60, "Sst": 100}, donors=40, spread=0.5)
+    side = np.random.default_rng(0).permutation(cohort.n_obs) % 2
+    cohort.X += np.float32(3 * side[:, None]) * (np.arange(cohort.n_vars) % 3 == 0)
+    cohort.obs["t_type"] = [
+        f"{name} {'Chodl' if k else 'Hpse'}"
+        for name, k in zip(cohort.obs["subclass"], side, strict=True)
+    ]
+    cohort.uns["crosspatch"]["taxonomy"] = "tasic2018"
+    return train(cohort, model="lda", out=tmp_path_factory.mktemp("t") / "m"), cohort
+
+
+def test_a_model_of_labelled_t_types_names_them_and_says_whose(typed):
+    model, cohort = typed
+    told = model.about["t_types"]
+    assert told["taxonomy"] == "Tasic et al. 2018"
+    assert told["names"] == ["Pvalb Chodl", "Pvalb Hpse", "Sst Chodl", "Sst Hpse"]
+    batch = Batch("cells", cohort.obs_names.tolist(), ["mouse"] * cohort.n_obs, cohort.X)
+    found = Predictor([model]).predict(batch)
+    rows = found.to_table()
+    confident = rows["verdict"] == "confident"
+    assert set(rows.loc[~confident, "t_type_guess"]) <= {""}
+    assert rows.loc[~confident, "t_type_probability"].isna().all()
+    named = rows["t_type"] != ""
+    assert named.sum() > 100
+    assert (named <= confident).all()
+    assert (rows.loc[named, "t_type_probability"] >= told["limit"] - 1e-4).all()
+    assert (rows.loc[named, "t_type"] == rows.loc[named, "t_type_guess"]).all()
+    right = rows.loc[named, "t_type"].to_numpy() == cohort.obs["t_type"][named.to_numpy()]
+    assert right.mean() > 0.9
+    assert any(
+        line.startswith("# t-types: Tasic et al. 2018") for line in header_lines(found.header)
+    )
+
+
+def test_t_types_are_stored(typed, tmp_path):
+    model, cohort = typed
+    folder = tmp_path / "again"
+    artifact.save(
+        folder, model.classifier, dict(model.about), "a card", types=model.classifier.types
+    )
+    X, p = np.asarray(cohort.X), model.classifier.predict_proba(cohort.X)
+    ours = model.classifier.t_types(X, np.nan_to_num(p))
+    theirs = artifact.load(folder).classifier.t_types(X, np.nan_to_num(p))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_other_models_have_no_t_types(human, tmp_path):
+    """Neither those of other taxonomies, nor those that know no types."""
+    model = train(human, model="logistic", out=tmp_path / "m")
+    assert model.about["t_types"] is None
+    assert model.classifier.types is None
+    assert "T-types" not in (tmp_path / "m" / "card.md").read_text()
+    batch = Batch("cells", human.obs_names.tolist(), ["human"] * human.n_obs, human.X)
+    found = Predictor([model]).predict(batch)
+    assert not [name for name in found.to_table() if name.startswith("t_type")]
+    assert next(iter(found)).t_type == ""
+    cells = list(found)
+    rows = found.to_table()
+    assert rows["runner_up"].tolist() == [cell.runner_up[0] for cell in cells]
+    np.testing.assert_array_equal(rows["runner_up_probability"], [c.runner_up[1] for c in cells])
+    given = rows["subclass"] != ""
+    assert (rows.loc[given, "runner_up"] != rows.loc[given, "subclass"]).all()
+    assert (rows.loc[given, "runner_up_probability"] <= rows.loc[given, "probability"]).all()
+    assert rows.loc[~given, "runner_up"].eq("").all()

@@ -19,11 +19,12 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models.judging import Judging
 from crosspatch.models.screen import Screen
 from crosspatch.models.stored import ARRAYS_FILE, StoredClassifier
+from crosspatch.models.t_types import TTypes
 from crosspatch.versions import version_of
 
 #: Version of the folder's format; another one is refused. It rises when what is stored changes, or
 #: classes in a library's weights move.
-FORMAT = 5
+FORMAT = 6
 
 MODEL_FILE = "model.json"
 CARD_FILE = "card.md"
@@ -84,6 +85,9 @@ class ModelAbout(TypedDict):
     #: Datasets that excitatory cells are known from, or why they are not, in words; empty where
     #: cells are simulated, or classes are a laboratory's own.
     screen: list[str] | str
+    #: Whose t-types the model knows, their names and from which probability one is named, None
+    #: where none can be; None where it knows no t-types.
+    t_types: dict[str, Any] | None
     libraries: dict[str, str]  # versions of the libraries that fit the models
     probe: list[list[float]]  # predictions for made-up cells
     files: dict[str, str]  # name to sha256
@@ -136,6 +140,7 @@ def save(
     about: Mapping[str, object],
     card: str,
     screen: Screen | None = None,
+    types: TTypes | None = None,
 ) -> Artifact:
     """Write a model folder, under a temporary name first.
 
@@ -152,6 +157,8 @@ def save(
         For ``card.md``.
     screen : Screen, optional
         What tells excitatory cells from interneurons.
+    types : TTypes, optional
+        The t-types of the classifier's discriminant.
 
     Raises
     ------
@@ -162,7 +169,7 @@ def save(
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
         raise ModelError(f"{folder} is there and is not a model", hint="choose another {out}")
-    kept = StoredClassifier.of(classifier, str(about["species"]), screen)
+    kept = StoredClassifier.of(classifier, str(about["species"]), screen, types)
     probe = _probe(kept)
     if not np.allclose(probe, _probe(classifier), rtol=0, atol=1e-12, equal_nan=True):
         raise ModelError("what would be stored predicts otherwise than the model; it is not stored")

@@ -76,9 +76,12 @@ class Discriminant:
 
     def of_inputs(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
         """The same of the inputs' scores; the priors where a cell has none."""
-        squared = np.nan_to_num(self.gaussians.squared_distances(Z))
-        of_types = softmax(self.log_priors - squared / 2)
+        of_types = softmax(self.type_scores(Z))
         return of_types @ np.eye(self.class_of.max() + 1)[self.class_of]
+
+    def type_scores(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How probable each type is: logarithms but for what they share, shape (cells, types)."""
+        return self.log_priors - np.nan_to_num(self.gaussians.squared_distances(Z)) / 2
 
     def arrays(self) -> dict[str, NDArray]:
         """All of it, to be stored."""
@@ -162,6 +165,12 @@ def plain_model(model: Probabilistic) -> PlainModel | None:
         case LinearDiscriminant() | VoteClassifier():
             return model.model_
     return None
+
+
+def discriminant_of(model: Probabilistic) -> Discriminant | None:
+    """The discriminant of a stored model, or in it; None where there is none."""
+    found = model.discriminant if isinstance(model, DiscriminantVote) else model
+    return found if isinstance(found, Discriminant) else None
 
 
 def arrays_of(model: PlainModel) -> dict[str, NDArray]:

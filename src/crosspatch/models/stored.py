@@ -17,9 +17,10 @@ from crosspatch.models.arrays import Arrays, part_of, require_array, under
 from crosspatch.models.calibration import Calibration
 from crosspatch.models.judging import Judging, Probabilistic
 from crosspatch.models.laboratory import Laboratory
-from crosspatch.models.plain import PlainModel, arrays_of, plain_model, read_model
+from crosspatch.models.plain import PlainModel, arrays_of, discriminant_of, plain_model, read_model
 from crosspatch.models.reference import Reference
 from crosspatch.models.screen import Screen
+from crosspatch.models.t_types import NamedTypes, TTypes
 from crosspatch.models.verdicts import Screened
 
 #: Arrays of every model.
@@ -78,6 +79,7 @@ class StoredClassifier(Judging):
     feature_scale_: NDArray[np.float64]
     #: What tells excitatory cells from interneurons; None where cells are taken to be of a class.
     screen: Screen | None = None
+    types: TTypes | None = None  # of the model's discriminant; None where no t-type is known
 
     @property
     def layout_(self) -> Layout:
@@ -86,7 +88,11 @@ class StoredClassifier(Judging):
 
     @classmethod
     def of(
-        cls, classifier: Judging, species: str, screen: Screen | None = None
+        cls,
+        classifier: Judging,
+        species: str,
+        screen: Screen | None = None,
+        types: TTypes | None = None,
     ) -> StoredClassifier:
         """What is stored of a fitted classifier."""
         plain = plain_model(classifier.model_)
@@ -101,6 +107,7 @@ class StoredClassifier(Judging):
             classifier.feature_center_,
             classifier.feature_scale_,
             screen,
+            types,
         )
 
     def screened(self, X: NDArray[np.floating]) -> Screened | None:
@@ -114,6 +121,18 @@ class StoredClassifier(Judging):
         if self.screen is None:
             return np.zeros(len(X), dtype=bool)
         return self.screen.scorer.scores(X[:, self.screen.layout.within(self.layout)]) > 0
+
+    def t_types(self, X: NDArray[np.floating], p: NDArray[np.float64]) -> NamedTypes | None:
+        """T-types of cells within their most probable class; None where the model knows none.
+
+        `p` are the probabilities of the classes, shape (cells, classes).
+        """
+        found = discriminant_of(self.model_)
+        if self.types is None or found is None:
+            return None
+        scores = found.type_scores(found.inputs.transform(X))
+        allowed = found.class_of == p.argmax(axis=1)[:, None]
+        return self.types.of(scores, np.isfinite(X).mean(axis=1), allowed, p.max(axis=1))
 
     def write(self, folder: Path) -> list[str]:
         """Write the files of the model into a folder; their names."""
@@ -131,6 +150,8 @@ class StoredClassifier(Judging):
         if self.screen is not None:
             arrays |= under("screen", self.screen.arrays())
             arrays["screen.layout"] = np.array(self.screen.layout.name)
+        if self.types is not None:
+            arrays |= under("types", self.types.arrays())
         if self.laboratory_ is not None:
             arrays |= under("laboratory", self.laboratory_.arrays())
         written = [ARRAYS_FILE]
@@ -173,17 +194,19 @@ class StoredClassifier(Judging):
         laboratory = part_of("laboratory", arrays)
         if bool(laboratory) == bool(layout.traces):
             raise ModelError("its laboratory is missing, or not of its layout")
+        found = read_model(layout, len(classes), model) if weights is None else weights
         return cls(
             str(arrays["species"]),
             layout,
             classes,
-            read_model(layout, len(classes), model) if weights is None else weights,
+            found,
             Calibration.of_arrays(len(classes), part_of("calibration", arrays)),
             Reference.of_arrays(layout.measured, classes, part_of("reference", arrays)),
             Laboratory.of_arrays(layout.measured, len(classes), laboratory) if laboratory else None,
             arrays["center"],
             arrays["scale"],
             _screen_of(layout, part_of("screen", arrays)),
+            _types_of(found, part_of("types", arrays)),
         )
 
 
@@ -194,6 +217,16 @@ def _screen_of(layout: Layout, arrays: Arrays) -> Screen | None:
     found = Screen.of_arrays(load_layout(str(arrays["layout"])), arrays)
     found.layout.within(layout)
     return found
+
+
+def _types_of(model: Probabilistic, arrays: Arrays) -> TTypes | None:
+    """The t-types that are stored with a model, if any."""
+    if not arrays:
+        return None
+    discriminant = discriminant_of(model)
+    if discriminant is None:
+        raise ModelError("it has t-types, but no discriminant that knows them")
+    return TTypes.of_arrays(len(discriminant.class_of), arrays)
 
 
 def _read_weights(file: Path) -> Probabilistic:

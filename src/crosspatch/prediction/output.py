@@ -148,6 +148,9 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
         terms = model.get("ontology", {})
         classes = ", ".join(f"{name} {terms.get(name, '')}".strip() for name in model["classes"])
         lines.append(f"# classes: {classes} (taxonomy {model['taxonomy']})")
+        if types := model.get("t_types"):
+            named = "none is named" if types["limit"] is None else f"named from {types['limit']}"
+            lines.append(f"# t-types: {types['taxonomy']}, within the subclass; {named}")
         lines.append(f"# trained on: {', '.join(model['trained_on'])}")
         if model["simulated"]:
             lines.append("# TRAINED ON SIMULATED RECORDINGS: says nothing about real neurons")

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
+from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.drawing.notebook import MOST_ROWS, as_html
 from crosspatch.errors import CrosspatchError
 from crosspatch.features.finding import Source
 from crosspatch.features.layouts import Layout
 from crosspatch.models.alignment import Alignment
 from crosspatch.models.verdicts import Verdict
+from crosspatch.prediction.levels import CHANCE, T_TYPES, runner_up_of, with_terms
 
 if TYPE_CHECKING:
     import anndata
@@ -40,29 +41,29 @@ IN_NOTES = ("given_id", "simulated", "unread", "unusual", "aligned", "references
 #: Columns that hold several words.
 LISTS = ("prediction_set", "families", "notes", "unusual", "references")
 
-_CHANCE = "probability_"
-
 
 def records_schema(classes: Sequence[str]) -> pa.Schema:
     """Columns of `Prediction.records` for models of these classes."""
     names = [
         *("cell_id", "given_id", "species", "species_known", "subclass", "probability"),
-        *(f"{_CHANCE}{name}" for name in classes),
+        *(f"{CHANCE}{name}" for name in classes),
         *("prediction_set", "verdict", "p_reference", "p_interneuron"),
         *("completeness", "families", "layer"),
+        *T_TYPES,
         *("quality", "notes", "simulated", "unread", "unusual", "aligned", "references", "source"),
     ]
     kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(LISTS, pa.list_(pa.string()))
     kinds |= dict.fromkeys(("species_known", "simulated", "aligned"), pa.bool_())
     numbers = ["probability", "p_reference", "p_interneuron", "completeness"]
-    numbers += [f"{_CHANCE}{name}" for name in classes]
+    numbers += [f"{CHANCE}{name}" for name in classes]
+    numbers += [name for name in T_TYPES if name.endswith("probability")]
     return pa.schema(kinds | dict.fromkeys(numbers, pa.float64()))
 
 
 def as_records(cells: pd.DataFrame) -> pa.Table:
     """`Prediction.records` of what `Prediction.cells` gives."""
-    chances = [name for name in map(str, cells) if name.startswith(_CHANCE)]
-    schema = records_schema([name.removeprefix(_CHANCE) for name in chances])
+    chances = [name for name in map(str, cells) if name.startswith(CHANCE)]
+    schema = records_schema([name.removeprefix(CHANCE) for name in chances])
     columns = [
         # A number that is missing stays NaN.
         pa.array(cells[field.name].to_numpy(), field.type, from_pandas=field.type != pa.float64())
@@ -88,6 +89,11 @@ class PredictedCell(NamedTuple):
     completeness: float  # share of the layout that was measured
     families: tuple[str, ...]  # families that were measured
     layer: str  # the cortical layer it was judged with; empty where none was known or is taken
+    t_type: str  # of a confident cell, where probable enough to be named; else empty
+    t_type_guess: str  # the most probable t-type of a confident cell, named or not; else empty
+    t_type_probability: float  # of the guess, calibrated
+    t_type_runner_up: str  # the next of the subclass
+    t_type_runner_up_probability: float
     quality: str  # what quality control found wrong; empty if nothing
     notes: tuple[str, ...]  # what else is to be said
     simulated: bool  # whether its file says that it was simulated
@@ -103,6 +109,11 @@ class PredictedCell(NamedTuple):
     def cell_ontology_id(self) -> str:
         """The Cell Ontology's term for its subclass; empty where none is given."""
         return load_taxonomy().term(self.subclass) or ""
+
+    @property
+    def runner_up(self) -> tuple[str, float]:
+        """The second most probable subclass and its probability; empty and NaN without a first."""
+        return runner_up_of(self.subclass, self.probabilities)
 
     @property
     def unlike(self) -> str:
@@ -210,12 +221,12 @@ class Prediction:
 
     def __iter__(self) -> Iterator[PredictedCell]:
         """One `PredictedCell` per row."""
-        chances = [name for name in self.records.column_names if name.startswith(_CHANCE)]
+        chances = [name for name in self.records.column_names if name.startswith(CHANCE)]
         for batch in self.records.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 row |= {k: None if row[k] is None else tuple(row[k]) for k in LISTS}
                 row["verdict"] = Verdict(row["verdict"])
-                row["probabilities"] = {n.removeprefix(_CHANCE): row.pop(n) for n in chances}
+                row["probabilities"] = {n.removeprefix(CHANCE): row.pop(n) for n in chances}
                 yield PredictedCell(**row)
 
     @property
@@ -261,12 +272,16 @@ class Prediction:
         -------
         DataFrame
             In words: ``cell_id``; ``species`` it was judged by, and ``species_known``;
-            ``subclass``, its ``cell_ontology_id`` and ``probability``, and ``probability_`` of
-            every class;
+            ``subclass``, its ``cell_ontology_id`` and ``probability``; ``runner_up``, the second
+            most probable subclass, its ``runner_up_cell_ontology_id`` and
+            ``runner_up_probability``; and ``probability_`` of every class;
             ``prediction_set``, classes joined by ``|``, with Glutamatergic where the cell may be
             excitatory; ``verdict``; ``p_reference``; ``p_interneuron``, the share of interneurons
             of other laboratories that look as excitatory; ``completeness`` of the layout from 0 to
-            1; ``families`` present, joined by ``|``; the cortical ``layer`` that was used;
+            1; ``families`` present, joined by ``|``; the cortical ``layer`` that was used; where
+            a model knows t-types, the ``t_type`` of a confident cell, where it is probable enough
+            to be named, ``t_type_guess``, the most probable one, named or not, its
+            ``t_type_probability``, and ``t_type_runner_up`` with its probability;
             ``quality``; ``notes``; ``source``.
         """
         return self.written().to_pandas()
@@ -274,11 +289,12 @@ class Prediction:
     def written(self) -> pa.Table:
         """What `to_table` gives, for Arrow."""
         found = self.records.drop_columns(list(IN_NOTES))
+        if not any(model.get("t_types") for model in self.header.get("models", ())):
+            found = found.drop_columns(list(T_TYPES))
         for name in ("prediction_set", "families", "notes"):
             text = self._notes() if name == "notes" else pc.binary_join(found[name], "|")
             found = found.set_column(found.column_names.index(name), name, text)
-        after = found.column_names.index("subclass") + 1
-        return found.add_column(after, ONTOLOGY, _terms(found["subclass"]))
+        return with_terms(found)
 
     def _notes(self) -> pa.ChunkedArray:
         """`PredictedCell.text` of every row."""
@@ -372,13 +388,6 @@ class Prediction:
         from crosspatch.prediction.prediction_figure import prediction_figure
 
         return prediction_figure(self.first(most), len(self))
-
-
-def _terms(subclasses: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Terms of the Cell Ontology, empty where there is no subclass."""
-    names = pc.unique(subclasses)
-    terms = [load_taxonomy().term(name or "") for name in names.to_pylist()]
-    return pc.fill_null(pc.take(pa.array(terms, pa.string()), pc.index_in(subclasses, names)), "")
 
 
 def _together(lists: pa.ChunkedArray, mark: str, nothing: str | None) -> pa.ChunkedArray:

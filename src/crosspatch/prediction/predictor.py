@@ -22,6 +22,7 @@ from crosspatch.models.missing import distinct_rows
 from crosspatch.models.screen import EXCITATORY
 from crosspatch.models.verdicts import COVERAGE, OUTSIDE_P, Verdict, verdicts
 from crosspatch.prediction.batches import Batch
+from crosspatch.prediction.levels import T_TYPES, t_type_columns
 from crosspatch.prediction.prediction import Prediction, records_schema
 from crosspatch.species import SPECIES, require_species
 from crosspatch.tables.endings import CHUNK
@@ -193,6 +194,9 @@ class Predictor:
             f"probability_{name}": of_class
             for name, of_class in zip(model.classes, p.T, strict=True)
         }
+        judged |= t_type_columns(
+            model, X, p, np.flatnonzero((verdict == Verdict.CONFIDENT) & given)
+        )
         return self._records(batch, rows, model.layout, X, judged)
 
     def _foreign(self, batch: Batch, rows: NDArray[np.intp], say: Say) -> pa.Table:
@@ -245,6 +249,7 @@ class Predictor:
             "completeness": layout.completeness(X),
             "families": _words(layout.measured.families, layout.measured.present(X)),
             "layer": _layers(layout, X),
+            **dict.fromkeys((name for name in T_TYPES if not name.endswith("probability")), ""),
             "unusual": None,
             "aligned": False,
             "references": [],
@@ -346,6 +351,7 @@ def _said_of(model: Artifact) -> dict[str, Any]:
         "taxonomy": model.about["alignment"] or "as the source has it",
         "simulated": bool(model.about["simulated"]),
         "screen": model.about["screen"],
+        "t_types": model.about.get("t_types"),
         "elsewhere": model.about["scores"].get("elsewhere", []),
         "trained_on": list(dict.fromkeys(datasets)),
         "digest": model.digest,

@@ -18,7 +18,7 @@ from crosspatch.cohorts.cells import Cells, cells_of, layers_of, provenance
 from crosspatch.cohorts.dataset import datasets
 from crosspatch.cohorts.loading import load_cohort
 from crosspatch.cohorts.table import head_of
-from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT
+from crosspatch.cohorts.taxonomy import DEFAULT_ALIGNMENT, load_taxonomy
 from crosspatch.errors import CrosspatchError, ModelError
 from crosspatch.evaluation import metrics, uncertainty
 from crosspatch.evaluation.protocols import TASKS, protocol_named
@@ -28,9 +28,12 @@ from crosspatch.features.layouts import Layout
 from crosspatch.models import artifact
 from crosspatch.models.artifact import Artifact, ModelAbout
 from crosspatch.models.calibrated import CalibratedClassifier
+from crosspatch.models.gaussian import types_of
+from crosspatch.models.plain import discriminant_of, plain_model
 from crosspatch.models.registry import build_calibrated, model_entry
 from crosspatch.models.screen import Screen
 from crosspatch.models.stored import StoredClassifier
+from crosspatch.models.t_types import RIGHT, TTypes
 from crosspatch.prediction.elsewhere import scores_elsewhere
 from crosspatch.prediction.kinds import screen_for
 from crosspatch.species import SPECIES
@@ -38,6 +41,10 @@ from crosspatch.telling import Progress, notebook_bar
 
 #: Best measured (README).
 BEST_MODEL = {name: each.best_model for name, each in SPECIES.items()}
+
+#: Taxonomies of cohorts whose t-types were tried on cells held out, and whose they are; see
+#: benchmarks/results/type-level.md.
+T_TYPE_TAXONOMIES = {"tasic2018": "Tasic et al. 2018"}
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,7 @@ def train(  # noqa: PLR0913 - what the command line has as options
     )
     simulated = any(part.cells.simulated for part in learnt.values())
     screen = _screen(learnt["target"], simulated or own, data_dir, jobs)
+    types, known_types = t_types_of(classifier, learnt["target"].cells, rows, target, seed)
     about = {
         "crosspatch": version("crosspatch"),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -167,15 +175,46 @@ def train(  # noqa: PLR0913 - what the command line has as options
         "cohorts": {"target": None, "source": None}
         | {name: part.about() for name, part in learnt.items()},
         "scores": training_scores(classifier, cells),
+        "t_types": known_types,
     }
     kept = None if isinstance(screen, str) else screen
     rigs = kept.held_out if kept else ()
     about["scores"] |= {"held_rigs": [each._asdict() for each in rigs], "elsewhere": []}
     about["settings"] |= {"seed": seed, "left_out": vars(leave_out) if leave_out else None}
     if not (simulated or own):
-        here = Artifact(StoredClassifier.of(classifier, species, kept), cast(ModelAbout, about), "")
+        here = Artifact(
+            StoredClassifier.of(classifier, species, kept, types), cast(ModelAbout, about), ""
+        )
         about["scores"] |= {"elsewhere": scores_elsewhere(here, data_dir)}
-    return artifact.save(out, classifier, about, card(about), kept)
+    return artifact.save(out, classifier, about, card(about), kept, types)
+
+
+def t_types_of(
+    classifier: CalibratedClassifier,
+    cells: Cells,
+    rows: NDArray[np.intp],
+    cohort: anndata.AnnData,
+    seed: int,
+) -> tuple[TTypes | None, dict[str, Any] | None]:
+    """The t-types that a model knows, and what its file says of them; None where it knows none.
+
+    It must have a discriminant, and learn from cells labelled by one of `T_TYPE_TAXONOMIES`.
+    """
+    taxonomy = T_TYPE_TAXONOMIES.get(head_of(cohort).taxonomy)
+    plain = plain_model(classifier.model_)
+    discriminant = None if plain is None else discriminant_of(plain)
+    if taxonomy is None or cells.simulated or discriminant is None:
+        return None, None
+    from crosspatch.models.t_type_fitting import fit_t_types
+
+    X, y, donors, types = (part[rows] for part in (cells.X, cells.y, cells.donors, cells.types))
+    if len(types_of(np.unique(y, return_inverse=True)[1], types)[1]) != len(discriminant.class_of):
+        return None, None  # it learnt no types
+    found, scores = fit_t_types(cells.layout, X, y, donors, types, taxonomy=taxonomy, seed=seed)
+    names = [str(name) for name in found.names if name]
+    limit = None if found.limit > 1 else round(float(found.limit), 4)
+    said = {"taxonomy": taxonomy, "names": names, "limit": limit, "right_wanted": RIGHT}
+    return found, said | {key: round(value, 4) for key, value in scores._asdict().items()}
 
 
 def _screen(learnt: _Learnt, without: bool, data_dir: str | Path | None, jobs: int) -> Screen | str:
@@ -340,4 +379,6 @@ def card(about: Mapping[str, Any]) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    return environment.get_template("card.md").render(about, rows=rows)
+    terms = {name: load_taxonomy().term(name) for name in about["classes"]}
+    ontology = {name: term for name, term in terms.items() if term}
+    return environment.get_template("card.md").render(about, rows=rows, ontology=ontology)

@@ -53,7 +53,7 @@ _SHORT, _NOTE = 40, 800
 # Notes in a picture, which breaks them into lines and cuts them itself.
 _LONG_NOTE = 2_000
 # Columns of the table of cells that are text.
-_ANSWER = ("cell", "species", "subclass", "90 % set", "verdict")
+_ANSWER = ("cell", "species", "subclass", "runner-up", "90 % set", "verdict")
 
 
 def write_batch_report(
@@ -180,7 +180,13 @@ def _models(header: Settings) -> TableBlock:
                 clean(model["layout"]),
                 say(
                     '<span class="long">{classes} (taxonomy {taxonomy})</span>',
-                    classes=clean(", ".join(model["classes"]), _NOTE),
+                    classes=clean(
+                        ", ".join(
+                            f"{name} {model.get('ontology', {}).get(name, '')}".strip()
+                            for name in model["classes"]
+                        ),
+                        _NOTE,
+                    ),
                     taxonomy=clean(model["taxonomy"]),
                 ),
                 clean(", ".join(model["trained_on"]) or "not said"),
@@ -303,6 +309,7 @@ def _cell_row(cell: PredictedCell, pages: Mapping[tuple[str, str], str]) -> list
     if page is not None:
         name = Markup('<a href="#figure-{}">{}</a>').format(page, name)
     chosen = clean(", ".join(cell.prediction_set), _NOTE)
+    second, chance = cell.runner_up
     return [
         name,
         say(
@@ -311,6 +318,7 @@ def _cell_row(cell: PredictedCell, pages: Mapping[tuple[str, str], str]) -> list
             assumed="" if cell.species_known else " (assumed)",
         ),
         _subclass(str(cell.subclass), str(cell.verdict)),
+        clean(f"{second} {chance:.2f}") if second else "–",
         say('<span class="long">{chosen}</span>', chosen=chosen or "–"),
         clean(cell.verdict),
         _number(cell.probability, 2),
@@ -323,6 +331,8 @@ def _noted(cell: PredictedCell) -> Content:
     """What is wrong with a cell, and notes."""
     quality, notes = clean(cell.quality, _NOTE), clean(cell.text, _NOTE)
     parts: list[Content] = [notes] if notes else []
+    if cell.t_type:
+        parts.insert(0, f"t-type {clean(cell.t_type)}, probability {cell.t_type_probability:.2f}")
     if quality:
         fails = say("<strong>Fails quality control:</strong> {quality}", quality=quality)
         parts.insert(0, fails)

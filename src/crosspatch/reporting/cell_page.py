@@ -214,7 +214,8 @@ def _head(explanation: CellExplanation, view: CellView, width: float) -> _Panel:
     lines = [_Line(str(cell.cell_id), 13, bold=True), _Line(" · ".join(about), colour=_PALE)]
     if view.warnings:
         lines.append(_Line("; ".join(view.warnings), bold=True, colour=SECOND))
-    return _text([*lines, _Line(view.headline, 10, bold=True), _Line(view.meaning)], width)
+    lines += [_Line(view.headline, 10, bold=True), _Line(view.meaning)]
+    return _text(lines + ([_Line(view.levels)] if view.levels else []), width)
 
 
 def _notes(view: CellView, width: float, *, recorded: bool) -> _Panel:

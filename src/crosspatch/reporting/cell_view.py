@@ -7,14 +7,14 @@ compute anything of their own. Longer than 400 lines, most of which say what it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosspatch.cohorts.taxonomy import ONTOLOGY, ordered
+from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy, ordered
 from crosspatch.drawing.labels import readable
 from crosspatch.errors import EvaluationError
 from crosspatch.features.analysis import Analysis
@@ -22,6 +22,7 @@ from crosspatch.models.artifact import Artifact
 from crosspatch.models.reference import Reference
 from crosspatch.models.verdicts import Verdict
 from crosspatch.prediction.explained import CellExplanation
+from crosspatch.prediction.levels import runner_up_columns
 from crosspatch.prediction.prediction import IN_NOTES, PredictedCell
 from crosspatch.recordings.cell_quality import CellQuality
 from crosspatch.recordings.model import Recording
@@ -207,6 +208,7 @@ class CellView:
     cell: PredictedCell
     headline: str  # the verdict in a line, and what it means
     meaning: str
+    levels: str  # its term, the runner-up, and the t-type or why there is none; may be empty
     warnings: tuple[str, ...]  # what must not be overlooked
     model: JudgingModel | None  # None where there is no model of the cell's species
     #: Of each class in the taxonomy's order; empty where no class is given.
@@ -233,6 +235,7 @@ def cell_view(explanation: CellExplanation, place: ReferenceMap | str = "") -> C
         cell=cell,
         headline=headline,
         meaning=meaning,
+        levels=" ".join(_levels(cell, model)),
         warnings=tuple(_warnings(explanation)),
         model=None if model is None else _judging(model),
         probabilities=_probabilities(explanation, given) if given else (),
@@ -263,6 +266,28 @@ def _answer(cell: PredictedCell) -> tuple[str, str]:
     if verdict == Verdict.OUTSIDE:
         return f"{verdict}; the model's answer would be {said}", means
     return f"{said}: {verdict}", means
+
+
+def _levels(cell: PredictedCell, model: Artifact | None) -> Iterator[str]:
+    """Sentences about the subclass, the next one, and the level below."""
+    if cell.cell_ontology_id:
+        yield f"{cell.subclass} is {cell.cell_ontology_id} in the Cell Ontology."
+    second, chance = cell.runner_up
+    if second:
+        term = load_taxonomy().term(second)
+        yield f"Runner-up: {second}{f' ({term})' if term else ''}, probability {chance:.2f}."
+    known = None if model is None else model.about.get("t_types")
+    if known is None or not cell.t_type_guess:
+        return
+    guess = f"{cell.t_type_guess}, probability {cell.t_type_probability:.2f}"
+    if cell.t_type_runner_up:
+        guess += (
+            f"; then {cell.t_type_runner_up}, probability {cell.t_type_runner_up_probability:.2f}"
+        )
+    if cell.t_type:
+        yield f"T-type ({known['taxonomy']}): {guess}."
+    else:
+        yield f"No t-type ({known['taxonomy']}) is probable enough to be named; best guess {guess}."
 
 
 def _warnings(explanation: CellExplanation) -> list[str]:
@@ -413,6 +438,7 @@ def _row(cell: PredictedCell) -> dict[str, object]:
     """The cell as a row of the table has it."""
     row = {k: _json(v) for k, v in cell._asdict().items() if k not in IN_NOTES}
     row[ONTOLOGY] = cell.cell_ontology_id
+    row |= _json(runner_up_columns(cell.subclass, cell.probabilities))
     del row["probabilities"]
     row |= {f"probability_{name}": _json(p) for name, p in cell.probabilities.items()}
     return row | {

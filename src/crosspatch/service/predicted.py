@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosspatch.cohorts.taxonomy import ONTOLOGY, load_taxonomy
+from crosspatch.prediction.levels import CHANCE, T_TYPES, runner_up_columns
 from crosspatch.prediction.prediction import IN_NOTES, LISTS
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ CHOICES = ("verdict", "subclass", "species")
 #: A row: the ``file``'s number, ``row``, the file's ``name``, and the columns; notes in words.
 Row = dict[str, object]
 _FILE = "cells.sqlite"
-_REAL = ("probability", "p_reference", "p_interneuron", "completeness")
+_REAL = (
+    *("probability", "p_reference", "p_interneuron", "completeness"),
+    *(name for name in T_TYPES if name.endswith("probability")),
+)
 _FLAGS = ("species_known", "simulated", "aligned")
 #: Columns that are of use here only; ``words`` is what is to be said of a cell, in one line.
 INNER = ("words", "source", *IN_NOTES)
@@ -204,8 +208,9 @@ def _told(row: sqlite3.Row) -> Row:
     found = dict(row)
     for name in ("prediction_set", "families"):
         found[name] = json.loads(found[name])
-    term = load_taxonomy().term(found["subclass"]) or ""
-    return found | {"notes": found["words"], ONTOLOGY: term}
+    found |= {"notes": found["words"], ONTOLOGY: load_taxonomy().term(found["subclass"]) or ""}
+    chances = {k.removeprefix(CHANCE): p for k, p in found.items() if k.startswith(CHANCE)}
+    return found | runner_up_columns(found["subclass"], chances)
 
 
 def _read(kept: pd.Series) -> pd.Series:
