@@ -123,11 +123,11 @@ class Plain:
             judged, unlike = self.judged(x)
             notes += unlike
         # Models of made-up cells take all for interneurons: there is no p of that.
-        judged = [self.rounded(each) for each in (*judged, np.nan)]
         # With a subclass, the next one by its probability.
         chances = dict(zip(classes, judged[2 : 2 + len(classes)], strict=True))
         next_one = sorted(classes, key=chances.__getitem__)[-2] if judged[0] else ""
-        judged[2:2] = [next_one, TERMS.get(next_one, ""), chances.get(next_one, "")]
+        judged[2:2] = [next_one, TERMS.get(next_one, ""), chances.get(next_one, np.nan)]
+        judged = [self.rounded(each) for each in (*judged, np.nan)]
         judged.insert(1, TERMS.get(str(judged[0]), ""))
         measured = [self.rounded(completeness), "|".join(families), ""]
         return [*head, *judged, *measured, "", self.safe("; ".join(notes)), "cells.csv"]
