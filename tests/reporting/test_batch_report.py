@@ -108,7 +108,13 @@ def test_it_says_what_was_predicted_with_what(written, prediction):
     assert "6 cells (6 rows of cells.csv)" in said
     assert "1 March 2026, 09:05" in said
     for model in prediction.header["models"]:
-        for part in (model["species"], "logistic", "shared", model["digest"], "Lamp5, Pvalb"):
+        for part in (
+            model["species"],
+            "logistic",
+            "shared",
+            model["digest"],
+            "Lamp5 CL:4023011, Pvalb",
+        ):
             assert part in said
         assert f"made-{model['species']}" in said
     assert parsed(written).find("body/header/p") is None  # nothing is simulated
