@@ -77,15 +77,17 @@ class TTypes:
             Probability of that subclass: a t-type is no more probable.
         """
         p = np.where(allowed & (self.names != ""), self.probabilities(log_p, share), -1.0)
-        rows = np.arange(len(p))
-        found = []
-        for _ in range(2):
-            place = p.argmax(axis=1)
-            there = p[rows, place] >= 0
-            found.append(np.where(there, self.names[place], "").astype(object))
-            found.append(np.where(there, np.minimum(p[rows, place], most), np.nan))
-            p[rows, place] = -1.0
-        return NamedTypes(*found, found[1] >= self.limit)
+        best, chance = self._first(p)
+        p[np.arange(len(p)), p.argmax(axis=1)] = -1.0
+        second, its_chance = self._first(p)
+        chance, its_chance = np.minimum(chance, most), np.minimum(its_chance, most)
+        return NamedTypes(best, chance, second, its_chance, chance >= self.limit)
+
+    def _first(self, p: NDArray[np.float64]) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
+        """The most probable t-types and their probabilities; none where all are below zero."""
+        place, highest = p.argmax(axis=1), p.max(axis=1)
+        names = np.where(highest >= 0, self.names[place], "").astype(object)
+        return names, np.where(highest >= 0, highest, np.nan)
 
     def arrays(self) -> dict[str, NDArray]:
         """All of it, to be stored."""
