@@ -125,7 +125,9 @@ class Plain:
         # Models of made-up cells take all for interneurons: there is no p of that.
         # With a subclass, the next one by its probability.
         chances = dict(zip(classes, judged[2 : 2 + len(classes)], strict=True))
-        next_one = sorted(classes, key=chances.__getitem__)[-2] if judged[0] else ""
+        next_one = (
+            sorted(classes, key=lambda name: float(str(chances[name])))[-2] if judged[0] else ""
+        )
         judged[2:2] = [next_one, TERMS.get(next_one, ""), chances.get(next_one, np.nan)]
         judged = [self.rounded(each) for each in (*judged, np.nan)]
         judged.insert(1, TERMS.get(str(judged[0]), ""))

@@ -123,15 +123,16 @@ def test_it_says_what_was_predicted_with_what(written, prediction):
 def test_every_cell_is_there_with_its_verdict(written, prediction):
     found = rows(section(parsed(written), "cells"))
     assert [row[0] for row in found] == prediction.cells["cell_id"].tolist()
-    assert [row[4] for row in found] == prediction.cells["verdict"].tolist()
+    assert [row[5] for row in found] == prediction.cells["verdict"].tolist()
     by_id = {row[0]: row for row in found}
     first = prediction.cells.iloc[0]
     assert by_id["whole"][2] == first["subclass"]
-    assert by_id["whole"][3] == ", ".join(first["prediction_set"])
-    assert float(by_id["whole"][5]) == pytest.approx(first["probability"], abs=0.005)
+    assert by_id["whole"][3].split()[0] == next(iter(prediction)).runner_up[0]
+    assert by_id["whole"][4] == ", ".join(first["prediction_set"])
+    assert float(by_id["whole"][6]) == pytest.approx(first["probability"], abs=0.005)
     assert by_id["far"][2].startswith("(")
-    assert by_id["far"][6] == "< 0.001" or float(by_id["far"][6]) < 0.05
-    assert by_id["little"][2:6] == ["–", "–", "insufficient data", "–"]
+    assert by_id["far"][7] == "< 0.001" or float(by_id["far"][7]) < 0.05
+    assert by_id["little"][2:7] == ["–", "–", "–", "insufficient data", "–"]
     assert "unlike human" in words(section(parsed(written), "cells"))
 
 

@@ -207,7 +207,7 @@ def t_types_of(
         return None, None
     from crosspatch.models.t_type_fitting import fit_t_types
 
-    X, y, donors, types = (part[rows] for part in (cells.X, cells.y, cells.donors, cells.types))
+    X, y, donors, types = cells.X[rows], cells.y[rows], cells.donors[rows], cells.types[rows]
     if len(types_of(np.unique(y, return_inverse=True)[1], types)[1]) != len(discriminant.class_of):
         return None, None  # it learnt no types
     found, scores = fit_t_types(cells.layout, X, y, donors, types, taxonomy=taxonomy, seed=seed)

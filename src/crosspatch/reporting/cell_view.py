@@ -438,7 +438,8 @@ def _row(cell: PredictedCell) -> dict[str, object]:
     """The cell as a row of the table has it."""
     row = {k: _json(v) for k, v in cell._asdict().items() if k not in IN_NOTES}
     row[ONTOLOGY] = cell.cell_ontology_id
-    row |= _json(runner_up_columns(cell.subclass, cell.probabilities))
+    second = runner_up_columns(cell.subclass, cell.probabilities)
+    row |= {name: _json(value) for name, value in second.items()}
     del row["probabilities"]
     row |= {f"probability_{name}": _json(p) for name, p in cell.probabilities.items()}
     return row | {
