@@ -233,7 +233,7 @@ and first marker (`Sst Hpse Cbln4` and `Sst Hpse`), which is all that can be com
 {elsewhere}
 
 So nothing is claimed for other laboratories: their recordings lack inputs or differ, and t-types
-are hardly ever named there; the probabilities of guesses are about as high as the share that agrees.
+are hardly ever named there; probabilities of guesses are about as high as the share that agrees.
 """
 
 if __name__ == "__main__":
