@@ -30,7 +30,7 @@ from tests.made import SMALL, features, labels
 torch.set_num_threads(1)
 
 TRAINING = TrainingSettings(epochs=8, patience=2, batch_size=16)
-KINDS = {
+KINDS: dict[str, tuple[type[SequenceClassifierBase], dict[str, Any], dict[str, Any]]] = {
     "last step": (SequenceClassifier, {"attention": False}, {}),
     "attention": (SequenceClassifier, {}, {}),
     "smote": (SequenceClassifier, {}, {"oversample": True}),
@@ -45,7 +45,7 @@ def models(
     """Four that differ in seeds."""
     made_of, of_network, more = KINDS[kind]
     network = SequenceSettings(hidden=6, attention_hidden=4, dropout=dropout, **of_network)
-    how = {"network": network, "training": training, **more}
+    how: dict[str, Any] = {"network": network, "training": training, **more}
     return [made_of(SMALL, random_state=seed, **how) for seed in range(4)]
 
 
@@ -89,8 +89,8 @@ def begun(kind: str, dropout: float = 0.0) -> Iterator[list[TrainingStage]]:
 def assert_alike(one: list[TrainingStage], two: list[TrainingStage]) -> None:
     for first, second in zip(one, two, strict=True):
         assert len(first.history) == len(second.history)
-        of_epochs = (np.array(list(map(astuple, each.history))) for each in (first, second))
-        np.testing.assert_allclose(*of_epochs, rtol=1e-9)
+        ours, theirs = ([astuple(each) for each in stage.history] for stage in (first, second))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     weights = (each[-1].network.state_dict() for each in (one, two))
     assert_close(*weights, rtol=1e-7, atol=1e-9)
 
@@ -101,14 +101,14 @@ def test_a_stack_learns_what_its_networks_learn_one_by_one(kind: str):
     for stages in alone:
         for stage in stages:
             stage.run()
-    for stages in zip(*together, strict=True):
-        train_together(stages)
+    for same in zip(*together, strict=True):
+        train_together(same)
     for one, two in zip(alone, together, strict=True):
         assert_alike(one, two)
     stopped = [{len(stage.history) for stage in stages} for stages in zip(*alone, strict=True)]
     assert max(map(len, stopped)) > 1
     assert min(map(min, stopped)) < TRAINING.epochs
-    first, second, *_ = (stages[-1].network.head[2].weight for stages in together)
+    first, second, *_ = (list(stages[-1].network.parameters())[-2] for stages in together)
     assert not torch.allclose(first, second)
 
 
@@ -137,8 +137,8 @@ def test_models_are_fitted_in_as_many_stacks_as_are_needed(monkeypatch: pytest.M
         one.fit(**its)
         assert two.classes_.tolist() == ["a", "b", "c"]
         assert list(one.history_) == list(two.history_) == ["pretrain", "head", "finetune"]
-        probabilities = (each.predict_proba(its["X"]) for each in (one, two))
-        np.testing.assert_allclose(*probabilities, atol=1e-4)
+        X = its["X"]
+        np.testing.assert_allclose(one.predict_proba(X), two.predict_proba(X), atol=1e-4)
     assert told == [1, 1, 2, 3, 4, 5, 1]  # the head alone is always given five
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,12 +144,12 @@ def _source_of(job: Job) -> dict[str, NDArray]:
     return {} if found is None else runner.source_arguments(job.entry, found, job.protocol.by_donor)
 
 
-def _cells_of(job: Job) -> dict[str, NDArray | None]:
+def _cells_of(job: Job) -> dict[str, Any]:
     """A fold's training cells and what else a model is given to be fitted."""
     train, target = job.fold.train, job.target
     donors = target.donors[train] if job.protocol.by_donor else None
     cells = {"X": target.X[train], "y": target.y[train], "groups": donors}
-    return cells | _source_of(job) | job.pretrained
+    return {**cells, **_source_of(job), **job.pretrained}
 
 
 def _model(job: Job) -> BaseEstimator:

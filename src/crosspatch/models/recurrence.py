@@ -140,6 +140,7 @@ class _Recurrence(torch.autograd.Function):
             each.expand(info.batch_size, *each.shape) if place is None else each.movedim(place, 0)
             for each, place in zip(given, in_dims, strict=True)
         )
-        outputs = _Recurrence.apply(*(each.flatten(0, 1) for each in there))
-        apart = [each.unflatten(0, (info.batch_size, -1)) for each in outputs]
+        run: Callable[..., tuple[Tensor, ...]] = _Recurrence.apply
+        outputs = run(*(each.flatten(0, 1) for each in there))
+        apart = [torch.unflatten(each, 0, (info.batch_size, -1)) for each in outputs]
         return tuple(apart), (0,) * len(apart)

@@ -164,7 +164,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
 
     def _stage(self, network: Network, data: Prepared, **how: Any) -> TrainingStage:
         """Training on the cells of one species; what is not given is as for the whole network."""
-        usual = {
+        usual: dict[str, Any] = {
             "trained": network,
             "cells": (data.train,),
             "loss": weighted_cross_entropy,
@@ -251,7 +251,8 @@ def on_device(
 ) -> TrainingCells:
     """Turn arrays into tensors on a device."""
     parts = values, present, np.asarray(codes, dtype=np.int64)
-    return TrainingCells(*(torch.from_numpy(part).to(device) for part in parts))
+    placed = [torch.from_numpy(part).to(device) for part in parts]
+    return TrainingCells(placed[0], placed[1], placed[2])
 
 
 def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells:
@@ -273,7 +274,7 @@ def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells
     return on_device(values, present, y, cells.values.device)
 
 
-def weighted_cross_entropy(network: nn.Module, parts: Parts, classes: tuple[Tensor, ...]) -> Tensor:
+def weighted_cross_entropy(network: Network, parts: Parts, classes: tuple[Tensor, ...]) -> Tensor:
     """The loss of a batch, classes weighted."""
     (cells,), (weight,) = parts, classes
     logits = network(cells.values, cells.present, *cells.kept)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,9 +87,9 @@ class _Form:
 
     def apart(self, rows: Tensor) -> dict[str, Tensor]:
         """The weights by name, of one row or of many."""
-        parts = rows.split([shape.numel() for shape in self.shapes.values()], dim=-1)
+        parts = torch.split(rows, [shape.numel() for shape in self.shapes.values()], dim=-1)
         return {
-            name: part.unflatten(-1, shape)
+            name: torch.unflatten(part, -1, shape)
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
 
@@ -101,7 +102,7 @@ class _Form:
 class _Loss(nn.Module):
     """The loss of a network, as a network."""
 
-    def __init__(self, network: nn.Module, loss: Loss):
+    def __init__(self, network: Network, loss: Loss):
         super().__init__()
         self.network, self.loss = network, loss
 
@@ -152,7 +153,7 @@ class _Stack:
 
     def __init__(self, stages: Sequence[TrainingStage]):
         first = stages[0]
-        if not isinstance(first.network, Network) or type(first.network.head) is not LinearHead:
+        if not isinstance(first.network.head, LinearHead):
             raise TypeError("only networks with linear heads can be stacked")
         self.stages, self.members, self.settings = stages, list(range(len(stages))), first.settings
         self.form, self.network = _Form(first), first.network.eval()
@@ -288,11 +289,12 @@ class _Stack:
 
 def _side_by_side(cells: Sequence[TrainingCells]) -> TrainingCells:
     """Cells of many networks, shape (networks, cells, ...)."""
-    values, present, y = (
-        pad_sequence([part[k] for part in cells], batch_first=True, padding_value=padding)
-        for k, padding in enumerate((0.0, 0, NO_CELL))
+    padded = partial(pad_sequence, batch_first=True)
+    return TrainingCells(
+        padded([each.values for each in cells]),
+        padded([each.present for each in cells]),
+        padded([each.y for each in cells], padding_value=NO_CELL),
     )
-    return TrainingCells(values, present, y)
 
 
 def _largest_batch(n: int, batch_size: int) -> int:
@@ -301,7 +303,7 @@ def _largest_batch(n: int, batch_size: int) -> int:
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
     """A step as a graph, which a GPU runs without waiting for Python; here it is to do nothing."""
-    aside = torch.cuda.Stream()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):  # libraries get ready in the first steps

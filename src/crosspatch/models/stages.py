@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
+from crosspatch.models.sequence import Network
 
 EpochProgress = Callable[[int, Epoch], None]
 
@@ -33,14 +34,14 @@ class TrainingCells(NamedTuple):
 
 Parts = tuple[TrainingCells, ...]
 #: The loss of a network on the cells of a batch, given what it is to know of each part's classes.
-Loss = Callable[[nn.Module, Parts, tuple[Tensor, ...]], Tensor]
+Loss = Callable[[Network, Parts, tuple[Tensor, ...]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage:
     """The training of a network from one state to the next."""
 
-    network: nn.Module
+    network: Network
     trained: nn.Module  # the network or a part of it
     cells: Parts  # what batches are taken from: of the target, or of target and source
     loss: Loss
