@@ -42,14 +42,13 @@ def no_screen() -> Iterator[None]:
 @pytest.fixture
 def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks are hardly trained, for tests of what stands around them."""
-    from crosspatch.models import sequence_classifier, transfer
-    from crosspatch.models.loop import TrainingSettings, train_network
+    from crosspatch.models import sequence_classifier
+    from crosspatch.models.stages import TrainingStage
 
-    def short(network: Any, *, settings: TrainingSettings, **more: Any) -> Any:
-        return train_network(network, settings=replace(settings, epochs=2), **more)
+    def short(*, settings: Any, **more: Any) -> TrainingStage:
+        return TrainingStage(settings=replace(settings, epochs=2), **more)
 
-    for module in (sequence_classifier, transfer):
-        monkeypatch.setattr(module, "train_network", short)
+    monkeypatch.setattr(sequence_classifier, "TrainingStage", short)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from crosspatch.cohorts.cells import Cells, cells_of
 from crosspatch.cohorts.loading import choose_cohorts, warning_about
 from crosspatch.errors import CohortError, EvaluationError, LayoutError, ModelError, TaxonomyError
 from crosspatch.evaluation import benchmark as module
+from crosspatch.evaluation.fold_jobs import Job, evaluate_job
 from crosspatch.evaluation.protocols import PROTOCOLS, TASKS
 from crosspatch.evaluation.results import TABLES, published, read_results
 from crosspatch.evaluation.splits import make_folds
@@ -111,7 +112,7 @@ def test_a_stopped_run_goes_on_where_it_was(human, tmp_path: Path, heard):
     stored = {file.name: file.stat().st_mtime_ns for file in (out / "folds").iterdir()}
     assert len(stored) >= 7
 
-    fitted = heard(module, "_evaluate")
+    fitted = heard(module, "evaluate_job")
     result = run({"human": human}, out=out)
     assert len(fitted) == 20 - len(stored)
     for name, written in stored.items():
@@ -168,7 +169,7 @@ def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(
     fold = make_folds(cells.y, cells.donors, PROTOCOLS["quick"], TASKS["human"], 0, 0)[0]
 
     def probabilities(target: Cells, tested: np.ndarray) -> np.ndarray:
-        job = module._Job(
+        job = Job(
             TASKS["human"],
             model_entry(name),
             PROTOCOLS["quick"],
@@ -179,7 +180,7 @@ def test_what_is_predicted_does_not_depend_on_the_cells_that_are_tested(
             calibrated,
             "",
         )
-        return np.array(module._evaluate(job)["probabilities"])
+        return np.array(evaluate_job(job)["probabilities"])
 
     expected = probabilities(cells, fold.test)
     y, donors, X = cells.y.copy(), cells.donors.copy(), cells.X.copy()

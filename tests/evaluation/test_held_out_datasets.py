@@ -42,7 +42,7 @@ def run(cohort: anndata.AnnData, **changes):
 
 
 def test_a_dataset_is_tested_without_its_donors_and_on_its_own_classes(human, heard):
-    seen = heard(module, "_evaluate")
+    seen = heard(module, "evaluate_job")
     result = run(human)
     assert {job.fold.dataset for job in seen} == {"small"}
     for job in seen:

@@ -14,7 +14,8 @@ from sklearn.utils.validation import has_fit_parameter
 from crosspatch.errors import ModelError
 from crosspatch.models.loop import Epoch, TrainingSettings, train_network
 from crosspatch.models.registry import MODEL_NAMES, model_entry
-from crosspatch.models.sequence_classifier import SequenceClassifier, TrainingCells, oversampled
+from crosspatch.models.sequence_classifier import SequenceClassifier, oversampled
+from crosspatch.models.stages import TrainingCells
 from crosspatch.models.transfer import FinetuneClassifier, JointClassifier
 from tests.made import SMALL, features, labels
 

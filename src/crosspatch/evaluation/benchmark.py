@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain, product
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import anndata
 import numpy as np
@@ -15,12 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosspatch.cohorts import table
-from crosspatch.cohorts.cells import Cells, labelled
+from crosspatch.cohorts.cells import labelled
 from crosspatch.cohorts.taxonomy import load_taxonomy
 from crosspatch.errors import EvaluationError
 from crosspatch.evaluation import intervals, metrics, runner, uncertainty
 from crosspatch.evaluation.cell_cuts import cuts_table
 from crosspatch.evaluation.comparison import paired_by_donor
+from crosspatch.evaluation.fold_jobs import Job, evaluate_job, sharing_jobs
 from crosspatch.evaluation.protocols import TASKS, Protocol, Task, protocol_named, task_named
 from crosspatch.evaluation.results import (
     BENCHMARK,
@@ -30,70 +30,15 @@ from crosspatch.evaluation.results import (
 )
 from crosspatch.evaluation.runner import RunKeywords, RunSettings
 from crosspatch.evaluation.splits import (
-    Fold,
     HeldOutDataset,
     dataset_folds,
     held_out_datasets,
     make_folds,
 )
 from crosspatch.evaluation.task_cohorts import cells_for, require_cohorts
-from crosspatch.evaluation.uncertainty import FoldOutcome, Place, predicted_classes
-from crosspatch.models.classifier import fit_copy
-from crosspatch.models.registry import ModelEntry, build_calibrated, model_entry
+from crosspatch.evaluation.uncertainty import FoldOutcome, predicted_classes
+from crosspatch.models.registry import ModelEntry, model_entry
 from crosspatch.telling import notebook_bar
-
-if TYPE_CHECKING:
-    from crosspatch.models.sequence_classifier import Network
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One model on one fold."""
-
-    task: Task
-    entry: ModelEntry
-    protocol: Protocol
-    fold: Fold
-    target: Cells
-    source: Cells | None
-    device: str
-    calibrated: bool
-    key: str
-    #: What `_pretrained` gave, for models that use it.
-    pretrained: Mapping[str, Network] = field(default_factory=dict)
-
-    @property
-    def shares(self) -> tuple[str, str, int]:
-        """Jobs with the same can share what is learned of the second species."""
-        return self.task.name, self.entry.name, self.fold.run
-
-    @property
-    def name(self) -> str:
-        place = f"{self.entry.name}-{self.protocol.name}-r{self.fold.run:02d}-f{self.fold.number}"
-        place += "-calibrated" if self.calibrated else ""
-        return f"{self.task.species}-{place}-{self.key[:12]}"
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Classes that are scored: all, or those of the dataset that is held out."""
-        known = self.target.classes
-        if not self.fold.dataset:
-            return known
-        there = set(self.target.y[self.fold.test])
-        return tuple(name for name in known if name in there)
-
-    @property
-    def place(self) -> Place:
-        held_out: Place = {"held_out": self.fold.dataset} if self.fold.dataset else {}
-        of_dataset = f": {self.fold.dataset}" if held_out else ""
-        return held_out | {
-            "task": f"{self.task.name}{of_dataset}",
-            "features": self.target.features,
-            "model": self.entry.name,
-            "protocol": self.protocol.name,
-            "run": self.fold.run,
-            "fold": self.fold.number,
-        }
 
 
 def benchmark(
@@ -194,7 +139,7 @@ def benchmark(
     folder = run.begun(told)
     # Long ones first, so that the last worker is not left with one; what tasks share is done once.
     ordered = sorted(work, key=lambda job: not job.entry.needs_source)
-    outcomes = runner.run_units(ordered, _evaluate, run, folder, partial(_sharing, run=run))
+    outcomes = runner.run_units(ordered, evaluate_job, run, folder, partial(sharing_jobs, run=run))
     done = [(job, outcomes[job.name]) for job in work]
     rows, confusion = zip(*(_rows(*each) for each in done), strict=True)
     results, confused = pd.DataFrame(rows), pd.DataFrame(chain.from_iterable(confusion))
@@ -262,7 +207,7 @@ def _jobs(
     held_out: Mapping[str, Sequence[HeldOutDataset]],
     *,
     layer: bool,
-) -> Iterator[_Job]:
+) -> Iterator[Job]:
     device = run.device
     for task, entries in able:
         cells = cells_for(task, cohorts, run.alignment, layer=layer)
@@ -279,60 +224,10 @@ def _jobs(
                 target = both[entry.uses_layer]
                 second, digest = (source, theirs) if entry.needs_source else (None, "")
                 key = runner.fold_key(entry, protocol, fold, ours[entry.uses_layer], digest, device)
-                yield _Job(task, entry, protocol, fold, target, second, device, calibrated, key)
+                yield Job(task, entry, protocol, fold, target, second, device, calibrated, key)
 
 
-def _sharing(jobs: Sequence[_Job], run: RunSettings) -> list[_Job]:
-    """The jobs, with one pretrained network for the folds of a run.
-
-    It sees no cell of the target, and its seed is the run's, whichever folds are left.
-    """
-    first = {job.shares: job for job in jobs if job.entry.pretrains}
-    trained = runner.run_units(list(first.values()), _pretrained, replace(run, progress=None), None)
-    networks = {shares: trained[job.name] for shares, job in first.items()}
-    return [replace(job, pretrained=networks.get(job.shares, {})) for job in jobs]
-
-
-def _pretrained(job: _Job) -> dict[str, Network]:
-    layout, seed = job.target.layout, job.fold.run_seed
-    return runner.pretrained(job.entry, layout, seed, job.device, _source_of(job))
-
-
-def _source_of(job: _Job) -> dict[str, NDArray]:
-    """The cells of the second species, as `fit` takes them."""
-    found = job.source
-    return {} if found is None else runner.source_arguments(job.entry, found, job.protocol.by_donor)
-
-
-def _evaluate(job: _Job) -> FoldOutcome:
-    """Fit a fresh model on a fold's training cells and test it; on one core."""
-    started = time.perf_counter()
-    fold, target, by_donor = job.fold, job.target, job.protocol.by_donor
-    if job.calibrated:
-        model = build_calibrated(job.entry, target.layout, fold.seed, job.device)
-    else:
-        model = runner.build_model(job.entry, target.layout, job.protocol, fold.seed, job.device)
-    with runner.one_core():
-        donors = target.donors[fold.train] if by_donor else None
-        source = _source_of(job)
-        X, y = target.X[fold.train], target.y[fold.train]
-        types = target.types[fold.train]
-        model = fit_copy(model, X, y, donors, types, **source, **job.pretrained)
-        tested = target.X[fold.test]
-        probabilities = model.predict_proba(tested)
-        judged = uncertainty.judged_outcome(model, tested) if job.calibrated else None
-    return {
-        "classes": [str(name) for name in model.classes_],
-        "cell_ids": target.cell_ids[fold.test].tolist(),
-        "y": target.y[fold.test].tolist(),
-        "probabilities": probabilities.astype(float).tolist(),
-        "n_train": len(fold.train),
-        "judged": judged,
-        "seconds": time.perf_counter() - started,
-    }
-
-
-def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict[str, object]]]:
+def _rows(job: Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict[str, object]]]:
     """The fold's row of ``results``, and its rows of ``confusion``."""
     classes, place = job.target.classes, job.place
     scored = job.classes
@@ -348,14 +243,14 @@ def _rows(job: _Job, outcome: FoldOutcome) -> tuple[dict[str, object], list[dict
     return {**place, **counted, **scores, "seconds": outcome["seconds"]}, confusion
 
 
-def _predictions(done: Sequence[tuple[_Job, FoldOutcome]]) -> pd.DataFrame:
+def _predictions(done: Sequence[tuple[Job, FoldOutcome]]) -> pd.DataFrame:
     classes = load_taxonomy().ordered(name for job, _ in done for name in job.target.classes)
     rows = [uncertainty.prediction_rows(job.place, outcome, classes) for job, outcome in done]
     return pd.DataFrame(chain.from_iterable(rows))
 
 
 def _calibration_tables(
-    done: Sequence[tuple[_Job, FoldOutcome]], predictions: pd.DataFrame
+    done: Sequence[tuple[Job, FoldOutcome]], predictions: pd.DataFrame
 ) -> CalibrationTables:
     by_fold = [uncertainty.condition_rows(job.place, outcome, job.classes) for job, outcome in done]
     return CalibrationTables(
@@ -367,7 +262,7 @@ def _calibration_tables(
     )
 
 
-def _by_donor(result: BenchmarkResult, done: Sequence[tuple[_Job, FoldOutcome]]) -> BenchmarkResult:
+def _by_donor(result: BenchmarkResult, done: Sequence[tuple[Job, FoldOutcome]]) -> BenchmarkResult:
     """The result with intervals and paired differences from resampled donors of the test cells.
 
     The runs of a dataset that is held out have the same cells, so that a test over runs would only

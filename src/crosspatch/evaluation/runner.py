@@ -35,7 +35,7 @@ from crosspatch.telling import Progress
 from crosspatch.versions import code_digest, library_versions
 
 if TYPE_CHECKING:
-    from crosspatch.models.sequence_classifier import Network
+    from crosspatch.models.sequence import Network
 
 
 class Unit(TypeProtocol):
@@ -106,6 +106,11 @@ def require_device(device: str) -> None:
     )
     if not known:
         raise EvaluationError(f"torch has no device '{device}' here", hint="use {device} cpu")
+
+
+def trains_together(device: str) -> bool:
+    """Whether the networks of all folds are trained at once: one alone leaves a GPU idle."""
+    return device.startswith("cuda")
 
 
 def fold_key(

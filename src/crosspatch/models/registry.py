@@ -31,6 +31,8 @@ class ModelEntry:
     #: Whether it takes the cortical layer of cells, where it is known, beside what is measured.
     uses_layer: bool = False
     uses_device: bool = False  # whether it trains on the device that is chosen
+    #: Whether many of it can be trained at once (`crosspatch.models.stacked`).
+    stacks: bool = False
     takes_types: bool = False  # whether `fit` takes the types of the second species' cells
     #: Whether it learns by itself to do without features (`crosspatch.models.absence`).
     takes_gaps: bool = False
@@ -81,9 +83,9 @@ _BOOSTING_SETTINGS = (
     ),
 )
 
-_network = partial(ModelEntry, uses_device=True)
+_network = partial(ModelEntry, uses_device=True, stacks=True)
 _physics = partial(ModelEntry, takes_gaps=True, uses_layer=True)
-_transfer = partial(ModelEntry, needs_source=True, uses_device=True)
+_transfer = partial(_network, needs_source=True)
 
 _MODELS = {
     entry.name: entry
@@ -102,7 +104,7 @@ _MODELS = {
         _network("bilstm", "BiLSTM over families, last step", _sequence(attention=False)),
         _network("bilstm-attention", "BiLSTM with attention", _sequence()),
         _network("bilstm-attention-smote", "BiLSTM with attention, SMOTE", _smote),
-        _network("arcface", "BiLSTM with attention, SMOTE, ArcFace", _arcface),
+        _network("arcface", "BiLSTM with attention, SMOTE, ArcFace", _arcface, stacks=False),
         _transfer("finetune", "pretrained on mouse, then fine-tuned", _finetune, pretrains=True),
         _transfer("joint", "mouse and human jointly, then fine-tuned", _joint),
         _physics("lda", "shrunk linear discriminant on physics inputs", _lda),

@@ -92,8 +92,30 @@ class FamilyEncoder(nn.Module):
         return torch.einsum("nf,nfd->nd", weights, outputs), weights
 
 
-def linear_head(size: int, n_classes: int, settings: SequenceSettings) -> nn.Module:
+class LinearHead(nn.Sequential):
     """LayerNorm, dropout and a linear layer to logits."""
-    return nn.Sequential(
-        nn.LayerNorm(size), nn.Dropout(settings.dropout), nn.Linear(size, n_classes)
-    )
+
+    def __init__(self, size: int, n_classes: int, settings: SequenceSettings):
+        dropout = nn.Dropout(settings.dropout)
+        super().__init__(nn.LayerNorm(size), dropout, nn.Linear(size, n_classes))
+
+    def forward(self, encoding: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Logits, shape (cells, classes); ``kept``, shaped as the encoding, in place of dropout."""
+        norm, dropout, linear = self
+        normed = norm(encoding)
+        found: Tensor = linear(dropout(normed) if kept is None else normed * kept)
+        return found
+
+
+class Network(nn.Module):
+    """An encoder and a head."""
+
+    def __init__(self, encoder: FamilyEncoder, head: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, values: Tensor, present: Tensor, *kept: Tensor) -> Tensor:
+        """Logits, shape (cells, classes); what is ``kept`` is as `LinearHead` takes it."""
+        found: Tensor = self.head(self.encoder(values, present)[0], *kept)
+        return found

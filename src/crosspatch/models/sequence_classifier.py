@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,28 +18,15 @@ from torch.nn import functional
 from crosspatch.errors import ModelError
 from crosspatch.models.classifier import DONORS, MaybeArray, ProbabilisticClassifier
 from crosspatch.models.estimator import MaybeLayout
-from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
+from crosspatch.models.loop import TrainingSettings
 from crosspatch.models.losses import ArcFaceHead, class_balanced_focal_loss, inverse_frequency
-from crosspatch.models.sequence import FamilyEncoder, SequenceSettings, linear_head
+from crosspatch.models.sequence import FamilyEncoder, LinearHead, Network, SequenceSettings
 from crosspatch.models.sequence_inputs import SequenceInputs
+from crosspatch.models.stages import EpochProgress, Parts, TrainingCells, TrainingStage
 from crosspatch.models.validation import validation_split
-
-EpochProgress = Callable[[int, Epoch], None]
 
 #: Of the cells given to `fit`.
 VALIDATION_FRACTION = 0.2
-
-
-@dataclass(frozen=True)
-class TrainingCells:
-    """Cells on the device a network runs on."""
-
-    values: Tensor
-    present: Tensor
-    y: Tensor
-
-    def __getitem__(self, index: Tensor) -> TrainingCells:
-        return TrainingCells(self.values[index], self.present[index], self.y[index])
 
 
 class Prepared(NamedTuple):
@@ -52,24 +38,12 @@ class Prepared(NamedTuple):
     counts: Tensor  # training cells of each class, before oversampling
 
 
-class Network(nn.Module):
-    """An encoder and a head."""
-
-    def __init__(self, encoder: FamilyEncoder, head: nn.Module):
-        super().__init__()
-        self.encoder = encoder
-        self.head = head
-
-    def forward(self, values: Tensor, present: Tensor) -> Tensor:
-        """Logits, shape (cells, classes)."""
-        return self.head(self.encoder(values, present)[0])
-
-
 @dataclass(eq=False, repr=False)
 class SequenceClassifierBase(ProbabilisticClassifier):
     """What the sequence classifiers share: inputs, prediction, attention.
 
-    Subclasses set ``classes_``, ``inputs_`` and ``network_`` in ``fit``.
+    Subclasses set ``classes_`` and ``inputs_`` in `_stages`; the network of the last stage is the
+    one that predicts.
     """
 
     _SETTINGS: ClassVar = {"network": SequenceSettings, "training": TrainingSettings}
@@ -120,7 +94,7 @@ class SequenceClassifierBase(ProbabilisticClassifier):
             self.log_prior_ = torch.as_tensor(state["log_prior_"])
 
     def _head(self, encoder: FamilyEncoder) -> nn.Module:
-        return linear_head(encoder.size, len(self.classes_), encoder.settings)
+        return LinearHead(encoder.size, len(self.classes_), encoder.settings)
 
     def _adjust(self, logits: Tensor) -> Tensor:
         return logits
@@ -167,13 +141,39 @@ class SequenceClassifierBase(ProbabilisticClassifier):
         return Network(encoder, self._head(encoder)).to(self.device)
 
     @contextmanager
-    def _seeded(self) -> Iterator[torch.Generator]:
-        """Seed torch for initial weights and dropout; gives the generator for batches."""
+    def started(self, *given: Any, **more: Any) -> Iterator[list[TrainingStage]]:
+        """What is left to be trained of what `fit` does with the same arguments, in this order.
+
+        All else is done; torch is seeded meanwhile, for dropout.
+        """
         seed = 0 if self.random_state is None else self.random_state
         devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            yield torch.Generator().manual_seed(seed)
+            yield self._stages(torch.Generator().manual_seed(seed), *given, **more)
+
+    def _run(self, *given: Any, **more: Any) -> Self:
+        with self.started(*given, **more) as stages:
+            for stage in stages:
+                stage.run()
+        self.network_ = stages[-1].network
+        return self
+
+    def _stages(self, generator: torch.Generator, *given: Any, **more: Any) -> list[TrainingStage]:
+        raise NotImplementedError
+
+    def _stage(self, network: Network, data: Prepared, **how: Any) -> TrainingStage:
+        """Training on the cells of one species; what is not given is as for the whole network."""
+        usual: dict[str, Any] = {
+            "trained": network,
+            "cells": (data.train,),
+            "loss": weighted_cross_entropy,
+            "classes": (inverse_frequency(data.counts),),
+            "settings": self.training or TrainingSettings(),
+            "seed": 0 if self.random_state is None else self.random_state,
+            "progress": self.progress,
+        }
+        return TrainingStage(network=network, validation=data.validation, **(usual | how))
 
 
 @dataclass(eq=False, repr=False)
@@ -202,40 +202,38 @@ class SequenceClassifier(SequenceClassifierBase):
         self, X: ArrayLike, y: ArrayLike, groups: MaybeArray = None, unlabelled: MaybeArray = None
     ) -> SequenceClassifier:
         """Train; part of the cells is held back for early stopping."""
-        with self._seeded() as generator:
-            X, y = self._learnable(X, y)
-            codes = self._encode(y)
-            data = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
-            cells = oversampled(data.train, self.random_state) if self.oversample else data.train
-            network = self._with_new_head(self._encoder())
-            self.log_prior_ = torch.log(data.counts / data.counts.sum())
-            settings = self.training or TrainingSettings()
-            self.history_ = train_network(
-                network,
-                batches=lambda: shuffled(len(cells.y), settings.batch_size, generator),
-                loss=self._loss(network, cells),
-                score=lambda: macro_f1(network, data.validation),
-                settings=settings,
-                progress=self.progress,
-            )
-        self.inputs_, self.network_ = data.inputs, network
-        return self
+        return self._run(X, y, groups, unlabelled)
+
+    def _stages(
+        self,
+        generator: torch.Generator,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: MaybeArray = None,
+        unlabelled: MaybeArray = None,
+    ) -> list[TrainingStage]:
+        X, y = self._learnable(X, y)
+        data = self._prepared(X, self._encode(y), groups, self.validation_fraction, unlabelled)
+        cells = oversampled(data.train, self.random_state) if self.oversample else data.train
+        counts = torch.bincount(cells.y, minlength=len(self.classes_))
+        network = self._with_new_head(self._encoder())
+        if self.arcface:
+            loss, of_classes = arcface_loss, counts
+        else:
+            weights = torch.ones_like(counts).float()
+            loss = weighted_cross_entropy
+            of_classes = weights if self.oversample else inverse_frequency(counts)
+        self.inputs_ = data.inputs
+        self.log_prior_ = torch.log(data.counts / data.counts.sum())
+        how = {"cells": (cells,), "loss": loss, "classes": (of_classes,)}
+        stage = self._stage(network, data, generator=generator, **how)
+        self.history_ = stage.history
+        return [stage]
 
     def _head(self, encoder: FamilyEncoder) -> nn.Module:
         if self.arcface:
             return ArcFaceHead(encoder.size, len(self.classes_))
         return super()._head(encoder)
-
-    def _loss(self, network: Network, cells: TrainingCells) -> Callable[[Tensor], Tensor]:
-        counts = torch.bincount(cells.y, minlength=len(self.classes_))
-        weight = None if self.oversample else inverse_frequency(counts)
-
-        def arcface(index: Tensor) -> Tensor:
-            batch = cells[index]
-            encoding = network.encoder(batch.values, batch.present)[0]
-            return class_balanced_focal_loss(network.head(encoding, batch.y), batch.y, counts)
-
-        return arcface if self.arcface else cross_entropy(network, cells, weight)
 
     def _adjust(self, logits: Tensor) -> Tensor:
         return logits + self.prior_strength * self.log_prior_ if self.arcface else logits
@@ -253,7 +251,8 @@ def on_device(
 ) -> TrainingCells:
     """Turn arrays into tensors on a device."""
     parts = values, present, np.asarray(codes, dtype=np.int64)
-    return TrainingCells(*(torch.from_numpy(part).to(device) for part in parts))
+    placed = [torch.from_numpy(part).to(device) for part in parts]
+    return TrainingCells(placed[0], placed[1], placed[2])
 
 
 def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells:
@@ -275,20 +274,15 @@ def oversampled(cells: TrainingCells, random_state: int | None) -> TrainingCells
     return on_device(values, present, y, cells.values.device)
 
 
-def cross_entropy(
-    network: Network, cells: TrainingCells, weight: Tensor | None
-) -> Callable[[Tensor], Tensor]:
-    """The loss of a batch, given the indices of its cells; classes weighted if asked."""
-
-    def loss(index: Tensor) -> Tensor:
-        batch = cells[index]
-        logits = network(batch.values, batch.present)
-        return functional.cross_entropy(logits, batch.y, weight=weight)
-
-    return loss
+def weighted_cross_entropy(network: Network, parts: Parts, classes: tuple[Tensor, ...]) -> Tensor:
+    """The loss of a batch, classes weighted."""
+    (cells,), (weight,) = parts, classes
+    logits = network(cells.values, cells.present, *cells.kept)
+    return functional.cross_entropy(logits, cells.y, weight=weight)
 
 
-def macro_f1(network: Network, cells: TrainingCells) -> float:
-    """Macro-F1 over the classes that are there or predicted."""
-    predicted = network(cells.values, cells.present).argmax(1)
-    return float(f1_score(cells.y.cpu(), predicted.cpu(), average="macro", zero_division=0))
+def arcface_loss(network: Network, parts: Parts, classes: tuple[Tensor, ...]) -> Tensor:
+    """The loss of a batch with `ArcFaceHead`, given the cells of each class."""
+    (cells,), (counts,) = parts, classes
+    encoding = network.encoder(cells.values, cells.present)[0]
+    return class_balanced_focal_loss(network.head(encoding, cells.y), cells.y, counts)

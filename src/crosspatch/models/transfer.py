@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from crosspatch.errors import ModelError
@@ -20,29 +18,27 @@ from crosspatch.models.classifier import (
     require_same_classes,
     warn_without_source,
 )
-from crosspatch.models.loop import Epoch, TrainingSettings, shuffled, train_network
+from crosspatch.models.loop import Epoch, TrainingSettings
 from crosspatch.models.losses import inverse_frequency
-from crosspatch.models.sequence import FamilyEncoder
+from crosspatch.models.sequence import FamilyEncoder, Network
 from crosspatch.models.sequence_classifier import (
-    Network,
     Prepared,
+    SequenceClassifier,
     SequenceClassifierBase,
-    cross_entropy,
-    macro_f1,
 )
 from crosspatch.models.sequence_inputs import SequenceInputs
+from crosspatch.models.stages import Parts, TrainingStage
 
 #: The published split of the source is 80/20.
 SOURCE_VALIDATION_FRACTION = 0.2
 
 
-class _Start(NamedTuple):
-    """What training begins with."""
+class _Source(NamedTuple):
+    """Cells of the source."""
 
-    encoder: FamilyEncoder
-    target: Prepared
-    source: Prepared | Network  # its cells, or a network trained on them
-    generator: torch.Generator
+    X: NDArray
+    y: NDArray
+    groups: MaybeArray
 
 
 class TransferClassifier(SequenceClassifierBase):
@@ -76,60 +72,46 @@ class TransferClassifier(SequenceClassifierBase):
         A network from `pretrain` can be used again, in place of training it on the source. Without
         either the target is learnt from alone, with a warning.
         """
-        with self._seeded() as generator:
-            X, y = self._learnable(X, y)
-            codes = self._encode(y)
-            source: Prepared | Network | None = pretrained
-            if source is None and X_source is not None and y_source is not None:
-                source = self._source(X_source, y_source, groups_source)
-            target = self._prepared(X, codes, groups, self.validation_fraction, unlabelled)
-            encoder = self._encoder()
-            self.history_: dict[str, list[Epoch]] = {}
-            if source is None:
-                warn_without_source(self)
-                network = self._with_new_head(encoder)
-                settings = self.training or TrainingSettings()
-                self._stage("finetune", network, target, settings, generator)
-            else:
-                network = self._train(_Start(encoder, target, source, generator))
-            self.network_ = network
+        if pretrained is None and (X_source is None or y_source is None):
+            warn_without_source(self)
+        return self._run(X, y, X_source, y_source, groups, groups_source, unlabelled, pretrained)
+
+    def _stages(
+        self,
+        generator: torch.Generator,
+        X: ArrayLike,
+        y: ArrayLike,
+        X_source: MaybeArray = None,
+        y_source: MaybeArray = None,
+        groups: MaybeArray = None,
+        groups_source: MaybeArray = None,
+        unlabelled: MaybeArray = None,
+        pretrained: Network | None = None,
+    ) -> list[TrainingStage]:
+        X, y = self._learnable(X, y)
+        target = self._prepared(X, self._encode(y), groups, self.validation_fraction, unlabelled)
         self.inputs_ = target.inputs
-        return self
+        self.history_: dict[str, list[Epoch]] = {}
+        if pretrained is not None:
+            stages = self._learning(target, pretrained, generator)
+        elif X_source is not None and y_source is not None:
+            require_same_classes(self.classes_, np.asarray(y_source))
+            source = _Source(self._checked(X_source), np.asarray(y_source), groups_source)
+            stages = self._learning(target, source, generator)
+        else:
+            network = self._with_new_head(self._encoder())
+            stages = {"finetune": self._stage(network, target, generator=generator)}
+        self.history_ |= {name: stage.history for name, stage in stages.items()}
+        return list(stages.values())
 
-    def _train(self, start: _Start) -> Network:
+    def _learning(
+        self, target: Prepared, source: _Source | Network, generator: torch.Generator
+    ) -> dict[str, TrainingStage]:
         raise NotImplementedError
-
-    def _source(self, X: ArrayLike, y: ArrayLike, groups: MaybeArray) -> Prepared:
-        y = np.asarray(y)
-        require_same_classes(self.classes_, y)
-        codes = np.searchsorted(self.classes_, y).astype(np.int64)
-        return self._prepared(self._checked(X), codes, groups, SOURCE_VALIDATION_FRACTION, None)
 
     def _settings(self, learning_rate: float, **changes: int) -> TrainingSettings:
         settings = self.training or TrainingSettings()
         return replace(settings, learning_rate=learning_rate, **changes)
-
-    def _stage(
-        self,
-        name: str,
-        network: Network,
-        data: Prepared,
-        settings: TrainingSettings,
-        generator: torch.Generator,
-        *,
-        head_only: bool = False,
-    ) -> None:
-        """Train on the cells of one species."""
-        network.encoder.requires_grad_(not head_only)
-        self.history_[name] = train_network(
-            network,
-            batches=lambda: shuffled(len(data.train.y), settings.batch_size, generator),
-            loss=cross_entropy(network, data.train, inverse_frequency(data.counts)),
-            score=lambda: macro_f1(network, data.validation),
-            settings=settings,
-            parameters=network.head.parameters() if head_only else None,
-            progress=self.progress,
-        )
 
 
 class FinetuneClassifier(TransferClassifier):
@@ -140,15 +122,22 @@ class FinetuneClassifier(TransferClassifier):
     """
 
     def pretrain(
-        self, X_source: ArrayLike, y_source: ArrayLike, groups_source: ArrayLike | None = None
+        self, X_source: ArrayLike, y_source: ArrayLike, groups_source: MaybeArray = None
     ) -> Network:
         """Train on the source alone; the network can start several fits."""
-        with self._seeded() as generator:
-            X_source, y_source = self._learnable(X_source, y_source)
-            self._encode(y_source)
-            source = self._source(X_source, y_source, groups_source)
-            self.history_ = {}
-            return self._pretrained(self._encoder(), source, generator)
+        return self.of_source().fit(X_source, y_source, groups_source).network_
+
+    def of_source(self) -> SequenceClassifier:
+        """What learns from the source alone; fitted, its network is that of `pretrain`."""
+        return SequenceClassifier(
+            self.layout,
+            network=self.network,
+            training=self._settings(1e-3),
+            validation_fraction=SOURCE_VALIDATION_FRACTION,
+            random_state=self.random_state,
+            device=self.device,
+            progress=self.progress,
+        )
 
     def without_labels(
         self, unlabelled: ArrayLike, classes: NDArray, pretrained: Network
@@ -163,24 +152,21 @@ class FinetuneClassifier(TransferClassifier):
         self.network_ = pretrained
         return self
 
-    def _train(self, start: _Start) -> Network:
-        encoder, target, source, generator = start
-        if isinstance(source, Network):
-            encoder.load_state_dict(source.encoder.state_dict())
-        else:
-            self._pretrained(encoder, source, generator)
+    def _learning(
+        self, target: Prepared, source: _Source | Network, generator: torch.Generator
+    ) -> dict[str, TrainingStage]:
+        if isinstance(source, _Source):
+            alone = self.of_source().fit(*source)
+            source, self.history_["pretrain"] = alone.network_, alone.history_
+        encoder = self._encoder()
+        encoder.load_state_dict(source.encoder.state_dict())
         network = self._with_new_head(encoder)
-        warm = self._settings(1e-3, epochs=5)
-        self._stage("head", network, target, warm, generator, head_only=True)
-        self._stage("finetune", network, target, self._settings(5e-4), generator)
-        return network
-
-    def _pretrained(
-        self, encoder: FamilyEncoder, source: Prepared, generator: torch.Generator
-    ) -> Network:
-        network = self._with_new_head(encoder)
-        self._stage("pretrain", network, source, self._settings(1e-3), generator)
-        return network
+        warm = {"settings": self._settings(1e-3, epochs=5), "trained": network.head}
+        then = {"settings": self._settings(5e-4)}
+        return {
+            name: self._stage(network, target, generator=generator, **how)
+            for name, how in (("head", warm), ("finetune", then))
+        }
 
 
 class JointClassifier(TransferClassifier):
@@ -191,43 +177,46 @@ class JointClassifier(TransferClassifier):
     of `TransferClassifier`.
     """
 
-    def _train(self, start: _Start) -> Network:
-        encoder, target, source, generator = start
+    def _learning(
+        self, target: Prepared, source: _Source | Network, generator: torch.Generator
+    ) -> dict[str, TrainingStage]:
         if isinstance(source, Network):
             raise ModelError("joint training cannot start from a pretrained network")
-        network, other = self._with_new_head(encoder), self._with_new_head(encoder)
-        both = torch.nn.ModuleDict({"target": network, "source": other})
-        sizes = len(target.train.y), len(source.train.y)
-        weights = inverse_frequency(target.counts), inverse_frequency(source.counts)
-        settings = self._settings(5e-4)
+        codes = np.searchsorted(self.classes_, source.y).astype(np.int64)
+        theirs = self._prepared(source.X, codes, source.groups, SOURCE_VALIDATION_FRACTION, None)
+        encoder = self._encoder()
+        network = self._with_new_head(encoder)
+        both = _TwoHeads(encoder, network.head, self._head(encoder).to(self.device))
+        together = {
+            "cells": (target.train, theirs.train),
+            "loss": _joint_loss,
+            "classes": (inverse_frequency(target.counts), inverse_frequency(theirs.counts)),
+            "settings": self._settings(5e-4),
+        }
+        then = {"settings": self._settings(3e-4)}
+        return {
+            "joint": self._stage(both, target, generator=generator, **together),
+            "finetune": self._stage(network, target, generator=generator, **then),
+        }
 
-        def loss(pair: tuple[Tensor, Tensor]) -> Tensor:
-            ours, theirs = target.train[pair[0]], source.train[pair[1]]
-            # One pass through the encoder for both is faster than two.
-            values = torch.cat([ours.values, theirs.values])
-            encoding = encoder(values, torch.cat([ours.present, theirs.present]))[0]
-            logits = network.head(encoding[: len(ours.y)]), other.head(encoding[len(ours.y) :])
-            on_target = functional.cross_entropy(logits[0], ours.y, weight=weights[0])
-            on_source = functional.cross_entropy(logits[1], theirs.y, weight=weights[1])
-            return on_target + 0.5 * on_source
 
-        self.history_["joint"] = train_network(
-            both,
-            batches=lambda: _pairs(*sizes, settings.batch_size, generator),
-            loss=loss,
-            score=lambda: macro_f1(network, target.validation),
-            settings=settings,
-            progress=self.progress,
+class _TwoHeads(Network):
+    """A network of the target with a second head for the source."""
+
+    def __init__(self, encoder: FamilyEncoder, head: nn.Module, other: nn.Module):
+        super().__init__(encoder, head)
+        self.other = other
+
+
+def _joint_loss(network: _TwoHeads, parts: Parts, classes: tuple[Tensor, ...]) -> Tensor:
+    """The loss of a batch of target and source; one pass through the encoder is faster than two."""
+    values, present = (torch.cat(both) for both in list(zip(*parts, strict=True))[:2])
+    encoding = network.encoder(values, present)[0]
+    encodings = encoding.split([len(part.y) for part in parts])
+    on_target, on_source = (
+        functional.cross_entropy(head(each, *part.kept), part.y, weight=weight)
+        for head, each, part, weight in zip(
+            (network.head, network.other), encodings, parts, classes, strict=True
         )
-        self._stage("finetune", network, target, self._settings(3e-4), generator)
-        return network
-
-
-def _pairs(
-    n_target: int, n_source: int, batch_size: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of target and source: one pass over the larger, the smaller starts anew."""
-    larger, smaller = max(n_target, n_source), min(n_target, n_source)
-    again = chain.from_iterable(shuffled(smaller, batch_size, generator) for _ in repeat(None))
-    for index, other in zip(shuffled(larger, batch_size, generator), again, strict=False):
-        yield (index, other) if n_target >= n_source else (other, index)
+    )
+    return on_target + 0.5 * on_source
