@@ -237,8 +237,8 @@ def test_the_conda_recipe_has_the_core():
     assert recipe["context"]["version"] == PROJECT["version"]
     listed = recipe["requirements"]["run"]
     named = {"isal": "python-isal"}
-    wanted = [Requirement(each) for each in PROJECT["dependencies"]]
-    wanted = {f"{named.get(each.name, each.name)}{each.specifier}" for each in wanted}
+    core = [Requirement(each) for each in PROJECT["dependencies"]]
+    wanted = {f"{named.get(each.name, each.name)}{each.specifier}" for each in core}
     assert {Requirement(each) for each in listed} == {
         Requirement(each) for each in wanted | {f"python{PROJECT['requires-python']}"}
     }
