@@ -79,3 +79,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> WebSettings:
 
     monkeypatch.setattr(WebSettings, "of_user", of_user)
     return settings
+
+
+#: Files that take minutes, the longest first: a process that got one last would be alone with it.
+LONG = (
+    *("test_guide", "test_security", "test_cli", "test_learning_curve", "test_browser"),
+    *("test_ipfx", "test_training", "test_cli_recordings", "test_api", "test_site"),
+    *("test_batch_report", "test_fuzz", "test_scikit_learn", "test_benchmark", "test_watching"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))

@@ -204,12 +204,12 @@ def test_the_floors_of_the_fast_models_on_real_tables(real_data: Path, tmp_path:
     """Far below these something is broken; benchmarks/ holds the numbers themselves."""
     done = crosspatch(
         *("run", "--data-dir", real_data, "--protocol", "quick", "--task", "human"),
-        *("--features", "full", "--models", "forest", "boosting", "--out", tmp_path / "out"),
+        *("--features", "full", "--models", "lda", "logistic", "--out", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     scores = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("model")["macro_f1_mean"]
-    assert scores["forest"] > 0.72
-    assert scores["boosting"] > 0.72
+    assert scores["lda"] > 0.74
+    assert scores["logistic"] > 0.7
     assert f"{scores.idxmax()} by tested cells, task human" in done.stdout
     assert "labels: agree with SEA-AD" in done.stdout
     assert "Of the 40 cells that SEA-AD labels unlike Lee, Dalley et al." in done.stdout
