@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from crosspatch.errors import RecordingError
+from crosspatch.errors import MissingLibraryError, RecordingError
 from crosspatch.features.extraction import ExtractionSettings
 from crosspatch.features.finding import find_recordings
 from crosspatch.features.many import extract_many
@@ -343,9 +344,13 @@ def test_refusals_name_the_format(name: str, start: bytes, message: str, tmp_pat
 def test_a_missing_package_is_named(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = WRITERS[ending](tmp_path / f"cell{ending}", made.inputs_of(steps()), 20_000)
     package = "igor2" if ending in (".ibw", ".pxp") else "neo"
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(RecordingError, match=rf"{package} is not .*pip install 'crosspatch\[form"):
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    monkeypatch.setattr(
+        sys, "meta_path", [each for each in sys.meta_path if each is not PathFinder]
+    )
+    with pytest.raises(MissingLibraryError, match=f"{package} is not installed") as told:
         open_recording(path)
+    assert told.value.hint == "pip install 'crosspatch[formats]'"
 
 
 def test_a_folder_is_searched_for_every_format_that_is_read(tmp_path: Path):
