@@ -34,6 +34,11 @@ def _name(module: str) -> str:
     return INSTALLED_AS.get(module, module).replace("_", "-")
 
 
+def install_command(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'crosspatch[{extra}]'"
+
+
 def require(module: str) -> None:
     """A MissingLibraryError now, and not after all else is done, where a library is missing."""
     if find_spec(module) is None:
@@ -44,7 +49,7 @@ def _missing(module: str, extra: str | None) -> MissingLibraryError:
     name = _name(module)
     return MissingLibraryError(
         f"{name} is not installed, which this needs",
-        f"pip install 'crosspatch[{extra}]'" if extra else f"pip install {name}",
+        install_command(extra) if extra else f"pip install {name}",
     )
 
 

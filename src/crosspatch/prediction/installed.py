@@ -15,6 +15,7 @@ import platformdirs
 
 from crosspatch.cohorts.sources import locate, named_directory, pinned_files
 from crosspatch.errors import CohortError, CrosspatchError
+from crosspatch.extras import install_command
 from crosspatch.models import artifact
 
 #: The package itself, as it is called where it is installed.
@@ -42,7 +43,7 @@ class OptionalLibraries:
     @property
     def install(self) -> str:
         """The command that installs it."""
-        return f"pip install '{_PACKAGE}[{self.name}]'" if self.name else f"pip install {_PACKAGE}"
+        return install_command(self.name) if self.name else f"pip install {_PACKAGE}"
 
 
 @dataclass(frozen=True)
