@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
@@ -26,11 +26,11 @@ from crosspatch.species import SPECIES
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from crosspatch.prediction.pipeline import Given, Request
+    from crosspatch.prediction.pipeline import Request
     from crosspatch.recordings.reading_options import Reading
 
 #: Makes a `Request` of inputs, with what else was asked for.
-Asked: TypeAlias = "Callable[[Sequence[Given]], Request]"
+Asked: TypeAlias = "Callable[..., Request]"
 
 #: Every species there is, in words.
 KNOWN_SPECIES = " or ".join(sorted(SPECIES))
@@ -341,7 +341,7 @@ def _asked(
     settings = dict(locals())
     del settings["request"]
     models = settings.pop("model") or ()
-    return lambda inputs: request(inputs, models, **settings)
+    return lambda inputs, **of_tables: request(inputs, models, **settings, **of_tables)
 
 
 def with_request(command: Callable[..., None]) -> Callable[..., None]:

@@ -33,10 +33,10 @@ from crosspatch.processes import libraries_hidden
 from crosspatch.tables.endings import TABLE_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
+    from crosspatch.commands.options import Asked
     from crosspatch.prediction.output import Output
     from crosspatch.prediction.pipeline import Pipeline
     from crosspatch.prediction.prediction import PredictedCell, Prediction
-    from crosspatch.recordings.reading_options import Reading
 
 # Rows of predictions that are shown.
 _SHOWN = 40
@@ -79,7 +79,7 @@ def _spare_pandas(inputs: list[str], report: Path | None) -> None:
 
 @command("predict", "My cells", "predict cell.abf --species mouse --out answers.csv")
 @libraries_hidden("dask", "dask.utils")  # LightGBM and AnnData would import it, a second
-@options.with_reading
+@options.with_request
 def predict(
     *,
     inputs: Annotated[
@@ -88,18 +88,12 @@ def predict(
             help="Recordings (NWB, ABF, …), folders of them, tables (csv, Excel, parquet, h5ad …)."
         ),
     ],
-    model: options.ModelFolders = None,
-    species: options.CellSpecies = None,
-    layer: options.CellLayer = None,
+    asked: Asked,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="File to write, .csv or .h5ad.")
     ] = None,
     columns: options.ColumnsFile = None,
     sheet: options.Sheet = None,
-    sets: options.SetsKind = "all-cells",
-    adapt: options.Adapt = True,
-    my_labelled: options.MyLabelled = None,
-    my_label: options.MyLabel = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the probabilities, .png.")] = None,
     report: Annotated[
         Path | None,
@@ -108,10 +102,6 @@ def predict(
             "wrong, and a picture of each of the first 20 cells (not with --my-labelled)."
         ),
     ] = None,
-    reading: Reading,
-    jobs: options.SomeProcesses = None,
-    limit: options.Limit = 300.0,
-    data_dir: options.DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict the transcriptomic subclass of cells, with its uncertainty.
@@ -121,25 +111,10 @@ def predict(
     model knows), insufficient data.
     """
     from crosspatch.prediction.output import open_output
-    from crosspatch.prediction.pipeline import Listener, Pipeline, nothing_read, request
+    from crosspatch.prediction.pipeline import Listener, Pipeline, nothing_read
     from crosspatch.telling import Messages
 
-    wanted = request(
-        inputs,
-        model or (),
-        columns,
-        species=species,
-        layer=layer,
-        sheet=sheet,
-        sets=sets,
-        adapt=adapt,
-        my_labelled=my_labelled,
-        my_label=my_label,
-        reading=reading,
-        data_dir=data_dir,
-        jobs=jobs,
-        limit=limit,
-    )
+    wanted = asked(inputs, columns=columns, sheet=sheet)
     _spare_pandas(inputs, report)
     messages = Messages(say_on_stderr)
     ask = cache(ask_at_terminal) if sys.stdin.isatty() else None
@@ -173,21 +148,17 @@ def predict(
 def _write_batch_report(
     pipeline: Pipeline, prediction: Prediction, report: Path, messages: list[str]
 ) -> None:
-    """A page of everything; what the user's own cells add to answers is not explained."""
+    """A page of everything."""
     from datetime import datetime
 
-    from crosspatch.prediction.explained import MOST, explain_prediction
+    from crosspatch.prediction.explained import explain_first
     from crosspatch.reporting.batch_report import write_batch_report
 
     with progress_bar(goes_on=False) as tell:
-        explained = []
-        if pipeline.request.my_labelled is None:
-            first = prediction.first_cells(MOST)
-            explained = explain_prediction(pipeline.predictor, first, pipeline.settings)
         write_batch_report(
             prediction,
             report,
-            explanations=explained,
+            explanations=explain_first(pipeline, prediction),
             messages=messages,
             failed=pipeline.inputs.failed,
             when=datetime.now().astimezone(),

@@ -151,20 +151,16 @@ class _Written:
     def _write_page(self) -> None:
         from datetime import datetime
 
-        from crosspatch.prediction.explained import explain_prediction
+        from crosspatch.prediction.explained import explain_first
         from crosspatch.prediction.watching import newest_first
         from crosspatch.reporting.batch_report import write_batch_report
 
         assert self._update is not None and self._page is not None  # noqa: S101, PT018
-        prediction, pipeline = newest_first(self._update.prediction), self._pipeline
-        explained = []
-        if pipeline.request.my_labelled is None:
-            last = prediction.first_cells(_PICTURES)
-            explained = explain_prediction(pipeline.predictor, last, pipeline.settings)
+        prediction = newest_first(self._update.prediction)
         write_batch_report(
             prediction,
             self._page,
-            explanations=explained,
+            explanations=explain_first(self._pipeline, prediction, _PICTURES),
             messages=self._lines,
             title="Predicted subclasses, the last cell first",
             when=datetime.now().astimezone(),

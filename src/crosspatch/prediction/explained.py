@@ -172,6 +172,19 @@ def _explained(
     )
 
 
+def explain_first(
+    pipeline: Pipeline, prediction: Prediction, most: int = MOST
+) -> list[CellExplanation]:
+    """Explain the first cells of a prediction of a pipeline.
+
+    None where labelled cells of the user's own had a say: what these add is not explained.
+    """
+    if pipeline.request.my_labelled is not None:
+        return []
+    first = prediction.first_cells(most)
+    return explain_prediction(pipeline.predictor, first, pipeline.settings)
+
+
 def explain_prediction(
     predictor: Predictor, prediction: Prediction, settings: ReadSettings, *, seed: int = 0
 ) -> list[CellExplanation]:
